@@ -1,0 +1,39 @@
+"""edgeq compresses BERT-family models, compiles them for small CPUs, and proves what came out.
+
+The names below are loaded on first use, so that ``import edgeq`` costs nothing and a board that only
+runs bundles never imports torch, transformers or onnx.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+__version__ = "0.1.0"
+
+_FUNCTIONS = {
+    "compress_model": "edgeq.compress",
+    "export_onnx": "edgeq.export.exporter",
+    "compile_bundle": "edgeq.targets.bundle",
+    "load": "edgeq.targets.runtime.loader",
+}
+
+__all__ = ["__version__", *_FUNCTIONS]
+
+for _linked in ("export", "targets", "models"):
+    if (Path(__file__).parent / _linked).is_file():
+        raise ImportError(
+            f"edgeq/{_linked} is a plain file, not a link to ../{_linked}: this checkout was made without "
+            "symbolic links (on Windows: git config core.symlinks true, then check out again)"
+        )
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+    raise AttributeError(f"module 'edgeq' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

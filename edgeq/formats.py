@@ -1,0 +1,124 @@
+"""What a low-bit weight is: the numbers that every part of edgeq must read in the same way.
+
+A weight matrix ``w`` of shape ``[N, K]`` is stored as unsigned codes and float scales::
+
+    w[n, k] = scale[n] * (code[n, k] - zero_point)
+
+with ``code`` in ``[0, 2**bits)``. This module describes such a matrix (:class:`PackedMatrix`), knows
+its sizes in bytes before any byte exists, and is imported by everything else, so it needs only numpy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from edgeq.errors import FormatError
+
+OP_DOMAIN = "ai.edgeq"
+OP_VERSION = 1
+FORMAT_VERSION = 1
+"""Version of the compressed checkpoint and of the bundle."""
+
+ROW_TILE = 16
+"""Rows of one block: a 512-bit register holds 16 lanes of 4 bytes."""
+COLUMN_GROUP = 4
+"""Columns that one 4-way integer dot product consumes."""
+WEIGHT_ALIGNMENT = 64
+"""Bytes; external data and ``weights.bin`` start every tensor at a multiple of this."""
+
+SUPPORTED_BITS = (1, 2, 4, 8)
+
+Activation = Literal["none", "dynamic", "static"]
+ACTIVATIONS: tuple[Activation, ...] = ("none", "dynamic", "static")
+
+ACTIVATION_LEVELS = 127
+"""Largest magnitude of a quantized activation: the grid is -127..127."""
+ACTIVATION_MAX_FLOOR = 1e-30
+"""A token whose largest magnitude is below this is quantized as if it were this (keeps 1/scale finite)."""
+
+# Zero points with which each bit width is used: binary has two levels around 0, two-bit grids are
+# ternary (codes 0, 1, 2) or balanced (all four), wider grids are symmetric with code 0 unused.
+ZERO_POINTS: dict[int, tuple[float, ...]] = {1: (0.5,), 2: (1.0, 1.5), 4: (8.0,), 8: (128.0,)}
+
+
+def levels(bits: int, zero_point: float) -> tuple[int, int]:
+    """Returns the smallest and largest code in use: ternary leaves 3 unused, symmetric grids leave 0."""
+    if bits == 2 and zero_point == 1.0:
+        return 0, 2
+    if bits in (4, 8):
+        return 1, 2**bits - 1
+    return 0, 2**bits - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedMatrix:
+    """Description of one packed weight matrix (no data).
+
+    Attributes:
+        rows: N, the number of output features (vocabulary size for an embedding).
+        columns: K, the number of input features (width of an embedding).
+        bits: Bits of one code: 1, 2, 4 or 8.
+        zero_point: Code that stands for 0.0; half-integers are allowed.
+        scales: ``N`` for one scale a row, 1 for one scale a matrix.
+    """
+
+    rows: int
+    columns: int
+    bits: int
+    zero_point: float
+    scales: int
+
+    def __post_init__(self) -> None:
+        if self.bits not in SUPPORTED_BITS:
+            raise FormatError(f"bits must be one of {SUPPORTED_BITS}, found {self.bits}")
+        if self.rows < 1 or self.columns < 1:
+            raise FormatError(f"a packed matrix needs at least 1 x 1 entries, found {self.rows} x {self.columns}")
+        if self.zero_point not in ZERO_POINTS[self.bits]:
+            raise FormatError(
+                f"zero point of a {self.bits}-bit matrix must be one of {ZERO_POINTS[self.bits]}, found {self.zero_point}"
+            )
+        if self.scales not in (1, self.rows):
+            raise FormatError(f"a matrix of {self.rows} rows has 1 or {self.rows} scales, found {self.scales}")
+
+    @property
+    def fields(self) -> int:
+        """Codes in one byte."""
+        return 8 // self.bits
+
+    @property
+    def packed_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the uint8 tensor in layout ``n16k4``: ``[N/16, K/(4F), 16, 4]``, rounded up."""
+        return packed_shape(self.rows, self.columns, self.bits)
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the packed codes, padding included."""
+        blocks, column_blocks, rows, group = self.packed_shape
+        return blocks * column_blocks * rows * group
+
+    @property
+    def scale_bytes(self) -> int:
+        """Bytes of the float32 scales."""
+        return 4 * self.scales
+
+    @property
+    def code_bits(self) -> int:
+        """Bits of the codes alone, without padding: what papers count."""
+        return self.rows * self.columns * self.bits
+
+    @property
+    def padding_bytes(self) -> float:
+        """Bytes that only fill up row tiles and column groups."""
+        return self.packed_bytes - self.code_bits / 8
+
+
+def packed_shape(rows: int, columns: int, bits: int) -> tuple[int, int, int, int]:
+    """Shape of the uint8 tensor that holds ``rows x columns`` codes in layout ``n16k4``."""
+    columns_per_block = COLUMN_GROUP * (8 // bits)
+    return -(-rows // ROW_TILE), -(-columns // columns_per_block), ROW_TILE, COLUMN_GROUP
+
+
+def aligned(offset: int, alignment: int = WEIGHT_ALIGNMENT) -> int:
+    """Returns the smallest multiple of ``alignment`` that is at least ``offset``."""
+    return -(-offset // alignment) * alignment

@@ -1,0 +1,1 @@
+"""Architecture adapters: what edgeq must know about a model family to compress and export it."""

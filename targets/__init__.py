@@ -1,0 +1,1 @@
+"""ONNX to device: target descriptions, kernels, compiler, bundle, runtimes. Never imports torch."""
