@@ -1,0 +1,1 @@
+"""What a board needs to run a bundle from Python: numpy, tvm, and tokenizers for text."""

@@ -1,0 +1,72 @@
+"""What the machine that runs this process is: its architecture and the instruction sets it has.
+
+The compiler's ``host`` target and the loader's check both read it, so that a bundle is refused with a
+sentence instead of dying from an illegal instruction.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from pathlib import Path
+
+_ALIASES = {"amd64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """A processor as Linux describes it.
+
+    Attributes:
+        architecture: ``x86_64``, ``aarch64`` or whatever the kernel calls it.
+        flags: Instruction set names of ``/proc/cpuinfo`` (``avx2``, ``asimddp``, ...).
+        model: The processor's name, for reports.
+    """
+
+    architecture: str
+    flags: frozenset[str]
+    model: str
+
+    def lacks(self, flags: tuple[str, ...]) -> list[str]:
+        """Returns those of ``flags`` that this processor does not have, in order."""
+        return [flag for flag in flags if flag not in self.flags]
+
+
+def normalised_architecture(name: str) -> str:
+    """Returns one name for each architecture: ``amd64`` and ``x86_64`` are the same."""
+    return _ALIASES.get(name.lower(), name.lower())
+
+
+def this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:
+    """Reads the processor of this machine.
+
+    Args:
+        cpuinfo: The kernel's description; another file only in tests.
+    """
+    architecture = normalised_architecture(platform.machine())
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return Machine(architecture, frozenset(), "unknown")
+    return machine_from_cpuinfo(text, architecture)
+
+
+def machine_from_cpuinfo(text: str, architecture: str) -> Machine:
+    """Parses ``/proc/cpuinfo``; only instruction sets that *every* core has are kept.
+
+    Args:
+        text: Contents of the file.
+        architecture: Normalised architecture name.
+    """
+    per_core: list[frozenset[str]] = []
+    model = "unknown"
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        name = key.strip().lower()
+        if name in ("flags", "features"):
+            per_core.append(frozenset(value.split()))
+        elif name in ("model name", "hardware") and model == "unknown":
+            model = value.strip()
+    # Boards with big and little cores may move a thread anywhere, so the intersection is what counts.
+    flags = frozenset.intersection(*per_core) if per_core else frozenset()
+    return Machine(architecture, flags, model)
