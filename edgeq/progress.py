@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""``progress(what, done, total)``: a short phrase such as ``"quantizing layers"``, and how many of how many steps are done."""
+"""``progress(what, done, total)``: a phrase such as ``"quantizing layers"``, and the steps done so far."""
 
 
-def silent(what: str, done: int, total: int) -> None:  # noqa: ARG001 - the signature is the interface
+def silent(what: str, done: int, total: int) -> None:
     """A :data:`Progress` for callers that do not care."""

@@ -1,0 +1,250 @@
+"""What a model really weighs: every stored byte, by tensor, from the files themselves.
+
+Nothing is recomputed from what a recipe promised. A checkpoint's sizes come from the safetensors
+header, an ONNX model's from its initializers, a bundle's from its manifest; the description of the
+low-bit matrices (``N``, ``K``, bits) comes from the configuration or the nodes beside them, and a
+description that does not fit the bytes is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from edgeq.errors import FormatError, UsageError
+from edgeq.formats import PackedMatrix
+from edgeq.stored import StoredModel, StoredTensor, read_stored_model
+
+FLOAT_BITS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class LedgerRow:
+    """Where the bytes of one matrix, or of one float tensor, are.
+
+    Attributes:
+        tensor: Name of the module (low-bit) or of the tensor (float).
+        kind: ``"linear"``, ``"embedding"`` or ``"float"``.
+        shape: Logical shape: ``(N, K)`` for a low-bit matrix.
+        nominal_bits: Bits of one code, or of one float.
+        stored_bits: All bits stored for this row, divided by the number of weights.
+        code_bytes: Codes without padding, rounded up to a byte.
+        scale_bytes: Scales.
+        padding_bytes: Bytes that only fill up tiles.
+        float_bytes: Bytes of a tensor that is stored as floats (or integers).
+        reason: Why it stayed float; None for a low-bit matrix.
+    """
+
+    tensor: str
+    kind: str
+    shape: tuple[int, ...]
+    nominal_bits: int
+    stored_bits: float
+    code_bytes: int
+    scale_bytes: int
+    padding_bytes: int
+    float_bytes: int
+    reason: str | None
+
+    @property
+    def weights(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
+    @property
+    def stored_bytes(self) -> int:
+        """All bytes of this row."""
+        return self.code_bytes + self.scale_bytes + self.padding_bytes + self.float_bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Ledger:
+    """All rows of a model, and totals.
+
+    Attributes:
+        path: The file or folder that was read.
+        form: ``"checkpoint"``, ``"onnx"`` or ``"bundle"``.
+        rows: One row a low-bit matrix or float tensor, in stored order.
+        tensor_file_bytes: Size of the files with tensors, such as ``model.safetensors`` or ``weights.bin``.
+        folder_bytes: Size of everything in the folder (tokenizer, code, libraries).
+    """
+
+    path: str
+    form: str
+    rows: tuple[LedgerRow, ...]
+    tensor_file_bytes: int
+    folder_bytes: int
+
+    @property
+    def weights(self) -> int:
+        """Number of weights in the model."""
+        return sum(row.weights for row in self.rows)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(row.stored_bytes for row in self.rows)
+
+    @property
+    def float32_bytes(self) -> int:
+        """Bytes that the same weights take as float32."""
+        return 4 * self.weights
+
+    @property
+    def ratio(self) -> float:
+        """How many times smaller than float32 the stored tensors are."""
+        return self.float32_bytes / self.stored_bytes if self.stored_bytes else math.nan
+
+    @property
+    def paper_bytes(self) -> int:
+        """The model as papers count it: matrices at nominal bits; no scales, padding, biases or norms."""
+        return sum(-(-row.weights * row.nominal_bits // 8) for row in self._matrices())
+
+    @property
+    def paper_ratio(self) -> float:
+        """The ratio that belongs to :attr:`paper_bytes`."""
+        weights = sum(row.weights for row in self._matrices())
+        return 4 * weights / self.paper_bytes if self.paper_bytes else math.nan
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether any matrix is stored in fewer than 32 bits."""
+        return any(row.kind != "float" for row in self.rows)
+
+    def _matrices(self) -> list[LedgerRow]:
+        return [row for row in self.rows if row.kind != "float" or len(row.shape) > 1]
+
+    def total(self, field: str) -> int:
+        """Sums one of the byte fields of the rows."""
+        return sum(getattr(row, field) for row in self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the ledger as plain JSON values, totals included."""
+        return {
+            "path": self.path,
+            "form": self.form,
+            "totals": {
+                "weights": self.weights,
+                "stored_bytes": self.stored_bytes,
+                "code_bytes": self.total("code_bytes"),
+                "scale_bytes": self.total("scale_bytes"),
+                "padding_bytes": self.total("padding_bytes"),
+                "float_bytes": self.total("float_bytes"),
+                "float32_bytes": self.float32_bytes,
+                "ratio": self.ratio,
+                "paper_bytes": self.paper_bytes,
+                "paper_ratio": self.paper_ratio,
+                "tensor_file_bytes": self.tensor_file_bytes,
+                "folder_bytes": self.folder_bytes,
+            },
+            "rows": [dataclasses.asdict(row) | {"shape": list(row.shape)} for row in self.rows],
+        }
+
+
+def ledger(path: str | Path) -> Ledger:
+    """Reads the ledger of a checkpoint folder, an ONNX file or folder, or a bundle.
+
+    Args:
+        path: A folder with ``model.safetensors``, ``model.onnx`` or ``manifest.json``, or one ``.onnx`` file.
+
+    Raises:
+        UsageError: If ``path`` does not exist or holds no model.
+        FormatError: If a file is damaged, or sizes in it contradict each other.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UsageError(f"{path} does not exist; give a checkpoint, an ONNX model or a bundle")
+    stored = read_stored_model(path)
+    folder = path if path.is_dir() else path.parent
+    return Ledger(
+        path=str(path),
+        form=stored.form,
+        rows=tuple(_rows(stored)),
+        tensor_file_bytes=sum(file.stat().st_size for file in stored.tensor_files),
+        folder_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+    )
+
+
+def _rows(stored: StoredModel) -> Iterable[LedgerRow]:
+    """Yields a row for every low-bit matrix with its scales, then for every other tensor, in stored order."""
+    scale_owner = {matrix.scale: name for name, matrix in stored.matrices.items()}
+    code_owner = {matrix.codes: name for name, matrix in stored.matrices.items()}
+    for tensor in stored.tensors.values():
+        if tensor.name in code_owner:
+            name = code_owner[tensor.name]
+            yield _low_bit_row(name, stored)
+        elif tensor.name not in scale_owner:
+            yield _float_row(tensor, stored)
+
+
+def _low_bit_row(name: str, stored: StoredModel) -> LedgerRow:
+    matrix = stored.matrices[name]
+    codes = stored.tensors[matrix.codes]
+    scale = stored.tensors[matrix.scale]
+    spec: PackedMatrix = matrix.spec
+    if codes.bytes != spec.packed_bytes:
+        raise FormatError(
+            f"{stored.path}: {codes.name} should take {spec.packed_bytes} bytes for {spec.rows} x "
+            f"{spec.columns} codes of {spec.bits} bits, found {codes.bytes}; the file is damaged"
+        )
+    code_bytes = -(-spec.code_bits // 8)
+    return LedgerRow(
+        tensor=name,
+        kind=matrix.kind,
+        shape=(spec.rows, spec.columns),
+        nominal_bits=spec.bits,
+        stored_bits=8 * (codes.bytes + scale.bytes) / (spec.rows * spec.columns),
+        code_bytes=code_bytes,
+        scale_bytes=scale.bytes,
+        padding_bytes=codes.bytes - code_bytes,
+        float_bytes=0,
+        reason=None,
+    )
+
+
+def _float_row(tensor: StoredTensor, stored: StoredModel) -> LedgerRow:
+    weights = math.prod(tensor.shape)
+    return LedgerRow(
+        tensor=tensor.name,
+        kind="float",
+        shape=tensor.shape,
+        nominal_bits=8 * tensor.item_bytes,
+        stored_bits=8 * tensor.bytes / weights if weights else 0.0,
+        code_bytes=0,
+        scale_bytes=0,
+        padding_bytes=0,
+        float_bytes=tensor.bytes,
+        reason=_why_float(tensor, stored),
+    )
+
+
+def _why_float(tensor: StoredTensor, stored: StoredModel) -> str:
+    """The recorded reason for this tensor's module, or what the tensor's role and shape say."""
+    for module, reason in stored.kept_float.items():
+        if tensor.name == f"{module}.weight" or tensor.name.endswith(f".{module}.weight"):
+            return reason
+    lower = tensor.name.lower()
+    if "float" not in tensor.dtype:
+        return "integers of the graph"
+    if len(tensor.shape) <= 1:
+        if "norm" in lower:
+            return "layer norm: one float a channel"
+        return "bias: one float a row" if lower.endswith("bias") else "vector"
+    return "no reason recorded" if stored.matrices else "model is not compressed"
+
+
+def summary_line(book: Ledger) -> str:
+    """One sentence with the stored size beside the size as papers count it."""
+    stored = f"{megabytes(book.stored_bytes)} stored, {book.ratio:.2f}x smaller than float32"
+    if not book.is_compressed:
+        return f"{megabytes(book.stored_bytes)} stored, nothing compressed"
+    paper = f"{megabytes(book.paper_bytes)} and {book.paper_ratio:.2f}x"
+    return f"{stored}; counted as papers do (nominal bits of the matrices alone): {paper}"
+
+
+def megabytes(count: int | float) -> str:
+    """Formats bytes as MB (10**6 bytes), or kB below 0.1 MB."""
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -1,0 +1,282 @@
+"""Reads what a checkpoint, an ONNX model or a bundle stores: names, shapes and bytes, never the data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeq.errors import FormatError, UsageError
+from edgeq.formats import OP_DOMAIN, PackedMatrix
+
+_MAX_HEADER_BYTES = 100_000_000
+"""The safetensors format's own limit; a larger claim is damage."""
+
+_SAFETENSORS_DTYPES = {
+    "F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2),
+    "I64": ("int64", 8), "I32": ("int32", 4), "I16": ("int16", 2), "I8": ("int8", 1),
+    "U8": ("uint8", 1), "BOOL": ("bool", 1),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a file: name, shape, numpy-like dtype name, size of one entry, bytes of all."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    item_bytes: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredMatrix:
+    """One low-bit matrix: its kind, its description, and the names of the tensors that hold it."""
+
+    kind: str
+    spec: PackedMatrix
+    codes: str
+    scale: str
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredModel:
+    """Everything that :mod:`edgeq.ledger` needs to know about a model on disk.
+
+    Attributes:
+        path: What was read, for messages.
+        form: ``"checkpoint"``, ``"onnx"`` or ``"bundle"``.
+        tensors: By name, in stored order.
+        matrices: Low-bit matrices by module name.
+        kept_float: Module name to the reason why it was not compressed.
+        tensor_files: Files that hold the tensors.
+    """
+
+    path: Path
+    form: str
+    tensors: dict[str, StoredTensor]
+    matrices: dict[str, StoredMatrix]
+    kept_float: dict[str, str]
+    tensor_files: tuple[Path, ...]
+
+
+def read_stored_model(path: Path) -> StoredModel:
+    """Finds out what ``path`` is and reads its tensors' names and sizes.
+
+    Raises:
+        UsageError: If there is no model at ``path``.
+        FormatError: If a file is damaged.
+    """
+    if path.is_file():
+        if path.suffix == ".onnx":
+            return _read_onnx(path)
+        raise UsageError(f"{path} is not a model; give a checkpoint folder, a bundle folder, or a .onnx file")
+    if (path / "manifest.json").is_file():
+        return _read_bundle(path)
+    if (path / "model.onnx").is_file():
+        return _read_onnx(path / "model.onnx")
+    if (path / "model.safetensors").is_file() or (path / "model.safetensors.index.json").is_file():
+        return _read_checkpoint(path)
+    if (path / "deploy.json").is_file():
+        raise UsageError(f"{path} is a whole run; give one of its parts: checkpoint, onnx or bundles/NAME")
+    raise UsageError(
+        f"{path} holds no model.safetensors, model.onnx or manifest.json; "
+        "give a checkpoint, an ONNX model or a bundle"
+    )
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON file whose top is an object.
+
+    Raises:
+        FormatError: If it is not UTF-8, not JSON, or not an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise FormatError(f"{path} is not valid JSON ({error}); the file is damaged") from error
+    if not isinstance(value, dict):
+        raise FormatError(f"{path} should hold a JSON object, found {type(value).__name__}")
+    return value
+
+
+def safetensors_header(path: Path) -> dict[str, StoredTensor]:
+    """Reads names, shapes and sizes from a safetensors file, checking that they fit the file exactly.
+
+    Raises:
+        FormatError: If the file is truncated or its header is not consistent.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        prefix = stream.read(8)
+        length = int.from_bytes(prefix, "little")
+        if len(prefix) < 8 or length > min(_MAX_HEADER_BYTES, size - 8):
+            raise FormatError(
+                f"{path} is damaged: {size} bytes cannot hold the header that it claims; get the file again"
+            )
+        header_bytes = stream.read(length)
+    try:
+        header = json.loads(header_bytes.decode("utf-8"))
+        header.pop("__metadata__", None)
+        tensors = {name: _safetensors_entry(name, entry) for name, entry in header.items()}
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except (UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FormatError(
+            f"{path} is damaged: its header cannot be read ({error}); get the file again"
+        ) from error
+    if end != size - 8 - length:
+        raise FormatError(
+            f"{path} is damaged: its tensors need {end} bytes, found {size - 8 - length}; get the file again"
+        )
+    return tensors
+
+
+def _safetensors_entry(name: str, entry: Mapping[str, Any]) -> StoredTensor:
+    dtype, item = _SAFETENSORS_DTYPES[entry["dtype"]]
+    shape = tuple(int(extent) for extent in entry["shape"])
+    start, stop = entry["data_offsets"]
+    if min(shape, default=0) < 0 or stop - start != item * math.prod(shape):
+        raise ValueError(f"{name} of shape {shape} cannot take {stop - start} bytes")
+    return StoredTensor(name, shape, dtype, item, stop - start)
+
+
+def _read_checkpoint(folder: Path) -> StoredModel:
+    files = [folder / "model.safetensors"]
+    if not files[0].is_file():
+        index = read_json_object(folder / "model.safetensors.index.json")
+        files = sorted({folder / str(name) for name in dict(index.get("weight_map", {})).values()})
+    tensors: dict[str, StoredTensor] = {}
+    for file in files:
+        if not file.is_file():
+            raise FormatError(f"{file} is missing although the index names it; get the checkpoint again")
+        tensors |= safetensors_header(file)
+    matrices, kept = _from_config(folder, tensors, form="checkpoint")
+    return StoredModel(folder, "checkpoint", tensors, matrices, kept, tuple(files))
+
+
+def _read_bundle(folder: Path) -> StoredModel:
+    manifest = read_json_object(folder / "manifest.json")
+    try:
+        listed = [
+            StoredTensor(
+                str(entry["name"]),
+                tuple(int(extent) for extent in entry["shape"]),
+                str(entry["dtype"]),
+                int(entry["bytes"]) // max(1, math.prod(entry["shape"])),
+                int(entry["bytes"]),
+            )
+            for entry in manifest["weights"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(
+            f"{folder / 'manifest.json'} does not list the weights as expected ({error!r})"
+        ) from error
+    weights = folder / "weights.bin"
+    claimed = sum(tensor.bytes for tensor in listed)
+    found = weights.stat().st_size if weights.is_file() else 0
+    if found < claimed:
+        raise FormatError(
+            f"{weights} should hold {claimed} bytes of weights, found {found}; get the bundle again"
+        )
+    tensors = {tensor.name: tensor for tensor in listed}
+    matrices, kept = _from_config(folder, tensors, form="bundle")
+    return StoredModel(folder, "bundle", tensors, matrices, kept, (weights,))
+
+
+def _from_config(
+    folder: Path, tensors: Mapping[str, StoredTensor], *, form: str
+) -> tuple[dict[str, StoredMatrix], dict[str, str]]:
+    """Finds the tensors of each matrix that ``quantization_config`` describes.
+
+    A checkpoint must hold them all; exporters may prefix a name, so a name that ends in ``.<wanted>`` counts.
+    """
+    config_file = folder / "config.json"
+    config = read_json_object(config_file) if config_file.is_file() else {}
+    quantization = config.get("quantization_config")
+    if not isinstance(quantization, dict) or quantization.get("quant_method") != "edgeq":
+        return {}, {}
+    matrices = {}
+    try:
+        for module, entry in quantization["tensors"].items():
+            rows, columns, bits = int(entry["rows"]), int(entry["columns"]), int(entry["bits"])
+            spec = PackedMatrix(rows, columns, bits, float(entry["zero_point"]), int(entry["scales"]))
+            codes = _find(f"{module}.weight_packed", tensors)
+            scale = _find(f"{module}.scale", tensors)
+            if codes is None or scale is None:
+                if form == "checkpoint":
+                    raise FormatError(
+                        f"{folder}: config.json describes {module}, but its codes are not stored"
+                    )
+                continue
+            matrices[module] = StoredMatrix(str(entry["kind"]), spec, codes, scale)
+        kept = {str(module): str(reason) for module, reason in quantization.get("kept_float", {}).items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(
+            f"{config_file}: quantization_config is not as edgeq writes it ({error!r})"
+        ) from error
+    return matrices, kept
+
+
+def _find(wanted: str, tensors: Mapping[str, StoredTensor]) -> str | None:
+    if wanted in tensors:
+        return wanted
+    matches = [name for name in tensors if name.endswith(f".{wanted}")]
+    return matches[0] if len(matches) == 1 else None
+
+
+def _read_onnx(file: Path) -> StoredModel:
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        model = onnx.load(str(file), load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise FormatError(f"{file} is not an ONNX model ({error}); the file is damaged") from error
+    tensors: dict[str, StoredTensor] = {}
+    files = {file}
+    for proto in model.graph.initializer:
+        tensors[proto.name], external = _onnx_tensor(proto, file)
+        files |= external
+    matrices: dict[str, StoredMatrix] = {}
+    for node in model.graph.node:
+        if node.domain != OP_DOMAIN or node.op_type not in ("LowBitLinear", "LowBitEmbedding"):
+            continue
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        codes, scale = node.input[1], node.input[2]
+        if codes not in tensors or scale not in tensors:
+            raise FormatError(f"{file}: the codes and scales of node {node.name} are not stored tensors")
+        try:
+            rows, columns, bits = attributes["N"], attributes["K"], attributes["bits"]
+            scales = math.prod(tensors[scale].shape)
+            spec = PackedMatrix(rows, columns, bits, attributes["zero_point"], scales)
+        except KeyError as error:
+            raise FormatError(f"{file}: node {node.name} lacks the attribute {error}") from error
+        kind = "linear" if node.op_type == "LowBitLinear" else "embedding"
+        matrices.setdefault(codes.removesuffix(".weight_packed"), StoredMatrix(kind, spec, codes, scale))
+    _, kept = _from_config(file.parent, tensors, form="onnx")
+    return StoredModel(file, "onnx", tensors, matrices, kept, tuple(sorted(files)))
+
+
+def _onnx_tensor(proto: Any, file: Path) -> tuple[StoredTensor, set[Path]]:
+    """Size of one initializer, and the external files that it needs; their length is checked."""
+    import onnx
+
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(proto.data_type)
+    shape = tuple(proto.dims)
+    size = dtype.itemsize * math.prod(shape)
+    external: set[Path] = set()
+    if proto.data_location == onnx.TensorProto.EXTERNAL:
+        place = {entry.key: entry.value for entry in proto.external_data}
+        data = file.parent / place.get("location", "")
+        end = int(place.get("offset", 0)) + int(place.get("length", size))
+        found = data.stat().st_size if data.is_file() else 0
+        if found < end:
+            raise FormatError(
+                f"{data} should hold {end} bytes or more for {proto.name}, found {found}; get it again"
+            )
+        external.add(data)
+    return StoredTensor(proto.name, shape, str(dtype), dtype.itemsize, size), external
