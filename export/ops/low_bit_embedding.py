@@ -1,0 +1,127 @@
+"""``ai.edgeq::LowBitEmbedding``: rows of a packed low-bit table.
+
+``Y[..., :] = scale[id] * (code[id, :] - zero_point)``. The body gathers packed rows before it decodes
+them, so that no runtime unfolds the whole table to floats.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+
+from edgeq.export.ops.body import Body
+from edgeq.export.ops.operator import (
+    NodeFormat,
+    Operator,
+    check_packed_shape,
+    dimensions,
+    inferred_attributes,
+    matrix_of,
+    schema_attribute,
+    set_float_output,
+)
+from edgeq.formats import OP_DOMAIN, OP_VERSION
+from edgeq.packing import unpack
+
+NAME = "LowBitEmbedding"
+INPUTS = ["ids", "W_packed", "scale"]
+ATTRIBUTES = ["N", "K", "bits", "zero_point"]
+
+
+def reference(ids: np.ndarray, packed: np.ndarray, scale: np.ndarray, **attributes: Any) -> np.ndarray:
+    """Numpy meaning of the operator.
+
+    Args:
+        ids: int64 row numbers, any shape.
+        packed: uint8 in layout ``n16k4``.
+        scale: float32, shape ``[N]`` or ``[1]``.
+        **attributes: N, K, bits, zero_point.
+
+    Returns:
+        float32, shape ``[*ids.shape, K]``.
+
+    Raises:
+        FormatError: If the attributes do not describe a format edgeq has, or ``packed`` is not such a matrix.
+    """
+    matrix = matrix_of(attributes)
+    codes = unpack(packed, matrix.bits, rows=matrix.rows, columns=matrix.columns)
+    row_scale = np.broadcast_to(scale, (matrix.rows,))[ids][..., None]
+    return row_scale * (codes[ids].astype(np.float32) - np.float32(matrix.zero_point))
+
+
+def overload(node: NodeFormat) -> str:
+    """Names the body variant: bits, and whether there is one scale a row or one for the matrix."""
+    return f"w{node.matrix.bits}_{'matrix' if node.matrix.scales == 1 else 'row'}"
+
+
+def body(node: NodeFormat, opset: int) -> onnx.FunctionProto:
+    """Returns the operator's meaning in standard operators of ``opset`` (18 or later)."""
+    variant = overload(node)
+    build = Body()
+    by_row = build.node("Transpose", ["W_packed"], "by_row", perm=[0, 2, 1, 3])
+    table = build.node("Flatten", [by_row], "table", axis=2)  # one row of bytes a table row
+    picked = build.node("Gather", [table, "ids"], "picked", axis=0)
+    tail = build.constant(np.array([-1, 1, 4], np.int64), "tail")
+    leading = build.node("Shape", ["ids"], "leading")
+    blocks = build.node("Concat", [leading, tail], "blocks_shape", axis=0)
+    spread = build.node("Reshape", [picked, blocks], "spread")  # [..., K/4F, 1, 4]
+    fields = build.fields(spread, node.matrix.bits, "fields")
+    rest = build.constant(np.array([-1], np.int64), "last_axis")
+    rows = build.node("Concat", [leading, rest], "rows_shape", axis=0)
+    padded = build.node("Reshape", [fields, rows], "padded")
+    zero_start = build.constant(np.zeros(1, np.int64), "start")
+    codes = build.node("Slice", [padded, zero_start, build.size("K", "columns"), rest], "codes")
+    level = build.node("Cast", [codes], "levels", to=onnx.TensorProto.FLOAT)
+    centred = build.node("Sub", [level, build.attribute("zero_point", "zero", kind="float")], "centred")
+    if variant.endswith("row"):
+        one_a_token = build.node("Gather", ["scale", "ids"], "token_scale", axis=0)
+        factor = build.node("Unsqueeze", [one_a_token, rest], "factor")
+    else:
+        factor = "scale"
+    build.node("Mul", [factor, centred], "Y")
+    return build.function(
+        NAME,
+        overload=variant,
+        opset=opset,
+        inputs=INPUTS,
+        outputs=["Y"],
+        attributes=ATTRIBUTES,
+        doc="Y = scale[id] * (code[id] - zero_point) on n16k4-packed codes",
+    )
+
+
+def _infer_shape(context: Any) -> None:
+    matrix = matrix_of(inferred_attributes(context, ATTRIBUTES))
+    check_packed_shape(context, 1, matrix)
+    set_float_output(context, dimensions(context, 0), matrix.columns)
+
+
+def _schema() -> onnx.defs.OpSchema:
+    schema_type = onnx.defs.OpSchema
+    parameter = schema_type.FormalParameter
+    schema = schema_type(
+        NAME,
+        OP_DOMAIN,
+        OP_VERSION,
+        __doc__ or "",
+        inputs=[
+            parameter("ids", "tensor(int64)", description="row numbers, any shape"),
+            parameter("W_packed", "tensor(uint8)", description="codes in layout n16k4"),
+            parameter("scale", "T", description="[N] or [1]"),
+        ],
+        outputs=[parameter("Y", "T", description="[*ids.shape, K]")],
+        type_constraints=[("T", ["tensor(float)"], "float32")],
+        attributes=[
+            schema_attribute("N", "INT", "rows of the table"),
+            schema_attribute("K", "INT", "width of the table"),
+            schema_attribute("bits", "INT", "bits of a code: 1, 2, 4 or 8"),
+            schema_attribute("zero_point", "FLOAT", "code that stands for 0"),
+        ],
+    )
+    schema.set_type_and_shape_inference_function(_infer_shape)
+    return schema
+
+
+OPERATOR = Operator(schema=_schema(), reference=reference, overload=overload, body=body)

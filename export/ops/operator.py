@@ -1,0 +1,124 @@
+"""What one custom operator consists of, and the small parts that the operators share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import onnx
+
+from edgeq.errors import FormatError
+from edgeq.formats import PackedMatrix
+
+@dataclasses.dataclass(frozen=True)
+class NodeFormat:
+    """What decides which body a node needs.
+
+    Attributes:
+        matrix: The packed matrix that the node reads.
+        activation: ``none``, ``dynamic`` or ``static``; ``none`` for operators that have no such attribute.
+    """
+
+    matrix: PackedMatrix
+    activation: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """One operator of domain ``ai.edgeq``.
+
+    Attributes:
+        schema: The ONNX schema, with its shape inference attached.
+        reference: Numpy meaning: arrays in input order, then the node's attributes by keyword.
+        overload: Name of the body variant that a node of this format needs.
+        body: FunctionProto in standard operators for a node of this format, at a given opset (18 or
+            later); nodes of equal overload get equal bodies.
+    """
+
+    schema: onnx.defs.OpSchema
+    reference: Callable[..., Any]
+    overload: Callable[[NodeFormat], str]
+    body: Callable[[NodeFormat, int], onnx.FunctionProto]
+
+    @property
+    def name(self) -> str:
+        """The operator's type, e.g. ``LowBitLinear``."""
+        return str(self.schema.name)
+
+
+def node_attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """Decodes the attributes of a node; bytes become ``str``."""
+    values = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
+
+
+def matrix_of(attributes: Mapping[str, Any], *, scales: int | None = None) -> PackedMatrix:
+    """Describes the packed matrix that a node's attributes claim.
+
+    Args:
+        attributes: Must hold N, K, bits and zero_point.
+        scales: Number of scales, where it matters; one a row by default.
+
+    Raises:
+        FormatError: If an attribute is missing or the combination is not a format edgeq has.
+    """
+    missing = [name for name in ("N", "K", "bits", "zero_point") if name not in attributes]
+    if missing:
+        raise FormatError(f"a low-bit node needs the attributes N, K, bits and zero_point; {missing[0]} is missing")
+    rows = int(attributes["N"])
+    return PackedMatrix(
+        rows=rows,
+        columns=int(attributes["K"]),
+        bits=int(attributes["bits"]),
+        zero_point=float(attributes["zero_point"]),
+        scales=rows if scales is None else scales,
+    )
+
+
+def schema_attribute(name: str, kind: str, description: str, *, default: Any = None) -> onnx.defs.OpSchema.Attribute:
+    """Declares one attribute of a schema; required unless it has a default."""
+    if default is None:
+        attribute_type = getattr(onnx.defs.OpSchema.AttrType, kind)
+        return onnx.defs.OpSchema.Attribute(name, attribute_type, description, required=True)
+    return onnx.defs.OpSchema.Attribute(name, onnx.helper.make_attribute(name, default), description)
+
+
+def inferred_attributes(context: Any, names: list[str]) -> dict[str, Any]:
+    """Reads attributes inside a shape inference function."""
+    found = {name: context.get_attribute(name) for name in names}
+    return {
+        name: onnx.helper.get_attribute_value(value) for name, value in found.items() if value is not None and value.name
+    }
+
+
+def set_float_output(context: Any, leading: list[onnx.TensorShapeProto.Dimension] | None, last: int) -> None:
+    """Declares output 0 as float32 of shape ``[*leading, last]``; of unknown rank when ``leading`` is None."""
+    result = onnx.TypeProto()
+    result.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    if leading is not None:
+        for dimension in leading:
+            result.tensor_type.shape.dim.add().CopyFrom(dimension)
+        result.tensor_type.shape.dim.add().dim_value = last
+    context.set_output_type(0, result)
+
+
+def dimensions(context: Any, index: int) -> list[onnx.TensorShapeProto.Dimension] | None:
+    """Returns the dimensions of input ``index`` inside a shape inference function, or None if unknown."""
+    kind = context.get_input_type(index)
+    if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+        return None
+    return list(kind.tensor_type.shape.dim)
+
+
+def check_packed_shape(context: Any, index: int, matrix: PackedMatrix) -> None:
+    """Refuses packed weights whose static shape is not that of ``matrix``."""
+    found = dimensions(context, index)
+    if found is None or not all(item.HasField("dim_value") for item in found):
+        return
+    shape = tuple(item.dim_value for item in found)
+    if shape != matrix.packed_shape:
+        raise onnx.shape_inference.InferenceError(
+            f"[ShapeInferenceError] packed weights of a {matrix.rows} x {matrix.columns} matrix of {matrix.bits}-bit "
+            f"codes have shape {matrix.packed_shape}, found {shape}"
+        )

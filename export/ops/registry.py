@@ -1,0 +1,96 @@
+"""Which custom operators exist, and how their bodies get into a model."""
+
+from __future__ import annotations
+
+import onnx
+
+from edgeq.errors import FormatError, UnsupportedError
+from edgeq.export.ops import low_bit_embedding, low_bit_linear
+from edgeq.export.ops.operator import NodeFormat, Operator, matrix_of, node_attributes
+from edgeq.formats import OP_DOMAIN, OP_VERSION
+
+OPERATORS: dict[str, Operator] = {
+    operator.name: operator for operator in (low_bit_linear.OPERATOR, low_bit_embedding.OPERATOR)
+}
+
+for _operator in OPERATORS.values():
+    if not onnx.defs.has(_operator.name, OP_DOMAIN):
+        onnx.defs.register_schema(_operator.schema)
+
+
+def operator_for(node: onnx.NodeProto) -> Operator:
+    """Returns the operator of a node in domain ``ai.edgeq``.
+
+    Raises:
+        UnsupportedError: If edgeq has no operator of that type.
+    """
+    if node.op_type not in OPERATORS:
+        raise UnsupportedError(
+            f"node {node.name} is {OP_DOMAIN}::{node.op_type}, and this version of edgeq knows {', '.join(OPERATORS)}"
+        )
+    return OPERATORS[node.op_type]
+
+
+def is_low_bit(node: onnx.NodeProto) -> bool:
+    """Tells whether a node belongs to domain ``ai.edgeq``."""
+    return str(node.domain) == OP_DOMAIN
+
+
+def node_format(node: onnx.NodeProto, initializers: dict[str, onnx.TensorProto]) -> NodeFormat:
+    """Describes the packed matrix of a node of domain ``ai.edgeq``.
+
+    Args:
+        node: A LowBitLinear or LowBitEmbedding node.
+        initializers: The graph's constants by name; the node's scale must be among them.
+
+    Raises:
+        FormatError: If an input is missing, the scale is not a constant or an attribute is wrong.
+    """
+    if len(node.input) < 3:
+        raise FormatError(f"node {node.name} ({node.op_type}) needs at least 3 inputs, found {len(node.input)}")
+    scale = initializers.get(node.input[2])
+    if scale is None:
+        raise FormatError(f"the scale {node.input[2]} of node {node.name} must be an initializer")
+    attributes = node_attributes(node)
+    try:
+        matrix = matrix_of(attributes, scales=int(scale.dims[0]) if len(scale.dims) == 1 else 0)
+    except FormatError as error:
+        raise FormatError(f"node {node.name}: {error}") from None
+    return NodeFormat(matrix=matrix, activation=str(attributes.get("activation", "none")))
+
+
+def attach_bodies(model: onnx.ModelProto) -> list[str]:
+    """Names every low-bit node's overload and appends one function per operator and overload.
+
+    The functions are sorted by name, and use the model's own version of the standard operators, which
+    the ONNX checker demands.
+
+    Args:
+        model: Changed in place; functions of domain ``ai.edgeq`` that it already holds are replaced.
+
+    Returns:
+        The functions attached, as ``operator:overload``.
+
+    Raises:
+        FormatError: If a node is malformed or the model does not import the standard operators.
+        UnsupportedError: If a node of domain ``ai.edgeq`` is not one of ours.
+    """
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    if "" not in versions:
+        raise FormatError("the model does not say which version of the standard operators it uses")
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    bodies: dict[tuple[str, str], onnx.FunctionProto] = {}
+    for node in model.graph.node:
+        if not is_low_bit(node):
+            continue
+        operator = operator_for(node)
+        described = node_format(node, initializers)
+        node.overload = operator.overload(described)
+        if (operator.name, node.overload) not in bodies:
+            bodies[operator.name, node.overload] = operator.body(described, versions[""])
+    kept = [function for function in model.functions if function.domain != OP_DOMAIN]
+    del model.functions[:]
+    model.functions.extend([*kept, *(bodies[key] for key in sorted(bodies))])
+    if bodies and OP_DOMAIN not in versions:
+        model.opset_import.append(onnx.helper.make_opsetid(OP_DOMAIN, OP_VERSION))
+    return [f"{name}:{variant}" for name, variant in sorted(bodies)]
