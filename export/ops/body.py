@@ -44,15 +44,25 @@ class Body:
         if bits == 8:
             return self.node("Identity", [packed], output)
         shifts = (np.arange(8 // bits, dtype=np.uint8) * bits).reshape(-1, 1)
-        shifted = self.node("BitShift", [packed, self.constant(shifts, "shifts")], "shifted", direction="RIGHT")
+        shifted = self.node(
+            "BitShift", [packed, self.constant(shifts, "shifts")], "shifted", direction="RIGHT"
+        )
         mask = self.constant(np.uint8(2**bits - 1), "mask")
         return self.node("BitwiseAnd", [shifted, mask], output)
 
     def function(
-        self, name: str, *, overload: str, opset: int, inputs: list[str], outputs: list[str], attributes: list[str], doc: str
+        self,
+        name: str,
+        *,
+        overload: str,
+        opset: int,
+        inputs: list[str],
+        outputs: list[str],
+        attributes: list[str],
+        doc: str,
     ) -> onnx.FunctionProto:
         """Returns the finished FunctionProto in domain ``ai.edgeq``."""
-        function = helper.make_function(
+        return helper.make_function(
             OP_DOMAIN,
             name,
             inputs,
@@ -63,4 +73,3 @@ class Body:
             doc_string=doc,
             overload=overload,
         )
-        return function

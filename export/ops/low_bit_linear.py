@@ -12,7 +12,7 @@ is ``none``, X rounded to int8 first::
 
 The body multiplies floats that hold integers: MatMulInteger would need the zero point in uint8, which 0.5
 and 1.5 are not. Float32 sums of integers are exact up to 2**24; a matrix that could exceed that (8 bits
-with K > 1040) sums in float64 instead, so the result never depends on the order of the sum.
+with K > 1032) sums in float64 instead, so the result never depends on the order of the sum.
 """
 
 from __future__ import annotations
@@ -34,7 +34,14 @@ from edgeq.export.ops.operator import (
     schema_attribute,
     set_float_output,
 )
-from edgeq.formats import ACTIVATION_LEVELS, ACTIVATION_MAX_FLOOR, ACTIVATIONS, OP_DOMAIN, OP_VERSION, PackedMatrix, levels
+from edgeq.formats import (
+    ACTIVATION_LEVELS,
+    ACTIVATION_MAX_FLOOR,
+    ACTIVATIONS,
+    OP_DOMAIN,
+    OP_VERSION,
+    PackedMatrix,
+)
 from edgeq.packing import unpack
 
 NAME = "LowBitLinear"
@@ -48,13 +55,14 @@ def sums_exactly_in_float32(matrix: PackedMatrix) -> bool:
     The terms are multiples of 1, or of 1/2 where the zero point is a half, so sums are exact up to 2**24
     such steps.
     """
-    low, high = levels(matrix.bits, matrix.zero_point)
-    largest = max(high - matrix.zero_point, matrix.zero_point - low)
+    largest = max(matrix.zero_point, 2**matrix.bits - 1 - matrix.zero_point)
     steps = 1 if matrix.zero_point == int(matrix.zero_point) else 2
     return matrix.columns * largest * ACTIVATION_LEVELS * steps <= 2**24
 
 
-def quantize_activation(x: np.ndarray, activation_scale: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def quantize_activation(
+    x: np.ndarray, activation_scale: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Rounds activations to the int8 grid, per row or with one given scale.
 
     Args:
@@ -62,7 +70,8 @@ def quantize_activation(x: np.ndarray, activation_scale: np.ndarray | None = Non
         activation_scale: One positive float32; per-row scales are taken from ``x`` when omitted.
 
     Returns:
-        ``q`` (float32 holding integers -127..127, shape of ``x``) and ``a_scale`` (float32, ``[..., 1]`` or as given).
+        ``q`` (float32 holding integers -127..127, shape of ``x``) and ``a_scale`` (float32, ``[..., 1]``,
+        or as given).
     """
     if activation_scale is None:
         largest = np.maximum(np.max(np.abs(x), axis=-1, keepdims=True), np.float32(ACTIVATION_MAX_FLOOR))
@@ -115,7 +124,7 @@ def reference(
         weights = codes.astype(np.float32) - np.float32(matrix.zero_point)
         return (x @ weights.T) * scale + bias
     if (activation == "static") != (activation_scale is not None):
-        raise FormatError(f"{NAME} takes an activation scale if and only if its activation is static, found {activation}")
+        raise FormatError(f"{NAME} takes an activation scale exactly when it is static, found {activation}")
     q, a_scale = quantize_activation(x, activation_scale)
     sums = integer_sums(q, packed, matrix).astype(np.float32)
     return sums * (scale * a_scale) + bias
@@ -203,7 +212,7 @@ def _infer_shape(context: Any) -> None:
     shape = dimensions(context, 0)
     if shape and shape[-1].HasField("dim_value") and shape[-1].dim_value != matrix.columns:
         raise onnx.shape_inference.InferenceError(
-            f"[ShapeInferenceError] {NAME} with K={matrix.columns} got an input whose last dimension is {shape[-1].dim_value}"
+            f"[ShapeInferenceError] {NAME} with K={matrix.columns} got an input of width {shape[-1].dim_value}"
         )
     set_float_output(context, None if shape is None else shape[:-1], matrix.rows)
 
@@ -222,7 +231,7 @@ def _schema() -> onnx.defs.OpSchema:
             parameter("W_packed", "tensor(uint8)", description="codes in layout n16k4"),
             parameter("scale", "T", description="[N] or [1]"),
             parameter("bias", "T", description="[N], or [1] holding 0"),
-            parameter("activation_scale", "T", description="one positive value, static only", param_option=optional),
+            parameter("activation_scale", "T", description="one positive value", param_option=optional),
         ],
         outputs=[parameter("Y", "T", description="[..., N]")],
         type_constraints=[("T", ["tensor(float)"], "float32")],

@@ -11,6 +11,7 @@ import onnx
 from edgeq.errors import FormatError
 from edgeq.formats import PackedMatrix
 
+
 @dataclasses.dataclass(frozen=True)
 class NodeFormat:
     """What decides which body a node needs.
@@ -65,7 +66,7 @@ def matrix_of(attributes: Mapping[str, Any], *, scales: int | None = None) -> Pa
     """
     missing = [name for name in ("N", "K", "bits", "zero_point") if name not in attributes]
     if missing:
-        raise FormatError(f"a low-bit node needs the attributes N, K, bits and zero_point; {missing[0]} is missing")
+        raise FormatError(f"a low-bit node needs the attribute {missing[0]}, which is missing")
     rows = int(attributes["N"])
     return PackedMatrix(
         rows=rows,
@@ -76,24 +77,21 @@ def matrix_of(attributes: Mapping[str, Any], *, scales: int | None = None) -> Pa
     )
 
 
-def schema_attribute(name: str, kind: str, description: str, *, default: Any = None) -> onnx.defs.OpSchema.Attribute:
-    """Declares one attribute of a schema; required unless it has a default."""
-    if default is None:
-        attribute_type = getattr(onnx.defs.OpSchema.AttrType, kind)
-        return onnx.defs.OpSchema.Attribute(name, attribute_type, description, required=True)
-    return onnx.defs.OpSchema.Attribute(name, onnx.helper.make_attribute(name, default), description)
+def schema_attribute(name: str, kind: str, description: str) -> onnx.defs.OpSchema.Attribute:
+    """Declares one required attribute of a schema; kind is ``INT``, ``FLOAT`` or ``STRING``."""
+    attribute_type = getattr(onnx.defs.OpSchema.AttrType, kind)
+    return onnx.defs.OpSchema.Attribute(name, attribute_type, description, required=True)
 
 
 def inferred_attributes(context: Any, names: list[str]) -> dict[str, Any]:
     """Reads attributes inside a shape inference function."""
     found = {name: context.get_attribute(name) for name in names}
-    return {
-        name: onnx.helper.get_attribute_value(value) for name, value in found.items() if value is not None and value.name
-    }
+    present = {name: value for name, value in found.items() if value is not None and value.name}
+    return {name: onnx.helper.get_attribute_value(value) for name, value in present.items()}
 
 
 def set_float_output(context: Any, leading: list[onnx.TensorShapeProto.Dimension] | None, last: int) -> None:
-    """Declares output 0 as float32 of shape ``[*leading, last]``; of unknown rank when ``leading`` is None."""
+    """Declares output 0 as float32 of shape ``[*leading, last]``; of unknown rank without ``leading``."""
     result = onnx.TypeProto()
     result.tensor_type.elem_type = onnx.TensorProto.FLOAT
     if leading is not None:
@@ -119,6 +117,6 @@ def check_packed_shape(context: Any, index: int, matrix: PackedMatrix) -> None:
     shape = tuple(item.dim_value for item in found)
     if shape != matrix.packed_shape:
         raise onnx.shape_inference.InferenceError(
-            f"[ShapeInferenceError] packed weights of a {matrix.rows} x {matrix.columns} matrix of {matrix.bits}-bit "
-            f"codes have shape {matrix.packed_shape}, found {shape}"
+            f"[ShapeInferenceError] packed weights of a {matrix.rows} x {matrix.columns} matrix of "
+            f"{matrix.bits}-bit codes have shape {matrix.packed_shape}, found {shape}"
         )

@@ -26,7 +26,7 @@ def operator_for(node: onnx.NodeProto) -> Operator:
     """
     if node.op_type not in OPERATORS:
         raise UnsupportedError(
-            f"node {node.name} is {OP_DOMAIN}::{node.op_type}, and this version of edgeq knows {', '.join(OPERATORS)}"
+            f"node {node.name} is {OP_DOMAIN}::{node.op_type}; this version of edgeq knows {', '.join(OPERATORS)}"
         )
     return OPERATORS[node.op_type]
 
@@ -47,7 +47,7 @@ def node_format(node: onnx.NodeProto, initializers: dict[str, onnx.TensorProto])
         FormatError: If an input is missing, the scale is not a constant or an attribute is wrong.
     """
     if len(node.input) < 3:
-        raise FormatError(f"node {node.name} ({node.op_type}) needs at least 3 inputs, found {len(node.input)}")
+        raise FormatError(f"{node.op_type} node {node.name} needs at least 3 inputs, found {len(node.input)}")
     scale = initializers.get(node.input[2])
     if scale is None:
         raise FormatError(f"the scale {node.input[2]} of node {node.name} must be an initializer")

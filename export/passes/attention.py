@@ -1,8 +1,8 @@
-"""One three-dimensional ``Attention`` node a layer, instead of one wrapped in reshapes and transposes.
+r"""One three-dimensional ``Attention`` node a layer, instead of one wrapped in reshapes and transposes.
 
 torch exports scaled dot-product attention at opset 23 as::
 
-    q [B,S,H*D] -> Reshape [B,S,H,D] -> Transpose [B,H,S,D] \\
+    q [B,S,H*D] -> Reshape [B,S,H,D] -> Transpose [B,H,S,D] \
     k, v likewise                                             Attention -> Transpose -> Reshape [B,S,H*D]
 
 The standard operator also takes ``[B, S, H*D]`` with the number of heads as attributes and then does the
@@ -31,13 +31,14 @@ def merge_heads(model: ir.Model) -> int:
 
 def _merge(graph: ir.Graph, node: ir.Node) -> bool:
     flat = [_unsplit(value) for value in node.inputs[:3]]
-    heads = [_heads(value) for value in node.inputs[:3]]
+    query_heads, key_heads, value_heads = (_heads(value) for value in node.inputs[:3])
     joined = _joined(node.outputs[0])
-    already_flat = "q_num_heads" in node.attributes
-    if already_flat or joined is None or len(node.outputs) > 1 or None in flat or None in heads or heads[1] != heads[2]:
+    if joined is None or len(node.outputs) > 1 or None in flat or "q_num_heads" in node.attributes:
+        return False
+    if query_heads is None or key_heads is None or key_heads != value_heads:
         return False
     attributes = list(node.attributes.values())
-    attributes += [ir.AttrInt64("q_num_heads", heads[0]), ir.AttrInt64("kv_num_heads", heads[1])]
+    attributes += [ir.AttrInt64("q_num_heads", query_heads), ir.AttrInt64("kv_num_heads", key_heads)]
     merged = ir.Node(
         "",
         "Attention",

@@ -50,6 +50,7 @@ def _expand(graph: ir.Graph, mask: ir.Value, query: ir.Value, *, before: ir.Node
         node.name = f"{mask.name}_{name}"
         graph.insert_before(before, node)
     output = expand.outputs[0]
-    output.dtype = mask.dtype
-    output.shape = ir.Shape([mask.shape[0], 1, query.shape[axis], mask.shape[3]]) if mask.shape else None
+    output.type = mask.type
+    if mask.shape is not None:
+        output.shape = ir.Shape([mask.shape[0], mask.shape[1], query.shape[axis], mask.shape[3]])
     return output
