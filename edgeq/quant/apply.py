@@ -1,0 +1,100 @@
+"""Replaces the float layers of a model by low-bit ones, as a list of plans says."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from edgeq.errors import FormatError, UnsupportedError
+from edgeq.formats import PackedMatrix
+from edgeq.progress import Progress, silent
+from edgeq.quant.grids import Grid
+from edgeq.quant.modules import LowBitEmbedding, LowBitLinear
+from edgeq.quant.plan import LayerPlan, LayerRecord
+from edgeq.quant.scale_search import round_weight, search_scale, squared_error
+
+_FLOAT_CLASSES: dict[str, type[nn.Module]] = {"linear": nn.Linear, "embedding": nn.Embedding}
+
+
+def apply_plans(model: nn.Module, plans: list[LayerPlan], *, progress: Progress = silent) -> list[LayerRecord]:
+    """Compresses ``model`` in place.
+
+    Args:
+        model: A float32 model; its layers named in ``plans`` are replaced.
+        plans: One plan for every linear and embedding layer of the model.
+        progress: Told before each layer, and at the end.
+
+    Returns:
+        One record a plan, in the same order.
+
+    Raises:
+        UnsupportedError: If the plans miss a layer of the model or name one that is not there.
+        FormatError: If a weight is not finite.
+    """
+    _check_coverage(model, plans)
+    records = []
+    for index, plan in enumerate(plans):
+        progress("quantizing layers", index, len(plans))
+        records.append(_apply_plan(model, plan))
+    progress("quantizing layers", len(plans), len(plans))
+    return records
+
+
+def _check_coverage(model: nn.Module, plans: list[LayerPlan]) -> None:
+    """A layer that nobody planned for would stay float without a word."""
+    present = {name for name, module in model.named_modules() if isinstance(module, tuple(_FLOAT_CLASSES.values()))}
+    planned = {plan.name for plan in plans}
+    if missed := sorted(present - planned):
+        raise UnsupportedError(f"layer {missed[0]!r} of {type(model).__name__} is unknown to the model's adapter")
+    if absent := sorted(planned - present):
+        raise UnsupportedError(f"layer {absent[0]!r}, which the adapter names, is not in {type(model).__name__}")
+
+
+def _apply_plan(model: nn.Module, plan: LayerPlan) -> LayerRecord:
+    module = model.get_submodule(plan.name)
+    if not isinstance(module, _FLOAT_CLASSES[plan.kind]):
+        raise UnsupportedError(f"layer {plan.name!r} should be a float {plan.kind}, found {type(module).__name__}")
+    weight = module.get_parameter("weight").detach().float()
+    if not bool(torch.isfinite(weight).all()):
+        raise FormatError(f"the weights of layer {plan.name!r} hold NaN or infinity: the checkpoint is damaged")
+    rows, columns = weight.shape
+    if plan.grid is None:
+        return LayerRecord(
+            plan.name, plan.kind, rows, columns, 32, None, 0, "none", 4 * weight.numel(), 0.0, plan.keep_float_reason
+        )
+    packed, error = _pack_layer(module, weight, plan, plan.grid)
+    model.set_submodule(plan.name, packed)
+    spec = packed.spec
+    return LayerRecord(
+        name=plan.name,
+        kind=plan.kind,
+        rows=rows,
+        columns=columns,
+        bits=spec.bits,
+        zero_point=spec.zero_point,
+        scales=spec.scales,
+        activation=plan.activation,
+        stored_bytes=spec.packed_bytes + spec.scale_bytes,
+        relative_error=error,
+    )
+
+
+def _pack_layer(
+    module: nn.Module, weight: torch.Tensor, plan: LayerPlan, grid: Grid
+) -> tuple[LowBitLinear | LowBitEmbedding, float]:
+    scale = search_scale(weight, grid, per_row=plan.per_row, method=plan.search)
+    codes = round_weight(weight, scale, grid)
+    spec = PackedMatrix(weight.shape[0], weight.shape[1], grid.bits, grid.zero_point, scale.numel())
+    packed: LowBitLinear | LowBitEmbedding
+    if plan.kind == "linear":
+        bias = module.bias
+        packed = LowBitLinear(spec, activation=plan.activation, bias=bias is not None)
+        if isinstance(bias, torch.Tensor):
+            packed.bias = bias.detach().float().clone()
+    else:
+        packed = LowBitEmbedding(spec)
+    packed.set_codes(codes, scale)
+    packed.train(module.training)
+    energy = float(weight.double().square().sum())
+    error = float(squared_error(weight, scale, grid).sum())
+    return packed, error / energy if energy > 0 else 0.0

@@ -1,0 +1,86 @@
+"""What is to be done to each layer, and what was done: plain records between recipes and quantizers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from edgeq.formats import Activation
+from edgeq.quant.grids import Grid
+from edgeq.quant.scale_search import SearchMethod
+
+LayerKind = Literal["linear", "embedding"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerPlan:
+    """How one layer is to be stored.
+
+    Attributes:
+        name: Module name inside the model.
+        kind: ``linear`` or ``embedding``.
+        grid: Levels of the weights, or None to keep the layer in float.
+        per_row: One scale a row, or one for the matrix.
+        search: How the scale is found.
+        activation: How a linear layer's input is quantized; ``none`` for embeddings.
+        keep_float_reason: Why the layer stays float, where ``grid`` is None.
+    """
+
+    name: str
+    kind: LayerKind
+    grid: Grid | None
+    per_row: bool = True
+    search: SearchMethod = "mse"
+    activation: Activation = "none"
+    keep_float_reason: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerRecord:
+    """What became of one layer.
+
+    Attributes:
+        name: Module name inside the model.
+        kind: ``linear`` or ``embedding``.
+        rows: N.
+        columns: K.
+        bits: Bits of one code; 32 for a layer that stays float.
+        zero_point: Code that stands for 0.0, or None for float.
+        scales: Number of scales; 0 for float.
+        activation: How the layer's input is quantized.
+        stored_bytes: Bytes of codes, scales and padding, or of the float weights.
+        relative_error: Sum of squared rounding errors over the sum of squared weights; 0.0 for float.
+        kept_float_reason: Why the layer stays float, or None.
+    """
+
+    name: str
+    kind: LayerKind
+    rows: int
+    columns: int
+    bits: int
+    zero_point: float | None
+    scales: int
+    activation: Activation
+    stored_bytes: int
+    relative_error: float
+    kept_float_reason: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressionResult:
+    """The layers of a compressed model, in the model's order, and the recipe they followed.
+
+    Attributes:
+        recipe: Name of the recipe.
+        recipe_sha256: Digest of its contents.
+        layers: One record a layer.
+    """
+
+    recipe: str
+    recipe_sha256: str
+    layers: list[LayerRecord]
+
+    @property
+    def kept_float(self) -> dict[str, str]:
+        """Layers that stay float, with the reason."""
+        return {r.name: r.kept_float_reason for r in self.layers if r.kept_float_reason is not None}

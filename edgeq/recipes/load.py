@@ -1,0 +1,104 @@
+"""Reads recipe files, and says precisely what is wrong with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from edgeq.errors import UsageError, nearest_name_hint
+from edgeq.recipes.schema import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeSummary:
+    """A built-in recipe and its meaning in one line."""
+
+    name: str
+    summary: str
+
+
+def list_recipes() -> list[RecipeSummary]:
+    """Returns the built-in recipes in alphabetical order."""
+    recipes = [load_recipe(name) for name in _builtin_names()]
+    return [RecipeSummary(recipe.name, recipe.summary) for recipe in recipes]
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Loads a built-in recipe by name, or a recipe file by path.
+
+    Args:
+        name_or_path: A name that :func:`list_recipes` gives, or a path that ends in ``.toml``.
+
+    Raises:
+        UsageError: If there is no such recipe, or the file says something a recipe cannot say.
+    """
+    name = str(name_or_path)
+    if isinstance(name_or_path, Path) or name.endswith(".toml"):
+        return _parse(_read(Path(name_or_path)), where=name)
+    names = _builtin_names()
+    if name not in names:
+        hint = nearest_name_hint(name, names)
+        raise UsageError(f"there is no recipe {name!r}{hint}; known are {', '.join(names)}, or give a .toml file")
+    text = resources.files("edgeq.recipes").joinpath("builtin", f"{name}.toml").read_text(encoding="utf-8")
+    return _parse(text, where=f"built-in recipe {name}")
+
+
+def _builtin_names() -> list[str]:
+    folder = resources.files("edgeq.recipes").joinpath("builtin")
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"recipe file {path} does not exist") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"recipe file {path} is not UTF-8 text: byte {error.start} cannot be read") from None
+    except OSError as error:
+        raise UsageError(f"recipe file {path} cannot be read: {error.strerror}") from None
+
+
+def _parse(text: str, *, where: str) -> Recipe:
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{where} is not valid TOML: {error}") from None
+    if isinstance(content.get("override"), list):
+        content["override"] = tuple(content["override"])  # TOML has arrays only; the schema is immutable
+    try:
+        return Recipe.model_validate(content)
+    except pydantic.ValidationError as error:
+        raise UsageError(f"{where}: {_first_problem(error)}") from None
+
+
+def _first_problem(error: pydantic.ValidationError) -> str:
+    # An unknown key comes first: a missing key is then often only the other half of a misspelling.
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    problem = problems[0]
+    location = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        hint = nearest_name_hint(location[-1], known) or f"; known keys are {', '.join(known)}"
+        return f"unknown key {'.'.join(location)!r}{hint}"
+    if problem["type"] == "missing":
+        return f"key {'.'.join(location)!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"
+    return f"{'.'.join(location) or 'recipe'}: {message}{found}"
+
+
+def _known_keys(section: list[str]) -> list[str]:
+    fields: Any = Recipe.model_fields
+    for part in section:
+        if part.isdigit():
+            continue
+        annotation = fields[part].annotation
+        model = next((a for a in (annotation, *getattr(annotation, "__args__", ())) if hasattr(a, "model_fields")))
+        fields = model.model_fields
+    return list(fields)

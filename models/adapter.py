@@ -1,0 +1,90 @@
+"""The interface between a model family and the rest of edgeq."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+
+Task = Literal["embed", "classify"]
+
+
+class ModelAdapter(abc.ABC):
+    """Everything edgeq asks about one architecture; made from a configuration, without weights.
+
+    A new family is a subclass that sets ``family`` and ``architectures``, implements the abstract
+    methods, and is listed in ``registry.py``.
+
+    Attributes:
+        config: The ``transformers`` configuration.
+        architecture: Class name of the model, such as ``BertModel``.
+    """
+
+    family: ClassVar[str]
+    """Value of ``config.model_type``."""
+    architectures: ClassVar[dict[str, Task]]
+    """Model classes that the adapter knows, and what each is for."""
+
+    def __init__(self, config: Any, architecture: str) -> None:
+        self.config = config
+        self.architecture = architecture
+        self.check_config()
+
+    @property
+    def task(self) -> Task:
+        """``embed`` (token states, pooled into sentence embeddings) or ``classify`` (one label a text)."""
+        return self.architectures[self.architecture]
+
+    @property
+    def labels(self) -> list[str]:
+        """Label names of a classifier in the order of its logits; empty for other tasks."""
+        if self.task != "classify":
+            return []
+        return [str(self.config.id2label[index]) for index in range(self.config.num_labels)]
+
+    @abc.abstractmethod
+    def check_config(self) -> None:
+        """Refuses configurations that the export or the kernels cannot handle.
+
+        Raises:
+            UnsupportedError: If the variant of the architecture is not implemented.
+            FormatError: If the numbers contradict each other.
+        """
+
+    @property
+    @abc.abstractmethod
+    def linear_names(self) -> list[str]:
+        """Module names of all linear layers, in the order in which they run."""
+
+    @property
+    @abc.abstractmethod
+    def embedding_names(self) -> list[str]:
+        """Module names of all embedding tables."""
+
+    @property
+    @abc.abstractmethod
+    def layer_names(self) -> list[str]:
+        """Module names of the blocks of the model, in the order in which they run."""
+
+    @property
+    @abc.abstractmethod
+    def input_names(self) -> list[str]:
+        """Names of the inputs, as optimum names them; all are int64 ``[batch, sequence]``."""
+
+    @property
+    @abc.abstractmethod
+    def output_names(self) -> list[str]:
+        """Names of the outputs, as optimum names them."""
+
+    @property
+    @abc.abstractmethod
+    def max_positions(self) -> int:
+        """Longest sequence that the model can read, in tokens."""
+
+    @abc.abstractmethod
+    def export_module(self, model: nn.Module) -> nn.Module:
+        """Wraps ``model`` so that it takes ``input_names`` by position and returns ``output_names``.
+
+        With one output, the wrapper returns the tensor itself, otherwise a tuple.
+        """

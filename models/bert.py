@@ -1,0 +1,116 @@
+"""BERT: encoders for sentence embeddings, and sequence classifiers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from edgeq.errors import FormatError, UnsupportedError
+from edgeq.models.adapter import ModelAdapter, Task
+
+_LINEARS_OF_A_LAYER = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+)
+_SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+_MORE_SIZES = ("max_position_embeddings", "type_vocab_size")
+
+
+class BertAdapter(ModelAdapter):
+    """``BertModel`` and ``BertForSequenceClassification`` with absolute positions."""
+
+    family: ClassVar[str] = "bert"
+    architectures: ClassVar[dict[str, Task]] = {
+        "BertModel": "embed",
+        "BertForSequenceClassification": "classify",
+    }
+
+    def check_config(self) -> None:
+        """See :meth:`ModelAdapter.check_config`."""
+        config = self.config
+        for name in (*_SIZES, *_MORE_SIZES):
+            value = getattr(config, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise FormatError(f"config.json: {name} must be a positive integer, found {value!r}")
+        if config.hidden_size % config.num_attention_heads:
+            raise FormatError(
+                f"config.json: hidden_size must be a multiple of num_attention_heads, "
+                f"found {config.hidden_size} and {config.num_attention_heads}"
+            )
+        if config.position_embedding_type != "absolute":
+            raise UnsupportedError(
+                f"BERT with {config.position_embedding_type!r} positions is not supported, only 'absolute'"
+            )
+        if config.is_decoder or config.add_cross_attention:
+            raise UnsupportedError("BERT as a decoder is not supported, only as an encoder")
+
+    @property
+    def _prefix(self) -> str:
+        return "" if self.architecture == "BertModel" else "bert."
+
+    @property
+    def linear_names(self) -> list[str]:
+        """See :attr:`ModelAdapter.linear_names`."""
+        blocks = [f"{self._prefix}encoder.layer.{index}" for index in range(self.config.num_hidden_layers)]
+        names = [f"{block}.{linear}" for block in blocks for linear in _LINEARS_OF_A_LAYER]
+        names.append(f"{self._prefix}pooler.dense")
+        if self.task == "classify":
+            names.append("classifier")
+        return names
+
+    @property
+    def embedding_names(self) -> list[str]:
+        """See :attr:`ModelAdapter.embedding_names`."""
+        kinds = ("word", "position", "token_type")
+        return [f"{self._prefix}embeddings.{kind}_embeddings" for kind in kinds]
+
+    @property
+    def layer_names(self) -> list[str]:
+        """See :attr:`ModelAdapter.layer_names`."""
+        blocks = [f"{self._prefix}encoder.layer.{index}" for index in range(self.config.num_hidden_layers)]
+        return [f"{self._prefix}embeddings", *blocks]
+
+    @property
+    def input_names(self) -> list[str]:
+        """See :attr:`ModelAdapter.input_names`."""
+        return ["input_ids", "attention_mask", "token_type_ids"]
+
+    @property
+    def output_names(self) -> list[str]:
+        """See :attr:`ModelAdapter.output_names`."""
+        return ["logits" if self.task == "classify" else "last_hidden_state"]
+
+    @property
+    def max_positions(self) -> int:
+        """See :attr:`ModelAdapter.max_positions`."""
+        return int(self.config.max_position_embeddings)
+
+    def export_module(self, model: nn.Module) -> nn.Module:
+        """See :meth:`ModelAdapter.export_module`."""
+        return _PositionalBert(model, self.output_names[0])
+
+
+class _PositionalBert(nn.Module):
+    """BERT with positional inputs and one tensor as output."""
+
+    def __init__(self, model: nn.Module, output_name: str) -> None:
+        super().__init__()
+        self.model = model
+        self.output_name = output_name
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
+    ) -> torch.Tensor:
+        # A mask of three dimensions becomes an additive [batch, 1, 1, sequence]; from two dimensions,
+        # transformers would expand one of sequence x sequence for every text.
+        output = self.model(
+            input_ids=input_ids, attention_mask=attention_mask[:, None, :], token_type_ids=token_type_ids
+        )
+        result: torch.Tensor = output[self.output_name]
+        return result

@@ -1,0 +1,41 @@
+"""Finds the adapter of a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgeq.errors import UnsupportedError
+from edgeq.models.adapter import ModelAdapter
+from edgeq.models.bert import BertAdapter
+
+_ADAPTERS: dict[str, type[ModelAdapter]] = {adapter.family: adapter for adapter in (BertAdapter,)}
+
+
+def supported_architectures() -> list[str]:
+    """Returns the class names of all models that edgeq can compress."""
+    return [name for adapter in _ADAPTERS.values() for name in adapter.architectures]
+
+
+def adapter_for(config_or_model: Any) -> ModelAdapter:
+    """Returns the adapter of a ``transformers`` model or configuration.
+
+    Args:
+        config_or_model: A ``PreTrainedModel``, or a configuration whose ``architectures`` names the class.
+
+    Raises:
+        UnsupportedError: If no adapter knows the architecture.
+        FormatError: If the configuration contradicts itself.
+    """
+    config = getattr(config_or_model, "config", config_or_model)
+    if config is not config_or_model:
+        architecture = type(config_or_model).__name__
+    else:
+        architecture = next(iter(config.architectures or []), "")
+    adapter = _ADAPTERS.get(config.model_type)
+    if adapter is None or architecture not in adapter.architectures:
+        found = architecture or "a configuration that names no architecture"
+        raise UnsupportedError(
+            f"{found} (model type {config.model_type!r}) is not supported; "
+            f"edgeq supports {', '.join(supported_architectures())}"
+        )
+    return adapter(config, architecture)
