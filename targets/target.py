@@ -22,7 +22,7 @@ ISAS: dict[str, str] = {
 }
 """Instruction sets that kernels exist for, and the architecture each belongs to."""
 
-LINKERS = ("auto", "cc", "aarch64-linux-gnu-gcc", "zig")
+LINKERS = ("auto", "cc", "aarch64-linux-gnu-gcc", "x86_64-linux-gnu-gcc", "zig")
 
 _BUILTIN = Path(__file__).parent / "builtin"
 _HOST = "host"

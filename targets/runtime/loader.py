@@ -1,0 +1,265 @@
+"""Loads a bundle and runs it in this process.
+
+``model.so`` is native code and runs with the rights of this process: load bundles that you trust.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeq.errors import EdgeqError, FormatError, UnsupportedError
+from edgeq.targets.runtime.inputs import checked_inputs
+from edgeq.targets.runtime.machine import this_machine
+from edgeq.targets.runtime.manifest import read_manifest, verify_files
+from edgeq.targets.runtime.schema import (
+    GOLDEN_FILE,
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    Manifest,
+    StoredTensor,
+    TensorSpec,
+)
+from edgeq.targets.runtime.threads import ThreadPool, choose_threads
+from edgeq.targets.runtime.tvm_import import import_tvm
+
+_CPU = 1
+"""DLPack's device type of host memory."""
+_POOLED = 2
+"""TVM's allocator that keeps freed blocks for the next call."""
+_KEPT_SHAPES = 8
+"""Input shapes whose blocks are kept; see :meth:`Bundle.run`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SelfTest:
+    """Outcome of running the golden input.
+
+    Attributes:
+        ok: True if every output agrees with the stored one in every bit.
+        detail: One sentence.
+    """
+
+    ok: bool
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelTime:
+    """Time spent in one kernel during one run: calls and seconds in total."""
+
+    name: str
+    calls: int
+    seconds: float
+
+
+def load(bundle: Path | str, *, threads: int | None = None, verify: bool = True) -> Bundle:
+    """Loads a bundle made for this machine.
+
+    Args:
+        bundle: Folder made by ``edgeq compile``.
+        threads: Threads of the kernels; None takes ``TVM_NUM_THREADS`` or else every available core.
+            The results do not depend on it.
+        verify: Compare the SHA-256 of every file first.
+
+    Raises:
+        UsageError: If there is no bundle there or ``threads`` is not positive.
+        FormatError: If a file is damaged.
+        UnsupportedError: If the bundle is for another processor.
+    """
+    folder = Path(bundle)
+    manifest = read_manifest(folder)
+    _check_machine(folder, manifest)
+    if verify:
+        verify_files(folder, manifest)
+    return Bundle(folder, manifest, threads=choose_threads(threads))
+
+
+class Bundle:
+    """A loaded model: call it with arrays by input name.
+
+    Calls from several threads are safe; they run one after the other.
+
+    Attributes:
+        path: The bundle's folder.
+        manifest: Its manifest.
+        threads: Threads of the kernels.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, *, threads: int) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.threads = threads
+        self._lock = threading.Lock()
+        self._tvm = import_tvm()
+        self._pool = ThreadPool(threads)
+        try:
+            self._library = self._tvm.runtime.load_module(str((path / MODEL_FILE).absolute()))
+            self._machine = self._new_machine()
+            self._main = self._machine["main"]
+        except (RuntimeError, ValueError, AttributeError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise FormatError(
+                f"{path / MODEL_FILE} cannot be loaded: {reason}; compile the bundle again"
+            ) from error
+        self._weights = self._map_weights()
+        self._shapes: set[tuple[tuple[int, ...], ...]] = set()
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The model's inputs, in order."""
+        return self.manifest.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The model's outputs, in order."""
+        return self.manifest.outputs
+
+    def __call__(self, **inputs: Any) -> dict[str, np.ndarray]:
+        """Runs the model.
+
+        Args:
+            **inputs: Arrays by input name, for BERT int64 ``[batch, sequence]``: ``input_ids``,
+                ``attention_mask`` (default: all ones), ``token_type_ids`` (default: all zeros).
+
+        Returns:
+            Arrays by output name.
+
+        Raises:
+            UsageError: If an input is missing, unknown, of a wrong type or shape, too long, or out of range.
+        """
+        return self.run(inputs)
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Runs the model on a mapping of inputs; see :meth:`__call__`.
+
+        The allocator never gives back a block: a block serves only calls that need exactly its size, so
+        texts of ever new lengths would fill the memory. It is emptied when a ninth shape comes along.
+        """
+        arguments = self._arguments(inputs)
+        shape = tuple(tuple(argument.shape) for argument in arguments[: len(self.inputs)])
+        with self._lock:
+            if shape not in self._shapes:
+                if len(self._shapes) >= _KEPT_SHAPES:
+                    self._tvm.get_global_func("vm.builtin.memory_manager.clear")()
+                    self._shapes.clear()
+                self._shapes.add(shape)
+            self._pool.apply()
+            return self._named(self._main(*arguments))
+
+    def time_kernels(self, inputs: Mapping[str, Any]) -> list[KernelTime]:
+        """Runs the model once and returns the time of each kernel, longest first.
+
+        The clock is read around every kernel, so the sum is larger than an undisturbed run by some
+        microseconds a call.
+        """
+        arguments = self._arguments(inputs)
+        machine = self._new_machine()
+        spent: dict[str, list[float]] = {}
+        started = 0.0
+
+        def instrument(_function: Any, name: str, before: bool, _result: Any, *_arguments: Any) -> int:
+            nonlocal started
+            if before:
+                started = time.perf_counter()
+            else:
+                spent.setdefault(str(name), []).append(time.perf_counter() - started)
+            return 0
+
+        machine["set_instrument"](instrument)
+        with self._lock:
+            self._pool.apply()
+            machine["main"](*arguments)
+        times = [KernelTime(name, len(seconds), sum(seconds)) for name, seconds in spent.items()]
+        return sorted(times, key=lambda kernel: -kernel.seconds)
+
+    def golden(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Returns the stored inputs and outputs of the self-test, by name."""
+        data = np.fromfile(self.path / GOLDEN_FILE, np.uint8)
+        manifest = self.manifest
+        return (
+            {tensor.name: _view(data, tensor) for tensor in manifest.golden_inputs},
+            {tensor.name: _view(data, tensor) for tensor in manifest.golden_outputs},
+        )
+
+    def self_test(self) -> SelfTest:
+        """Runs the golden input and compares every bit of the output."""
+        inputs, expected = self.golden()
+        return compare_golden(self.run(inputs), expected)
+
+    def _arguments(self, inputs: Mapping[str, Any]) -> list[Any]:
+        arrays = checked_inputs(inputs, self.inputs, model=self.manifest.model)
+        return [*(self._tvm.runtime.tensor(array) for array in arrays), *self._weights]
+
+    def _named(self, results: Any) -> dict[str, np.ndarray]:
+        if len(results) != len(self.outputs):
+            raise EdgeqError(
+                f"{self.path / MODEL_FILE} returned {len(results)} outputs, the manifest lists "
+                f"{len(self.outputs)}; compile the bundle again"
+            )
+        return {spec.name: result.numpy() for spec, result in zip(self.outputs, results, strict=True)}
+
+    def _new_machine(self) -> Any:
+        machine = self._library["vm_load_executable"]()
+        machine["vm_initialization"](_CPU, 0, _POOLED)
+        return machine
+
+    def _map_weights(self) -> list[Any]:
+        """Maps ``weights.bin``; the pages stay shared with the file and are never copied."""
+        if not self.manifest.weights:
+            return []
+        # DLPack takes no read-only arrays; copy-on-write looks writable, and nothing writes.
+        data = np.memmap(self.path / WEIGHTS_FILE, np.uint8, mode="c")
+        return [self._tvm.runtime.from_dlpack(_view(data, tensor)) for tensor in self.manifest.weights]
+
+
+def compare_golden(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> SelfTest:
+    """Compares outputs with the golden ones, bit for bit."""
+    for name, wanted in expected.items():
+        array = found[name]
+        if array.shape != wanted.shape or array.dtype != wanted.dtype:
+            return SelfTest(
+                False,
+                f"output {name!r} is {array.dtype} {list(array.shape)}, "
+                f"the golden one is {wanted.dtype} {list(wanted.shape)}",
+            )
+        differing = int(np.count_nonzero(_items_as_bytes(array) != _items_as_bytes(wanted)))
+        if differing:
+            return SelfTest(
+                False, f"output {name!r} differs from the golden one in {differing} of {wanted.size} values"
+            )
+    count = sum(array.size for array in expected.values())
+    return SelfTest(True, f"{count} output values agree with the golden ones in every bit")
+
+
+def _items_as_bytes(array: np.ndarray) -> np.ndarray:
+    """One opaque item a value, so that NaNs and signed zeros compare by their bits."""
+    return np.ascontiguousarray(array).reshape(-1).view(f"V{array.dtype.itemsize}")
+
+
+def _view(data: np.ndarray, tensor: StoredTensor) -> np.ndarray:
+    part = data[tensor.offset : tensor.offset + tensor.bytes]
+    return part.view(tensor.dtype).reshape(tensor.shape)
+
+
+def _check_machine(folder: Path, manifest: Manifest) -> None:
+    machine = this_machine()
+    target = manifest.target
+    if machine.architecture != target.architecture:
+        raise UnsupportedError(
+            f"bundle {folder} is for {target.name} ({target.architecture}), this machine is "
+            f"{machine.architecture}; copy the folder to the board and run ./edgeq-run there, or check it in "
+            "an emulator with `edgeq verify`"
+        )
+    missing = machine.lacks(target.cpu_flags)
+    if missing:
+        raise UnsupportedError(
+            f"bundle {folder} is for {target.name}, which has {', '.join(missing)}; this machine "
+            f"({machine.model}) has not; compile it for `host` here"
+        )

@@ -1,0 +1,99 @@
+"""``manifest.json`` of a bundle: written with its digest beside it, read strictly.
+
+Every size in it is checked against the files before anything is mapped, so that a damaged or hostile
+manifest is a sentence and never an access outside a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from edgeq.errors import FormatError, UsageError
+from edgeq.targets.runtime.manifest_parser import parse_manifest
+from edgeq.targets.runtime.schema import MANIFEST_DIGEST_FILE, MANIFEST_FILE, Manifest
+
+_MAX_MANIFEST_BYTES = 16 << 20
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes ``manifest.json`` and, beside it, its digest in the format of ``sha256sum``."""
+    data = manifest.to_json().encode("utf-8")
+    (folder / MANIFEST_FILE).write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    (folder / MANIFEST_DIGEST_FILE).write_text(f"{digest}  {MANIFEST_FILE}\n", encoding="ascii")
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Reads and checks the manifest of a bundle folder.
+
+    Raises:
+        UsageError: If the folder is missing or is no bundle.
+        FormatError: If the manifest is damaged, of another version, or disagrees with the files' sizes.
+    """
+    bundle = Path(bundle)
+    path = bundle / MANIFEST_FILE
+    if not bundle.is_dir():
+        raise UsageError(f"no bundle folder at {bundle}; make one with `edgeq compile`")
+    if not path.is_file():
+        raise UsageError(
+            f"{bundle} is not a bundle: it has no {MANIFEST_FILE}; make one with `edgeq compile`"
+        )
+    if path.stat().st_size > _MAX_MANIFEST_BYTES:
+        raise FormatError(f"{path} is larger than {_MAX_MANIFEST_BYTES >> 20} MiB, which no manifest is")
+    data = path.read_bytes()
+    _check_digest(bundle, data)
+    try:
+        table = json.loads(data.decode("utf-8"))
+        manifest = parse_manifest(table)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise FormatError(f"{path} is not valid JSON ({error}); compile the bundle again") from error
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}; compile the bundle again") from error
+    for name, record in manifest.files.items():
+        _check_size(bundle / name, record.bytes)
+    return manifest
+
+
+def verify_files(bundle: Path, manifest: Manifest) -> None:
+    """Compares the SHA-256 of every file with the manifest.
+
+    Raises:
+        FormatError: For the first file that differs.
+    """
+    for name, record in manifest.files.items():
+        path = Path(bundle) / name
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != record.sha256:
+            raise FormatError(
+                f"{path} is damaged: its SHA-256 is {found[:12]}..., the manifest says "
+                f"{record.sha256[:12]}...; copy or compile the bundle again"
+            )
+
+
+def _check_digest(bundle: Path, data: bytes) -> None:
+    path = bundle / MANIFEST_DIGEST_FILE
+    try:
+        expected = path.read_text(encoding="ascii").split()[0]
+    except (OSError, UnicodeDecodeError, IndexError) as error:
+        raise FormatError(
+            f"cannot read {path}, the digest of {MANIFEST_FILE}; copy the bundle again"
+        ) from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise FormatError(
+            f"{bundle / MANIFEST_FILE} is damaged: its SHA-256 is {found[:12]}..., "
+            f"{MANIFEST_DIGEST_FILE} says {expected[:12]}...; copy or compile the bundle again"
+        )
+
+
+def _check_size(path: Path, expected: int) -> None:
+    if not path.is_file():
+        raise FormatError(f"{path} is missing from the bundle; copy or compile the bundle again")
+    found = path.stat().st_size
+    if found != expected:
+        raise FormatError(
+            f"{path} has {found} bytes, the manifest says {expected}; copy or compile the bundle again"
+        )

@@ -1,0 +1,188 @@
+"""Turns the parsed JSON of a manifest into checked dataclasses.
+
+Every number is checked against the sizes that the manifest itself claims; ``manifest.py`` checks those
+against the files.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from edgeq.errors import FormatError
+from edgeq.formats import FORMAT_VERSION, WEIGHT_ALIGNMENT
+from edgeq.targets.runtime.json_table import JsonTable
+from edgeq.targets.runtime.schema import (
+    FORMAT_NAME,
+    GOLDEN_FILE,
+    ITEM_BYTES,
+    MODEL_FILE,
+    POOLINGS,
+    TASKS,
+    WEIGHTS_FILE,
+    FileRecord,
+    Manifest,
+    ModelInfo,
+    StoredTensor,
+    TargetInfo,
+    TensorSpec,
+)
+
+_MAX_DIMENSIONS = 8
+_MAX_TENSOR_BYTES = 1 << 46
+_FILE_NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._+-]*/)*[A-Za-z0-9_][A-Za-z0-9._+-]*")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def parse_manifest(table: Any) -> Manifest:
+    """Turns parsed JSON into a :class:`Manifest`.
+
+    Raises:
+        FormatError: If a key is missing, of the wrong type, or inconsistent with the others.
+    """
+    root = JsonTable(table, "manifest")
+    if root.text("format") != FORMAT_NAME:
+        raise FormatError(f"'format' must be {FORMAT_NAME!r}, found {root.text('format')!r}")
+    if root.integer("format_version") != FORMAT_VERSION:
+        raise FormatError(
+            f"format_version is {root.integer('format_version')}, this edgeq reads version {FORMAT_VERSION}"
+        )
+    golden = root.table("golden")
+    recipe = root.value("recipe")
+    if recipe is not None and not isinstance(recipe, dict):
+        raise FormatError("'recipe' must be a table or null")
+    tools = root.table("tools")
+    manifest = Manifest(
+        target=_parse_target(root.table("target")),
+        model=_parse_model(root.table("model")),
+        inputs=tuple(_parse_spec(item) for item in root.tables("inputs")),
+        outputs=tuple(_parse_spec(item) for item in root.tables("outputs")),
+        weights=tuple(_parse_stored(item) for item in root.tables("weights")),
+        golden_inputs=tuple(_parse_stored(item) for item in golden.tables("inputs")),
+        golden_outputs=tuple(_parse_stored(item) for item in golden.tables("outputs")),
+        files=_parse_files(root.table("files")),
+        tools={key: tools.text(key) for key in tools.items},
+        recipe=recipe,
+    )
+    _check_consistency(manifest)
+    return manifest
+
+
+def _check_consistency(manifest: Manifest) -> None:
+    for required in (MODEL_FILE, WEIGHTS_FILE, GOLDEN_FILE):
+        if required not in manifest.files:
+            raise FormatError(f"'files' does not list {required}")
+    for tensors, file in (
+        (manifest.weights, WEIGHTS_FILE),
+        (manifest.golden_inputs, GOLDEN_FILE),
+        (manifest.golden_outputs, GOLDEN_FILE),
+    ):
+        size = manifest.files[file].bytes
+        for tensor in tensors:
+            if tensor.offset + tensor.bytes > size:
+                raise FormatError(
+                    f"tensor {tensor.name!r} ends at byte {tensor.offset + tensor.bytes} of {file}, "
+                    f"which has {size}"
+                )
+    for specs, tensors in (
+        (manifest.inputs, manifest.golden_inputs),
+        (manifest.outputs, manifest.golden_outputs),
+    ):
+        if not specs:
+            raise FormatError("a model needs at least one input and one output")
+        if [spec.name for spec in specs] != [tensor.name for tensor in tensors]:
+            raise FormatError("'golden' does not hold the model's inputs and outputs, in their order")
+        for spec, tensor in zip(specs, tensors, strict=True):
+            if spec.dtype != tensor.dtype or not _fits(spec.shape, tensor.shape):
+                raise FormatError(f"golden tensor {tensor.name!r} has another type or shape than the model's")
+
+
+def _fits(pattern: tuple[int | str, ...], shape: tuple[int, ...]) -> bool:
+    return len(pattern) == len(shape) and all(
+        isinstance(wanted, str) or wanted == size for wanted, size in zip(pattern, shape, strict=True)
+    )
+
+
+def _parse_target(table: JsonTable) -> TargetInfo:
+    return TargetInfo(
+        name=table.text("name"),
+        triple=table.text("triple"),
+        cpu=table.text("cpu"),
+        features=table.texts("features"),
+        isa=table.text("isa"),
+        cpu_flags=table.texts("cpu_flags"),
+    )
+
+
+def _parse_model(table: JsonTable) -> ModelInfo:
+    max_length = None if table.value("max_length") is None else table.integer("max_length", at_least=1)
+    model = ModelInfo(
+        architecture=table.text("architecture"),
+        task=table.text("task"),
+        pooling=table.text("pooling"),
+        normalize=table.boolean("normalize"),
+        labels=table.texts("labels"),
+        max_length=max_length,
+    )
+    if model.task not in TASKS or model.pooling not in POOLINGS:
+        raise FormatError(f"task {model.task!r} with pooling {model.pooling!r} is not known to this edgeq")
+    return model
+
+
+def _parse_spec(table: JsonTable) -> TensorSpec:
+    shape = table.sequence("shape")
+    if len(shape) > _MAX_DIMENSIONS:
+        raise FormatError(f"{table.where} has {len(shape)} dimensions, at most {_MAX_DIMENSIONS} are allowed")
+    for size in shape:
+        named = isinstance(size, str) and size
+        if not named and not (type(size) is int and 1 <= size < 1 << 40):
+            raise FormatError(f"{table.where}: a size must be a name or a positive integer, found {size!r}")
+    return TensorSpec(
+        name=table.text("name"),
+        dtype=_parse_dtype(table),
+        shape=tuple(shape),
+        minimum=_parse_optional(table, "minimum"),
+        maximum=_parse_optional(table, "maximum"),
+        default=_parse_optional(table, "default"),
+    )
+
+
+def _parse_optional(table: JsonTable, key: str) -> int | None:
+    return table.integer(key, at_least=-(1 << 62)) if key in table.items else None
+
+
+def _parse_stored(table: JsonTable) -> StoredTensor:
+    spec = _parse_spec(table)
+    shape = tuple(size for size in spec.shape if isinstance(size, int))
+    if len(shape) != len(spec.shape):
+        raise FormatError(f"{table.where}: a stored tensor has no named sizes, found {spec.shape}")
+    tensor = StoredTensor(spec.name, spec.dtype, shape, table.integer("offset"), table.integer("bytes"))
+    expected = math.prod(shape) * ITEM_BYTES[tensor.dtype]
+    if tensor.bytes != expected or expected > _MAX_TENSOR_BYTES:
+        raise FormatError(
+            f"{table.where}: {tensor.dtype} of shape {shape} takes {expected} bytes, found {tensor.bytes}"
+        )
+    if tensor.offset % WEIGHT_ALIGNMENT:
+        raise FormatError(f"{table.where}: offset {tensor.offset} is not a multiple of {WEIGHT_ALIGNMENT}")
+    return tensor
+
+
+def _parse_dtype(table: JsonTable) -> str:
+    dtype = table.text("dtype")
+    if dtype not in ITEM_BYTES:
+        raise FormatError(f"{table.where}: dtype must be one of {', '.join(ITEM_BYTES)}, found {dtype!r}")
+    return dtype
+
+
+def _parse_files(table: JsonTable) -> dict[str, FileRecord]:
+    files: dict[str, FileRecord] = {}
+    for name in table.items:
+        if not _FILE_NAME.fullmatch(name):
+            raise FormatError(f"'files' names {name!r}, which is not a plain path inside the bundle")
+        record = table.table(name)
+        digest = record.text("sha256")
+        if not _DIGEST.fullmatch(digest):
+            raise FormatError(f"{record.where}: sha256 must be 64 hexadecimal digits, found {digest!r}")
+        files[name] = FileRecord(digest, record.integer("bytes"))
+    return files

@@ -1,0 +1,31 @@
+"""Imports tvm without what this package does not use."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+from types import ModuleType
+
+_LOCK = threading.Lock()
+
+
+def import_tvm() -> ModuleType:
+    """Returns the ``tvm`` package.
+
+    tvm_ffi imports torch whenever torch is installed, which costs seconds and hundreds of megabytes for
+    conversions that are never used here. Unless torch (or tvm) is already loaded, it is hidden for the
+    duration of the import, and can be imported afterwards as usual.
+    """
+    # TVM pins the calling thread and its workers to the first cores. Whatever else runs in this process
+    # (a baseline that is being timed, a web server) would inherit that, so threads stay unpinned.
+    os.environ.setdefault("TVM_BIND_THREADS", "0")
+    with _LOCK:
+        if "tvm" in sys.modules or "tvm_ffi" in sys.modules or "torch" in sys.modules:
+            return importlib.import_module("tvm")
+        sys.modules["torch"] = None  # type: ignore[assignment]  # makes "import torch" raise ImportError
+        try:
+            return importlib.import_module("tvm")
+        finally:
+            del sys.modules["torch"]
