@@ -212,7 +212,7 @@ def _infer_shape(context: Any) -> None:
     shape = dimensions(context, 0)
     if shape and shape[-1].HasField("dim_value") and shape[-1].dim_value != matrix.columns:
         raise onnx.shape_inference.InferenceError(
-            f"[ShapeInferenceError] {NAME} with K={matrix.columns} got an input of width {shape[-1].dim_value}"
+            f"[ShapeInferenceError] {NAME} of K={matrix.columns} got an input of width {shape[-1].dim_value}"
         )
     set_float_output(context, None if shape is None else shape[:-1], matrix.rows)
 

@@ -26,7 +26,7 @@ def operator_for(node: onnx.NodeProto) -> Operator:
     """
     if node.op_type not in OPERATORS:
         raise UnsupportedError(
-            f"node {node.name} is {OP_DOMAIN}::{node.op_type}; this version of edgeq knows {', '.join(OPERATORS)}"
+            f"node {node.name} is {OP_DOMAIN}::{node.op_type}; edgeq knows {', '.join(OPERATORS)}"
         )
     return OPERATORS[node.op_type]
 

@@ -46,6 +46,7 @@ def _merge(graph: ir.Graph, node: ir.Node) -> bool:
         attributes,
         outputs=[ir.Value(name=joined.name, type=joined.type, shape=joined.shape)],
         name=node.name,
+        metadata_props=dict(node.metadata_props),
     )
     graph.insert_before(node, merged)
     joined.replace_all_uses_with(merged.outputs[0], replace_graph_outputs=True)

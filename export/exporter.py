@@ -1,0 +1,77 @@
+"""A checkpoint folder in, an ONNX folder out.
+
+The folder holds ``model.onnx``, ``model.onnx.data``, ``config.json`` and the tokenizer, with the file,
+input and output names that optimum uses, so that ``ORTModelFor...from_pretrained(folder)`` loads it. The
+same checkpoint gives the same bytes, wherever it lies.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import onnx
+
+from edgeq.checkpoint import copy_sentence_files, load_checkpoint
+from edgeq.errors import EdgeqError, UsageError
+from edgeq.export.external_data import save_with_external_data
+from edgeq.export.trace import DEFAULT_OPSET, check_opset, onnx_model
+from edgeq.files import new_folder
+from edgeq.progress import Progress, silent
+
+
+def export_onnx(
+    checkpoint_folder: Path | str,
+    out_folder: Path | str,
+    *,
+    opset: int = DEFAULT_OPSET,
+    progress: Progress | None = None,
+) -> Path:
+    """Exports a checkpoint to ONNX.
+
+    Args:
+        checkpoint_folder: A compressed checkpoint, or a float one (for a baseline).
+        out_folder: Folder to write; an existing one is replaced when all is done.
+        opset: Version of the standard operators, 18 to 23. The default, 23, is the first that has attention
+            as one operator, which is what the compiler has a kernel for; the same graph at 20 runs on
+            runtimes that know no such operator, below 20 GELU is several nodes as well.
+        progress: Told how far the work is.
+
+    Returns:
+        The path of ``model.onnx``.
+
+    Raises:
+        UsageError: If the checkpoint or the opset is not there.
+        UnsupportedError: If the architecture is not implemented.
+        FormatError: If the checkpoint is damaged.
+        EdgeqError: If the graph cannot be made, or is not valid ONNX.
+    """
+    report = progress or silent
+    source, out = Path(checkpoint_folder), Path(out_folder)
+    check_opset(opset)
+    if out.resolve() == source.resolve() or out.resolve() in source.resolve().parents:
+        raise UsageError(f"the output {out} would replace the checkpoint {source}; give another folder")
+    report("loading the checkpoint", 0, 3)
+    checkpoint = load_checkpoint(source)
+    report("tracing the graph", 1, 3)
+    model = onnx_model(checkpoint.model, checkpoint.adapter, opset=opset)
+    report("writing the ONNX model", 2, 3)
+    with new_folder(out) as temporary:
+        written = save_with_external_data(model, temporary)
+        _check(written)
+        shutil.copyfile(source / "config.json", temporary / "config.json")
+        checkpoint.tokenizer.save_pretrained(temporary)
+        copy_sentence_files(source, temporary)
+    report("writing the ONNX model", 3, 3)
+    return out / written.name
+
+
+def _check(path: Path) -> None:
+    """Runs the ONNX checker, with shape inference, on the file as written."""
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise EdgeqError(
+            f"the exported graph is not valid ONNX ({first}); please report this model"
+        ) from error

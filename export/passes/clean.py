@@ -1,0 +1,42 @@
+"""Removes from a traced graph what depends on the machine or the folder, and what nothing reads."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+import edgeq
+
+
+def drop_dead_code(model: ir.Model) -> None:
+    """Turns ``Constant`` nodes into initializers and removes identities and whatever is unused."""
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.IdentityEliminationPass()(model)
+    common.CommonSubexpressionEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+    common.TopologicalSortPass()(model)
+
+
+def strip_origin(model: ir.Model) -> None:
+    """Removes metadata (source paths, stack traces) and names edgeq as the producer.
+
+    Without this the bytes of the file depend on where the checkpoint and the packages lie.
+    """
+    common.ClearMetadataAndDocStringPass()(model)
+    model.producer_name, model.producer_version = "edgeq", edgeq.__version__
+    model.domain, model.doc_string = None, None
+
+
+def plain_dimensions(model: ir.Model) -> None:
+    """Replaces dimensions that are expressions, such as ``Min(512, sequence)``, by unknown ones.
+
+    ONNX knows names, not expressions: two equal expressions spelled differently would count as
+    different dimensions, and shape inference finds these values by itself.
+    """
+    for node in model.graph:
+        for value in node.outputs:
+            if value.shape is None:
+                continue
+            for axis, size in enumerate(value.shape):
+                if isinstance(size, ir.SymbolicDim) and not str(size.value).isidentifier():
+                    value.shape[axis] = None

@@ -1,0 +1,116 @@
+"""From a PyTorch model to a clean ONNX graph in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from edgeq.errors import EdgeqError, UsageError
+from edgeq.export.ops import attach_bodies
+from edgeq.export.passes.attention import merge_heads
+from edgeq.export.passes.attention_mask import repeat_mask_rows
+from edgeq.export.passes.clean import drop_dead_code, plain_dimensions, strip_origin
+from edgeq.export.passes.names import name_by_module
+from edgeq.models import ModelAdapter
+
+SUPPORTED_OPSETS = range(18, 24)
+DEFAULT_OPSET = 23
+"""Attention is one standard node from 23 on, and the compiler has a kernel for that node."""
+
+TRACED_BATCH = 2
+TRACED_LENGTH = 7
+"""Neither 0 nor 1, which torch would take for fixed sizes; the graph holds for every size."""
+
+_IR_VERSION = 10  # the first with function overloads; newer ones lock out older runtimes
+
+
+def check_opset(opset: int) -> None:
+    """Refuses versions of the standard operators that the exporter does not write.
+
+    Raises:
+        UsageError: If ``opset`` is not in 18..23.
+    """
+    if opset not in SUPPORTED_OPSETS:
+        first, last = SUPPORTED_OPSETS[0], SUPPORTED_OPSETS[-1]
+        raise UsageError(f"opset must be {first} to {last}, found {opset}")
+
+
+def onnx_model(model: nn.Module, adapter: ModelAdapter, *, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
+    """Traces a model and cleans the graph.
+
+    Args:
+        model: A float or compressed model in evaluation mode, on the CPU.
+        adapter: The adapter of the model.
+        opset: Version of the standard operators, 18 to 23.
+
+    Returns:
+        A model with dimensions ``batch`` and ``sequence``, one function per variant of low-bit operator,
+        and nothing in it that depends on the machine.
+
+    Raises:
+        UsageError: If the opset is not supported.
+        EdgeqError: If torch cannot trace the model.
+    """
+    check_opset(opset)
+    graph = _traced(model, adapter, opset)
+    drop_dead_code(graph)
+    merge_heads(graph)
+    repeat_mask_rows(graph)
+    drop_dead_code(graph)
+    name_by_module(graph)
+    plain_dimensions(graph)
+    strip_origin(graph)
+    graph.ir_version = _IR_VERSION
+    proto = ir.serde.serialize_model(graph)
+    proto.graph.name = adapter.architecture
+    attach_bodies(proto)
+    return proto
+
+
+def _traced(model: nn.Module, adapter: ModelAdapter, opset: int) -> ir.Model:
+    names = adapter.input_names
+    length = min(TRACED_LENGTH, adapter.max_positions)
+    example = tuple(torch.ones(TRACED_BATCH, length, dtype=torch.int64) for _ in names)
+    sizes = {0: "batch", 1: "sequence"}
+    with _quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                adapter.export_module(model).eval(),
+                example,
+                dynamo=True,
+                opset_version=opset,
+                input_names=names,
+                output_names=adapter.output_names,
+                dynamic_shapes=tuple(sizes for _ in names),
+                optimize=True,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise EdgeqError(
+                f"torch could not trace {adapter.architecture} at opset {opset}: {cause}"
+            ) from error
+    if program is None:
+        raise EdgeqError(f"torch returned no program for {adapter.architecture} at opset {opset}")
+    return program.model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences torch's remarks on missing torchvision and on axis names, which the user cannot act on."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
