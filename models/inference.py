@@ -36,7 +36,9 @@ class TorchEncoder:
         Returns:
             float32 arrays by output name.
         """
-        tensors = [torch.from_numpy(np.asarray(a, np.int64)) for a in (input_ids, attention_mask, token_type_ids)]
+        tensors = [
+            torch.from_numpy(np.asarray(a, np.int64)) for a in (input_ids, attention_mask, token_type_ids)
+        ]
         # no_grad, not inference_mode: weights decoded here may later take part in a traced export.
         with torch.no_grad():
             result = self._module(*tensors)

@@ -15,7 +15,9 @@ import torch
 
 from edgeq.formats import ACTIVATION_LEVELS, ACTIVATION_MAX_FLOOR
 
-_noise: contextvars.ContextVar[torch.Generator | None] = contextvars.ContextVar("edgeq_ulp_noise", default=None)
+_noise: contextvars.ContextVar[torch.Generator | None] = contextvars.ContextVar(
+    "edgeq_ulp_noise", default=None
+)
 
 
 def quantize_dynamic(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,7 +16,9 @@ from edgeq.quant.scale_search import round_weight, search_scale, squared_error
 _FLOAT_CLASSES: dict[str, type[nn.Module]] = {"linear": nn.Linear, "embedding": nn.Embedding}
 
 
-def apply_plans(model: nn.Module, plans: list[LayerPlan], *, progress: Progress = silent) -> list[LayerRecord]:
+def apply_plans(
+    model: nn.Module, plans: list[LayerPlan], *, progress: Progress = silent
+) -> list[LayerRecord]:
     """Compresses ``model`` in place.
 
     Args:
@@ -42,25 +44,45 @@ def apply_plans(model: nn.Module, plans: list[LayerPlan], *, progress: Progress 
 
 def _check_coverage(model: nn.Module, plans: list[LayerPlan]) -> None:
     """A layer that nobody planned for would stay float without a word."""
-    present = {name for name, module in model.named_modules() if isinstance(module, tuple(_FLOAT_CLASSES.values()))}
+    present = {
+        name for name, module in model.named_modules() if isinstance(module, tuple(_FLOAT_CLASSES.values()))
+    }
     planned = {plan.name for plan in plans}
     if missed := sorted(present - planned):
-        raise UnsupportedError(f"layer {missed[0]!r} of {type(model).__name__} is unknown to the model's adapter")
+        raise UnsupportedError(
+            f"layer {missed[0]!r} of {type(model).__name__} is unknown to the model's adapter"
+        )
     if absent := sorted(planned - present):
-        raise UnsupportedError(f"layer {absent[0]!r}, which the adapter names, is not in {type(model).__name__}")
+        raise UnsupportedError(
+            f"layer {absent[0]!r}, which the adapter names, is not in {type(model).__name__}"
+        )
 
 
 def _apply_plan(model: nn.Module, plan: LayerPlan) -> LayerRecord:
     module = model.get_submodule(plan.name)
     if not isinstance(module, _FLOAT_CLASSES[plan.kind]):
-        raise UnsupportedError(f"layer {plan.name!r} should be a float {plan.kind}, found {type(module).__name__}")
+        raise UnsupportedError(
+            f"layer {plan.name!r} should be a float {plan.kind}, found {type(module).__name__}"
+        )
     weight = module.get_parameter("weight").detach().float()
     if not bool(torch.isfinite(weight).all()):
-        raise FormatError(f"the weights of layer {plan.name!r} hold NaN or infinity: the checkpoint is damaged")
+        raise FormatError(
+            f"the weights of layer {plan.name!r} hold NaN or infinity: the checkpoint is damaged"
+        )
     rows, columns = weight.shape
     if plan.grid is None:
         return LayerRecord(
-            plan.name, plan.kind, rows, columns, 32, None, 0, "none", 4 * weight.numel(), 0.0, plan.keep_float_reason
+            plan.name,
+            plan.kind,
+            rows,
+            columns,
+            32,
+            None,
+            0,
+            "none",
+            4 * weight.numel(),
+            0.0,
+            plan.keep_float_reason,
         )
     packed, error = _pack_layer(module, weight, plan, plan.grid)
     model.set_submodule(plan.name, packed)

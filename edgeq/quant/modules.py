@@ -79,7 +79,8 @@ class PackedModule(nn.Module):
     def extra_repr(self) -> str:
         """Describes the matrix in ``print(model)``."""
         spec = self.spec
-        return f"{spec.rows} x {spec.columns}, {spec.bits} bits, zero point {spec.zero_point}, {spec.scales} scales"
+        size = f"{spec.rows} x {spec.columns}"
+        return f"{size}, {spec.bits} bits, zero point {spec.zero_point}, {spec.scales} scales"
 
 
 class LowBitLinear(PackedModule):
@@ -122,7 +123,9 @@ class LowBitLinear(PackedModule):
         if torch.onnx.is_in_onnx_export():
             return self._symbolic(x)
         if x.dtype != torch.float32:
-            raise EdgeqError(f"a low-bit layer computes in float32, found {x.dtype}: call model.float() first")
+            raise EdgeqError(
+                f"a low-bit layer computes in float32, found {x.dtype}: call model.float() first"
+            )
         x = with_noise(x)
         # Autocast would round the exact sums to 8 bits of mantissa.
         with torch.autocast(device_type=x.device.type, enabled=False):

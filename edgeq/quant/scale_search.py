@@ -21,7 +21,9 @@ _REFINEMENTS = 4
 _CHUNK_ELEMENTS = 1 << 19  # keeps the temporaries of one chunk inside the second-level cache
 
 
-def search_scale(weight: torch.Tensor, grid: Grid, *, per_row: bool, method: SearchMethod = "mse") -> torch.Tensor:
+def search_scale(
+    weight: torch.Tensor, grid: Grid, *, per_row: bool, method: SearchMethod = "mse"
+) -> torch.Tensor:
     """Finds the scales of a matrix.
 
     Args:
@@ -38,7 +40,9 @@ def search_scale(weight: torch.Tensor, grid: Grid, *, per_row: bool, method: Sea
         peak = magnitude.amax(dim=1) if per_row else magnitude.amax().reshape(1)
         return peak / grid.largest_level
     if grid.name == "binary":
-        return (2.0 * _sum_rows(magnitude.sum(dim=1, dtype=torch.float64), per_row) / _count(weight, per_row)).float()
+        return (
+            2.0 * _sum_rows(magnitude.sum(dim=1, dtype=torch.float64), per_row) / _count(weight, per_row)
+        ).float()
     if grid.name == "ternary":
         return _best_ternary_scale(magnitude if per_row else magnitude.reshape(1, -1))
     return _sweep(weight, grid, per_row=per_row)

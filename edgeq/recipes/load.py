@@ -43,14 +43,18 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     names = _builtin_names()
     if name not in names:
         hint = nearest_name_hint(name, names)
-        raise UsageError(f"there is no recipe {name!r}{hint}; known are {', '.join(names)}, or give a .toml file")
+        raise UsageError(
+            f"there is no recipe {name!r}{hint}; known are {', '.join(names)}, or give a .toml file"
+        )
     text = resources.files("edgeq.recipes").joinpath("builtin", f"{name}.toml").read_text(encoding="utf-8")
     return _parse(text, where=f"built-in recipe {name}")
 
 
 def _builtin_names() -> list[str]:
     folder = resources.files("edgeq.recipes").joinpath("builtin")
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
+    )
 
 
 def _read(path: Path) -> str:
@@ -99,6 +103,6 @@ def _known_keys(section: list[str]) -> list[str]:
         if part.isdigit():
             continue
         annotation = fields[part].annotation
-        model = next((a for a in (annotation, *getattr(annotation, "__args__", ())) if hasattr(a, "model_fields")))
-        fields = model.model_fields
+        candidates = (annotation, *getattr(annotation, "__args__", ()))  # a section, or a tuple of sections
+        fields = next(c.model_fields for c in candidates if hasattr(c, "model_fields"))
     return list(fields)

@@ -130,5 +130,3 @@ class Recipe(_Section):
     def sha256(self) -> str:
         """Digest of what the recipe says; comments and the order of keys do not change it."""
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
-
-

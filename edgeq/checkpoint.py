@@ -1,0 +1,256 @@
+"""Checkpoint folders: loading float and compressed ones with all checks, and saving compressed ones."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+import transformers
+from torch import nn
+
+from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
+from edgeq.files import new_folder, sha256
+from edgeq.formats import PackedMatrix
+from edgeq.hf import EdgeqConfig, check_scales, verify_files
+from edgeq.models import ModelAdapter, adapter_for
+from edgeq.quant.manifest import QUANT_METHOD, PackedTensor, QuantizationManifest
+from edgeq.quant.plan import CompressionResult
+from edgeq.tensor_header import TensorEntry, read_tensor_header
+
+WEIGHTS_NAME = "model.safetensors"
+_CLASSES = {"embed": transformers.AutoModel, "classify": transformers.AutoModelForSequenceClassification}
+# What sentence-transformers keeps beside a model: pooling, normalisation, longest input, prompts.
+_SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
+_POOLING_FILE = Path("1_Pooling") / "config.json"
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    """A loaded checkpoint.
+
+    Attributes:
+        folder: Where it came from.
+        model: The model in evaluation mode, float32.
+        tokenizer: Its tokenizer.
+        adapter: The adapter of its architecture.
+        manifest: Description of its packed tensors, or None for a float checkpoint.
+    """
+
+    folder: Path
+    model: Any
+    tokenizer: Any
+    adapter: ModelAdapter
+    manifest: QuantizationManifest | None
+
+
+def load_checkpoint(folder: Path | str) -> Checkpoint:
+    """Loads a checkpoint folder, float or compressed, and checks it before taking memory.
+
+    Raises:
+        UsageError: If the folder or one of its files is missing.
+        UnsupportedError: If the architecture is unknown, or the weights are in another format.
+        FormatError: If a file is damaged or contradicts another one.
+    """
+    folder = Path(folder)
+    values = read_config(folder)
+    config = _parse_config(folder, values)
+    adapter = adapter_for(config)
+    weights = _weights_file(folder)
+    header = read_tensor_header(weights)
+    manifest = None
+    if (quantization := values.get("quantization_config")) is not None:
+        manifest = QuantizationManifest.from_json(quantization)
+        _check_packed_tensors(weights, header, manifest)
+        verify_files(folder, manifest)
+    model = _load_model(folder, adapter)
+    check_scales(model)
+    return Checkpoint(folder, model, load_tokenizer(folder), adapter, manifest)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Reads ``config.json`` of a checkpoint folder.
+
+    Raises:
+        UsageError: If the folder or the file is missing.
+        FormatError: If the file is not a JSON object.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}")
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UsageError(f"{folder} is not a model folder: it holds no config.json")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise FormatError(f"{path} is damaged: it is not JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise FormatError(f"{path} is damaged: it should hold a JSON object, found a {type(values).__name__}")
+    return values
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Loads the tokenizer of a checkpoint folder.
+
+    Raises:
+        FormatError: If there is none, or it is damaged.
+    """
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare Exception for damaged files
+        raise FormatError(f"the tokenizer in {folder} cannot be loaded: {_one_line(error)}") from None
+    # Some publishers leave "pad everything to 128" in tokenizer.json; edgeq pads and cuts by itself.
+    if getattr(tokenizer, "backend_tokenizer", None) is not None:
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
+    return tokenizer
+
+
+def save_checkpoint(
+    model: Any,
+    tokenizer: Any,
+    folder: Path | str,
+    *,
+    result: CompressionResult,
+    sentence_files_from: Path | None = None,
+) -> None:
+    """Writes a compressed model as a folder that ``from_pretrained`` loads after ``import edgeq.hf``.
+
+    Args:
+        model: The compressed ``transformers`` model.
+        tokenizer: Its tokenizer.
+        folder: Where to write; an existing folder is replaced when all is written.
+        result: What :func:`edgeq.recipes.apply_recipe` returned.
+        sentence_files_from: Folder whose sentence-transformers files (pooling) are kept.
+    """
+    manifest = QuantizationManifest.of_model(
+        model, recipe=result.recipe, recipe_sha256=result.recipe_sha256, kept_float=result.kept_float
+    )
+    with new_folder(Path(folder)) as temporary:
+        model.config.quantization_config = EdgeqConfig.from_dict(manifest.to_json())
+        try:
+            model.save_pretrained(temporary, max_shard_size="100GB")
+        finally:
+            del model.config.quantization_config
+        (temporary / WEIGHTS_NAME).chmod(0o644)  # safetensors creates it for its owner only
+        manifest.files[WEIGHTS_NAME] = sha256(temporary / WEIGHTS_NAME)
+        values = read_config(temporary)
+        values["quantization_config"] = manifest.to_json()
+        text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+        (temporary / "config.json").write_text(text, encoding="utf-8")
+        tokenizer.save_pretrained(temporary)
+        if sentence_files_from is not None:
+            copy_sentence_files(sentence_files_from, temporary)
+
+
+def copy_sentence_files(source: Path, folder: Path) -> None:
+    """Copies the sentence-transformers files that ``source`` has: pooling, normalisation, longest input."""
+    for name in _SENTENCE_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    if (source / _POOLING_FILE).is_file():
+        (folder / _POOLING_FILE).parent.mkdir(exist_ok=True)
+        shutil.copyfile(source / _POOLING_FILE, folder / _POOLING_FILE)
+
+
+def _parse_config(folder: Path, values: dict[str, Any]) -> Any:
+    plain = {key: value for key, value in values.items() if key != "quantization_config"}
+    model_type = plain.get("model_type")
+    if model_type not in transformers.models.auto.configuration_auto.CONFIG_MAPPING:
+        raise UnsupportedError(f"{folder / 'config.json'}: model type {model_type!r} is unknown")
+    try:
+        return transformers.AutoConfig.for_model(**plain)
+    except Exception as error:  # config classes check values with whatever exception is at hand
+        raise FormatError(f"{folder / 'config.json'} is damaged: {_one_line(error)}") from None
+
+
+def _weights_file(folder: Path) -> Path:
+    path = folder / WEIGHTS_NAME
+    if path.is_file():
+        return path
+    if any(folder.glob("*.bin")):
+        raise UnsupportedError(
+            f"{folder} holds weights as pickle (.bin), which edgeq does not open; "
+            "save the model again with save_pretrained(..., safe_serialization=True)"
+        )
+    if (folder / f"{WEIGHTS_NAME}.index.json").is_file():
+        raise UnsupportedError(
+            f"{folder} holds weights in several files; save the model again with a larger max_shard_size"
+        )
+    raise UsageError(f"{folder} holds no {WEIGHTS_NAME}")
+
+
+def _check_packed_tensors(path: Path, header: dict[str, TensorEntry], manifest: QuantizationManifest) -> None:
+    """Compares what config.json says about packed tensors with what the weight file holds."""
+    for module, tensor in manifest.tensors.items():
+        for name, (dtype, shape) in _expected_tensors(module, tensor).items():
+            entry = header.get(name)
+            if entry is None:
+                raise FormatError(f"{path} lacks tensor {name!r}, which config.json describes")
+            if (entry.dtype, entry.shape) != (dtype, shape):
+                raise FormatError(
+                    f"{path}: tensor {name!r} should be {dtype} of shape {list(shape)}, "
+                    f"found {entry.dtype} of shape {list(entry.shape)}"
+                )
+
+
+def _expected_tensors(module: str, tensor: PackedTensor) -> dict[str, tuple[str, tuple[int, ...]]]:
+    spec: PackedMatrix = tensor.spec
+    expected = {
+        f"{module}.weight_packed": ("U8", tuple(spec.packed_shape)),
+        f"{module}.scale": ("F32", (spec.scales,)),
+    }
+    if tensor.bias:
+        expected[f"{module}.bias"] = ("F32", (spec.rows,))
+    if tensor.activation == "static":
+        expected[f"{module}.activation_scale"] = ("F32", (1,))
+    return expected
+
+
+def _load_model(folder: Path, adapter: ModelAdapter) -> nn.Module:
+    options = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
+    with _quiet_transformers():
+        try:
+            model, info = _CLASSES[adapter.task].from_pretrained(folder, output_loading_info=True, **options)
+        except EdgeqError:
+            raise
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            raise FormatError(f"the model in {folder} cannot be loaded: {_one_line(error)}") from None
+    if missing := sorted(info["missing_keys"]):
+        raise FormatError(f"{folder / WEIGHTS_NAME} lacks tensor {missing[0]!r} of {adapter.architecture}")
+    if info["mismatched_keys"]:
+        name, found, expected = info["mismatched_keys"][0]
+        raise FormatError(
+            f"{folder / WEIGHTS_NAME}: tensor {name!r} should have shape {list(expected)}, "
+            f"found {list(found)}"
+        )
+    module: nn.Module = model.eval()
+    return module
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Silences warnings of loading: missing and unexpected tensors are judged by the caller."""
+    verbosity = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def is_compressed(folder: Path | str) -> bool:
+    """Tells whether a checkpoint folder holds a compressed model."""
+    quantization = read_config(Path(folder)).get("quantization_config")
+    return isinstance(quantization, dict) and quantization.get("quant_method") == QUANT_METHOD

@@ -1,0 +1,111 @@
+"""Teaches ``transformers`` to load compressed checkpoints: ``import edgeq.hf``, then ``from_pretrained``."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from edgeq.errors import FormatError, UnsupportedError
+from edgeq.files import sha256
+from edgeq.quant.manifest import QUANT_METHOD, QuantizationManifest, insert_packed_modules
+from edgeq.quant.modules import PackedModule
+
+
+@register_quantization_config(QUANT_METHOD)
+class EdgeqConfig(QuantizationConfigMixin):
+    """``quantization_config`` of a compressed checkpoint, as ``transformers`` carries it around.
+
+    Args:
+        manifest: The description of the packed tensors, parsed or as JSON values.
+    """
+
+    def __init__(self, **manifest: Any) -> None:
+        self.quant_method = QUANT_METHOD
+        self.manifest = QuantizationManifest.from_json({"quant_method": QUANT_METHOD, **manifest})
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """Builds the configuration from the values in ``config.json``."""
+        config = cls(**{key: value for key, value in config_dict.items() if key != "quant_method"})
+        return (config, kwargs) if return_unused_kwargs else config
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the values for ``config.json``."""
+        return copy.deepcopy(self.manifest.to_json())
+
+
+@register_quantizer(QUANT_METHOD)
+class EdgeqQuantizer(HfQuantizer):
+    """Puts packed modules where ``config.json`` says, before ``transformers`` fills in the tensors."""
+
+    requires_calibration = True
+    required_packages = ("accelerate",)
+
+    @property
+    def _manifest(self) -> QuantizationManifest:
+        manifest: QuantizationManifest = self.quantization_config.manifest
+        return manifest
+
+    def update_dtype(self, dtype: torch.dtype | None) -> torch.dtype:
+        """Low-bit layers compute in float32."""
+        if dtype not in (None, torch.float32):
+            raise UnsupportedError(
+                f"a compressed checkpoint computes in float32, found a request for {dtype}"
+            )
+        return torch.float32
+
+    def update_torch_dtype(self, dtype: torch.dtype | None) -> torch.dtype:
+        """Older name of :meth:`update_dtype`."""
+        return self.update_dtype(dtype)
+
+    def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> None:
+        folder = Path(str(getattr(kwargs.get("config"), "_name_or_path", "")))
+        verify_files(folder, self._manifest)
+        insert_packed_modules(model, self._manifest)
+
+    def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
+        check_scales(model)
+        # The digests are those of files on disk; a model saved again from memory has new files.
+        self._manifest.files.clear()
+        return model
+
+    def is_serializable(self, safe_serialization: bool | None = None) -> bool:
+        """Packed modules save as they are, but only as safetensors: edgeq writes no pickle."""
+        return safe_serialization is not False
+
+    @property
+    def is_trainable(self) -> bool:
+        """Packed codes are integers: training keeps its own checkpoints."""
+        return False
+
+
+def verify_files(folder: Path, manifest: QuantizationManifest) -> None:
+    """Compares the weight files in ``folder`` with the digests in the manifest.
+
+    Raises:
+        FormatError: If a file has changed since the checkpoint was written.
+    """
+    for name, digest in manifest.files.items():
+        path = folder / Path(name).name
+        if path.is_file() and sha256(path) != digest:
+            raise FormatError(
+                f"{path} is damaged: its SHA-256 is not the one in config.json; compress the model again"
+            )
+
+
+def check_scales(model: nn.Module) -> None:
+    """Raises :class:`FormatError` if a packed layer has a scale that is negative or not finite."""
+    for name, module in model.named_modules():
+        if isinstance(module, PackedModule) and not bool(
+            ((module.scale >= 0) & torch.isfinite(module.scale)).all()
+        ):
+            raise FormatError(
+                f"the scales of layer {name!r} hold negative or infinite values: the checkpoint is damaged"
+            )

@@ -1,0 +1,190 @@
+"""The part of ``config.json`` that describes packed tensors: written, read back and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgeq.errors import FormatError
+from edgeq.formats import ACTIVATIONS, FORMAT_VERSION, Activation, PackedMatrix
+from edgeq.quant.modules import LowBitEmbedding, LowBitLinear, PackedModule
+from edgeq.quant.plan import LayerKind
+
+QUANT_METHOD = "edgeq"
+_LARGEST_DIMENSION = 1 << 31
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedTensor:
+    """One packed layer as the checkpoint describes it.
+
+    Attributes:
+        kind: ``linear`` or ``embedding``.
+        spec: Rows, columns, bits, zero point, scales.
+        activation: How a linear layer's input is quantized; ``none`` for embeddings.
+        bias: Whether the layer has a bias.
+    """
+
+    kind: LayerKind
+    spec: PackedMatrix
+    activation: Activation
+    bias: bool
+
+    def build(self) -> PackedModule:
+        """Makes the module, its buffers still zero (or on the ``meta`` device inside that context)."""
+        if self.kind == "embedding":
+            return LowBitEmbedding(self.spec)
+        return LowBitLinear(self.spec, activation=self.activation, bias=self.bias)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the entry for ``config.json``."""
+        entry: dict[str, Any] = {"kind": self.kind, **dataclasses.asdict(self.spec)}
+        if self.kind == "linear":
+            entry |= {"activation": self.activation, "bias": self.bias}
+        return entry
+
+    @classmethod
+    def from_json(cls, name: str, entry: object) -> PackedTensor:
+        """Reads an entry of ``config.json``.
+
+        Raises:
+            FormatError: If the entry does not describe a packed tensor.
+        """
+        try:
+            return cls._from_json(entry)
+        except (KeyError, TypeError, ValueError, FormatError) as error:
+            reason = str(error) if isinstance(error, FormatError) else "a key is missing or of the wrong type"
+            raise FormatError(
+                f"config.json: the entry of packed tensor {name!r} makes no sense: {reason}"
+            ) from None
+
+    @classmethod
+    def _from_json(cls, entry: object) -> PackedTensor:
+        if not isinstance(entry, dict):
+            raise TypeError
+        numbers = [entry[key] for key in ("rows", "columns", "bits", "scales")]
+        if any(type(n) is not int or n >= _LARGEST_DIMENSION for n in numbers):
+            raise TypeError
+        rows, columns, bits, scales = numbers
+        if type(entry["zero_point"]) not in (int, float):
+            raise TypeError
+        spec = PackedMatrix(rows, columns, bits, float(entry["zero_point"]), scales)
+        if entry["kind"] == "embedding":
+            return cls("embedding", spec, "none", bias=False)
+        if (
+            entry["kind"] != "linear"
+            or entry["activation"] not in ACTIVATIONS
+            or type(entry["bias"]) is not bool
+        ):
+            raise TypeError
+        return cls("linear", spec, entry["activation"], entry["bias"])
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizationManifest:
+    """What a compressed checkpoint says about itself.
+
+    Attributes:
+        recipe: Name of the recipe.
+        recipe_sha256: Digest of the recipe.
+        tensors: Packed layers by module name.
+        kept_float: Layers that stay float, with the reason.
+        files: SHA-256 of the weight files; empty when nobody computed it.
+    """
+
+    recipe: str
+    recipe_sha256: str
+    tensors: dict[str, PackedTensor]
+    kept_float: dict[str, str]
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of_model(
+        cls, model: nn.Module, *, recipe: str, recipe_sha256: str, kept_float: dict[str, str]
+    ) -> QuantizationManifest:
+        """Describes the packed modules of a model."""
+        tensors = {}
+        for name, module in model.named_modules():
+            if isinstance(module, LowBitLinear):
+                tensors[name] = PackedTensor(
+                    "linear", module.spec, module.activation, module.bias is not None
+                )
+            elif isinstance(module, LowBitEmbedding):
+                tensors[name] = PackedTensor("embedding", module.spec, "none", bias=False)
+        return cls(recipe, recipe_sha256, tensors, dict(kept_float))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the value of ``quantization_config``."""
+        return {
+            "quant_method": QUANT_METHOD,
+            "format_version": FORMAT_VERSION,
+            "recipe": {"name": self.recipe, "sha256": self.recipe_sha256},
+            "tensors": {name: tensor.to_json() for name, tensor in self.tensors.items()},
+            "kept_float": self.kept_float,
+            "files": self.files,
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> QuantizationManifest:
+        """Reads the value of ``quantization_config``.
+
+        Raises:
+            FormatError: If it is of another version, or damaged.
+        """
+        if not isinstance(value, dict) or value.get("quant_method") != QUANT_METHOD:
+            raise FormatError(f"config.json: quantization_config should have quant_method {QUANT_METHOD!r}")
+        if value.get("format_version") != FORMAT_VERSION:
+            raise FormatError(
+                f"config.json: the compressed checkpoint should have format version {FORMAT_VERSION}, "
+                f"found {value.get('format_version')!r}; use the edgeq that wrote it"
+            )
+        recipe, tensors = value.get("recipe"), value.get("tensors")
+        if not isinstance(recipe, dict) or not isinstance(tensors, dict):
+            raise FormatError("config.json: quantization_config lacks 'recipe' or 'tensors'")
+        kept, files = value.get("kept_float", {}), value.get("files", {})
+        for entries in (recipe, kept, files):
+            if not isinstance(entries, dict) or any(not isinstance(text, str) for text in entries.values()):
+                raise FormatError("config.json: 'recipe', 'kept_float' and 'files' must map names to texts")
+        return cls(
+            recipe=recipe.get("name", ""),
+            recipe_sha256=recipe.get("sha256", ""),
+            tensors={name: PackedTensor.from_json(name, entry) for name, entry in tensors.items()},
+            kept_float=kept,
+            files=files,
+        )
+
+
+def insert_packed_modules(model: nn.Module, manifest: QuantizationManifest) -> None:
+    """Replaces float layers by empty packed modules of the sizes that the manifest gives.
+
+    Raises:
+        FormatError: If a layer is not there, or has another shape or kind.
+    """
+    for stored_name, tensor in manifest.tensors.items():
+        name = _name_in(model, stored_name)
+        if name is None:
+            raise FormatError(
+                f"config.json: {type(model).__name__} has no layer {stored_name!r} to be packed"
+            )
+        module = model.get_submodule(name)
+        expected = nn.Linear if tensor.kind == "linear" else nn.Embedding
+        shape = (tensor.spec.rows, tensor.spec.columns)
+        if not isinstance(module, expected) or tuple(module.get_parameter("weight").shape) != shape:
+            raise FormatError(
+                f"config.json: layer {name!r} should be a packed {tensor.kind} of {shape[0]} x {shape[1]}, "
+                f"but the model has {module}"
+            )
+        device = module.get_parameter("weight").device
+        with torch.device(device):
+            model.set_submodule(name, tensor.build())
+
+
+def _name_in(model: nn.Module, name: str) -> str | None:
+    """Finds a stored layer in a model that may be the bare encoder of it, or the encoder with a head."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    present = dict(model.named_modules())
+    candidates = (name, name.removeprefix(prefix), prefix + name)
+    return next((candidate for candidate in candidates if candidate in present), None)
