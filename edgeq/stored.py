@@ -11,15 +11,17 @@ from typing import Any
 
 from edgeq.errors import FormatError, UsageError
 from edgeq.formats import OP_DOMAIN, PackedMatrix
+from edgeq.tensor_header import read_tensor_header
 
-_MAX_HEADER_BYTES = 100_000_000
-"""The safetensors format's own limit; a larger claim is damage."""
-
-_SAFETENSORS_DTYPES = {
-    "F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2),
-    "I64": ("int64", 8), "I32": ("int32", 4), "I16": ("int16", 2), "I8": ("int8", 1),
-    "U8": ("uint8", 1), "BOOL": ("bool", 1),
-}  # fmt: skip
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+}
+"""Names of safetensors' element types as numpy has them, where a model's tensors use them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,46 +106,6 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def safetensors_header(path: Path) -> dict[str, StoredTensor]:
-    """Reads names, shapes and sizes from a safetensors file, checking that they fit the file exactly.
-
-    Raises:
-        FormatError: If the file is truncated or its header is not consistent.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        prefix = stream.read(8)
-        length = int.from_bytes(prefix, "little")
-        if len(prefix) < 8 or length > min(_MAX_HEADER_BYTES, size - 8):
-            raise FormatError(
-                f"{path} is damaged: {size} bytes cannot hold the header that it claims; get the file again"
-            )
-        header_bytes = stream.read(length)
-    try:
-        header = json.loads(header_bytes.decode("utf-8"))
-        header.pop("__metadata__", None)
-        tensors = {name: _safetensors_entry(name, entry) for name, entry in header.items()}
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FormatError(
-            f"{path} is damaged: its header cannot be read ({error}); get the file again"
-        ) from error
-    if end != size - 8 - length:
-        raise FormatError(
-            f"{path} is damaged: its tensors need {end} bytes, found {size - 8 - length}; get the file again"
-        )
-    return tensors
-
-
-def _safetensors_entry(name: str, entry: Mapping[str, Any]) -> StoredTensor:
-    dtype, item = _SAFETENSORS_DTYPES[entry["dtype"]]
-    shape = tuple(int(extent) for extent in entry["shape"])
-    start, stop = entry["data_offsets"]
-    if min(shape, default=0) < 0 or stop - start != item * math.prod(shape):
-        raise ValueError(f"{name} of shape {shape} cannot take {stop - start} bytes")
-    return StoredTensor(name, shape, dtype, item, stop - start)
-
-
 def _read_checkpoint(folder: Path) -> StoredModel:
     files = [folder / "model.safetensors"]
     if not files[0].is_file():
@@ -153,7 +115,10 @@ def _read_checkpoint(folder: Path) -> StoredModel:
     for file in files:
         if not file.is_file():
             raise FormatError(f"{file} is missing although the index names it; get the checkpoint again")
-        tensors |= safetensors_header(file)
+        for name, entry in read_tensor_header(file).items():
+            dtype = _DTYPES.get(entry.dtype, entry.dtype.lower())
+            items = math.prod(entry.shape)
+            tensors[name] = StoredTensor(name, entry.shape, dtype, entry.bytes // max(1, items), entry.bytes)
     matrices, kept = _from_config(folder, tensors, form="checkpoint")
     return StoredModel(folder, "checkpoint", tensors, matrices, kept, tuple(files))
 

@@ -1,0 +1,61 @@
+"""``recipes``, ``targets`` and ``doctor``: what there is, and what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from edgeq.cli.console import print_json, print_table, say
+from edgeq.cli.verb import Json, verb
+
+
+@verb("recipes", example="recipes")
+def recipes(*, as_json: Json = False) -> None:
+    """List the built-in recipes with their meaning."""
+    from edgeq.recipes import list_recipes
+
+    known = list_recipes()
+    if as_json:
+        print_json([dataclasses.asdict(recipe) for recipe in known])
+    else:
+        print_table(["recipe", "meaning"], [[recipe.name, recipe.summary] for recipe in known])
+
+
+@verb("targets", example="targets")
+def targets(*, as_json: Json = False) -> None:
+    """List the processors that bundles can be compiled for."""
+    from edgeq.targets.target import list_targets
+
+    known = list_targets()
+    if as_json:
+        print_json([dataclasses.asdict(target) for target in known])
+    else:
+        rows = [[target.name, target.isa, target.summary] for target in known]
+        print_table(["target", "instructions", "meaning"], rows)
+
+
+@verb("doctor", example="doctor\ndoctor --target cortex-a76")
+def doctor(
+    *,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", "-t", help="Check what this target needs; repeatable. Default: all."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is missing on this machine and which command installs it."""
+    from edgeq.doctor import diagnose
+
+    findings = diagnose(target)
+    healthy = all(finding.ok for finding in findings)
+    if as_json:
+        print_json({"ok": healthy, "findings": [dataclasses.asdict(finding) for finding in findings]})
+    else:
+        rows = [["ok" if finding.ok else "MISSING", finding.name, finding.detail] for finding in findings]
+        print_table(["", "what", "found"], rows)
+        for command in dict.fromkeys(f.fix_command for f in findings if not f.ok and f.fix_command):
+            say(f"to fix: {command}")
+    if not healthy:
+        raise typer.Exit(1)

@@ -1,0 +1,63 @@
+"""Entry point of the ``edgeq`` command."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import edgeq
+from edgeq.cli.verb import app
+
+# In the order of the help. Each module registers its verbs when it is imported, and imports what is
+# heavy (torch, onnx, tvm) only when a verb runs.
+_VERB_MODULES = ("deploy", "stages", "proof", "measure", "run", "catalog")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edgeq {edgeq.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Compress BERT-family models, compile them for small CPUs, and prove what came out."""
+
+
+for _module in _VERB_MODULES:
+    importlib.import_module(f"edgeq.cli.{_module}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line and returns the exit code: 0 success, 1 failure, 2 wrong usage.
+
+    Args:
+        arguments: Words after ``edgeq``; those of the process if None.
+    """
+    # Fast tokenizers warn about forks that edgeq makes on purpose (compilers, emulators).
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        code = app(arguments, prog_name="edgeq", standalone_mode=False)
+    except typer.Abort:
+        return 1
+    except Exception as error:
+        # Typer's own usage errors; the class moved between versions, the method did not.
+        if not hasattr(error, "format_message"):
+            raise
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "edgeq"
+        sentence = " ".join(error.format_message().split())
+        if not sentence:  # `edgeq` alone: the help has been printed
+            return 2
+        print(f"edgeq: {sentence} (see {command} --help)", file=sys.stderr)  # noqa: T201
+        return 2
+    return code if isinstance(code, int) else 0

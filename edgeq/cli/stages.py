@@ -1,0 +1,107 @@
+"""``compress``, ``export`` and ``compile``: the stages that write a folder each."""
+
+from __future__ import annotations
+
+import collections
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeq.cli.console import note, print_json, progress_bars, say
+from edgeq.cli.verb import Json, verb
+from edgeq.errors import UsageError
+
+Out = Annotated[Path, typer.Argument(help="Folder to write; an existing one is replaced only on success.")]
+Source = Annotated[str, typer.Argument(help="Folder of a Hugging Face checkpoint, or a hub name.")]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", "-r", help="Built-in recipe (see 'edgeq recipes') or a .toml file.")
+]
+
+
+@verb("compress", example="compress ./my-bert ./my-bert-w8 --recipe ptq-w8a8")
+def compress(source: Source, out: Out, *, recipe: RecipeName, as_json: Json = False) -> None:
+    """Compress a checkpoint: packed low-bit weights in a Hugging Face folder."""
+    from edgeq.compress import compress_model
+    from edgeq.ledger import ledger, summary_line
+
+    with progress_bars() as progress:
+        result = compress_model(source, out, recipe=recipe, progress=progress)
+    book = ledger(out)
+    if as_json:
+        layers = [{"name": layer.name, "kind": layer.kind, "bits": layer.bits} for layer in result.layers]
+        print_json({"out": str(out), "layers": layers, "totals": book.to_json()["totals"]})
+        return
+    kinds = collections.Counter((row.kind, row.nominal_bits) for row in book.rows if row.kind != "float")
+    for (kind, bits), count in sorted(kinds.items()):
+        say(f"{count:4} {kind} matrices at {bits} bits")
+    say(summary_line(book))
+    say(str(out))
+
+
+@verb("export", example="export ./my-bert-w8 ./my-bert-onnx")
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Compressed (or plain) checkpoint folder.")],
+    out: Out,
+    *,
+    opset: Annotated[
+        int | None, typer.Option(help="ONNX opset, 18 to 23; the exporter's default if not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Export a checkpoint to ONNX with ai.edgeq ops, each with a body in standard ops."""
+    from edgeq.export.exporter import export_onnx
+
+    _existing_folder(checkpoint, "checkpoint")
+    with progress_bars() as progress:
+        options = {} if opset is None else {"opset": opset}
+        export_onnx(checkpoint, out, progress=progress, **options)
+    file = out / "model.onnx"
+    if as_json:
+        print_json({"out": str(out), "model": str(file), "files": _sizes(out)})
+    else:
+        say(str(file))
+
+
+@verb(
+    "compile",
+    example="compile ./my-bert-onnx ./bundle --target host\ncompile ./my-bert-onnx ./pi5 --target cortex-a76",
+)
+def compile_(
+    onnx_folder: Annotated[Path, typer.Argument(metavar="ONNX", help="Folder that 'edgeq export' wrote.")],
+    out: Out,
+    *,
+    target: Annotated[
+        str, typer.Option("--target", "-t", help="Target (see 'edgeq targets') or a .toml file.")
+    ] = "host",
+    as_json: Json = False,
+) -> None:
+    """Compile an exported model into a bundle for one processor."""
+    from edgeq.targets.bundle import compile_bundle
+    from edgeq.targets.target import load_target
+
+    _existing_folder(onnx_folder, "ONNX")
+    chosen = load_target(target)
+    with progress_bars() as progress:
+        compile_bundle(onnx_folder, out, target=chosen, progress=progress)
+    if as_json:
+        print_json({"out": str(out), "target": chosen.name, "files": _sizes(out)})
+        return
+    if (out / "edgeq-run").is_file():
+        note(f"copy {out} to the board and run: {out.name}/edgeq-run {out.name} --self-test")
+    say(str(out))
+
+
+def _existing_folder(path: Path, what: str) -> None:
+    if not path.is_dir():
+        raise UsageError(
+            f"{path} is not a folder; give the {what} folder that the stage before this one wrote"
+        )
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {
+        str(file.relative_to(folder)): file.stat().st_size
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }

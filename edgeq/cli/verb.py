@@ -1,0 +1,85 @@
+"""What all verbs share: options, exit codes, and errors of one sentence."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from edgeq.errors import EdgeqError
+
+app = typer.Typer(
+    name="edgeq",
+    help="Compress BERT-family models, compile them for small CPUs, and prove what came out.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,  # errors are reported below, in one sentence
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text.")]
+_Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+INTERRUPTED = 130
+"""The shell's exit code for a program that Ctrl-C ended."""
+
+
+def verb(name: str, *, example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Registers a function as a verb; it gains ``--debug``, an example in its help, and error reporting.
+
+    Args:
+        name: What the user types after ``edgeq``.
+        example: Command lines for the help, without the leading ``edgeq``, one a line.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def run(*args: Any, debug: bool = False, **kwargs: Any) -> None:
+            try:
+                function(*args, **kwargs)
+            except typer.Exit:
+                raise
+            except (Exception, KeyboardInterrupt) as error:
+                raise typer.Exit(report_error(error, debug=debug)) from None
+
+        signature = inspect.signature(function, eval_str=True)
+        debug_option = inspect.Parameter(
+            "debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Debug
+        )
+        parameters = [*signature.parameters.values(), debug_option]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        lines = "\n".join(f"edgeq {line}" for line in example.splitlines())
+        help_text = f"{inspect.getdoc(function)}\n\n[bold]Example[/bold]\n\n\b\n{lines}"
+        app.command(name, help=help_text)(run)
+        return function
+
+    return register
+
+
+def report_error(error: BaseException, *, debug: bool) -> int:
+    """Prints what went wrong to stderr and returns the exit code for it."""
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        print("edgeq: interrupted; nothing half-written is left", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
+    if isinstance(error, EdgeqError):
+        print(f"edgeq: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has enough; Python would complain once more while closing stdout.
+        sys.stdout = None  # type: ignore[assignment]
+        return 1
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"edgeq: {place}{error.strerror or error}", file=sys.stderr)  # noqa: T201
+        return 1
+    message = f"edgeq: internal error ({type(error).__name__}: {error}); run again with --debug and report it"
+    print(" ".join(message.split()), file=sys.stderr)  # noqa: T201
+    return 1

@@ -1,0 +1,172 @@
+"""Which stages of a run are finished, and whether what they wrote is still what they wrote.
+
+A stage is skipped when nothing that it depends on has changed: its parameters, the contents of what
+earlier stages wrote, and its own results. Contents are compared by SHA-256, not by time, so a stage
+that is repeated with the same outcome does not make the later ones repeat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeq.errors import FormatError, UsageError
+from edgeq.files import sha256, write_text
+from edgeq.stored import read_json_object
+
+STATE_FILE = "deploy.json"
+_FORMAT = "edgeq-run"
+_FORMAT_VERSION = 1
+_LOCK_FILE = ".deploy.lock"
+
+
+@dataclasses.dataclass(frozen=True)
+class StageRecord:
+    """A finished stage.
+
+    Attributes:
+        key: Digest of everything that the stage depended on.
+        files: SHA-256 of each file that it wrote, by path relative to the run's folder.
+    """
+
+    key: str
+    files: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """One digest for all files of the stage."""
+        return digest(self.files)
+
+
+class RunState:
+    """The contents of ``deploy.json``.
+
+    Attributes:
+        folder: The run's folder.
+        about: What the run is of: source, recipe, targets; written for people and for ``edgeq parity``.
+        stages: Records of finished stages by name.
+    """
+
+    def __init__(self, folder: Path, about: dict[str, Any], stages: dict[str, StageRecord]) -> None:
+        self.folder = folder
+        self.about = about
+        self.stages = stages
+
+    @classmethod
+    def load(cls, folder: Path) -> RunState:
+        """Reads the state of a run.
+
+        Raises:
+            UsageError: If the folder is not a run.
+            FormatError: If ``deploy.json`` is damaged.
+        """
+        file = folder / STATE_FILE
+        if not file.is_file():
+            raise UsageError(f"{folder} has no {STATE_FILE}; give a folder that 'edgeq deploy' wrote")
+        table = read_json_object(file)
+        try:
+            if table["format"] != _FORMAT or table["format_version"] != _FORMAT_VERSION:
+                raise FormatError(
+                    f"{file} should be {_FORMAT} version {_FORMAT_VERSION}; use another output folder"
+                )
+            stages = {
+                str(name): StageRecord(str(entry["key"]), {str(k): str(v) for k, v in entry["files"].items()})
+                for name, entry in table["stages"].items()
+            }
+            return cls(folder, dict(table["about"]), stages)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FormatError(
+                f"{file} is damaged ({error!r}); delete it, and the stages run again"
+            ) from error
+
+    def save(self) -> None:
+        """Writes ``deploy.json`` in one step."""
+        table = {
+            "format": _FORMAT,
+            "format_version": _FORMAT_VERSION,
+            "about": self.about,
+            "stages": {name: dataclasses.asdict(record) for name, record in self.stages.items()},
+        }
+        write_text(self.folder / STATE_FILE, json.dumps(table, indent=1) + "\n")
+
+    def is_current(self, stage: str, key: str, outputs: tuple[str, ...]) -> bool:
+        """Whether a stage finished with this key and its files are untouched: none changed, gone or added."""
+        record = self.stages.get(stage)
+        if record is None or record.key != key:
+            return False
+        present = list_files(self.folder, outputs)
+        return sorted(present) == sorted(record.files) and all(
+            sha256(self.folder / name) == expected for name, expected in record.files.items()
+        )
+
+    def finish(self, stage: str, key: str, outputs: tuple[str, ...]) -> None:
+        """Records what a stage has just written."""
+        files = {name: sha256(self.folder / name) for name in list_files(self.folder, outputs)}
+        self.stages[stage] = StageRecord(key, files)
+        self.save()
+
+    def forget_all_but(self, stages: set[str]) -> None:
+        """Drops stages that are no longer part of the run, with their files: a target not asked for any more."""
+        for name in sorted(set(self.stages) - stages):
+            for file in self.stages.pop(name).files:
+                (self.folder / file).unlink(missing_ok=True)
+                _remove_empty_parents(self.folder / file, self.folder)
+        self.save()
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """SHA-256 of a JSON value, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def list_files(folder: Path, outputs: tuple[str, ...]) -> list[str]:
+    """Paths, relative to ``folder``, of all files that the named outputs (files or folders) consist of."""
+    found = []
+    for output in outputs:
+        path = folder / output
+        members = sorted(path.rglob("*")) if path.is_dir() else [path]
+        found += [str(member.relative_to(folder)) for member in members if member.is_file()]
+    return found
+
+
+def fingerprint_source(source: str) -> str:
+    """Digest of all files of a checkpoint folder, or of the name itself for a model from a hub."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return digest({"name": source})
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+    return digest({str(file.relative_to(folder)): sha256(file) for file in files})
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Holds a run's folder for this process, and removes what an interrupted one left half-written.
+
+    Raises:
+        UsageError: If another process is writing it.
+    """
+    with (folder / _LOCK_FILE).open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"another edgeq is writing {folder}; wait for it or give another folder"
+            ) from None
+        for parent in (folder, folder / "bundles"):
+            for leftover in [*parent.glob(".*.partial"), *parent.glob(".*.old")]:
+                shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+def _remove_empty_parents(path: Path, stop: Path) -> None:
+    for parent in path.parents:
+        if parent == stop or not parent.is_dir() or any(parent.iterdir()):
+            return
+        parent.rmdir()
