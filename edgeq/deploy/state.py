@@ -113,7 +113,7 @@ class RunState:
         self.save()
 
     def forget_all_but(self, stages: set[str]) -> None:
-        """Drops stages that are no longer part of the run, with their files: a target not asked for any more."""
+        """Drops stages that left the run, with their files: those of a target not asked for any more."""
         for name in sorted(set(self.stages) - stages):
             for file in self.stages.pop(name).files:
                 (self.folder / file).unlink(missing_ok=True)

@@ -1,0 +1,148 @@
+"""The task stage: float model, compressed model and every bundle that runs here, on the same examples."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from edgeq.checkpoint import Checkpoint, load_checkpoint
+from edgeq.data import EvaluationSet
+from edgeq.evaluate import Encode, Evaluation, evaluate, pooling_of
+from edgeq.models.inference import TorchEncoder
+from edgeq.progress import Progress
+from edgeq.targets.runtime.loader import load
+
+FLOAT = "torch float32"
+COMPRESSED = "torch compressed"
+
+_RESAMPLES = 1000
+_CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """How much of the metric compression cost, with a paired bootstrap interval over the examples.
+
+    Attributes:
+        value: Metric of the float model minus metric of this one.
+        low: Lower end of the interval.
+        high: Upper end.
+        retained: Metric of this model / metric of the float model.
+    """
+
+    value: float
+    low: float
+    high: float
+    retained: float
+
+
+def measure_accuracy(
+    source: Path, checkpoint: Path, bundles: Mapping[str, Path], *, data: EvaluationSet, progress: Progress
+) -> dict[str, Any]:
+    """Evaluates the stages of a run.
+
+    Args:
+        source: The float checkpoint.
+        checkpoint: The compressed checkpoint.
+        bundles: Bundles for this machine by target name; others are bit-identical to them, as parity proves.
+        data: The examples.
+        progress: Told the progress of each evaluation.
+
+    Returns:
+        JSON values: the metric of each stage, and the loss of each against the float model.
+    """
+    float_model = load_checkpoint(source)
+    compressed = load_checkpoint(checkpoint)
+    longest = float_model.adapter.max_positions
+    encoders: dict[str, Encode] = {
+        FLOAT: TorchEncoder(float_model.model, float_model.adapter),
+        COMPRESSED: TorchEncoder(compressed.model, compressed.adapter),
+    }
+    for name, folder in bundles.items():
+        bundle = load(folder)
+        longest = min(longest, bundle.manifest.model.max_length or longest)
+        encoders[f"bundle {name}"] = lambda ids, mask, types, bundle=bundle: bundle.run(
+            {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        )
+    results = {
+        name: _evaluate(encode, float_model, data, longest, progress=_named(name, progress))
+        for name, encode in encoders.items()
+    }
+    targets = [example.target for example in data.examples]
+    reference, labels = results[FLOAT], float_model.adapter.labels
+    return {
+        "measured": True,
+        "data": str(data.path),
+        "examples": len(data.examples),
+        "metric": reference.metric,
+        "stages": {name: {"value": entry.value, "pearson": entry.pearson} for name, entry in results.items()},
+        "losses": {
+            name: dataclasses.asdict(metric_loss(reference, entry, targets, labels=labels))
+            for name, entry in results.items()
+            if name != FLOAT
+        },
+    }
+
+
+def metric_loss(
+    reference: Evaluation, result: Evaluation, targets: Sequence[float | str], *, labels: Sequence[str] = ()
+) -> Loss:
+    """Compares two evaluations of the same examples by resampling the examples.
+
+    Args:
+        reference: The float model's.
+        result: The other model's.
+        targets: What the examples say, in order.
+        labels: Label names, for accuracy.
+    """
+    if reference.metric == "accuracy":
+        truth = np.array([_label(str(target), labels) for target in targets])
+    else:
+        truth = np.array([float(target) for target in targets])
+    generator = np.random.default_rng(0)
+    losses = np.empty(_RESAMPLES)
+    for index in range(_RESAMPLES):
+        chosen = generator.integers(0, len(truth), len(truth))
+        pair = [_metric(r.metric, r.predictions[chosen], truth[chosen]) for r in (reference, result)]
+        losses[index] = pair[0] - pair[1]
+    tail = (1.0 - _CONFIDENCE) / 2.0
+    low, high = np.quantile(losses, [tail, 1.0 - tail])
+    retained = result.value / reference.value if reference.value > 0 else float("nan")
+    return Loss(reference.value - result.value, float(low), float(high), retained)
+
+
+def _metric(metric: str, predictions: np.ndarray, truth: np.ndarray) -> float:
+    if metric == "accuracy":
+        return float((predictions == truth).mean())
+    if np.ptp(truth) == 0 or np.ptp(predictions) == 0 or not np.isfinite(predictions).all():
+        return 0.0  # a resample without variation ranks nothing
+    ranks = [stats.rankdata(values) for values in (predictions, truth)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def _label(label: str, labels: Sequence[str]) -> int:
+    return list(labels).index(label) if label in labels else int(label)
+
+
+def _evaluate(
+    encode: Encode, model: Checkpoint, data: EvaluationSet, longest: int, *, progress: Progress
+) -> Evaluation:
+    pooling, _ = pooling_of(model.folder)
+    return evaluate(
+        encode,
+        model.tokenizer,
+        data,
+        pooling=pooling,
+        labels=model.adapter.labels,
+        max_length=longest,
+        progress=progress,
+    )
+
+
+def _named(stage: str, progress: Progress) -> Progress:
+    return lambda what, done, total: progress(f"{what} {stage}", done, total)

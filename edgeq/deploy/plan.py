@@ -1,0 +1,247 @@
+"""What a run is to do, checked before anything is written, and the stages that do it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeq.compress import compress_model, resolve_source
+from edgeq.data import EvaluationSet, read_evaluation_set
+from edgeq.deploy.accuracy import measure_accuracy
+from edgeq.deploy.pipeline import Stage
+from edgeq.deploy.state import fingerprint_source
+from edgeq.doctor import diagnose
+from edgeq.errors import UnsupportedError, UsageError
+from edgeq.export.exporter import export_onnx
+from edgeq.files import sha256, write_text
+from edgeq.ledger import ledger
+from edgeq.parity import run_parity
+from edgeq.progress import Progress
+from edgeq.recipes import Recipe, load_recipe
+from edgeq.report import write_report
+from edgeq.targets.bundle import compile_bundle
+from edgeq.targets.profiler import profile_bundle
+from edgeq.targets.runtime.machine import this_machine
+from edgeq.targets.target import Target, load_target
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A checked request.
+
+    Attributes:
+        source: What the user named.
+        folder: The float checkpoint's folder.
+        recipe: The recipe.
+        targets: Targets by name, in the user's order.
+        data: Examples for the task stage, or None.
+        opset: ONNX opset, or None for the exporter's default.
+        rounds: Rounds of the profile.
+        sequence: Tokens of a text in the profile.
+        threads: Threads in the profile.
+    """
+
+    source: str
+    folder: Path
+    recipe: Recipe
+    targets: dict[str, Target]
+    data: EvaluationSet | None
+    opset: int | None
+    rounds: int
+    sequence: int
+    threads: int
+
+    @property
+    def native(self) -> list[str]:
+        """Names of the targets whose bundles run on this machine."""
+        machine = this_machine()
+        return [name for name, target in self.targets.items() if target.runs_on(machine)]
+
+    def about(self) -> dict[str, Any]:
+        """What the run is of, for ``deploy.json`` and the report."""
+        return {
+            "source": self.source,
+            "source_folder": str(self.folder.absolute()),
+            "recipe": {key: getattr(self.recipe, key) for key in ("name", "summary", "sha256")},
+            "targets": {
+                name: {"summary": target.summary, "isa": target.isa, "cpu": target.cpu}
+                for name, target in self.targets.items()
+            },
+        }
+
+
+def make_plan(
+    source: str | Path,
+    *,
+    recipe: str | Path | Recipe,
+    targets: Sequence[str],
+    eval_data: str | Path | None,
+    opset: int | None,
+    rounds: int,
+    sequence: int,
+    threads: int,
+) -> Plan:
+    """Checks everything that can be checked without doing the work.
+
+    Raises:
+        UsageError: If the source, the recipe, a target or the evaluation file is not there or makes no sense.
+        UnsupportedError: If a target's compiler or emulator is missing on this machine.
+    """
+    if not targets:
+        raise UsageError("name at least one --target; see 'edgeq targets'")
+    chosen: dict[str, Target] = {}
+    for name in targets:
+        target = load_target(name)
+        if target.name in chosen and chosen[target.name] != target:
+            raise UsageError(f"two targets are called {target.name!r}; rename one of the files")
+        chosen[target.name] = target
+    plan = Plan(
+        source=str(source),
+        folder=resolve_source(source),
+        recipe=recipe if isinstance(recipe, Recipe) else load_recipe(recipe),
+        targets=chosen,
+        data=read_evaluation_set(eval_data) if eval_data is not None else None,
+        opset=opset,
+        rounds=rounds,
+        sequence=sequence,
+        threads=threads,
+    )
+    _check_tools(list(targets))
+    return plan
+
+
+def _check_tools(targets: list[str]) -> None:
+    for finding in diagnose(targets):
+        if not finding.ok:
+            fix = f"; to fix: {finding.fix_command}" if finding.fix_command else ""
+            raise UnsupportedError(f"{finding.name}: {finding.detail}{fix} ('edgeq doctor' lists all of it)")
+
+
+def stages_of(plan: Plan, out: Path) -> list[Stage]:
+    """Returns the stages of a plan; each writes below ``out``."""
+    compiles = [f"compile {name}" for name in plan.targets]
+    work = _Work(plan, out)
+    source = {"source": fingerprint_source(str(plan.folder))}
+    recipe = {"recipe": plan.recipe.sha256}
+    opset = {"opset": plan.opset}
+    measuring = {
+        "rounds": plan.rounds,
+        "sequence": plan.sequence,
+        "threads": plan.threads,
+        "machine": this_machine().model,
+    }
+    data = {"data": None if plan.data is None else sha256(plan.data.path)}
+    results = ("accuracy", "parity", "ledger", "profile")
+    return [
+        Stage("compress", ("checkpoint",), (), source | recipe, work.compress),
+        Stage("export", ("onnx",), ("compress",), opset, work.export),
+        Stage("export float", ("float-onnx",), (), source | opset, work.export_float),
+        *(_compile_stage(name, target, work) for name, target in plan.targets.items()),
+        Stage("ledger", ("ledger.json",), ("compress", "export", "export float", *compiles), {}, work.ledger),
+        Stage("accuracy", ("accuracy.json",), ("compress", *compiles), source | data, work.accuracy),
+        Stage("parity", ("parity.json",), ("compress", "export", *compiles), source, work.parity),
+        Stage("profile", ("profile.json",), ("export float", *compiles), measuring, work.profile),
+        Stage("report", ("report.json", "report.html"), results, plan.about(), work.report),
+    ]
+
+
+def _compile_stage(name: str, target: Target, work: _Work) -> Stage:
+    def run(progress: Progress) -> None:
+        work.compile(target, progress)
+
+    description = json.loads(json.dumps(dataclasses.asdict(target)))
+    return Stage(f"compile {name}", (f"bundles/{name}",), ("export",), {"target": description}, run)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """The work of each stage."""
+
+    plan: Plan
+    out: Path
+
+    def compress(self, progress: Progress) -> None:
+        compress_model(self.plan.folder, self.out / "checkpoint", recipe=self.plan.recipe, progress=progress)
+
+    def export(self, progress: Progress) -> None:
+        self._export(self.out / "checkpoint", "onnx", progress)
+
+    def export_float(self, progress: Progress) -> None:
+        self._export(self.plan.folder, "float-onnx", progress)
+
+    def _export(self, checkpoint: Path, name: str, progress: Progress) -> None:
+        if self.plan.opset is None:
+            export_onnx(checkpoint, self.out / name, progress=progress)
+        else:
+            export_onnx(checkpoint, self.out / name, opset=self.plan.opset, progress=progress)
+
+    def compile(self, target: Target, progress: Progress) -> None:
+        compile_bundle(self.out / "onnx", self.bundle(target.name), target=target, progress=progress)
+
+    def ledger(self, progress: Progress) -> None:
+        progress("counting bytes", 0, 1)
+        books = {
+            "float": ledger(self.out / "float-onnx").to_json(),
+            "checkpoint": ledger(self.out / "checkpoint").to_json(),
+            "onnx": ledger(self.out / "onnx").to_json(),
+            "bundles": {name: ledger(self.bundle(name)).to_json() for name in self.plan.targets},
+        }
+        self._write("ledger.json", _relative(books, self.out))
+        progress("counting bytes", 1, 1)
+
+    def accuracy(self, progress: Progress) -> None:
+        if self.plan.data is None:
+            reason = "no evaluation data was given; use --eval-data FILE"
+            self._write("accuracy.json", {"measured": False, "reason": reason})
+            return
+        bundles = {name: self.bundle(name) for name in self.plan.native}
+        checkpoint = self.out / "checkpoint"
+        data = self.plan.data
+        result = measure_accuracy(self.plan.folder, checkpoint, bundles, data=data, progress=progress)
+        self._write("accuracy.json", result)
+
+    def parity(self, progress: Progress) -> None:
+        self._write("parity.json", parity_json(self.out, progress))
+
+    def profile(self, progress: Progress) -> None:
+        measured = {}
+        for name in self.plan.native:
+            measured[name] = profile_bundle(
+                self.bundle(name),
+                float_onnx=self.out / "float-onnx",
+                sequence=self.plan.sequence,
+                threads=self.plan.threads,
+                rounds=self.plan.rounds,
+                progress=progress,
+            ).to_json()
+        reason = "not this machine's processor: an emulator proves numbers, never latency"
+        others = {name: reason for name in self.plan.targets if name not in measured}
+        self._write("profile.json", {"measured": measured, "not_measured": others})
+
+    def report(self, progress: Progress) -> None:
+        progress("drawing", 0, 1)
+        write_report(self.out)
+        progress("drawing", 1, 1)
+
+    def bundle(self, name: str) -> Path:
+        return self.out / "bundles" / name
+
+    def _write(self, name: str, value: Any) -> None:
+        write_text(self.out / name, json.dumps(value, indent=1) + "\n")
+
+
+def parity_json(run: Path, progress: Progress) -> dict[str, Any]:
+    """Runs the parity stages of a run and returns plain JSON values."""
+    return json.loads(json.dumps(run_parity(run, progress=progress).to_json()))
+
+
+def _relative(value: Any, folder: Path) -> Any:
+    """Cuts the run's own place out of paths, so that a run that was moved is still right about itself."""
+    if isinstance(value, dict):
+        return {key: _relative(entry, folder) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_relative(entry, folder) for entry in value]
+    return value.removeprefix(f"{folder}/") if isinstance(value, str) else value

@@ -1,0 +1,138 @@
+"""``deploy``: one call that takes a checkpoint to bundles, proof and a report, and may be interrupted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeq.deploy.pipeline import run_stages
+from edgeq.deploy.plan import Plan, make_plan, parity_json, stages_of
+from edgeq.deploy.state import STATE_FILE, RunState, exclusive
+from edgeq.errors import UsageError
+from edgeq.files import write_text
+from edgeq.progress import Progress, silent
+from edgeq.recipes import Recipe
+from edgeq.stored import read_json_object
+
+
+@dataclasses.dataclass(frozen=True)
+class DeployResult:
+    """What a run came to.
+
+    Attributes:
+        folder: The run's folder.
+        report: Contents of ``report.json``.
+        ran: Stages that ran now; the others were finished already.
+    """
+
+    folder: Path
+    report: dict[str, Any]
+    ran: list[str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every parity rule held."""
+        return bool(self.report["parity"]["passed"])
+
+
+def deploy(
+    source: str | Path,
+    out: str | Path,
+    *,
+    recipe: str | Path | Recipe,
+    targets: Sequence[str] = ("host",),
+    eval_data: str | Path | None = None,
+    opset: int | None = None,
+    rounds: int = 20,
+    sequence: int = 128,
+    threads: int = 2,
+    progress: Progress = silent,
+) -> DeployResult:
+    """Compresses, exports, compiles, evaluates, checks parity, profiles and reports.
+
+    Args:
+        source: Folder of a float checkpoint, or a hub name.
+        out: Folder of the run. If it is a run already, finished and unchanged stages are not repeated.
+        recipe: A recipe, the name of a built-in one, or a ``.toml`` file.
+        targets: Names of targets or ``.toml`` files; one bundle each.
+        eval_data: Examples to measure the task on; without them the report says that nothing was measured.
+        opset: ONNX opset; the exporter's default if None.
+        rounds: Rounds of the profile.
+        sequence: Tokens of a text in the profile.
+        threads: Threads of every contestant in the profile.
+        progress: Told the progress of every stage.
+
+    Raises:
+        UsageError: If the request makes no sense; nothing is written then.
+        EdgeqError: If a stage fails; finished stages stay, and the next call goes on from there.
+    """
+    folder = Path(out)
+    _check_place(folder)
+    plan = make_plan(
+        source,
+        recipe=recipe,
+        targets=targets,
+        eval_data=eval_data,
+        opset=opset,
+        rounds=rounds,
+        sequence=sequence,
+        threads=threads,
+    )
+    _check_apart(plan, folder)
+    created = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with exclusive(folder):
+            return _run(plan, folder, progress)
+    finally:
+        if created and not (folder / STATE_FILE).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_parity(run: str | Path, *, progress: Progress = silent) -> dict[str, Any]:
+    """Checks the parity of a run again and writes ``parity.json``.
+
+    Returns:
+        The contents of ``parity.json``; ``"passed"`` tells whether every rule held.
+
+    Raises:
+        UsageError: If the folder is not a run of deploy.
+    """
+    folder = Path(run)
+    state = RunState.load(folder)
+    with exclusive(folder):
+        result = parity_json(folder, progress)
+        write_text(folder / "parity.json", json.dumps(result, indent=1) + "\n")
+        if "parity" in state.stages:
+            state.finish("parity", state.stages["parity"].key, ("parity.json",))
+    return result
+
+
+def _check_place(folder: Path) -> None:
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; give the name of a folder to write")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / STATE_FILE).is_file():
+        raise UsageError(f"{folder} is not empty and is not a run of edgeq; give the name of a new folder")
+
+
+def _check_apart(plan: Plan, folder: Path) -> None:
+    source, out = plan.folder.resolve(), folder.resolve()
+    if out == source or out in source.parents:
+        raise UsageError(f"{folder} holds the source {plan.folder}; give another folder to write")
+
+
+def _run(plan: Plan, folder: Path, progress: Progress) -> DeployResult:
+    if (folder / STATE_FILE).is_file():
+        state = RunState.load(folder)
+        state.about = plan.about()
+    else:
+        state = RunState(folder, plan.about(), {})
+    stages = stages_of(plan, folder)
+    if state.stages:
+        state.forget_all_but({stage.name for stage in stages})
+    ran = run_stages(stages, state, progress=progress)
+    return DeployResult(folder, read_json_object(folder / "report.json"), ran)
