@@ -1,0 +1,60 @@
+"""Small random models that the tests share; everything is made once a run and never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_WORDS = (
+    "the a cat dog sat ran on under mat tree quick brown fox jumps over lazy is not good bad movie".split()
+)
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS, *(f"word{i}" for i in range(70))]
+
+
+@pytest.fixture(scope="session")
+def make_bert(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that saves a random BERT and its tokenizer, and returns the folder."""
+
+    def make(architecture: str = "BertModel", *, seed: int = 0, **config: Any) -> Path:
+        import torch
+        import transformers
+
+        sizes = {
+            "vocab_size": len(VOCABULARY),
+            "hidden_size": 40,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 76,
+            "max_position_embeddings": 37,
+        }
+        torch.manual_seed(seed)
+        model = getattr(transformers, architecture)(transformers.BertConfig(**{**sizes, **config}))
+        with torch.no_grad():  # fresh models have equal biases and norms, which would hide mix-ups
+            for parameter in model.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
+        folder = tmp_path_factory.mktemp("bert")
+        model.save_pretrained(folder)
+        (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+        transformers.BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def float_checkpoint(make_bert: Callable[..., Path]) -> Path:
+    """A float BERT encoder of odd sizes."""
+    return make_bert()
+
+
+@pytest.fixture(scope="session")
+def compressed_checkpoint(float_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The encoder of ``float_checkpoint`` compressed by ``ptq-w4a8``."""
+    from edgeq.compress import compress_model
+
+    out = tmp_path_factory.mktemp("compressed") / "checkpoint"
+    compress_model(float_checkpoint, out, recipe="ptq-w4a8")
+    return out
