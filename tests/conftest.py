@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-_WORDS = (
-    "the a cat dog sat ran on under mat tree quick brown fox jumps over lazy is not good bad movie".split()
-)
+_WORDS = ["the", "a", "cat", "dog", "sat", "quick", "brown", "fox", "jumps", "over", "lazy", "good", "movie"]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS, *(f"word{i}" for i in range(70))]
 
 

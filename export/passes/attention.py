@@ -49,7 +49,9 @@ def _merge(graph: ir.Graph, node: ir.Node) -> bool:
         metadata_props=dict(node.metadata_props),
     )
     graph.insert_before(node, merged)
+    tail = [joined.producer(), *(use.node for use in node.outputs[0].uses()), node]
     joined.replace_all_uses_with(merged.outputs[0], replace_graph_outputs=True)
+    graph.remove([dead for dead in tail if dead is not None], safe=True)
     return True
 
 
