@@ -1,0 +1,26 @@
+#include "files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fail.h"
+
+Mapping map_file(const char *path, int code) {
+  Mapping mapping = {NULL, 0};
+  struct stat status;
+  int handle = open(path, O_RDONLY | O_CLOEXEC);
+  if (handle < 0) fail(code, "cannot open %s: %s", path, strerror(errno));
+  if (fstat(handle, &status) != 0 || !S_ISREG(status.st_mode)) fail(code, "%s is not a file", path);
+  mapping.size = (size_t)status.st_size;
+  if (mapping.size > 0) {
+    void *memory = mmap(NULL, mapping.size, PROT_READ, MAP_PRIVATE, handle, 0);
+    if (memory == MAP_FAILED) fail(code, "cannot map %s: %s", path, strerror(errno));
+    mapping.data = memory;
+  }
+  close(handle);
+  return mapping;
+}

@@ -1,0 +1,15 @@
+/* Files as read-only memory. */
+#ifndef EDGEQ_FILES_H
+#define EDGEQ_FILES_H
+
+#include <stddef.h>
+
+typedef struct {
+  const char *data; /* page-aligned; NULL only if `size` is 0 */
+  size_t size;
+} Mapping;
+
+/* Maps the file at `path`; stops the program with `code` if it is no readable file. */
+Mapping map_file(const char *path, int code);
+
+#endif

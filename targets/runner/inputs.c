@@ -1,0 +1,213 @@
+#include "inputs.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <dlpack/dlpack.h>
+
+#include "fail.h"
+
+static int64_t element(const Array *array, size_t at) {
+  bool is_unsigned = array->type->code == kDLUInt;
+  switch (array->type->bits) {
+    case 64: return ((const int64_t *)array->data)[at];
+    case 32: return ((const int32_t *)array->data)[at];
+    case 16: return is_unsigned ? ((const uint16_t *)array->data)[at] : ((const int16_t *)array->data)[at];
+    default: return is_unsigned ? ((const uint8_t *)array->data)[at] : ((const int8_t *)array->data)[at];
+  }
+}
+
+static void check_values(const Spec *spec, const Array *array, const char *where) {
+  if (array->type->code == kDLFloat || (!spec->has_minimum && !spec->has_maximum)) return;
+  size_t count = array->bytes / (array->type->bits / 8u);
+  for (size_t i = 0; i < count; i++) {
+    int64_t value = element(array, i);
+    if ((spec->has_minimum && value < spec->minimum) || (spec->has_maximum && value > spec->maximum)) {
+      fail(EXIT_USAGE, "%s: input '%s' holds %lld; values lie in %lld..%lld", where, spec->name, (long long)value,
+           (long long)spec->minimum, (long long)spec->maximum);
+    }
+  }
+}
+
+/* Sizes by name, over all inputs of one call. */
+typedef struct {
+  const char *names[64];
+  int64_t sizes[64];
+  size_t count;
+} Sizes;
+
+static void check_size(Sizes *known, const Spec *spec, const Array *array, int at, const char *where) {
+  const char *name = spec->size_names[at];
+  int64_t expected = spec->shape[at];
+  for (size_t i = 0; name != NULL && i < known->count; i++) {
+    if (strcmp(known->names[i], name) == 0) expected = known->sizes[i];
+  }
+  if (expected < 0) {
+    if (known->count == sizeof known->sizes / sizeof *known->sizes) fail(EXIT_FAULT, "too many named sizes");
+    known->names[known->count] = name;
+    known->sizes[known->count++] = array->shape[at];
+  } else if (expected != array->shape[at]) {
+    fail(EXIT_USAGE, "%s: input '%s' has size %lld where %lld is expected", where, spec->name,
+         (long long)array->shape[at], (long long)expected);
+  }
+}
+
+void check_inputs(const Bundle *bundle, const Array *inputs, const char *where) {
+  Sizes known = {.count = 0};
+  for (size_t i = 0; i < bundle->input_count; i++) {
+    const Spec *spec = &bundle->inputs[i];
+    if (inputs[i].type != spec->type || inputs[i].dimensions != spec->dimensions) {
+      fail(EXIT_USAGE, "%s: input '%s' must have %d dimensions, found %d", where, spec->name, spec->dimensions,
+           inputs[i].dimensions);
+    }
+    for (int at = 0; at < spec->dimensions; at++) {
+      check_size(&known, spec, &inputs[i], at, where);
+      const char *name = spec->size_names[at];
+      if (name != NULL && strcmp(name, "sequence") == 0 && bundle->max_length > 0 &&
+          inputs[i].shape[at] > bundle->max_length) {
+        fail(EXIT_USAGE, "%s: the text has %lld tokens, the model takes at most %lld", where,
+             (long long)inputs[i].shape[at], (long long)bundle->max_length);
+      }
+    }
+    check_values(spec, &inputs[i], where);
+  }
+}
+
+static int64_t *read_ids(const char *at, const char *end, size_t *count, const char *path, size_t line) {
+  /* Every id takes a digit and a separator. */
+  int64_t *ids = allocate((size_t)(end - at) / 2 + 1, sizeof *ids);
+  *count = 0;
+  while (at < end) {
+    int64_t id = 0;
+    if (*at == ' ' || *at == '\t' || *at == '\r') {
+      at++;
+      continue;
+    }
+    for (; at < end && *at >= '0' && *at <= '9'; at++) {
+      if (__builtin_mul_overflow(id, 10, &id) || __builtin_add_overflow(id, *at - '0', &id)) {
+        fail(EXIT_USAGE, "%s, line %zu: a token id is too large", path, line);
+      }
+    }
+    if (at < end && *at != ' ' && *at != '\t' && *at != '\r') {
+      fail(EXIT_USAGE, "%s, line %zu: token ids separated by spaces are expected, found byte 0x%02x", path, line,
+           (unsigned char)*at);
+    }
+    ids[(*count)++] = id;
+  }
+  if (*count == 0) fail(EXIT_USAGE, "%s, line %zu is empty: one text's token ids are expected", path, line);
+  return ids;
+}
+
+Text *read_texts(const char *path, size_t *count) {
+  Mapping file = map_file(path, EXIT_USAGE);
+  const char *at = file.data, *end = file.data + file.size;
+  size_t lines = 1;
+  for (size_t i = 0; i < file.size; i++) lines += file.data[i] == '\n';
+  Text *texts = allocate(lines, sizeof *texts);
+  *count = 0;
+  while (at < end) {
+    const char *stop = memchr(at, '\n', (size_t)(end - at));
+    if (stop == NULL) stop = end;
+    Text *text = &texts[(*count)++];
+    text->line = *count;
+    text->ids = read_ids(at, stop, &text->count, path, text->line);
+    at = stop < end ? stop + 1 : end;
+  }
+  if (*count == 0) fail(EXIT_USAGE, "%s is empty: one line of token ids a text is expected", path);
+  return texts;
+}
+
+static void fill(Array *array, int64_t value) {
+  size_t count = array->bytes / (array->type->bits / 8u);
+  int64_t *items = allocate_data(array->bytes);
+  for (size_t i = 0; i < count; i++) items[i] = value;
+  array->data = items;
+}
+
+Array *inputs_from_text(const Bundle *bundle, const Text *text) {
+  Array *inputs = allocate(bundle->input_count, sizeof *inputs);
+  bool has_ids = false;
+  for (size_t i = 0; i < bundle->input_count; i++) {
+    const Spec *spec = &bundle->inputs[i];
+    Array *array = &inputs[i];
+    bool is_ids = strcmp(spec->name, "input_ids") == 0;
+    if (spec->dimensions != 2 || spec->type->code != kDLInt || spec->type->bits != 64) {
+      fail(EXIT_USAGE, "input '%s' cannot be made from token ids; use --tensors", spec->name);
+    }
+    if (!is_ids && !spec->has_default) {
+      fail(EXIT_USAGE, "input '%s' has no default, so token ids are not enough; use --tensors", spec->name);
+    }
+    array->type = spec->type;
+    array->dimensions = 2;
+    array->shape[0] = 1;
+    array->shape[1] = (int64_t)text->count;
+    array->bytes = array_bytes(array->type, 2, array->shape, spec->name);
+    fill(array, spec->fallback);
+    if (is_ids) memcpy((void *)(uintptr_t)array->data, text->ids, array->bytes);
+    has_ids = has_ids || is_ids;
+  }
+  if (!has_ids) fail(EXIT_USAGE, "the model has no input 'input_ids'; use --tensors");
+  return inputs;
+}
+
+void inputs_release(const Bundle *bundle, Array *inputs) {
+  for (size_t i = 0; i < bundle->input_count; i++) free((void *)(uintptr_t)inputs[i].data);
+  free(inputs);
+}
+
+static void take(TensorReader *reader, void *out, size_t bytes) {
+  if (bytes > reader->file.size - reader->at) fail(EXIT_USAGE, "%s is cut off", reader->path);
+  memcpy(out, reader->file.data + reader->at, bytes);
+  reader->at += bytes;
+}
+
+TensorReader open_tensors(const char *path) {
+  TensorReader reader = {map_file(path, EXIT_USAGE), 0, path, 0};
+  char magic[4];
+  take(&reader, magic, sizeof magic);
+  if (memcmp(magic, "EQT1", sizeof magic) != 0) fail(EXIT_USAGE, "%s is no file of tensors", path);
+  take(&reader, &reader.sets, sizeof reader.sets);
+  return reader;
+}
+
+Array *next_inputs(TensorReader *reader, const Bundle *bundle) {
+  Array *inputs = allocate(bundle->input_count, sizeof *inputs);
+  for (size_t i = 0; i < bundle->input_count; i++) {
+    const Spec *spec = &bundle->inputs[i];
+    uint32_t dimensions = 0;
+    take(reader, &dimensions, sizeof dimensions);
+    if (dimensions > MAX_DIMENSIONS) fail(EXIT_USAGE, "%s: '%s' has too many dimensions", reader->path, spec->name);
+    inputs[i].type = spec->type;
+    inputs[i].dimensions = (int)dimensions;
+    take(reader, inputs[i].shape, dimensions * sizeof(int64_t));
+    inputs[i].bytes = array_bytes(spec->type, (int)dimensions, inputs[i].shape, spec->name);
+    if (inputs[i].bytes > reader->file.size - reader->at) fail(EXIT_USAGE, "%s is cut off", reader->path);
+    void *data = allocate_data(inputs[i].bytes);
+    take(reader, data, inputs[i].bytes);
+    inputs[i].data = data;
+  }
+  return inputs;
+}
+
+void close_tensors(const TensorReader *reader) {
+  if (reader->at != reader->file.size) fail(EXIT_USAGE, "%s is longer than its sets", reader->path);
+}
+
+static void put(FILE *file, const void *data, size_t bytes) {
+  if (fwrite(data, 1, bytes, file) != bytes) fail(EXIT_FAULT, "cannot write the outputs: %s", strerror(errno));
+}
+
+void write_tensors_header(FILE *file, uint32_t sets) {
+  put(file, "EQT1", 4);
+  put(file, &sets, sizeof sets);
+}
+
+void write_tensors(FILE *file, const Array *arrays, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    uint32_t dimensions = (uint32_t)arrays[i].dimensions;
+    put(file, &dimensions, sizeof dimensions);
+    put(file, arrays[i].shape, dimensions * sizeof(int64_t));
+    put(file, arrays[i].data, arrays[i].bytes);
+  }
+}

@@ -1,0 +1,24 @@
+/* The compiled model: TVM's runtime libraries, opened at start, and model.so in its virtual machine. */
+#ifndef EDGEQ_MODEL_H
+#define EDGEQ_MODEL_H
+
+#include "bundle.h"
+
+typedef struct Model Model;
+
+/* Outputs of one run; their data stays valid until outputs_release. */
+typedef struct {
+  Array *arrays; /* as many as the bundle's outputs */
+  void *owner;
+} Outputs;
+
+/* Opens libtvm_ffi.so and libtvm_runtime.so in `libraries` and loads the bundle's model.so.
+ * `threads` is 0 for TVM's own choice. Stops the program if anything is missing. */
+Model *model_open(const Bundle *bundle, const char *libraries, int threads);
+
+/* Runs the model on inputs that check_inputs has accepted. */
+Outputs model_run(Model *model, const Array *inputs);
+
+void outputs_release(Model *model, Outputs *outputs);
+
+#endif
