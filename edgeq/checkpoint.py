@@ -69,6 +69,7 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
         manifest = QuantizationManifest.from_json(quantization)
         _check_packed_tensors(weights, header, manifest)
         verify_files(folder, manifest)
+    _check_claimed_size(folder, adapter, weights)
     model = _load_model(folder, adapter)
     check_scales(model)
     return Checkpoint(folder, model, load_tokenizer(folder), adapter, manifest)
@@ -211,6 +212,19 @@ def _expected_tensors(module: str, tensor: PackedTensor) -> dict[str, tuple[str,
     if tensor.activation == "static":
         expected[f"{module}.activation_scale"] = ("F32", (1,))
     return expected
+
+
+def _check_claimed_size(folder: Path, adapter: ModelAdapter, weights: Path) -> None:
+    """Refuses a config.json whose model could not fit in the weight file, before memory is taken for it."""
+    with torch.device("meta"):
+        model = getattr(transformers, adapter.architecture)(adapter.config)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    bytes_ = weights.stat().st_size
+    if parameters > 8 * bytes_:  # one bit a weight is the least that any format takes
+        raise FormatError(
+            f"{folder / 'config.json'} describes {parameters} parameters, which cannot be in "
+            f"{WEIGHTS_NAME} of {bytes_} bytes: one of the two is damaged"
+        )
 
 
 def _load_model(folder: Path, adapter: ModelAdapter) -> nn.Module:

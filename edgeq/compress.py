@@ -75,7 +75,7 @@ def _download(name: str) -> Path:
     except Exception as error:  # hub and HTTP clients raise many unrelated classes; all mean "not obtained"
         reason = type(error).__name__
         raise UsageError(
-            f"{name!r} is neither a folder nor a model that the Hugging Face hub gave ({reason}); "
+            f"{name!r} is not a folder, and no such model could be had from the Hugging Face hub ({reason}); "
             "check the name and the network, or give a folder"
         ) from None
 

@@ -18,8 +18,15 @@ _LINEARS_OF_A_LAYER = (
     "intermediate.dense",
     "output.dense",
 )
-_SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-_MORE_SIZES = ("max_position_embeddings", "type_vocab_size")
+_LARGEST_SIZES = {
+    "vocab_size": 1 << 31,
+    "hidden_size": 1 << 20,
+    "num_hidden_layers": 1000,
+    "num_attention_heads": 1 << 20,
+    "intermediate_size": 1 << 24,
+    "max_position_embeddings": 1 << 31,
+    "type_vocab_size": 1 << 31,
+}
 
 
 class BertAdapter(ModelAdapter):
@@ -34,10 +41,10 @@ class BertAdapter(ModelAdapter):
     def check_config(self) -> None:
         """See :meth:`ModelAdapter.check_config`."""
         config = self.config
-        for name in (*_SIZES, *_MORE_SIZES):
+        for name, largest in _LARGEST_SIZES.items():
             value = getattr(config, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise FormatError(f"config.json: {name} must be a positive integer, found {value!r}")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
+                raise FormatError(f"config.json: {name} must be an integer in 1..{largest}, found {value!r}")
         if config.hidden_size % config.num_attention_heads:
             raise FormatError(
                 f"config.json: hidden_size must be a multiple of num_attention_heads, "
