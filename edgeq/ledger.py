@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +234,29 @@ def _why_float(tensor: StoredTensor, stored: StoredModel) -> str:
             return "layer norm: one float a channel"
         return "bias: one float a row" if lower.endswith("bias") else "vector"
     return "no reason recorded" if stored.matrices else "model is not compressed"
+
+
+def grouped(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
+    """Joins the vectors (biases, norms) that stayed float for one reason into one row; matrices keep theirs."""
+    kept: list[LedgerRow] = []
+    vectors: dict[tuple[str, int], list[LedgerRow]] = {}
+    for row in rows:
+        if row.kind == "float" and len(row.shape) <= 1:
+            vectors.setdefault((row.reason or "", row.nominal_bits), []).append(row)
+        else:
+            kept.append(row)
+    return kept + [_joined(group) for group in vectors.values()]
+
+
+def _joined(group: Sequence[LedgerRow]) -> LedgerRow:
+    if len(group) == 1:
+        return group[0]
+    return dataclasses.replace(
+        group[0],
+        tensor=f"({len(group)} vectors)",
+        shape=(sum(row.weights for row in group),),
+        float_bytes=sum(row.float_bytes for row in group),
+    )
 
 
 def summary_line(book: Ledger) -> str:

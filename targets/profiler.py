@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -267,6 +268,7 @@ def _operators(bundle: Bundle, inputs: Inputs) -> tuple[Operator, ...]:
 def _machine() -> dict[str, str]:
     """What a reader needs to judge the numbers."""
     facts = {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": _processor(),
         "cores": f"{len(os.sched_getaffinity(0))} available of {os.cpu_count()}",
         "governor": _governor(),

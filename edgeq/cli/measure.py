@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from edgeq.cli.console import print_json, print_table, progress_bars, say
 from edgeq.cli.verb import Json, verb
-from edgeq.ledger import Ledger, LedgerRow, ledger, megabytes, summary_line
+from edgeq.ledger import LedgerRow, grouped, ledger, megabytes, summary_line
 
 
 @verb("size", example="size ./bundle\nsize ./my-bert-w8 --tensors\nsize ./my-bert-onnx/model.onnx --json")
@@ -40,7 +39,7 @@ def size(
             "float",
             "why float",
         ],
-        [_cells(row) for row in (book.rows if tensors else _grouped(book))],
+        [_cells(row) for row in (book.rows if tensors else grouped(book.rows))],
         title=f"{book.form} {book.path}",
     )
     files, folder = megabytes(book.tensor_file_bytes), megabytes(book.folder_bytes)
@@ -56,36 +55,6 @@ def _cells(row: LedgerRow) -> list[str]:
         row.tensor, row.kind, shape, str(row.nominal_bits), stored,
         *(f"{amount:,}" if amount else "" for amount in amounts), row.reason or "",
     ]  # fmt: skip
-
-
-def _grouped(book: Ledger) -> list[LedgerRow]:
-    """Joins vectors (biases, norms) that stayed float for one reason into one row; matrices keep theirs."""
-    rows: list[LedgerRow] = []
-    vectors: dict[tuple[str, int], list[LedgerRow]] = {}
-    for row in book.rows:
-        if row.kind == "float" and len(row.shape) <= 1:
-            vectors.setdefault((row.reason or "", row.nominal_bits), []).append(row)
-        else:
-            rows.append(row)
-    return rows + [_joined(group) for group in vectors.values()]
-
-
-def _joined(group: Sequence[LedgerRow]) -> LedgerRow:
-    if len(group) == 1:
-        return group[0]
-    first = group[0]
-    return LedgerRow(
-        tensor=f"({len(group)} vectors)",
-        kind="float",
-        shape=(sum(row.weights for row in group),),
-        nominal_bits=first.nominal_bits,
-        stored_bits=float(first.nominal_bits),
-        code_bytes=0,
-        scale_bytes=0,
-        padding_bytes=0,
-        float_bytes=sum(row.float_bytes for row in group),
-        reason=first.reason,
-    )
 
 
 @verb(

@@ -1,0 +1,55 @@
+"""Puts a run's results together."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import edgeq
+from edgeq.errors import FormatError, UsageError
+from edgeq.files import write_text
+from edgeq.report.page import render
+from edgeq.report.verdicts import verdicts
+from edgeq.stored import read_json_object
+
+_PARTS = ("accuracy", "parity", "ledger", "profile")
+
+
+def write_report(run: str | Path) -> dict[str, Any]:
+    """Writes ``report.json`` and ``report.html`` from the results in a run's folder.
+
+    Args:
+        run: Folder that :func:`edgeq.deploy.deploy` wrote.
+
+    Returns:
+        The contents of ``report.json``.
+
+    Raises:
+        UsageError: If the folder is not a run, or a result is not there yet.
+        FormatError: If a result is damaged.
+    """
+    folder = Path(run)
+    state = folder / "deploy.json"
+    if not state.is_file():
+        raise UsageError(f"{folder} has no deploy.json; give a folder that 'edgeq deploy' wrote")
+    missing = [f"{part}.json" for part in _PARTS if not (folder / f"{part}.json").is_file()]
+    if missing:
+        raise UsageError(
+            f"{folder} has no {' and no '.join(missing)} yet; run 'edgeq deploy' again to finish it"
+        )
+    report: dict[str, Any] = {"format": "edgeq-report", "format_version": 1, "edgeq": edgeq.__version__}
+    try:
+        about = read_json_object(state)["about"]
+        report |= {key: about[key] for key in ("source", "recipe", "targets")}
+        report |= {part: read_json_object(folder / f"{part}.json") for part in _PARTS}
+        report["verdicts"] = [dataclasses.asdict(verdict) for verdict in verdicts(report)]
+        page = render(report)
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+        raise FormatError(
+            f"a result in {folder} is damaged ({error!r}); delete deploy.json and deploy again"
+        ) from error
+    write_text(folder / "report.json", json.dumps(report, indent=1) + "\n")
+    write_text(folder / "report.html", page)
+    return report

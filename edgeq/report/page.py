@@ -1,0 +1,185 @@
+"""Renders a report as one HTML page that needs nothing else: no script, no font, no address."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from typing import Any
+
+from edgeq.ledger import LedgerRow, grouped, megabytes
+from edgeq.report import plots
+from edgeq.report.text import milliseconds, summary_table
+
+
+def render(report: dict[str, Any]) -> str:
+    """Returns the page.
+
+    Args:
+        report: Contents of ``report.json``.
+    """
+    recipe, targets = report["recipe"], ", ".join(report["targets"])
+    return string.Template(_resource("page.html")).substitute(
+        title=escape(f"{_short(report['source'])} as {recipe['name']}"),
+        style=_resource("style.css"),
+        about=(
+            f"Source <code>{escape(report['source'])}</code>. Recipe <b>{escape(recipe['name'])}</b>: "
+            f"{escape(recipe['summary'])}. Targets: {escape(targets)}."
+        ),
+        verdicts="\n".join(
+            f'<li class="{escape(verdict["level"])}">{escape(verdict["sentence"])}</li>'
+            for verdict in report["verdicts"]
+        ),
+        summary=table(*summary_table(report)),
+        accuracy=_accuracy(report["accuracy"]),
+        parity=_parity(report["parity"]),
+        ledger=_ledger(report["ledger"]),
+        latency=_latency(report["profile"]),
+        version=escape(report["edgeq"]),
+        recipe=escape(f"{recipe['name']} {recipe['sha256'][:12]}"),
+    )
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, marked: Sequence[bool] = ()) -> str:
+    """Returns a table; columns of numbers are aligned right, marked rows stand out."""
+    numeric = [index > 0 and all(_is_number(row[index]) for row in rows) for index in range(len(columns))]
+    classes = [' class="number"' if flag else "" for flag in numeric]
+    head = "".join(f"<th{kind}>{escape(name)}</th>" for name, kind in zip(columns, classes, strict=True))
+    lines = []
+    for index, row in enumerate(rows):
+        cells = "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(row, classes, strict=True))
+        broken = ' class="broken"' if index < len(marked) and marked[index] else ""
+        lines.append(f"<tr{broken}>{cells}</tr>")
+    body = "\n".join(lines)
+    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or cell[0] in "+-0123456789"
+
+
+def _short(source: str) -> str:
+    """Last part of a path or hub name."""
+    return source.rstrip("/").rsplit("/", 1)[-1] or source
+
+
+def _resource(name: str) -> str:
+    return resources.files("edgeq.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _accuracy(accuracy: dict[str, Any]) -> str:
+    if not accuracy["measured"]:
+        return f"<p>Not measured: {escape(accuracy['reason'])}.</p>"
+    rows = []
+    for name, stage in accuracy["stages"].items():
+        loss = accuracy["losses"].get(name)
+        interval = f"{loss['low']:+.4f} to {loss['high']:+.4f}" if loss else ""
+        pearson = "" if stage["pearson"] is None else f"{stage['pearson']:.4f}"
+        rows.append(
+            [name, f"{stage['value']:.4f}", pearson, f"{loss['value']:+.4f}" if loss else "", interval]
+        )
+    columns = ["stage", accuracy["metric"], "pearson", "loss", "95% interval of the loss"]
+    if accuracy["metric"] == "accuracy":
+        columns, rows = [columns[0], *columns[1:2], *columns[3:]], [[*row[:2], *row[3:]] for row in rows]
+    note = (
+        f'<p class="small">{accuracy["examples"]} examples of <code>{escape(accuracy["data"])}</code>. '
+        "The interval is a paired bootstrap over the examples.</p>"
+    )
+    return plots.accuracy_plot(accuracy) + table(columns, rows) + note
+
+
+def _parity(parity: dict[str, Any]) -> str:
+    checks = parity["checks"]
+    rows = [
+        [check["stage"], check["rule"], "holds" if check["passed"] else "BROKEN", check["detail"]]
+        for check in checks
+    ]
+    broken = [not check["passed"] for check in checks]
+    listing = table(["stage", "rule", "result", "found"], rows, marked=broken)
+    count = sum(broken)
+    verdict = (
+        f"<b>{count} of {len(checks)} checks are broken.</b>" if count else f"All {len(checks)} checks hold."
+    )
+    # A long list of good news is folded away; bad news never is.
+    state = " open" if count else ""
+    return f"<p>{verdict}</p><details{state}><summary>Every check</summary>{listing}</details>"
+
+
+def _ledger(ledger: dict[str, Any]) -> str:
+    names = {"float32": ledger["float"], "checkpoint": ledger["checkpoint"], "ONNX": ledger["onnx"]}
+    names |= {f"bundle {name}": book for name, book in ledger["bundles"].items()}
+    totals = [
+        [
+            name,
+            *(
+                megabytes(book["totals"][f"{part}_bytes"])
+                for part in ("code", "scale", "padding", "float", "stored")
+            ),
+            f"{book['totals']['ratio']:.2f}x",
+            f"{book['totals']['paper_ratio']:.2f}x",
+            megabytes(book["totals"]["folder_bytes"]),
+        ]
+        for name, book in names.items()
+    ]
+    columns = [
+        "",
+        "codes",
+        "scales",
+        "padding",
+        "float",
+        "tensors",
+        "smaller",
+        "as papers count",
+        "whole folder",
+    ]
+    rows = [LedgerRow(**(row | {"shape": tuple(row["shape"])})) for row in ledger["checkpoint"]["rows"]]
+    detail = table(
+        ["tensor", "kind", "shape", "bits", "stored bits", "bytes", "why float"],
+        [
+            [
+                row.tensor,
+                row.kind,
+                " × ".join(str(extent) for extent in row.shape),
+                str(row.nominal_bits),
+                f"{row.stored_bits:.3f}",
+                f"{row.stored_bytes:,}",
+                row.reason or "",
+            ]
+            for row in grouped(rows)
+        ],
+    )
+    folded = f"<details><summary>Every matrix of the checkpoint</summary>{detail}</details>"
+    return plots.size_plot(ledger) + table(columns, totals) + folded
+
+
+def _latency(profile: dict[str, Any]) -> str:
+    parts = []
+    for name, measured in profile["measured"].items():
+        rows = [
+            [
+                contestant,
+                *(milliseconds(timing[field]) for field in ("median", "p95", "spread", "fastest")),
+                str(timing["calls"]),
+                measured["speedups"].get(contestant, {}).get("sentence", ""),
+            ]
+            for contestant, timing in measured["timings"].items()
+        ]
+        columns = ["", "median", "p95", "spread", "fastest", "calls", "edgeq against it"]
+        facts = ", ".join(f"{key} {value}" for key, value in measured["machine"].items())
+        parts += [
+            f"<h3>Bundle {escape(name)}: {measured['batch']} × {measured['sequence']} tokens, "
+            f"{measured['threads']} threads, {measured['rounds']} rounds</h3>",
+            plots.latency_plot(measured),
+            table(columns, rows),
+            *(
+                f"<p>{escape(base)} was not measured: {escape(why)}.</p>"
+                for base, why in measured["missing"].items()
+            ),
+            "<h3>Where the time goes</h3>",
+            plots.operator_plot(measured),
+            f'<p class="small">{escape(facts)}</p>',
+        ]
+    for name, reason in profile["not_measured"].items():
+        parts.append(f"<p>Bundle {escape(name)}: not measured, {escape(reason)}.</p>")
+    return "\n".join(parts)

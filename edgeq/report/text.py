@@ -1,0 +1,105 @@
+"""Results as lines and tables of text, for the terminal and for the page alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgeq.ledger import megabytes
+
+_OPERATORS_SHOWN = 12
+
+
+def summary_table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The one table of a run: a row for each way to run the model.
+
+    Returns:
+        Column names, and rows of cells.
+    """
+    accuracy, ledger, profile = report["accuracy"], report["ledger"], report["profile"]
+    metric = accuracy["metric"] if accuracy["measured"] else "accuracy"
+    columns = ["model", metric, "weights", "vs float32", "median", "p95", "speed-up"]
+    float_bytes = ledger["float"]["totals"]["stored_bytes"]
+    timings = next((measured["timings"] for measured in profile["measured"].values()), {})
+    float_metric = _metric(accuracy, "torch float32")
+    float32 = ["float32, ONNX Runtime", float_metric, megabytes(float_bytes), "1.00x"]
+    int8 = ["int8 dynamic, ONNX Runtime", "", "", ""]
+    rows = [
+        [*float32, *_latency(timings.get("onnxruntime float32")), ""],
+        [*int8, *_latency(timings.get("onnxruntime int8 dynamic")), ""],
+    ]
+    for name, book in ledger["bundles"].items():
+        totals = book["totals"]
+        measured = profile["measured"].get(name)
+        cells = [
+            f"edgeq {report['recipe']['name']}, {name}",
+            _metric(accuracy, f"bundle {name}", "torch compressed"),
+        ]
+        cells += [megabytes(totals["stored_bytes"]), f"{totals['ratio']:.2f}x"]
+        cells += _latency(measured["timings"]["edgeq"] if measured else None)
+        cells.append(_speedup(measured["speedups"].get("onnxruntime float32")) if measured else "(emulated)")
+        rows.append(cells)
+    return columns, [row for row in rows if any(row[1:])]
+
+
+def _metric(accuracy: dict[str, Any], *stages: str) -> str:
+    """The metric of the first of these stages that was evaluated."""
+    if not accuracy["measured"]:
+        return ""
+    value = next(
+        (accuracy["stages"][stage]["value"] for stage in stages if stage in accuracy["stages"]), None
+    )
+    return "" if value is None else f"{value:.4f}"
+
+
+def _latency(timing: dict[str, Any] | None) -> list[str]:
+    return ["", ""] if timing is None else [milliseconds(timing["median"]), milliseconds(timing["p95"])]
+
+
+def _speedup(speedup: dict[str, Any] | None) -> str:
+    if speedup is None:
+        return ""
+    return f"{speedup['ratio']:.2f}x" if speedup["beyond_noise"] else "within noise"
+
+
+def milliseconds(seconds: float) -> str:
+    """Formats a latency."""
+    return f"{1e3 * seconds:.2f} ms"
+
+
+def profile_lines(measured: dict[str, Any]) -> list[str]:
+    """A profile as lines: latencies, claims, operators, and what they were measured on."""
+    lines = [
+        f"{measured['bundle']} ({measured['target']}): {measured['batch']} x {measured['sequence']} tokens, "
+        f"{measured['threads']} threads, {measured['rounds']} rounds"
+    ]
+    for name, timing in measured["timings"].items():
+        median, p95, spread = (milliseconds(timing[field]) for field in ("median", "p95", "spread"))
+        numbers = f"median {median:>10}   p95 {p95:>10}   spread {spread:>9}   ({timing['calls']} calls)"
+        lines.append(f"  {name:26} {numbers}")
+    lines += [f"  against {name}: {speedup['sentence']}" for name, speedup in measured["speedups"].items()]
+    lines += [f"  {name} not measured: {reason}" for name, reason in measured["missing"].items()]
+    lines.append("  kernels, as shares of their own time:")
+    for operator in measured["operators"][:_OPERATORS_SHOWN]:
+        spent = milliseconds(operator["seconds"])
+        lines.append(
+            f"    {operator['share']:6.1%}  {spent:>10}  {operator['calls']:3} calls  {operator['name']}"
+        )
+    rest = measured["operators"][_OPERATORS_SHOWN:]
+    if rest:
+        lines.append(f"    {sum(operator['share'] for operator in rest):6.1%}  {len(rest)} others")
+    lines.append("  " + ", ".join(f"{key} {value}" for key, value in measured["machine"].items()))
+    return lines
+
+
+def parity_lines(parity: dict[str, Any]) -> list[str]:
+    """Every check of a parity run as a line, broken ones marked."""
+    lines = []
+    for check in parity["checks"]:
+        mark = "ok    " if check["passed"] else "BROKEN"
+        lines.append(f"{mark}  {check['stage']:24} {check['rule']:10} {check['detail']}")
+    count = sum(not check["passed"] for check in parity["checks"])
+    total = len(parity["checks"])
+    lines.append(
+        f"all {total} parity checks hold" if not count else f"{count} of {total} parity checks are BROKEN"
+    )
+    return lines

@@ -1,0 +1,111 @@
+"""What the results mean, in plain sentences: good news and bad news are told alike."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from edgeq.ledger import megabytes
+
+Level = Literal["good", "warn", "bad"]
+
+# Shares of the float model's metric that a compressed model must keep to be called by these names.
+# They decide about words only; the numbers and their interval stand beside them.
+_SMALL_LOSS = 0.99
+_NOTICEABLE_LOSS = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """One sentence about one topic (``accuracy``, ``parity``, ``size`` or ``latency``)."""
+
+    topic: str
+    level: Level
+    sentence: str
+
+
+def verdicts(report: dict[str, Any]) -> list[Verdict]:
+    """Judges a report's results; the worst can be found by their level."""
+    return [
+        accuracy_verdict(report["accuracy"]),
+        parity_verdict(report["parity"]),
+        *_size_verdicts(report["ledger"]),
+        *_latency_verdicts(report["profile"]),
+    ]
+
+
+def accuracy_verdict(accuracy: dict[str, Any]) -> Verdict:
+    """Judges the worst stage against the float model."""
+    if not accuracy["measured"]:
+        return Verdict("accuracy", "warn", f"Accuracy was not measured: {accuracy['reason']}.")
+    stage, loss = max(accuracy["losses"].items(), key=lambda item: item[1]["value"])
+    metric, examples = accuracy["metric"], accuracy["examples"]
+    reference = next(
+        value["value"] for name, value in accuracy["stages"].items() if name not in accuracy["losses"]
+    )
+    value, kept = accuracy["stages"][stage]["value"], loss["retained"]
+    numbers = (
+        f"{metric} {value:.3f} against {reference:.3f} of the float model on {examples} examples "
+        f"(loss {loss['value']:+.4f}, 95% interval {loss['low']:+.4f} to {loss['high']:+.4f})"
+    )
+    if kept >= _SMALL_LOSS:
+        size = "No loss beyond sampling noise" if loss["low"] <= 0.0 else "Small loss"
+        return Verdict("accuracy", "good", f"{size}: {numbers}.")
+    if kept >= _NOTICEABLE_LOSS:
+        return Verdict("accuracy", "warn", f"Noticeable loss: {numbers}.")
+    if loss["low"] <= 0.0:
+        return Verdict("accuracy", "warn", f"Too few examples to tell a large loss from chance: {numbers}.")
+    share = f"keeps {kept:.0%} of the float model's {metric}" if kept == kept else "cannot be compared"
+    advice = "do not ship it as it is; use more bits, or a recipe that trains"
+    return Verdict("accuracy", "bad", f"LARGE LOSS: the compressed model {share}: {numbers}; {advice}.")
+
+
+def parity_verdict(parity: dict[str, Any]) -> Verdict:
+    """Says whether every rule held, and if not, where the first one broke."""
+    if parity["passed"]:
+        return Verdict("parity", "good", "Every stage computes the same model: all parity rules hold.")
+    return Verdict("parity", "bad", f"PARITY IS BROKEN: {first_breach(parity)}.")
+
+
+def first_breach(parity: dict[str, Any]) -> str:
+    """Names the first stage and rule that failed."""
+    broken = [check for check in parity["checks"] if not check["passed"]]
+    return (
+        f"{broken[0]['stage']}, rule {broken[0]['rule']}: {broken[0]['detail']}"
+        if broken
+        else "no stage is named"
+    )
+
+
+def _size_verdicts(ledger: dict[str, Any]) -> list[Verdict]:
+    result = []
+    for name, book in ledger["bundles"].items():
+        totals = book["totals"]
+        unexplained = [row["tensor"] for row in book["rows"] if row["reason"] == "no reason recorded"]
+        sentence = (
+            f"Bundle {name}: {megabytes(totals['stored_bytes'])} of weights, {totals['ratio']:.2f}x smaller "
+            f"than float32 as stored ({totals['paper_ratio']:.2f}x as papers count); whole folder "
+            f"{megabytes(totals['folder_bytes'])}"
+        )
+        if unexplained:
+            listed = ", ".join(unexplained[:3]) + (" and others" if len(unexplained) > 3 else "")
+            result.append(Verdict("size", "warn", f"{sentence}; float for no recorded reason: {listed}."))
+        else:
+            result.append(Verdict("size", "good", f"{sentence}."))
+    return result
+
+
+def _latency_verdicts(profile: dict[str, Any]) -> list[Verdict]:
+    result = []
+    for name, measured in profile["measured"].items():
+        median = measured["timings"]["edgeq"]["median"]
+        setting = f"{measured['sequence']} tokens, {measured['threads']} threads"
+        where = f"Bundle {name}: {1e3 * median:.2f} ms at {setting}"
+        for baseline, speedup in measured["speedups"].items():
+            level: Level = "good" if speedup["beyond_noise"] and speedup["ratio"] > 1.0 else "warn"
+            result.append(Verdict("latency", level, f"{where}; against {baseline}: {speedup['sentence']}."))
+        for baseline, reason in measured["missing"].items():
+            result.append(Verdict("latency", "warn", f"{where}; {baseline} was not measured: {reason}."))
+    for name, reason in profile["not_measured"].items():
+        result.append(Verdict("latency", "warn", f"Bundle {name}: latency was not measured: {reason}."))
+    return result

@@ -1,0 +1,161 @@
+"""The report tells good news and bad news alike, and stands alone."""
+
+import html.parser
+import json
+import re
+
+import pytest
+
+from edgeq.errors import FormatError, UsageError
+from edgeq.report import write_report
+from edgeq.report.text import parity_lines, profile_lines, summary_table
+from edgeq.report.verdicts import accuracy_verdict, verdicts
+
+
+def written(folder):
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_good_results_have_no_bad_verdict(results, write_run):
+    report = write_report(write_run(results))
+    assert {verdict["level"] for verdict in report["verdicts"]} <= {"good", "warn"}
+    assert report["verdicts"][0]["sentence"].startswith(
+        "No loss beyond sampling noise: spearman 0.866 against 0.867"
+    )
+
+
+def test_the_page_is_self_contained_and_well_formed(results, write_run):
+    folder = write_run(results)
+    write_report(folder)
+    page = written(folder)
+    assert "http" not in page
+    assert "<script" not in page
+    assert page.count("<svg") == 4
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    referenced = re.findall(r'(?:url\(|href=")#([^)"]+)', page)
+    assert referenced
+    assert set(referenced) <= set(ids)
+    _check_nesting(page)
+
+
+def _check_nesting(page):
+    open_tags = []
+    void = {"meta", "link"}
+
+    class Parser(html.parser.HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag not in void:
+                open_tags.append(tag)
+
+        def handle_endtag(self, tag):
+            assert open_tags.pop() == tag
+
+        def handle_startendtag(self, tag, attrs):
+            pass
+
+    Parser().feed(page)
+    assert not open_tags
+
+
+def test_names_from_files_cannot_inject_markup(results, write_run):
+    results["deploy"]["about"]["source"] = "<script>alert(1)</script>"
+    folder = write_run(results)
+    write_report(folder)
+    assert "<script" not in written(folder)
+    assert "Test &amp; Co &lt;x&gt;" in written(folder)
+
+
+def test_the_same_results_give_the_same_bytes(results, write_run):
+    folder = write_run(results)
+    write_report(folder)
+    first = written(folder)
+    write_report(folder)
+    assert written(folder) == first
+
+
+def test_a_large_loss_is_said_plainly(results, write_run):
+    for loss in results["accuracy"]["losses"].values():
+        loss |= {"value": 0.5, "low": 0.45, "high": 0.55, "retained": 0.42}
+    folder = write_run(results)
+    report = write_report(folder)
+    bad = [verdict["sentence"] for verdict in report["verdicts"] if verdict["level"] == "bad"]
+    assert len(bad) == 1
+    assert "LARGE LOSS: the compressed model keeps 42%" in bad[0]
+    assert "LARGE LOSS" in written(folder)
+
+
+@pytest.mark.parametrize(
+    ("retained", "low", "level", "words"),
+    [
+        (0.995, 0.001, "good", "Small loss"),
+        (0.97, 0.001, "warn", "Noticeable loss"),
+        (0.90, -0.01, "warn", "Too few examples"),
+        (0.90, 0.01, "bad", "LARGE LOSS"),
+        (float("nan"), 0.01, "bad", "cannot be compared"),
+    ],
+)
+def test_words_for_a_loss_follow_what_is_kept_and_what_is_known(results, retained, low, level, words):
+    accuracy = results["accuracy"]
+    accuracy["losses"]["bundle host"] |= {"value": 0.02, "retained": retained, "low": low}
+    verdict = accuracy_verdict(accuracy)
+    assert (verdict.level, words in verdict.sentence) == (level, True)
+
+
+def test_a_broken_parity_is_named_and_unfolded(results, write_run):
+    results["parity"]["passed"] = False
+    results["parity"]["checks"][1] |= {"passed": False, "detail": "17 bits differ"}
+    folder = write_run(results)
+    report = write_report(folder)
+    sentence = next(verdict["sentence"] for verdict in report["verdicts"] if verdict["topic"] == "parity")
+    assert "PARITY IS BROKEN: tvm cortex-a76, rule bit-identical: 17 bits differ" in sentence
+    assert "<details open>" in written(folder)
+    assert "1 of 2 parity checks are BROKEN" in parity_lines(results["parity"])[-1]
+
+
+def test_unmeasured_accuracy_is_a_warning_not_a_gap(results, write_run):
+    results["accuracy"] = {"measured": False, "reason": "no evaluation data was given"}
+    report = write_report(write_run(results))
+    assert report["verdicts"][0]["level"] == "warn"
+    assert summary_table(report)[0][1] == "accuracy"
+
+
+def test_the_table_claims_no_speedup_within_noise(results, write_run):
+    report = write_report(write_run(results))
+    columns, rows = summary_table(report)
+    assert rows[2][columns.index("speed-up")] == "2.10x"
+    assert rows[3][columns.index("speed-up")] == "(emulated)"
+    results["profile"]["measured"]["host"]["speedups"]["onnxruntime float32"] = {
+        "ratio": None, "low": None, "high": None, "beyond_noise": False, "sentence": "none",
+    }  # fmt: skip
+    _, rows = summary_table(results | {"recipe": report["recipe"]})
+    assert rows[2][columns.index("speed-up")] == "within noise"
+
+
+def test_floats_without_a_reason_are_pointed_at(results):
+    row = results["ledger"]["bundles"]["host"]["rows"][1]
+    row["reason"] = "no reason recorded"
+    found = [verdict for verdict in verdicts(results) if verdict.topic == "size"]
+    assert found[0].level == "warn"
+    assert row["tensor"] in found[0].sentence
+
+
+def test_profile_lines_name_machine_and_operators(results):
+    text = "\n".join(profile_lines(results["profile"]["measured"]["host"]))
+    assert "75.0%" in text
+    assert "Test & Co" in text
+    assert "p95" in text
+
+
+def test_unfinished_and_damaged_runs_are_sentences(results, write_run, tmp_path):
+    with pytest.raises(UsageError, match=r"no deploy\.json"):
+        write_report(tmp_path)
+    folder = write_run(results)
+    (folder / "profile.json").unlink()
+    with pytest.raises(UsageError, match=r"no profile\.json yet"):
+        write_report(folder)
+    (folder / "profile.json").write_text('{"measured": 1}')
+    with pytest.raises(FormatError, match="damaged"):
+        write_report(folder)
+    assert not (folder / "report.html").exists()
+    json.loads((folder / "deploy.json").read_text())
