@@ -270,4 +270,6 @@ def summary_line(book: Ledger) -> str:
 
 def megabytes(count: int | float) -> str:
     """Formats bytes as MB (10**6 bytes), or kB below 0.1 MB."""
+    if not count:
+        return "0"
     return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -32,8 +32,7 @@ def targets(*, as_json: Json = False) -> None:
     if as_json:
         print_json([dataclasses.asdict(target) for target in known])
     else:
-        rows = [[target.name, target.isa, target.summary] for target in known]
-        print_table(["target", "instructions", "meaning"], rows)
+        print_table(["target", "meaning"], [[target.name, target.summary] for target in known])
 
 
 @verb("doctor", example="doctor\ndoctor --target cortex-a76")

@@ -15,7 +15,7 @@ from edgeq.data import EvaluationSet
 from edgeq.evaluate import Encode, Evaluation, evaluate, pooling_of
 from edgeq.models.inference import TorchEncoder
 from edgeq.progress import Progress
-from edgeq.targets.runtime.loader import load
+from edgeq.targets.runtime.loader import Bundle, load
 
 FLOAT = "torch float32"
 COMPRESSED = "torch compressed"
@@ -66,9 +66,7 @@ def measure_accuracy(
     for name, folder in bundles.items():
         bundle = load(folder)
         longest = min(longest, bundle.manifest.model.max_length or longest)
-        encoders[f"bundle {name}"] = lambda ids, mask, types, bundle=bundle: bundle.run(
-            {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-        )
+        encoders[f"bundle {name}"] = _encoder(bundle)
     results = {
         name: _evaluate(encode, float_model, data, longest, progress=_named(name, progress))
         for name, encode in encoders.items()
@@ -87,6 +85,13 @@ def measure_accuracy(
             if name != FLOAT
         },
     }
+
+
+def _encoder(bundle: Bundle) -> Encode:
+    def encode(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
+        return bundle.run({"input_ids": ids, "attention_mask": mask, "token_type_ids": types})
+
+    return encode
 
 
 def metric_loss(

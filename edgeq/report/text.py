@@ -19,7 +19,7 @@ def summary_table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     metric = accuracy["metric"] if accuracy["measured"] else "accuracy"
     columns = ["model", metric, "weights", "vs float32", "median", "p95", "speed-up"]
     float_bytes = ledger["float"]["totals"]["stored_bytes"]
-    timings = next((measured["timings"] for measured in profile["measured"].values()), {})
+    timings: dict[str, Any] = next((measured["timings"] for measured in profile["measured"].values()), {})
     float_metric = _metric(accuracy, "torch float32")
     float32 = ["float32, ONNX Runtime", float_metric, megabytes(float_bytes), "1.00x"]
     int8 = ["int8 dynamic, ONNX Runtime", "", "", ""]
