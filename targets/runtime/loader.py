@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,21 @@ def load(bundle: Path | str, *, threads: int | None = None, verify: bool = True)
     return Bundle(folder, manifest, threads=choose_threads(threads))
 
 
+def run_library(library: Path, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Runs ``main`` of a linked model once, on copies of its inputs and weights.
+
+    Args:
+        library: ``model.so`` for this machine.
+        arguments: Inputs, then weights, in the order that ``main`` takes them.
+
+    Returns:
+        The outputs, in order.
+    """
+    tvm = import_tvm()
+    machine = _new_machine(tvm.runtime.load_module(str(library.absolute())))
+    return [result.numpy() for result in machine["main"](*(tvm.runtime.tensor(array) for array in arguments))]
+
+
 class Bundle:
     """A loaded model: call it with arrays by input name.
 
@@ -101,7 +116,7 @@ class Bundle:
         self._pool = ThreadPool(threads)
         try:
             self._library = self._tvm.runtime.load_module(str((path / MODEL_FILE).absolute()))
-            self._machine = self._new_machine()
+            self._machine = _new_machine(self._library)
             self._main = self._machine["main"]
         except (RuntimeError, ValueError, AttributeError) as error:
             reason = str(error).strip().splitlines()[-1]
@@ -160,7 +175,7 @@ class Bundle:
         microseconds a call.
         """
         arguments = self._arguments(inputs)
-        machine = self._new_machine()
+        machine = _new_machine(self._library)
         spent: dict[str, list[float]] = {}
         started = 0.0
 
@@ -205,11 +220,6 @@ class Bundle:
             )
         return {spec.name: result.numpy() for spec, result in zip(self.outputs, results, strict=True)}
 
-    def _new_machine(self) -> Any:
-        machine = self._library["vm_load_executable"]()
-        machine["vm_initialization"](_CPU, 0, _POOLED)
-        return machine
-
     def _map_weights(self) -> list[Any]:
         """Maps ``weights.bin``; the pages stay shared with the file and are never copied."""
         if not self.manifest.weights:
@@ -217,6 +227,12 @@ class Bundle:
         # DLPack takes no read-only arrays; copy-on-write looks writable, and nothing writes.
         data = np.memmap(self.path / WEIGHTS_FILE, np.uint8, mode="c")
         return [self._tvm.runtime.from_dlpack(_view(data, tensor)) for tensor in self.manifest.weights]
+
+
+def _new_machine(library: Any) -> Any:
+    machine = library["vm_load_executable"]()
+    machine["vm_initialization"](_CPU, 0, _POOLED)
+    return machine
 
 
 def compare_golden(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> SelfTest:

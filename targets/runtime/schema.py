@@ -147,7 +147,4 @@ class Manifest:
 
 
 def _spec_table(spec: TensorSpec) -> dict[str, Any]:
-    table = dataclasses.asdict(spec)
-    return {
-        key: value for key, value in table.items() if not (key in ("minimum", "maximum") and value is None)
-    }
+    return {key: value for key, value in dataclasses.asdict(spec).items() if value is not None}

@@ -1,0 +1,116 @@
+"""What a model is for, read from the files beside ``model.onnx``: task, pooling, labels, longest text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from edgeq.errors import FormatError, UsageError
+from edgeq.targets.runtime.schema import ModelInfo
+
+CONFIG_FILE = "config.json"
+COPIED_FILES = (CONFIG_FILE, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+"""Files that a bundle takes over from the ONNX folder, where they exist."""
+
+_CLASSIFIER = "ForSequenceClassification"
+_POOLING_MODES = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns the model's configuration.
+
+    Raises:
+        UsageError: If the folder has none.
+        FormatError: If it is not valid.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise UsageError(f"{folder} has no {CONFIG_FILE}; give a folder that `edgeq export` wrote")
+    config = _read_json(path)
+    if not isinstance(config, dict):
+        raise FormatError(f"{path} must hold a table; export the model again")
+    return config
+
+
+def read_model_info(folder: Path) -> ModelInfo:
+    """Reads task, pooling, labels and the longest sequence from an ONNX folder.
+
+    Raises:
+        UsageError: If the folder has no configuration.
+        FormatError: If a file is damaged.
+    """
+    config = read_config(folder)
+    path = folder / CONFIG_FILE
+    architectures = config.get("architectures") or ["unknown"]
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        raise FormatError(f"{path}: 'architectures' must be a list of texts, found {architectures!r}")
+    architecture = architectures[0]
+    classify = architecture.endswith(_CLASSIFIER)
+    pooling, normalize = ("none", False) if classify else _pooling(folder)
+    return ModelInfo(
+        architecture=architecture,
+        task="classify" if classify else "embed",
+        pooling=pooling,
+        normalize=normalize,
+        labels=_labels(config, path) if classify else (),
+        max_length=_max_length(config, folder),
+    )
+
+
+def recipe_of(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the recipe that a compressed model's configuration names, or None for a float model."""
+    quantization = config.get("quantization_config")
+    recipe = quantization.get("recipe") if isinstance(quantization, dict) else None
+    return recipe if isinstance(recipe, dict) else None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FormatError(f"{path} is not valid JSON ({error}); export the model again") from error
+
+
+def _pooling(folder: Path) -> tuple[str, bool]:
+    """Pooling and normalisation as sentence-transformers stores them; the mean where it stored nothing."""
+    pooling, normalize = "mean", False
+    pooling_path = folder / "1_Pooling" / CONFIG_FILE
+    if pooling_path.is_file():
+        table = _read_json(pooling_path)
+        modes = [key for key, value in table.items() if key.startswith("pooling_mode_") and value is True]
+        if len(modes) != 1 or modes[0] not in _POOLING_MODES:
+            raise FormatError(
+                f"{pooling_path}: exactly one of {', '.join(_POOLING_MODES)} must be true, "
+                f"found {', '.join(modes) or 'none'}"
+            )
+        pooling = _POOLING_MODES[modes[0]]
+    modules_path = folder / "modules.json"
+    if modules_path.is_file():
+        modules = _read_json(modules_path)
+        normalize = any(str(module.get("type", "")).endswith(".Normalize") for module in modules)
+    return pooling, normalize
+
+
+def _labels(config: dict[str, Any], path: Path) -> tuple[str, ...]:
+    table = config.get("id2label")
+    if not isinstance(table, dict):
+        return ()
+    try:
+        return tuple(str(table[str(index)]) for index in range(len(table)))
+    except KeyError as error:
+        raise FormatError(f"{path}: 'id2label' has no label for class {error}") from error
+
+
+def _max_length(config: dict[str, Any], folder: Path) -> int | None:
+    limits = [config.get("max_position_embeddings")]
+    tokenizer = folder / "tokenizer_config.json"
+    if tokenizer.is_file():
+        # Tokenizers without a limit store 1e30, which is no smaller than the model's own.
+        limits.append(_read_json(tokenizer).get("model_max_length"))
+    lengths = [int(limit) for limit in limits if isinstance(limit, int | float) and 1 <= limit < 1 << 40]
+    return min(lengths) if lengths else None
