@@ -1,0 +1,130 @@
+"""What is missing on this machine, and the command that brings it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+from collections.abc import Sequence
+
+from edgeq.errors import EdgeqError
+from edgeq.targets.emulator import install_command as emulator_install_command
+from edgeq.targets.emulator import is_emulator_ready
+from edgeq.targets.runtime.machine import this_machine
+from edgeq.targets.runtime_wheels import is_available
+from edgeq.targets.target import Target, list_targets, load_target
+from edgeq.targets.toolchain import find_linker, install_command
+
+# Import name -> distribution; what each is for stands in pyproject.toml.
+_PACKAGES = {
+    "numpy": "numpy",
+    "tvm": "apache-tvm",
+    "tvm_ffi": "apache-tvm-ffi",
+    "tokenizers": "tokenizers",
+    "onnx": "onnx",
+    "torch": "torch",
+    "transformers": "transformers",
+    "onnxruntime": "onnxruntime",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that was looked for.
+
+    Attributes:
+        name: What was looked for.
+        ok: True if it is there.
+        detail: What was found, or what is missing and what for.
+        fix_command: A shell command that brings it, or an empty string.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    fix_command: str = ""
+
+
+def diagnose(targets: Sequence[str] | None = None) -> list[Finding]:
+    """Looks for everything that compiling for the targets and running their bundles needs here.
+
+    Args:
+        targets: Names of targets or ``.toml`` files; None looks at all built-in ones.
+
+    Raises:
+        UsageError: If a target is unknown.
+        FormatError: If a target file is damaged.
+    """
+    names = [summary.name for summary in list_targets()] if targets is None else targets
+    findings = [_machine(), *(_package(module, name) for module, name in _PACKAGES.items())]
+    for name in names:
+        findings += _target_findings(name)
+    return findings
+
+
+def _machine() -> Finding:
+    machine = this_machine()
+    try:
+        host = load_target("host")
+    except EdgeqError as error:
+        return Finding("processor", False, str(error))
+    return Finding("processor", True, f"{machine.model} ({machine.architecture}), kernels for {host.isa}")
+
+
+def _package(module: str, distribution: str) -> Finding:
+    if importlib.util.find_spec(module) is None:
+        return Finding(
+            f"package {distribution}", False, "not installed", fix_command="pip install 'edgeq[all]'"
+        )
+    return Finding(f"package {distribution}", True, importlib.metadata.version(distribution))
+
+
+def _target_findings(name: str) -> list[Finding]:
+    try:
+        target = load_target(name)
+    except EdgeqError as error:
+        if name == "host":  # said by the finding about the processor
+            return []
+        raise error
+    findings = [_compiler(target)]
+    if not target.is_host:
+        findings += [_libraries(target), _runner(target)]
+    return findings
+
+
+def _compiler(target: Target) -> Finding:
+    title = f"{target.name}: C compiler"
+    try:
+        return Finding(title, True, find_linker(target).version)
+    except EdgeqError:
+        fix = install_command(target).split("`")[0]
+        return Finding(title, False, f"none for {target.architecture}; it links model.so and edgeq-run", fix)
+
+
+def _libraries(target: Target) -> Finding:
+    title = f"{target.name}: TVM runtime libraries"
+    if is_available(target):
+        return Finding(title, True, "here")
+    if importlib.util.find_spec("pip") is None:
+        return Finding(
+            title, False, "not cached, and pip, which fetches them, is missing", "python -m ensurepip"
+        )
+    return Finding(title, True, "not cached yet; the first compile fetches about 100 MB with pip")
+
+
+def _runner(target: Target) -> Finding:
+    title = f"{target.name}: running bundles here"
+    emulator = target.emulator
+    if emulator is not None and is_emulator_ready(target):
+        return Finding(title, True, " ".join((emulator.program, *emulator.arguments)))
+    if target.runs_on(this_machine()):
+        return Finding(title, True, "on this processor")
+    if emulator is None:
+        lacking = ", ".join(this_machine().lacks(target.cpu_flags)) or "another architecture"
+        return Finding(title, True, f"not possible ({lacking}); bundles compile, and are proven on the board")
+    return Finding(
+        title,
+        False,
+        f"the emulator {emulator.program} or the C library below {emulator.sysroot} is missing",
+        emulator_install_command(emulator),
+    )

@@ -1,0 +1,196 @@
+"""Texts to embeddings or labels with a bundle: tokenizer, batches, pooling."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeq.errors import EdgeqError, FormatError, UsageError
+from edgeq.targets.runtime.loader import Bundle
+
+TOKENIZER_FILE = "tokenizer.json"
+_BATCH = 16
+_SMALLEST_NORM = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class TextResult:
+    """What a model says of one text.
+
+    Attributes:
+        text: The text.
+        tokens: Number of its tokens, special ones included.
+        embedding: float32 ``[width]``, or None for a classifier.
+        label: Name of the likeliest class, or None for an embedding.
+        scores: Probability of each class by name, or None for an embedding.
+    """
+
+    text: str
+    tokens: int
+    embedding: np.ndarray | None = None
+    label: str | None = None
+    scores: dict[str, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON values, without the fields that do not apply."""
+        table: dict[str, Any] = {"text": self.text, "tokens": self.tokens}
+        if self.embedding is not None:
+            table["embedding"] = [float(value) for value in self.embedding]
+        if self.label is not None and self.scores is not None:
+            table |= {"label": self.label, "score": self.scores[self.label], "scores": self.scores}
+        return table
+
+
+def read_texts(path: Path | str) -> list[str]:
+    """Reads a UTF-8 file with one text a line; blank lines are skipped.
+
+    Raises:
+        UsageError: If the file cannot be read, is not UTF-8, or holds no text.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UsageError(
+            f"{path} is not UTF-8: line {line} holds byte 0x{error.object[error.start]:02x}; convert it, "
+            "for example with `iconv -f latin1 -t utf-8`"
+        ) from error
+    # Not splitlines(): a text may hold exotic separators, such as U+2028.
+    texts = [line.strip("\r") for line in content.split("\n") if line.strip()]
+    if not texts:
+        raise UsageError(f"{path} holds no text: one text a line is expected")
+    return texts
+
+
+def run_texts(bundle: Bundle, texts: Sequence[str], *, batch: int = _BATCH) -> Iterator[TextResult]:
+    """Runs texts through a bundle, in order.
+
+    Every text is checked before the first is run. Batches and padding do not change the results.
+
+    Args:
+        bundle: A loaded bundle that carries a tokenizer.
+        texts: The texts.
+        batch: Texts in one call.
+
+    Raises:
+        UsageError: If a text is empty or longer than the model allows, or the bundle has no tokenizer.
+        FormatError: If the tokenizer file is damaged.
+    """
+    tokenizer = _load_tokenizer(bundle.path)
+    encoded = [_encode(tokenizer, text, index, bundle) for index, text in enumerate(texts)]
+    return _run_encoded(bundle, texts, encoded, batch)
+
+
+def embed(bundle: Bundle, texts: Sequence[str]) -> np.ndarray:
+    """Returns one vector a text, float32 ``[texts, width]``.
+
+    Raises:
+        UsageError: As :func:`run_texts`, and if the bundle is a classifier.
+    """
+    if bundle.manifest.model.task != "embed":
+        raise UsageError(f"bundle {bundle.path} classifies texts; it gives labels, not embeddings")
+    vectors = [result.embedding for result in run_texts(bundle, texts)]
+    return np.stack([vector for vector in vectors if vector is not None])
+
+
+def _run_encoded(
+    bundle: Bundle, texts: Sequence[str], encoded: Sequence[list[int]], batch: int
+) -> Iterator[TextResult]:
+    for start in range(0, len(encoded), batch):
+        part = encoded[start : start + batch]
+        length = max(len(ids) for ids in part)
+        ids = np.zeros((len(part), length), np.int64)
+        mask = np.zeros((len(part), length), np.int64)
+        for row, tokens in enumerate(part):
+            ids[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = 1
+        outputs = bundle(input_ids=ids, attention_mask=mask)
+        array = next(iter(outputs.values()))
+        for row, tokens in enumerate(part):
+            yield _result(bundle, texts[start + row], array[row], len(tokens))
+
+
+def _result(bundle: Bundle, text: str, output: np.ndarray, tokens: int) -> TextResult:
+    model = bundle.manifest.model
+    if model.task == "classify":
+        scores = _softmax(output)
+        names = [
+            model.labels[index] if index < len(model.labels) else f"LABEL_{index}"
+            for index in range(len(scores))
+        ]
+        named = {name: float(score) for name, score in zip(names, scores, strict=True)}
+        return TextResult(text, tokens, label=names[int(np.argmax(output))], scores=named)
+    vector = pool(output[:tokens], model.pooling, normalize=model.normalize)
+    return TextResult(text, tokens, embedding=vector)
+
+
+def pool(vectors: np.ndarray, pooling: str, *, normalize: bool) -> np.ndarray:
+    """Turns the vectors of a text's tokens into one.
+
+    Args:
+        vectors: float32 ``[tokens, width]``, padding excluded; or ``[width]`` if the model pools itself.
+        pooling: ``mean``, ``cls`` or ``max``.
+        normalize: Scale the result to length 1.
+
+    Returns:
+        float32 ``[width]``.
+    """
+    if vectors.ndim == 1:
+        pooled = vectors.astype(np.float64)
+    elif pooling == "mean":
+        pooled = vectors.astype(np.float64).mean(axis=0)
+    elif pooling == "max":
+        pooled = vectors.max(axis=0).astype(np.float64)
+    else:
+        pooled = vectors[0].astype(np.float64)
+    if normalize:
+        pooled = pooled / max(float(np.sqrt(np.sum(pooled * pooled))), _SMALLEST_NORM)
+    return pooled.astype(np.float32)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits.astype(np.float64) - logits.max())
+    return exponentials / exponentials.sum()
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    path = folder / TOKENIZER_FILE
+    if not path.is_file():
+        raise UsageError(f"bundle {folder} carries no {TOKENIZER_FILE}, so it takes token ids only")
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise EdgeqError("running texts needs the package tokenizers: pip install tokenizers") from error
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise FormatError(f"{path} is no valid tokenizer ({error}); compile the bundle again") from error
+    # Published tokenizers cut off and pad to lengths of their own; here nothing is dropped in silence.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _encode(tokenizer: Any, text: str, index: int, bundle: Bundle) -> list[int]:
+    if not text.strip():
+        raise UsageError(f"text {index + 1} is empty; give at least one word")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"text {index + 1} is not valid Unicode (an argument that is not UTF-8?)") from error
+    ids: list[int] = tokenizer.encode(text).ids
+    longest = bundle.manifest.model.max_length
+    if longest is not None and len(ids) > longest:
+        raise UsageError(
+            f"text {index + 1} has {len(ids)} tokens, the model takes at most {longest}; shorten or split it"
+        )
+    if not ids:
+        raise UsageError(f"text {index + 1} has no tokens; give at least one word")
+    return ids
