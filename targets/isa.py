@@ -1,0 +1,122 @@
+"""What a kernel has to know about an instruction set.
+
+Element-wise float work is written on 16-lane vectors everywhere: LLVM splits them into what the core
+has, and since addition order and fused multiply-adds are spelled out, every core returns the same bits.
+Only the 4-way integer dot product, its operands' signs and the tile sizes differ, and they are here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from tvm.script import tirx as T
+
+from edgeq.errors import UsageError, nearest_name_hint
+
+Expression = Any  # a TIR expression: TVM ships no types for them
+DotProduct = Callable[[Expression, Expression, Expression, int], Expression]
+
+
+@dataclasses.dataclass(frozen=True)
+class Isa:
+    """One instruction set as the kernels see it.
+
+    Attributes:
+        name: Name that target files use.
+        lanes: 32-bit lanes of one integer register: 16, 8 or 4.
+        row_tile: Tokens whose accumulators are held in registers at once.
+        signed_codes: Whether 8-bit codes are turned into signed bytes (``code - 128``) before the product.
+        dot4: ``(accumulator, codes, activations, bits)`` to the new accumulator, all ``lanes`` wide: adds, for
+            each lane, the four products of its code bytes and its int8 activation bytes.
+    """
+
+    name: str
+    lanes: int
+    row_tile: int
+    signed_codes: bool
+    dot4: DotProduct
+
+    @property
+    def vectors(self) -> int:
+        """Registers that hold one column of a 16-row weight block."""
+        return 16 // self.lanes
+
+
+def _intrinsic(name: str, dtype: str, *operands: Expression) -> Expression:
+    return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id(name), *operands, dtype=dtype)
+
+
+def _dot4_avx512_vnni(acc: Expression, codes: Expression, x: Expression, bits: int) -> Expression:
+    del bits  # vpdpbusd takes any unsigned byte
+    return _intrinsic(
+        "llvm.x86.avx512.vpdpbusd.512",
+        "int32x16",
+        acc,
+        T.reinterpret(codes, dtype="int8x64"),
+        T.reinterpret(x, dtype="int8x64"),
+    )
+
+
+def _dot4_avx2(acc: Expression, codes: Expression, x: Expression, bits: int) -> Expression:
+    """``pmaddubsw`` adds two byte products into 16 bits, with saturation.
+
+    Up to 4 bits the sum is at most 15 * 127 * 2. Eight-bit codes arrive signed, and the product is taken
+    as ``|x| * (sign(x) * code)``: at most 127 * 127 * 2, which just fits, since code 0 is unused.
+    """
+    codes, x = T.reinterpret(codes, dtype="int8x32"), T.reinterpret(x, dtype="int8x32")
+    if bits == 8:
+        codes = _intrinsic("llvm.x86.avx2.psign.b", "int8x32", codes, x)
+        x, codes = codes, _intrinsic("llvm.abs", "int8x32", x, T.bool(False))
+    pairs = _intrinsic("llvm.x86.avx2.pmadd.ub.sw", "int16x16", codes, x)
+    return acc + _intrinsic("llvm.x86.avx2.pmadd.wd", "int32x8", pairs, T.broadcast(T.int16(1), 16))
+
+
+def _dot4_neon_dotprod(acc: Expression, codes: Expression, x: Expression, bits: int) -> Expression:
+    del bits  # codes are signed here, and narrower ones are small
+    return _intrinsic(
+        "llvm.aarch64.neon.sdot",
+        "int32x4",
+        acc,
+        T.reinterpret(codes, dtype="int8x16"),
+        T.reinterpret(x, dtype="int8x16"),
+    )
+
+
+def _dot4_neon(acc: Expression, codes: Expression, x: Expression, bits: int) -> Expression:
+    """Two widening products, one pairwise add (at most 2 * 127 * 127 in 16 bits), one accumulating one."""
+    del bits
+    codes, x = T.reinterpret(codes, dtype="int8x16"), T.reinterpret(x, dtype="int8x16")
+    low = _intrinsic(
+        "llvm.aarch64.neon.smull", "int16x8", T.vectorlow("int8x8", codes), T.vectorlow("int8x8", x)
+    )
+    high = _intrinsic(
+        "llvm.aarch64.neon.smull", "int16x8", T.vectorhigh("int8x8", codes), T.vectorhigh("int8x8", x)
+    )
+    pairs = _intrinsic("llvm.aarch64.neon.addp", "int16x8", low, high)
+    return acc + _intrinsic("llvm.aarch64.neon.saddlp", "int32x4", pairs)
+
+
+ISAS = {
+    isa.name: isa
+    for isa in (
+        Isa("avx512_vnni", lanes=16, row_tile=8, signed_codes=False, dot4=_dot4_avx512_vnni),
+        Isa("avx2", lanes=8, row_tile=4, signed_codes=True, dot4=_dot4_avx2),
+        Isa("neon_dotprod", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon_dotprod),
+        Isa("neon", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon),
+    )
+}
+
+
+def isa_named(name: str) -> Isa:
+    """Returns the instruction set called ``name``.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    if name not in ISAS:
+        raise UsageError(
+            f"instruction set {name!r} is not one of {', '.join(ISAS)}{nearest_name_hint(name, list(ISAS))}"
+        )
+    return ISAS[name]

@@ -1,0 +1,37 @@
+"""Rows of a float table: position and token-type embeddings."""
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from edgeq.targets.kernels.shapes import leading_dimensions
+
+
+def gather_rows(table_rows: int, columns: int, *, rank: int) -> tirx.PrimFunc:
+    """Builds ``y = table[id]``; an id outside the table reads row 0 (the runtimes refuse such ids first).
+
+    Args:
+        table_rows: Rows of the table.
+        columns: Columns of the table.
+        rank: Number of dimensions of the ids.
+
+    Returns:
+        A function of table float32 ``[rows, K]``, ids int64 ``[...]``, and the output float32 ``[..., K]``.
+    """
+    lead, rows = leading_dimensions(rank)
+
+    @T.prim_func(s_tir=True)
+    def gather(table_: T.handle, ids_: T.handle, y: T.handle):
+        T.func_attr({"tirx.noalias": True})
+        table = T.match_buffer(table_, (table_rows, columns), "float32")
+        ids_buffer = T.match_buffer(ids_, (*lead,), "int64")
+        y_buffer = T.match_buffer(y, (*lead, columns), "float32")
+        with T.sblock("root"):
+            ids = T.decl_buffer((rows,), "int64", data=ids_buffer.data)
+            out = T.decl_buffer((rows, columns), "float32", data=y_buffer.data)
+            for i in T.parallel(rows):
+                row = T.alloc_buffer((1,), "int64", scope="local")
+                row[0] = T.Select(T.And(ids[i] >= 0, ids[i] < table_rows), ids[i], T.int64(0))
+                for c in range(columns):
+                    out[i, c] = table[row[0], c]
+
+    return gather

@@ -1,0 +1,190 @@
+"""Float functions on 16-lane vectors that give the same bits on every core.
+
+Each takes and returns TIR expressions of type float32 (any number of lanes). Multiplications that feed an
+addition are explicit ``fma`` calls: LLVM would otherwise be free to fuse them on one core and not on
+another. Maximum errors are checked over the float range in ``tests/targets/test_numerics.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+Expression = Any
+
+LANES = 16
+"""Lanes of the vectors that element-wise float work is written on."""
+
+# Minimax coefficients, lowest power first, fitted for relative error with an exchange method in float64.
+# exp(r) = 1 + r + r^2 * p(r) on |r| <= ln(2)/2.
+_EXP = (0.4999999403953552, 0.1666651964187622, 0.04166839271783829, 0.008368780836462975, 0.0013814467238262296)
+# erf(x) = x * p(x^2) / q(x^2) on |x| <= 3.95, where erf rounds to 1.
+_ERF_P = (
+    1.1283791065216064, 0.19155104458332062, 0.052875496447086334,
+    0.0038081815000623465, 0.00028468621894717216, 2.0258762560843024e-06,
+)  # fmt: skip
+_ERF_Q = (
+    1.0, 0.5030903816223145, 0.11455988138914108,
+    0.015055129304528236, 0.0011707270750775933, 3.783139254665002e-05,
+)  # fmt: skip
+# tanh(x) = x * p(x^2) / q(x^2) on |x| <= 9.02, where tanh rounds to 1.
+_TANH_P = (
+    1.0, 0.13679908215999603, 0.003868319559842348,
+    2.8007294531562366e-05, 3.0584619281626146e-08, -1.2203165561386342e-11,
+)  # fmt: skip
+_TANH_Q = (1.0, 0.47013241052627563, 0.027245808392763138, 0.0003938616719096899, 1.2873549621872371e-06)
+
+EXP_UNDERFLOW = -87.0
+"""Arguments below this give exactly 0: masked attention scores vanish instead of leaving a denormal."""
+
+
+def bind(value: Expression, body: Callable[[Expression], Expression]) -> Expression:
+    """Returns ``body(value)`` with ``value`` computed once, however often the body names it.
+
+    The value goes through a one-element local buffer (a register, once compiled), which is allocated and written
+    before the statement that is being parsed: TVM's analyzers substitute let-bound values into their uses, which
+    takes time exponential in the depth of a polynomial.
+    """
+    register = T.alloc_buffer((1,), str(value.ty), scope="local")
+    T.buffer_store(register, value, [0])
+    return body(register[0])
+
+
+def splat(value: Expression, like: Expression) -> Expression:
+    """Returns ``value`` as a constant or broadcast of the type of ``like``."""
+    lanes = _lanes(like)
+    scalar = T.float32(value) if isinstance(value, (int, float)) else value
+    return scalar if lanes == 1 else T.broadcast(scalar, lanes)
+
+
+def fma(a: Expression, b: Expression, c: Expression) -> Expression:
+    """Returns ``a * b + c`` with one rounding."""
+    return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id("llvm.fma"), a, b, c, dtype=str(a.ty))
+
+
+def round_half_even(x: Expression) -> Expression:
+    """Rounds to the nearest integer, ties to even."""
+    return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id("llvm.nearbyint"), x, dtype=str(x.ty))
+
+
+def square_root(x: Expression) -> Expression:
+    """Returns the correctly rounded square root."""
+    return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id("llvm.sqrt"), x, dtype=str(x.ty))
+
+
+def magnitude(x: Expression) -> Expression:
+    """Returns ``|x|``."""
+    return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id("llvm.fabs"), x, dtype=str(x.ty))
+
+
+def larger(a: Expression, b: Expression) -> Expression:
+    """Returns the larger of two values by comparison, which all cores treat alike."""
+    return T.Select(a > b, a, b)
+
+
+def smaller(a: Expression, b: Expression) -> Expression:
+    """Returns the smaller of two values by comparison."""
+    return T.Select(a < b, a, b)
+
+
+def tree_sum(values: Sequence[Expression]) -> Expression:
+    """Adds 16 scalars in one fixed order: lane i to lane i + 8, then i + 4, i + 2, i + 1."""
+    return _tree(values, lambda a, b: a + b)
+
+
+def tree_max(values: Sequence[Expression]) -> Expression:
+    """Returns the largest of 16 scalars."""
+    return _tree(values, larger)
+
+
+def exp(x: Expression) -> Expression:
+    """Returns e**x for x <= 88 (0 below ``EXP_UNDERFLOW``); at most 2 units in the last place off."""
+    return bind(x, _exp)
+
+
+def _exp(x: Expression) -> Expression:
+    integer = "int32" if _lanes(x) == 1 else f"int32x{_lanes(x)}"
+
+    def scaled(n: Expression, r: Expression) -> Expression:
+        value = fma(r * r, _polynomial(r, _EXP), r + splat(1.0, x))
+        bits = T.cast(n, integer) + _integers(127, x)
+        power = T.reinterpret(T.shift_left(bits, _integers(23, x)), dtype=str(x.ty))
+        return T.Select(x < splat(EXP_UNDERFLOW, x), splat(0.0, x), value * power)
+
+    def reduced(clamped: Expression, n: Expression) -> Expression:
+        r = fma(n, splat(2.12194440e-4, x), fma(n, splat(-0.693359375, x), clamped))
+        return bind(r, lambda r: scaled(n, r))
+
+    def ranged(clamped: Expression) -> Expression:
+        n = round_half_even(clamped * splat(1.4426950408889634, x))
+        return bind(n, lambda n: reduced(clamped, n))
+
+    return bind(_clamped(x, EXP_UNDERFLOW, 88.0), ranged)
+
+
+def erf(x: Expression) -> Expression:
+    """Returns the error function, at most 1 in magnitude."""
+    return bind(x, lambda x: _odd_rational(x, _ERF_P, _ERF_Q, 3.95))
+
+
+def tanh(x: Expression) -> Expression:
+    """Returns the hyperbolic tangent, at most 1 in magnitude."""
+    return bind(x, lambda x: _odd_rational(x, _TANH_P, _TANH_Q, 9.02))
+
+
+def gelu(x: Expression) -> Expression:
+    """Returns ``x/2 * (1 + erf(x / sqrt(2)))``: ONNX Gelu with ``approximate="none"``."""
+    return bind(x, lambda x: _halved(x, erf(x * splat(0.7071067811865476, x))))
+
+
+def gelu_tanh(x: Expression) -> Expression:
+    """Returns ``x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))``: ONNX Gelu with ``approximate="tanh"``."""
+
+    def cubic(x: Expression) -> Expression:
+        return fma(x * x * x, splat(0.044715, x), x)
+
+    return bind(x, lambda x: _halved(x, tanh(cubic(x) * splat(0.7978845608028654, x))))
+
+
+def _halved(x: Expression, sigmoid: Expression) -> Expression:
+    """Returns ``x/2 * (1 + sigmoid)``."""
+    return bind(x * splat(0.5, x), lambda half: fma(half, sigmoid, half))
+
+
+def _tree(values: Sequence[Expression], combine: Callable[[Expression, Expression], Expression]) -> Expression:
+    remaining = list(values)
+    while len(remaining) > 1:
+        half = len(remaining) // 2
+        remaining = [combine(remaining[i], remaining[i + half]) for i in range(half)]
+    return remaining[0]
+
+
+def _odd_rational(x: Expression, p: Sequence[float], q: Sequence[float], limit: float) -> Expression:
+    def ratio(x: Expression) -> Expression:
+        return bind(x * x, lambda square: x * _polynomial(square, p) / _polynomial(square, q))
+
+    value = bind(_clamped(x, -limit, limit), ratio)
+    return bind(value, lambda value: _clamped(value, -1.0, 1.0))
+
+
+def _clamped(x: Expression, low: float, high: float) -> Expression:
+    return bind(larger(x, splat(low, x)), lambda y: smaller(y, splat(high, y)))
+
+
+def _polynomial(x: Expression, coefficients: Sequence[float]) -> Expression:
+    value = splat(coefficients[-1], x)
+    for coefficient in reversed(coefficients[:-1]):
+        value = fma(value, x, splat(coefficient, x))
+    return value
+
+
+def _integers(value: int, like: Expression) -> Expression:
+    lanes = _lanes(like)
+    return T.int32(value) if lanes == 1 else T.broadcast(T.int32(value), lanes)
+
+
+def _lanes(x: Expression) -> int:
+    return int(x.ty.dtype.lanes)

@@ -1,0 +1,119 @@
+"""Float activations to int8, one scale a token: the first half of a low-bit linear layer."""
+
+from typing import Any
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from edgeq.formats import ACTIVATION_LEVELS, ACTIVATION_MAX_FLOOR
+from edgeq.targets.kernels.numerics import LANES, larger, magnitude, round_half_even, smaller, splat
+from edgeq.targets.kernels.shapes import leading_dimensions
+
+COLUMN_PADDING = 32
+"""Quantized rows are zero-padded to a multiple of this: the widest column block, that of 1-bit codes."""
+
+
+def padded_columns(columns: int) -> int:
+    """Returns the length of a quantized row, in bytes."""
+    return -(-columns // COLUMN_PADDING) * COLUMN_PADDING
+
+
+def quantize_rows(columns: int, *, rank: int, static: bool) -> tirx.PrimFunc:
+    """Builds the quantizer of rows of ``columns`` float32 values.
+
+    For each row, with ``m = max(max|x|, 1e-30)``: ``scale = m / 127`` and ``q = round_half_even(x * (127 / m))``
+    in -127..127. With a static scale, ``q = clip(round_half_even(x * (1 / scale)), -127, 127)``.
+
+    Args:
+        columns: K, the length of a row.
+        rank: Number of leading dimensions.
+        static: Whether the scale is an input of shape ``[1]`` instead of being found per row.
+
+    Returns:
+        A function of ``x`` float32 ``[..., K]``, (``static_scale`` float32 ``[1]``,) and the outputs: codes as int32
+        ``[..., padded(K)/4]`` (four int8 a word), scale float32 ``[...]``, sum of the codes int32 ``[...]``.
+    """
+    lead, rows = leading_dimensions(rank)
+    padded = padded_columns(columns)
+    full, tail = divmod(columns, LANES)
+
+    def to_codes(x: Any, inverse: Any) -> Any:
+        limit = splat(float(ACTIVATION_LEVELS), x)
+        rounded = round_half_even(x * splat(inverse, x))
+        kind = "int32x16" if int(x.ty.dtype.lanes) == LANES else "int32"
+        return T.cast(smaller(larger(rounded, -limit), limit), kind)
+
+    @T.macro
+    def quantize_row(rows_in, words_out, sums_out, i, inverse):
+        sums = T.alloc_buffer((1,), "int32x16", scope="local")
+        lanes = T.alloc_buffer((LANES,), "int32", scope="local")
+        total = T.alloc_buffer((1,), "int32", scope="local")
+        sums[0] = T.broadcast(T.int32(0), LANES)
+        for c in range(full):
+            codes = to_codes(rows_in[i, T.ramp(c * LANES, 1, LANES)], inverse)
+            sums[0] = sums[0] + codes
+            words_out[i, T.ramp(c * 4, 1, 4)] = T.reinterpret(T.cast(codes, "int8x16"), dtype="int32x4")
+        lanes[T.ramp(0, 1, LANES)] = sums[0]
+        for w in range(full * 4, padded // 4):
+            words_out[i, w] = 0
+        for c in range(tail):
+            code = to_codes(rows_in[i, full * LANES + c], inverse)
+            lanes[c] = lanes[c] + code
+            words_out[i, full * 4 + c // 4] = words_out[i, full * 4 + c // 4] | T.shift_left(
+                code & 255, 8 * (c % 4)
+            )
+        total[0] = 0
+        for lane in T.unroll(LANES):
+            total[0] = total[0] + lanes[lane]
+        sums_out[i] = total[0]
+
+    @T.macro
+    def find_largest(rows_in, peak, i):
+        peaks = T.alloc_buffer((1,), "float32x16", scope="local")
+        peak_lanes = T.alloc_buffer((LANES,), "float32", scope="local")
+        peaks[0] = T.broadcast(T.float32(ACTIVATION_MAX_FLOOR), LANES)
+        for c in range(full):
+            peaks[0] = larger(magnitude(rows_in[i, T.ramp(c * LANES, 1, LANES)]), peaks[0])
+        peak_lanes[T.ramp(0, 1, LANES)] = peaks[0]
+        peak[0] = T.float32(ACTIVATION_MAX_FLOOR)
+        for lane in T.unroll(LANES):
+            peak[0] = larger(peak_lanes[lane], peak[0])
+        for c in range(tail):
+            peak[0] = larger(magnitude(rows_in[i, full * LANES + c]), peak[0])
+
+    @T.prim_func(s_tir=True)
+    def dynamic(x: T.handle, q: T.handle, scale: T.handle, code_sum: T.handle):
+        T.func_attr({"tirx.noalias": True})
+        x_buffer = T.match_buffer(x, (*lead, columns), "float32")
+        q_buffer = T.match_buffer(q, (*lead, padded // 4), "int32")
+        scale_buffer = T.match_buffer(scale, (*lead,), "float32")
+        sum_buffer = T.match_buffer(code_sum, (*lead,), "int32")
+        with T.sblock("root"):
+            rows_in = T.decl_buffer((rows, columns), "float32", data=x_buffer.data)
+            words_out = T.decl_buffer((rows, padded // 4), "int32", data=q_buffer.data)
+            scales_out = T.decl_buffer((rows,), "float32", data=scale_buffer.data)
+            sums_out = T.decl_buffer((rows,), "int32", data=sum_buffer.data)
+            for i in T.parallel(rows):
+                peak = T.alloc_buffer((1,), "float32", scope="local")
+                find_largest(rows_in, peak, i)
+                scales_out[i] = peak[0] / T.float32(ACTIVATION_LEVELS)
+                quantize_row(rows_in, words_out, sums_out, i, T.float32(ACTIVATION_LEVELS) / peak[0])
+
+    @T.prim_func(s_tir=True)
+    def with_given_scale(x: T.handle, given: T.handle, q: T.handle, scale: T.handle, code_sum: T.handle):
+        T.func_attr({"tirx.noalias": True})
+        x_buffer = T.match_buffer(x, (*lead, columns), "float32")
+        given_scale = T.match_buffer(given, (1,), "float32")
+        q_buffer = T.match_buffer(q, (*lead, padded // 4), "int32")
+        scale_buffer = T.match_buffer(scale, (*lead,), "float32")
+        sum_buffer = T.match_buffer(code_sum, (*lead,), "int32")
+        with T.sblock("root"):
+            rows_in = T.decl_buffer((rows, columns), "float32", data=x_buffer.data)
+            words_out = T.decl_buffer((rows, padded // 4), "int32", data=q_buffer.data)
+            scales_out = T.decl_buffer((rows,), "float32", data=scale_buffer.data)
+            sums_out = T.decl_buffer((rows,), "int32", data=sum_buffer.data)
+            for i in T.parallel(rows):
+                scales_out[i] = given_scale[0]
+                quantize_row(rows_in, words_out, sums_out, i, T.float32(1.0) / given_scale[0])
+
+    return with_given_scale if static else dynamic

@@ -1,0 +1,24 @@
+"""Graph passes between the ONNX file and Relax: each turns a group of nodes into one that a kernel covers.
+
+The nodes that they make exist only in memory, in the domain ``COMPILED_DOMAIN``.
+"""
+
+from __future__ import annotations
+
+import onnx
+
+from edgeq.targets.graph import GraphView
+from edgeq.targets.passes.activation import fuse_activations
+from edgeq.targets.passes.attention_mask import drop_mask_expansion
+from edgeq.targets.passes.float_linear import fuse_float_linear
+from edgeq.targets.passes.residual import fuse_residual_additions
+
+PASSES = (drop_mask_expansion, fuse_float_linear, fuse_activations, fuse_residual_additions)
+"""In the order in which they run: a bias is taken in before an activation, both before residual additions."""
+
+
+def run_passes(graph: onnx.GraphProto) -> None:
+    """Runs every pass over ``graph``, in place."""
+    view = GraphView(graph)
+    for apply in PASSES:
+        apply(view)
