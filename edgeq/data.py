@@ -64,6 +64,8 @@ def read_evaluation_set(path: Path | str, *, limit: int | None = None) -> Evalua
     """
     path = Path(path)
     text = _read_text(path)
+    if not text.strip():
+        raise UsageError(f"{path} is empty; it should hold examples")
     if path.suffix == ".jsonl":
         rows = _json_rows(path, text)
     elif path.suffix in (".tsv", ".csv"):
@@ -100,8 +102,6 @@ def _table_rows(path: Path, text: str) -> list[tuple[int, dict[str, str]]]:
             cells = list(csv.reader(io.StringIO(text), strict=True))
         except csv.Error as error:
             raise FormatError(f"{path} is not a CSV file: {error}") from None
-    if not any(cells[:1]):
-        raise UsageError(f"{path} is empty; its first line should name the columns")
     header = cells[0]
     rows = []
     for number, row in enumerate(cells[1:], start=2):

