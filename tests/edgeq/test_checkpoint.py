@@ -13,7 +13,7 @@ import transformers
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-import edgeq.hf  # noqa: F401
+import edgeq.hf
 from edgeq.checkpoint import is_compressed, load_checkpoint
 from edgeq.compress import compress_model
 from edgeq.errors import FormatError, UnsupportedError, UsageError
@@ -83,7 +83,8 @@ def test_from_pretrained_works_in_a_fresh_process(compressed_checkpoint: Path) -
         "import sys, torch, edgeq.hf, transformers\n"
         "m = transformers.AutoModel.from_pretrained(sys.argv[1]).eval()\n"
         "t = transformers.AutoTokenizer.from_pretrained(sys.argv[1])\n"
-        "print(type(m.encoder.layer[0].output.dense).__name__, m(**t('the cat sat', return_tensors='pt'))[0].shape[1])"
+        "states = m(**t('the cat sat', return_tensors='pt'))[0]\n"
+        "print(type(m.encoder.layer[0].output.dense).__name__, states.shape[1])"
     )
     command = [sys.executable, "-c", code, str(compressed_checkpoint)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -37,7 +37,7 @@ def test_hub_name_without_network(error: Exception, tmp_path: Path, monkeypatch:
         raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    with pytest.raises(UsageError, match="'someone/some-model' is not a folder.*network") as caught:
+    with pytest.raises(UsageError, match=r"'someone/some-model' is not a folder.*network") as caught:
         compress_model("someone/some-model", tmp_path / "out", recipe="ptq-w8a8")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -41,7 +41,8 @@ def test_csv_with_quoted_fields_and_a_byte_order_mark(tmp_path: Path) -> None:
 
 
 def test_json_lines(tmp_path: Path) -> None:
-    text = '{"sentence1": "a\\u2028b", "sentence2": "c", "score": 2}\n\n{"sentence1":"d","sentence2":"","score":"1.5"}\n'
+    first = '{"sentence1": "a\\u2028b", "sentence2": "c", "score": 2}'
+    text = first + '\n\n{"sentence1":"d","sentence2":"","score":"1.5"}\n'
     data = read_evaluation_set(_file(tmp_path, "dev.jsonl", text))
     assert data.examples == [Example("a\u2028b", "c", 2.0), Example("d", "", 1.5)]
     labelled = '{"sentence": "x", "label": 1}\n{"sentence": "y", "label": "good"}\n'

@@ -138,7 +138,7 @@ def test_pooling() -> None:
     assert pool(states, mask, "cls").tolist() == [[1, 10], [5, 5]]
 
 
-MODULES = '[{"type": "sentence_transformers.models.Transformer"}, {"type": "sentence_transformers.models.Normalize"}]'
+MODULES = '[{"type": "a.models.Transformer"}, {"type": "sentence_transformers.models.Normalize"}]'
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from edgeq.quant.plan import CompressionResult, LayerPlan
 
 def _model() -> nn.Module:
     torch.manual_seed(0)
-    return nn.ModuleDict({"table": nn.Embedding(9, 6), "first": nn.Linear(6, 5), "last": nn.Linear(5, 3, bias=False)})
+    return nn.ModuleDict(
+        {"table": nn.Embedding(9, 6), "first": nn.Linear(6, 5), "last": nn.Linear(5, 3, bias=False)}
+    )
 
 
 def _plans() -> list[LayerPlan]:

@@ -20,7 +20,9 @@ def _fill(module: Any, seed: int = 0) -> Any:
     spec = module.spec
     generator = torch.Generator().manual_seed(seed)
     lowest, highest = levels(spec.bits, spec.zero_point)
-    codes = torch.randint(lowest, highest + 1, (spec.rows, spec.columns), generator=generator, dtype=torch.uint8)
+    codes = torch.randint(
+        lowest, highest + 1, (spec.rows, spec.columns), generator=generator, dtype=torch.uint8
+    )
     module.set_codes(codes, 0.01 + torch.rand(spec.scales, generator=generator))
     if getattr(module, "bias", None) is not None:
         module.bias.copy_(torch.randn(spec.rows, generator=generator))
@@ -28,7 +30,13 @@ def _fill(module: Any, seed: int = 0) -> Any:
 
 
 def _linear(
-    rows: int = 7, columns: int = 13, bits: int = 4, zero: float = 8.0, *, per_row: bool = True, **options: Any
+    rows: int = 7,
+    columns: int = 13,
+    bits: int = 4,
+    zero: float = 8.0,
+    *,
+    per_row: bool = True,
+    **options: Any,
 ) -> LowBitLinear:
     spec = PackedMatrix(rows, columns, bits, zero, rows if per_row else 1)
     return _fill(LowBitLinear(spec, **{"activation": "dynamic", "bias": True, **options}))

@@ -107,7 +107,9 @@ def test_the_result_does_not_depend_on_how_rows_are_chunked(monkeypatch: pytest.
     assert torch.equal(search_scale(weight, grid_for(4), per_row=True), whole)
 
 
-@pytest.mark.parametrize(("bits", "name"), [(3, None), (0, None), (16, None), (8, "ternary"), (2, "symmetric")])
+@pytest.mark.parametrize(
+    ("bits", "name"), [(3, None), (0, None), (16, None), (8, "ternary"), (2, "symmetric")]
+)
 def test_impossible_grids_are_refused(bits: int, name: str | None) -> None:
     with pytest.raises(UsageError, match=str(name) if name else str(bits)):
         grid_for(bits, name)  # type: ignore[arg-type]

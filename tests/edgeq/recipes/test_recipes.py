@@ -23,7 +23,7 @@ def _file(folder: Path, text: str) -> Path:
     return path
 
 
-def _adapter(architecture: str = "BertModel"):  # noqa: ANN202
+def _adapter(architecture: str = "BertModel"):
     return adapter_for(transformers.BertConfig(num_hidden_layers=2, architectures=[architecture]))
 
 
@@ -36,7 +36,12 @@ def test_builtin_recipes_are_listed_with_their_meaning() -> None:
 @pytest.mark.parametrize("architecture", ["BertModel", "BertForSequenceClassification"])
 @pytest.mark.parametrize(
     ("name", "bits", "mode"),
-    [("ptq-w8a8", 8, "dynamic"), ("ptq-w4a8", 4, "dynamic"), ("ptq-w2a8", 2, "dynamic"), ("ptq-w4", 4, "none")],
+    [
+        ("ptq-w8a8", 8, "dynamic"),
+        ("ptq-w4a8", 4, "dynamic"),
+        ("ptq-w2a8", 2, "dynamic"),
+        ("ptq-w4", 4, "none"),
+    ],
 )
 def test_builtin_recipes_compress_all_but_the_token_types(
     name: str, bits: int, mode: str, architecture: str
@@ -55,7 +60,9 @@ def test_builtin_recipes_compress_all_but_the_token_types(
 
 
 def test_a_recipe_file_with_overrides(tmp_path: Path) -> None:
-    text = GOOD + """
+    text = (
+        GOOD
+        + """
 [activations]
 mode = "none"
 [[override]]
@@ -67,6 +74,7 @@ pattern = 'encoder\\.layer\\.1\\..*'
 keep_float = true
 reason = "layer 1 is special"
 """
+    )
     plans = {plan.name: plan for plan in plan_layers(load_recipe(_file(tmp_path, text)), _adapter())}
     first = plans["encoder.layer.0.output.dense"].grid
     assert first is not None
@@ -96,7 +104,11 @@ def test_the_digest_is_of_the_meaning(tmp_path: Path) -> None:
     [
         ("[weights]\nbits", "[weights]\nbitz", "unknown key 'weights.bitz'; did you mean 'bits'"),
         ("[weights]", "[weigths]", "unknown key 'weigths'; did you mean 'weights'"),
-        ("bits = 4", "bits = 4\ncolour = 1", "unknown key 'weights.colour'; known keys are bits, scale, grid, search"),
+        (
+            "bits = 4",
+            "bits = 4\ncolour = 1",
+            "unknown key 'weights.colour'; known keys are bits, scale, grid, search",
+        ),
         ("bits = 4", "bits = 3", "weights: weights have 1, 2, 4, 8 bits, found 3"),
         ("bits = 4", "bits = 0", "found 0"),
         ("bits = 4", "bits = '4'", "weights.bits"),
@@ -107,9 +119,17 @@ def test_the_digest_is_of_the_meaning(tmp_path: Path) -> None:
         ('name = "mine"', "", "key 'name' is missing"),
         ("bits = 8", "bits = 8\n[[override]]\npattern='['\nbits=2", "not a regular expression"),
         ("bits = 8", "bits = 8\n[[override]]\npattern='a'", "either bits or keep_float"),
-        ("bits = 8", "bits = 8\n[[override]]\npattern='a'\nbits=2\nkeep_float=true\nreason='r'", "either bits"),
+        (
+            "bits = 8",
+            "bits = 8\n[[override]]\npattern='a'\nbits=2\nkeep_float=true\nreason='r'",
+            "either bits",
+        ),
         ("bits = 8", "bits = 8\n[[override]]\npattern='a'\nkeep_float=true", "needs a reason"),
-        ("bits = 8", "bits = 8\n[[override]]\npatern='a'\nbits=2", "'override.0.patern'; did you mean 'pattern'"),
+        (
+            "bits = 8",
+            "bits = 8\n[[override]]\npatern='a'\nbits=2",
+            "'override.0.patern'; did you mean 'pattern'",
+        ),
         ("bits = 8", "bits = 8\n[[override]]\npattern='a'\nbits=7", "found 7"),
         ("bits = 8", "bits = 8\n[override]\npattern='a'", "override"),
         ("[weights]", "[weights", "not valid TOML"),
