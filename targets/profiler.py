@@ -15,7 +15,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.progress import Progress, silent
-from edgeq.targets.runtime.loader import Bundle, load
+from edgeq.targets.runtime.loader import Bundle, KernelTime, load
 from edgeq.targets.timing import Speedup, Timing, paired_speedup, summarize
 
 Inputs = dict[str, np.ndarray]
@@ -37,6 +37,7 @@ _REST_SECONDS = 0.02
 """Longer than the pools of TVM and ONNX Runtime spin after their last task."""
 _CALLS_SECONDS = 0.05
 """A contestant's turn lasts about this long, and makes at least one call."""
+_VIRTUAL_MACHINE = "virtual machine (shapes, memory)"
 _KERNEL_RUNS = 5
 """Runs over which the time of each kernel is taken; the median run of each counts."""
 
@@ -258,11 +259,21 @@ def _quantize_dynamic(file: Path, out: Path) -> None:
 
 
 def _operators(bundle: Bundle, inputs: Inputs) -> tuple[Operator, ...]:
-    runs = [{kernel.name: kernel for kernel in bundle.time_kernels(inputs)} for _ in range(_KERNEL_RUNS)]
+    runs = [_joined(bundle.time_kernels(inputs)) for _ in range(_KERNEL_RUNS)]
     seconds = {name: float(np.median([run[name].seconds for run in runs])) for name in runs[0]}
     whole = sum(seconds.values())
     rows = [Operator(name, runs[0][name].calls, spent, spent / whole) for name, spent in seconds.items()]
     return tuple(sorted(rows, key=lambda row: -row.seconds))
+
+
+def _joined(kernels: Sequence[KernelTime]) -> dict[str, KernelTime]:
+    """Kernels by name; the virtual machine's own steps (shapes, memory, checks) count as one."""
+    joined: dict[str, KernelTime] = {}
+    for kernel in kernels:
+        name = _VIRTUAL_MACHINE if kernel.name.startswith("vm.builtin.") else kernel.name
+        before = joined.get(name, KernelTime(name, 0, 0.0))
+        joined[name] = KernelTime(name, before.calls + kernel.calls, before.seconds + kernel.seconds)
+    return joined
 
 
 def _machine() -> dict[str, str]:
