@@ -50,6 +50,16 @@ class BertAdapter(ModelAdapter):
                 f"config.json: hidden_size must be a multiple of num_attention_heads, "
                 f"found {config.hidden_size} and {config.num_attention_heads}"
             )
+        if not isinstance(config.layer_norm_eps, float) or not 0 < config.layer_norm_eps < 1:
+            raise FormatError(f"config.json: layer_norm_eps must be in 0..1, found {config.layer_norm_eps!r}")
+        if self.task == "classify" and set(config.id2label) != set(range(len(config.id2label))):
+            raise FormatError(
+                f"config.json: id2label must number labels from 0, found {list(config.id2label)}"
+            )
+        if config.hidden_act != "gelu":
+            raise UnsupportedError(
+                f"BERT with activation {config.hidden_act!r} is not supported, only 'gelu'"
+            )
         if config.position_embedding_type != "absolute":
             raise UnsupportedError(
                 f"BERT with {config.position_embedding_type!r} positions is not supported, only 'absolute'"

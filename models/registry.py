@@ -30,7 +30,8 @@ def adapter_for(config_or_model: Any) -> ModelAdapter:
     if config is not config_or_model:
         architecture = type(config_or_model).__name__
     else:
-        architecture = next(iter(config.architectures or []), "")
+        named = config.architectures
+        architecture = str(named[0]) if isinstance(named, list) and named else ""
     adapter = _ADAPTERS.get(config.model_type)
     if adapter is None or architecture not in adapter.architectures:
         found = architecture or "a configuration that names no architecture"

@@ -292,6 +292,24 @@ def test_a_damaged_config(
         load_checkpoint(folder)
 
 
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ({"intermediate_size": 70}, "size mismatch"),
+        ({"vocab_size": 70}, "size mismatch"),
+        ({"attention_probs_dropout_prob": 7}, "no possible model"),
+        ({"dtype": "float7"}, "float7"),
+    ],
+)
+def test_a_float_model_that_its_config_does_not_fit(
+    values: dict[str, Any], found: str, float_checkpoint: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    folder = _edit_config(copy_of(float_checkpoint), lambda config: config.update(values))
+    with pytest.raises(FormatError, match=found) as caught:
+        load_checkpoint(folder)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_damaged_tokenizer(float_checkpoint: Path, copy_of: Callable[[Path], Path]) -> None:
     folder = copy_of(float_checkpoint)
     (folder / "tokenizer.json").write_text('{"version": "1.0", "model": 3}')
@@ -308,6 +326,10 @@ def test_missing_files(float_checkpoint: Path, copy_of: Callable[[Path], Path], 
         load_checkpoint(folder)
     (folder / "kept").rename(folder / "pytorch_model.bin")
     with pytest.raises(UnsupportedError, match="pickle"):
+        load_checkpoint(folder)
+    (folder / "model.safetensors.index.json").write_text("{}")
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(UnsupportedError, match="several files"):
         load_checkpoint(folder)
     (folder / "config.json").unlink()
     with pytest.raises(UsageError, match=r"config\.json"):

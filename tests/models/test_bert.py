@@ -90,6 +90,7 @@ def test_tasks_inputs_outputs_and_labels() -> None:
         (transformers.GPT2Config(architectures=["GPT2LMHeadModel"]), "GPT2LMHeadModel"),
         (transformers.BertConfig(architectures=["BertForMaskedLM"]), "BertForMaskedLM"),
         (transformers.BertConfig(), "names no architecture"),
+        (transformers.BertConfig(architectures="BertModel"), "names no architecture"),
         (transformers.RobertaConfig(architectures=["RobertaModel"]), "roberta"),
     ],
 )
@@ -104,6 +105,7 @@ def test_other_architectures_are_named_together_with_the_known_ones(config: Any,
     [
         ({"position_embedding_type": "relative_key"}, "relative_key"),
         ({"is_decoder": True}, "decoder"),
+        ({"hidden_act": "relu"}, "relu"),
         ({"add_cross_attention": True}, "decoder"),
     ],
 )
@@ -121,6 +123,8 @@ def test_other_variants_are_refused(values: dict[str, Any], found: str) -> None:
         ({"max_position_embeddings": "many"}, "many"),
         ({"intermediate_size": 12.5}, "12.5"),
         ({"hidden_size": True}, "hidden_size"),
+        ({"layer_norm_eps": "small"}, "small"),
+        ({"architectures": ["BertForSequenceClassification"], "id2label": {1: "a", 2: "b"}}, "id2label"),
     ],
 )
 def test_impossible_sizes_are_refused(values: dict[str, Any], found: str) -> None:
