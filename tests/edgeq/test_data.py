@@ -61,6 +61,15 @@ def test_line_separators_inside_a_sentence_end_no_line(tmp_path: Path) -> None:
     assert data.examples[0].first == "a\u2028b\x85c"
 
 
+def test_columns_without_a_name_are_ignored(tmp_path: Path) -> None:
+    # One sentence holding a tab would shift the score, which then is no number.
+    data = read_evaluation_set(_file(tmp_path, "d.tsv", "sentence\tlabel\na\t1\textra\tmore\nb\t0\n"))
+    assert [(e.first, e.target) for e in data.examples] == [("a", "1"), ("b", "0")]
+    shifted = _file(tmp_path, "s.tsv", "sentence1\tsentence2\tscore\na\tb\tc\t3.0\n")
+    with pytest.raises(FormatError, match="found 'c'"):
+        read_evaluation_set(shifted)
+
+
 def test_limit(tmp_path: Path) -> None:
     path = _file(tmp_path, "d.tsv", "sentence\tlabel\n" + "x\t1\n" * 9)
     assert len(read_evaluation_set(path, limit=4).examples) == 4
