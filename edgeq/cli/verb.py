@@ -52,7 +52,7 @@ def verb(name: str, *, example: str) -> Callable[[Callable[..., None]], Callable
             "debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Debug
         )
         parameters = [*signature.parameters.values(), debug_option]
-        run.__signature__ = signature.replace(parameters=parameters)
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         lines = "\n".join(f"edgeq {line}" for line in example.splitlines())
         help_text = f"{inspect.getdoc(function)}\n\n[bold]Example[/bold]\n\n\b\n{lines}"
@@ -74,7 +74,7 @@ def report_error(error: BaseException, *, debug: bool) -> int:
         return error.exit_code
     if isinstance(error, BrokenPipeError):
         # Whoever read our output has enough; Python would complain once more while closing stdout.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 1
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""

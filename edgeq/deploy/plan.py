@@ -38,6 +38,7 @@ class Plan:
 
     Attributes:
         source: What the user named.
+        name: What reports call the model.
         folder: The float checkpoint's folder.
         recipe: The recipe.
         targets: Targets by name, in the user's order.
@@ -49,6 +50,7 @@ class Plan:
     """
 
     source: str
+    name: str
     folder: Path
     recipe: Recipe
     targets: dict[str, Target]
@@ -67,6 +69,7 @@ class Plan:
     def about(self) -> dict[str, Any]:
         """What the run is of, for ``deploy.json`` and the report."""
         return {
+            "name": self.name,
             "source": self.source,
             "source_folder": str(self.folder.absolute()),
             "recipe": {key: getattr(self.recipe, key) for key in ("name", "summary", "sha256")},
@@ -80,6 +83,7 @@ class Plan:
 def make_plan(
     source: str | Path,
     *,
+    name: str | None,
     recipe: str | Path | Recipe,
     targets: Sequence[str],
     eval_data: str | Path | None,
@@ -102,9 +106,11 @@ def make_plan(
         if target.name in chosen and chosen[target.name] != target:
             raise UsageError(f"two targets are called {target.name!r}; rename one of the files")
         chosen[target.name] = target
+    folder = resolve_source(source)
     plan = Plan(
         source=str(source),
-        folder=resolve_source(source),
+        name=name or Path(source).name or folder.resolve().name,
+        folder=folder,
         recipe=recipe if isinstance(recipe, Recipe) else load_recipe(recipe),
         targets=chosen,
         data=read_evaluation_set(eval_data) if eval_data is not None else None,

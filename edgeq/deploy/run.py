@@ -7,16 +7,18 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeq.deploy.pipeline import run_stages
-from edgeq.deploy.plan import Plan, make_plan, parity_json, stages_of
 from edgeq.deploy.state import STATE_FILE, RunState, exclusive
 from edgeq.errors import UsageError
 from edgeq.files import write_text
 from edgeq.progress import Progress, silent
-from edgeq.recipes import Recipe
 from edgeq.stored import read_json_object
+
+if TYPE_CHECKING:
+    from edgeq.deploy.plan import Plan
+    from edgeq.recipes import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,7 @@ def deploy(
     *,
     recipe: str | Path | Recipe,
     targets: Sequence[str] = ("host",),
+    name: str | None = None,
     eval_data: str | Path | None = None,
     opset: int | None = None,
     rounds: int = 20,
@@ -59,6 +62,7 @@ def deploy(
         out: Folder of the run. If it is a run already, finished and unchanged stages are not repeated.
         recipe: A recipe, the name of a built-in one, or a ``.toml`` file.
         targets: Names of targets or ``.toml`` files; one bundle each.
+        name: What reports call the model; the last part of ``source`` if None.
         eval_data: Examples to measure the task on; without them the report says that nothing was measured.
         opset: ONNX opset; the exporter's default if None.
         rounds: Rounds of the profile.
@@ -72,8 +76,12 @@ def deploy(
     """
     folder = Path(out)
     _check_place(folder)
+    # The plan brings torch, onnx and tvm with it: a wrong path need not wait for them.
+    from edgeq.deploy.plan import make_plan
+
     plan = make_plan(
         source,
+        name=name,
         recipe=recipe,
         targets=targets,
         eval_data=eval_data,
@@ -104,6 +112,8 @@ def check_parity(run: str | Path, *, progress: Progress = silent) -> dict[str, A
     """
     folder = Path(run)
     state = RunState.load(folder)
+    from edgeq.deploy.plan import parity_json
+
     with exclusive(folder):
         result = parity_json(folder, progress)
         write_text(folder / "parity.json", json.dumps(result, indent=1) + "\n")
@@ -126,6 +136,8 @@ def _check_apart(plan: Plan, folder: Path) -> None:
 
 
 def _run(plan: Plan, folder: Path, progress: Progress) -> DeployResult:
+    from edgeq.deploy.plan import stages_of
+
     if (folder / STATE_FILE).is_file():
         state = RunState.load(folder)
         state.about = plan.about()

@@ -42,7 +42,7 @@ def write_report(run: str | Path) -> dict[str, Any]:
     report: dict[str, Any] = {"format": "edgeq-report", "format_version": 1, "edgeq": edgeq.__version__}
     try:
         about = read_json_object(state)["about"]
-        report |= {key: about[key] for key in ("source", "recipe", "targets")}
+        report |= {key: about[key] for key in ("name", "source", "recipe", "targets")}
         report |= {part: read_json_object(folder / f"{part}.json") for part in _PARTS}
         report["verdicts"] = [dataclasses.asdict(verdict) for verdict in verdicts(report)]
         page = render(report)

@@ -12,6 +12,9 @@ from edgeq.ledger import LedgerRow, grouped, megabytes
 from edgeq.report import plots
 from edgeq.report.text import milliseconds, summary_table
 
+_LONGEST_NUMBER = 20
+"""Characters of a number with its unit; a longer cell is a sentence that begins with one."""
+
 
 def render(report: dict[str, Any]) -> str:
     """Returns the page.
@@ -21,7 +24,7 @@ def render(report: dict[str, Any]) -> str:
     """
     recipe, targets = report["recipe"], ", ".join(report["targets"])
     return string.Template(_resource("page.html")).substitute(
-        title=escape(f"{_short(report['source'])} as {recipe['name']}"),
+        title=escape(f"{report['name']} as {recipe['name']}"),
         style=_resource("style.css"),
         about=(
             f"Source <code>{escape(report['source'])}</code>. Recipe <b>{escape(recipe['name'])}</b>: "
@@ -56,12 +59,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, marked: Sequ
 
 
 def _is_number(cell: str) -> bool:
-    return not cell or cell[0] in "+-0123456789"
-
-
-def _short(source: str) -> str:
-    """Last part of a path or hub name."""
-    return source.rstrip("/").rsplit("/", 1)[-1] or source
+    return not cell or (cell[0] in "+-0123456789" and len(cell) <= _LONGEST_NUMBER)
 
 
 def _resource(name: str) -> str:

@@ -66,6 +66,7 @@ def results():
     return {
         "deploy": {
             "about": {
+                "name": "all-MiniLM-L6-v2",
                 "source": "models/all-MiniLM-L6-v2",
                 "recipe": {"name": "ptq-w8a8", "summary": "8 bits", "sha256": "ab" * 32},
                 "targets": {"host": {}, "cortex-a76": {}},

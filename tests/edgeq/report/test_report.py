@@ -36,6 +36,7 @@ def test_the_page_is_self_contained_and_well_formed(results, write_run):
     referenced = re.findall(r'(?:url\(|href=")#([^)"]+)', page)
     assert referenced
     assert set(referenced) <= set(ids)
+    assert "all-MiniLM-L6-v2 as ptq-w8a8" in page
     _check_nesting(page)
 
 

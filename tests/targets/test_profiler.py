@@ -1,0 +1,79 @@
+"""Contestants take turns under equal conditions, and a profile says what it was measured on."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from edgeq.errors import UsageError
+from edgeq.targets import profiler
+from edgeq.targets.profiler import Operator, ProfileReport, profile_bundle, take_turns
+from edgeq.targets.runtime.loader import KernelTime
+from edgeq.targets.timing import paired_speedup, summarize
+
+
+def test_every_contestant_has_every_round_and_the_order_rotates():
+    order = []
+    contestants = {name: lambda name=name: (order.append(name), time.sleep(0.02)) for name in ("a", "b", "c")}
+    told = []
+    times = take_turns(contestants, rounds=3, progress=lambda what, done, total: told.append((done, total)))
+    assert {name: len(rounds) for name, rounds in times.items()} == {"a": 3, "b": 3, "c": 3}
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    first_of_round = [order[index] for index in _round_starts(order, calls=1 + len(times["a"][0]))]
+    assert first_of_round == ["a", "b", "c"]
+
+
+def _round_starts(order, calls):
+    warm_up = 2 * 3
+    return range(warm_up, len(order), 3 * calls)
+
+
+def test_a_faster_contestant_is_found_faster():
+    times = take_turns({"slow": lambda: time.sleep(0.012), "fast": lambda: time.sleep(0.006)}, rounds=7)
+    medians = {name: [float(np.median(turn)) for turn in turns] for name, turns in times.items()}
+    speedup = paired_speedup(medians["slow"], medians["fast"])
+    assert speedup.is_beyond_noise
+    assert 1.4 < speedup.ratio < 2.6
+
+
+def test_short_calls_are_repeated_and_long_ones_are_not():
+    times = take_turns({"short": lambda: time.sleep(0.001), "long": lambda: time.sleep(0.06)}, rounds=1)
+    assert len(times["short"][0]) > 10
+    assert len(times["long"][0]) == 1
+
+
+def report_of(speedup):
+    timing = summarize([0.1, 0.2])
+    return ProfileReport(
+        bundle="b", target="host", sequence=8, batch=1, threads=1, rounds=2,
+        timings={"edgeq": timing}, speedups={"onnxruntime float32": speedup},
+        operators=(Operator("k", 1, 0.1, 1.0),), missing={}, machine={},
+    )  # fmt: skip
+
+
+def test_a_difference_within_noise_is_not_handed_on_as_a_number():
+    entry = report_of(paired_speedup([1.0, 2.0], [2.0, 1.0])).to_json()["speedups"]["onnxruntime float32"]
+    assert not entry["beyond_noise"]
+    assert entry["ratio"] is None
+    assert "no difference beyond noise" in entry["sentence"]
+    entry = report_of(paired_speedup([3.0] * 8, [1.0] * 8)).to_json()["speedups"]["onnxruntime float32"]
+    assert entry["ratio"] == 3.0
+    json.dumps(entry, allow_nan=False)
+
+
+def test_steps_of_the_virtual_machine_are_one_row():
+    kernels = [
+        KernelTime("vm.builtin.alloc", 3, 0.1),
+        KernelTime("matmul", 2, 0.5),
+        KernelTime("vm.builtin.shape", 4, 0.2),
+    ]
+    joined = profiler._joined(kernels)
+    assert set(joined) == {"matmul", "virtual machine (shapes, memory)"}
+    machine = joined["virtual machine (shapes, memory)"]
+    assert (machine.calls, machine.seconds) == (7, pytest.approx(0.3))
+
+
+def test_numbers_out_of_range_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="at least 1"):
+        profile_bundle(tmp_path, rounds=0)
