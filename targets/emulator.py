@@ -23,6 +23,7 @@ from edgeq.targets.runtime.loader import SelfTest
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
 from edgeq.targets.runtime.schema import RUNNER_FILE, Manifest, TensorSpec
+from edgeq.targets.runtime.threads import users_environment
 from edgeq.targets.target import Emulator, Target, load_target
 
 _MAGIC = b"EQT1"
@@ -175,7 +176,13 @@ def _missing(emulator: Emulator) -> list[str]:
 def _run(command: list[str], folder: Path) -> str:
     try:
         result = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
+            env=users_environment(),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EdgeqError(f"{command[0]} could not run bundle {folder}: {error}") from error

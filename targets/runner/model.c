@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include <dlfcn.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -167,15 +168,22 @@ static void load_machine(Model *model) {
   free(path);
 }
 
+static int available_cores(void) {
+  cpu_set_t cores;
+  return sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
+}
+
 Model *model_open(const Bundle *bundle, const char *libraries, int threads) {
   Model *model = allocate(1, sizeof *model);
   char text[16];
-  if (threads > 0) {
-    snprintf(text, sizeof text, "%d", threads);
-    setenv("TVM_NUM_THREADS", text, 1);
-  }
+  int set = threads > 0; /* --threads wins over the environment, which wins over our choice */
+  if (threads < 1) threads = available_cores();
+  snprintf(text, sizeof text, "%d", threads);
+  setenv("TVM_NUM_THREADS", text, set);
   /* Without this TVM pins threads to the first cores, which other programs may be using. */
   setenv("TVM_BIND_THREADS", "0", 0);
+  /* How often an idle worker looks for work before it sleeps: about a millisecond, not a tenth of a second. */
+  setenv("TVM_THREAD_POOL_SPIN_COUNT", "2000", 0);
   model->bundle = bundle;
   open_api(&model->api, libraries);
   load_machine(model);

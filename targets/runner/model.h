@@ -13,7 +13,7 @@ typedef struct {
 } Outputs;
 
 /* Opens libtvm_ffi.so and libtvm_runtime.so in `libraries` and loads the bundle's model.so.
- * `threads` is 0 for TVM's own choice. Stops the program if anything is missing. */
+ * `threads` is 0 for the environment's choice or every core. Stops the program if anything is missing. */
 Model *model_open(const Bundle *bundle, const char *libraries, int threads);
 
 /* Runs the model on inputs that check_inputs has accepted. */

@@ -26,7 +26,7 @@ from edgeq.targets.runtime.schema import (
     StoredTensor,
     TensorSpec,
 )
-from edgeq.targets.runtime.threads import ThreadPool, choose_threads
+from edgeq.targets.runtime.threads import KernelThreads, choose_threads
 from edgeq.targets.runtime.tvm_import import import_tvm
 
 _CPU = 1
@@ -113,7 +113,7 @@ class Bundle:
         self.threads = threads
         self._lock = threading.Lock()
         self._tvm = import_tvm()
-        self._pool = ThreadPool(threads)
+        self._kernel_threads = KernelThreads(threads)
         try:
             self._library = self._tvm.runtime.load_module(str((path / MODEL_FILE).absolute()))
             self._machine = _new_machine(self._library)
@@ -165,8 +165,7 @@ class Bundle:
                     self._tvm.get_global_func("vm.builtin.memory_manager.clear")()
                     self._shapes.clear()
                 self._shapes.add(shape)
-            self._pool.apply()
-            return self._named(self._main(*arguments))
+            return self._named(self._kernel_threads.call(self._main, *arguments))
 
     def time_kernels(self, inputs: Mapping[str, Any]) -> list[KernelTime]:
         """Runs the model once and returns the time of each kernel, longest first.
@@ -189,8 +188,7 @@ class Bundle:
 
         machine["set_instrument"](instrument)
         with self._lock:
-            self._pool.apply()
-            machine["main"](*arguments)
+            self._kernel_threads.call(machine["main"], *arguments)
         times = [KernelTime(name, len(seconds), sum(seconds)) for name, seconds in spent.items()]
         return sorted(times, key=lambda kernel: -kernel.seconds)
 

@@ -1,22 +1,28 @@
 """How many threads TVM's kernels use: chosen for each call, whatever ran before in this process.
 
-TVM keeps one pool for every thread that calls it. A pool's size is read from ``TVM_NUM_THREADS`` when the
-pool is first used, and later calls can only use fewer. So the variable is set to the most that may be
-wanted before the first use, and every call then states the number it uses.
+TVM keeps one pool for every thread that calls it. ``TVM_NUM_THREADS`` is read when a pool is made, which
+fixes its size, and at every kernel, which runs alone if the variable says 1 (or if it is unset and the
+machine has two cores). So the variable is kept at the most that any bundle here may want, every call states
+the number it uses, and where a thread's pool was made too small before, the call moves to a thread of its
+own.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from edgeq.errors import UsageError
 from edgeq.targets.runtime.tvm_import import import_tvm
 
 _VARIABLE = "TVM_NUM_THREADS"
+_MOST_THREADS = 1024
 _ALL_KINDS_OF_CORES = 1
 """TVM's affinity mode ``kBig``; threads are not pinned (see import_tvm), so only the count matters."""
+_USERS_CHOICE = os.environ.get(_VARIABLE)
+"""What the variable held before this package changed it."""
 
 
 def available_cores() -> int:
@@ -25,28 +31,34 @@ def available_cores() -> int:
 
 
 def choose_threads(threads: int | None) -> int:
-    """Returns the number of threads for a bundle and prepares pools that are that large.
+    """Returns the number of threads for a bundle.
 
     Args:
         threads: What the caller asked for; None takes ``TVM_NUM_THREADS`` or else every available core.
 
     Raises:
-        UsageError: If the number is not positive.
+        UsageError: If the number is not in 1..1024.
     """
-    wanted = threads
-    if wanted is None:
-        value = os.environ.get(_VARIABLE, "")
-        wanted = int(value) if value.isdecimal() and int(value) > 0 else available_cores()
-    if wanted < 1 or wanted > 1024:
-        raise UsageError(f"threads must lie in 1..1024, found {wanted}")
-    value = os.environ.get(_VARIABLE, "")
-    current = int(value) if value.isdecimal() else 0
-    os.environ[_VARIABLE] = str(max(current, wanted, available_cores()))
-    return wanted
+    if threads is None:
+        return _parsed(_USERS_CHOICE) or available_cores()
+    if not 1 <= threads <= _MOST_THREADS:
+        raise UsageError(f"threads must lie in 1..{_MOST_THREADS}, found {threads}")
+    return threads
 
 
-class ThreadPool:
-    """Sets the number of threads of the calling thread's pool.
+def users_environment() -> dict[str, str]:
+    """Returns the environment for other programs: as it was before this package changed it."""
+    environment = {key: value for key, value in os.environ.items() if key != _VARIABLE}
+    return environment if _USERS_CHOICE is None else {**environment, _VARIABLE: _USERS_CHOICE}
+
+
+def _parsed(value: str | None) -> int:
+    """The number of threads that the variable's value asks for, or 0 if it asks for none."""
+    return min(int(value), _MOST_THREADS) if value is not None and value.isdecimal() else 0
+
+
+class KernelThreads:
+    """Calls TVM functions with a fixed number of kernel threads.
 
     Args:
         threads: Number wanted, at least 1.
@@ -57,18 +69,27 @@ class ThreadPool:
         self._threads = threads
         self._count: Callable[[], int] = tvm.get_global_func("runtime.NumThreads")
         self._configure: Callable[..., Any] = tvm.get_global_func("runtime.config_threadpool")
+        self._own_thread: ThreadPoolExecutor | None = None
+        most = max(threads, available_cores(), _parsed(os.environ.get(_VARIABLE)))
+        if os.environ.get(_VARIABLE) != str(most):
+            os.environ[_VARIABLE] = str(most)
 
-    def apply(self) -> None:
-        """Makes the next kernels of this thread use the wanted number.
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Returns ``function(*arguments)``, whose kernels ran on the wanted number of threads."""
+        if self._apply():
+            return function(*arguments)
+        if self._own_thread is None:
+            self._own_thread = ThreadPoolExecutor(1, thread_name_prefix="edgeq")
+        return self._own_thread.submit(self._apply_and_call, function, *arguments).result()
 
-        Raises:
-            UsageError: If this thread's pool was made smaller before edgeq was asked.
-        """
-        if self._count() == self._threads:
-            return
+    def _apply_and_call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        self._apply()
+        return function(*arguments)
+
+    def _apply(self) -> bool:
+        """Sets the number in the calling thread; returns False if its pool is too small."""
+        count = self._count()  # makes the pool if this is its first use
+        if count == self._threads:
+            return True
         self._configure(_ALL_KINDS_OF_CORES, self._threads)
-        if self._count() != self._threads:
-            raise UsageError(
-                f"{self._threads} threads were asked for, but TVM was used in this thread before with a pool "
-                f"of {self._count()}; set {_VARIABLE}={self._threads} in the environment"
-            )
+        return self._count() == self._threads

@@ -21,6 +21,10 @@ def import_tvm() -> ModuleType:
     # TVM pins the calling thread and its workers to the first cores. Whatever else runs in this process
     # (a baseline that is being timed, a web server) would inherit that, so threads stay unpinned.
     os.environ.setdefault("TVM_BIND_THREADS", "0")
+    # An idle worker looks for work this many times before it sleeps. TVM's default keeps a core busy for a
+    # tenth of a second after every call (seconds on a loaded machine); this is a millisecond, which is
+    # still longer than any pause between two kernels.
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "2000")
     with _LOCK:
         if "tvm" in sys.modules or "tvm_ffi" in sys.modules or "torch" in sys.modules:
             return importlib.import_module("tvm")

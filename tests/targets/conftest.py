@@ -1,0 +1,170 @@
+"""A model small enough to compile in a second, and its bundles: the device side without the compiler."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+VOCABULARY = 23
+WIDTH = 12
+MAX_LENGTH = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Interface:
+    """Name, dtype and shape of an input or output, as the compiler describes it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    maximum: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the compiler returns."""
+
+    executable: Any
+    inputs: list[Interface]
+    outputs: list[Interface]
+    weights: list[tuple[str, np.ndarray]]
+
+
+def reference(ids: np.ndarray, mask: np.ndarray, weights: list[tuple[str, np.ndarray]]) -> np.ndarray:
+    """The tiny model in numpy; all values are small integers and halves, so every order of sums is exact."""
+    table, matrix = weights[0][1], weights[1][1]
+    return (table[ids] @ matrix) * mask[..., None].astype(np.float32)
+
+
+def _relax_module() -> Any:
+    from edgeq.targets.runtime.tvm_import import import_tvm
+
+    tvm = import_tvm()
+    from tvm import relax
+
+    batch, sequence = tvm.tirx.Var("batch", "int64"), tvm.tirx.Var("sequence", "int64")
+    builder = relax.BlockBuilder()
+    ids = relax.Var("input_ids", relax.TensorType((batch, sequence), "int64"))
+    mask = relax.Var("attention_mask", relax.TensorType((batch, sequence), "int64"))
+    table = relax.Var("table", relax.TensorType((VOCABULARY, WIDTH), "float32"))
+    matrix = relax.Var("matrix", relax.TensorType((WIDTH, WIDTH), "float32"))
+    with builder.function("main", [ids, mask, table, matrix]):
+        with builder.dataflow():
+            flat = builder.emit(relax.op.reshape(ids, (batch * sequence,)))
+            rows = builder.emit(relax.op.take(table, flat, axis=0))
+            product = builder.emit(relax.op.matmul(rows, matrix))
+            kept = builder.emit(relax.op.reshape(product, (batch, sequence, WIDTH)))
+            keep = builder.emit(relax.op.astype(relax.op.expand_dims(mask, 2), "float32"))
+            output = builder.emit_output(relax.Tuple([relax.op.multiply(kept, keep)]))
+        builder.emit_func_output(output)
+    return builder.get()
+
+
+@pytest.fixture(scope="session")
+def compile_tiny() -> Callable[[Any], Compiled]:
+    """Returns a function that compiles the tiny model for a target."""
+    generator = np.random.default_rng(7)
+    weights = [
+        ("table", generator.integers(-8, 9, (VOCABULARY, WIDTH)).astype(np.float32) / 2),
+        ("matrix", generator.integers(-8, 9, (WIDTH, WIDTH)).astype(np.float32) / 2),
+    ]
+
+    def compile_for(target: Any) -> Compiled:
+        from edgeq.targets.runtime.tvm_import import import_tvm
+
+        tvm = import_tvm()
+        executable = tvm.compile(_relax_module(), target=tvm.target.Target(target.tvm_target))
+        return Compiled(
+            executable,
+            [
+                Interface("input_ids", "int64", ("batch", "sequence"), VOCABULARY - 1),
+                Interface("attention_mask", "int64", ("batch", "sequence")),
+            ],
+            [Interface("last_hidden_state", "float32", ("batch", "sequence", WIDTH))],
+            weights,
+        )
+
+    return compile_for
+
+
+@pytest.fixture(scope="session")
+def make_bundle(
+    compile_tiny: Callable[[Any], Compiled], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Returns a function that writes the tiny model's bundle for a target, by name; each only once a run."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = _write(compile_tiny, name, tmp_path_factory.mktemp("bundles") / Path(name).stem)
+        return made[name]
+
+    return make
+
+
+def _write(compile_tiny: Callable[[Any], Compiled], name: str, out: Path) -> Path:
+    from edgeq.targets.bundle import Content, write_bundle
+    from edgeq.targets.golden import golden_inputs
+    from edgeq.targets.runtime.schema import ModelInfo, TensorSpec
+    from edgeq.targets.target import load_target
+    from edgeq.targets.toolchain import find_linker
+
+    target = load_target(name)
+    compiled = compile_tiny(target)
+    model = ModelInfo("TinyModel", "embed", "mean", True, (), MAX_LENGTH)
+    inputs = (
+        TensorSpec("input_ids", "int64", ("batch", "sequence"), 0, VOCABULARY - 1),
+        TensorSpec("attention_mask", "int64", ("batch", "sequence"), 0, 1, 1),
+    )
+    outputs = (TensorSpec("last_hidden_state", "float32", ("batch", "sequence", WIDTH)),)
+    golden = golden_inputs(inputs, model)
+    expected = {
+        "last_hidden_state": reference(golden["input_ids"], golden["attention_mask"], compiled.weights)
+    }
+    tokenizer = out.parent / "tokenizer"
+    tokenizer.mkdir()
+    _write_tokenizer(tokenizer)
+    content = Content(model, inputs, outputs, golden, expected, {"name": "none"}, tokenizer)
+    write_bundle(compiled, out, target=target, linker=find_linker(target), content=content)
+    return out
+
+
+def _write_tokenizer(folder: Path) -> None:
+    """A tokenizer of whole words that, like many published ones, truncates and pads unless told not to."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{i}" for i in range(VOCABULARY - 4))]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=words[1]))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=8)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+@pytest.fixture
+def host_bundle(make_bundle: Callable[..., Path]) -> Path:
+    """The tiny model for this machine; tests must not change it."""
+    return make_bundle("host")
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
+    """Returns a function that copies a bundle so that a test may damage it."""
+    import shutil
+
+    def copy(bundle: Path) -> Path:
+        target = tmp_path / bundle.name
+        shutil.copytree(bundle, target)
+        return target
+
+    return copy

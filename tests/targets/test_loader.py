@@ -1,0 +1,231 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import edgeq
+from edgeq.errors import FormatError, UnsupportedError, UsageError
+from edgeq.targets.runtime.manifest import read_manifest, write_manifest
+from edgeq.targets.runtime.threads import available_cores, choose_threads, users_environment
+
+IDS = np.array([[2, 5, 9, 3], [2, 7, 3, 0]])
+MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
+
+
+@pytest.fixture
+def bundle(host_bundle):
+    return edgeq.load(host_bundle)
+
+
+def _expected(host_bundle, ids, mask):
+    manifest = read_manifest(host_bundle)
+    data = (host_bundle / "weights.bin").read_bytes()
+    table, matrix = (
+        np.frombuffer(data, t.dtype, t.bytes // 4, t.offset).reshape(t.shape) for t in manifest.weights
+    )
+    return (table[ids] @ matrix) * mask[..., None].astype(np.float32)
+
+
+def test_outputs_are_the_models(bundle, host_bundle):
+    out = bundle(input_ids=IDS, attention_mask=MASK)
+    assert list(out) == ["last_hidden_state"]
+    np.testing.assert_array_equal(out["last_hidden_state"], _expected(host_bundle, IDS, MASK))
+
+
+def test_any_batch_and_length_up_to_the_limit(bundle, host_bundle):
+    rng = np.random.default_rng(0)
+    for shape in [(1, 1), (1, 40), (3, 17), (5, 2), *((1, n) for n in range(3, 23))]:
+        ids = rng.integers(0, 23, shape)
+        mask = np.ones_like(ids)
+        out = bundle(input_ids=ids, attention_mask=mask)["last_hidden_state"]
+        np.testing.assert_array_equal(out, _expected(host_bundle, ids, mask))
+
+
+def test_inputs_with_a_default_may_be_left_out(bundle):
+    full = bundle(input_ids=IDS, attention_mask=np.ones_like(IDS))
+    short = bundle(input_ids=IDS.astype(np.int32))
+    np.testing.assert_array_equal(full["last_hidden_state"], short["last_hidden_state"])
+
+
+def test_golden_output_agrees_and_a_changed_one_does_not(bundle, host_bundle, copy_of):
+    assert bundle.self_test().ok
+    damaged = copy_of(host_bundle)
+    manifest = read_manifest(damaged)
+    data = bytearray((damaged / "golden.bin").read_bytes())
+    data[manifest.golden_outputs[0].offset] ^= 1
+    (damaged / "golden.bin").write_bytes(data)
+    result = edgeq.load(damaged, verify=False).self_test()
+    assert not result.ok
+    assert "differs from the golden one in 1 of 216 values" in result.detail
+
+
+def test_weights_are_mapped_not_copied(bundle, host_bundle):
+    with open("/proc/self/maps") as maps:
+        mapped = [line for line in maps if str((host_bundle / "weights.bin").resolve()) in line]
+    assert mapped
+    name = str(host_bundle / "weights.bin")
+    before = (host_bundle / "weights.bin").read_bytes()
+    bundle(input_ids=IDS)
+    assert (host_bundle / "weights.bin").read_bytes() == before, name
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "'input_ids' is missing"),
+        ({"input_id": IDS}, "no input 'input_id'; did you mean 'input_ids'"),
+        ({"input_ids": IDS.astype(np.float32)}, "must be an array of int64, found float32"),
+        ({"input_ids": IDS[0]}, r"must have shape \[batch, sequence\], found \[4\]"),
+        ({"input_ids": IDS[:, :0]}, "is empty"),
+        ({"input_ids": IDS + 30}, r"holds 39; values lie in 0\.\.22"),
+        ({"input_ids": IDS - 1}, r"holds -1; values lie in 0\.\.22"),
+        ({"input_ids": np.array([[2**63]], np.uint64)}, "holds 9223372036854775808"),
+        ({"input_ids": IDS, "attention_mask": MASK * 2}, r"holds 2; values lie in 0\.\.1"),
+        ({"input_ids": IDS, "attention_mask": MASK[:, :3]}, "size 3 where 4 is expected"),
+        ({"input_ids": IDS, "attention_mask": MASK[:1]}, "size 1 where 2 is expected"),
+        ({"input_ids": np.ones((1, 41), np.int64)}, "has 41 tokens, the model takes at most 40"),
+        ({"input_ids": [["a", "b"]]}, "must be an array of int64"),
+        ({"attention_mask": MASK}, "'input_ids' is missing"),
+    ],
+)
+def test_wrong_inputs_are_refused_in_a_sentence(bundle, inputs, message):
+    with pytest.raises(UsageError, match=message):
+        bundle.run(inputs)
+
+
+def test_results_do_not_depend_on_threads(host_bundle):
+    outs = []
+    for threads in (1, 2, 3):
+        loaded = edgeq.load(host_bundle, threads=threads)
+        outs.append(loaded(input_ids=IDS, attention_mask=MASK)["last_hidden_state"])
+        assert loaded.threads == threads
+    np.testing.assert_array_equal(outs[0], outs[1])
+    np.testing.assert_array_equal(outs[0], outs[2])
+
+
+def test_a_call_uses_the_threads_it_was_loaded_with_in_any_thread(host_bundle):
+    from edgeq.targets.runtime.tvm_import import import_tvm
+
+    count = import_tvm().get_global_func("runtime.NumThreads")
+    seen = []
+    before = users_environment().get("TVM_NUM_THREADS")
+
+    def run():
+        for threads in (2, 1, 2):
+            edgeq.load(host_bundle, threads=threads)(input_ids=IDS)
+            seen.append(count())
+
+    worker = threading.Thread(target=run)
+    worker.start()
+    worker.join()
+    assert seen == [2, 1, 2]
+    assert users_environment().get("TVM_NUM_THREADS") == before
+
+
+def test_a_pool_that_is_too_small_is_stepped_around(host_bundle):
+    """A thread's pool is made once; asking for more later moves the call to another thread."""
+    from edgeq.targets.runtime.threads import KernelThreads
+    from edgeq.targets.runtime.tvm_import import import_tvm
+
+    count = import_tvm().get_global_func("runtime.NumThreads")
+    assert [KernelThreads(threads).call(count) for threads in (1, 7, 2, 7)] == [1, 7, 2, 7]
+
+
+def test_kernels_may_use_two_threads_on_a_machine_with_two_cores(host_bundle):
+    """TVM runs every kernel alone there unless the variable says otherwise, whatever its pool holds."""
+    code = (
+        "import os, edgeq\n"
+        "from edgeq.targets.runtime.tvm_import import import_tvm\n"
+        f"edgeq.load({str(host_bundle)!r}, threads=2).self_test()\n"
+        "print(import_tvm().get_global_func('runtime.NumThreads')(), os.environ['TVM_NUM_THREADS'] >= '2')\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "TVM_NUM_THREADS"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert result.stdout.strip() == "2 True", result.stderr
+
+
+def test_the_environment_chooses_where_the_caller_does_not(host_bundle):
+    code = (
+        "from edgeq.targets.runtime.threads import choose_threads\n"
+        "print(choose_threads(None), choose_threads(1))\n"
+    )
+    for value, expected in (("3", "3 1"), ("many", f"{available_cores()} 1")):
+        environment = {**os.environ, "TVM_NUM_THREADS": value}
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+        assert result.stdout.strip() == expected, result.stderr
+
+
+def test_calls_from_many_threads_do_not_mix(bundle, host_bundle):
+    failures = []
+
+    def run(seed):
+        rng = np.random.default_rng(seed)
+        for _ in range(20):
+            ids = rng.integers(0, 23, (rng.integers(1, 4), rng.integers(1, 30)))
+            out = bundle(input_ids=ids)["last_hidden_state"]
+            if not np.array_equal(out, _expected(host_bundle, ids, np.ones_like(ids))):
+                failures.append(seed)
+
+    workers = [threading.Thread(target=run, args=(seed,)) for seed in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not failures
+
+
+@pytest.mark.parametrize("threads", [0, -1, 5000])
+def test_impossible_thread_counts_are_refused(threads):
+    with pytest.raises(UsageError, match=r"threads must lie in 1\.\.1024"):
+        choose_threads(threads)
+
+
+def test_a_bundle_for_another_machine_is_refused(host_bundle, copy_of):
+    import dataclasses
+
+    foreign = copy_of(host_bundle)
+    manifest = read_manifest(foreign)
+    other = dataclasses.replace(manifest.target, name="pdp", triple="pdp11-linux-gnu")
+    write_manifest(foreign, dataclasses.replace(manifest, target=other))
+    with pytest.raises(UnsupportedError, match=r"is for pdp \(pdp11\).*edgeq-run"):
+        edgeq.load(foreign)
+    newer = dataclasses.replace(manifest.target, cpu_flags=("flag_of_2050",))
+    write_manifest(foreign, dataclasses.replace(manifest, target=newer))
+    with pytest.raises(UnsupportedError, match="which has flag_of_2050; this machine"):
+        edgeq.load(foreign)
+
+
+def test_a_model_that_is_no_library_is_a_sentence(host_bundle, copy_of):
+    damaged = copy_of(host_bundle)
+    data = (damaged / "model.so").read_bytes()
+    (damaged / "model.so").write_bytes(bytes(len(data)))
+    with pytest.raises(FormatError, match=r"model\.so is damaged"):
+        edgeq.load(damaged)
+    with pytest.raises(FormatError, match=r"model\.so cannot be loaded"):
+        edgeq.load(damaged, verify=False)
+
+
+def test_kernels_are_timed_by_name(bundle):
+    times = bundle.time_kernels({"input_ids": IDS})
+    names = [kernel.name for kernel in times]
+    assert any("matmul" in name for name in names)
+    assert all(kernel.calls >= 1 and kernel.seconds >= 0 for kernel in times)
+    assert times == sorted(times, key=lambda kernel: -kernel.seconds)
+
+
+def test_loading_imports_no_training_library(host_bundle):
+    """In a fresh process, so that nothing else has imported them."""
+    code = (
+        "import json, sys, numpy, edgeq\n"
+        f"bundle = edgeq.load({str(host_bundle)!r}, threads=2)\n"
+        "ok = bundle.self_test().ok\n"
+        "heavy = ('torch', 'transformers', 'onnx', 'onnxruntime', 'pydantic', 'typer', 'matplotlib')\n"
+        "print(json.dumps([ok, [name for name in heavy if name in sys.modules]]))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == [True, []]

@@ -1,0 +1,137 @@
+import copy
+import hashlib
+import json
+import random
+
+import pytest
+
+from edgeq.errors import EdgeqError, FormatError, UsageError
+from edgeq.targets.runtime.manifest import read_manifest, verify_files
+from edgeq.targets.runtime.manifest_parser import parse_manifest
+
+
+def _table(bundle):
+    return json.loads((bundle / "manifest.json").read_text())
+
+
+def test_writing_and_reading_give_the_same_manifest(host_bundle):
+    manifest = read_manifest(host_bundle)
+    assert parse_manifest(json.loads(manifest.to_json())) == manifest
+    assert (host_bundle / "manifest.json").read_text() == manifest.to_json()
+    assert set(manifest.files) >= {"model.so", "weights.bin", "golden.bin", "tokenizer.json"}
+
+
+def test_the_digest_file_is_what_sha256sum_checks(host_bundle):
+    digest = hashlib.sha256((host_bundle / "manifest.json").read_bytes()).hexdigest()
+    assert (host_bundle / "manifest.sha256").read_text() == f"{digest}  manifest.json\n"
+
+
+def test_weights_start_at_multiples_of_64(host_bundle):
+    assert all(tensor.offset % 64 == 0 for tensor in read_manifest(host_bundle).weights)
+
+
+def test_no_bundle_is_a_wrong_request(tmp_path):
+    with pytest.raises(UsageError, match="no bundle folder"):
+        read_manifest(tmp_path / "none")
+    with pytest.raises(UsageError, match=r"no manifest\.json"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "model.so", "golden.bin", "tokenizer.json"])
+def test_a_truncated_or_missing_file_is_named(host_bundle, copy_of, name):
+    bundle = copy_of(host_bundle)
+    data = (bundle / name).read_bytes()
+    (bundle / name).write_bytes(data[:-1])
+    with pytest.raises(FormatError, match=f"{name} has {len(data) - 1} bytes, the manifest says {len(data)}"):
+        read_manifest(bundle)
+    (bundle / name).unlink()
+    with pytest.raises(FormatError, match=f"{name} is missing"):
+        read_manifest(bundle)
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "model.so", "golden.bin"])
+def test_a_flipped_bit_is_found(host_bundle, copy_of, name):
+    bundle = copy_of(host_bundle)
+    data = bytearray((bundle / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / name).write_bytes(data)
+    with pytest.raises(FormatError, match=f"{name} is damaged"):
+        verify_files(bundle, read_manifest(bundle))
+
+
+def test_a_changed_or_cut_off_manifest_is_found(host_bundle, copy_of):
+    bundle = copy_of(host_bundle)
+    text = (bundle / "manifest.json").read_text()
+    for damaged in (text.replace("TinyModel", "TinyModem"), text[: len(text) // 2], ""):
+        (bundle / "manifest.json").write_text(damaged)
+        with pytest.raises(FormatError, match=r"manifest\.json is damaged"):
+            read_manifest(bundle)
+    (bundle / "manifest.sha256").write_text("")
+    with pytest.raises(FormatError, match=r"manifest\.sha256"):
+        read_manifest(bundle)
+
+
+WRONG = [
+    (("format",), "zip", "'format' must be"),
+    (("format_version",), 2, "format_version is 2"),
+    (("weights", 0, "offset"), 8, "not a multiple of 64"),
+    (("weights", 1, "offset"), 1 << 20, "ends at byte"),
+    (("weights", 0, "offset"), -64, "at least 0"),
+    (("weights", 0, "bytes"), 4, "takes 1104 bytes, found 4"),
+    (("weights", 0, "shape"), [1 << 39, 1 << 39], "takes"),
+    (("weights", 0, "shape"), [0], "positive integer"),
+    (("weights", 0, "shape"), ["batch"], "no named sizes"),
+    (("weights", 0, "shape"), [1] * 9, "9 dimensions"),
+    (("weights", 0, "dtype"), "float8", "dtype must be one of"),
+    (("inputs",), [], "at least one input"),
+    (("inputs", 0, "name"), "ids", "golden"),
+    (("golden", "outputs", 0, "shape"), [2, 9, 11], "takes"),
+    (("model", "task"), "translate", "not known"),
+    (("model", "max_length"), 0, "at least 1"),
+    (("model", "labels"), [1], "list of texts"),
+    (("model", "normalize"), 1, "true or false"),
+    (("recipe",), 3, "'recipe' must be"),
+    (("tools",), {"x": 1}, "must be text"),
+    (("files", "model.so", "sha256"), "xyz", "64 hexadecimal"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), WRONG)
+def test_a_wrong_value_is_a_sentence(host_bundle, path, value, message):
+    table = _table(host_bundle)
+    place = table
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(FormatError, match=message):
+        parse_manifest(table)
+
+
+@pytest.mark.parametrize("name", ["../model.so", "/etc/passwd", "a//b", "lib/", "-x", ".hidden", "a b"])
+def test_files_outside_the_bundle_are_refused(host_bundle, name):
+    table = _table(host_bundle)
+    table["files"][name] = {"sha256": "0" * 64, "bytes": 0}
+    with pytest.raises(FormatError, match="not a plain path"):
+        parse_manifest(table)
+
+
+def test_random_damage_never_escapes_as_another_error(host_bundle):
+    """Whatever is dropped or replaced, parsing ends in a manifest or in one of our errors."""
+    chance = random.Random(5)  # noqa: S311
+    replacements = [None, True, -1, 1 << 70, 1.5, "", "x", [], {}, [None], {"a": 1}]
+    refused = 0
+    for _ in range(400):
+        table = copy.deepcopy(_table(host_bundle))
+        place, key = table, chance.choice(list(table))
+        while isinstance(place[key], dict | list) and place[key] and chance.random() < 0.8:
+            place = place[key]
+            key = chance.choice(list(place)) if isinstance(place, dict) else chance.randrange(len(place))
+        if chance.random() < 0.3:
+            del place[key]
+        else:
+            place[key] = chance.choice(replacements)
+        try:
+            parse_manifest(table)
+        except EdgeqError:
+            refused += 1
+    assert refused > 300
