@@ -1,0 +1,20 @@
+"""Proof that every stage of a run computes the same model.
+
+Dynamic int8 turns a difference of one float ulp into a whole step where a value sits at a rounding edge,
+so two correct programs can differ visibly in single numbers. Four rules, each with a yardstick that is
+measured or derived rather than picked by hand:
+
+* ``isolated``: each low-bit operator on the reference's own input; integer sums equal, floats within a
+  bound derived from the number of roundings (:mod:`edgeq.parity.isolated`).
+* ``end-to-end``: the stage differs from PyTorch by no more than twice what noise of one ulp in front of
+  every quantizer makes of PyTorch itself (:mod:`edgeq.parity.envelope`).
+* ``task``: decisions (labels, nearest sentences) change no more often than under that noise, plus two
+  (:mod:`edgeq.parity.task`).
+* ``bit-identical``: edgeq's own backends agree in every bit, on every processor, for every number of
+  threads and every batch (:mod:`edgeq.parity.bits`).
+"""
+
+from edgeq.parity.report import Check, ParityReport
+from edgeq.parity.run import run_parity
+
+__all__ = ["Check", "ParityReport", "run_parity"]

@@ -1,0 +1,49 @@
+"""Our own backends: one model, one answer, on every device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from edgeq.parity.feeds import Arrays
+from edgeq.parity.report import Check
+
+Run = Callable[[Arrays], Arrays]
+
+
+def differing(got: Sequence[Arrays], want: Sequence[Arrays]) -> tuple[int, int]:
+    """Counts values whose bits differ.
+
+    Returns:
+        The number of differing values, and of all values. A missing output or another shape counts whole.
+    """
+    wrong = total = 0
+    for outputs, reference in zip(got, want, strict=True):
+        for name, value in reference.items():
+            total += value.size
+            other = outputs.get(name)
+            if other is None or other.shape != value.shape or other.dtype != value.dtype:
+                wrong += value.size
+                continue
+            bits = np.dtype(f"u{value.dtype.itemsize}")
+            ours = np.ascontiguousarray(other).view(bits)
+            wrong += int((ours != np.ascontiguousarray(value).view(bits)).sum())
+    return wrong, total
+
+
+def check_bits(stage: str, got: Sequence[Arrays], want: Sequence[Arrays], *, against: str) -> Check:
+    """Demands that every bit of ``got`` is that of ``want``."""
+    wrong, total = differing(got, want)
+    if wrong:
+        detail = f"{wrong} of {total} values differ from those of {against}"
+    else:
+        detail = f"all {total} values equal those of {against} in every bit"
+    return Check(stage, "bit-identical", wrong == 0, detail, {"differing": wrong, "values": total})
+
+
+def one_by_one(run: Run, feed: Arrays) -> Arrays:
+    """Runs each text of a batch alone, at the same padded length, and stacks the outputs."""
+    batch = len(next(iter(feed.values())))
+    singles = [run({name: value[row : row + 1] for name, value in feed.items()}) for row in range(batch)]
+    return {name: np.concatenate([single[name] for single in singles]) for name in singles[0]}

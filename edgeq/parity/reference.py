@@ -1,0 +1,109 @@
+"""PyTorch, the reference: clean, under noise, and with the input of every low-bit layer recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgeq.checkpoint import Checkpoint
+from edgeq.export.ops.operator import NodeFormat
+from edgeq.models import TorchEncoder
+from edgeq.parity.feeds import Arrays
+from edgeq.quant.activation import ulp_noise, with_noise
+from edgeq.quant.modules import LowBitLinear, PackedModule
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedLayer:
+    """A low-bit layer of the checkpoint, and what went in and out of it in one run.
+
+    Attributes:
+        name: Module name.
+        kind: The operator that it is exported as.
+        format: Its matrix and activation.
+        constants: Packed weights, scale, and for linear layers bias and possibly the activation scale.
+        value: Its input: float32 ``[..., K]`` or int64 of any shape.
+        output: Its output: float32 ``[..., N]``.
+    """
+
+    name: str
+    kind: str
+    format: NodeFormat
+    constants: tuple[np.ndarray, ...]
+    value: np.ndarray
+    output: np.ndarray
+
+
+class Reference:
+    """A loaded checkpoint, float or compressed, as the reference of a parity run."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self._model: nn.Module = checkpoint.model
+        self._encoder = TorchEncoder(checkpoint.model, checkpoint.adapter)
+
+    def run(self, feeds: Sequence[Arrays]) -> list[Arrays]:
+        """Runs the model on each feed."""
+        return [self._encoder(**feed) for feed in feeds]
+
+    def run_with_noise(self, feeds: Sequence[Arrays], *, seed: int) -> list[Arrays]:
+        """Runs the model while every input of a linear layer moves by -1, 0 or +1 ulp."""
+
+        def move(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (with_noise(arguments[0]), *arguments[1:])
+
+        # Low-bit layers add the noise themselves; layers that stayed float round like any other.
+        floats = [module for module in self._model.modules() if isinstance(module, nn.Linear)]
+        with contextlib.ExitStack() as stack:
+            for module in floats:
+                stack.callback(module.register_forward_pre_hook(move).remove)
+            stack.enter_context(ulp_noise(seed))
+            return self.run(feeds)
+
+    def record(self, feed: Arrays) -> dict[str, RecordedLayer]:
+        """Runs one feed and returns every low-bit layer that took part, by module name."""
+        recorded: dict[str, RecordedLayer] = {}
+        with contextlib.ExitStack() as stack:
+            for name, module in self._model.named_modules():
+                if isinstance(module, PackedModule):
+                    stack.enter_context(_recording(name, module, recorded))
+            self.run([feed])
+        return recorded
+
+    def quantized_values(self, feeds: Sequence[Arrays]) -> int:
+        """Counts the values that go into linear layers in one run of all feeds."""
+        tokens = sum(feed["input_ids"].size for feed in feeds)
+        widths = [module.in_features for module in self._model.modules() if isinstance(module, LowBitLinear)]
+        return tokens * sum(widths)
+
+
+@contextlib.contextmanager
+def _recording(name: str, module: PackedModule, recorded: dict[str, RecordedLayer]) -> Iterator[None]:
+    constants = [module.weight_packed, module.scale]
+    activation = "none"
+    if isinstance(module, LowBitLinear):
+        activation = module.activation
+        constants.append(torch.zeros(1) if module.bias is None else module.bias)
+        constants += [] if module.activation_scale is None else [module.activation_scale]
+
+    def keep(_: nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        recorded[name] = RecordedLayer(
+            name,
+            type(module).__name__,
+            NodeFormat(module.spec, activation),
+            tuple(constant.numpy() for constant in constants),
+            arguments[0].detach().numpy().copy(),
+            output.detach().numpy().copy(),
+        )
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()

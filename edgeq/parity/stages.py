@@ -1,0 +1,98 @@
+"""The backends of a parity run, each as a function from one feed to its outputs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx.reference import ReferenceEvaluator
+
+from edgeq.errors import EdgeqError, FormatError
+from edgeq.parity.bits import Run
+from edgeq.parity.feeds import Arrays
+
+
+def load_model(path: Path) -> onnx.ModelProto:
+    """Loads an ONNX model with its external data.
+
+    Raises:
+        FormatError: If the file or its data is damaged.
+    """
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf, the checker and the file system each raise types of their own
+        raise FormatError(
+            f"{path} is not a valid ONNX model ({_first_line(error)}); export it again"
+        ) from error
+    return model
+
+
+def onnx_reference(model: onnx.ModelProto) -> Run:
+    """The ONNX project's own evaluator in numpy, running the bodies of the low-bit operators."""
+    evaluator = ReferenceEvaluator(model)
+
+    def run(feed: Arrays) -> Arrays:
+        return dict(zip(evaluator.output_names, evaluator.run(None, feed), strict=True))
+
+    return run
+
+
+def onnx_runtime(model: Path | bytes) -> Run:
+    """ONNX Runtime on the CPU, without any library of edgeq's.
+
+    Raises:
+        FormatError: If it does not load the model.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # pybind exceptions share no public base class
+        raise FormatError(f"ONNX Runtime does not load the model: {_first_line(error)}") from error
+    names = [output.name for output in session.get_outputs()]
+
+    def run(feed: Arrays) -> Arrays:
+        try:
+            return dict(zip(names, session.run(names, feed), strict=True))
+        except Exception as error:
+            raise EdgeqError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
+
+    return run
+
+
+def compiled_once(model: onnx.ModelProto, feed: Mapping[str, np.ndarray], *, target: Any) -> Arrays:
+    """Compiles a model for a target that runs on this machine, and runs it once.
+
+    Args:
+        model: A model with its weights inside.
+        feed: Arrays by input name.
+        target: ``edgeq.targets.target.Target``.
+
+    Raises:
+        UnsupportedError: If an operator has no kernel.
+        EdgeqError: If the compiler fails.
+    """
+    from edgeq.targets.bundle import link_model
+    from edgeq.targets.compiler import compile_onnx
+    from edgeq.targets.runtime.loader import run_library
+    from edgeq.targets.toolchain import find_linker
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, path)
+        compiled = compile_onnx(path, target=target)
+        library = Path(folder) / "model.so"
+        link_model(compiled, library, find_linker(target))
+        arguments = [feed[info.name] for info in compiled.inputs] + [array for _, array in compiled.weights]
+        results = run_library(library, arguments)
+    return {info.name: result for info, result in zip(compiled.outputs, results, strict=True)}
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
