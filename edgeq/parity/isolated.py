@@ -99,8 +99,7 @@ def isolate(
         name = node.name.split("/")[0]
         if name in layers and not is_low_bit(node):
             raise UnsupportedError(
-                f"layer {name} is packed in the checkpoint, but the ONNX model computes it by {node.op_type}; "
-                "export it again"
+                f"layer {name} is packed in the checkpoint, but the ONNX model computes it by {node.op_type}"
             )
     rows = max((_row_count(layers[name]) for name in names), default=1)
     cases, alone = [], []

@@ -50,14 +50,12 @@ def run_parity(
     Raises:
         UsageError: If the folder is not a run.
         FormatError: If a file of the run is damaged.
-        UnsupportedError: If nothing here can run one of the bundles, or a low-bit layer is not low-bit in ONNX.
+        UnsupportedError: If nothing here can run one of the bundles, or ONNX holds a low-bit layer as floats.
     """
     folder = Path(run)
     for name in ("checkpoint", "onnx"):
         if not (folder / name).is_dir():
-            raise UsageError(
-                f"{folder} is not a run: it holds no folder {name!r}; make one by `edgeq deploy`"
-            )
+            raise UsageError(f"{folder} is not a run of `edgeq deploy`: it holds no folder {name!r}")
     return _Parity(folder, dict(targets or {}), list(texts), progress).report()
 
 
