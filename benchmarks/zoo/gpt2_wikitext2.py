@@ -1,0 +1,150 @@
+"""Trains ``gpt2-wikitext2``: a GPT-2 architecture of 7 million parameters, from nothing, on WikiText-2.
+
+Run from the repository's root; a run that was stopped goes on where it was:
+
+    python -m benchmarks.zoo.gpt2_wikitext2 --data DATA --out RUN
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch.nn import functional
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+
+from benchmarks.zoo.bpe import save_tokenizer, train_bpe
+from benchmarks.zoo.corpus import Blocks, read_articles, token_stream
+from benchmarks.zoo.loop import Plan, train
+from benchmarks.zoo.schedule import Schedule
+from edgeq.files import new_folder
+
+SEPARATOR = "<|endoftext|>"
+POSITIONS = 512
+SHORT = 256  # most steps train on sequences of this length: half the attention, and twice the beginnings
+LONG_EVERY = 4  # every so many steps the whole context is used, so that all positions learn
+
+
+def configuration(entries: int, *, dropout: float) -> GPT2Config:
+    """Returns the model's configuration for a vocabulary of ``entries``."""
+    return GPT2Config(
+        vocab_size=entries,
+        n_positions=POSITIONS,
+        n_embd=256,
+        n_layer=6,
+        n_head=4,
+        # The same function as GPT-2's "gelu_new", in one kernel instead of eight.
+        activation_function="gelu_pytorch_tanh",
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=0.0,  # dropout inside attention would turn off the fused kernel
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+
+
+def next_token_loss(model: PreTrainedModel, blocks: torch.Tensor, *, reduction: str = "mean") -> torch.Tensor:
+    """Returns the cross entropy of each block's tokens after the first, in nats.
+
+    Args:
+        model: A causal language model.
+        blocks: Ids, int64 ``[batch, length + 1]``.
+        reduction: As in ``torch.nn.functional.cross_entropy``.
+    """
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(input_ids=blocks[:, :-1], use_cache=False).logits
+    targets = blocks[:, 1:].flatten()
+    return functional.cross_entropy(logits.flatten(0, 1).float(), targets, reduction=reduction)
+
+
+def perplexity(model: PreTrainedModel, stream: np.ndarray, *, batch: int = 8) -> tuple[float, int]:
+    """Returns the summed loss over a stream and the number of tokens, in blocks of the whole context."""
+    total, count = 0.0, (len(stream) - 1) // POSITIONS
+    starts = np.arange(count) * POSITIONS
+    for chunk in np.array_split(starts, math.ceil(count / batch)):
+        rows = np.stack([stream[start : start + POSITIONS + 1] for start in chunk]).astype(np.int64)
+        total += float(next_token_loss(model, torch.from_numpy(rows), reduction="sum"))
+    return total, count * POSITIONS
+
+
+@dataclass(frozen=True)
+class LanguageModelling:
+    """Next-token prediction; see ``benchmarks.zoo.loop.Task``."""
+
+    blocks: Blocks
+    held_out: np.ndarray
+    tokens_per_step: int
+
+    def loss(self, model: PreTrainedModel, *, step: int) -> torch.Tensor:
+        """Returns the loss of one step's blocks, cut in two unless it is a step of whole contexts."""
+        rows = self.blocks.at(step)
+        if step % LONG_EVERY:
+            rows = np.concatenate([rows[:, : SHORT + 1], rows[:, SHORT:]])
+        return next_token_loss(model, torch.from_numpy(rows))
+
+    def validate(self, model: PreTrainedModel) -> dict[str, float]:
+        """Returns mean loss and perplexity per token of the held-out stream."""
+        total, count = perplexity(model, self.held_out)
+        return {"loss": total / count, "perplexity": math.exp(total / count)}
+
+
+def prepare_tokenizer(data: Path, out: Path, *, entries: int) -> Tokenizer:
+    """Returns the run's tokenizer, trained if ``out/tokenizer`` does not exist yet."""
+    folder = out / "tokenizer"
+    if not folder.exists():
+        articles = read_articles(data / "wikitext2" / "train.txt")
+        tokenizer = train_bpe(articles, entries=entries, special=[SEPARATOR])
+        with new_folder(folder) as new:
+            roles = {"bos_token": SEPARATOR, "eos_token": SEPARATOR, "pad_token": SEPARATOR}
+            save_tokenizer(tokenizer, new, positions=POSITIONS, roles=roles)
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with wikitext2/*.txt")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run: log, states, best model")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--entries", type=int, default=8192, help="size of the vocabulary")
+    parser.add_argument("--steps", type=int, default=5000, help="may be changed on resuming")
+    parser.add_argument("--blocks", type=int, default=4, help=f"blocks of {POSITIONS} tokens in a step")
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate")
+    parser.add_argument("--warmup", type=int, default=150)
+    parser.add_argument("--decay", type=float, default=0.35, help="part of the steps with a falling rate")
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--validate-every", type=int, default=250)
+    parser.add_argument("--save-seconds", type=float, default=180.0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Trains; the result is ``OUT/best``, which ``benchmarks.zoo.publish`` turns into a zoo folder."""
+    arguments = _arguments()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    tokenizer = prepare_tokenizer(arguments.data, arguments.out, entries=arguments.entries)
+    files = {part: arguments.data / "wikitext2" / f"{part}.txt" for part in ("train", "valid")}
+    streams = {part: token_stream(read_articles(files[part]), tokenizer, separator=0) for part in files}
+    blocks = Blocks(streams["train"], length=POSITIONS, per_step=arguments.blocks, seed=arguments.seed)
+    # A quarter of the held-out text is enough to compare states of one run; publishing measures all of it.
+    held_out = streams["valid"][: len(streams["valid"]) // 4]
+    model = GPT2LMHeadModel(configuration(arguments.entries, dropout=arguments.dropout))
+    print(f"{model.num_parameters()} parameters, {len(streams['train'])} training tokens,", end=" ")
+    print(f"{blocks.steps_per_epoch} steps an epoch", flush=True)
+    schedule = Schedule(arguments.rate, arguments.warmup, arguments.steps, arguments.decay)
+    plan = Plan(schedule, validate_every=arguments.validate_every, save_seconds=arguments.save_seconds)
+    task = LanguageModelling(blocks, held_out, tokens_per_step=arguments.blocks * POSITIONS)
+    train(model, task, folder=arguments.out, plan=plan)
+
+
+if __name__ == "__main__":
+    main()
