@@ -28,7 +28,7 @@ _BUILTIN = Path(__file__).parent / "builtin"
 _HOST = "host"
 
 # Processor level, LLVM features, isa and /proc/cpuinfo flags, best first. The levels are generic on
-# purpose: two machines of one level get the same model.so, byte for byte.
+# purpose: a bundle for `host` then runs on every machine of that level, and not just on its twins.
 _V3_FLAGS = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe")
 _V4_FLAGS = (*_V3_FLAGS, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 _HOST_LEVELS: dict[str, list[tuple[str, tuple[str, ...], str, tuple[str, ...]]]] = {

@@ -1,0 +1,65 @@
+import pytest
+
+from edgeq import doctor
+from edgeq.doctor import diagnose
+from edgeq.errors import UsageError
+from edgeq.targets import toolchain
+
+
+def _by_name(findings):
+    return {finding.name: finding for finding in findings}
+
+
+def test_a_complete_machine_has_no_complaint():
+    findings = diagnose(["host", "cortex-a72"])
+    assert all(finding.ok for finding in findings), findings
+    names = set(_by_name(findings))
+    assert {
+        "processor",
+        "package apache-tvm",
+        "host: C compiler",
+        "cortex-a72: running bundles here",
+    } <= names
+    assert not any("x86-64" in name for name in names)
+
+
+def test_without_arguments_every_target_is_looked_at():
+    assert {f"{name}: C compiler" for name in ("cortex-a53", "x86-64-vnni", "host")} <= set(
+        _by_name(diagnose())
+    )
+
+
+def test_missing_tools_come_with_the_command_that_brings_them(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    real = toolchain.importlib.util.find_spec
+    monkeypatch.setattr(
+        toolchain.importlib.util,
+        "find_spec",
+        lambda name: None if name in ("ziglang", "onnx") else real(name),
+    )
+    findings = _by_name(diagnose(["cortex-a72"]))
+    compiler, runner = findings["cortex-a72: C compiler"], findings["cortex-a72: running bundles here"]
+    assert not compiler.ok
+    assert compiler.fix_command.startswith("apt-get install gcc")
+    assert "`" not in compiler.fix_command
+    assert not runner.ok
+    assert "qemu-aarch64-static" in runner.detail
+    assert runner.fix_command == "apt-get install qemu-user-static libc6-arm64-cross libstdc++6-arm64-cross"
+    assert findings["package onnx"].fix_command == "pip install 'edgeq[all]'"
+
+
+def test_libraries_not_yet_fetched_are_no_fault_unless_pip_is_missing(monkeypatch):
+    monkeypatch.setattr(doctor, "is_available", lambda target: False)
+    name = "cortex-a72: TVM runtime libraries"
+    assert _by_name(diagnose(["cortex-a72"]))[name].ok
+    real = doctor.importlib.util.find_spec
+    monkeypatch.setattr(
+        doctor.importlib.util, "find_spec", lambda module: None if module == "pip" else real(module)
+    )
+    finding = _by_name(diagnose(["cortex-a72"]))[name]
+    assert (finding.ok, finding.fix_command) == (False, "python -m ensurepip")
+
+
+def test_an_unknown_target_is_a_wrong_request():
+    with pytest.raises(UsageError, match="unknown target"):
+        diagnose(["cortex-a"])

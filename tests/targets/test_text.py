@@ -1,0 +1,113 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+import edgeq
+from edgeq.errors import FormatError, UsageError
+from edgeq.targets.runtime.manifest import read_manifest, write_manifest
+from edgeq.targets.runtime.text import embed, pool, read_texts, run_texts
+
+
+@pytest.fixture
+def bundle(host_bundle):
+    return edgeq.load(host_bundle)
+
+
+def test_embeddings_are_pooled_over_the_real_tokens(bundle):
+    vectors = bundle(input_ids=np.array([[2, 5, 9, 3]]))["last_hidden_state"][0].astype(np.float64)
+    mean = vectors.mean(axis=0)
+    expected = (mean / np.sqrt((mean * mean).sum())).astype(np.float32)
+    np.testing.assert_array_equal(embed(bundle, ["W1 w5"])[0], expected)
+
+
+def test_a_batch_and_padding_change_nothing(bundle):
+    texts = ["w1", "w2 w3 w4 w5 w6 w7 w8 w9 w10", "w0 w0", "unknown words", *(f"w{i} w3" for i in range(20))]
+    together = embed(bundle, texts)
+    alone = np.stack([embed(bundle, [text])[0] for text in texts])
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_the_tokenizers_own_truncation_is_switched_off(bundle):
+    """The file asks for 8 tokens; a text of 20 words must not lose 14 of them in silence."""
+    (result,) = run_texts(bundle, [" ".join(["w1"] * 20)])
+    assert result.tokens == 22
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["w1", ""], "text 2 is empty"),
+        ([" \t\n"], "text 1 is empty"),
+        (["w1", " ".join(["w1"] * 39)], "text 2 has 41 tokens, the model takes at most 40"),
+        (["\udcff"], "text 1 is not valid Unicode"),
+    ],
+)
+def test_texts_that_cannot_be_run_are_refused_before_any_runs(bundle, texts, message):
+    with pytest.raises(UsageError, match=message):
+        run_texts(bundle, texts)
+
+
+def test_classifiers_give_labels_and_probabilities(host_bundle, copy_of):
+    copy = copy_of(host_bundle)
+    manifest = read_manifest(copy)
+    model = dataclasses.replace(manifest.model, task="classify", pooling="none", labels=("no", "yes"))
+    write_manifest(copy, dataclasses.replace(manifest, model=model))
+    bundle = edgeq.load(copy)
+    # The tiny model has no head, so its first token vector plays the logits.
+    original = bundle.run
+
+    def logits(inputs):
+        return {"logits": original(inputs)["last_hidden_state"][:, 0, :3]}
+
+    bundle.run = logits
+    first, second = run_texts(bundle, ["w1", "w2"])
+    assert first.label in ("no", "yes", "LABEL_2")
+    assert sum(first.scores.values()) == pytest.approx(1)
+    assert first.scores[first.label] == max(first.scores.values())
+    assert second.to_json().keys() == {"text", "tokens", "label", "score", "scores"}
+    with pytest.raises(UsageError, match="gives labels, not embeddings"):
+        embed(bundle, ["w1"])
+
+
+def test_pooling_by_hand():
+    vectors = np.array([[1, -2], [3, 4], [-1, 0.5]], np.float32)
+    np.testing.assert_array_equal(pool(vectors, "mean", normalize=False), np.float32([1, 2.5 / 3]))
+    np.testing.assert_array_equal(pool(vectors, "max", normalize=False), np.float32([3, 4]))
+    np.testing.assert_array_equal(pool(vectors, "cls", normalize=False), np.float32([1, -2]))
+    np.testing.assert_array_equal(pool(vectors, "max", normalize=True), np.float32([0.6, 0.8]))
+    np.testing.assert_array_equal(pool(vectors * 0, "mean", normalize=True), np.float32([0, 0]))
+
+
+def test_a_bundle_without_or_with_a_damaged_tokenizer(host_bundle, copy_of):
+    copy = copy_of(host_bundle)
+    bundle = edgeq.load(copy)
+    (copy / "tokenizer.json").write_text('{"version": "1.0"}')
+    with pytest.raises(FormatError, match=r"tokenizer\.json is no valid tokenizer"):
+        run_texts(bundle, ["w1"])
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(UsageError, match=r"carries no tokenizer\.json"):
+        run_texts(bundle, ["w1"])
+
+
+def test_a_file_of_texts(tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_bytes("\ufeffone\r\n\n  \nzwei \u2028 drei\nvier".encode())
+    assert read_texts(path) == ["one", "zwei \u2028 drei", "vier"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"fine\ncaf\xe9\n", r"is not UTF-8: line 2 holds byte 0xe9"),
+        (b"\n \n", "holds no text"),
+        (b"", "holds no text"),
+        (None, "cannot read"),
+    ],
+)
+def test_a_file_that_is_no_text_is_refused(tmp_path, content, message):
+    path = tmp_path / "texts.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        read_texts(path)
