@@ -103,8 +103,11 @@ def _compiler(target: Target) -> Finding:
 
 def _libraries(target: Target) -> Finding:
     title = f"{target.name}: TVM runtime libraries"
-    if is_available(target):
-        return Finding(title, True, "here")
+    try:
+        if is_available(target):
+            return Finding(title, True, "here")
+    except EdgeqError as error:
+        return Finding(title, False, str(error), "pip install 'edgeq[compile]'")
     if importlib.util.find_spec("pip") is None:
         return Finding(
             title, False, "not cached, and pip, which fetches them, is missing", "python -m ensurepip"

@@ -7,6 +7,7 @@ each at a multiple of 64 bytes, and are mapped, never copied.
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -118,7 +119,7 @@ def compile_bundle(
     outputs = tuple(TensorSpec(info.name, info.dtype, info.shape) for info in compiled.outputs)
     golden = golden_inputs(inputs, model)
     progress("computing the golden output", 1, 3)
-    expected = _golden_outputs(
+    expected = golden_outputs(
         source, golden, compiled=compiled, outputs=outputs, target=target, host_bundle=host_bundle
     )
     progress("writing the bundle", 2, 3)
@@ -128,9 +129,7 @@ def compile_bundle(
     return out
 
 
-def write_bundle(
-    compiled: CompiledModel, out: Path, *, target: Target, linker: Linker, content: Content
-) -> None:
+def write_bundle(compiled: CompiledModel, out: Path, *, target: Target, linker: Linker, content: Content) -> None:
     """Links a compiled model and writes its bundle.
 
     Args:
@@ -164,7 +163,12 @@ def write_bundle(
             golden_inputs=tuple(stored[: len(golden_in)]),
             golden_outputs=tuple(stored[len(golden_in) :]),
             files=_file_records(folder),
-            tools={"edgeq": edgeq.__version__, "linker": linker.version, **package_versions()},
+            tools={
+                "edgeq": edgeq.__version__,
+                "linker": linker.version,
+                "glibc": oldest_glibc(folder),
+                **package_versions(),
+            },
             recipe=content.recipe,
         )
         write_manifest(folder, manifest)
@@ -181,7 +185,21 @@ def link_model(compiled: CompiledModel, out: Path, linker: Linker) -> None:
     out.chmod(0o644)
 
 
-def _golden_outputs(
+def oldest_glibc(folder: Path) -> str:
+    """Returns the oldest C library, such as ``2.34``, that has what the folder's programs and libraries use.
+
+    Debian's cross compiler links against its own, new C library; zig against the one that the TVM runtime
+    needs anyway.
+    """
+    versions = {(2, 0)}
+    for path in folder.rglob("*"):
+        if path.suffix == ".so" or path.name == RUNNER_FILE:
+            found = re.findall(rb"\0GLIBC_(\d+)\.(\d+)(?=[.\0])", path.read_bytes())
+            versions |= {(int(major), int(minor)) for major, minor in found}
+    return ".".join(map(str, max(versions)))
+
+
+def golden_outputs(
     source: Path,
     golden: Mapping[str, np.ndarray],
     *,
@@ -190,7 +208,22 @@ def _golden_outputs(
     target: Target,
     host_bundle: Path | None,
 ) -> dict[str, np.ndarray]:
-    """Runs the golden input on this machine."""
+    """Runs the golden input on this machine.
+
+    Args:
+        source: ONNX folder, compiled again for this machine if need be.
+        golden: Arrays by input name.
+        compiled: The model, compiled for ``target``.
+        outputs: The model's outputs.
+        target: A host target runs ``compiled`` itself.
+        host_bundle: Bundle of the same model for this machine, or None.
+
+    Returns:
+        Arrays by output name.
+
+    Raises:
+        UsageError: If ``host_bundle`` holds another model.
+    """
     if host_bundle is not None:
         bundle = load(host_bundle)
         names = [tensor.name for tensor in bundle.manifest.weights]
@@ -228,9 +261,7 @@ def _input_spec(info: TensorInfo, config: Mapping[str, Any]) -> TensorSpec:
 
 
 def _target_info(target: Target) -> TargetInfo:
-    return TargetInfo(
-        target.name, target.triple, target.cpu, target.features, target.isa, cpu_flags=target.cpu_flags
-    )
+    return TargetInfo(target.name, target.triple, target.cpu, target.features, target.isa, cpu_flags=target.cpu_flags)
 
 
 def _write_tensors(path: Path, tensors: Sequence[tuple[str, np.ndarray]]) -> list[StoredTensor]:
@@ -240,9 +271,7 @@ def _write_tensors(path: Path, tensors: Sequence[tuple[str, np.ndarray]]) -> lis
         for name, array in tensors:
             dtype = array.dtype.name
             if dtype not in ITEM_BYTES or array.size == 0:
-                raise FormatError(
-                    f"tensor {name!r} is {dtype} of shape {array.shape}, which no bundle can hold"
-                )
+                raise FormatError(f"tensor {name!r} is {dtype} of shape {array.shape}, which no bundle can hold")
             offset = aligned(stream.tell(), WEIGHT_ALIGNMENT)
             stream.write(bytes(offset - stream.tell()))
             stream.write(np.ascontiguousarray(array).data)
@@ -252,6 +281,4 @@ def _write_tensors(path: Path, tensors: Sequence[tuple[str, np.ndarray]]) -> lis
 
 def _file_records(folder: Path) -> dict[str, FileRecord]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        path.relative_to(folder).as_posix(): FileRecord(sha256(path), path.stat().st_size) for path in files
-    }
+    return {path.relative_to(folder).as_posix(): FileRecord(sha256(path), path.stat().st_size) for path in files}

@@ -26,8 +26,15 @@ _TIMEOUT_S = 900
 
 
 def package_versions() -> dict[str, str]:
-    """Returns the installed versions of the packages that a bundle's runtime comes from."""
-    return {package: importlib.metadata.version(package) for package, _ in _LIBRARIES.values()}
+    """Returns the installed versions of the packages that a bundle's runtime comes from.
+
+    Raises:
+        EdgeqError: If one of them is not installed.
+    """
+    try:
+        return {package: importlib.metadata.version(package) for package, _ in _LIBRARIES.values()}
+    except importlib.metadata.PackageNotFoundError as error:
+        raise EdgeqError(f"{error.name} is not installed; run: pip install 'edgeq[compile]'") from error
 
 
 def cache_folder() -> Path:
@@ -56,7 +63,11 @@ def runtime_libraries(target: Target) -> dict[str, Path]:
 
 
 def is_available(target: Target) -> bool:
-    """Tells whether :func:`runtime_libraries` needs no download."""
+    """Tells whether :func:`runtime_libraries` needs no download.
+
+    Raises:
+        EdgeqError: If apache-tvm, whose version decides which libraries are meant, is not installed.
+    """
     return target.architecture == this_machine().architecture or _is_intact(_cached_folder(target))
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import filecmp
 import json
 
@@ -6,7 +7,7 @@ import pytest
 
 import edgeq
 from edgeq.errors import EdgeqError, FormatError, UsageError
-from edgeq.targets.bundle import Content, compile_bundle, write_bundle
+from edgeq.targets.bundle import Content, compile_bundle, golden_outputs, write_bundle
 from edgeq.targets.golden import golden_inputs
 from edgeq.targets.model_info import read_model_info, recipe_of
 from edgeq.targets.runtime.manifest import read_manifest
@@ -25,9 +26,7 @@ OUTPUTS = (TensorSpec("last_hidden_state", "float32", ("batch", "sequence", 12))
 @pytest.fixture
 def content():
     golden = golden_inputs(INPUTS, MODEL)
-    return Content(
-        MODEL, INPUTS, OUTPUTS, golden, {"last_hidden_state": np.zeros((2, 9, 12), np.float32)}, None, None
-    )
+    return Content(MODEL, INPUTS, OUTPUTS, golden, {"last_hidden_state": np.zeros((2, 9, 12), np.float32)}, None, None)
 
 
 def _write(compiled, out, content, name="host"):
@@ -40,9 +39,7 @@ def test_writing_twice_gives_the_same_bytes(compile_tiny, content, tmp_path, nam
     compiled = compile_tiny(load_target(name))
     for folder in ("one", "two"):
         _write(compiled, tmp_path / folder, content, name)
-    files = sorted(
-        path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()
-    )
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
     same, different, odd = filecmp.cmpfiles(tmp_path / "one", tmp_path / "two", files, shallow=False)
     assert (different, odd) == ([], [])
     assert len(same) == len(files) >= 5
@@ -65,6 +62,11 @@ def test_a_board_bundle_is_complete_and_small(make_bundle):
     assert b".debug_info" not in (bundle / "edgeq-run").read_bytes()
 
 
+def test_the_c_library_that_a_board_needs_is_recorded(make_bundle):
+    major, minor = map(int, read_manifest(make_bundle("cortex-a72")).tools["glibc"].split("."))
+    assert (2, 17) <= (major, minor) < (2, 60)
+
+
 def test_no_path_of_this_machine_is_inside(make_bundle, tmp_path):
     for name in ("model.so", "edgeq-run", "manifest.json"):
         data = (make_bundle("cortex-a72") / name).read_bytes()
@@ -81,8 +83,6 @@ def test_weights_lie_where_the_manifest_says(compile_tiny, host_bundle):
 
 
 def test_nothing_is_left_when_writing_fails(compile_tiny, content, tmp_path):
-    import dataclasses
-
     compiled = compile_tiny(load_target("host"))
     for weights in ([("w", np.zeros((2, 2), np.complex64))], [("w", np.zeros((0, 2), np.float32))]):
         with pytest.raises(FormatError, match="which no bundle can hold"):
@@ -103,6 +103,21 @@ def test_a_failed_write_keeps_the_bundle_that_was_there(compile_tiny, content, t
 
 def _fail(*_arguments):
     raise EdgeqError("linker broke")
+
+
+def test_the_golden_output_is_never_taken_from_another_model(compile_tiny, content, host_bundle, tmp_path):
+    compiled = compile_tiny(load_target("host"))
+    target = load_target("cortex-a72")
+    other = dataclasses.replace(compiled, weights=[("other", array) for _, array in compiled.weights])
+
+    def golden(model):
+        return golden_outputs(
+            tmp_path, content.golden_inputs, compiled=model, outputs=OUTPUTS, target=target, host_bundle=host_bundle
+        )
+
+    assert golden(compiled)["last_hidden_state"].shape == (2, 9, 12)
+    with pytest.raises(UsageError, match="holds another model"):
+        golden(other)
 
 
 def test_golden_inputs_reach_the_limits_and_repeat():
