@@ -19,7 +19,7 @@ _FUNCTIONS = {
     "load": "edgeq.targets.runtime.loader",
 }
 
-__all__ = ["__version__", *_FUNCTIONS]
+__all__ = ["__version__", "compile_bundle", "compress_model", "export_onnx", "load"]
 
 for _linked in ("export", "targets", "models"):
     if (Path(__file__).parent / _linked).is_file():

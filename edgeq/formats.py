@@ -73,13 +73,18 @@ class PackedMatrix:
         if self.bits not in SUPPORTED_BITS:
             raise FormatError(f"bits must be one of {SUPPORTED_BITS}, found {self.bits}")
         if self.rows < 1 or self.columns < 1:
-            raise FormatError(f"a packed matrix needs at least 1 x 1 entries, found {self.rows} x {self.columns}")
+            raise FormatError(
+                f"a packed matrix needs at least 1 x 1 entries, found {self.rows} x {self.columns}"
+            )
         if self.zero_point not in ZERO_POINTS[self.bits]:
             raise FormatError(
-                f"zero point of a {self.bits}-bit matrix must be one of {ZERO_POINTS[self.bits]}, found {self.zero_point}"
+                f"zero point of a {self.bits}-bit matrix must be one of {ZERO_POINTS[self.bits]}, "
+                f"found {self.zero_point}"
             )
         if self.scales not in (1, self.rows):
-            raise FormatError(f"a matrix of {self.rows} rows has 1 or {self.rows} scales, found {self.scales}")
+            raise FormatError(
+                f"a matrix of {self.rows} rows has 1 or {self.rows} scales, found {self.scales}"
+            )
 
     @property
     def fields(self) -> int:

@@ -72,7 +72,7 @@ def unpack(packed: np.ndarray, bits: int, *, rows: int, columns: int) -> np.ndar
             f"a {rows} x {columns} matrix of {bits}-bit codes is uint8 of shape {expected}, "
             f"found {packed.dtype} of shape {packed.shape}"
         )
-    row_blocks, column_blocks, _, _ = expected
+    row_blocks = expected[0]
     fields = 8 // bits
     shifts = (np.arange(fields, dtype=np.uint8) * bits).reshape(1, 1, 1, fields, 1)
     by_row = packed.transpose(0, 2, 1, 3)[:, :, :, None, :]

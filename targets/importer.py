@@ -18,7 +18,7 @@ from tvm import relax, tirx
 from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
 from edgeq.errors import FormatError, UnsupportedError
-from edgeq.formats import PackedMatrix, packed_shape
+from edgeq.formats import PackedMatrix
 from edgeq.targets.isa import Isa
 from edgeq.targets.kernels.attention import attention
 from edgeq.targets.kernels.elementwise import elementwise
@@ -28,10 +28,11 @@ from edgeq.targets.kernels.layer_norm import layer_norm
 from edgeq.targets.kernels.low_bit_embedding import low_bit_embedding
 from edgeq.targets.kernels.low_bit_matmul import check_accumulator, low_bit_matmul
 from edgeq.targets.kernels.quantize_rows import padded_columns, quantize_rows
+from edgeq.targets.passes.residual import RESIDUAL_LAYER_NORM
 
 _EXACT_OPERATORS = frozenset(
-    "Add Sub Mul Cast Concat Constant Equal Expand Gather Identity Not Reshape Shape Slice Squeeze Transpose "
-    "Unsqueeze Where".split()
+    {"Add", "Sub", "Mul", "Cast", "Concat", "Constant", "Equal", "Expand", "Gather", "Identity", "Not", "Reshape"}
+    | {"Shape", "Slice", "Squeeze", "Transpose", "Unsqueeze", "Where"}
 )
 """Lowered by TVM itself: data movement, integer arithmetic, and single float additions or products, which have only
 one correctly rounded result."""
@@ -67,15 +68,15 @@ class EdgeqImporter(ONNXGraphImporter):
         self._quantized: dict[tuple[Any, ...], list[Any]] = {}
         self._converters: dict[str, Callable[[list[Any], dict[str, Any]], Any]] = {
             "Attention": self._attention,
-            "Erf": lambda inputs, attrs: self._elementwise("Erf", inputs),
+            "Erf": self._erf,
             "FloatLinear": self._float_linear,
             "Gather": self._gather,
             "Gelu": self._gelu,
-            "LayerNormalization": lambda inputs, attrs: self._layer_norm(inputs, attrs, residual=False),
+            "LayerNormalization": self._layer_norm,
             "LowBitEmbedding": self._low_bit_embedding,
             "LowBitLinear": self._low_bit_linear,
-            "ResidualLayerNormalization": lambda inputs, attrs: self._layer_norm(inputs, attrs, residual=True),
-            "Tanh": lambda inputs, attrs: self._elementwise("Tanh", inputs),
+            RESIDUAL_LAYER_NORM: self._residual_layer_norm,
+            "Tanh": self._tanh,
         }
 
     def import_graph(self, graph: onnx.GraphProto, opset: int) -> tvm.IRModule:
@@ -101,7 +102,7 @@ class EdgeqImporter(ONNXGraphImporter):
         unknown = {n.op_type: n for n in graph.node if n.op_type not in self._converters}
         unknown = {name: node for name, node in unknown.items() if name not in _EXACT_OPERATORS}
         if unknown:
-            named = ", ".join(f"{name} (node {node.name or node.output[0]!r})" for name, node in sorted(unknown.items()))
+            named = ", ".join(f"{name} (node {n.name or n.output[0]!r})" for name, n in sorted(unknown.items()))
             raise UnsupportedError(
                 f"no kernel for {named}; export with the default opset (23), which keeps attention and GELU whole"
             )
@@ -224,12 +225,18 @@ class EdgeqImporter(ONNXGraphImporter):
             relax.TensorType([*lead, columns], "float32"),
         )
 
-    def _layer_norm(self, inputs: list[Any], attrs: dict[str, Any], *, residual: bool) -> Any:
+    def _layer_norm(self, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+        return self._normalise(inputs, attrs, residual=False)
+
+    def _residual_layer_norm(self, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+        return self._normalise(inputs, attrs, residual=True)
+
+    def _normalise(self, inputs: list[Any], attrs: dict[str, Any], *, residual: bool) -> Any:
         x = inputs[0]
         gamma, beta = [*inputs, None][1 + residual : 3 + residual]
         *lead, columns = _shape(x)
         if attrs.get("axis", -1) not in (-1, len(lead)):
-            raise UnsupportedError(f"layer normalisation over axis {attrs['axis']} has no kernel; only the last axis has")
+            raise UnsupportedError(f"layer normalisation over axis {attrs['axis']} has no kernel, only over the last")
         if beta is None:
             beta = relax.const(np.zeros(int(columns), np.float32))
         epsilon = float(attrs.get("epsilon", 1e-5))
@@ -253,7 +260,7 @@ class EdgeqImporter(ONNXGraphImporter):
         head_size = int(_shape(q)[-1]) // heads
         scale = float(attrs.get("scale", head_size**-0.5))
         if mask is not None and (len(_shape(mask)) != 4 or not all(_is_one(d) for d in _shape(mask)[1:3])):
-            raise UnsupportedError(f"attention mask of shape {_shape(mask)} has no kernel; expected [batch, 1, 1, keys]")
+            raise UnsupportedError(f"attention mask of shape {_shape(mask)} has no kernel, only [batch, 1, 1, keys]")
         return self._call(
             ("attention", heads, head_size, scale, mask is not None),
             lambda: attention(heads, head_size, scale=scale, masked=mask is not None),
@@ -263,6 +270,14 @@ class EdgeqImporter(ONNXGraphImporter):
 
     def _gelu(self, inputs: list[Any], attrs: dict[str, Any]) -> Any:
         return self._elementwise("GeluTanh" if attrs.get("approximate", "none") == "tanh" else "Gelu", inputs)
+
+    def _erf(self, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+        del attrs
+        return self._elementwise("Erf", inputs)
+
+    def _tanh(self, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+        del attrs
+        return self._elementwise("Tanh", inputs)
 
     def _elementwise(self, name: str, inputs: list[Any]) -> Any:
         *lead, columns = _shape(inputs[0])

@@ -5,6 +5,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
+from edgeq.targets.kernels.macro import macro
 from edgeq.targets.kernels.numerics import LANES, exp, fma, larger, splat, tree_max, tree_sum
 
 QUERY_TILE = 4
@@ -41,7 +42,7 @@ def attention(heads: int, head_size: int, *, scale: float, masked: bool) -> tirx
         index = T.ramp(first_key, T.int64(1), LANES)
         return T.Select(index < T.broadcast(keys, LANES), score, splat(LOWEST, score))
 
-    @T.macro
+    @macro
     def transpose_keys(k, k_columns, b, h):
         for t in range(keys):
             for d in range(head_size):
@@ -50,19 +51,19 @@ def attention(heads: int, head_size: int, *, scale: float, masked: bool) -> tirx
             for t in range(key_vectors * LANES - keys):
                 k_columns[d, keys + t] = T.float32(0)
 
-    @T.macro
+    @macro
     def copy_mask(mask, mask_row, b):
         for t in range(keys):
             mask_row[t] = mask[b, 0, 0, t]
         for t in range(key_vectors * LANES - keys):
             mask_row[keys + t] = T.float32(0)
 
-    @T.macro
+    @macro
     def no_mask(mask_row):
         for t in range(key_vectors):
             mask_row[T.ramp(t * LANES, 1, LANES)] = T.broadcast(T.float32(0), LANES)
 
-    @T.macro
+    @macro
     def scores_of(q, k_columns, mask_row, scores, peaks, b, h, s, tile):
         for t in range(key_vectors):
             acc = T.alloc_buffer((tile,), "float32x16", scope="local")
@@ -81,7 +82,7 @@ def attention(heads: int, head_size: int, *, scale: float, masked: bool) -> tirx
                 )
                 peaks[r] = larger(scores[r, T.ramp(t * LANES, 1, LANES)], peaks[r])
 
-    @T.macro
+    @macro
     def probabilities_of(scores, peaks, sums, r):
         lanes = T.alloc_buffer((LANES,), "float32", scope="local")
         peak = T.alloc_buffer((1,), "float32", scope="local")
@@ -97,7 +98,7 @@ def attention(heads: int, head_size: int, *, scale: float, masked: bool) -> tirx
         lanes[T.ramp(0, 1, LANES)] = total[0]
         sums[r] = tree_sum([lanes[j] for j in range(LANES)])
 
-    @T.macro
+    @macro
     def weighted_values(v, scores, sums, out, b, h, s, tile):
         for c in range(full):
             acc = T.alloc_buffer((tile,), "float32x16", scope="local")
@@ -122,7 +123,7 @@ def attention(heads: int, head_size: int, *, scale: float, masked: bool) -> tirx
             for r in T.unroll(tile):
                 out[b, s + r, h * head_size + full * LANES + c] = acc_tail[r] / sums[r]
 
-    @T.macro
+    @macro
     def query_tile(q, v, out, k_columns, mask_row, scores, b, h, s, tile):
         peaks = T.alloc_buffer((tile,), "float32x16", scope="local")
         sums = T.alloc_buffer((tile,), "float32", scope="local")
@@ -133,7 +134,7 @@ def attention(heads: int, head_size: int, *, scale: float, masked: bool) -> tirx
             probabilities_of(scores, peaks, sums, r)
         weighted_values(v, scores, sums, out, b, h, s, tile)
 
-    @T.macro
+    @macro
     def all_queries(q, v, out, k_columns, mask_row, b, h):
         scores = T.alloc_buffer((QUERY_TILE, key_vectors * LANES), "float32")
         for s in range(queries // QUERY_TILE):

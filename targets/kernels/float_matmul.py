@@ -7,6 +7,7 @@ from tvm.script import tirx as T
 
 from edgeq.formats import COLUMN_GROUP, ROW_TILE, PackedMatrix
 from edgeq.targets.kernels.low_bit_matmul import EPILOGUES, Epilogue
+from edgeq.targets.kernels.macro import macro
 from edgeq.targets.kernels.numerics import LANES, fma
 from edgeq.targets.kernels.shapes import leading_dimensions
 
@@ -36,7 +37,7 @@ def float_matmul(inputs: int, outputs: int, *, rank: int, has_bias: bool) -> tir
             return T.broadcast(bias[0], width) if width > 1 else bias[0]
         return bias[T.ramp(n, 1, width)] if width > 1 else bias[n]
 
-    @T.macro
+    @macro
     def vector_tile(x, w, bias, out, m, block, tile):
         acc = T.alloc_buffer((tile,), "float32x16", scope="local")
         for r in T.unroll(tile):
@@ -47,7 +48,7 @@ def float_matmul(inputs: int, outputs: int, *, rank: int, has_bias: bool) -> tir
         for r in T.unroll(tile):
             out[m + r, T.ramp(block * LANES, 1, LANES)] = acc[r] + bias_of(bias, block * LANES, LANES)
 
-    @T.macro
+    @macro
     def last_outputs(x, w, bias, out):
         for m in range(rows):
             for c in range(tail):
@@ -91,8 +92,8 @@ def weight_only_matmul(
         epilogue: What is applied to the result while it is in registers.
 
     Returns:
-        A function of x float32 ``[..., K]``, weight int32 ``[N/16, K/(4F), 16]``, scale float32 ``[N]`` or ``[1]``, bias
-        float32 ``[N]`` or ``[1]``, and the output float32 ``[..., N]``.
+        A function of x float32 ``[..., K]``, weight int32 ``[N/16, K/(4F), 16]``, scale float32 ``[N]`` or ``[1]``,
+        bias float32 ``[N]`` or ``[1]``, and the output float32 ``[..., N]``.
     """
     lead, rows = leading_dimensions(rank)
     n_blocks, k_blocks, _, _ = matrix.packed_shape
@@ -117,7 +118,7 @@ def weight_only_matmul(
             return T.broadcast(buffer[0], width) if width > 1 else buffer[0]
         return buffer[T.ramp(n, 1, width)] if width > 1 else buffer[n]
 
-    @T.macro
+    @macro
     def block_columns(x, weight, acc, m, n_block, k_block, count, tile):
         for column in T.unroll(count):
             w = T.alloc_buffer((1,), "float32x16", scope="local")
@@ -125,7 +126,7 @@ def weight_only_matmul(
             for r in T.unroll(tile):
                 acc[r] = fma(T.broadcast(x[m + r, k_block * columns_per_block + column], ROW_TILE), w[0], acc[r])
 
-    @T.macro
+    @macro
     def token_tile(x, weight, scale, bias, out, m, n_block, tile):
         acc = T.alloc_buffer((tile,), "float32x16", scope="local")
         for r in T.unroll(tile):

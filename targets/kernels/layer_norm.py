@@ -5,7 +5,8 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from edgeq.targets.kernels.numerics import LANES, fma, square_root, splat, tree_sum
+from edgeq.targets.kernels.macro import macro
+from edgeq.targets.kernels.numerics import LANES, fma, splat, square_root, tree_sum
 from edgeq.targets.kernels.shapes import leading_dimensions
 
 
@@ -35,7 +36,7 @@ def layer_norm(columns: int, *, rank: int, epsilon: float, residual: bool) -> ti
     def normalised(x: Any, mean: Any, inverse: Any, gamma: Any, beta: Any) -> Any:
         return fma((x - splat(mean, x)) * splat(inverse, x), gamma, beta)
 
-    @T.macro
+    @macro
     def normalise_row(i, row, gamma, beta, out):
         lane = T.alloc_buffer((1,), "float32x16", scope="local")
         lanes = T.alloc_buffer((LANES,), "float32", scope="local")

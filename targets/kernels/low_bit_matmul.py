@@ -9,6 +9,7 @@ from tvm.script import tirx as T
 from edgeq.errors import UnsupportedError
 from edgeq.formats import ACTIVATION_LEVELS, ROW_TILE, PackedMatrix
 from edgeq.targets.isa import Isa
+from edgeq.targets.kernels.macro import macro
 from edgeq.targets.kernels.numerics import fma, gelu, gelu_tanh, splat
 from edgeq.targets.kernels.quantize_rows import padded_columns
 from edgeq.targets.kernels.shapes import leading_dimensions
@@ -107,7 +108,7 @@ def low_bit_matmul(
             combined = combined * splat(0.5, combined)
         return apply_epilogue(fma(T.cast(exact, kind), combined, bias))
 
-    @T.macro
+    @macro
     def accumulate(q_words, weight, acc, m, n_block, tile_m, tile_n):
         for k_block in range(k_blocks):
             for field in T.unroll(fields):
@@ -125,7 +126,7 @@ def low_bit_matmul(
                             bits,
                         )
 
-    @T.macro
+    @macro
     def store_block(out, acc_row, a_scales, code_sums, scale, bias, m, block, first):
         for v in T.unroll(vectors):
             n = block * ROW_TILE + v * lanes
@@ -137,22 +138,21 @@ def low_bit_matmul(
                     row_parameter(scale, n, lanes, scales),
                     row_parameter(bias, n, lanes, biases),
                 )
-        if tail_rows > 0:
-            if block == full_blocks:
-                spill = T.alloc_buffer((ROW_TILE,), "int32", scope="local")
-                for v in T.unroll(vectors):
-                    spill[T.ramp(v * lanes, 1, lanes)] = acc_row[first + v]
-                for t in range(tail_rows % lanes):
-                    column = tail_rows // lanes * lanes + t
-                    out[m, full_blocks * ROW_TILE + column] = dequantize(
-                        spill[column],
-                        code_sums[m],
-                        a_scales[m],
-                        row_parameter(scale, full_blocks * ROW_TILE + column, 1, scales),
-                        row_parameter(bias, full_blocks * ROW_TILE + column, 1, biases),
-                    )
+        if tail_rows > 0 and block == full_blocks:
+            spill = T.alloc_buffer((ROW_TILE,), "int32", scope="local")
+            for v in T.unroll(vectors):
+                spill[T.ramp(v * lanes, 1, lanes)] = acc_row[first + v]
+            for t in range(tail_rows % lanes):
+                column = tail_rows // lanes * lanes + t
+                out[m, full_blocks * ROW_TILE + column] = dequantize(
+                    spill[column],
+                    code_sums[m],
+                    a_scales[m],
+                    row_parameter(scale, full_blocks * ROW_TILE + column, 1, scales),
+                    row_parameter(bias, full_blocks * ROW_TILE + column, 1, biases),
+                )
 
-    @T.macro
+    @macro
     def tile(q_words, weight, out, a_scales, code_sums, scale, bias, m, n_block, tile_m, tile_n):
         acc = T.alloc_buffer((tile_m * tile_n * vectors,), vector, scope="local")
         for a in T.unroll(tile_m * tile_n * vectors):
@@ -164,16 +164,16 @@ def low_bit_matmul(
                     out, acc, a_scales, code_sums, scale, bias, m + r, n_block + b, (r * tile_n + b) * vectors
                 )
 
-    @T.macro
-    def all_rows(q_words, weight, out, a_scales, code_sums, scale, bias, n_block, tile_n):
+    @macro
+    def all_rows(q_words, weight, out, a_scales, code_sums, scale, bias, n, tile_n):
         for m_tile in range(rows // row_tile):
-            tile(q_words, weight, out, a_scales, code_sums, scale, bias, m_tile * row_tile, n_block, row_tile, tile_n)
+            tile(q_words, weight, out, a_scales, code_sums, scale, bias, m_tile * row_tile, n, row_tile, tile_n)
         if row_tile > 4 and rows % row_tile >= 4:
-            tile(q_words, weight, out, a_scales, code_sums, scale, bias, rows // row_tile * row_tile, n_block, 4, tile_n)
+            tile(q_words, weight, out, a_scales, code_sums, scale, bias, rows // row_tile * row_tile, n, 4, tile_n)
         if rows % 4 >= 2:
-            tile(q_words, weight, out, a_scales, code_sums, scale, bias, rows // 4 * 4, n_block, 2, tile_n)
+            tile(q_words, weight, out, a_scales, code_sums, scale, bias, rows // 4 * 4, n, 2, tile_n)
         if rows % 2 == 1:
-            tile(q_words, weight, out, a_scales, code_sums, scale, bias, rows - 1, n_block, 1, tile_n)
+            tile(q_words, weight, out, a_scales, code_sums, scale, bias, rows - 1, n, 1, tile_n)
 
     @T.prim_func(s_tir=True)
     def product(
@@ -198,12 +198,9 @@ def low_bit_matmul(
             a_scales = T.decl_buffer((rows,), "float32", data=a_buffer.data)
             code_sums = T.decl_buffer((rows,), "int32", data=sum_buffer.data)
             out = T.decl_buffer((rows, outputs), "float32", data=y_buffer.data)
-            for n_tile in T.parallel(n_tiles + odd_blocks):
-                if n_tile < n_tiles:
-                    all_rows(
-                        q_words, weight, out, a_scales, code_sums, scale, bias, n_tile * block_tile, block_tile
-                    )
-                else:
-                    all_rows(q_words, weight, out, a_scales, code_sums, scale, bias, n_blocks - 1, 1)
+            for n_tile in T.parallel(n_tiles):
+                all_rows(q_words, weight, out, a_scales, code_sums, scale, bias, n_tile * block_tile, block_tile)
+            if odd_blocks > 0:
+                all_rows(q_words, weight, out, a_scales, code_sums, scale, bias, n_blocks - 1, 1)
 
     return product

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tvm import tirx
 from tvm.script import tirx as T
 
 Expression = Any
@@ -97,7 +96,7 @@ def tree_sum(values: Sequence[Expression]) -> Expression:
 
 def tree_max(values: Sequence[Expression]) -> Expression:
     """Returns the largest of 16 scalars."""
-    return _tree(values, larger)
+    return _tree(values, lambda a, b: bind(a, lambda a: bind(b, lambda b: larger(a, b))))
 
 
 def exp(x: Expression) -> Expression:

@@ -6,6 +6,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from edgeq.formats import ACTIVATION_LEVELS, ACTIVATION_MAX_FLOOR
+from edgeq.targets.kernels.macro import macro
 from edgeq.targets.kernels.numerics import LANES, larger, magnitude, round_half_even, smaller, splat
 from edgeq.targets.kernels.shapes import leading_dimensions
 
@@ -43,7 +44,7 @@ def quantize_rows(columns: int, *, rank: int, static: bool) -> tirx.PrimFunc:
         kind = "int32x16" if int(x.ty.dtype.lanes) == LANES else "int32"
         return T.cast(smaller(larger(rounded, -limit), limit), kind)
 
-    @T.macro
+    @macro
     def quantize_row(rows_in, words_out, sums_out, i, inverse):
         sums = T.alloc_buffer((1,), "int32x16", scope="local")
         lanes = T.alloc_buffer((LANES,), "int32", scope="local")
@@ -67,7 +68,7 @@ def quantize_rows(columns: int, *, rank: int, static: bool) -> tirx.PrimFunc:
             total[0] = total[0] + lanes[lane]
         sums_out[i] = total[0]
 
-    @T.macro
+    @macro
     def find_largest(rows_in, peak, i):
         peaks = T.alloc_buffer((1,), "float32x16", scope="local")
         peak_lanes = T.alloc_buffer((LANES,), "float32", scope="local")
