@@ -1,0 +1,132 @@
+"""The main job, for real, on a tiny model."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import edgeq
+from edgeq.deploy import check_parity, deploy
+from edgeq.errors import FormatError, UnsupportedError, UsageError
+
+FOLDERS = ["bundles", "checkpoint", "float-onnx", "onnx"]
+RESULTS = [
+    "accuracy.json",
+    "deploy.json",
+    "ledger.json",
+    "parity.json",
+    "profile.json",
+    "report.html",
+    "report.json",
+]
+
+
+@pytest.fixture
+def copied(deployed, tmp_path):
+    """A copy of the finished run that a test may harm."""
+    return shutil.copytree(deployed.folder, tmp_path / "run")
+
+
+def test_a_run_holds_what_the_readme_says(deployed):
+    names = [path.name for path in deployed.folder.iterdir() if not path.name.startswith(".")]
+    assert sorted(names) == sorted([*FOLDERS, *RESULTS])
+    assert deployed.passed
+    assert not list(deployed.folder.rglob("*.partial"))
+
+
+def test_the_report_holds_every_result(deployed):
+    report = deployed.report
+    assert report["name"] == "tiny bert"
+    assert set(report["accuracy"]["stages"]) == {"torch float32", "torch compressed", "bundle host"}
+    assert report["accuracy"]["examples"] == 6
+    stages = {check["stage"] for check in report["parity"]["checks"]}
+    assert any("onnxruntime" in stage for stage in stages)
+    assert any("tvm host" in stage for stage in stages)
+    assert set(report["profile"]["measured"]["host"]["timings"]) == {
+        "edgeq", "onnxruntime float32", "onnxruntime int8 dynamic",
+    }  # fmt: skip
+    assert report["ledger"]["bundles"]["host"]["totals"]["ratio"] > 3
+    assert "tiny bert as ptq-w4a8" in (deployed.folder / "report.html").read_text()
+    json.loads((deployed.folder / "report.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_checkpoint_onnx_and_bundle_store_the_same_matrices(deployed):
+    ledger = deployed.report["ledger"]
+
+    def matrices(book):
+        return {row["tensor"]: row["nominal_bits"] for row in book["rows"] if row["kind"] != "float"}
+
+    stored = matrices(ledger["checkpoint"])
+    assert matrices(ledger["bundles"]["host"]) == matrices(ledger["onnx"])
+    # The pooler is not part of what an encoder is exported for.
+    assert set(stored) - set(matrices(ledger["onnx"])) == {"pooler.dense"}
+    assert set(stored.values()) == {4}
+
+
+def test_the_bundle_runs(deployed):
+    bundle = edgeq.load(deployed.folder / "bundles" / "host", threads=1)
+    ids = np.array([[2, 5, 7, 3], [2, 8, 3, 0]])
+    out = bundle(input_ids=ids, attention_mask=(ids > 0).astype(np.int64))
+    assert list(out) == ["last_hidden_state"]
+    assert out["last_hidden_state"].shape == (2, 4, 40)
+
+
+def test_a_finished_run_is_not_repeated(copied, float_checkpoint, run_options):
+    again = deploy(float_checkpoint, copied, **run_options)
+    assert again.ran == []
+
+
+def test_what_changed_is_repeated_and_nothing_else(copied, float_checkpoint, run_options):
+    again = deploy(float_checkpoint, copied, **(run_options | {"rounds": 1}))
+    assert again.ran == ["profile", "report"]
+    (copied / "accuracy.json").unlink()
+    again = deploy(float_checkpoint, copied, **(run_options | {"rounds": 1, "eval_data": None}))
+    assert again.ran == ["accuracy", "report"]
+    assert again.report["verdicts"][0]["sentence"].startswith("Accuracy was not measured")
+
+
+def test_a_damaged_bundle_is_named_by_parity(copied):
+    weights = copied / "bundles" / "host" / "weights.bin"
+    intact = weights.read_bytes()
+    weights.write_bytes(intact[:100] + bytes([intact[100] ^ 1]) + intact[101:])
+    with pytest.raises(FormatError, match=r"weights\.bin"):
+        check_parity(copied)
+
+
+def test_wrong_requests_write_nothing(float_checkpoint, tmp_path, run_options, monkeypatch):
+    out = tmp_path / "out"
+    bad = tmp_path / "latin1.tsv"
+    bad.write_bytes("sentence1\tsentence2\tscore\ncaf\xe9\tb\t1\n".encode("latin-1"))
+    for change in (
+        {"recipe": "ptq-w3a8"}, {"targets": ["cortex-a75"]}, {"targets": []}, {"eval_data": bad},
+        {"eval_data": tmp_path / "nowhere.tsv"},
+    ):  # fmt: skip
+        with pytest.raises(UsageError):
+            deploy(float_checkpoint, out, **(run_options | change))
+        assert not out.exists(), change
+    with pytest.raises(UsageError, match="nowhere"):
+        deploy(tmp_path / "nowhere", out, **run_options)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("edgeq.targets.toolchain._zig", lambda target: None)
+    with pytest.raises(UnsupportedError, match=r"cortex-a76.*to fix: .*edgeq doctor"):
+        deploy(float_checkpoint, out, **(run_options | {"targets": ["cortex-a76"]}))
+    assert not out.exists()
+
+
+def test_a_damaged_source_leaves_no_folder(float_checkpoint, tmp_path, run_options):
+    source = shutil.copytree(float_checkpoint, tmp_path / "source")
+    weights = source / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+    with pytest.raises(FormatError, match=r"model\.safetensors"):
+        deploy(source, tmp_path / "out", **run_options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_someone_else_is_not_touched(float_checkpoint, tmp_path, run_options):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="not empty"):
+        deploy(float_checkpoint, tmp_path, **run_options)
+    with pytest.raises(UsageError, match=r"not empty|holds the source"):
+        deploy(float_checkpoint, float_checkpoint, **run_options)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
