@@ -23,7 +23,7 @@ from edgeq.formats import WEIGHT_ALIGNMENT, aligned
 from edgeq.progress import Progress, silent
 from edgeq.targets.golden import golden_inputs
 from edgeq.targets.model_info import COPIED_FILES, read_config, read_model_info, recipe_of
-from edgeq.targets.runtime.loader import load, run_library
+from edgeq.targets.runtime.loader import Bundle, load, run_library
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.runtime.schema import (
     GOLDEN_FILE,
@@ -226,8 +226,7 @@ def golden_outputs(
     """
     if host_bundle is not None:
         bundle = load(host_bundle)
-        names = [tensor.name for tensor in bundle.manifest.weights]
-        if names != [name for name, _ in compiled.weights]:
+        if not _holds_weights(bundle, compiled.weights):
             raise UsageError(f"{host_bundle} holds another model than {source}; leave it out")
         return bundle.run(golden)
     if not target.is_host:
@@ -240,6 +239,19 @@ def golden_outputs(
         arrays = [*(golden[info.name] for info in compiled.inputs), *(array for _, array in compiled.weights)]
         results = run_library(library, arrays)
     return dict(zip((spec.name for spec in outputs), results, strict=True))
+
+
+def _holds_weights(bundle: Bundle, weights: Sequence[tuple[str, np.ndarray]]) -> bool:
+    """Tells whether a bundle holds exactly these tensors: names alone fit every model of the architecture."""
+    stored = bundle.manifest.weights
+    described = [(tensor.name, tensor.dtype, tensor.shape) for tensor in stored]
+    if described != [(name, array.dtype.name, array.shape) for name, array in weights]:
+        return False
+    data = np.memmap(bundle.path / WEIGHTS_FILE, np.uint8, mode="r")
+    return all(
+        np.array_equal(data[tensor.offset : tensor.offset + tensor.bytes], array.reshape(-1).view(np.uint8))
+        for tensor, (_, array) in zip(stored, weights, strict=True)
+    )
 
 
 def _input_spec(info: TensorInfo, config: Mapping[str, Any]) -> TensorSpec:

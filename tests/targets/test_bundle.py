@@ -108,7 +108,8 @@ def _fail(*_arguments):
 def test_the_golden_output_is_never_taken_from_another_model(compile_tiny, content, host_bundle, tmp_path):
     compiled = compile_tiny(load_target("host"))
     target = load_target("cortex-a72")
-    other = dataclasses.replace(compiled, weights=[("other", array) for _, array in compiled.weights])
+    renamed = dataclasses.replace(compiled, weights=[("other", array) for _, array in compiled.weights])
+    trained = dataclasses.replace(compiled, weights=[(name, -array) for name, array in compiled.weights])
 
     def golden(model):
         return golden_outputs(
@@ -116,8 +117,9 @@ def test_the_golden_output_is_never_taken_from_another_model(compile_tiny, conte
         )
 
     assert golden(compiled)["last_hidden_state"].shape == (2, 9, 12)
-    with pytest.raises(UsageError, match="holds another model"):
-        golden(other)
+    for other in (renamed, trained):
+        with pytest.raises(UsageError, match="holds another model"):
+            golden(other)
 
 
 def test_golden_inputs_reach_the_limits_and_repeat():
