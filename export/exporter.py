@@ -72,6 +72,4 @@ def _check(path: Path) -> None:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         first = str(error).strip().splitlines()[0]
-        raise EdgeqError(
-            f"the exported graph is not valid ONNX ({first}); please report this model"
-        ) from error
+        raise EdgeqError(f"the exported graph is not valid ONNX ({first}); please report this model") from error

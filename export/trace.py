@@ -94,9 +94,7 @@ def _traced(model: nn.Module, adapter: ModelAdapter, opset: int) -> ir.Model:
             )
         except torch.onnx.errors.OnnxExporterError as error:
             cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise EdgeqError(
-                f"torch could not trace {adapter.architecture} at opset {opset}: {cause}"
-            ) from error
+            raise EdgeqError(f"torch could not trace {adapter.architecture} at opset {opset}: {cause}") from error
     if program is None:
         raise EdgeqError(f"torch returned no program for {adapter.architecture} at opset {opset}")
     return program.model

@@ -57,14 +57,10 @@ def distance(got: Sequence[Arrays], want: Sequence[Arrays], feeds: Sequence[Arra
     magnitude = np.abs(np.concatenate(parts))
     if not np.isfinite(magnitude).all():
         return Distance(np.inf, np.inf, np.inf)
-    return Distance(
-        float(np.sqrt(np.mean(magnitude**2))), float(np.quantile(magnitude, 0.99)), float(magnitude.max())
-    )
+    return Distance(float(np.sqrt(np.mean(magnitude**2))), float(np.quantile(magnitude, 0.99)), float(magnitude.max()))
 
 
-def check_distance(
-    stage: str, got: Sequence[Arrays], want: Sequence[Arrays], feeds: Sequence[Arrays]
-) -> Check:
+def check_distance(stage: str, got: Sequence[Arrays], want: Sequence[Arrays], feeds: Sequence[Arrays]) -> Check:
     """Reports how far a stage is from another model, which is a finding and not a fault."""
     found = distance(got, want, feeds)
     nothing = [{name: np.zeros_like(value) for name, value in outputs.items()} for outputs in want]

@@ -74,9 +74,7 @@ def make_feeds(
             grid.append({"input_ids": ids, "attention_mask": mask, "token_type_ids": types})
     batches = [texts[start : start + _TEXT_BATCH] for start in range(0, len(texts), _TEXT_BATCH)]
     tokenized = [_tokenized(tokenizer, batch, longest) for batch in batches]
-    return Feeds(
-        *([{name: feed[name] for name in input_names} for feed in part] for part in (grid, tokenized))
-    )
+    return Feeds(*([{name: feed[name] for name in input_names} for feed in part] for part in (grid, tokenized)))
 
 
 def grid_lengths(longest: int) -> list[int]:
@@ -90,9 +88,7 @@ def grid_lengths(longest: int) -> list[int]:
 
 def _tokenized(tokenizer: Any, texts: Sequence[str], longest: int) -> Arrays:
     rows = [
-        tokenizer(
-            text, truncation=True, max_length=longest, return_token_type_ids=True, return_attention_mask=True
-        )
+        tokenizer(text, truncation=True, max_length=longest, return_token_type_ids=True, return_attention_mask=True)
         for text in texts
     ]
     length = max(len(row["input_ids"]) for row in rows)

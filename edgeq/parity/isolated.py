@@ -37,11 +37,13 @@ class Case:
     """One operator and the input that the reference gave it.
 
     Attributes:
+        index: Place among the low-bit nodes of the graph.
         layer: The layer as the checkpoint has it.
         value: Its input as ``[1, rows, K]`` or ``[1, rows]``.
         output: The reference's output as ``[1, rows, N]``.
     """
 
+    index: int
     layer: RecordedLayer
     value: np.ndarray
     output: np.ndarray
@@ -49,12 +51,12 @@ class Case:
     @property
     def input_name(self) -> str:
         """Name of the graph input that takes ``value``."""
-        return f"{self.layer.name}.input"
+        return f"input_{self.index}"
 
     @property
     def output_name(self) -> str:
         """Name of the graph output."""
-        return f"{self.layer.name}.output"
+        return f"output_{self.index}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +76,7 @@ class Allowed:
     proven: int
 
 
-def isolate(
-    model: onnx.ModelProto, layers: Mapping[str, RecordedLayer]
-) -> tuple[onnx.ModelProto, list[Case]]:
+def isolate(model: onnx.ModelProto, layers: Mapping[str, RecordedLayer]) -> tuple[onnx.ModelProto, list[Case]]:
     """Builds a model in which every low-bit node has an input and an output of its own.
 
     Args:
@@ -107,7 +107,7 @@ def isolate(
         layer = layers[name]
         width = None if layer.kind == "LowBitEmbedding" else layer.format.matrix.columns
         value = _rows_of(layer.value, rows, width=width)
-        case = Case(layer, value, _rows_of(layer.output, rows, width=layer.output.shape[-1]))
+        case = Case(len(cases), layer, value, _rows_of(layer.output, rows, width=layer.output.shape[-1]))
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         copy.input[0], copy.output[0] = case.input_name, case.output_name
@@ -167,9 +167,7 @@ def check_isolated(
             error = np.abs(got.astype(np.float64) - limit.exact)
             # An error of zero is allowed where the bound is zero; anything else there is out of bounds.
             found = float(
-                np.max(
-                    np.divide(error, limit.bound, out=np.where(error > 0, np.inf, 0.0), where=limit.bound > 0)
-                )
+                np.max(np.divide(error, limit.bound, out=np.where(error > 0, np.inf, 0.0), where=limit.bound > 0))
             )
         if found > 1:
             broken.append(case.layer.name)
@@ -206,9 +204,7 @@ def _near_an_edge(x: np.ndarray, given: np.ndarray | None) -> np.ndarray:
         inverse = np.float32(1) / a_scale
     steps = x.astype(np.float64) * inverse.astype(np.float64)
     distance = np.abs(steps - (np.floor(steps) + 0.5))
-    near: np.ndarray = distance <= _EDGE_ULPS * np.spacing(np.abs(steps).astype(np.float32)).astype(
-        np.float64
-    )
+    near: np.ndarray = distance <= _EDGE_ULPS * np.spacing(np.abs(steps).astype(np.float32)).astype(np.float64)
     return near
 
 
@@ -216,9 +212,7 @@ def _row_count(layer: RecordedLayer) -> int:
     return int(layer.output.size // layer.output.shape[-1])
 
 
-def _model_of(
-    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], cases: Sequence[Case]
-) -> onnx.ModelProto:
+def _model_of(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], cases: Sequence[Case]) -> onnx.ModelProto:
     used = {name for node in nodes for name in node.input}
     free = ["batch", "sequence"]
     inputs, outputs = [], []
@@ -226,9 +220,7 @@ def _model_of(
         kind = helper.np_dtype_to_tensor_dtype(case.value.dtype)
         inputs.append(helper.make_tensor_value_info(case.input_name, kind, [*free, *case.value.shape[2:]]))
         width = case.output.shape[-1]
-        outputs.append(
-            helper.make_tensor_value_info(case.output_name, onnx.TensorProto.FLOAT, [*free, width])
-        )
+        outputs.append(helper.make_tensor_value_info(case.output_name, onnx.TensorProto.FLOAT, [*free, width]))
     constants = [tensor for tensor in model.graph.initializer if tensor.name in used]
     graph = helper.make_graph(nodes, "isolated", inputs, outputs, constants)
     return helper.make_model(

@@ -62,9 +62,7 @@ def run_parity(
 class _Parity:
     """All stages of one run; ``checks`` grows from stage to stage."""
 
-    def __init__(
-        self, folder: Path, targets: dict[str, Target], texts: list[str], progress: Progress
-    ) -> None:
+    def __init__(self, folder: Path, targets: dict[str, Target], texts: list[str], progress: Progress) -> None:
         self.folder = folder
         self.targets = targets
         self.texts = texts
@@ -135,9 +133,7 @@ class _Parity:
         longest = max(self.feeds.grid, key=lambda feed: int(feed["input_ids"].size))
         layers = self.reference.record(longest)
         alone = _Alone(load_model(self.folder / "onnx" / "model.onnx"), layers)
-        self.checks.append(
-            alone.check("torch compressed", {case.output_name: case.output for case in alone.cases})
-        )
+        self.checks.append(alone.check("torch compressed", {case.output_name: case.output for case in alone.cases}))
         return alone
 
     def _onnx_stages(self, alone: _Alone) -> None:

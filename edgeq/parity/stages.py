@@ -27,9 +27,7 @@ def load_model(path: Path) -> onnx.ModelProto:
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf, the checker and the file system each raise types of their own
-        raise FormatError(
-            f"{path} is not a valid ONNX model ({_first_line(error)}); export it again"
-        ) from error
+        raise FormatError(f"{path} is not a valid ONNX model ({_first_line(error)}); export it again") from error
     return model
 
 

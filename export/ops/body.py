@@ -44,9 +44,7 @@ class Body:
         if bits == 8:
             return self.node("Identity", [packed], output)
         shifts = (np.arange(8 // bits, dtype=np.uint8) * bits).reshape(-1, 1)
-        shifted = self.node(
-            "BitShift", [packed, self.constant(shifts, "shifts")], "shifted", direction="RIGHT"
-        )
+        shifted = self.node("BitShift", [packed, self.constant(shifts, "shifts")], "shifted", direction="RIGHT")
         mask = self.constant(np.uint8(2**bits - 1), "mask")
         return self.node("BitwiseAnd", [shifted, mask], output)
 

@@ -60,9 +60,7 @@ def sums_exactly_in_float32(matrix: PackedMatrix) -> bool:
     return matrix.columns * largest * ACTIVATION_LEVELS * steps <= 2**24
 
 
-def quantize_activation(
-    x: np.ndarray, activation_scale: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def quantize_activation(x: np.ndarray, activation_scale: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Rounds activations to the int8 grid, per row or with one given scale.
 
     Args:

@@ -25,9 +25,7 @@ def operator_for(node: onnx.NodeProto) -> Operator:
         UnsupportedError: If edgeq has no operator of that type.
     """
     if node.op_type not in OPERATORS:
-        raise UnsupportedError(
-            f"node {node.name} is {OP_DOMAIN}::{node.op_type}; edgeq knows {', '.join(OPERATORS)}"
-        )
+        raise UnsupportedError(f"node {node.name} is {OP_DOMAIN}::{node.op_type}; edgeq knows {', '.join(OPERATORS)}")
     return OPERATORS[node.op_type]
 
 

@@ -23,9 +23,7 @@ def name_by_module(model: ir.Model, *, prefix: str = "model.") -> None:
         prefix: What the wrapper module that was traced put before every name of the checkpoint.
     """
     _drop_prefix(model.graph, prefix)
-    taken = {value.name for value in (*model.graph.inputs, *model.graph.outputs)} | set(
-        model.graph.initializers
-    )
+    taken = {value.name for value in (*model.graph.inputs, *model.graph.outputs)} | set(model.graph.initializers)
     used: collections.Counter[str] = collections.Counter()
     for node in model.graph:
         module = _module_of(node).removeprefix(prefix.rstrip(".")).lstrip(".")

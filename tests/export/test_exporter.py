@@ -92,18 +92,14 @@ def test_external_data_is_aligned_and_complete(compressed_onnx):
 def test_same_bytes_from_another_folder_and_hash_seed(compressed_checkpoint, compressed_onnx, tmp_path):
     moved = tmp_path / "elsewhere" / "copy"
     shutil.copytree(compressed_checkpoint, moved)
-    script = (
-        "import sys; from edgeq.export.exporter import export_onnx; export_onnx(sys.argv[1], sys.argv[2])"
-    )
+    script = "import sys; from edgeq.export.exporter import export_onnx; export_onnx(sys.argv[1], sys.argv[2])"
     seed = "4321" if os.environ.get("PYTHONHASHSEED") != "4321" else "1"
     subprocess.run(
         [sys.executable, "-c", script, str(moved), str(tmp_path / "out")],
         env={**os.environ, "PYTHONHASHSEED": seed},
         check=True,
     )
-    first = {
-        p.relative_to(compressed_onnx.parent): p.read_bytes() for p in compressed_onnx.parent.rglob("*.*")
-    }
+    first = {p.relative_to(compressed_onnx.parent): p.read_bytes() for p in compressed_onnx.parent.rglob("*.*")}
     second = {p.relative_to(tmp_path / "out"): p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
     assert first == second
 

@@ -17,9 +17,7 @@ ROWS, COLUMNS = 37, 53
 GRIDS = [(bits, zero_point) for bits, zero_points in ZERO_POINTS.items() for zero_point in zero_points]
 
 
-def make_model(
-    *, bits, zero_point, activation, scales, opset=18, rows=ROWS, columns=COLUMNS, codes=None, seed=0
-):
+def make_model(*, bits, zero_point, activation, scales, opset=18, rows=ROWS, columns=COLUMNS, codes=None, seed=0):
     """A model with one LowBitLinear and one LowBitEmbedding on the same packed matrix."""
     random = np.random.default_rng(seed)
     low, high = levels(bits, zero_point)

@@ -27,9 +27,7 @@ def split_attention(*, permutation=(0, 2, 1, 3), also_output=False):
         nodes.append(helper.make_node("Transpose", [f"{name}_split"], [f"{name}_heads"], perm=[0, 2, 1, 3]))
         declare(f"{name}_split", ["b", "s", HEADS, SIZE])
         declare(f"{name}_heads", ["b", HEADS, "s", SIZE])
-    nodes.append(
-        helper.make_node("Attention", ["q_heads", "k_heads", "v_heads", "mask"], ["out"], name="attention")
-    )
+    nodes.append(helper.make_node("Attention", ["q_heads", "k_heads", "v_heads", "mask"], ["out"], name="attention"))
     nodes.append(helper.make_node("Transpose", ["out"], ["rows"], perm=permutation))
     nodes.append(helper.make_node("Reshape", ["rows", "join"], ["y"]))
     declare("out", ["b", HEADS, "s", SIZE])
@@ -51,9 +49,7 @@ def split_attention(*, permutation=(0, 2, 1, 3), also_output=False):
 
 def inputs(batch=2, length=5):
     random = np.random.default_rng(0)
-    values = {
-        name: random.standard_normal((batch, length, HEADS * SIZE)).astype(np.float32) for name in "qkv"
-    }
+    values = {name: random.standard_normal((batch, length, HEADS * SIZE)).astype(np.float32) for name in "qkv"}
     mask = np.zeros((batch, 1, 1, length), np.float32)
     mask[-1, ..., 3:] = np.finfo(np.float32).min
     return {**values, "mask": mask}
@@ -77,9 +73,7 @@ def test_merged_attention_computes_the_same():
 def test_other_surroundings_are_left_alone(surroundings):
     if "permutation" in surroundings:
         proto = split_attention()
-        next(n for n in proto.graph.node if n.output[0] == "rows").attribute[0].ints[:] = surroundings[
-            "permutation"
-        ]
+        next(n for n in proto.graph.node if n.output[0] == "rows").attribute[0].ints[:] = surroundings["permutation"]
     else:
         proto = split_attention(**surroundings)
     model = ir.from_proto(proto)

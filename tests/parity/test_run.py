@@ -1,0 +1,240 @@
+"""Whole parity runs on small models: right ones pass, and a fault is named where it lies."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from edgeq.compress import compress_model
+from edgeq.errors import FormatError, UnsupportedError, UsageError
+from edgeq.export.exporter import export_onnx
+from edgeq.export.external_data import save_with_external_data
+from edgeq.parity import run as parity_run
+from edgeq.parity import run_parity
+from edgeq.parity.stages import onnx_runtime
+
+
+def make_run(folder, source, checkpoint):
+    shutil.copytree(checkpoint, folder / "checkpoint")
+    export_onnx(folder / "checkpoint", folder / "onnx")
+    export_onnx(source, folder / "float-onnx")
+    (folder / "deploy.json").write_text(json.dumps({"about": {"source_folder": str(source)}}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def good_run(float_checkpoint, compressed_checkpoint, tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "good", float_checkpoint, compressed_checkpoint)
+
+
+@pytest.fixture
+def copied_run(good_run, tmp_path):
+    shutil.copytree(good_run, tmp_path / "run")
+    (tmp_path / "run" / "deploy.json").unlink()  # the float stages are not what these tests are about
+    return tmp_path / "run"
+
+
+def edit(run, change):
+    """Loads the run's ONNX model, lets ``change`` edit it, and writes it back."""
+    model = onnx.load(run / "onnx" / "model.onnx")
+    change(model)
+    for tensor in model.graph.initializer:
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        del tensor.external_data[:]
+    save_with_external_data(model, run / "onnx")
+
+
+def scaled(model, name, factor):
+    tensor = next(t for t in model.graph.initializer if t.name == name)
+    tensor.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(tensor) * factor).astype(np.float32), name))
+
+
+def verdicts(report):
+    return {(check.stage, check.rule): check.passed for check in report.checks}
+
+
+def test_a_right_run_passes_every_rule_and_is_json(good_run):
+    stages = []
+    report = run_parity(good_run, progress=lambda what, done, total: stages.append((what, done, total)))
+    assert report.passed, report.first_breach
+    assert set(verdicts(report)) == {
+        ("torch compressed", "distance"),
+        ("torch compressed", "isolated"),
+        ("onnxruntime float32", "end-to-end"),
+        *((stage, rule) for stage in ("onnx reference", "onnxruntime") for rule in ("isolated", "end-to-end", "task")),
+    }
+    values = json.loads(json.dumps(report.to_json()))
+    assert values["passed"] is True
+    assert {shape[0] for shape in values["conditions"]["feeds"]} >= {1, 3}
+    assert values["conditions"]["noise_runs"] >= 8
+    assert values["conditions"]["not_checked"] == ["tvm: the run holds no bundle"]
+    assert stages[0] == ("parity: PyTorch", 0, 5)
+    assert stages[-1][1:] == (5, 5)
+
+
+def test_a_damaged_scale_is_found_alone_and_named(copied_run):
+    layer = "encoder.layer.1.intermediate.dense"
+    edit(copied_run, lambda model: scaled(model, f"{layer}.scale", np.float32(1.001)))
+    report = run_parity(copied_run)
+    assert report.first_breach.stage == "onnx reference"
+    assert report.first_breach.rule == "isolated"
+    assert f"first {layer}" in report.first_breach.detail
+    assert verdicts(report)["torch compressed", "isolated"]
+    assert not verdicts(report)["onnxruntime", "isolated"]
+
+
+def test_a_fault_between_the_operators_breaks_end_to_end_only(copied_run):
+    edit(copied_run, lambda model: scaled(model, "encoder.layer.0.output.LayerNorm.weight", 1.05))
+    report = run_parity(copied_run)
+    assert report.first_breach.rule == "end-to-end"
+    assert report.first_breach.stage == "onnx reference"
+    found = verdicts(report)
+    assert found["onnx reference", "isolated"]
+    assert not found["onnxruntime", "end-to-end"]
+
+
+def test_a_layer_that_fell_back_to_float_is_an_error(copied_run):
+    def replace(model):
+        node = next(n for n in model.graph.node if n.name == "encoder.layer.0.output.dense/LowBitLinear")
+        matrix = numpy_helper.from_array(np.zeros((76, 40), np.float32), "dense")
+        model.graph.initializer.append(matrix)
+        node.op_type, node.domain, node.overload = "MatMul", "", ""
+        del node.attribute[:], node.input[1:]
+        node.input.append("dense")
+
+    edit(copied_run, replace)
+    with pytest.raises(UnsupportedError, match=r"encoder\.layer\.0\.output\.dense .* computes it by MatMul"):
+        run_parity(copied_run)
+
+
+def test_weight_only_models_are_held_to_float_noise(make_bert, tmp_path):
+    source = make_bert(num_hidden_layers=1)
+    compress_model(source, tmp_path / "checkpoint", recipe="ptq-w4")
+    run = make_run(tmp_path / "run", source, tmp_path / "checkpoint")
+    report = run_parity(run)
+    assert report.passed, report.first_breach
+    limit = next(c for c in report.checks if c.stage == "onnxruntime" and c.rule == "end-to-end").measured["rms_limit"]
+    assert limit < 1e-5  # nothing is quantized on the way, so no step may hide behind the envelope
+
+
+def test_classifiers_are_judged_by_their_labels(make_bert, tmp_path):
+    source = make_bert("BertForSequenceClassification", num_labels=3, num_hidden_layers=1)
+    compress_model(source, tmp_path / "checkpoint", recipe="ptq-w8a8")
+    report = run_parity(make_run(tmp_path / "run", source, tmp_path / "checkpoint"))
+    assert report.passed, report.first_breach
+    assert any(check.rule == "task" and check.measured["texts"] == 48 for check in report.checks)
+
+
+class Backends:
+    """Stands in for compiled bundles: ONNX Runtime computes, and faults are added."""
+
+    def __init__(self, run, *, wrong=(), native=("host",)):
+        self.runtime = onnx_runtime(run / "onnx" / "model.onnx")
+        self.wrong, self.native = wrong, native
+        for name in ("host", "cortex-a72"):
+            (run / "bundles" / name).mkdir(parents=True)
+            (run / "bundles" / name / "manifest.json").write_text("{}")
+
+    def install(self, monkeypatch):
+        monkeypatch.setattr(parity_run, "_is_native", lambda bundle: bundle.name in self.native)
+        monkeypatch.setattr(
+            parity_run, "load", lambda bundle, *, threads, verify=True: Loaded(self, f"{threads} threads")
+        )
+        monkeypatch.setattr(parity_run, "run_many", self.emulate)
+        monkeypatch.setattr(
+            parity_run, "compiled_once", lambda model, feed, target: onnx_runtime(model.SerializeToString())(feed)
+        )
+
+    def emulate(self, bundle, feeds, *, target):
+        return [self.compute(feed, bundle.name) for feed in feeds]
+
+    def compute(self, feed, who):
+        outputs = {name: value.copy() for name, value in self.runtime(feed).items()}
+        alone = who == "2 threads" and len(feed["input_ids"]) == 1
+        if who in self.wrong or (alone and "alone" in self.wrong):
+            value = outputs["last_hidden_state"]
+            value[0, 0, 0] = np.nextafter(value[0, 0, 0], np.float32(9))
+        return outputs
+
+
+class Loaded:
+    def __init__(self, backends, who):
+        self.backends, self.who = backends, who
+
+    def run(self, feed):
+        return self.backends.compute(feed, self.who)
+
+
+class FakeManifest:
+    class target:  # noqa: N801 - stands for an attribute
+        name = "host"
+
+
+def bundle_report(run, monkeypatch, **options):
+    backends = Backends(run, **options)
+    backends.install(monkeypatch)
+    monkeypatch.setattr(parity_run, "read_manifest", lambda _: FakeManifest)
+    return run_parity(run)
+
+
+def broken(report):
+    return {(check.stage, check.rule) for check in report.checks if not check.passed}
+
+
+def test_bundles_are_held_to_every_bit(copied_run, monkeypatch):
+    report = bundle_report(copied_run, monkeypatch)
+    found = verdicts(report)
+    assert found["tvm host", "isolated"]
+    assert found["tvm cortex-a72", "end-to-end"]
+    assert ("tvm cortex-a72", "task") not in found  # the emulator runs the grid only
+    # ONNX Runtime's matrix products depend on the batch, which is exactly what this rule finds out.
+    assert broken(report) <= {("tvm host, text by text", "bit-identical")}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "stage"),
+    [("cortex-a72", "tvm cortex-a72"), ("1 threads", "tvm host, 1 thread"), ("alone", "text by text")],
+)
+def test_one_bit_of_difference_is_a_breach(copied_run, monkeypatch, wrong, stage):
+    report = bundle_report(copied_run, monkeypatch, wrong=(wrong,))
+    names = {name for name, rule in broken(report) if rule == "bit-identical"}
+    assert any(stage in name for name in names)
+
+
+def test_without_a_bundle_for_this_machine_emulated_ones_are_compared_with_each_other(copied_run, monkeypatch):
+    report = bundle_report(copied_run, monkeypatch, native=(), wrong=("host",))
+    assert broken(report) == {("tvm host", "bit-identical")}
+
+
+@pytest.mark.parametrize("missing", ["checkpoint", "onnx"])
+def test_what_is_not_a_run_is_refused(copied_run, missing):
+    shutil.rmtree(copied_run / missing)
+    with pytest.raises(UsageError, match=f"holds no folder '{missing}'"):
+        run_parity(copied_run)
+
+
+def test_damaged_files_are_one_sentence(copied_run):
+    (copied_run / "deploy.json").write_text("{")
+    with pytest.raises(FormatError, match=r"deploy\.json"):
+        run_parity(copied_run)
+    (copied_run / "deploy.json").unlink()
+    path = copied_run / "onnx" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(FormatError, match=r"model\.onnx is not a valid ONNX model"):
+        run_parity(copied_run)
+
+
+@pytest.mark.slow
+def test_real_bundles_keep_every_rule(copied_run):
+    from edgeq.targets.bundle import compile_bundle
+    from edgeq.targets.target import load_target
+
+    for name in ("host", "cortex-a72", "cortex-a76"):
+        compile_bundle(copied_run / "onnx", copied_run / "bundles" / name, target=load_target(name))
+    report = run_parity(copied_run)
+    assert report.passed, report.first_breach
+    exact = {check.stage for check in report.checks if check.rule == "bit-identical"}
+    assert {"tvm host, 1 thread", "tvm host, text by text", "tvm cortex-a72", "tvm cortex-a76"} <= exact
