@@ -101,8 +101,8 @@ def make_plan(
     if not targets:
         raise UsageError("name at least one --target; see 'edgeq targets'")
     chosen: dict[str, Target] = {}
-    for name in targets:
-        target = load_target(name)
+    for wanted in targets:
+        target = load_target(wanted)
         if target.name in chosen and chosen[target.name] != target:
             raise UsageError(f"two targets are called {target.name!r}; rename one of the files")
         chosen[target.name] = target
