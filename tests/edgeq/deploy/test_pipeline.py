@@ -37,10 +37,8 @@ class Run:
         write_text(self.folder / "second.json", (self.folder / "first" / "a.txt").read_text() + " second")
 
     def go(self, progress=silent):
-        if (self.folder / "deploy.json").is_file():
-            state = RunState.load(self.folder)
-        else:
-            state = RunState(self.folder, {}, {})
+        known = (self.folder / "deploy.json").is_file()
+        state = RunState.load(self.folder) if known else RunState(self.folder, {}, {})
         stages = [
             Stage("first", ("first",), (), self.parameters, self.first),
             Stage("second", ("second.json",), ("first",), {}, self.second),
@@ -167,9 +165,7 @@ def test_a_damaged_state_is_a_sentence(tmp_path, text):
 
 
 def test_a_state_of_another_version_is_refused(tmp_path):
-    (tmp_path / "deploy.json").write_text(
-        '{"format": "edgeq-run", "format_version": 99, "stages": {}, "about": {}}'
-    )
+    (tmp_path / "deploy.json").write_text('{"format": "edgeq-run", "format_version": 99, "stages": {}, "about": {}}')
     with pytest.raises(FormatError, match="version 1"):
         RunState.load(tmp_path)
 

