@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
+from benchmarks.zoo import options
 from benchmarks.zoo.bpe import save_tokenizer, train_bpe
 from benchmarks.zoo.corpus import Blocks, read_articles, token_stream
 from benchmarks.zoo.loop import Plan, train
@@ -63,8 +64,8 @@ def next_token_loss(model: PreTrainedModel, blocks: torch.Tensor, *, reduction: 
     return functional.cross_entropy(logits.flatten(0, 1).float(), targets, reduction=reduction)
 
 
-def perplexity(model: PreTrainedModel, stream: np.ndarray, *, batch: int = 8) -> tuple[float, int]:
-    """Returns the summed loss over a stream and the number of tokens, in blocks of the whole context."""
+def stream_loss(model: PreTrainedModel, stream: np.ndarray, *, batch: int = 8) -> tuple[float, int]:
+    """Returns the summed loss over a stream, in blocks of the whole context, and the number of tokens."""
     total, count = 0.0, (len(stream) - 1) // POSITIONS
     starts = np.arange(count) * POSITIONS
     for chunk in np.array_split(starts, math.ceil(count / batch)):
@@ -90,7 +91,7 @@ class LanguageModelling:
 
     def validate(self, model: PreTrainedModel) -> dict[str, float]:
         """Returns mean loss and perplexity per token of the held-out stream."""
-        total, count = perplexity(model, self.held_out)
+        total, count = stream_loss(model, self.held_out)
         return {"loss": total / count, "perplexity": math.exp(total / count)}
 
 
@@ -107,22 +108,10 @@ def prepare_tokenizer(data: Path, out: Path, *, entries: int) -> Tokenizer:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder with wikitext2/*.txt")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run: log, states, best model")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--entries", type=int, default=8192, help="size of the vocabulary")
-    parser.add_argument("--steps", type=int, default=5000, help="may be changed on resuming")
+    parser = options.parser(__doc__ or "")
+    parser.add_argument("--steps", type=int, default=2500, help="may be changed on resuming, before the decay")
     parser.add_argument("--blocks", type=int, default=4, help=f"blocks of {POSITIONS} tokens in a step")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate")
-    parser.add_argument("--warmup", type=int, default=150)
-    parser.add_argument("--decay", type=float, default=0.35, help="part of the steps with a falling rate")
-    parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--validate-every", type=int, default=250)
-    parser.add_argument("--save-seconds", type=float, default=180.0)
     return parser.parse_args()
 
 
@@ -131,6 +120,7 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
+    options.record_run("benchmarks.zoo.gpt2_wikitext2", arguments)
     tokenizer = prepare_tokenizer(arguments.data, arguments.out, entries=arguments.entries)
     files = {part: arguments.data / "wikitext2" / f"{part}.txt" for part in ("train", "valid")}
     streams = {part: token_stream(read_articles(files[part]), tokenizer, separator=0) for part in files}

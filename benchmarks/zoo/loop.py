@@ -140,7 +140,7 @@ def train(model: PreTrainedModel, task: Task, *, folder: Path, plan: Plan) -> No
         losses.append(run.advance(task))
         now = time.monotonic()
         last = run.step == plan.schedule.steps
-        if len(losses) == plan.log_every or last:
+        if run.step % plan.log_every == 0 or last:
             run.seconds += now - logged
             speed = len(losses) * task.tokens_per_step / (now - logged)
             mean = float(torch.stack(losses).mean())
@@ -150,6 +150,7 @@ def train(model: PreTrainedModel, task: Task, *, folder: Path, plan: Plan) -> No
         if run.step % plan.validate_every == 0 or last:
             run.validate(task)
             logged = time.monotonic()  # the speed that is logged is that of training alone
-        if now - saved > plan.save_seconds or last:
+        # Only where the log has a line: a resumed run then writes the same lines as one never stopped.
+        if not losses and (now - saved > plan.save_seconds or last):
             run.save()
             saved = time.monotonic()

@@ -1,0 +1,116 @@
+"""What a trained zoo model is worth: figures and samples for its card, measured on the weights as stored."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from benchmarks.zoo import bart_infill_scitldr as bart
+from benchmarks.zoo import gpt2_wikitext2 as gpt2
+from benchmarks.zoo.corpus import count_words, read_articles, token_stream
+from benchmarks.zoo.rouge import rouge
+
+PROMPT = "The river"
+NEW_TOKENS = 60
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the card's table.
+
+    Attributes:
+        data: What was measured on.
+        name: What was measured.
+        value: The figure.
+    """
+
+    data: str
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Something the model wrote.
+
+    Attributes:
+        given: Prompt or source.
+        how: How it was decoded.
+        text: The model's text.
+    """
+
+    given: str
+    how: str
+    text: str
+
+
+def _float32_loss(model: PreTrainedModel, stream: np.ndarray) -> tuple[float, int]:
+    """Returns the summed loss of a stream in windows of the whole context, and its number of tokens.
+
+    The last window begins where it ends with the text; what it shares with the one before is counted once.
+    """
+    total, counted = 0.0, 0
+    with torch.no_grad():
+        while counted < len(stream) - 1:
+            start = max(0, min(counted, len(stream) - 1 - gpt2.POSITIONS))
+            ids = torch.from_numpy(stream[start : start + gpt2.POSITIONS + 1].astype(np.int64))
+            logits = model(input_ids=ids[None, :-1], use_cache=False).logits[0]
+            new = slice(counted - start, None)
+            total += float(functional.cross_entropy(logits[new], ids[1:][new], reduction="sum"))
+            counted = start + len(ids) - 1
+    return total, counted
+
+
+def measure_gpt2(model: PreTrainedModel, tokenizer: Tokenizer, data: Path) -> tuple[list[Figure], list[Sample]]:
+    """Returns WikiText-2 perplexities of a causal model in float32, and two continuations of a prompt."""
+    figures = []
+    for part in ("valid", "test"):
+        file = data / "wikitext2" / f"{part}.txt"
+        total, tokens = _float32_loss(model, token_stream(read_articles(file), tokenizer, separator=0))
+        name = f"WikiText-2 {file.stem}"
+        figures.append(Figure(name, "perplexity per token", math.exp(total / tokens)))
+        figures.append(Figure(name, "perplexity per word", math.exp(total / count_words(file))))
+    ids = torch.tensor([[0, *tokenizer.encode(PROMPT).ids]])
+    rare = tokenizer.encode(" <unk>").ids
+    common = {"max_new_tokens": NEW_TOKENS, "bad_words_ids": [rare], "attention_mask": torch.ones_like(ids)}
+    torch.manual_seed(0)
+    ways = {
+        "greedy, repetition penalty 1.2": {"do_sample": False, "repetition_penalty": 1.2},
+        "sampled, top-k 40, temperature 0.8, seed 0": {"do_sample": True, "top_k": 40, "temperature": 0.8},
+    }
+    samples = []
+    for how, options in ways.items():
+        written = model.generate(ids, **common, **options)[0, ids.shape[1] :]
+        samples.append(Sample(PROMPT, how, tokenizer.decode(written.tolist())))
+    return figures, samples
+
+
+def measure_bart(model: PreTrainedModel, tokenizer: Tokenizer, data: Path) -> tuple[list[Figure], list[Sample]]:
+    """Returns ROUGE of the test set's summaries (4 beams) and the infilling perplexity, and samples."""
+    rows = bart.read_abstracts(data / "scitldr" / "test.jsonl")
+    beams = {"num_beams": 4, "max_new_tokens": NEW_TOKENS, "no_repeat_ngram_size": 3}
+    totals = {"rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0}
+    samples: list[Sample] = []
+    for row in rows:
+        ids = torch.from_numpy(bart.encode(tokenizer, row.source))[None]
+        written = model.generate(ids, attention_mask=torch.ones_like(ids), **beams)[0]
+        text = tokenizer.decode(written.tolist()).strip()
+        for name, figure in rouge(text, row.summaries).items():
+            totals[name] += figure / len(rows)
+        if len(samples) < 2:
+            samples.append(Sample(row.source, "4 beams", text))
+    figures = [Figure("SciTLDR test", f"{name} F1, x100", 100 * total) for name, total in totals.items()]
+    stream = token_stream(read_articles(data / "wikitext2" / "valid.txt"), tokenizer, separator=bart.BEGIN)
+    blocks = bart.held_out_blocks(stream, length=190, count=200)
+    pairs = bart.infilling_pairs(blocks, np.random.default_rng(0))
+    with torch.no_grad():
+        loss = bart.mean_loss(model, pairs, batch=8)
+    name = f"perplexity per token, {bart.MASKED_SHARE:.0%} masked"
+    return [*figures, Figure("WikiText-2 valid, infilling", name, math.exp(loss))], samples
