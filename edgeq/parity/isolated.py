@@ -102,7 +102,8 @@ def isolate(model: onnx.ModelProto, layers: Mapping[str, RecordedLayer]) -> tupl
                 f"layer {name} is packed in the checkpoint, but the ONNX model computes it by {node.op_type}"
             )
     rows = max((_row_count(layers[name]) for name in names), default=1)
-    cases, alone = [], []
+    cases: list[Case] = []
+    alone = []
     for node, name in zip(nodes, names, strict=True):
         layer = layers[name]
         width = None if layer.kind == "LowBitEmbedding" else layer.format.matrix.columns

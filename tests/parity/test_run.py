@@ -17,17 +17,18 @@ from edgeq.parity import run_parity
 from edgeq.parity.stages import onnx_runtime
 
 
-def make_run(folder, source, checkpoint):
+def make_run(folder, checkpoint):
     shutil.copytree(checkpoint, folder / "checkpoint")
     export_onnx(folder / "checkpoint", folder / "onnx")
-    export_onnx(source, folder / "float-onnx")
-    (folder / "deploy.json").write_text(json.dumps({"about": {"source_folder": str(source)}}))
     return folder
 
 
 @pytest.fixture(scope="session")
 def good_run(float_checkpoint, compressed_checkpoint, tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("runs") / "good", float_checkpoint, compressed_checkpoint)
+    run = make_run(tmp_path_factory.mktemp("runs") / "good", compressed_checkpoint)
+    export_onnx(float_checkpoint, run / "float-onnx")
+    (run / "deploy.json").write_text(json.dumps({"about": {"source_folder": str(float_checkpoint)}}))
+    return run
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_a_layer_that_fell_back_to_float_is_an_error(copied_run):
 def test_weight_only_models_are_held_to_float_noise(make_bert, tmp_path):
     source = make_bert(num_hidden_layers=1)
     compress_model(source, tmp_path / "checkpoint", recipe="ptq-w4")
-    run = make_run(tmp_path / "run", source, tmp_path / "checkpoint")
+    run = make_run(tmp_path / "run", tmp_path / "checkpoint")
     report = run_parity(run)
     assert report.passed, report.first_breach
     limit = next(c for c in report.checks if c.stage == "onnxruntime" and c.rule == "end-to-end").measured["rms_limit"]
@@ -123,7 +124,7 @@ def test_weight_only_models_are_held_to_float_noise(make_bert, tmp_path):
 def test_classifiers_are_judged_by_their_labels(make_bert, tmp_path):
     source = make_bert("BertForSequenceClassification", num_labels=3, num_hidden_layers=1)
     compress_model(source, tmp_path / "checkpoint", recipe="ptq-w8a8")
-    report = run_parity(make_run(tmp_path / "run", source, tmp_path / "checkpoint"))
+    report = run_parity(make_run(tmp_path / "run", tmp_path / "checkpoint"))
     assert report.passed, report.first_breach
     assert any(check.rule == "task" and check.measured["texts"] == 48 for check in report.checks)
 
@@ -140,13 +141,15 @@ class Backends:
 
     def install(self, monkeypatch):
         monkeypatch.setattr(parity_run, "_is_native", lambda bundle: bundle.name in self.native)
-        monkeypatch.setattr(
-            parity_run, "load", lambda bundle, *, threads, verify=True: Loaded(self, f"{threads} threads")
-        )
+        monkeypatch.setattr(parity_run, "load", self.load)
         monkeypatch.setattr(parity_run, "run_many", self.emulate)
-        monkeypatch.setattr(
-            parity_run, "compiled_once", lambda model, feed, target: onnx_runtime(model.SerializeToString())(feed)
-        )
+        monkeypatch.setattr(parity_run, "compiled_once", self.compile_and_run)
+
+    def load(self, bundle, *, threads, verify=True):
+        return Loaded(self, f"{threads} threads")
+
+    def compile_and_run(self, model, feed, *, target):
+        return onnx_runtime(model.SerializeToString())(feed)
 
     def emulate(self, bundle, feeds, *, target):
         return [self.compute(feed, bundle.name) for feed in feeds]
