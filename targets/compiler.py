@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import tvm
 
 from edgeq.errors import FormatError, UnsupportedError
-from edgeq.targets.importer import EdgeqImporter
-from edgeq.targets.isa import isa_named
 from edgeq.targets.passes import run_passes
+from edgeq.targets.runtime.tvm_import import import_tvm
 from edgeq.targets.target import Target
 
 
@@ -66,6 +64,10 @@ def compile_onnx(onnx_file: Path, *, target: Target) -> CompiledModel:
         FormatError: If the file is not a valid ONNX model or its external data is damaged.
         UnsupportedError: If an operator has no kernel.
     """
+    tvm = import_tvm()  # before the modules below, which import it as usual
+    from edgeq.targets.importer import EdgeqImporter
+    from edgeq.targets.isa import isa_named
+
     model = _load(onnx_file)
     inputs = [_tensor_info(value, maximum=_largest_id(model.graph, value.name)) for value in model.graph.input]
     outputs = [_tensor_info(value) for value in model.graph.output]

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import tvm
 from tvm import relax, tirx
-from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
+from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter, onnx_input
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.formats import PackedMatrix
@@ -117,13 +117,22 @@ class EdgeqImporter(ONNXGraphImporter):
                 continue
             array = onnx.numpy_helper.to_array(tensor)
             if array.dtype.kind in "ib" or (array.dtype.kind == "f" and array.ndim == 0):
-                self._nodes[tensor.name] = relax.const(tvm.runtime.tensor(np.ascontiguousarray(array)))
+                self._nodes[tensor.name] = relax.const(tvm.runtime.tensor(np.asarray(array, order="C")))
                 continue
             if tensor.name in packed:
                 array = np.ascontiguousarray(array).view(np.int32).reshape(array.shape[:3])
             elif tensor.name in transposed:
                 array = np.ascontiguousarray(array.T)
             self._add_weight(tensor.name, array)
+
+    def _construct_nodes(self, graph: onnx.GraphProto) -> None:
+        for node in graph.node:
+            inputs = onnx_input([self._nodes[name] if name else None for name in node.input])
+            attrs = self._parse_attr(node.attribute)
+            attrs["tvm_custom"] = {"name": node.name or node.output[0], "num_outputs": len(node.output)}
+            result = self._convert_operator(node.op_type, inputs, attrs, self.opset)
+            results = list(result) if isinstance(result, relax.Tuple) else [result]
+            self._nodes.update(zip(node.output, results, strict=False))
 
     def _add_weight(self, name: str, array: np.ndarray) -> Any:
         value = tvm.runtime.tensor(array)
@@ -170,7 +179,7 @@ class EdgeqImporter(ONNXGraphImporter):
                 [x, weight, scale, bias],
                 out,
             )
-        check_accumulator(matrix, attrs["tvm_custom"]["name"] or "LowBitLinear")
+        check_accumulator(matrix, _layer(attrs))
         quantized = self._quantize(x, inputs[4] if activation == "static" else None)
         return self._call(
             ("low_bit_matmul", *key),
@@ -263,7 +272,7 @@ class EdgeqImporter(ONNXGraphImporter):
             raise UnsupportedError(f"attention mask of shape {_shape(mask)} has no kernel, only [batch, 1, 1, keys]")
         return self._call(
             ("attention", heads, head_size, scale, mask is not None),
-            lambda: attention(heads, head_size, scale=scale, masked=mask is not None),
+            lambda: attention(self._isa, heads, head_size, scale=scale, masked=mask is not None),
             [q, k, v] if mask is None else [q, k, v, mask],
             relax.TensorType(_shape(q), "float32"),
         )
@@ -322,6 +331,11 @@ def _shape(x: Any) -> list[Any]:
     return list(x.ty.shape)
 
 
+def _layer(attrs: dict[str, Any]) -> str:
+    """Name of the node that is being converted."""
+    return str(attrs["tvm_custom"]["name"])
+
+
 def _is_one(dimension: Any) -> bool:
     return isinstance(dimension, tirx.IntImm) and int(dimension) == 1
 
@@ -337,7 +351,7 @@ def _packed_matrix(attrs: dict[str, Any], weight: Any, scale: Any) -> PackedMatr
     found, expected = [int(d) for d in _shape(weight)], list(matrix.packed_shape[:3])
     if found != expected:
         raise FormatError(
-            f"packed weight {weight.name_hint}: expected {expected} blocks for {matrix.rows} x {matrix.columns} codes "
-            f"of {matrix.bits} bits, found {found}"
+            f"{_layer(attrs)}: expected a packed weight of {expected} blocks for {matrix.rows} x {matrix.columns} "
+            f"codes of {matrix.bits} bits, found {found}"
         )
     return matrix

@@ -1,20 +1,177 @@
-"""Multi-head attention over ``[batch, sequence, heads * head_size]``, scores and probabilities never leaving a tile."""
+"""Multi-head attention over ``[batch, sequence, heads * head_size]``, scores and probabilities never leaving a tile.
 
-from typing import Any
+One head of one sequence is a task. Its keys are transposed once, so that a vector holds the same column of 16 keys;
+then tiles of a few queries go through scores, softmax and weighted sum while their scores stay in cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
 
 from tvm import tirx
 from tvm.script import tirx as T
 
+from edgeq.targets.isa import Isa
 from edgeq.targets.kernels.macro import macro
 from edgeq.targets.kernels.numerics import LANES, exp, fma, larger, splat, tree_max, tree_sum
 
-QUERY_TILE = 4
-"""Queries whose scores are computed together: each loaded key vector is used this many times."""
 LOWEST = -3.4028234663852886e38
 """Score of a key that does not exist (padding of the last key vector)."""
 
 
-def attention(heads: int, head_size: int, *, scale: float, masked: bool) -> tirx.PrimFunc:
+class Operands(NamedTuple):
+    """Buffers of one call, and the head that is being computed."""
+
+    q: Any
+    k: Any
+    v: Any
+    out: Any
+    batch: Any
+    first_column: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionHead:
+    """What is fixed when the kernel is built, and the symbolic sizes.
+
+    Attributes:
+        head_size: Columns of a head.
+        scale: Factor on the dot products.
+        tile: Queries of a full tile.
+        queries: Number of queries (symbolic).
+        keys: Number of keys (symbolic).
+    """
+
+    head_size: int
+    scale: float
+    tile: int
+    queries: Any
+    keys: Any
+
+    @property
+    def key_vectors(self) -> Any:
+        """Vectors of 16 keys, the last one padded."""
+        return tirx.floordiv(self.keys + (LANES - 1), LANES)
+
+    def score(self, total: Any, mask: Any, first_key: Any) -> Any:
+        """Scales and masks 16 dot products; keys past the end get the lowest score."""
+        score = fma(total, splat(self.scale, total), mask)
+        index = T.ramp(first_key, T.int64(1), LANES)
+        return T.Select(index < T.broadcast(self.keys, LANES), score, splat(LOWEST, score))
+
+
+@macro
+def _transpose_keys(p, o, k_columns):
+    for t in range(p.keys):
+        for d in range(p.head_size):
+            k_columns[d, t] = o.k[o.batch, t, o.first_column + d]
+    for d in range(p.head_size):
+        for t in range(p.key_vectors * LANES - p.keys):
+            k_columns[d, p.keys + t] = T.float32(0)
+
+
+@macro
+def _copy_mask(p, mask, mask_row, batch):
+    for t in range(p.keys):
+        mask_row[t] = mask[batch, 0, 0, t]
+    for t in range(p.key_vectors * LANES - p.keys):
+        mask_row[p.keys + t] = T.float32(0)
+
+
+@macro
+def _no_mask(p, mask_row):
+    for t in range(p.key_vectors):
+        mask_row[T.ramp(t * LANES, 1, LANES)] = T.broadcast(T.float32(0), LANES)
+
+
+@macro
+def _scores(p, o, k_columns, mask_row, scores, peaks, s, tile):
+    for t in range(p.key_vectors):
+        acc = T.alloc_buffer((tile,), "float32x16", scope="local")
+        for r in T.unroll(tile):
+            acc[r] = T.broadcast(T.float32(0), LANES)
+        for d in range(p.head_size):
+            for r in T.unroll(tile):
+                acc[r] = fma(
+                    T.broadcast(o.q[o.batch, s + r, o.first_column + d], LANES),
+                    k_columns[d, T.ramp(t * LANES, 1, LANES)],
+                    acc[r],
+                )
+        for r in T.unroll(tile):
+            acc[r] = p.score(acc[r], mask_row[T.ramp(t * LANES, 1, LANES)], t * LANES)
+            scores[r, T.ramp(t * LANES, 1, LANES)] = acc[r]
+            peaks[r] = larger(acc[r], peaks[r])
+
+
+@macro
+def _softmax(p, scores, peaks, sums, r):
+    """Leaves the numerators in ``scores`` and their sum in ``sums``."""
+    lanes = T.alloc_buffer((LANES,), "float32", scope="local")
+    peak = T.alloc_buffer((1,), "float32", scope="local")
+    weight = T.alloc_buffer((1,), "float32x16", scope="local")
+    total = T.alloc_buffer((1,), "float32x16", scope="local")
+    lanes[T.ramp(0, 1, LANES)] = peaks[r]
+    peak[0] = tree_max([lanes[j] for j in range(LANES)])
+    total[0] = T.broadcast(T.float32(0), LANES)
+    for t in range(p.key_vectors):
+        weight[0] = exp(scores[r, T.ramp(t * LANES, 1, LANES)] - T.broadcast(peak[0], LANES))
+        scores[r, T.ramp(t * LANES, 1, LANES)] = weight[0]
+        total[0] = total[0] + weight[0]
+    lanes[T.ramp(0, 1, LANES)] = total[0]
+    sums[r] = tree_sum([lanes[j] for j in range(LANES)])
+
+
+@macro
+def _weighted_sum(p, o, scores, sums, s, tile):
+    for c in range(p.head_size // LANES):
+        acc = T.alloc_buffer((tile,), "float32x16", scope="local")
+        for r in T.unroll(tile):
+            acc[r] = T.broadcast(T.float32(0), LANES)
+        for t in range(p.keys):
+            for r in T.unroll(tile):
+                acc[r] = fma(
+                    T.broadcast(scores[r, t], LANES),
+                    o.v[o.batch, t, T.ramp(o.first_column + c * LANES, 1, LANES)],
+                    acc[r],
+                )
+        for r in T.unroll(tile):
+            o.out[o.batch, s + r, T.ramp(o.first_column + c * LANES, 1, LANES)] = acc[r] / T.broadcast(sums[r], LANES)
+    for c in range(p.head_size % LANES):
+        last = T.alloc_buffer((tile,), "float32", scope="local")
+        for r in T.unroll(tile):
+            last[r] = T.float32(0)
+        for t in range(p.keys):
+            for r in T.unroll(tile):
+                last[r] = fma(
+                    scores[r, t], o.v[o.batch, t, o.first_column + p.head_size // LANES * LANES + c], last[r]
+                )
+        for r in T.unroll(tile):
+            o.out[o.batch, s + r, o.first_column + p.head_size // LANES * LANES + c] = last[r] / sums[r]
+
+
+@macro
+def _query_tile(p, o, k_columns, mask_row, scores, s, tile):
+    peaks = T.alloc_buffer((tile,), "float32x16", scope="local")
+    sums = T.alloc_buffer((tile,), "float32", scope="local")
+    for r in T.unroll(tile):
+        peaks[r] = T.broadcast(T.float32(LOWEST), LANES)
+    _scores(p, o, k_columns, mask_row, scores, peaks, s, tile)
+    for r in range(tile):
+        _softmax(p, scores, peaks, sums, r)
+    _weighted_sum(p, o, scores, sums, s, tile)
+
+
+@macro
+def _all_queries(p, o, k_columns, mask_row):
+    scores = T.alloc_buffer((p.tile, p.key_vectors * LANES), "float32")
+    for s in range(p.queries // p.tile):
+        _query_tile(p, o, k_columns, mask_row, scores, s * p.tile, p.tile)
+    for s in range(p.queries % p.tile):
+        _query_tile(p, o, k_columns, mask_row, scores, p.queries // p.tile * p.tile + s, 1)
+
+
+def attention(isa: Isa, heads: int, head_size: int, *, scale: float, masked: bool) -> tirx.PrimFunc:
     """Builds ``softmax(q k^T * scale + mask) v`` for every head.
 
     Each score is one accumulator in ascending order of the head dimension, each output one accumulator in ascending
@@ -22,6 +179,7 @@ def attention(heads: int, head_size: int, *, scale: float, masked: bool) -> tirx
     far below the row's largest contributes exactly 0, so padded keys change nothing.
 
     Args:
+        isa: Instruction set to compile for (its register count sets the tile, which changes no result).
         heads: Number of heads.
         head_size: Columns of one head.
         scale: Factor on the dot products.
@@ -32,115 +190,8 @@ def attention(heads: int, head_size: int, *, scale: float, masked: bool) -> tirx
         ``[B, 1, 1, T]``,) and the output float32 ``[B, S, heads*head_size]``.
     """
     width = heads * head_size
-    full, tail = divmod(head_size, LANES)
     batch, queries, keys = (tirx.Var(name, "int64") for name in ("batch", "queries", "keys"))
-    key_vectors = tirx.floordiv(keys + (LANES - 1), LANES)
-
-    def scaled_score(total: Any, mask: Any, first_key: Any) -> Any:
-        """Scale and mask; keys past the end get the lowest score."""
-        score = fma(total, splat(scale, total), mask)
-        index = T.ramp(first_key, T.int64(1), LANES)
-        return T.Select(index < T.broadcast(keys, LANES), score, splat(LOWEST, score))
-
-    @macro
-    def transpose_keys(k, k_columns, b, h):
-        for t in range(keys):
-            for d in range(head_size):
-                k_columns[d, t] = k[b, t, h * head_size + d]
-        for d in range(head_size):
-            for t in range(key_vectors * LANES - keys):
-                k_columns[d, keys + t] = T.float32(0)
-
-    @macro
-    def copy_mask(mask, mask_row, b):
-        for t in range(keys):
-            mask_row[t] = mask[b, 0, 0, t]
-        for t in range(key_vectors * LANES - keys):
-            mask_row[keys + t] = T.float32(0)
-
-    @macro
-    def no_mask(mask_row):
-        for t in range(key_vectors):
-            mask_row[T.ramp(t * LANES, 1, LANES)] = T.broadcast(T.float32(0), LANES)
-
-    @macro
-    def scores_of(q, k_columns, mask_row, scores, peaks, b, h, s, tile):
-        for t in range(key_vectors):
-            acc = T.alloc_buffer((tile,), "float32x16", scope="local")
-            for r in T.unroll(tile):
-                acc[r] = T.broadcast(T.float32(0), LANES)
-            for d in range(head_size):
-                for r in T.unroll(tile):
-                    acc[r] = fma(
-                        T.broadcast(q[b, s + r, h * head_size + d], LANES),
-                        k_columns[d, T.ramp(t * LANES, 1, LANES)],
-                        acc[r],
-                    )
-            for r in T.unroll(tile):
-                scores[r, T.ramp(t * LANES, 1, LANES)] = scaled_score(
-                    acc[r], mask_row[T.ramp(t * LANES, 1, LANES)], t * LANES
-                )
-                peaks[r] = larger(scores[r, T.ramp(t * LANES, 1, LANES)], peaks[r])
-
-    @macro
-    def probabilities_of(scores, peaks, sums, r):
-        lanes = T.alloc_buffer((LANES,), "float32", scope="local")
-        peak = T.alloc_buffer((1,), "float32", scope="local")
-        total = T.alloc_buffer((1,), "float32x16", scope="local")
-        lanes[T.ramp(0, 1, LANES)] = peaks[r]
-        peak[0] = tree_max([lanes[j] for j in range(LANES)])
-        total[0] = T.broadcast(T.float32(0), LANES)
-        for t in range(key_vectors):
-            scores[r, T.ramp(t * LANES, 1, LANES)] = exp(
-                scores[r, T.ramp(t * LANES, 1, LANES)] - T.broadcast(peak[0], LANES)
-            )
-            total[0] = total[0] + scores[r, T.ramp(t * LANES, 1, LANES)]
-        lanes[T.ramp(0, 1, LANES)] = total[0]
-        sums[r] = tree_sum([lanes[j] for j in range(LANES)])
-
-    @macro
-    def weighted_values(v, scores, sums, out, b, h, s, tile):
-        for c in range(full):
-            acc = T.alloc_buffer((tile,), "float32x16", scope="local")
-            for r in T.unroll(tile):
-                acc[r] = T.broadcast(T.float32(0), LANES)
-            for t in range(keys):
-                for r in T.unroll(tile):
-                    acc[r] = fma(
-                        T.broadcast(scores[r, t], LANES),
-                        v[b, t, T.ramp(h * head_size + c * LANES, 1, LANES)],
-                        acc[r],
-                    )
-            for r in T.unroll(tile):
-                out[b, s + r, T.ramp(h * head_size + c * LANES, 1, LANES)] = acc[r] / T.broadcast(sums[r], LANES)
-        for c in range(tail):
-            acc_tail = T.alloc_buffer((tile,), "float32", scope="local")
-            for r in T.unroll(tile):
-                acc_tail[r] = T.float32(0)
-            for t in range(keys):
-                for r in T.unroll(tile):
-                    acc_tail[r] = fma(scores[r, t], v[b, t, h * head_size + full * LANES + c], acc_tail[r])
-            for r in T.unroll(tile):
-                out[b, s + r, h * head_size + full * LANES + c] = acc_tail[r] / sums[r]
-
-    @macro
-    def query_tile(q, v, out, k_columns, mask_row, scores, b, h, s, tile):
-        peaks = T.alloc_buffer((tile,), "float32x16", scope="local")
-        sums = T.alloc_buffer((tile,), "float32", scope="local")
-        for r in T.unroll(tile):
-            peaks[r] = T.broadcast(T.float32(LOWEST), LANES)
-        scores_of(q, k_columns, mask_row, scores, peaks, b, h, s, tile)
-        for r in T.unroll(tile):
-            probabilities_of(scores, peaks, sums, r)
-        weighted_values(v, scores, sums, out, b, h, s, tile)
-
-    @macro
-    def all_queries(q, v, out, k_columns, mask_row, b, h):
-        scores = T.alloc_buffer((QUERY_TILE, key_vectors * LANES), "float32")
-        for s in range(queries // QUERY_TILE):
-            query_tile(q, v, out, k_columns, mask_row, scores, b, h, s * QUERY_TILE, QUERY_TILE)
-        for s in range(queries % QUERY_TILE):
-            query_tile(q, v, out, k_columns, mask_row, scores, b, h, queries // QUERY_TILE * QUERY_TILE + s, 1)
+    p = AttentionHead(head_size, scale, isa.row_tile, queries, keys)
 
     @T.prim_func(s_tir=True)
     def without_mask(q_: T.handle, k_: T.handle, v_: T.handle, y: T.handle):
@@ -151,11 +202,13 @@ def attention(heads: int, head_size: int, *, scale: float, masked: bool) -> tirx
         out = T.match_buffer(y, (batch, queries, width), "float32")
         with T.sblock("root"):
             for head in T.parallel(batch * heads):
-                k_columns = T.alloc_buffer((head_size, key_vectors * LANES), "float32")
-                mask_row = T.alloc_buffer((key_vectors * LANES,), "float32")
-                transpose_keys(k, k_columns, head // heads, head % heads)
-                no_mask(mask_row)
-                all_queries(q, v, out, k_columns, mask_row, head // heads, head % heads)
+                k_columns = T.alloc_buffer((head_size, p.key_vectors * LANES), "float32")
+                mask_row = T.alloc_buffer((p.key_vectors * LANES,), "float32")
+                _no_mask(p, mask_row)
+                _transpose_keys(p, Operands(q, k, v, out, head // heads, head % heads * head_size), k_columns)
+                _all_queries(
+                    p, Operands(q, k, v, out, head // heads, head % heads * head_size), k_columns, mask_row
+                )
 
     @T.prim_func(s_tir=True)
     def with_mask(q_: T.handle, k_: T.handle, v_: T.handle, mask_: T.handle, y: T.handle):
@@ -167,10 +220,12 @@ def attention(heads: int, head_size: int, *, scale: float, masked: bool) -> tirx
         out = T.match_buffer(y, (batch, queries, width), "float32")
         with T.sblock("root"):
             for head in T.parallel(batch * heads):
-                k_columns = T.alloc_buffer((head_size, key_vectors * LANES), "float32")
-                mask_row = T.alloc_buffer((key_vectors * LANES,), "float32")
-                transpose_keys(k, k_columns, head // heads, head % heads)
-                copy_mask(mask, mask_row, head // heads)
-                all_queries(q, v, out, k_columns, mask_row, head // heads, head % heads)
+                k_columns = T.alloc_buffer((head_size, p.key_vectors * LANES), "float32")
+                mask_row = T.alloc_buffer((p.key_vectors * LANES,), "float32")
+                _copy_mask(p, mask, mask_row, head // heads)
+                _transpose_keys(p, Operands(q, k, v, out, head // heads, head % heads * head_size), k_columns)
+                _all_queries(
+                    p, Operands(q, k, v, out, head // heads, head % heads * head_size), k_columns, mask_row
+                )
 
     return with_mask if masked else without_mask

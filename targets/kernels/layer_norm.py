@@ -1,13 +1,68 @@
 """Layer normalisation over the last dimension, with the residual additions before it."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from tvm import tirx
 from tvm.script import tirx as T
 
 from edgeq.targets.kernels.macro import macro
-from edgeq.targets.kernels.numerics import LANES, fma, splat, square_root, tree_sum
+from edgeq.targets.kernels.numerics import LANES, bind, fma, splat, square_root, tree_sum
 from edgeq.targets.kernels.shapes import leading_dimensions
+
+
+def _add_square(x: Any, mean: Any, total: Any) -> Any:
+    return bind(x - splat(mean, x), lambda deviation: fma(deviation, deviation, total))
+
+
+def _normalised(x: Any, mean: Any, inverse: Any, gamma: Any, beta: Any) -> Any:
+    return fma((x - splat(mean, x)) * splat(inverse, x), gamma, beta)
+
+
+@macro
+def _row_mean(row, columns, lane, lanes, mean):
+    lane[0] = T.broadcast(T.float32(0), LANES)
+    for c in range(columns // LANES):
+        lane[0] = lane[0] + row[T.ramp(c * LANES, 1, LANES)]
+    lanes[T.ramp(0, 1, LANES)] = lane[0]
+    for c in range(columns % LANES):
+        lanes[c] = lanes[c] + row[columns // LANES * LANES + c]
+    mean[0] = tree_sum([lanes[j] for j in range(LANES)]) / T.float32(columns)
+
+
+@macro
+def _row_variance(row, columns, lane, lanes, mean, variance):
+    lane[0] = T.broadcast(T.float32(0), LANES)
+    for c in range(columns // LANES):
+        lane[0] = _add_square(row[T.ramp(c * LANES, 1, LANES)], mean[0], lane[0])
+    lanes[T.ramp(0, 1, LANES)] = lane[0]
+    for c in range(columns % LANES):
+        lanes[c] = _add_square(row[columns // LANES * LANES + c], mean[0], lanes[c])
+    variance[0] = tree_sum([lanes[j] for j in range(LANES)]) / T.float32(columns)
+
+
+@macro
+def _normalise_row(i, row, gamma, beta, out, columns, epsilon):
+    lane = T.alloc_buffer((1,), "float32x16", scope="local")
+    lanes = T.alloc_buffer((LANES,), "float32", scope="local")
+    mean = T.alloc_buffer((1,), "float32", scope="local")
+    variance = T.alloc_buffer((1,), "float32", scope="local")
+    inverse = T.alloc_buffer((1,), "float32", scope="local")
+    _row_mean(row, columns, lane, lanes, mean)
+    _row_variance(row, columns, lane, lanes, mean, variance)
+    inverse[0] = T.float32(1) / square_root(variance[0] + T.float32(epsilon))
+    for c in range(columns // LANES):
+        out[i, T.ramp(c * LANES, 1, LANES)] = _normalised(
+            row[T.ramp(c * LANES, 1, LANES)],
+            mean[0],
+            inverse[0],
+            gamma[T.ramp(c * LANES, 1, LANES)],
+            beta[T.ramp(c * LANES, 1, LANES)],
+        )
+    for c in range(columns % LANES):
+        last = columns // LANES * LANES + c
+        out[i, last] = _normalised(row[last], mean[0], inverse[0], gamma[last], beta[last])
 
 
 def layer_norm(columns: int, *, rank: int, epsilon: float, residual: bool) -> tirx.PrimFunc:
@@ -27,49 +82,6 @@ def layer_norm(columns: int, *, rank: int, epsilon: float, residual: bool) -> ti
         ``[K]``, and the output float32 ``[..., K]``.
     """
     lead, rows = leading_dimensions(rank)
-    full, tail = divmod(columns, LANES)
-
-    def deviation_square(x: Any, mean: Any, acc: Any) -> Any:
-        d = x - splat(mean, x)
-        return fma(d, d, acc)
-
-    def normalised(x: Any, mean: Any, inverse: Any, gamma: Any, beta: Any) -> Any:
-        return fma((x - splat(mean, x)) * splat(inverse, x), gamma, beta)
-
-    @macro
-    def normalise_row(i, row, gamma, beta, out):
-        lane = T.alloc_buffer((1,), "float32x16", scope="local")
-        lanes = T.alloc_buffer((LANES,), "float32", scope="local")
-        mean = T.alloc_buffer((1,), "float32", scope="local")
-        inverse = T.alloc_buffer((1,), "float32", scope="local")
-        lane[0] = T.broadcast(T.float32(0), LANES)
-        for c in range(full):
-            lane[0] = lane[0] + row[T.ramp(c * LANES, 1, LANES)]
-        lanes[T.ramp(0, 1, LANES)] = lane[0]
-        for c in range(tail):
-            lanes[c] = lanes[c] + row[full * LANES + c]
-        mean[0] = tree_sum([lanes[j] for j in range(LANES)]) / T.float32(columns)
-        lane[0] = T.broadcast(T.float32(0), LANES)
-        for c in range(full):
-            lane[0] = deviation_square(row[T.ramp(c * LANES, 1, LANES)], mean[0], lane[0])
-        lanes[T.ramp(0, 1, LANES)] = lane[0]
-        for c in range(tail):
-            lanes[c] = deviation_square(row[full * LANES + c], mean[0], lanes[c])
-        inverse[0] = T.float32(1) / square_root(
-            tree_sum([lanes[j] for j in range(LANES)]) / T.float32(columns) + T.float32(epsilon)
-        )
-        for c in range(full):
-            out[i, T.ramp(c * LANES, 1, LANES)] = normalised(
-                row[T.ramp(c * LANES, 1, LANES)],
-                mean[0],
-                inverse[0],
-                gamma[T.ramp(c * LANES, 1, LANES)],
-                beta[T.ramp(c * LANES, 1, LANES)],
-            )
-        for c in range(tail):
-            out[i, full * LANES + c] = normalised(
-                row[full * LANES + c], mean[0], inverse[0], gamma[full * LANES + c], beta[full * LANES + c]
-            )
 
     @T.prim_func(s_tir=True)
     def plain(x: T.handle, gamma_: T.handle, beta_: T.handle, y: T.handle):
@@ -83,11 +95,11 @@ def layer_norm(columns: int, *, rank: int, epsilon: float, residual: bool) -> ti
             out = T.decl_buffer((rows, columns), "float32", data=y_buffer.data)
             for i in T.parallel(rows):
                 row = T.alloc_buffer((columns,), "float32", scope="local")
-                for c in range(full):
+                for c in range(columns // LANES):
                     row[T.ramp(c * LANES, 1, LANES)] = rows_in[i, T.ramp(c * LANES, 1, LANES)]
-                for c in range(tail):
-                    row[full * LANES + c] = rows_in[i, full * LANES + c]
-                normalise_row(i, row, gamma, beta, out)
+                for c in range(columns % LANES):
+                    row[columns // LANES * LANES + c] = rows_in[i, columns // LANES * LANES + c]
+                _normalise_row(i, row, gamma, beta, out, columns, epsilon)
 
     @T.prim_func(s_tir=True)
     def with_residual(x: T.handle, added: T.handle, gamma_: T.handle, beta_: T.handle, y: T.handle):
@@ -103,12 +115,13 @@ def layer_norm(columns: int, *, rank: int, epsilon: float, residual: bool) -> ti
             out = T.decl_buffer((rows, columns), "float32", data=y_buffer.data)
             for i in T.parallel(rows):
                 row = T.alloc_buffer((columns,), "float32", scope="local")
-                for c in range(full):
+                for c in range(columns // LANES):
                     row[T.ramp(c * LANES, 1, LANES)] = (
                         rows_in[i, T.ramp(c * LANES, 1, LANES)] + rows_added[i, T.ramp(c * LANES, 1, LANES)]
                     )
-                for c in range(tail):
-                    row[full * LANES + c] = rows_in[i, full * LANES + c] + rows_added[i, full * LANES + c]
-                normalise_row(i, row, gamma, beta, out)
+                for c in range(columns % LANES):
+                    last = columns // LANES * LANES + c
+                    row[last] = rows_in[i, last] + rows_added[i, last]
+                _normalise_row(i, row, gamma, beta, out, columns, epsilon)
 
     return with_residual if residual else plain

@@ -1,7 +1,13 @@
-"""The integer product of a low-bit linear layer: int8 activations times packed codes, then back to float."""
+"""The integer product of a low-bit linear layer: int8 activations times packed codes, then back to float.
+
+A tile is ``tokens x blocks`` of output held in registers: for each packed word of a block, a shift and a mask give
+four codes of 16 rows, and one 4-way dot product a token takes them in. Tiles of neighbouring blocks run in parallel.
+"""
+
+from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from tvm import tirx
 from tvm.script import tirx as T
@@ -17,36 +23,178 @@ from edgeq.targets.kernels.shapes import leading_dimensions
 Epilogue = Literal["none", "gelu", "gelu_tanh"]
 EPILOGUES = {"none": lambda y: y, "gelu": gelu, "gelu_tanh": gelu_tanh}
 
+SINGLE_TOKEN_BLOCKS = 4
+"""Blocks of a tile of one token: enough independent sums to hide the latency of the dot product."""
+
+
+class Operands(NamedTuple):
+    """Buffers of one product, activations and output seen as rows."""
+
+    words: Any
+    a_scales: Any
+    code_sums: Any
+    weight: Any
+    scale: Any
+    bias: Any
+    out: Any
+
 
 @dataclasses.dataclass(frozen=True)
-class _Correction:
-    """``sum (code - zero_point) * q`` from ``sum code * q`` in integers: ``factor * total - offset * sum q``.
+class LowBitProduct:
+    """What is fixed when the kernel is built.
 
-    A half-integer zero point is doubled; the scale takes the factor back, exactly.
+    ``sum (code - zero_point) * q`` is ``factor * total - offset * sum q`` in integers: a half-integer zero point is
+    doubled, and the scale takes the factor back, exactly.
     """
 
-    factor: int
-    offset: int
+    isa: Isa
+    matrix: PackedMatrix
+    has_bias: bool
+    epilogue: Epilogue
 
-    @classmethod
-    def of(cls, matrix: PackedMatrix, isa: Isa) -> "_Correction":
-        zero_point = matrix.zero_point - (128 if isa.signed_codes and matrix.bits == 8 else 0)
-        factor = 1 if zero_point == int(zero_point) else 2
-        return cls(factor, int(zero_point * factor))
+    @property
+    def flips_codes(self) -> bool:
+        """Whether 8-bit codes become signed bytes."""
+        return self.isa.signed_codes and self.matrix.bits == 8
+
+    @property
+    def zero_point(self) -> float:
+        """Zero point of the codes that the dot product sees."""
+        return self.matrix.zero_point - (128 if self.flips_codes else 0)
+
+    @property
+    def factor(self) -> int:
+        """2 for a half-integer zero point, else 1."""
+        return 1 if self.zero_point == int(self.zero_point) else 2
+
+    @property
+    def block_tile(self) -> int:
+        """Blocks of a tile of several tokens."""
+        return 2 if self.isa.lanes == ROW_TILE else 1
+
+    @property
+    def full_blocks(self) -> int:
+        """Blocks whose 16 rows all exist."""
+        return self.matrix.rows // ROW_TILE
+
+    @property
+    def vector(self) -> str:
+        """Type of an accumulator."""
+        return f"int32x{self.isa.lanes}"
+
+    def codes(self, word: Any, field: Any) -> Any:
+        """One field of packed words as bytes."""
+        bits, lanes = self.matrix.bits, self.isa.lanes
+        if bits == 8:
+            sign_bits = T.broadcast(T.int32(-2139062144), lanes)  # 0x80 in every byte
+            return T.bitwise_xor(word, sign_bits) if self.flips_codes else word
+        mask = T.broadcast(T.int32((2**bits - 1) * 0x01010101), lanes)
+        return T.bitwise_and(T.shift_right(word, T.broadcast(T.int32(bits) * field, lanes)), mask)
+
+    def scale_of(self, scale: Any, row: Any, width: int) -> Any:
+        """Scales of ``width`` neighbouring rows."""
+        return _parameter(scale, row, width, self.matrix.scales)
+
+    def bias_of(self, bias: Any, row: Any, width: int) -> Any:
+        """Biases of ``width`` neighbouring rows."""
+        return _parameter(bias, row, width, self.matrix.rows if self.has_bias else 1)
+
+    def result(self, total: Any, operands: Operands, m: Any, row: Any, width: int) -> Any:
+        """Turns ``width`` integer sums of token ``m`` into outputs."""
+
+        def spread(value: Any) -> Any:
+            return value if width == 1 else T.broadcast(value, width)
+
+        offset = T.int32(int(self.zero_point * self.factor))
+        exact = total * spread(T.int32(self.factor)) - spread(operands.code_sums[m] * offset)
+        scale = self.scale_of(operands.scale, row, width) * spread(operands.a_scales[m])
+        if self.factor == 2:
+            scale = scale * splat(0.5, scale)
+        value = fma(T.cast(exact, str(scale.ty)), scale, self.bias_of(operands.bias, row, width))
+        return EPILOGUES[self.epilogue](value)
 
 
-def check_accumulator(matrix: PackedMatrix, name: str) -> None:
-    """Refuses a matrix whose sums could leave 32 bits.
+def _parameter(buffer: Any, index: Any, width: int, count: int) -> Any:
+    if count == 1:
+        return T.broadcast(buffer[0], width) if width > 1 else buffer[0]
+    return buffer[T.ramp(index, 1, width)] if width > 1 else buffer[index]
 
-    Raises:
-        UnsupportedError: If ``columns`` is too large for the bit width.
-    """
-    largest = 2 * matrix.columns * (2**matrix.bits - 1) * ACTIVATION_LEVELS
-    if largest >= 2**31:
-        raise UnsupportedError(
-            f"{name}: {matrix.columns} columns of {matrix.bits}-bit codes can overflow a 32-bit sum; "
-            "split the layer or use fewer bits"
-        )
+
+@macro
+def _accumulate(p, operands, acc, m, block, tokens, blocks):
+    for k_block in range(p.matrix.packed_shape[1]):
+        for field in T.unroll(p.matrix.fields):
+            codes = T.alloc_buffer((blocks * p.isa.vectors,), p.vector, scope="local")
+            for v in T.unroll(blocks * p.isa.vectors):
+                codes[v] = p.codes(
+                    operands.weight[
+                        block + v // p.isa.vectors, k_block, T.ramp((v % p.isa.vectors) * p.isa.lanes, 1, p.isa.lanes)
+                    ],
+                    field,
+                )
+            for r in T.unroll(tokens):
+                for v in T.unroll(blocks * p.isa.vectors):
+                    acc[r * blocks * p.isa.vectors + v] = p.isa.dot4(
+                        acc[r * blocks * p.isa.vectors + v],
+                        codes[v],
+                        T.broadcast(operands.words[m + r, k_block * p.matrix.fields + field], p.isa.lanes),
+                        p.matrix.bits,
+                    )
+
+
+@macro
+def _store_block(p, operands, acc, m, block, first):
+    for v in T.unroll(p.isa.vectors):
+        row = block * ROW_TILE + v * p.isa.lanes
+        if row + p.isa.lanes <= p.matrix.rows:
+            operands.out[m, T.ramp(row, 1, p.isa.lanes)] = p.result(acc[first + v], operands, m, row, p.isa.lanes)
+    if p.matrix.rows % p.isa.lanes > 0 and block == p.full_blocks:
+        sums = T.alloc_buffer((ROW_TILE,), "int32", scope="local")
+        for v in T.unroll(p.isa.vectors):
+            sums[T.ramp(v * p.isa.lanes, 1, p.isa.lanes)] = acc[first + v]
+        for t in range(p.matrix.rows % p.isa.lanes):
+            last_row = p.matrix.rows // p.isa.lanes * p.isa.lanes + t
+            operands.out[m, last_row] = p.result(sums[last_row - block * ROW_TILE], operands, m, last_row, 1)
+
+
+@macro
+def _tile(p, operands, m, block, tokens, blocks):
+    acc = T.alloc_buffer((tokens * blocks * p.isa.vectors,), p.vector, scope="local")
+    for a in T.unroll(tokens * blocks * p.isa.vectors):
+        acc[a] = T.broadcast(T.int32(0), p.isa.lanes)
+    _accumulate(p, operands, acc, m, block, tokens, blocks)
+    for r in T.unroll(tokens):
+        for b in T.unroll(blocks):
+            _store_block(p, operands, acc, m + r, block + b, (r * blocks + b) * p.isa.vectors)
+
+
+@macro
+def _all_tokens(p, operands, tokens, block, blocks):
+    """Full tiles, then what is left in tiles of 4, 2 and 1."""
+    for tile in range(tokens // p.isa.row_tile):
+        _tile(p, operands, tile * p.isa.row_tile, block, p.isa.row_tile, blocks)
+    if p.isa.row_tile > 4 and tokens % p.isa.row_tile >= 4:
+        _tile(p, operands, tokens // p.isa.row_tile * p.isa.row_tile, block, 4, blocks)
+    if tokens % 4 >= 2:
+        _tile(p, operands, tokens // 4 * 4, block, 2, blocks)
+    if tokens % 2 == 1:
+        _tile(p, operands, tokens - 1, block, 1, blocks)
+
+
+@macro
+def _several_tokens(p, operands, tokens):
+    for tile in T.parallel(p.matrix.packed_shape[0] // p.block_tile):
+        _all_tokens(p, operands, tokens, tile * p.block_tile, p.block_tile)
+    if p.matrix.packed_shape[0] % p.block_tile > 0:
+        _all_tokens(p, operands, tokens, p.matrix.packed_shape[0] - 1, 1)
+
+
+@macro
+def _single_token(p, operands):
+    for tile in T.parallel(p.matrix.packed_shape[0] // SINGLE_TOKEN_BLOCKS):
+        _tile(p, operands, 0, tile * SINGLE_TOKEN_BLOCKS, 1, SINGLE_TOKEN_BLOCKS)
+    for rest in range(p.matrix.packed_shape[0] % SINGLE_TOKEN_BLOCKS):
+        _tile(p, operands, 0, p.matrix.packed_shape[0] // SINGLE_TOKEN_BLOCKS * SINGLE_TOKEN_BLOCKS + rest, 1, 1)
 
 
 def low_bit_matmul(
@@ -66,114 +214,9 @@ def low_bit_matmul(
         ``[...]``, weight int32 ``[N/16, K/(4F), 16]``, scale float32 ``[N]`` or ``[1]``, bias float32 ``[N]`` or
         ``[1]``, and the output float32 ``[..., N]``.
     """
-    lead, rows = leading_dimensions(rank)
-    n_blocks, k_blocks, _, _ = matrix.packed_shape
-    fields, bits, lanes, vectors = matrix.fields, matrix.bits, isa.lanes, isa.vectors
+    lead, tokens = leading_dimensions(rank)
+    p = LowBitProduct(isa, matrix, has_bias, epilogue)
     words = padded_columns(matrix.columns) // 4
-    outputs, scales, biases = matrix.rows, matrix.scales, matrix.rows if has_bias else 1
-    full_blocks, tail_rows = divmod(outputs, ROW_TILE)
-    vector = f"int32x{lanes}"
-    mask, flip = (2**bits - 1) * 0x01010101, isa.signed_codes and bits == 8
-    correction = _Correction.of(matrix, isa)
-    row_tile = isa.row_tile
-    block_tile = 2 if lanes == ROW_TILE else 1
-    n_tiles, odd_blocks = divmod(n_blocks, block_tile)
-    apply_epilogue = EPILOGUES[epilogue]
-
-    def codes_of(word: Any, field: int) -> Any:
-        """One field of a packed word as bytes: one shift and one mask (one flip for signed 8-bit codes)."""
-        if bits == 8:
-            return T.bitwise_xor(word, T.broadcast(T.int32(-2139062144), lanes)) if flip else word
-        return T.bitwise_and(
-            T.shift_right(word, T.broadcast(T.int32(bits) * field, lanes)), T.broadcast(T.int32(mask), lanes)
-        )
-
-    def row_parameter(buffer: Any, index: Any, width: int, count: int) -> Any:
-        """Scale or bias of ``width`` neighbouring rows."""
-        if count == 1 or width == 1:
-            value = buffer[0 if count == 1 else index]
-            return T.broadcast(value, width) if width > 1 else value
-        return buffer[T.ramp(index, 1, width)]
-
-    def dequantize(total: Any, code_sum: Any, a_scale: Any, scale: Any, bias: Any) -> Any:
-        kind = str(scale.ty)
-        width = int(scale.ty.dtype.lanes)
-
-        def spread(value: Any) -> Any:
-            return value if width == 1 else T.broadcast(value, width)
-
-        exact = total * spread(T.int32(correction.factor)) - spread(code_sum * T.int32(correction.offset))
-        combined = scale * spread(a_scale)
-        if correction.factor == 2:
-            combined = combined * splat(0.5, combined)
-        return apply_epilogue(fma(T.cast(exact, kind), combined, bias))
-
-    @macro
-    def accumulate(q_words, weight, acc, m, n_block, tile_m, tile_n):
-        for k_block in range(k_blocks):
-            for field in T.unroll(fields):
-                codes = T.alloc_buffer((tile_n * vectors,), vector, scope="local")
-                for v in T.unroll(tile_n * vectors):
-                    codes[v] = codes_of(
-                        weight[n_block + v // vectors, k_block, T.ramp((v % vectors) * lanes, 1, lanes)], field
-                    )
-                for r in T.unroll(tile_m):
-                    for v in T.unroll(tile_n * vectors):
-                        acc[r * tile_n * vectors + v] = isa.dot4(
-                            acc[r * tile_n * vectors + v],
-                            codes[v],
-                            T.broadcast(q_words[m + r, k_block * fields + field], lanes),
-                            bits,
-                        )
-
-    @macro
-    def store_block(out, acc_row, a_scales, code_sums, scale, bias, m, block, first):
-        for v in T.unroll(vectors):
-            n = block * ROW_TILE + v * lanes
-            if n + lanes <= outputs:
-                out[m, T.ramp(n, 1, lanes)] = dequantize(
-                    acc_row[first + v],
-                    code_sums[m],
-                    a_scales[m],
-                    row_parameter(scale, n, lanes, scales),
-                    row_parameter(bias, n, lanes, biases),
-                )
-        if tail_rows > 0 and block == full_blocks:
-            spill = T.alloc_buffer((ROW_TILE,), "int32", scope="local")
-            for v in T.unroll(vectors):
-                spill[T.ramp(v * lanes, 1, lanes)] = acc_row[first + v]
-            for t in range(tail_rows % lanes):
-                column = tail_rows // lanes * lanes + t
-                out[m, full_blocks * ROW_TILE + column] = dequantize(
-                    spill[column],
-                    code_sums[m],
-                    a_scales[m],
-                    row_parameter(scale, full_blocks * ROW_TILE + column, 1, scales),
-                    row_parameter(bias, full_blocks * ROW_TILE + column, 1, biases),
-                )
-
-    @macro
-    def tile(q_words, weight, out, a_scales, code_sums, scale, bias, m, n_block, tile_m, tile_n):
-        acc = T.alloc_buffer((tile_m * tile_n * vectors,), vector, scope="local")
-        for a in T.unroll(tile_m * tile_n * vectors):
-            acc[a] = T.broadcast(T.int32(0), lanes)
-        accumulate(q_words, weight, acc, m, n_block, tile_m, tile_n)
-        for r in T.unroll(tile_m):
-            for b in T.unroll(tile_n):
-                store_block(
-                    out, acc, a_scales, code_sums, scale, bias, m + r, n_block + b, (r * tile_n + b) * vectors
-                )
-
-    @macro
-    def all_rows(q_words, weight, out, a_scales, code_sums, scale, bias, n, tile_n):
-        for m_tile in range(rows // row_tile):
-            tile(q_words, weight, out, a_scales, code_sums, scale, bias, m_tile * row_tile, n, row_tile, tile_n)
-        if row_tile > 4 and rows % row_tile >= 4:
-            tile(q_words, weight, out, a_scales, code_sums, scale, bias, rows // row_tile * row_tile, n, 4, tile_n)
-        if rows % 4 >= 2:
-            tile(q_words, weight, out, a_scales, code_sums, scale, bias, rows // 4 * 4, n, 2, tile_n)
-        if rows % 2 == 1:
-            tile(q_words, weight, out, a_scales, code_sums, scale, bias, rows - 1, n, 1, tile_n)
 
     @T.prim_func(s_tir=True)
     def product(
@@ -189,18 +232,32 @@ def low_bit_matmul(
         q_buffer = T.match_buffer(q, (*lead, words), "int32")
         a_buffer = T.match_buffer(a_scale, (*lead,), "float32")
         sum_buffer = T.match_buffer(code_sum, (*lead,), "int32")
-        weight = T.match_buffer(w, (n_blocks, k_blocks, ROW_TILE), "int32")
-        scale = T.match_buffer(scale_, (scales,), "float32")
-        bias = T.match_buffer(bias_, (biases,), "float32")
-        y_buffer = T.match_buffer(y, (*lead, outputs), "float32")
+        weight = T.match_buffer(w, matrix.packed_shape[:3], "int32")
+        scale = T.match_buffer(scale_, (matrix.scales,), "float32")
+        bias = T.match_buffer(bias_, (matrix.rows if has_bias else 1,), "float32")
+        y_buffer = T.match_buffer(y, (*lead, matrix.rows), "float32")
         with T.sblock("root"):
-            q_words = T.decl_buffer((rows, words), "int32", data=q_buffer.data)
-            a_scales = T.decl_buffer((rows,), "float32", data=a_buffer.data)
-            code_sums = T.decl_buffer((rows,), "int32", data=sum_buffer.data)
-            out = T.decl_buffer((rows, outputs), "float32", data=y_buffer.data)
-            for n_tile in T.parallel(n_tiles):
-                all_rows(q_words, weight, out, a_scales, code_sums, scale, bias, n_tile * block_tile, block_tile)
-            if odd_blocks > 0:
-                all_rows(q_words, weight, out, a_scales, code_sums, scale, bias, n_blocks - 1, 1)
+            q_words = T.decl_buffer((tokens, words), "int32", data=q_buffer.data)
+            a_scales = T.decl_buffer((tokens,), "float32", data=a_buffer.data)
+            code_sums = T.decl_buffer((tokens,), "int32", data=sum_buffer.data)
+            out = T.decl_buffer((tokens, matrix.rows), "float32", data=y_buffer.data)
+            if tokens == 1:
+                _single_token(p, Operands(q_words, a_scales, code_sums, weight, scale, bias, out))
+            else:
+                _several_tokens(p, Operands(q_words, a_scales, code_sums, weight, scale, bias, out), tokens)
 
     return product
+
+
+def check_accumulator(matrix: PackedMatrix, name: str) -> None:
+    """Refuses a matrix whose sums could leave 32 bits.
+
+    Raises:
+        UnsupportedError: If ``columns`` is too large for the bit width.
+    """
+    largest = 2 * matrix.columns * (2**matrix.bits - 1) * ACTIVATION_LEVELS
+    if largest >= 2**31:
+        raise UnsupportedError(
+            f"{name}: {matrix.columns} columns of {matrix.bits}-bit codes can overflow a 32-bit sum; "
+            "split the layer or use fewer bits"
+        )

@@ -1,5 +1,7 @@
 """Float activations to int8, one scale a token: the first half of a low-bit linear layer."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from tvm import tirx
@@ -19,6 +21,53 @@ def padded_columns(columns: int) -> int:
     return -(-columns // COLUMN_PADDING) * COLUMN_PADDING
 
 
+def _codes(x: Any, inverse: Any) -> Any:
+    limit = splat(float(ACTIVATION_LEVELS), x)
+    rounded = round_half_even(x * splat(inverse, x))
+    kind = "int32x16" if int(x.ty.dtype.lanes) == LANES else "int32"
+    return T.cast(smaller(larger(rounded, -limit), limit), kind)
+
+
+@macro
+def _find_largest(row_in, peak, i, columns):
+    peaks = T.alloc_buffer((1,), "float32x16", scope="local")
+    lanes = T.alloc_buffer((LANES,), "float32", scope="local")
+    peaks[0] = T.broadcast(T.float32(ACTIVATION_MAX_FLOOR), LANES)
+    for c in range(columns // LANES):
+        peaks[0] = larger(magnitude(row_in[i, T.ramp(c * LANES, 1, LANES)]), peaks[0])
+    lanes[T.ramp(0, 1, LANES)] = peaks[0]
+    peak[0] = T.float32(ACTIVATION_MAX_FLOOR)
+    for lane in T.unroll(LANES):
+        peak[0] = larger(lanes[lane], peak[0])
+    for c in range(columns % LANES):
+        peak[0] = larger(magnitude(row_in[i, columns // LANES * LANES + c]), peak[0])
+
+
+@macro
+def _quantize_row(row_in, words_out, sums_out, i, inverse, columns):
+    sums = T.alloc_buffer((1,), "int32x16", scope="local")
+    codes = T.alloc_buffer((1,), "int32x16", scope="local")
+    lanes = T.alloc_buffer((LANES,), "int32", scope="local")
+    total = T.alloc_buffer((1,), "int32", scope="local")
+    sums[0] = T.broadcast(T.int32(0), LANES)
+    for c in range(columns // LANES):
+        codes[0] = _codes(row_in[i, T.ramp(c * LANES, 1, LANES)], inverse)
+        sums[0] = sums[0] + codes[0]
+        words_out[i, T.ramp(c * 4, 1, 4)] = T.reinterpret(T.cast(codes[0], "int8x16"), dtype="int32x4")
+    lanes[T.ramp(0, 1, LANES)] = sums[0]
+    for w in range(padded_columns(columns) // 4 - columns // LANES * 4):
+        words_out[i, columns // LANES * 4 + w] = 0
+    for c in range(columns % LANES):
+        code = _codes(row_in[i, columns // LANES * LANES + c], inverse)
+        word = columns // LANES * 4 + c // 4
+        lanes[c] = lanes[c] + code
+        words_out[i, word] = words_out[i, word] | T.shift_left(code & 255, 8 * (c % 4))
+    total[0] = 0
+    for lane in T.unroll(LANES):
+        total[0] = total[0] + lanes[lane]
+    sums_out[i] = total[0]
+
+
 def quantize_rows(columns: int, *, rank: int, static: bool) -> tirx.PrimFunc:
     """Builds the quantizer of rows of ``columns`` float32 values.
 
@@ -35,86 +84,45 @@ def quantize_rows(columns: int, *, rank: int, static: bool) -> tirx.PrimFunc:
         ``[..., padded(K)/4]`` (four int8 a word), scale float32 ``[...]``, sum of the codes int32 ``[...]``.
     """
     lead, rows = leading_dimensions(rank)
-    padded = padded_columns(columns)
-    full, tail = divmod(columns, LANES)
-
-    def to_codes(x: Any, inverse: Any) -> Any:
-        limit = splat(float(ACTIVATION_LEVELS), x)
-        rounded = round_half_even(x * splat(inverse, x))
-        kind = "int32x16" if int(x.ty.dtype.lanes) == LANES else "int32"
-        return T.cast(smaller(larger(rounded, -limit), limit), kind)
-
-    @macro
-    def quantize_row(rows_in, words_out, sums_out, i, inverse):
-        sums = T.alloc_buffer((1,), "int32x16", scope="local")
-        lanes = T.alloc_buffer((LANES,), "int32", scope="local")
-        total = T.alloc_buffer((1,), "int32", scope="local")
-        sums[0] = T.broadcast(T.int32(0), LANES)
-        for c in range(full):
-            codes = to_codes(rows_in[i, T.ramp(c * LANES, 1, LANES)], inverse)
-            sums[0] = sums[0] + codes
-            words_out[i, T.ramp(c * 4, 1, 4)] = T.reinterpret(T.cast(codes, "int8x16"), dtype="int32x4")
-        lanes[T.ramp(0, 1, LANES)] = sums[0]
-        for w in range(full * 4, padded // 4):
-            words_out[i, w] = 0
-        for c in range(tail):
-            code = to_codes(rows_in[i, full * LANES + c], inverse)
-            lanes[c] = lanes[c] + code
-            words_out[i, full * 4 + c // 4] = words_out[i, full * 4 + c // 4] | T.shift_left(
-                code & 255, 8 * (c % 4)
-            )
-        total[0] = 0
-        for lane in T.unroll(LANES):
-            total[0] = total[0] + lanes[lane]
-        sums_out[i] = total[0]
-
-    @macro
-    def find_largest(rows_in, peak, i):
-        peaks = T.alloc_buffer((1,), "float32x16", scope="local")
-        peak_lanes = T.alloc_buffer((LANES,), "float32", scope="local")
-        peaks[0] = T.broadcast(T.float32(ACTIVATION_MAX_FLOOR), LANES)
-        for c in range(full):
-            peaks[0] = larger(magnitude(rows_in[i, T.ramp(c * LANES, 1, LANES)]), peaks[0])
-        peak_lanes[T.ramp(0, 1, LANES)] = peaks[0]
-        peak[0] = T.float32(ACTIVATION_MAX_FLOOR)
-        for lane in T.unroll(LANES):
-            peak[0] = larger(peak_lanes[lane], peak[0])
-        for c in range(tail):
-            peak[0] = larger(magnitude(rows_in[i, full * LANES + c]), peak[0])
+    words = padded_columns(columns) // 4
 
     @T.prim_func(s_tir=True)
-    def dynamic(x: T.handle, q: T.handle, scale: T.handle, code_sum: T.handle):
+    def dynamic_scale(x: T.handle, q: T.handle, scale: T.handle, code_sum: T.handle):
         T.func_attr({"tirx.noalias": True})
         x_buffer = T.match_buffer(x, (*lead, columns), "float32")
-        q_buffer = T.match_buffer(q, (*lead, padded // 4), "int32")
+        q_buffer = T.match_buffer(q, (*lead, words), "int32")
         scale_buffer = T.match_buffer(scale, (*lead,), "float32")
         sum_buffer = T.match_buffer(code_sum, (*lead,), "int32")
         with T.sblock("root"):
-            rows_in = T.decl_buffer((rows, columns), "float32", data=x_buffer.data)
-            words_out = T.decl_buffer((rows, padded // 4), "int32", data=q_buffer.data)
+            row_in = T.decl_buffer((rows, columns), "float32", data=x_buffer.data)
+            words_out = T.decl_buffer((rows, words), "int32", data=q_buffer.data)
             scales_out = T.decl_buffer((rows,), "float32", data=scale_buffer.data)
             sums_out = T.decl_buffer((rows,), "int32", data=sum_buffer.data)
             for i in T.parallel(rows):
                 peak = T.alloc_buffer((1,), "float32", scope="local")
-                find_largest(rows_in, peak, i)
+                inverse = T.alloc_buffer((1,), "float32", scope="local")
+                _find_largest(row_in, peak, i, columns)
                 scales_out[i] = peak[0] / T.float32(ACTIVATION_LEVELS)
-                quantize_row(rows_in, words_out, sums_out, i, T.float32(ACTIVATION_LEVELS) / peak[0])
+                inverse[0] = T.float32(ACTIVATION_LEVELS) / peak[0]
+                _quantize_row(row_in, words_out, sums_out, i, inverse[0], columns)
 
     @T.prim_func(s_tir=True)
-    def with_given_scale(x: T.handle, given: T.handle, q: T.handle, scale: T.handle, code_sum: T.handle):
+    def static_scale(x: T.handle, given: T.handle, q: T.handle, scale: T.handle, code_sum: T.handle):
         T.func_attr({"tirx.noalias": True})
         x_buffer = T.match_buffer(x, (*lead, columns), "float32")
         given_scale = T.match_buffer(given, (1,), "float32")
-        q_buffer = T.match_buffer(q, (*lead, padded // 4), "int32")
+        q_buffer = T.match_buffer(q, (*lead, words), "int32")
         scale_buffer = T.match_buffer(scale, (*lead,), "float32")
         sum_buffer = T.match_buffer(code_sum, (*lead,), "int32")
         with T.sblock("root"):
-            rows_in = T.decl_buffer((rows, columns), "float32", data=x_buffer.data)
-            words_out = T.decl_buffer((rows, padded // 4), "int32", data=q_buffer.data)
+            row_in = T.decl_buffer((rows, columns), "float32", data=x_buffer.data)
+            words_out = T.decl_buffer((rows, words), "int32", data=q_buffer.data)
             scales_out = T.decl_buffer((rows,), "float32", data=scale_buffer.data)
             sums_out = T.decl_buffer((rows,), "int32", data=sum_buffer.data)
             for i in T.parallel(rows):
+                inverse = T.alloc_buffer((1,), "float32", scope="local")
                 scales_out[i] = given_scale[0]
-                quantize_row(rows_in, words_out, sums_out, i, T.float32(1.0) / given_scale[0])
+                inverse[0] = T.float32(1.0) / given_scale[0]
+                _quantize_row(row_in, words_out, sums_out, i, inverse[0], columns)
 
-    return with_given_scale if static else dynamic
+    return static_scale if static else dynamic_scale

@@ -16,16 +16,20 @@ def fuse_residual_additions(view: GraphView) -> None:
     table by positions): the kernel reads both with the same shape.
     """
     for node in [n for n in view.graph.node if n.op_type == "LayerNormalization"]:
-        added = view.producer(node.input[0])
-        if added is None or added.op_type != "Add" or view.only_consumer(added.output[0]) is not node:
-            continue
-        if not all(_is_layer_output(view, name) for name in added.input):
-            continue
-        fused = onnx.helper.make_node(
-            RESIDUAL_LAYER_NORM, [*added.input, *node.input[1:]], list(node.output), name=node.name
-        )
-        fused.attribute.extend(node.attribute)
-        view.replace([added, node], fused)
+        addition = view.producer(node.input[0])
+        if addition is not None and _can_fuse(view, addition, node):
+            inputs = [*addition.input, *node.input[1:]]
+            fused = onnx.helper.make_node(RESIDUAL_LAYER_NORM, inputs, list(node.output), name=node.name)
+            fused.attribute.extend(node.attribute)
+            view.replace([addition, node], fused)
+
+
+def _can_fuse(view: GraphView, addition: onnx.NodeProto, norm: onnx.NodeProto) -> bool:
+    return (
+        addition.op_type == "Add"
+        and view.only_consumer(addition.output[0]) is norm
+        and all(_is_layer_output(view, name) for name in addition.input)
+    )
 
 
 def _is_layer_output(view: GraphView, name: str) -> bool:

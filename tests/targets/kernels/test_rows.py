@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 
 from edgeq.formats import PackedMatrix, levels
 from edgeq.packing import pack
+from edgeq.targets.isa import isa_named
 from edgeq.targets.kernels.attention import attention
 from edgeq.targets.kernels.gather_rows import gather_rows
 from edgeq.targets.kernels.layer_norm import layer_norm
 from edgeq.targets.kernels.low_bit_embedding import low_bit_embedding
+from edgeq.targets.target import load_target
 
 LOWEST = np.finfo(np.float32).min
 
 
 @pytest.fixture
 def run_everywhere(compile_kernel, runnable):
-    """Runs a kernel on every instruction set here, holds the results to be bit-identical, and returns one."""
+    """Runs a kernel, or what makes one for an instruction set, on every one here and holds the results equal."""
     def run(kernel, calls):
-        runs = [compile_kernel(kernel, name) for name in runnable]
+        isas = [isa_named(load_target(name).isa) for name in runnable]
+        kernels = [kernel(isa) if inspect.isfunction(kernel) else kernel for isa in isas]
+        runs = [compile_kernel(one, name) for one, name in zip(kernels, runnable, strict=True)]
         results = [[one(*arrays) for arrays in calls] for one in runs]
         for other in results[1:]:
             assert all(np.array_equal(a, b) for a, b in zip(results[0], other, strict=True))
@@ -67,15 +73,18 @@ def test_attention(heads, head_size, masked, run_everywhere):
         mask[..., 0] = 0
         cases.append((q, k, v, mask if masked else None))
     calls = [(*(a for a in case if a is not None), np.zeros_like(case[0])) for case in cases]
-    kernel = attention(heads, head_size, scale=head_size**-0.5, masked=masked)
+
+    def kernel(isa):
+        return attention(isa, heads, head_size, scale=head_size**-0.5, masked=masked)
+
     for (q, k, v, mask), y in zip(cases, run_everywhere(kernel, calls), strict=True):
         assert np.allclose(y, attention_reference(q, k, v, mask, heads), rtol=1e-5, atol=1e-5)
 
 
-def test_padded_keys_change_no_bit_of_the_result(compile_kernel):
+def test_padded_keys_change_no_bit_of_the_result(compile_kernel, runnable):
     generator = np.random.default_rng(0)
     q, k, v = generator.standard_normal((3, 1, 9, 24)).astype(np.float32)
-    run = compile_kernel(attention(2, 12, scale=0.3, masked=True))
+    run = compile_kernel(attention(isa_named(load_target(runnable[0]).isa), 2, 12, scale=0.3, masked=True))
     alone = run(q, k, v, np.zeros((1, 1, 1, 9), np.float32), np.zeros_like(q))
     for padding in (1, 7, 23):
         filler = generator.standard_normal((1, padding, 24)).astype(np.float32)
