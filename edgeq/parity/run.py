@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,8 @@ def run_parity(
 
     Args:
         run: Folder with ``checkpoint``, ``onnx``, ``bundles/<target>`` and, for the baseline, ``float-onnx``.
-        targets: Targets that were made from files, by name; built-in ones need not be given.
+        targets: Targets made from files, by name: they say which emulator runs their bundles. Built-in
+            ones need not be given.
         texts: Sentences for the task rule.
         progress: Told which stage runs.
 
@@ -176,8 +178,8 @@ class _Parity:
                 self.checks.append(check_bits(stage, got[:shared], first[1][:shared], against=first[0]))
 
     def _native(self, stage: str, bundle: Path, alone: _Alone) -> list[Arrays]:
-        target = self.targets.get(bundle.name) or load_target(read_manifest(bundle).target.name)
-        self.checks.append(alone.check(stage, compiled_once(alone.model, alone.feed, target=target)))
+        outputs = compiled_once(alone.model, alone.feed, target=_target_of(bundle))
+        self.checks.append(alone.check(stage, outputs))
         two, one = load(bundle, threads=2), load(bundle, threads=1, verify=False)
         got, grid = _over(two.run, self.feeds.all), self.feeds.grid
         whole, single = got[: len(grid)], _over(one.run, grid)
@@ -203,6 +205,13 @@ class _Alone:
 def _is_native(bundle: Path) -> bool:
     target, machine = read_manifest(bundle).target, this_machine()
     return machine.architecture == target.architecture and not machine.lacks(target.cpu_flags)
+
+
+def _target_of(bundle: Path) -> Target:
+    """Returns this machine's target with the processor that the bundle was compiled for."""
+    info = read_manifest(bundle).target
+    same = {field: getattr(info, field) for field in ("triple", "cpu", "features", "isa", "cpu_flags")}
+    return dataclasses.replace(load_target("host"), **same)
 
 
 def _over(execute: Run, feeds: Sequence[Arrays]) -> list[Arrays]:

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -12,6 +13,7 @@ from edgeq.export.ops import OPERATORS, attach_bodies
 from edgeq.export.ops.low_bit_linear import quantize_activation, sums_exactly_in_float32
 from edgeq.formats import OP_DOMAIN, ZERO_POINTS, PackedMatrix, levels
 from edgeq.packing import pack
+from edgeq.quant.activation import quantize_dynamic
 
 ROWS, COLUMNS = 37, 53
 GRIDS = [(bits, zero_point) for bits, zero_points in ZERO_POINTS.items() for zero_point in zero_points]
@@ -102,6 +104,17 @@ def test_rounds_half_to_even_and_multiplies_by_the_inverse():
     peak = np.abs(rows).max(1, keepdims=True)
     q, _ = quantize_activation(rows)
     assert np.array_equal(q, np.rint(rows * (np.float32(127) / peak)))
+
+
+def test_torch_quantizes_by_the_same_bits():
+    # Values as near to a rounding edge as float32 allows: an inverse that is one ulp off falls on the other side.
+    peak = np.random.default_rng(0).random((500, 1)).astype(np.float32) + np.float32(0.1)
+    edges = np.arange(-126.5, 127, dtype=np.float32) / np.float32(127) * peak
+    x = np.concatenate([peak, edges], axis=1)
+    q, scale = quantize_activation(x)
+    torch_q, torch_scale = quantize_dynamic(torch.from_numpy(x))
+    assert torch_q.numpy().tobytes() == q.tobytes()
+    assert torch_scale.numpy().tobytes() == scale.tobytes()
 
 
 @pytest.mark.parametrize("columns", [1032, 1033, 1600])

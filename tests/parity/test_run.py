@@ -171,15 +171,10 @@ class Loaded:
         return self.backends.compute(feed, self.who)
 
 
-class FakeManifest:
-    class target:  # noqa: N801 - stands for an attribute
-        name = "host"
-
-
 def bundle_report(run, monkeypatch, **options):
     backends = Backends(run, **options)
     backends.install(monkeypatch)
-    monkeypatch.setattr(parity_run, "read_manifest", lambda _: FakeManifest)
+    monkeypatch.setattr(parity_run, "_target_of", lambda _: None)
     return run_parity(run)
 
 
