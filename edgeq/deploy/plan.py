@@ -133,6 +133,7 @@ def _check_tools(targets: list[str]) -> None:
 def stages_of(plan: Plan, out: Path) -> list[Stage]:
     """Returns the stages of a plan; each writes below ``out``."""
     compiles = [f"compile {name}" for name in plan.targets]
+    native = [f"compile {name}" for name in plan.native]
     work = _Work(plan, out)
     source = {"source": fingerprint_source(str(plan.folder))}
     recipe = {"recipe": plan.recipe.sha256}
@@ -142,6 +143,7 @@ def stages_of(plan: Plan, out: Path) -> list[Stage]:
         "sequence": plan.sequence,
         "threads": plan.threads,
         "machine": this_machine().model,
+        "targets": list(plan.targets),
     }
     data = {"data": None if plan.data is None else sha256(plan.data.path)}
     results = ("accuracy", "parity", "ledger", "profile")
@@ -151,9 +153,9 @@ def stages_of(plan: Plan, out: Path) -> list[Stage]:
         Stage("export float", ("float-onnx",), (), source | opset, work.export_float),
         *_compile_stages(plan, work),
         Stage("ledger", ("ledger.json",), ("compress", "export", "export float", *compiles), {}, work.ledger),
-        Stage("accuracy", ("accuracy.json",), ("compress", *compiles), source | data, work.accuracy),
+        Stage("accuracy", ("accuracy.json",), ("compress", *native), source | data, work.accuracy),
         Stage("parity", ("parity.json",), ("compress", "export", *compiles), source, work.parity),
-        Stage("profile", ("profile.json",), ("export float", *compiles), measuring, work.profile),
+        Stage("profile", ("profile.json",), ("export float", *native), measuring, work.profile),
         Stage("report", ("report.json", "report.html"), results, plan.about(), work.report),
     ]
 

@@ -73,18 +73,14 @@ class RunState:
         table = read_json_object(file)
         try:
             if table["format"] != _FORMAT or table["format_version"] != _FORMAT_VERSION:
-                raise FormatError(
-                    f"{file} should be {_FORMAT} version {_FORMAT_VERSION}; use another output folder"
-                )
+                raise FormatError(f"{file} should be {_FORMAT} version {_FORMAT_VERSION}; use another output folder")
             stages = {
                 str(name): StageRecord(str(entry["key"]), {str(k): str(v) for k, v in entry["files"].items()})
                 for name, entry in table["stages"].items()
             }
             return cls(folder, dict(table["about"]), stages)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FormatError(
-                f"{file} is damaged ({error!r}); delete it, and the stages run again"
-            ) from error
+            raise FormatError(f"{file} is damaged ({error!r}); delete it, and the stages run again") from error
 
     def save(self) -> None:
         """Writes ``deploy.json`` in one step."""
@@ -156,13 +152,18 @@ def exclusive(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(
-                f"another edgeq is writing {folder}; wait for it or give another folder"
-            ) from None
-        for parent in (folder, folder / "bundles"):
-            for leftover in [*parent.glob(".*.partial"), *parent.glob(".*.old")]:
-                shutil.rmtree(leftover, ignore_errors=True)
+            raise UsageError(f"another edgeq is writing {folder}; wait for it or give another folder") from None
+        _remove_leftovers(folder)
         yield
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes the temporary names under which :mod:`edgeq.files` writes."""
+    for parent in (folder, folder / "bundles"):
+        for leftover in [*parent.glob(".*.partial"), *parent.glob(".*.old")]:
+            shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in [*folder.glob(".*.json.*"), *folder.glob(".*.html.*")]:
+        leftover.unlink(missing_ok=True)
 
 
 def _remove_empty_parents(path: Path, stop: Path) -> None:

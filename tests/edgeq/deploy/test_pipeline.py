@@ -120,6 +120,7 @@ VICTIM = """
     def second(progress):
         with new_folder(folder / "bundles" / "host") as temporary:
             (temporary / "half").write_text("written")
+            (folder / ".parity.json.k1ll3d").write_text("half")  # as a killed write_text leaves it
             if sys.argv[2] == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -144,6 +145,7 @@ def test_a_killed_run_goes_on_where_it_was_and_leaves_nothing_half_written(tmp_p
     done = go("finish")
     assert done.stdout.strip() == "['second']", done.stderr
     assert [path.name for path in (tmp_path / "bundles").iterdir()] == ["host"]
+    assert not (tmp_path / ".parity.json.k1ll3d").exists()
 
 
 def test_two_processes_do_not_write_one_run(tmp_path):
