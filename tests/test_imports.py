@@ -57,6 +57,7 @@ def test_help_and_wrong_usage_do_not_wait_for_torch():
     assert not names & {"torch", "transformers", "onnx", "onnxruntime", "tvm"}
 
 
+@pytest.mark.slow
 def test_the_whole_package_makes_no_second_copy_of_a_linked_folder():
     names, _ = modules_after(
         "import pkgutil, importlib, edgeq\n"

@@ -120,8 +120,8 @@ VICTIM = """
     def second(progress):
         with new_folder(folder / "bundles" / "host") as temporary:
             (temporary / "half").write_text("written")
-            (folder / ".parity.json.k1ll3d").write_text("half")  # as a killed write_text leaves it
             if sys.argv[2] == "kill":
+                (folder / ".parity.json.k1ll3d").write_text("half")  # as a killed write_text leaves it
                 os.kill(os.getpid(), signal.SIGKILL)
 
     state = RunState.load(folder) if (folder / "deploy.json").is_file() else RunState(folder, {}, {})
