@@ -41,7 +41,7 @@ def compile_kernel() -> Callable[..., Kernel]:
     return compile_
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def runnable() -> list[str]:
     """Names of the targets whose code runs here."""
     return RUNNABLE
