@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import nn
 
-Task = Literal["embed", "classify"]
+Task = Literal["embed", "classify", "generate", "seq2seq"]
 
 
 class ModelAdapter(abc.ABC):
@@ -33,7 +35,11 @@ class ModelAdapter(abc.ABC):
 
     @property
     def task(self) -> Task:
-        """``embed`` (token states, pooled into sentence embeddings) or ``classify`` (one label a text)."""
+        """What the model is for.
+
+        ``embed``: token states, pooled into sentence embeddings; ``classify``: one label a text;
+        ``generate``: continues a text; ``seq2seq``: reads one text and writes another.
+        """
         return self.architectures[self.architecture]
 
     @property
@@ -63,6 +69,16 @@ class ModelAdapter(abc.ABC):
         """Module names of all embedding tables."""
 
     @property
+    def tied_names(self) -> dict[str, str]:
+        """Layers that use the weights of an embedding table, such as an output head, with that table."""
+        return {}
+
+    @property
+    def float_names(self) -> dict[str, str]:
+        """Layers that stay float whatever the recipe says, with the reason."""
+        return {}
+
+    @property
     @abc.abstractmethod
     def layer_names(self) -> list[str]:
         """Module names of the blocks of the model, in the order in which they run."""
@@ -70,7 +86,7 @@ class ModelAdapter(abc.ABC):
     @property
     @abc.abstractmethod
     def input_names(self) -> list[str]:
-        """Names of the inputs, as optimum names them; all are int64 ``[batch, sequence]``."""
+        """Names of the inputs, as optimum names them; int64 ``[batch, sequence]`` unless the family says more."""
 
     @property
     @abc.abstractmethod
@@ -88,3 +104,31 @@ class ModelAdapter(abc.ABC):
 
         With one output, the wrapper returns the tensor itself, otherwise a tuple.
         """
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheShape:
+    """Size of a key/value cache; each tensor of it is ``[batch, heads, length, head_size]``.
+
+    Attributes:
+        layers: Layers that have keys and values.
+        heads: Attention heads.
+        head_size: Width of one head.
+    """
+
+    layers: int
+    heads: int
+    head_size: int
+
+    def empty(self, batch: int, *, dtype: torch.dtype) -> list[torch.Tensor]:
+        """Returns the cache before the first token: for each layer a key and a value of length 0."""
+        return [torch.zeros(batch, self.heads, 0, self.head_size, dtype=dtype) for _ in range(2 * self.layers)]
+
+
+class GenerativeAdapter(ModelAdapter):
+    """A family that makes text token by token, with a cache of keys and values."""
+
+    @property
+    @abc.abstractmethod
+    def cache(self) -> CacheShape:
+        """Size of the cache."""

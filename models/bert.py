@@ -7,8 +7,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from edgeq.errors import FormatError, UnsupportedError
+from edgeq.errors import UnsupportedError
 from edgeq.models.adapter import ModelAdapter, Task
+from edgeq.models.config_checks import check_epsilon, check_heads, check_labels, check_sizes
 
 _LINEARS_OF_A_LAYER = (
     "attention.self.query",
@@ -41,21 +42,11 @@ class BertAdapter(ModelAdapter):
     def check_config(self) -> None:
         """See :meth:`ModelAdapter.check_config`."""
         config = self.config
-        for name, largest in _LARGEST_SIZES.items():
-            value = getattr(config, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
-                raise FormatError(f"config.json: {name} must be an integer in 1..{largest}, found {value!r}")
-        if config.hidden_size % config.num_attention_heads:
-            raise FormatError(
-                f"config.json: hidden_size must be a multiple of num_attention_heads, "
-                f"found {config.hidden_size} and {config.num_attention_heads}"
-            )
-        if not isinstance(config.layer_norm_eps, float) or not 0 < config.layer_norm_eps < 1:
-            raise FormatError(f"config.json: layer_norm_eps must be in 0..1, found {config.layer_norm_eps!r}")
-        if self.task == "classify" and set(config.id2label) != set(range(len(config.id2label))):
-            raise FormatError(
-                f"config.json: id2label must number labels from 0, found {list(config.id2label)}"
-            )
+        check_sizes(config, _LARGEST_SIZES)
+        check_heads(config, width="hidden_size", heads="num_attention_heads")
+        check_epsilon(config, "layer_norm_eps")
+        if self.task == "classify":
+            check_labels(config)
         if config.hidden_act != "gelu":
             raise UnsupportedError(
                 f"BERT with activation {config.hidden_act!r} is not supported, only 'gelu'"

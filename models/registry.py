@@ -7,8 +7,9 @@ from typing import Any
 from edgeq.errors import UnsupportedError
 from edgeq.models.adapter import ModelAdapter
 from edgeq.models.bert import BertAdapter
+from edgeq.models.gpt2 import Gpt2Adapter
 
-_ADAPTERS: dict[str, type[ModelAdapter]] = {adapter.family: adapter for adapter in (BertAdapter,)}
+_ADAPTERS: dict[str, type[ModelAdapter]] = {adapter.family: adapter for adapter in (BertAdapter, Gpt2Adapter)}
 
 
 def supported_architectures() -> list[str]:

@@ -87,7 +87,7 @@ def test_tasks_inputs_outputs_and_labels() -> None:
 @pytest.mark.parametrize(
     ("config", "found"),
     [
-        (transformers.GPT2Config(architectures=["GPT2LMHeadModel"]), "GPT2LMHeadModel"),
+        (transformers.GPT2Config(architectures=["GPT2Model"]), "GPT2Model"),
         (transformers.BertConfig(architectures=["BertForMaskedLM"]), "BertForMaskedLM"),
         (transformers.BertConfig(), "names no architecture"),
         (transformers.BertConfig(architectures="BertModel"), "names no architecture"),

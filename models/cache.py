@@ -1,0 +1,56 @@
+"""Attention that reads keys and values from a cache of a given type, as every backend of edgeq does it."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+DEFAULT_CACHE_DTYPE = torch.float16
+"""Keys and values are rounded to this when they enter the cache, those of the current tokens as well."""
+
+
+def causal_mask(attention_mask: torch.Tensor, *, past: int, queries: int) -> torch.Tensor:
+    """Says what each of the last tokens may see: itself and what is before it, but no padding.
+
+    Args:
+        attention_mask: int64, ``[batch, past + queries]``, 1 for a token and 0 for padding.
+        past: Number of tokens in the cache.
+        queries: Number of tokens after them, which look.
+
+    Returns:
+        float32 ``[batch, 1, queries, past + queries]`` to add to attention scores: 0, or the least float32.
+        Not minus infinity: a padding token in front of the text sees nothing at all, and must not become NaN.
+    """
+    slots = torch.arange(past + queries, device=attention_mask.device)
+    own = torch.arange(queries, device=attention_mask.device) + past
+    past_or_self = slots[None, :] <= own[:, None]
+    visible = past_or_self[None, None] & attention_mask.bool()[:, None, None, :]
+    return torch.where(visible, 0.0, torch.finfo(torch.float32).min)
+
+
+def split_heads(states: torch.Tensor, heads: int) -> torch.Tensor:
+    """Turns ``[batch, sequence, width]`` into ``[batch, heads, sequence, head_size]``."""
+    return states.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(states: torch.Tensor) -> torch.Tensor:
+    """Turns ``[batch, heads, sequence, head_size]`` into ``[batch, sequence, width]``."""
+    return states.transpose(1, 2).flatten(2)
+
+
+def attend(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """Attends to a cache.
+
+    Args:
+        query: float32, ``[batch, heads, queries, head_size]``.
+        keys: The cache's keys, ``[batch, heads, length, head_size]``.
+        values: The cache's values, of the same shape.
+        mask: float32, added to the scores; broadcast to ``[batch, heads, queries, length]``.
+
+    Returns:
+        float32, ``[batch, queries, width]``.
+    """
+    states = functional.scaled_dot_product_attention(query, keys.float(), values.float(), attn_mask=mask)
+    return merge_heads(states)

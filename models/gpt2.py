@@ -1,0 +1,180 @@
+"""GPT-2: decoders that continue a text, with a cache of keys and values."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+from edgeq.errors import UnsupportedError
+from edgeq.models.adapter import CacheShape, GenerativeAdapter, Task
+from edgeq.models.cache import DEFAULT_CACHE_DTYPE, attend, causal_mask, split_heads
+from edgeq.models.config_checks import check_epsilon, check_heads, check_sizes
+
+HEAD = "lm_head"
+TABLE = "transformer.wte"
+_POSITIONS = "transformer.wpe"
+_LINEARS_OF_A_LAYER = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+_ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh")  # two names, and roundings, of one function
+_LARGEST_SIZES = {
+    "vocab_size": 1 << 31,
+    "n_embd": 1 << 20,
+    "n_layer": 1000,
+    "n_head": 1 << 20,
+    "n_positions": 1 << 31,
+}
+
+
+class Gpt2Adapter(GenerativeAdapter):
+    """``GPT2LMHeadModel``, DistilGPT2 included."""
+
+    family: ClassVar[str] = "gpt2"
+    architectures: ClassVar[dict[str, Task]] = {"GPT2LMHeadModel": "generate"}
+
+    def check_config(self) -> None:
+        """See :meth:`ModelAdapter.check_config`."""
+        config = self.config
+        check_sizes(config, _LARGEST_SIZES)
+        if config.n_inner is not None:
+            check_sizes(config, {"n_inner": 1 << 24})
+        check_heads(config, width="n_embd", heads="n_head")
+        check_epsilon(config, "layer_norm_epsilon")
+        if config.activation_function not in _ACTIVATIONS:
+            raise UnsupportedError(
+                f"GPT-2 with activation {config.activation_function!r} is not supported, "
+                f"only {' and '.join(map(repr, _ACTIVATIONS))}"
+            )
+        if not config.scale_attn_weights or config.scale_attn_by_inverse_layer_idx:
+            raise UnsupportedError(
+                "GPT-2 with attention scores scaled in another way than by the square root of the head's "
+                "width is not supported"
+            )
+        if config.add_cross_attention:
+            raise UnsupportedError("GPT-2 with cross-attention is not supported, only as a decoder alone")
+
+    @property
+    def cache(self) -> CacheShape:
+        """See :attr:`GenerativeAdapter.cache`."""
+        config = self.config
+        return CacheShape(config.n_layer, config.n_head, config.n_embd // config.n_head)
+
+    @property
+    def linear_names(self) -> list[str]:
+        """See :attr:`ModelAdapter.linear_names`."""
+        return [*(f"{block}.{linear}" for block in self._blocks for linear in _LINEARS_OF_A_LAYER), HEAD]
+
+    @property
+    def embedding_names(self) -> list[str]:
+        """See :attr:`ModelAdapter.embedding_names`."""
+        return [TABLE, _POSITIONS]
+
+    @property
+    def tied_names(self) -> dict[str, str]:
+        """See :attr:`ModelAdapter.tied_names`."""
+        return {HEAD: TABLE} if self.config.tie_word_embeddings else {}
+
+    @property
+    def float_names(self) -> dict[str, str]:
+        """See :attr:`ModelAdapter.float_names`."""
+        return {_POSITIONS: "positions are added to the state that every layer adds to, and are few"}
+
+    @property
+    def layer_names(self) -> list[str]:
+        """See :attr:`ModelAdapter.layer_names`."""
+        return [TABLE, *self._blocks]
+
+    @property
+    def input_names(self) -> list[str]:
+        """The ids, the mask of past and present tokens, the positions, and each layer's past key and value."""
+        return ["input_ids", "attention_mask", "position_ids", *self._cache_names("past_key_values")]
+
+    @property
+    def output_names(self) -> list[str]:
+        """The logits of every present token, and each layer's key and value with those of the present."""
+        return ["logits", *self._cache_names("present")]
+
+    @property
+    def max_positions(self) -> int:
+        """See :attr:`ModelAdapter.max_positions`."""
+        return int(self.config.n_positions)
+
+    def export_module(self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE) -> nn.Module:
+        """Wraps ``model`` with its cache as inputs and outputs; see :class:`CachedGpt2`."""
+        return CachedGpt2(model, cache_dtype=cache_dtype)
+
+    @property
+    def _blocks(self) -> list[str]:
+        return [f"transformer.h.{index}" for index in range(self.config.n_layer)]
+
+    def _cache_names(self, prefix: str) -> list[str]:
+        return [f"{prefix}.{index}.{part}" for index in range(self.config.n_layer) for part in ("key", "value")]
+
+
+class CachedGpt2(nn.Module):
+    """GPT-2 on a cache that is passed in and out: what is exported, and the reference of all backends.
+
+    The layers are those of the wrapped model; the order of operations is written out here, because the
+    graph must not change with the version of ``transformers``.
+
+    Args:
+        model: A float or compressed ``GPT2LMHeadModel``.
+        cache_dtype: Type of the cache: float16 or float32.
+    """
+
+    def __init__(self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.cache_dtype = cache_dtype
+        self.heads = int(self.model.config.n_head)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        position_ids: torch.Tensor,
+        past: list[torch.Tensor],
+    ) -> tuple[torch.Tensor, ...]:
+        """Reads tokens after a past that may be empty.
+
+        Args:
+            input_ids: int64, ``[batch, sequence]``.
+            attention_mask: int64, ``[batch, past + sequence]``, 1 for a token and 0 for padding.
+            position_ids: int64, ``[batch, sequence]``; padding may have any position that exists.
+            past: Key and value of each layer in turn, ``[batch, heads, past, head_size]`` in the cache's type.
+
+        Returns:
+            Logits, float32 ``[batch, sequence, vocabulary]``, then each layer's key and value with those of
+            ``input_ids`` appended.
+        """
+        body = self.model.transformer
+        state = body.wte(input_ids) + body.wpe(position_ids)
+        mask = causal_mask(attention_mask, past=past[0].shape[2], queries=input_ids.shape[1])
+        present: list[torch.Tensor] = []
+        for block, key, value in zip(body.h, past[::2], past[1::2], strict=True):
+            attended, key, value = self._attention(block.attn, block.ln_1(state), key, value, mask)
+            present += [key, value]
+            state = state + attended
+            hidden = _project(block.mlp.c_fc, block.ln_2(state))
+            state = state + _project(block.mlp.c_proj, functional.gelu(hidden, approximate="tanh"))
+        return self.model.lm_head(body.ln_f(state)), *present
+
+    def _attention(
+        self, layer: Any, state: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        query, new_key, new_value = (
+            split_heads(part, self.heads) for part in _project(layer.c_attn, state).chunk(3, dim=-1)
+        )
+        key = torch.cat([key, new_key.to(self.cache_dtype)], dim=2)
+        value = torch.cat([value, new_value.to(self.cache_dtype)], dim=2)
+        return _project(layer.c_proj, attend(query, key, value, mask)), key, value
+
+
+def _project(layer: Any, x: torch.Tensor) -> torch.Tensor:
+    """Runs a packed layer, or a float one as one product; ``Conv1D`` itself folds batch and sequence."""
+    if isinstance(layer, Conv1D):
+        return x @ layer.weight + layer.bias
+    result: torch.Tensor = layer(x)
+    return result
