@@ -33,7 +33,7 @@ def load_model(path: Path) -> onnx.ModelProto:
 
 def onnx_reference(model: onnx.ModelProto) -> Run:
     """The ONNX project's own evaluator in numpy, running the bodies of the low-bit operators."""
-    evaluator = ReferenceEvaluator(model)
+    evaluator = ReferenceEvaluator(_without_overloads(model))
 
     def run(feed: Arrays) -> Arrays:
         return dict(zip(evaluator.output_names, evaluator.run(None, feed), strict=True))
@@ -90,6 +90,18 @@ def compiled_once(model: onnx.ModelProto, feed: Mapping[str, np.ndarray], *, tar
         arguments = [feed[info.name] for info in compiled.inputs] + [array for _, array in compiled.weights]
         results = run_library(library, arguments)
     return {info.name: result for info, result in zip(compiled.outputs, results, strict=True)}
+
+
+def _without_overloads(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Gives overloaded functions names of their own: the evaluator would run the last one for all nodes."""
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    for item in (*plain.functions, *plain.graph.node):
+        if item.overload:
+            name = "name" if isinstance(item, onnx.FunctionProto) else "op_type"
+            setattr(item, name, f"{getattr(item, name)}_{item.overload}")
+            item.overload = ""
+    return plain
 
 
 def _first_line(error: BaseException) -> str:

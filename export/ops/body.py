@@ -8,6 +8,8 @@ from onnx import helper, numpy_helper
 
 from edgeq.formats import OP_DOMAIN
 
+UINT8 = onnx.TensorProto.UINT8
+
 
 class Body:
     """Collects the nodes of one FunctionProto; every method returns the name of the value it made."""
@@ -39,20 +41,25 @@ class Body:
         one = self.constant(np.array([1], np.int64), f"{output}_one")
         return self.node("Reshape", [scalar, one], output)
 
-    def fields(self, packed: str, bits: int, output: str) -> str:
-        """Splits bytes ``[..., 1, 4]`` into their codes ``[..., F, 4]``, F = 8 / bits, still uint8."""
-        if bits == 8:
-            return self.node("Identity", [packed], output)
-        shifts = (np.arange(8 // bits, dtype=np.uint8) * bits).reshape(-1, 1)
-        shifted = self.node("BitShift", [packed, self.constant(shifts, "shifts")], "shifted", direction="RIGHT")
-        mask = self.constant(np.uint8(2**bits - 1), "mask")
-        return self.node("BitwiseAnd", [shifted, mask], output)
+    def fields(self, packed: str, output: str) -> str:
+        """Splits bytes ``[..., 1, 4]`` into their codes ``[..., F, 4]``, F = 8 / bits, still uint8.
+
+        The number of bits is the calling node's attribute, so one body serves every width.
+        """
+        bits = self.attribute("bits", "bits_per_code", kind="int")
+        first, end = self.constant(np.int64(0), "first_shift"), self.constant(np.int64(8), "end_shift")
+        steps = self.node("Range", [first, end, bits], "shift_steps")
+        column = self.constant(np.array([-1, 1], np.int64), "as_column")
+        shifts = self.node("Cast", [self.node("Reshape", [steps, column], "shift_column")], "shifts", to=UINT8)
+        shifted = self.node("BitShift", [packed, shifts], "shifted", direction="RIGHT")
+        # Indexed by the number of bits.
+        masks = self.constant(np.array([2**n - 1 for n in range(9)], np.uint8), "masks")
+        return self.node("BitwiseAnd", [shifted, self.node("Gather", [masks, bits], "mask", axis=0)], output)
 
     def function(
         self,
         name: str,
         *,
-        overload: str,
         opset: int,
         inputs: list[str],
         outputs: list[str],
@@ -69,5 +76,4 @@ class Body:
             [helper.make_opsetid("", opset)],
             attributes,
             doc_string=doc,
-            overload=overload,
         )

@@ -6,6 +6,7 @@ them, so that no runtime unfolds the whole table to floats.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,14 +52,13 @@ def reference(ids: np.ndarray, packed: np.ndarray, scale: np.ndarray, **attribut
     return row_scale * (codes[ids].astype(np.float32) - np.float32(matrix.zero_point))
 
 
-def overload(node: NodeFormat) -> str:
-    """Names the body variant: bits, and whether there is one scale a row or one for the matrix."""
-    return f"w{node.matrix.bits}_{'matrix' if node.matrix.scales == 1 else 'row'}"
+def variant(_: NodeFormat) -> str:
+    """Returns the same for all: one body serves every table."""
+    return ""
 
 
-def body(node: NodeFormat, opset: int) -> onnx.FunctionProto:
+def body(_: Sequence[NodeFormat], opset: int) -> onnx.FunctionProto:
     """Returns the operator's meaning in standard operators of ``opset`` (18 or later)."""
-    variant = overload(node)
     build = Body()
     by_row = build.node("Transpose", ["W_packed"], "by_row", perm=[0, 2, 1, 3])
     table = build.node("Flatten", [by_row], "table", axis=2)  # one row of bytes a table row
@@ -67,7 +67,7 @@ def body(node: NodeFormat, opset: int) -> onnx.FunctionProto:
     leading = build.node("Shape", ["ids"], "leading")
     blocks = build.node("Concat", [leading, tail], "blocks_shape", axis=0)
     spread = build.node("Reshape", [picked, blocks], "spread")  # [..., K/4F, 1, 4]
-    fields = build.fields(spread, node.matrix.bits, "fields")
+    fields = build.fields(spread, "fields")
     rest = build.constant(np.array([-1], np.int64), "last_axis")
     rows = build.node("Concat", [leading, rest], "rows_shape", axis=0)
     padded = build.node("Reshape", [fields, rows], "padded")
@@ -75,15 +75,12 @@ def body(node: NodeFormat, opset: int) -> onnx.FunctionProto:
     codes = build.node("Slice", [padded, zero_start, build.size("K", "columns"), rest], "codes")
     level = build.node("Cast", [codes], "levels", to=onnx.TensorProto.FLOAT)
     centred = build.node("Sub", [level, build.attribute("zero_point", "zero", kind="float")], "centred")
-    if variant.endswith("row"):
-        one_a_token = build.node("Gather", ["scale", "ids"], "token_scale", axis=0)
-        factor = build.node("Unsqueeze", [one_a_token, rest], "factor")
-    else:
-        factor = "scale"
+    row_scale = build.node("Expand", ["scale", build.size("N", "table_rows")], "row_scale")  # [1] or [N]
+    one_a_token = build.node("Gather", [row_scale, "ids"], "token_scale", axis=0)
+    factor = build.node("Unsqueeze", [one_a_token, rest], "factor")
     build.node("Mul", [factor, centred], "Y")
     return build.function(
         NAME,
-        overload=variant,
         opset=opset,
         inputs=INPUTS,
         outputs=["Y"],
@@ -124,4 +121,4 @@ def _schema() -> onnx.defs.OpSchema:
     return schema
 
 
-OPERATOR = Operator(schema=_schema(), reference=reference, overload=overload, body=body)
+OPERATOR = Operator(schema=_schema(), reference=reference, variant=variant, body=body)

@@ -17,6 +17,7 @@ with K > 1032) sums in float64 instead, so the result never depends on the order
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -128,19 +129,22 @@ def reference(
     return sums * (scale * a_scale) + bias
 
 
-def overload(node: NodeFormat) -> str:
-    """Names the body variant: bits, activation, and the type that holds the sum."""
-    activation = _check_activation(node.activation)
-    exact = activation == "none" or sums_exactly_in_float32(node.matrix)
-    return f"w{node.matrix.bits}_{activation}_{'float32' if exact else 'float64'}"
+def variant(node: NodeFormat) -> str:
+    """Names what a body cannot read from attributes: how activations are quantized."""
+    return _check_activation(node.activation)
 
 
-def body(node: NodeFormat, opset: int) -> onnx.FunctionProto:
-    """Returns the operator's meaning in standard operators of ``opset`` (18 or later)."""
-    variant, activation = overload(node), node.activation
-    wide = variant.endswith("float64")
+def body(nodes: Sequence[NodeFormat], opset: int) -> onnx.FunctionProto:
+    """Returns the operator's meaning in standard operators, for nodes of equal activation.
+
+    Args:
+        nodes: The nodes that it must fit; one that could exceed float32 makes all sum in float64.
+        opset: Version of the standard operators, 18 or later.
+    """
+    activation = nodes[0].activation
+    wide = activation != "none" and not all(sums_exactly_in_float32(node.matrix) for node in nodes)
     build = Body()
-    weights = _decoded_weights(build, node.matrix.bits)
+    weights = _decoded_weights(build)
     left = "X" if activation == "none" else _quantized_activation(build, activation)
     if wide:
         left = build.node("Cast", [left], "q_wide", to=onnx.TensorProto.DOUBLE)
@@ -153,21 +157,20 @@ def body(node: NodeFormat, opset: int) -> onnx.FunctionProto:
     build.node("Add", [scaled, "bias"], "Y")
     return build.function(
         NAME,
-        overload=variant,
         opset=opset,
         inputs=[*INPUTS, "activation_scale"] if activation == "static" else INPUTS,
         outputs=["Y"],
         attributes=ATTRIBUTES,
-        doc="Y = X @ (scale * (code - zero_point)).T + bias on n16k4-packed codes",
+        doc=f"Y = X @ (scale * (code - zero_point)).T + bias on n16k4-packed codes, activation {activation}",
     )
 
 
-def _decoded_weights(build: Body, bits: int) -> str:
+def _decoded_weights(build: Body) -> str:
     """Adds ``code - zero_point`` as float32 of shape ``[K, N]``."""
     by_row = build.node("Transpose", ["W_packed"], "by_row", perm=[0, 2, 1, 3])  # [N/16, 16, K/4F, 4]
     axis = build.constant(np.array([3], np.int64), "field_axis")
     spread = build.node("Unsqueeze", [by_row, axis], "spread")
-    padded = build.node("Flatten", [build.fields(spread, bits, "fields")], "padded", axis=2)
+    padded = build.node("Flatten", [build.fields(spread, "fields")], "padded", axis=2)
     ends = build.node("Concat", [build.size("N", "rows"), build.size("K", "columns")], "ends", axis=0)
     starts = build.constant(np.zeros(2, np.int64), "starts")
     codes = build.node("Slice", [padded, starts, ends], "codes")
@@ -245,4 +248,4 @@ def _schema() -> onnx.defs.OpSchema:
     return schema
 
 
-OPERATOR = Operator(schema=_schema(), reference=reference, overload=overload, body=body)
+OPERATOR = Operator(schema=_schema(), reference=reference, variant=variant, body=body)

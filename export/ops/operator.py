@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -32,15 +32,15 @@ class Operator:
     Attributes:
         schema: The ONNX schema, with its shape inference attached.
         reference: Numpy meaning: arrays in input order, then the node's attributes by keyword.
-        overload: Name of the body variant that a node of this format needs.
-        body: FunctionProto in standard operators for a node of this format, at a given opset (18 or
-            later); nodes of equal overload get equal bodies.
+        variant: What a body cannot read from attributes: nodes of different variants need different bodies.
+        body: FunctionProto in standard operators that fits all given nodes, which are of one variant, at a
+            given opset (18 or later).
     """
 
     schema: onnx.defs.OpSchema
     reference: Callable[..., Any]
-    overload: Callable[[NodeFormat], str]
-    body: Callable[[NodeFormat, int], onnx.FunctionProto]
+    variant: Callable[[NodeFormat], str]
+    body: Callable[[Sequence[NodeFormat], int], onnx.FunctionProto]
 
     @property
     def name(self) -> str:

@@ -58,16 +58,17 @@ def node_format(node: onnx.NodeProto, initializers: dict[str, onnx.TensorProto])
 
 
 def attach_bodies(model: onnx.ModelProto) -> list[str]:
-    """Names every low-bit node's overload and appends one function per operator and overload.
+    """Appends one function per operator that the model uses, and per variant where variants are mixed.
 
     The functions are sorted by name, and use the model's own version of the standard operators, which
-    the ONNX checker demands.
+    the ONNX checker demands. Only a model that mixes variants of an operator needs overloads: ONNX
+    Runtime before 1.27 and the ONNX reference evaluator run any of them for all nodes.
 
     Args:
         model: Changed in place; functions of domain ``ai.edgeq`` that it already holds are replaced.
 
     Returns:
-        The functions attached, as ``operator:overload``.
+        The functions attached, as ``operator`` or ``operator:overload``.
 
     Raises:
         FormatError: If a node is malformed or the model does not import the standard operators.
@@ -77,18 +78,23 @@ def attach_bodies(model: onnx.ModelProto) -> list[str]:
     if "" not in versions:
         raise FormatError("the model does not say which version of the standard operators it uses")
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-    bodies: dict[tuple[str, str], onnx.FunctionProto] = {}
+    uses: dict[str, dict[str, list[tuple[onnx.NodeProto, NodeFormat]]]] = {}
     for node in model.graph.node:
-        if not is_low_bit(node):
-            continue
-        operator = operator_for(node)
-        described = node_format(node, initializers)
-        node.overload = operator.overload(described)
-        if (operator.name, node.overload) not in bodies:
-            bodies[operator.name, node.overload] = operator.body(described, versions[""])
+        if is_low_bit(node):
+            operator, described = operator_for(node), node_format(node, initializers)
+            variants = uses.setdefault(operator.name, {})
+            variants.setdefault(operator.variant(described), []).append((node, described))
+    bodies = []
+    for name, variants in sorted(uses.items()):
+        for variant, members in sorted(variants.items()):
+            body = OPERATORS[name].body([described for _, described in members], versions[""])
+            body.overload = variant if len(variants) > 1 else ""
+            for node, _ in members:
+                node.overload = body.overload
+            bodies.append(body)
     kept = [function for function in model.functions if function.domain != OP_DOMAIN]
     del model.functions[:]
-    model.functions.extend([*kept, *(bodies[key] for key in sorted(bodies))])
+    model.functions.extend([*kept, *bodies])
     if bodies and OP_DOMAIN not in versions:
         model.opset_import.append(onnx.helper.make_opsetid(OP_DOMAIN, OP_VERSION))
-    return [f"{name}:{variant}" for name, variant in sorted(bodies)]
+    return [f"{body.name}:{body.overload}" if body.overload else body.name for body in bodies]

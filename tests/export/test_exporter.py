@@ -209,12 +209,13 @@ def test_missing_checkpoint_is_one_sentence(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_failure_leaves_nothing_behind(compressed_checkpoint, tmp_path, monkeypatch):
+def test_a_failure_leaves_nothing_behind(compressed_checkpoint, compressed_onnx, tmp_path, monkeypatch):
     from edgeq.export import exporter
 
     def fail(*_):
         raise RuntimeError("disk full")
 
+    monkeypatch.setattr(exporter, "onnx_model", lambda *_, **__: onnx.load(compressed_onnx))
     monkeypatch.setattr(exporter, "copy_sentence_files", fail)
     with pytest.raises(RuntimeError, match="disk full"):
         export_onnx(compressed_checkpoint, tmp_path / "out")

@@ -5,6 +5,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -55,7 +57,9 @@ def make_model(*, bits, zero_point, activation, scales, opset=18, rows=ROWS, col
         ],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(OP_DOMAIN, 1)], ir_version=10
+    )
     return model, constants, attributes
 
 
@@ -106,6 +110,26 @@ def test_rounds_half_to_even_and_multiplies_by_the_inverse():
     assert np.array_equal(q, np.rint(rows * (np.float32(127) / peak)))
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    grid=st.sampled_from(GRIDS),
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 80),
+    batch=st.integers(1, 3),
+    length=st.integers(1, 6),
+)
+def test_bodies_hold_at_every_size(grid, rows, columns, batch, length):
+    bits, zero_point = grid
+    parts = make_model(bits=bits, zero_point=zero_point, activation="dynamic", scales="row", rows=rows, columns=columns)
+    attach_bodies(parts[0])
+    random = np.random.default_rng(rows * 1000 + columns)
+    x = random.standard_normal((batch, length, columns)).astype(np.float32)
+    ids = random.integers(0, rows, (batch, length))
+    got = ReferenceEvaluator(parts[0]).run(None, {"x": x, "ids": ids})
+    for mine, theirs in zip(expected(parts, x, ids, "dynamic"), got, strict=True):
+        assert mine.tobytes() == theirs.tobytes()
+
+
 def test_torch_quantizes_by_the_same_bits():
     # Values as near to a rounding edge as float32 allows: an inverse that is one ulp off falls on the other side.
     peak = np.random.default_rng(0).random((500, 1)).astype(np.float32) + np.float32(0.1)
@@ -126,8 +150,9 @@ def test_sums_stay_exact_where_float32_would_round(columns):
         bits=8, zero_point=128.0, activation="dynamic", scales="row", rows=16, columns=columns, codes=codes
     )
     model = parts[0]
-    [linear] = [name for name in attach_bodies(model) if "Linear" in name]
-    assert linear.endswith("float32" if columns <= 1032 else "float64")
+    attach_bodies(model)
+    casts = [node.attribute[0].i for function in model.functions for node in function.node if node.op_type == "Cast"]
+    assert (TensorProto.DOUBLE in casts) == (columns > 1032)
     x, ids = np.ones((1, 2, columns), np.float32), np.zeros((1, 2), np.int64)
     x[0, 1, 1] = -1
     y, _ = expected(parts, x, ids, "dynamic")
@@ -143,13 +168,45 @@ def test_half_integer_levels_count_as_steps_of_a_half():
     assert not sums_exactly_in_float32(PackedMatrix(1, 2**24 // 127 + 1, 1, 0.5, 1))
 
 
-def test_one_function_per_variant_sorted_and_attached_once():
+def test_functions_are_sorted_and_attached_once():
     model, _, _ = make_model(bits=2, zero_point=1.0, activation="dynamic", scales="row")
-    names = ["LowBitEmbedding:w2_row", "LowBitLinear:w2_dynamic_float32"]
+    names = ["LowBitEmbedding", "LowBitLinear"]
     assert attach_bodies(model) == names
     assert attach_bodies(model) == names
-    assert [f"{f.name}:{f.overload}" for f in model.functions] == names
+    assert [(function.name, function.overload) for function in model.functions] == [(name, "") for name in names]
     assert [entry.version for entry in model.opset_import if entry.domain == OP_DOMAIN] == [1]
+
+
+def merged(first, second):
+    """Both models side by side: the second one's names get a prefix."""
+    model = onnx.compose.merge_models(first, onnx.compose.add_prefix(second, "other_"), io_map=[])
+    model.ir_version = 10
+    return model
+
+
+def test_one_body_serves_every_number_of_bits():
+    """Runtimes that take no notice of overloads would run one function for all nodes."""
+    models = [make_model(bits=bits, zero_point=zero, activation="dynamic", scales="row") for bits, zero in GRIDS]
+    model = models[0][0]
+    for index, other in enumerate(models[1:]):
+        model = merged(model, onnx.compose.add_prefix(other[0], f"{index}_"))
+    assert attach_bodies(model) == ["LowBitEmbedding", "LowBitLinear"]
+    random = np.random.default_rng(0)
+    x, ids = random.standard_normal((2, 3, COLUMNS)).astype(np.float32), random.integers(0, ROWS, (2, 3))
+    feed = {value.name: x if value.name.endswith("x") else ids for value in model.graph.input}
+    want = [array.tobytes() for parts in models for array in expected(parts, x, ids, "dynamic")]
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    assert [array.tobytes() for array in session.run(None, feed)] == want
+    assert [array.tobytes() for array in ReferenceEvaluator(model).run(None, feed)] == want
+
+
+def test_only_mixed_activations_need_overloads():
+    dynamic = make_model(bits=4, zero_point=8.0, activation="dynamic", scales="row")
+    none = make_model(bits=4, zero_point=8.0, activation="none", scales="row", seed=1)
+    model = merged(dynamic[0], none[0])
+    assert attach_bodies(model) == ["LowBitEmbedding", "LowBitLinear:dynamic", "LowBitLinear:none"]
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.overload for node in model.graph.node if node.op_type == "LowBitLinear"] == ["dynamic", "none"]
 
 
 def test_shape_inference_keeps_symbolic_dimensions():

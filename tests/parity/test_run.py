@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from edgeq.compress import compress_model
 from edgeq.errors import FormatError, UnsupportedError, UsageError
@@ -14,7 +14,7 @@ from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import save_with_external_data
 from edgeq.parity import run as parity_run
 from edgeq.parity import run_parity
-from edgeq.parity.stages import onnx_runtime
+from edgeq.parity.stages import onnx_reference, onnx_runtime
 
 
 def make_run(folder, checkpoint):
@@ -119,6 +119,26 @@ def test_weight_only_models_are_held_to_float_noise(make_bert, tmp_path):
     assert report.passed, report.first_breach
     limit = next(c for c in report.checks if c.stage == "onnxruntime" and c.rule == "end-to-end").measured["rms_limit"]
     assert limit < 1e-5  # nothing is quantized on the way, so no step may hide behind the envelope
+
+
+def test_the_evaluator_is_given_the_right_overload():
+    def function(overload, operator):
+        node = helper.make_node(operator, ["x"], ["y"])
+        opsets = [helper.make_opsetid("", 18)]
+        return helper.make_function("test", "F", ["x"], ["y"], [node], opsets, overload=overload)
+
+    nodes = [helper.make_node("F", ["x"], [name], domain="test", overload=name) for name in ("Neg", "Abs")]
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "Neg", "Abs")]
+    model = helper.make_model(
+        helper.make_graph(nodes, "test", values[:1], values[1:]),
+        opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("test", 1)],
+        functions=[function("Abs", "Abs"), function("Neg", "Neg")],
+        ir_version=10,
+    )
+    outputs = onnx_reference(model)({"x": np.array([-3.0], np.float32)})
+    assert (outputs["Neg"][0], outputs["Abs"][0]) == (3.0, 3.0)
+    outputs = onnx_reference(model)({"x": np.array([2.0], np.float32)})
+    assert (outputs["Neg"][0], outputs["Abs"][0]) == (-2.0, 2.0)
 
 
 def test_classifiers_are_judged_by_their_labels(make_bert, tmp_path):
