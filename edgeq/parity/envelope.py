@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -13,9 +13,11 @@ from edgeq.parity.report import Check
 FACTOR = 2.0
 """A stage may differ by this multiple of the envelope: its own roundings come on top of the noise's."""
 FEWEST_NOISE_RUNS = 8
-MOST_NOISE_RUNS = 32
+MOST_NOISE_RUNS = 64
 _WANTED_VALUES = 2**23
 """Quantized values over all noise runs: about one in 300,000 steps under noise, so this gives some 25."""
+_STANDS_OUT = 10.0
+"""A run whose rms is this multiple of the smallest one's has stepped; plain float noise varies far less."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +35,44 @@ class Distance:
     largest: float
 
 
-def noise_runs(quantized_values: int) -> int:
-    """Returns how many noise runs show enough steps, for a model that quantizes so many values in one run."""
-    wanted = -(-_WANTED_VALUES // max(1, quantized_values))
-    return int(np.clip(wanted, FEWEST_NOISE_RUNS, MOST_NOISE_RUNS))
+def fewest_noise_runs(quantized_values: int) -> int:
+    """Returns how many noise runs are made at least, for a model that quantizes so many values in one run."""
+    if quantized_values == 0:  # nothing can step: all runs are alike
+        return FEWEST_NOISE_RUNS
+    return int(np.clip(-(-_WANTED_VALUES // quantized_values), FEWEST_NOISE_RUNS, MOST_NOISE_RUNS // 2))
+
+
+def noise_runs(
+    run: Callable[[int], list[Arrays]], want: Sequence[Arrays], feeds: Sequence[Arrays], *, quantized_values: int
+) -> list[list[Arrays]]:
+    """Runs the reference under noise until its runs say what a step looks like.
+
+    In a small model steps are rare, and most are absorbed by the next quantizer; an envelope of runs
+    without any would fail a stage for its first one. Such a model is run on until a run stands out.
+
+    Args:
+        run: The reference under noise of a given seed.
+        want: The reference without noise.
+        feeds: The inputs.
+        quantized_values: How many values one run quantizes.
+
+    Returns:
+        The outputs of each run: 8 for a model of usual size, at most 64.
+    """
+    fewest = fewest_noise_runs(quantized_values)
+    runs: list[list[Arrays]] = []
+    rms: list[float] = []
+
+    def enough() -> bool:
+        if len(runs) < fewest:
+            return False
+        settled = fewest == FEWEST_NOISE_RUNS or len(runs) >= MOST_NOISE_RUNS
+        return settled or max(rms) > _STANDS_OUT * min(rms)
+
+    while not enough():
+        runs.append(run(len(runs)))
+        rms.append(distance(runs[-1], want, feeds).rms)
+    return runs
 
 
 def distance(got: Sequence[Arrays], want: Sequence[Arrays], feeds: Sequence[Arrays]) -> Distance:

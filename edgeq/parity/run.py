@@ -78,8 +78,12 @@ class _Parity:
         self.reference = Reference(load_checkpoint(folder / "checkpoint"))
         self.feeds = self._make_feeds()
         self.want = self.reference.run(self.feeds.all)
-        seeds = range(noise_runs(self.reference.quantized_values(self.feeds.all)))
-        self.noisy = [self.reference.run_with_noise(self.feeds.all, seed=seed) for seed in seeds]
+        self.noisy = noise_runs(
+            lambda seed: self.reference.run_with_noise(self.feeds.all, seed=seed),
+            self.want,
+            self.feeds.all,
+            quantized_values=self.reference.quantized_values(self.feeds.all),
+        )
 
     def report(self) -> ParityReport:
         self._float_stages()
@@ -125,7 +129,7 @@ class _Parity:
         if not baseline.is_file():
             self.not_checked.append("onnxruntime float32: the run holds no float-onnx")
             return
-        noisy = [model.run_with_noise(feeds, seed=seed) for seed in range(len(self.noisy))]
+        noisy = noise_runs(lambda seed: model.run_with_noise(feeds, seed=seed), outputs, feeds, quantized_values=0)
         envelope = [distance(run, outputs, feeds) for run in noisy]
         found = distance(_over(onnx_runtime(baseline), feeds), outputs, feeds)
         self.checks.append(check_end_to_end("onnxruntime float32", found, envelope))

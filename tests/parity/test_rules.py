@@ -9,7 +9,7 @@ from edgeq.export.trace import TRACED_LENGTH
 from edgeq.formats import PackedMatrix, levels
 from edgeq.packing import pack
 from edgeq.parity.bits import check_bits, differing, one_by_one
-from edgeq.parity.envelope import MOST_NOISE_RUNS, Distance, check_end_to_end, distance, noise_runs
+from edgeq.parity.envelope import FEWEST_NOISE_RUNS, MOST_NOISE_RUNS, Distance, check_end_to_end, distance, noise_runs
 from edgeq.parity.feeds import grid_lengths, make_feeds
 from edgeq.parity.isolated import Case, allowed, check_isolated
 from edgeq.parity.reference import RecordedLayer
@@ -116,10 +116,22 @@ def test_end_to_end_limits_are_twice_the_noise_and_nan_never_passes():
     assert not check_end_to_end("s", broken, envelope).passed
 
 
-def test_small_models_get_more_noise_runs():
-    assert noise_runs(10**9) == 8
-    assert noise_runs(2**19) == 16
-    assert noise_runs(0) == MOST_NOISE_RUNS
+def runs_with(steps, quantized_values):
+    """Noise runs of a model whose run number ``steps`` (if any) shows a step."""
+    want, feed = [{"y": np.zeros((1, 4))}], feed_of([[1]])
+
+    def run(seed):
+        return [{"y": np.full((1, 4), 1e-3 if seed == steps else 1e-7)}]
+
+    return len(noise_runs(run, want, [feed], quantized_values=quantized_values))
+
+
+def test_small_models_are_run_until_a_step_shows():
+    assert runs_with(None, 10**9) == FEWEST_NOISE_RUNS
+    assert runs_with(None, 0) == FEWEST_NOISE_RUNS  # weight-only: nothing steps
+    assert runs_with(3, 2**19) == 16
+    assert runs_with(40, 2**19) == 41
+    assert runs_with(None, 2**19) == runs_with(None, 1) == MOST_NOISE_RUNS
 
 
 def test_task_counts_changed_decisions_against_noise():
