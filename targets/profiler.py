@@ -68,6 +68,7 @@ class ProfileReport:
         operators: Kernels of the bundle, longest first.
         missing: Baselines that were not measured, with the reason.
         machine: Processor, governor, load and versions.
+        others: Share of the machine's processor time that other programs took meanwhile; None if unknown.
     """
 
     bundle: str
@@ -81,6 +82,7 @@ class ProfileReport:
     operators: tuple[Operator, ...]
     missing: dict[str, str]
     machine: dict[str, str]
+    others: float | None
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON values, with each speed-up's sentence."""
@@ -127,7 +129,9 @@ def profile_bundle(
     missing: dict[str, str] = {}
     with _baselines(float_onnx, inputs, threads=threads, missing=missing) as baselines:
         contestants = {EDGEQ: lambda: loaded.run(inputs), **baselines}
+        before = _processor_seconds()
         times = take_turns(contestants, rounds=rounds, progress=progress)
+        after = _processor_seconds()
     per_round = {name: [float(np.median(turn)) for turn in turns] for name, turns in times.items()}
     return ProfileReport(
         bundle=str(bundle),
@@ -141,6 +145,7 @@ def profile_bundle(
         operators=_operators(loaded, inputs),
         missing=missing,
         machine=machine,
+        others=None if before is None or after is None else _others_share(before, after),
     )
 
 
@@ -208,9 +213,7 @@ def _baselines(
     file = Path(float_onnx)
     file = file / "model.onnx" if file.is_dir() else file
     if not file.is_file():
-        raise UsageError(
-            f"{file} does not exist; give the folder of the float model that 'edgeq export' wrote"
-        )
+        raise UsageError(f"{file} does not exist; give the folder of the float model that 'edgeq export' wrote")
     with tempfile.TemporaryDirectory(prefix="edgeq-int8-") as folder:
         quantized = Path(folder) / "model.onnx"
         contestants = {ORT_FLOAT32: _onnxruntime(file, inputs, threads=threads)}
@@ -219,9 +222,7 @@ def _baselines(
             contestants[ORT_INT8] = _onnxruntime(quantized, inputs, threads=threads)
         except Exception as error:
             # What ONNX Runtime's quantizer cannot do is a fact about the baseline, and reported as one.
-            missing[ORT_INT8] = (
-                f"ONNX Runtime could not quantize the model: {' '.join(str(error).split())[:200]}"
-            )
+            missing[ORT_INT8] = f"ONNX Runtime could not quantize the model: {' '.join(str(error).split())[:200]}"
         yield contestants
 
 
@@ -246,9 +247,7 @@ def _quantize_dynamic(file: Path, out: Path) -> None:
 
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().setLevel(
-        logging.ERROR
-    )  # it recommends a preprocessing that its own docs call optional
+    logging.getLogger().setLevel(logging.ERROR)  # it recommends a preprocessing that its own docs call optional
     quantize_dynamic(
         str(file),
         str(out),
@@ -291,6 +290,22 @@ def _machine() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             facts[package] = importlib.metadata.version(package)
     return facts
+
+
+def _processor_seconds() -> tuple[float, float, float] | None:
+    """Seconds since boot that all processors were at work, and could have been, and that this process worked."""
+    try:
+        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    ticks, own = os.sysconf("SC_CLK_TCK"), os.times()
+    idle = fields[3] + fields[4]  # idle, and waiting for a disk
+    return (sum(fields) - idle) / ticks, sum(fields) / ticks, own.user + own.system
+
+
+def _others_share(before: tuple[float, float, float], after: tuple[float, float, float]) -> float:
+    busy, available, own = (late - early for early, late in zip(before, after, strict=True))
+    return min(1.0, max(0.0, busy - own) / available) if available > 0 else 0.0
 
 
 def _processor() -> str:

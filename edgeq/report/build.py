@@ -36,9 +36,7 @@ def write_report(run: str | Path) -> dict[str, Any]:
         raise UsageError(f"{folder} has no deploy.json; give a folder that 'edgeq deploy' wrote")
     missing = [f"{part}.json" for part in _PARTS if not (folder / f"{part}.json").is_file()]
     if missing:
-        raise UsageError(
-            f"{folder} has no {' and no '.join(missing)} yet; run 'edgeq deploy' again to finish it"
-        )
+        raise UsageError(f"{folder} has no {' and no '.join(missing)} yet; run 'edgeq deploy' again to finish it")
     report: dict[str, Any] = {"format": "edgeq-report", "format_version": 1, "edgeq": edgeq.__version__}
     try:
         about = read_json_object(state)["about"]

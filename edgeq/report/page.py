@@ -74,9 +74,7 @@ def _accuracy(accuracy: dict[str, Any]) -> str:
         loss = accuracy["losses"].get(name)
         interval = f"{loss['low']:+.4f} to {loss['high']:+.4f}" if loss else ""
         pearson = "" if stage["pearson"] is None else f"{stage['pearson']:.4f}"
-        rows.append(
-            [name, f"{stage['value']:.4f}", pearson, f"{loss['value']:+.4f}" if loss else "", interval]
-        )
+        rows.append([name, f"{stage['value']:.4f}", pearson, f"{loss['value']:+.4f}" if loss else "", interval])
     columns = ["stage", accuracy["metric"], "pearson", "loss", "95% interval of the loss"]
     if accuracy["metric"] == "accuracy":
         columns, rows = [columns[0], *columns[1:2], *columns[3:]], [[*row[:2], *row[3:]] for row in rows]
@@ -90,15 +88,12 @@ def _accuracy(accuracy: dict[str, Any]) -> str:
 def _parity(parity: dict[str, Any]) -> str:
     checks = parity["checks"]
     rows = [
-        [check["stage"], check["rule"], "holds" if check["passed"] else "BROKEN", check["detail"]]
-        for check in checks
+        [check["stage"], check["rule"], "holds" if check["passed"] else "BROKEN", check["detail"]] for check in checks
     ]
     broken = [not check["passed"] for check in checks]
     listing = table(["stage", "rule", "result", "found"], rows, marked=broken)
     count = sum(broken)
-    verdict = (
-        f"<b>{count} of {len(checks)} checks are broken.</b>" if count else f"All {len(checks)} checks hold."
-    )
+    verdict = f"<b>{count} of {len(checks)} checks are broken.</b>" if count else f"All {len(checks)} checks hold."
     # A long list of good news is folded away; bad news never is.
     state = " open" if count else ""
     return f"<p>{verdict}</p><details{state}><summary>Every check</summary>{listing}</details>"
@@ -110,10 +105,7 @@ def _ledger(ledger: dict[str, Any]) -> str:
     totals = [
         [
             name,
-            *(
-                megabytes(book["totals"][f"{part}_bytes"])
-                for part in ("code", "scale", "padding", "float", "stored")
-            ),
+            *(megabytes(book["totals"][f"{part}_bytes"]) for part in ("code", "scale", "padding", "float", "stored")),
             f"{book['totals']['ratio']:.2f}x",
             f"{book['totals']['paper_ratio']:.2f}x",
             megabytes(book["totals"]["folder_bytes"]),
@@ -170,10 +162,7 @@ def _latency(profile: dict[str, Any]) -> str:
             f"{measured['threads']} threads, {measured['rounds']} rounds</h3>",
             plots.latency_plot(measured),
             table(columns, rows),
-            *(
-                f"<p>{escape(base)} was not measured: {escape(why)}.</p>"
-                for base, why in measured["missing"].items()
-            ),
+            *(f"<p>{escape(base)} was not measured: {escape(why)}.</p>" for base, why in measured["missing"].items()),
             "<h3>Where the time goes</h3>",
             plots.operator_plot(measured),
             f'<p class="small">{escape(facts)}</p>',

@@ -45,9 +45,7 @@ def _metric(accuracy: dict[str, Any], *stages: str) -> str:
     """The metric of the first of these stages that was evaluated."""
     if not accuracy["measured"]:
         return ""
-    value = next(
-        (accuracy["stages"][stage]["value"] for stage in stages if stage in accuracy["stages"]), None
-    )
+    value = next((accuracy["stages"][stage]["value"] for stage in stages if stage in accuracy["stages"]), None)
     return "" if value is None else f"{value:.4f}"
 
 
@@ -81,12 +79,12 @@ def profile_lines(measured: dict[str, Any]) -> list[str]:
     lines.append("  kernels, as shares of their own time:")
     for operator in measured["operators"][:_OPERATORS_SHOWN]:
         spent = milliseconds(operator["seconds"])
-        lines.append(
-            f"    {operator['share']:6.1%}  {spent:>10}  {operator['calls']:3} calls  {operator['name']}"
-        )
+        lines.append(f"    {operator['share']:6.1%}  {spent:>10}  {operator['calls']:3} calls  {operator['name']}")
     rest = measured["operators"][_OPERATORS_SHOWN:]
     if rest:
         lines.append(f"    {sum(operator['share'] for operator in rest):6.1%}  {len(rest)} others")
+    if measured["others"] is not None:
+        lines.append(f"  other programs took {measured['others']:.0%} of the processors meanwhile")
     lines.append("  " + ", ".join(f"{key} {value}" for key, value in measured["machine"].items()))
     return lines
 
@@ -99,7 +97,5 @@ def parity_lines(parity: dict[str, Any]) -> list[str]:
         lines.append(f"{mark}  {check['stage']:24} {check['rule']:10} {check['detail']}")
     count = sum(not check["passed"] for check in parity["checks"])
     total = len(parity["checks"])
-    lines.append(
-        f"all {total} parity checks hold" if not count else f"{count} of {total} parity checks are BROKEN"
-    )
+    lines.append(f"all {total} parity checks hold" if not count else f"{count} of {total} parity checks are BROKEN")
     return lines

@@ -14,6 +14,9 @@ Level = Literal["good", "warn", "bad"]
 _SMALL_LOSS = 0.99
 _NOTICEABLE_LOSS = 0.95
 
+_BUSY = 0.1
+"""Share of processor time taken by other programs above which a reader of latencies is warned."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
@@ -40,9 +43,7 @@ def accuracy_verdict(accuracy: dict[str, Any]) -> Verdict:
         return Verdict("accuracy", "warn", f"Accuracy was not measured: {accuracy['reason']}.")
     stage, loss = max(accuracy["losses"].items(), key=lambda item: item[1]["value"])
     metric, examples = accuracy["metric"], accuracy["examples"]
-    reference = next(
-        value["value"] for name, value in accuracy["stages"].items() if name not in accuracy["losses"]
-    )
+    reference = next(value["value"] for name, value in accuracy["stages"].items() if name not in accuracy["losses"])
     value, kept = accuracy["stages"][stage]["value"], loss["retained"]
     numbers = (
         f"{metric} {value:.3f} against {reference:.3f} of the float model on {examples} examples "
@@ -70,11 +71,7 @@ def parity_verdict(parity: dict[str, Any]) -> Verdict:
 def first_breach(parity: dict[str, Any]) -> str:
     """Names the first stage and rule that failed."""
     broken = [check for check in parity["checks"] if not check["passed"]]
-    return (
-        f"{broken[0]['stage']}, rule {broken[0]['rule']}: {broken[0]['detail']}"
-        if broken
-        else "no stage is named"
-    )
+    return f"{broken[0]['stage']}, rule {broken[0]['rule']}: {broken[0]['detail']}" if broken else "no stage is named"
 
 
 def _size_verdicts(ledger: dict[str, Any]) -> list[Verdict]:
@@ -101,6 +98,10 @@ def _latency_verdicts(profile: dict[str, Any]) -> list[Verdict]:
         median = measured["timings"]["edgeq"]["median"]
         setting = f"{measured['sequence']} tokens, {measured['threads']} threads"
         where = f"Bundle {name}: {1e3 * median:.2f} ms at {setting}"
+        others = measured["others"]
+        if others is not None and others > _BUSY:
+            sentence = f"Other programs took {others:.0%} of the processors while {name} was measured: measure again."
+            result.append(Verdict("latency", "warn", sentence))
         for baseline, speedup in measured["speedups"].items():
             level: Level = "good" if speedup["beyond_noise"] and speedup["ratio"] > 1.0 else "warn"
             result.append(Verdict("latency", level, f"{where}; against {baseline}: {speedup['sentence']}."))

@@ -48,7 +48,7 @@ def report_of(speedup):
     return ProfileReport(
         bundle="b", target="host", sequence=8, batch=1, threads=1, rounds=2,
         timings={"edgeq": timing}, speedups={"onnxruntime float32": speedup},
-        operators=(Operator("k", 1, 0.1, 1.0),), missing={}, machine={},
+        operators=(Operator("k", 1, 0.1, 1.0),), missing={}, machine={}, others=None,
     )  # fmt: skip
 
 
@@ -72,6 +72,18 @@ def test_steps_of_the_virtual_machine_are_one_row():
     assert set(joined) == {"matmul", "virtual machine (shapes, memory)"}
     machine = joined["virtual machine (shapes, memory)"]
     assert (machine.calls, machine.seconds) == (7, pytest.approx(0.3))
+
+
+def test_the_share_of_other_programs_leaves_out_our_own_work():
+    assert profiler._others_share((10.0, 100.0, 4.0), (13.0, 110.0, 6.0)) == pytest.approx(0.1)
+    assert profiler._others_share((10.0, 100.0, 4.0), (12.0, 110.0, 6.5)) == 0.0
+    before = profiler._processor_seconds()
+    end = time.perf_counter() + 0.3
+    while time.perf_counter() < end:
+        pass
+    after = profiler._processor_seconds()
+    assert after[2] - before[2] > 0.05
+    assert 0.0 <= profiler._others_share(before, after) <= 1.0
 
 
 def test_numbers_out_of_range_are_refused(tmp_path):

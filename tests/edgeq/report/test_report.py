@@ -19,9 +19,7 @@ def written(folder):
 def test_good_results_have_no_bad_verdict(results, write_run):
     report = write_report(write_run(results))
     assert {verdict["level"] for verdict in report["verdicts"]} <= {"good", "warn"}
-    assert report["verdicts"][0]["sentence"].startswith(
-        "No loss beyond sampling noise: spearman 0.866 against 0.867"
-    )
+    assert report["verdicts"][0]["sentence"].startswith("No loss beyond sampling noise: spearman 0.866 against 0.867")
 
 
 def test_the_page_is_self_contained_and_well_formed(results, write_run):
@@ -146,6 +144,13 @@ def test_profile_lines_name_machine_and_operators(results):
     assert "75.0%" in text
     assert "Test & Co" in text
     assert "p95" in text
+
+
+def test_a_busy_machine_is_pointed_at(results, write_run):
+    results["profile"]["measured"]["host"]["others"] = 0.4
+    report = write_report(write_run(results))
+    warnings = [verdict["sentence"] for verdict in report["verdicts"] if verdict["level"] == "warn"]
+    assert any("Other programs took 40% of the processors" in sentence for sentence in warnings)
 
 
 def test_unfinished_and_damaged_runs_are_sentences(results, write_run, tmp_path):
