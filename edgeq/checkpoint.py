@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,12 @@ from edgeq.quant.plan import CompressionResult
 from edgeq.tensor_header import TensorEntry, read_tensor_header
 
 WEIGHTS_NAME = "model.safetensors"
-_CLASSES = {"embed": transformers.AutoModel, "classify": transformers.AutoModelForSequenceClassification}
+_CLASSES = {
+    "embed": transformers.AutoModel,
+    "classify": transformers.AutoModelForSequenceClassification,
+    "generate": transformers.AutoModelForCausalLM,
+    "seq2seq": transformers.AutoModelForSeq2SeqLM,
+}
 # What sentence-transformers keeps beside a model: pooling, normalisation, longest input, prompts.
 _SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 _POOLING_FILE = Path("1_Pooling") / "config.json"
@@ -68,7 +73,7 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
         manifest = QuantizationManifest.from_json(quantization)
         _check_packed_tensors(weights, header, manifest)
         verify_files(folder, manifest)
-    _check_claimed_size(folder, adapter, weights)
+    _check_claimed_size(folder, adapter, weights, tied=manifest.tied if manifest else ())
     model = _load_model(folder, adapter)
     check_scales(model)
     return Checkpoint(folder, model, load_tokenizer(folder), adapter, manifest)
@@ -213,7 +218,7 @@ def _expected_tensors(module: str, tensor: PackedTensor) -> dict[str, tuple[str,
     return expected
 
 
-def _check_claimed_size(folder: Path, adapter: ModelAdapter, weights: Path) -> None:
+def _check_claimed_size(folder: Path, adapter: ModelAdapter, weights: Path, *, tied: Iterable[str]) -> None:
     """Refuses a config.json whose model could not fit in the weight file, before memory is taken for it."""
     try:
         with torch.device("meta"):
@@ -222,6 +227,10 @@ def _check_claimed_size(folder: Path, adapter: ModelAdapter, weights: Path) -> N
         raise FormatError(
             f"{folder / 'config.json'} describes no possible model: {_one_line(error)}"
         ) from error
+    modules = dict(model.named_modules())
+    for name in tied:
+        if name in modules:
+            model.set_submodule(name, nn.Identity())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     bytes_ = weights.stat().st_size
     if parameters > 8 * bytes_:  # one bit a weight is the least that any format takes

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
+from edgeq.models.cache import DEFAULT_CACHE_DTYPE
+
 Task = Literal["embed", "classify", "generate", "seq2seq"]
 
 
@@ -122,7 +124,9 @@ class CacheShape:
 
     def empty(self, batch: int, *, dtype: torch.dtype) -> list[torch.Tensor]:
         """Returns the cache before the first token: for each layer a key and a value of length 0."""
-        return [torch.zeros(batch, self.heads, 0, self.head_size, dtype=dtype) for _ in range(2 * self.layers)]
+        return [
+            torch.zeros(batch, self.heads, 0, self.head_size, dtype=dtype) for _ in range(2 * self.layers)
+        ]
 
 
 class GenerativeAdapter(ModelAdapter):
@@ -132,3 +136,15 @@ class GenerativeAdapter(ModelAdapter):
     @abc.abstractmethod
     def cache(self) -> CacheShape:
         """Size of the cache."""
+
+    @abc.abstractmethod
+    def export_module(self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE) -> nn.Module:
+        """Wraps ``model`` with its cache as inputs and outputs.
+
+        Args:
+            model: A float or compressed model.
+            cache_dtype: Type of the cache: float16 or float32.
+
+        Returns:
+            A module that takes ids, mask and positions by position, then the cache as a list.
+        """

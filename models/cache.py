@@ -38,9 +38,7 @@ def merge_heads(states: torch.Tensor) -> torch.Tensor:
     return states.transpose(1, 2).flatten(2)
 
 
-def attend(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
-) -> torch.Tensor:
+def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Attends to a cache.
 
     Args:

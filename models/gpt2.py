@@ -103,14 +103,16 @@ class Gpt2Adapter(GenerativeAdapter):
 
     def export_module(self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE) -> nn.Module:
         """Wraps ``model`` with its cache as inputs and outputs; see :class:`CachedGpt2`."""
-        return CachedGpt2(model, cache_dtype=cache_dtype)
+        return CachedGpt2(model, heads=self.cache.heads, cache_dtype=cache_dtype)
 
     @property
     def _blocks(self) -> list[str]:
         return [f"transformer.h.{index}" for index in range(self.config.n_layer)]
 
     def _cache_names(self, prefix: str) -> list[str]:
-        return [f"{prefix}.{index}.{part}" for index in range(self.config.n_layer) for part in ("key", "value")]
+        return [
+            f"{prefix}.{index}.{part}" for index in range(self.config.n_layer) for part in ("key", "value")
+        ]
 
 
 class CachedGpt2(nn.Module):
@@ -121,14 +123,15 @@ class CachedGpt2(nn.Module):
 
     Args:
         model: A float or compressed ``GPT2LMHeadModel``.
+        heads: Attention heads.
         cache_dtype: Type of the cache: float16 or float32.
     """
 
-    def __init__(self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE) -> None:
+    def __init__(self, model: nn.Module, *, heads: int, cache_dtype: torch.dtype) -> None:
         super().__init__()
-        self.model: Any = model
+        self.model = model
         self.cache_dtype = cache_dtype
-        self.heads = int(self.model.config.n_head)
+        self.heads = heads
 
     def forward(
         self,
@@ -149,7 +152,7 @@ class CachedGpt2(nn.Module):
             Logits, float32 ``[batch, sequence, vocabulary]``, then each layer's key and value with those of
             ``input_ids`` appended.
         """
-        body = self.model.transformer
+        body: Any = self.model.transformer
         state = body.wte(input_ids) + body.wpe(position_ids)
         mask = causal_mask(attention_mask, past=past[0].shape[2], queries=input_ids.shape[1])
         present: list[torch.Tensor] = []
@@ -159,7 +162,7 @@ class CachedGpt2(nn.Module):
             state = state + attended
             hidden = _project(block.mlp.c_fc, block.ln_2(state))
             state = state + _project(block.mlp.c_proj, functional.gelu(hidden, approximate="tanh"))
-        return self.model.lm_head(body.ln_f(state)), *present
+        return _project(self.model.lm_head, body.ln_f(state)), *present
 
     def _attention(
         self, layer: Any, state: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgeq.models.adapter import ModelAdapter
+from edgeq.models.adapter import GenerativeAdapter, ModelAdapter
+from edgeq.models.cache import DEFAULT_CACHE_DTYPE
 
 
 class TorchEncoder:
@@ -44,3 +45,85 @@ class TorchEncoder:
             result = self._module(*tensors)
         outputs = (result,) if isinstance(result, torch.Tensor) else result
         return {name: out.numpy() for name, out in zip(self._output_names, outputs, strict=True)}
+
+
+class TorchDecoder:
+    """A decoder with its cache as a function from named numpy arrays to named numpy arrays.
+
+    Like :class:`TorchEncoder`, it runs the module that is exported.
+
+    Args:
+        model: A float or compressed model; it is put into evaluation mode.
+        adapter: The adapter of the model.
+        cache_dtype: Type of the cache: float16 or float32.
+    """
+
+    def __init__(
+        self, model: nn.Module, adapter: GenerativeAdapter, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE
+    ) -> None:
+        self._module = adapter.export_module(model, cache_dtype=cache_dtype).eval()
+        self._adapter = adapter
+        self._cache_dtype = cache_dtype
+
+    def __call__(
+        self,
+        input_ids: np.ndarray,
+        attention_mask: np.ndarray,
+        position_ids: np.ndarray,
+        **past: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        """Runs a batch.
+
+        Args:
+            input_ids: int64, ``[batch, sequence]``.
+            attention_mask: int64, ``[batch, past + sequence]``, 1 for a token and 0 for padding.
+            position_ids: int64, ``[batch, sequence]``; see :func:`positions`.
+            **past: The cache by input name; left out before the first token.
+
+        Returns:
+            Arrays by output name.
+        """
+        tokens = [
+            torch.from_numpy(np.asarray(a, np.int64)) for a in (input_ids, attention_mask, position_ids)
+        ]
+        cache_names = self._adapter.input_names[len(tokens) :]
+        cache = (
+            [torch.from_numpy(past[name]) for name in cache_names] if past else self._empty(len(input_ids))
+        )
+        with torch.no_grad():
+            outputs = self._module(*tokens, cache)
+        return {name: out.numpy() for name, out in zip(self._adapter.output_names, outputs, strict=True)}
+
+    def score(self, ids: np.ndarray) -> np.ndarray:
+        """Returns the natural logarithm of the probability of each token after the first.
+
+        Args:
+            ids: int64, ``[batch, length]``, without padding.
+
+        Returns:
+            float32, ``[batch, length - 1]``.
+        """
+        tokens = torch.from_numpy(np.asarray(ids, np.int64))
+        read, following = tokens[:, :-1], tokens[:, 1:]
+        places = torch.arange(read.shape[1]).expand_as(read)
+        with torch.no_grad():
+            logits = self._module(read, torch.ones_like(read), places, self._empty(len(read)))[0]
+            chosen = logits.gather(-1, following[..., None]).squeeze(-1)
+            return (chosen - logits.logsumexp(dim=-1)).numpy()
+
+    def _empty(self, batch: int) -> list[torch.Tensor]:
+        return self._adapter.cache.empty(batch, dtype=self._cache_dtype)
+
+
+def positions(attention_mask: np.ndarray, *, queries: int) -> np.ndarray:
+    """Returns the position of each of the last tokens: how many tokens, not counting padding, are before it.
+
+    Args:
+        attention_mask: int64, ``[batch, past + queries]``, 1 for a token and 0 for padding.
+        queries: Number of tokens at the end.
+
+    Returns:
+        int64, ``[batch, queries]``; 0 for padding in front of the text.
+    """
+    counted = np.cumsum(attention_mask, axis=1, dtype=np.int64) - 1
+    return np.maximum(counted, 0)[:, attention_mask.shape[1] - queries :]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import nn
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.formats import PackedMatrix
 from edgeq.progress import Progress, silent
+from edgeq.quant.float_layers import FLOAT_CLASSES, weight_rows
 from edgeq.quant.grids import Grid
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear
 from edgeq.quant.plan import LayerPlan, LayerRecord
 from edgeq.quant.scale_search import round_weight, search_scale, squared_error
-
-_FLOAT_CLASSES: dict[str, type[nn.Module]] = {"linear": nn.Linear, "embedding": nn.Embedding}
+from edgeq.quant.tied import TiedLayer
 
 
 def apply_plans(
@@ -34,19 +36,22 @@ def apply_plans(
         FormatError: If a weight is not finite.
     """
     _check_coverage(model, plans)
-    records = []
+    _check_ties(model, plans)
+    records: dict[str, LayerRecord] = {}
     for index, plan in enumerate(plans):
         progress("quantizing layers", index, len(plans))
-        records.append(_apply_plan(model, plan))
+        if plan.tied_to is None:
+            records[plan.name] = _apply_plan(model, plan)
+        else:
+            records[plan.name] = _tie(model, plan, records[plan.tied_to])
     progress("quantizing layers", len(plans), len(plans))
-    return records
+    return list(records.values())
 
 
 def _check_coverage(model: nn.Module, plans: list[LayerPlan]) -> None:
     """A layer that nobody planned for would stay float without a word."""
-    present = {
-        name for name, module in model.named_modules() if isinstance(module, tuple(_FLOAT_CLASSES.values()))
-    }
+    classes = FLOAT_CLASSES["linear"] + FLOAT_CLASSES["embedding"]
+    present = {name for name, module in model.named_modules() if isinstance(module, classes)}
     planned = {plan.name for plan in plans}
     if missed := sorted(present - planned):
         raise UnsupportedError(
@@ -58,13 +63,47 @@ def _check_coverage(model: nn.Module, plans: list[LayerPlan]) -> None:
         )
 
 
+def _check_ties(model: nn.Module, plans: list[LayerPlan]) -> None:
+    """Layers that are stored once must hold the same weights to begin with."""
+    for plan in plans:
+        if plan.tied_to is None:
+            continue
+        own, table = (weight_rows(model.get_submodule(name)) for name in (plan.name, plan.tied_to))
+        if own.data_ptr() != table.data_ptr() and not torch.equal(own, table):
+            raise FormatError(
+                f"layer {plan.name!r} should have the weights of {plan.tied_to!r}, found others; "
+                "set tie_word_embeddings to false in config.json if that is meant"
+            )
+
+
+def _tie(model: nn.Module, plan: LayerPlan, table: LayerRecord) -> LayerRecord:
+    """Puts a layer on the packed weights of an embedding table."""
+    packed = model.get_submodule(table.name)
+    if isinstance(packed, LowBitEmbedding):
+        layer = TiedLayer(plan.kind, table.name, plan.activation).build(packed)
+        layer.train(model.get_submodule(plan.name).training)
+        model.set_submodule(plan.name, layer)
+        reason, activation = None, plan.activation
+    else:
+        reason, activation = f"it has the weights of {table.name}, which stays float", "none"
+    return dataclasses.replace(
+        table,
+        name=plan.name,
+        kind=plan.kind,
+        activation=activation,
+        stored_bytes=0,
+        kept_float_reason=reason,
+        tied_to=table.name,
+    )
+
+
 def _apply_plan(model: nn.Module, plan: LayerPlan) -> LayerRecord:
     module = model.get_submodule(plan.name)
-    if not isinstance(module, _FLOAT_CLASSES[plan.kind]):
+    if not isinstance(module, FLOAT_CLASSES[plan.kind]):
         raise UnsupportedError(
             f"layer {plan.name!r} should be a float {plan.kind}, found {type(module).__name__}"
         )
-    weight = module.get_parameter("weight").detach().float()
+    weight = weight_rows(module).detach().float().contiguous()
     if not bool(torch.isfinite(weight).all()):
         raise FormatError(
             f"the weights of layer {plan.name!r} hold NaN or infinity: the checkpoint is damaged"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,8 +12,10 @@ from torch import nn
 
 from edgeq.errors import FormatError
 from edgeq.formats import ACTIVATIONS, FORMAT_VERSION, Activation, PackedMatrix
+from edgeq.quant.float_layers import FLOAT_CLASSES, weight_rows
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear, PackedModule
 from edgeq.quant.plan import LayerKind
+from edgeq.quant.tied import TiedLayer, TiedModule
 
 QUANT_METHOD = "edgeq"
 _LARGEST_DIMENSION = 1 << 31
@@ -91,6 +95,7 @@ class QuantizationManifest:
         recipe: Name of the recipe.
         recipe_sha256: Digest of the recipe.
         tensors: Packed layers by module name.
+        tied: Layers on the packed weights of an embedding table; they store nothing.
         kept_float: Layers that stay float, with the reason.
         files: SHA-256 of the weight files; empty when nobody computed it.
     """
@@ -100,24 +105,29 @@ class QuantizationManifest:
     tensors: dict[str, PackedTensor]
     kept_float: dict[str, str]
     files: dict[str, str] = dataclasses.field(default_factory=dict)
+    tied: dict[str, TiedLayer] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of_model(
         cls, model: nn.Module, *, recipe: str, recipe_sha256: str, kept_float: dict[str, str]
     ) -> QuantizationManifest:
         """Describes the packed modules of a model."""
-        tensors = {}
+        tensors, tied = {}, {}
+        names = {id(module): name for name, module in model.named_modules()}
         for name, module in model.named_modules():
-            if isinstance(module, LowBitLinear):
+            if isinstance(module, TiedModule):
+                tied[name] = TiedLayer.of_module(module, table=names[id(module.table)])
+            elif isinstance(module, LowBitLinear):
                 tensors[name] = PackedTensor(
                     "linear", module.spec, module.activation, module.bias is not None
                 )
             elif isinstance(module, LowBitEmbedding):
                 tensors[name] = PackedTensor("embedding", module.spec, "none", bias=False)
-        return cls(recipe, recipe_sha256, tensors, dict(kept_float))
+        return cls(recipe, recipe_sha256, tensors, dict(kept_float), tied=tied)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the value of ``quantization_config``."""
+        tied = {name: layer.to_json() for name, layer in self.tied.items()}
         return {
             "quant_method": QUANT_METHOD,
             "format_version": FORMAT_VERSION,
@@ -125,7 +135,7 @@ class QuantizationManifest:
             "tensors": {name: tensor.to_json() for name, tensor in self.tensors.items()},
             "kept_float": self.kept_float,
             "files": self.files,
-        }
+        } | ({"tied": tied} if tied else {})
 
     @classmethod
     def from_json(cls, value: object) -> QuantizationManifest:
@@ -148,13 +158,28 @@ class QuantizationManifest:
         for entries in (recipe, kept, files):
             if not isinstance(entries, dict) or any(not isinstance(text, str) for text in entries.values()):
                 raise FormatError("config.json: 'recipe', 'kept_float' and 'files' must map names to texts")
+        parsed = {name: PackedTensor.from_json(name, entry) for name, entry in tensors.items()}
         return cls(
             recipe=recipe.get("name", ""),
             recipe_sha256=recipe.get("sha256", ""),
-            tensors={name: PackedTensor.from_json(name, entry) for name, entry in tensors.items()},
+            tensors=parsed,
             kept_float=kept,
             files=files,
+            tied=_tied_layers(value.get("tied", {}), parsed),
         )
+
+
+def _tied_layers(entries: object, tensors: dict[str, PackedTensor]) -> dict[str, TiedLayer]:
+    if not isinstance(entries, dict):
+        raise FormatError("config.json: 'tied' must map layers to descriptions")
+    tied = {name: TiedLayer.from_json(name, entry) for name, entry in entries.items()}
+    for name, layer in tied.items():
+        table = tensors.get(layer.table)
+        if table is None or table.kind != "embedding" or name in tensors:
+            raise FormatError(
+                f"config.json: layer {name!r} should be tied to a packed embedding, found {layer.table!r}"
+            )
+    return tied
 
 
 def insert_packed_modules(model: nn.Module, manifest: QuantizationManifest) -> None:
@@ -169,17 +194,31 @@ def insert_packed_modules(model: nn.Module, manifest: QuantizationManifest) -> N
             raise FormatError(
                 f"config.json: {type(model).__name__} has no layer {stored_name!r} to be packed"
             )
-        module = model.get_submodule(name)
-        expected = nn.Linear if tensor.kind == "linear" else nn.Embedding
-        shape = (tensor.spec.rows, tensor.spec.columns)
-        if not isinstance(module, expected) or tuple(module.get_parameter("weight").shape) != shape:
-            raise FormatError(
-                f"config.json: layer {name!r} should be a packed {tensor.kind} of {shape[0]} x {shape[1]}, "
-                f"but the model has {module}"
-            )
-        device = module.get_parameter("weight").device
-        with torch.device(device):
-            model.set_submodule(name, tensor.build())
+        _insert(model, name, tensor.kind, tensor.spec, tensor.build)
+    for stored_name, layer in manifest.tied.items():
+        name, table_name = _name_in(model, stored_name), _name_in(model, layer.table)
+        if name is None and getattr(model, "base_model", None) is model:
+            continue  # a body without its output head
+        if name is None or table_name is None:
+            raise FormatError(f"config.json: {type(model).__name__} has no layer {stored_name!r} to be tied")
+        table = model.get_submodule(table_name)
+        if not isinstance(table, LowBitEmbedding):
+            raise FormatError(f"config.json: layer {layer.table!r} should be a packed embedding")
+        _insert(model, name, layer.kind, table.spec, functools.partial(layer.build, table))
+
+
+def _insert(
+    model: nn.Module, name: str, kind: LayerKind, spec: PackedMatrix, build: Callable[[], nn.Module]
+) -> None:
+    module = model.get_submodule(name)
+    shape = (spec.rows, spec.columns)
+    if not isinstance(module, FLOAT_CLASSES[kind]) or tuple(weight_rows(module).shape) != shape:
+        raise FormatError(
+            f"config.json: layer {name!r} should be a packed {kind} of {shape[0]} x {shape[1]}, "
+            f"but the model has {module}"
+        )
+    with torch.device(module.get_parameter("weight").device):
+        model.set_submodule(name, build())
 
 
 def _name_in(model: nn.Module, name: str) -> str | None:

@@ -28,10 +28,13 @@ class PackedModule(nn.Module):
     def __init__(self, spec: PackedMatrix) -> None:
         super().__init__()
         self.spec = spec
-        self.register_buffer("weight_packed", torch.zeros(spec.packed_shape, dtype=torch.uint8))
-        self.register_buffer("scale", torch.zeros(spec.scales, dtype=torch.float32))
+        self._create_storage()
         self._decoded: torch.Tensor | None = None
         self._decoded_from: tuple[object, ...] = ()
+
+    def _create_storage(self) -> None:
+        self.register_buffer("weight_packed", torch.zeros(self.spec.packed_shape, dtype=torch.uint8))
+        self.register_buffer("scale", torch.zeros(self.spec.scales, dtype=torch.float32))
 
     def set_codes(self, codes: torch.Tensor, scale: torch.Tensor) -> None:
         """Packs and stores codes (uint8, ``[N, K]``) and scales (float32, ``[N]`` or ``[1]``).

@@ -24,6 +24,8 @@ class LayerPlan:
         search: How the scale is found.
         activation: How a linear layer's input is quantized; ``none`` for embeddings.
         keep_float_reason: Why the layer stays float, where ``grid`` is None.
+        tied_to: Embedding table whose weights the layer uses, where it has none of its own; the plan of the
+            table comes first, and says how both are stored.
     """
 
     name: str
@@ -33,6 +35,7 @@ class LayerPlan:
     search: SearchMethod = "mse"
     activation: Activation = "none"
     keep_float_reason: str | None = None
+    tied_to: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +51,10 @@ class LayerRecord:
         zero_point: Code that stands for 0.0, or None for float.
         scales: Number of scales; 0 for float.
         activation: How the layer's input is quantized.
-        stored_bytes: Bytes of codes, scales and padding, or of the float weights.
+        stored_bytes: Bytes of codes, scales and padding, or of the float weights; 0 for a tied layer.
         relative_error: Sum of squared rounding errors over the sum of squared weights; 0.0 for float.
         kept_float_reason: Why the layer stays float, or None.
+        tied_to: Embedding table whose weights the layer uses, or None.
     """
 
     name: str
@@ -64,6 +68,7 @@ class LayerRecord:
     stored_bytes: int
     relative_error: float
     kept_float_reason: str | None = None
+    tied_to: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

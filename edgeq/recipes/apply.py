@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
+import dataclasses
+from typing import Any
 
+from edgeq.errors import UsageError
 from edgeq.formats import Activation
 from edgeq.models import ModelAdapter
 from edgeq.progress import Progress, silent
@@ -20,13 +22,25 @@ def plan_layers(recipe: Recipe, adapter: ModelAdapter) -> list[LayerPlan]:
 
     Returns:
         One plan a layer: embeddings first, then linear layers in the order in which they run.
+
+    Raises:
+        UsageError: If an override stores a layer in another way than the table it shares its weights with.
     """
-    plans = [_plan(recipe, name, "embedding") for name in adapter.embedding_names]
-    return plans + [_plan(recipe, name, "linear") for name in adapter.linear_names]
+    names: list[tuple[str, LayerKind]] = [(name, "embedding") for name in adapter.embedding_names]
+    names += [(name, "linear") for name in adapter.linear_names]
+    plans: dict[str, LayerPlan] = {}
+    for name, kind in names:
+        if name in adapter.float_names:
+            plans[name] = LayerPlan(name, kind, None, keep_float_reason=adapter.float_names[name])
+        elif name in adapter.tied_names:
+            plans[name] = _tied_plan(recipe, name, kind, plans[adapter.tied_names[name]])
+        else:
+            plans[name] = _plan(recipe, name, kind)
+    return list(plans.values())
 
 
 def apply_recipe(
-    model: nn.Module, recipe: Recipe, adapter: ModelAdapter, *, progress: Progress = silent
+    model: Any, recipe: Recipe, adapter: ModelAdapter, *, progress: Progress = silent
 ) -> CompressionResult:
     """Compresses a float model in place.
 
@@ -41,7 +55,23 @@ def apply_recipe(
         FormatError: If a weight is not finite.
     """
     records = apply_plans(model, plan_layers(recipe, adapter), progress=progress)
+    if any(record.tied_to is not None and record.bits < 32 for record in records):
+        # transformers would tie "weight" attributes, which packed layers do not have; they are tied already.
+        model.config.tie_word_embeddings = False
     return CompressionResult(recipe.name, recipe.sha256, records)
+
+
+def _tied_plan(recipe: Recipe, name: str, kind: LayerKind, table: LayerPlan) -> LayerPlan:
+    """A tied layer is stored as its table is; only what happens to its input is its own."""
+    own = _plan(recipe, name, kind)
+    meant = any(override.matches(name) for override in recipe.override)
+    if meant and own.grid != table.grid:
+        raise UsageError(
+            f"recipe {recipe.name!r}: an override stores {name!r} in another way than {table.name!r}, but the "
+            "two are one tensor; let the pattern match both or none"
+        )
+    activation: Activation = recipe.activations.mode if kind == "linear" and table.grid else "none"
+    return dataclasses.replace(table, name=name, kind=kind, activation=activation, tied_to=table.name)
 
 
 def _plan(recipe: Recipe, name: str, kind: LayerKind) -> LayerPlan:
