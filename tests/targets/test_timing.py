@@ -36,7 +36,8 @@ def test_equal_programs_are_called_different_as_rarely_as_stated():
     rng = np.random.default_rng(1)
     trials = 2000
     wrong = sum(
-        paired_speedup(rng.lognormal(0, 0.3, 25), rng.lognormal(0, 0.3, 25)).is_beyond_noise for _ in range(trials)
+        paired_speedup(rng.lognormal(0, 0.3, 25), rng.lognormal(0, 0.3, 25)).is_beyond_noise
+        for _ in range(trials)
     )
     assert wrong / trials < (1 - CONFIDENCE) + 3 * math.sqrt(0.05 * 0.95 / trials)
 
