@@ -51,21 +51,25 @@ class Sample:
     text: str
 
 
-def _float32_loss(model: PreTrainedModel, stream: np.ndarray) -> tuple[float, int]:
+def _float32_loss(model: PreTrainedModel, stream: np.ndarray, *, batch: int = 8) -> tuple[float, int]:
     """Returns the summed loss of a stream in windows of the whole context, and its number of tokens.
 
-    The last window begins where it ends with the text; what it shares with the one before is counted once.
+    What is left after the last whole window is a shorter window of its own: no token is counted twice.
     """
-    total, counted = 0.0, 0
+    targets = len(stream) - 1
+    whole = targets // gpt2.POSITIONS * gpt2.POSITIONS
+    windows = [stream[start : start + gpt2.POSITIONS + 1] for start in range(0, whole, gpt2.POSITIONS)]
+    batches = [np.stack(windows[start : start + batch]) for start in range(0, len(windows), batch)]
+    if whole < targets:
+        batches.append(stream[None, whole:])
+    total = 0.0
     with torch.no_grad():
-        while counted < len(stream) - 1:
-            start = max(0, min(counted, len(stream) - 1 - gpt2.POSITIONS))
-            ids = torch.from_numpy(stream[start : start + gpt2.POSITIONS + 1].astype(np.int64))
-            logits = model(input_ids=ids[None, :-1], use_cache=False).logits[0]
-            new = slice(counted - start, None)
-            total += float(functional.cross_entropy(logits[new], ids[1:][new], reduction="sum"))
-            counted = start + len(ids) - 1
-    return total, counted
+        for rows in batches:
+            ids = torch.from_numpy(rows.astype(np.int64))
+            logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+            wanted = ids[:, 1:].flatten()
+            total += float(functional.cross_entropy(logits.flatten(0, 1), wanted, reduction="sum"))
+    return total, targets
 
 
 def measure_gpt2(model: PreTrainedModel, tokenizer: Tokenizer, data: Path) -> tuple[list[Figure], list[Sample]]:
