@@ -11,6 +11,7 @@ import onnx
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.targets.passes import run_passes
+from edgeq.targets.passes.cache import KEY_CACHE, VALUE_CACHE
 from edgeq.targets.runtime.tvm_import import import_tvm
 from edgeq.targets.target import Target
 
@@ -41,13 +42,17 @@ class CompiledModel:
             a tuple of the outputs.
         inputs: Inputs of ``main``, in order.
         outputs: Outputs, in order.
-        weights: Names and arrays of the tensors after the inputs, in order.
+        weights: Names and arrays of the tensors after the inputs and the state, in order.
+        state: Tensors between inputs and weights that ``main`` changes in place and the caller keeps from call to
+            call: the caches of a decoder, in which ``context`` is the capacity in tokens and ``context_blocks`` is
+            ``context / 16``.
     """
 
     executable: Any
     inputs: list[TensorInfo]
     outputs: list[TensorInfo]
     weights: list[tuple[str, np.ndarray]]
+    state: list[TensorInfo] = dataclasses.field(default_factory=list)
 
 
 def compile_onnx(onnx_file: Path, *, target: Target) -> CompiledModel:
@@ -69,15 +74,25 @@ def compile_onnx(onnx_file: Path, *, target: Target) -> CompiledModel:
     from edgeq.targets.isa import isa_named
 
     model = _load(onnx_file)
-    inputs = [_tensor_info(value, maximum=_largest_id(model.graph, value.name)) for value in model.graph.input]
-    outputs = [_tensor_info(value) for value in model.graph.output]
     run_passes(model.graph)
+    arguments = [_tensor_info(value, maximum=_largest_id(model.graph, value.name)) for value in model.graph.input]
+    outputs = [_tensor_info(value) for value in model.graph.output]
     importer = EdgeqImporter(isa_named(target.isa))
     module = importer.import_graph(model.graph, _opset(model))
     config = tvm.target.Target(target.tvm_target)
     with tvm.transform.PassContext(opt_level=3):
         executable = tvm.compile(module, target=config)
-    return CompiledModel(executable, inputs, outputs, [(w.name, w.array) for w in importer.weights])
+    return CompiledModel(
+        executable,
+        inputs=[a for a in arguments if not _is_state(a)],
+        outputs=outputs,
+        weights=[(w.name, w.array) for w in importer.weights],
+        state=[a for a in arguments if _is_state(a)],
+    )
+
+
+def _is_state(argument: TensorInfo) -> bool:
+    return argument.name.startswith((KEY_CACHE, VALUE_CACHE))
 
 
 def _load(onnx_file: Path) -> onnx.ModelProto:

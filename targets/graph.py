@@ -6,7 +6,7 @@ import onnx
 
 
 class GraphView:
-    """Indexes of one ``GraphProto``, kept right by the two editing methods.
+    """Indexes of one ``GraphProto``, kept right by the editing methods.
 
     Attributes:
         graph: The graph that is viewed and edited in place.
@@ -16,8 +16,7 @@ class GraphView:
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph = graph
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
-        self._outputs = {value.name for value in graph.output}
-        self._index()
+        self.refresh()
 
     def producer(self, name: str) -> onnx.NodeProto | None:
         """Returns the node that makes tensor ``name``, or None for inputs and initializers."""
@@ -34,7 +33,7 @@ class GraphView:
         self.graph.node.insert(position + 1, new)
         for node in old:
             self.graph.node.remove(node)
-        self._index()
+        self.refresh()
 
     def remove_unused(self) -> None:
         """Removes nodes that lead to no output of the graph."""
@@ -44,18 +43,20 @@ class GraphView:
                 self.graph.node.remove(node)
             else:
                 needed.update(node.input)
-        self._index()
+        self.refresh()
 
-    def _position(self, wanted: onnx.NodeProto) -> int:
-        outputs = list(wanted.output)
-        return next(i for i, node in enumerate(self.graph.node) if list(node.output) == outputs)
-
-    def _index(self) -> None:
+    def refresh(self) -> None:
+        """Reads the graph again after it was edited directly."""
+        self._outputs = {value.name for value in self.graph.output}
         self._producers = {output: node for node in self.graph.node for output in node.output}
         self._consumers: dict[str, list[onnx.NodeProto]] = {}
         for node in self.graph.node:
             for name in node.input:
                 self._consumers.setdefault(name, []).append(node)
+
+    def _position(self, wanted: onnx.NodeProto) -> int:
+        outputs = list(wanted.output)
+        return next(i for i, node in enumerate(self.graph.node) if list(node.output) == outputs)
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, object]:

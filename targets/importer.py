@@ -21,6 +21,7 @@ from edgeq.errors import FormatError, UnsupportedError
 from edgeq.formats import PackedMatrix
 from edgeq.targets.isa import Isa
 from edgeq.targets.kernels.attention import attention
+from edgeq.targets.kernels.cached_attention import CachedHead, append_to_cache, cached_attention
 from edgeq.targets.kernels.elementwise import elementwise
 from edgeq.targets.kernels.float_matmul import float_matmul, weight_only_matmul
 from edgeq.targets.kernels.gather_rows import gather_rows
@@ -28,6 +29,8 @@ from edgeq.targets.kernels.layer_norm import layer_norm
 from edgeq.targets.kernels.low_bit_embedding import low_bit_embedding
 from edgeq.targets.kernels.low_bit_matmul import check_accumulator, low_bit_matmul
 from edgeq.targets.kernels.quantize_rows import padded_columns, quantize_rows
+from edgeq.targets.kernels.sequence import last_token, token_positions
+from edgeq.targets.passes.cache import CACHED_ATTENTION, LAST_TOKEN, TOKEN_POSITIONS
 from edgeq.targets.passes.residual import RESIDUAL_LAYER_NORM
 
 _EXACT_OPERATORS = frozenset(
@@ -68,6 +71,9 @@ class EdgeqImporter(ONNXGraphImporter):
         self._quantized: dict[tuple[Any, ...], list[Any]] = {}
         self._converters: dict[str, Callable[[list[Any], dict[str, Any]], Any]] = {
             "Attention": self._attention,
+            CACHED_ATTENTION: self._cached_attention,
+            LAST_TOKEN: self._last_token,
+            TOKEN_POSITIONS: self._token_positions,
             "Erf": self._erf,
             "FloatLinear": self._float_linear,
             "Gather": self._gather,
@@ -136,13 +142,13 @@ class EdgeqImporter(ONNXGraphImporter):
 
     def _add_weight(self, name: str, array: np.ndarray) -> Any:
         value = tvm.runtime.tensor(array)
-        var = self._new_var(self._sanitized(name), shape=list(array.shape), dtype=str(array.dtype))
+        var = self._new_var(self._sanitize_name(name), shape=list(array.shape), dtype=str(array.dtype))
         self._nodes[name] = var
         self._params[name] = (var, value)
         self.weights.append(WeightTensor(name, array))
         return var
 
-    def _sanitized(self, name: str) -> str:
+    def _sanitize_name(self, name: str) -> str:
         return str(self._name_supply.fresh_name("".join(c if c.isalnum() else "_" for c in name)))
 
     def _convert_operator(self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int) -> Any:
@@ -158,10 +164,14 @@ class EdgeqImporter(ONNXGraphImporter):
     # ----------------------------------------------------------------- calls of kernels
 
     def _call(self, key: tuple[Any, ...], build: Callable[[], Any], inputs: list[Any], outputs: Any) -> Any:
-        """Emits a call of the kernel ``build()`` makes, which is made once for each ``key``."""
+        """Emits a call of the kernel that ``build()`` makes."""
+        return self.bb.emit(relax.call_tir(self._kernel(key, build), inputs, outputs))
+
+    def _kernel(self, key: tuple[Any, ...], build: Callable[[], Any]) -> Any:
+        """Returns the kernel that ``build()`` makes, which is made once for each ``key``."""
         if key not in self._kernels:
             self._kernels[key] = self.bb.add_func(build().without_attr("global_symbol"), _kernel_name(key))
-        return self.bb.emit(relax.call_tir(self._kernels[key], inputs, outputs))
+        return self._kernels[key]
 
     def _low_bit_linear(self, inputs: list[Any], attrs: dict[str, Any]) -> Any:
         x, weight, scale, bias = inputs[:4]
@@ -275,6 +285,42 @@ class EdgeqImporter(ONNXGraphImporter):
             lambda: attention(self._isa, heads, head_size, scale=scale, masked=mask is not None),
             [q, k, v] if mask is None else [q, k, v, mask],
             relax.TensorType(_shape(q), "float32"),
+        )
+
+    def _cached_attention(self, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+        """Appends the new keys and values to the caches, in place, and attends to what is then there."""
+        qkv, past, new, keys, values = inputs
+        head = CachedHead(
+            heads=int(attrs["heads"]),
+            head_size=int(attrs["head_size"]),
+            scale=float(attrs["scale"]),
+            dtype=str(keys.ty.dtype),
+        )
+        key = (head.heads, head.head_size, head.scale, head.dtype)
+        append = self._kernel(("append_to_cache", *key), lambda: append_to_cache(head))
+        updated = self.bb.emit(
+            relax.op.call_tir_inplace(append, [qkv, past, new, keys, values], [3, 4], [keys.ty, values.ty])
+        )
+        caches = [self.bb.emit(relax.TupleGetItem(updated, i)) for i in range(2)]
+        return self._call(
+            ("cached_attention", *key),
+            lambda: cached_attention(head),
+            [qkv, past, new, *caches],
+            relax.TensorType([*_shape(qkv)[:-1], head.width], "float32"),
+        )
+
+    def _token_positions(self, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+        del attrs
+        return self._call(("token_positions",), token_positions, inputs, relax.TensorType(_shape(inputs[0]), "int64"))
+
+    def _last_token(self, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+        del attrs
+        batch, _, columns = _shape(inputs[0])
+        return self._call(
+            ("last_token", int(columns)),
+            lambda: last_token(int(columns)),
+            inputs,
+            relax.TensorType([batch, columns], "float32"),
         )
 
     def _gelu(self, inputs: list[Any], attrs: dict[str, Any]) -> Any:

@@ -1,0 +1,233 @@
+"""Causal attention over a key/value cache that is updated in place.
+
+Keys are stored as ``[batch, heads, context/16, head_size, 16]``: a vector holds one column of 16 neighbouring keys,
+so that nothing is transposed when they are read. Values are ``[batch, heads, context, head_size]``. Each sequence of
+a batch is stored from slot 0 with a length of its own; there is no padding in the cache, so a sequence gets the same
+bits alone and in a batch. Order of every sum: as in :mod:`edgeq.targets.kernels.attention`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from edgeq.targets.kernels.attention import LOWEST
+from edgeq.targets.kernels.macro import macro
+from edgeq.targets.kernels.numerics import LANES, exp, fma, larger, splat, tree_max, tree_sum
+
+BLOCKS = 4
+"""Key vectors of a tile: their sums are independent, which hides the latency of the multiply-adds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CachedHead:
+    """What is fixed when the kernel is built.
+
+    Attributes:
+        heads: Number of heads.
+        head_size: Columns of a head.
+        scale: Factor on the dot products.
+        dtype: Element type of the cache: ``float16`` or ``float32``.
+    """
+
+    heads: int
+    head_size: int
+    scale: float
+    dtype: str
+
+    @property
+    def width(self) -> int:
+        """Columns of q, of k and of v."""
+        return self.heads * self.head_size
+
+    def keys(self, cache: Any, batch: Any, head: Any, block: Any, column: Any) -> Any:
+        """One column of 16 keys as float32."""
+        return _widened(cache[batch, head, block, column, T.ramp(0, 1, LANES)], "float32x16")
+
+    def values(self, cache: Any, batch: Any, head: Any, key: Any, column: Any) -> Any:
+        """16 columns of one value as float32."""
+        return _widened(cache[batch, head, key, T.ramp(column, 1, LANES)], "float32x16")
+
+    def value(self, cache: Any, batch: Any, head: Any, key: Any, column: Any) -> Any:
+        """One column of one value as float32."""
+        return _widened(cache[batch, head, key, column], "float32")
+
+    def score(self, total: Any, first_key: Any, length: Any) -> Any:
+        """Scales 16 dot products; keys from ``length`` on get the lowest score."""
+        score = total * splat(self.scale, total)
+        index = T.ramp(first_key, T.int64(1), LANES)
+        return T.Select(index < T.broadcast(length, LANES), score, splat(LOWEST, score))
+
+
+class Operands(NamedTuple):
+    """Buffers of one call, and the query that is being computed."""
+
+    qkv: Any
+    key_cache: Any
+    value_cache: Any
+    out: Any
+    batch: Any
+    head: Any
+    query: Any
+
+
+def _widened(value: Any, dtype: str) -> Any:
+    return value if str(value.ty) == dtype else T.cast(value, dtype)
+
+
+@macro
+def _score_blocks(p, o, scores, peak, first_block, blocks, length):
+    acc = T.alloc_buffer((blocks,), "float32x16", scope="local")
+    for b in T.unroll(blocks):
+        acc[b] = T.broadcast(T.float32(0), LANES)
+    for d in range(p.head_size):
+        for b in T.unroll(blocks):
+            acc[b] = fma(
+                T.broadcast(o.qkv[o.batch, o.query, o.head * p.head_size + d], LANES),
+                p.keys(o.key_cache, o.batch, o.head, first_block + b, d),
+                acc[b],
+            )
+    for b in T.unroll(blocks):
+        acc[b] = p.score(acc[b], (first_block + b) * LANES, length)
+        scores[T.ramp((first_block + b) * LANES, 1, LANES)] = acc[b]
+        peak[0] = larger(acc[b], peak[0])
+
+
+@macro
+def _softmax(scores, peak, total, key_vectors):
+    lanes = T.alloc_buffer((LANES,), "float32", scope="local")
+    largest = T.alloc_buffer((1,), "float32", scope="local")
+    weight = T.alloc_buffer((1,), "float32x16", scope="local")
+    partial = T.alloc_buffer((1,), "float32x16", scope="local")
+    lanes[T.ramp(0, 1, LANES)] = peak[0]
+    largest[0] = tree_max([lanes[j] for j in range(LANES)])
+    partial[0] = T.broadcast(T.float32(0), LANES)
+    for t in range(key_vectors):
+        weight[0] = exp(scores[T.ramp(t * LANES, 1, LANES)] - T.broadcast(largest[0], LANES))
+        scores[T.ramp(t * LANES, 1, LANES)] = weight[0]
+        partial[0] = partial[0] + weight[0]
+    lanes[T.ramp(0, 1, LANES)] = partial[0]
+    total[0] = tree_sum([lanes[j] for j in range(LANES)])
+
+
+@macro
+def _weighted_sum(p, o, scores, total, length):
+    acc = T.alloc_buffer((p.head_size // LANES + 1,), "float32x16", scope="local")
+    for c in T.unroll(p.head_size // LANES):
+        acc[c] = T.broadcast(T.float32(0), LANES)
+    for t in range(length):
+        for c in T.unroll(p.head_size // LANES):
+            acc[c] = fma(
+                T.broadcast(scores[t], LANES), p.values(o.value_cache, o.batch, o.head, t, c * LANES), acc[c]
+            )
+    for c in T.unroll(p.head_size // LANES):
+        o.out[o.batch, o.query, T.ramp(o.head * p.head_size + c * LANES, 1, LANES)] = acc[c] / T.broadcast(
+            total[0], LANES
+        )
+    for c in range(p.head_size % LANES):
+        last = T.alloc_buffer((1,), "float32", scope="local")
+        column = p.head_size // LANES * LANES + c
+        last[0] = T.float32(0)
+        for t in range(length):
+            last[0] = fma(scores[t], p.value(o.value_cache, o.batch, o.head, t, column), last[0])
+        o.out[o.batch, o.query, o.head * p.head_size + column] = last[0] / total[0]
+
+
+@macro
+def _query(p, o, scores, length):
+    peak = T.alloc_buffer((1,), "float32x16", scope="local")
+    total = T.alloc_buffer((1,), "float32", scope="local")
+    peak[0] = T.broadcast(T.float32(LOWEST), LANES)
+    key_vectors = tirx.floordiv(length + (LANES - 1), LANES)
+    for tile in range(key_vectors // BLOCKS):
+        _score_blocks(p, o, scores, peak, tile * BLOCKS, BLOCKS, length)
+    for rest in range(key_vectors % BLOCKS):
+        _score_blocks(p, o, scores, peak, key_vectors // BLOCKS * BLOCKS + rest, 1, length)
+    _softmax(scores, peak, total, key_vectors)
+    _weighted_sum(p, o, scores, total, length)
+
+
+def append_to_cache(head: CachedHead) -> tirx.PrimFunc:
+    """Builds the function that stores the keys and values of new tokens behind those of their sequence.
+
+    Tokens beyond ``new[b]`` (right padding of a batch) and slots beyond the capacity are not written; the runtimes
+    refuse a sequence that would not fit.
+
+    Returns:
+        A function of qkv float32 ``[B, S, 3*width]``, past and new lengths int64 ``[B]``, and the caches, which it
+        changes in place: keys ``[B, heads, C/16, head_size, 16]`` and values ``[B, heads, C, head_size]``.
+    """
+    p = head
+    batch, tokens, blocks, capacity = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks", "capacity"))
+
+    @T.prim_func(s_tir=True)
+    def append(qkv_: T.handle, past_: T.handle, new_: T.handle, key_cache_: T.handle, value_cache_: T.handle):
+        T.func_attr({"tirx.noalias": True})
+        qkv = T.match_buffer(qkv_, (batch, tokens, 3 * p.width), "float32")
+        past = T.match_buffer(past_, (batch,), "int64")
+        new = T.match_buffer(new_, (batch,), "int64")
+        key_cache = T.match_buffer(key_cache_, (batch, p.heads, blocks, p.head_size, LANES), p.dtype)
+        value_cache = T.match_buffer(value_cache_, (batch, p.heads, capacity, p.head_size), p.dtype)
+        with T.sblock("root"):
+            for task in T.parallel(batch * p.heads):
+                for s in range(tokens):
+                    slot = T.alloc_buffer((1,), "int64", scope="local")
+                    slot[0] = past[task // p.heads] + s
+                    if s < new[task // p.heads] and slot[0] >= 0 and slot[0] < capacity:
+                        for d in range(p.head_size):
+                            column = p.width + task % p.heads * p.head_size + d
+                            key_cache[task // p.heads, task % p.heads, slot[0] // LANES, d, slot[0] % LANES] = T.cast(
+                                qkv[task // p.heads, s, column], p.dtype
+                            )
+                            value_cache[task // p.heads, task % p.heads, slot[0], d] = T.cast(
+                                qkv[task // p.heads, s, p.width + column], p.dtype
+                            )
+
+    return append
+
+
+def cached_attention(head: CachedHead) -> tirx.PrimFunc:
+    """Builds causal attention of new tokens over everything their sequence holds in the cache.
+
+    Token ``s`` of sequence ``b`` sees the slots ``0 .. past[b] + s``. Padding tokens (``s >= new[b]``) give zeros.
+
+    Returns:
+        A function of qkv float32 ``[B, S, 3*width]``, past and new lengths int64 ``[B]``, keys
+        ``[B, heads, C/16, head_size, 16]``, values ``[B, heads, C, head_size]`` and the output float32
+        ``[B, S, width]``.
+    """
+    p = head
+    batch, tokens, blocks, capacity = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks", "capacity"))
+
+    @T.prim_func(s_tir=True)
+    def attend(
+        qkv_: T.handle, past_: T.handle, new_: T.handle, key_cache_: T.handle, value_cache_: T.handle, y: T.handle
+    ):
+        T.func_attr({"tirx.noalias": True})
+        qkv = T.match_buffer(qkv_, (batch, tokens, 3 * p.width), "float32")
+        past = T.match_buffer(past_, (batch,), "int64")
+        new = T.match_buffer(new_, (batch,), "int64")
+        key_cache = T.match_buffer(key_cache_, (batch, p.heads, blocks, p.head_size, LANES), p.dtype)
+        value_cache = T.match_buffer(value_cache_, (batch, p.heads, capacity, p.head_size), p.dtype)
+        out = T.match_buffer(y, (batch, tokens, p.width), "float32")
+        with T.sblock("root"):
+            for task in T.parallel(batch * p.heads):
+                scores = T.alloc_buffer((blocks * LANES,), "float32")
+                for s in range(tokens):
+                    length = T.alloc_buffer((1,), "int64", scope="local")
+                    length[0] = T.min(past[task // p.heads] + s + 1, capacity)
+                    if s < new[task // p.heads] and length[0] > 0:
+                        _query(
+                            p,
+                            Operands(qkv, key_cache, value_cache, out, task // p.heads, task % p.heads, s),
+                            scores,
+                            length[0],
+                        )
+                    else:
+                        for d in range(p.head_size):
+                            out[task // p.heads, s, task % p.heads * p.head_size + d] = T.float32(0)
+
+    return attend
