@@ -1,4 +1,4 @@
-"""Reads evaluation sets: sentence pairs with a similarity score, or sentences with a label."""
+"""Reads evaluation data: sentence pairs with a score, sentences with a label, or plain text."""
 
 from __future__ import annotations
 
@@ -46,6 +46,32 @@ class EvaluationSet:
     path: Path
     kind: DataKind
     examples: list[Example]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextFile:
+    """A text for a language model.
+
+    Attributes:
+        path: Where it came from.
+        content: All of it.
+    """
+
+    path: Path
+    content: str
+
+
+def read_text_file(path: Path | str) -> TextFile:
+    """Reads a UTF-8 text.
+
+    Raises:
+        UsageError: If the file is missing, empty or not UTF-8.
+    """
+    path = Path(path)
+    content = _read_text(path)
+    if not content.strip():
+        raise UsageError(f"{path} is empty; it should hold a text")
+    return TextFile(path, content)
 
 
 def read_evaluation_set(path: Path | str, *, limit: int | None = None) -> EvaluationSet:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 _WORDS = ["the", "a", "cat", "dog", "sat", "quick", "brown", "fox", "jumps", "over", "lazy", "good", "movie"]
+VOCABULARY_OF_BYTES = 283  # 4 special tokens, 256 bytes and some words
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS, *(f"word{i}" for i in range(70))]
 
 
@@ -40,6 +41,64 @@ def make_bert(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+def save_byte_tokenizer(folder: Path) -> None:
+    """Writes a small byte-level BPE tokenizer, which encodes any text."""
+    import tokenizers
+    import transformers
+
+    pieces = tokenizers.Tokenizer(tokenizers.models.BPE())
+    pieces.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=VOCABULARY_OF_BYTES,
+        special_tokens=["<s>", "<pad>", "</s>", "<mask>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    pieces.train_from_iterator([" ".join(_WORDS), "the cat sat over the lazy dog"] * 9, trainer)
+    roles = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "mask_token": "<mask>"}
+    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=pieces, **roles)
+    wrapped.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def make_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that saves a random GPT-2 and a tokenizer, and returns the folder."""
+
+    def make(architecture: str = "GPT2LMHeadModel", *, seed: int = 0, **config: Any) -> Path:
+        import transformers
+
+        sizes = {
+            "vocab_size": VOCABULARY_OF_BYTES,
+            "n_embd": 36,
+            "n_layer": 2,
+            "n_head": 3,
+            "n_inner": 76,
+            "n_positions": 33,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+            "pad_token_id": 1,
+        }
+        folder = tmp_path_factory.mktemp("gpt2")
+        return _save_random(architecture, transformers.GPT2Config(**{**sizes, **config}), folder, seed=seed)
+
+    return make
+
+
+def _save_random(architecture: str, config: Any, folder: Path, *, seed: int) -> Path:
+    import torch
+    import transformers
+
+    torch.manual_seed(seed)
+    model = getattr(transformers, architecture)(config)
+    with torch.no_grad():  # fresh models have equal biases and norms, which would hide mix-ups
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    save_byte_tokenizer(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

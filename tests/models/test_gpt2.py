@@ -1,0 +1,228 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from edgeq.errors import FormatError, UnsupportedError
+from edgeq.models import GenerativeAdapter, TorchDecoder, adapter_for, positions
+from edgeq.models.cache import causal_mask
+from edgeq.recipes import apply_recipe, load_recipe
+
+
+def _config(**values: Any) -> transformers.GPT2Config:
+    return transformers.GPT2Config(**{"architectures": ["GPT2LMHeadModel"], **values})
+
+
+@pytest.fixture(scope="module", params=[None, "ptq-w4a8", "ptq-w2e2a8"])
+def model(request: pytest.FixtureRequest, make_gpt2: Callable[..., Path]) -> transformers.GPT2LMHeadModel:
+    loaded = transformers.GPT2LMHeadModel.from_pretrained(make_gpt2()).eval()
+    if request.param:
+        apply_recipe(loaded, load_recipe(request.param), adapter_for(loaded))
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def float_model(make_gpt2: Callable[..., Path]) -> transformers.GPT2LMHeadModel:
+    return transformers.GPT2LMHeadModel.from_pretrained(make_gpt2()).eval()
+
+
+def _adapter(model: Any) -> GenerativeAdapter:
+    adapter = adapter_for(model)
+    assert isinstance(adapter, GenerativeAdapter)
+    return adapter
+
+
+def _left_padded() -> tuple[np.ndarray, np.ndarray]:
+    ids = np.random.default_rng(0).integers(0, 97, (3, 11))
+    mask = np.ones_like(ids)
+    mask[1, :4] = 0
+    mask[2, :10] = 0
+    return ids, mask
+
+
+def _logits_of_transformers(model: Any, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    places = positions(mask, queries=ids.shape[1])
+    tensors = {"input_ids": ids, "attention_mask": mask, "position_ids": places}
+    with torch.no_grad():
+        return model(**{name: torch.from_numpy(a) for name, a in tensors.items()}).logits.numpy()
+
+
+def _stepwise(decoder: TorchDecoder, ids: np.ndarray, mask: np.ndarray, pieces: list[int]) -> np.ndarray:
+    """Reads pieces one after the other, each with the cache that the one before left."""
+    logits, past, start = [], {}, 0
+    for length in pieces:
+        stop = start + length
+        places = positions(mask[:, :stop], queries=length)
+        outputs = decoder(ids[:, start:stop], mask[:, :stop], places, **past)
+        logits.append(outputs["logits"])
+        past = {
+            name.replace("present", "past_key_values"): a for name, a in outputs.items() if name != "logits"
+        }
+        start = stop
+    assert all(a.shape == (len(ids), 3, ids.shape[1], 12) for a in past.values())
+    return np.concatenate(logits, axis=1)
+
+
+def test_the_adapter_names_every_layer(float_model: Any) -> None:
+    adapter = adapter_for(float_model)
+    modules = dict(float_model.named_modules())
+    linears = {name for name, module in modules.items() if isinstance(module, nn.Linear | Conv1D)}
+    tables = {name for name, module in modules.items() if isinstance(module, nn.Embedding)}
+    assert set(adapter.linear_names) == linears
+    assert len(adapter.linear_names) == len(linears)
+    assert set(adapter.embedding_names) == tables
+    assert all(name in modules for name in adapter.layer_names)
+    assert (adapter.family, adapter.task, adapter.max_positions) == ("gpt2", "generate", 33)
+    assert adapter.tied_names == {"lm_head": "transformer.wte"}
+
+
+def test_inputs_and_outputs_are_named_as_by_optimum(float_model: Any) -> None:
+    adapter = _adapter(float_model)
+    kv = ["0.key", "0.value", "1.key", "1.value"]
+    past = [f"past_key_values.{name}" for name in kv]
+    assert adapter.input_names == ["input_ids", "attention_mask", "position_ids", *past]
+    assert adapter.output_names == ["logits", *(f"present.{name}" for name in kv)]
+    assert (adapter.cache.layers, adapter.cache.heads, adapter.cache.head_size) == (2, 3, 12)
+
+
+def test_a_float32_cache_computes_what_the_model_computes(model: Any) -> None:
+    ids, mask = _left_padded()
+    decoder = TorchDecoder(model, _adapter(model), cache_dtype=torch.float32)
+    logits = decoder(ids, mask, positions(mask, queries=11))["logits"]
+    expected = _logits_of_transformers(model, ids, mask)
+    assert np.isfinite(logits).all()
+    # Rounding differences may turn an activation of the int8 grid into its neighbour.
+    error = np.abs(logits - expected)[mask == 1]
+    assert np.quantile(error, 0.9) < 2e-3 * np.abs(expected).max()
+
+
+def test_a_float_model_agrees_to_the_last_digits(float_model: Any) -> None:
+    ids, mask = _left_padded()
+    decoder = TorchDecoder(float_model, _adapter(float_model), cache_dtype=torch.float32)
+    logits = decoder(ids, mask, positions(mask, queries=11))["logits"]
+    np.testing.assert_allclose(
+        logits[mask == 1], _logits_of_transformers(float_model, ids, mask)[mask == 1], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("pieces", [[11], [1] * 11, [4, 1, 6], [10, 1]])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_cache_equals_no_cache(float_model: Any, pieces: list[int], dtype: torch.dtype) -> None:
+    # The same numbers enter the cache in either way, so that only the order of float sums differs.
+    ids, mask = _left_padded()
+    decoder = TorchDecoder(float_model, _adapter(float_model), cache_dtype=dtype)
+    whole = _stepwise(decoder, ids, mask, [11])
+    # A key on an edge of float16 may be rounded to either side.
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-3
+    np.testing.assert_allclose(
+        _stepwise(decoder, ids, mask, pieces)[mask == 1], whole[mask == 1], atol=tolerance
+    )
+
+
+def test_the_present_is_rounded_to_the_cache_as_well(float_model: Any) -> None:
+    ids, mask = _left_padded()
+    adapter = _adapter(float_model)
+    arguments = (ids, mask, positions(mask, queries=11))
+    half = TorchDecoder(float_model, adapter)(*arguments)
+    full = TorchDecoder(float_model, adapter, cache_dtype=torch.float32)(*arguments)
+    assert all(half[name].dtype == np.float16 for name in adapter.output_names[1:])
+    np.testing.assert_array_equal(half["present.0.key"], full["present.0.key"].astype(np.float16))
+    np.testing.assert_array_equal(half["present.0.value"], full["present.0.value"].astype(np.float16))
+    assert not np.array_equal(half["logits"], full["logits"])
+
+
+def test_padding_in_front_does_not_reach_the_answer(float_model: Any) -> None:
+    ids, mask = _left_padded()
+    decoder = TorchDecoder(float_model, _adapter(float_model))
+    together = decoder(ids, mask, positions(mask, queries=11))["logits"]
+    for row in range(3):
+        own = ids[row : row + 1, mask[row] == 1]
+        ones = np.ones_like(own)
+        alone = decoder(own, ones, positions(ones, queries=own.shape[1]))["logits"]
+        np.testing.assert_allclose(together[row, mask[row] == 1], alone[0], atol=2e-3)
+
+
+def test_a_later_token_does_not_reach_an_earlier_one(model: Any) -> None:
+    ids, _ = _left_padded()
+    ones = np.ones_like(ids)
+    decoder = TorchDecoder(model, _adapter(model))
+    before = decoder(ids, ones, positions(ones, queries=11))["logits"]
+    ids[:, 6:] = 96 - ids[:, 6:]
+    after = decoder(ids, ones, positions(ones, queries=11))["logits"]
+    np.testing.assert_allclose(after[:, :6], before[:, :6], atol=1e-5)
+    assert np.abs(after[:, 6:] - before[:, 6:]).max() > 0.1
+
+
+def test_positions_count_tokens_only() -> None:
+    mask = np.array([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    assert positions(mask, queries=5).tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 3, 4]]
+    assert positions(mask, queries=1).tolist() == [[2], [4]]
+    assert positions(mask, queries=1).dtype == np.int64
+
+
+def test_the_mask_of_a_step() -> None:
+    mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
+    seen = causal_mask(mask, past=2, queries=2) == 0
+    assert seen.shape == (2, 1, 2, 4)
+    assert seen[0, 0].tolist() == [[False, True, True, False], [False, True, True, True]]
+    assert seen[1, 0].tolist() == [[True, True, True, False], [True] * 4]
+
+
+def test_scores_are_log_probabilities(float_model: Any) -> None:
+    ids = np.random.default_rng(1).integers(0, 97, (2, 9))
+    adapter = _adapter(float_model)
+    scores = TorchDecoder(float_model, adapter, cache_dtype=torch.float32).score(ids)
+    logits = torch.from_numpy(_logits_of_transformers(float_model, ids, np.ones_like(ids)))
+    expected = logits.log_softmax(-1)[:, :-1].gather(-1, torch.from_numpy(ids)[:, 1:, None]).squeeze(-1)
+    assert scores.shape == (2, 8)
+    np.testing.assert_allclose(scores, expected.numpy(), atol=1e-5)
+
+
+def test_hidden_states_and_attention_maps_are_at_hand(make_gpt2: Callable[..., Path]) -> None:
+    # Distillation reads them from transformers, of float teachers and of packed students alike.
+    student = transformers.GPT2LMHeadModel.from_pretrained(make_gpt2(), attn_implementation="eager").eval()
+    adapter = adapter_for(student)
+    apply_recipe(student, load_recipe("ptq-w4a8"), adapter)
+    outputs = student(torch.tensor([[1, 2, 3]]), output_hidden_states=True, output_attentions=True)
+    assert len(outputs.hidden_states) == len(adapter.layer_names)
+    assert [tuple(a.shape) for a in outputs.attentions] == [(1, 3, 3, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ({"activation_function": "relu"}, "relu"),
+        ({"scale_attn_weights": False}, "scaled"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "scaled"),
+        ({"add_cross_attention": True}, "cross-attention"),
+    ],
+)
+def test_other_variants_are_refused(values: dict[str, Any], found: str) -> None:
+    with pytest.raises(UnsupportedError, match=found):
+        adapter_for(_config(**values))
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ({"n_embd": 100, "n_head": 12}, "100 and 12"),
+        ({"vocab_size": 0}, "vocab_size"),
+        ({"n_layer": 10**9}, "n_layer"),
+        ({"n_positions": "many"}, "many"),
+        ({"n_inner": 12.5}, "12.5"),
+        ({"layer_norm_epsilon": 0}, "layer_norm_epsilon"),
+    ],
+)
+def test_impossible_sizes_are_refused(values: dict[str, Any], found: str) -> None:
+    with pytest.raises(FormatError, match=found):
+        adapter_for(_config(**values))
+
+
+def test_an_untied_head_is_a_layer_of_its_own() -> None:
+    assert adapter_for(_config(tie_word_embeddings=False)).tied_names == {}
