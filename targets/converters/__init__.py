@@ -1,0 +1,30 @@
+"""One function per operator that has kernels: from a node to Relax calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from edgeq.targets.converters import attention, linear, rows
+from edgeq.targets.converters.kernel_calls import KernelCalls
+from edgeq.targets.passes.cache import CACHED_ATTENTION, LAST_TOKEN, TOKEN_POSITIONS
+from edgeq.targets.passes.float_linear import FLOAT_LINEAR
+from edgeq.targets.passes.residual import RESIDUAL_LAYER_NORM
+
+Converter = Callable[[KernelCalls, list[Any], dict[str, Any]], Any]
+
+CONVERTERS: dict[str, Converter] = {
+    "Attention": attention.self_attention,
+    CACHED_ATTENTION: attention.attention_over_cache,
+    "Erf": rows.erf,
+    FLOAT_LINEAR: linear.float_linear,
+    "Gelu": rows.gelu,
+    LAST_TOKEN: rows.last_token,
+    "LayerNormalization": rows.normalise,
+    "LowBitEmbedding": rows.low_bit_embedding,
+    "LowBitLinear": linear.low_bit_linear,
+    RESIDUAL_LAYER_NORM: rows.add_and_normalise,
+    "Tanh": rows.tanh,
+    TOKEN_POSITIONS: rows.token_positions,
+}
+"""By operator name; each takes the calls, the inputs as Relax expressions, and the attributes with the node's name."""

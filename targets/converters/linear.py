@@ -1,0 +1,93 @@
+"""Linear layers: low-bit with quantized or float activations, and those that stayed float."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from edgeq.errors import FormatError
+from edgeq.formats import PackedMatrix
+from edgeq.targets.converters.kernel_calls import KernelCalls, shape_of, tensor
+from edgeq.targets.kernels.float_matmul import float_matmul, weight_only_matmul
+from edgeq.targets.kernels.low_bit_matmul import check_accumulator, low_bit_matmul
+from edgeq.targets.kernels.quantize_rows import padded_columns, quantize_rows
+
+
+def low_bit_linear(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``LowBitLinear``: quantizer and integer product, or the weight-only product."""
+    x, weight, scale, bias = inputs[:4]
+    matrix = packed_matrix(attrs, weight, scale)
+    lead = shape_of(x)[:-1]
+    has_bias = int(shape_of(bias)[0]) == matrix.rows and matrix.rows > 1
+    options = {"rank": len(lead), "has_bias": has_bias, "epilogue": attrs.get("epilogue", "none")}
+    key = (matrix, *options.values())
+    out = tensor([*lead, matrix.rows])
+    if attrs["activation"] == "none":
+        return calls.call(
+            ("weight_only_matmul", *key), lambda: weight_only_matmul(matrix, **options), [x, weight, scale, bias], out
+        )
+    check_accumulator(matrix, attrs["name"])
+    quantized = _quantize(calls, x, inputs[4] if attrs["activation"] == "static" else None)
+    return calls.call(
+        ("low_bit_matmul", *key),
+        lambda: low_bit_matmul(calls.isa, matrix, **options),
+        [*quantized, weight, scale, bias],
+        out,
+    )
+
+
+def _quantize(calls: KernelCalls, x: Any, static_scale: Any) -> list[Any]:
+    """Quantizes once, however many layers read ``x``."""
+    known = (x, static_scale)
+    if known not in calls.quantized:
+        *lead, last = shape_of(x)
+        columns, static = int(last), static_scale is not None
+        outputs = [tensor([*lead, padded_columns(columns) // 4], "int32"), tensor(lead), tensor(lead, "int32")]
+        call = calls.call(
+            ("quantize_rows", columns, len(lead), static),
+            lambda: quantize_rows(columns, rank=len(lead), static=static),
+            [x, static_scale] if static else [x],
+            outputs,
+        )
+        calls.quantized[known] = calls.parts(call, 3)
+    return calls.quantized[known]
+
+
+def float_linear(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``FloatLinear``: a dense float32 matrix ``[K, N]`` and an optional bias."""
+    del attrs
+    x, weight = inputs[:2]
+    k, n = (int(d) for d in shape_of(weight))
+    lead = shape_of(x)[:-1]
+    has_bias = len(inputs) > 2
+    bias = inputs[2] if has_bias else relax.const(np.zeros(1, np.float32))
+    return calls.call(
+        ("float_matmul", k, n, len(lead), has_bias),
+        lambda: float_matmul(k, n, rank=len(lead), has_bias=has_bias),
+        [x, weight, bias],
+        tensor([*lead, n]),
+    )
+
+
+def packed_matrix(attrs: dict[str, Any], weight: Any, scale: Any) -> PackedMatrix:
+    """Reads the description of a packed weight from a node and checks it against the tensor.
+
+    Raises:
+        FormatError: If the attributes are impossible or contradict the shape of the tensor.
+    """
+    matrix = PackedMatrix(
+        rows=int(attrs["N"]),
+        columns=int(attrs["K"]),
+        bits=int(attrs["bits"]),
+        zero_point=float(attrs["zero_point"]),
+        scales=int(shape_of(scale)[0]),
+    )
+    found, expected = [int(d) for d in shape_of(weight)], list(matrix.packed_shape[:3])
+    if found != expected:
+        raise FormatError(
+            f"{attrs['name']}: expected a packed weight of {expected} blocks for {matrix.rows} x {matrix.columns} "
+            f"codes of {matrix.bits} bits, found {found}"
+        )
+    return matrix
