@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,7 +54,7 @@ def export(
 
     _existing_folder(checkpoint, "checkpoint")
     with progress_bars() as progress:
-        options = {} if opset is None else {"opset": opset}
+        options: dict[str, Any] = {} if opset is None else {"opset": opset}
         export_onnx(checkpoint, out, progress=progress, **options)
     file = out / "model.onnx"
     if as_json:
