@@ -66,6 +66,10 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, positions: int, roles:
         roles: Token of each role, such as ``{"eos_token": "<|endoftext|>"}``.
     """
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=positions, clean_up_tokenization_spaces=False, **roles
+        tokenizer_object=tokenizer,
+        model_max_length=positions,
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],  # neither family takes token types
+        **roles,
     )
     wrapped.save_pretrained(folder)

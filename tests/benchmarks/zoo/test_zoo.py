@@ -149,7 +149,8 @@ def test_publishing_writes_a_folder_that_loads_and_a_card(tmp_path, monkeypatch)
     monkeypatch.setattr("benchmarks.zoo.figures.NEW_TOKENS", 8)
     record = publish("gpt2-wikitext2", run=run, data=data, out=tmp_path / "zoo")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "zoo")
-    assert AutoTokenizer.from_pretrained(tmp_path / "zoo")("A hill is")["input_ids"]
+    read = AutoTokenizer.from_pretrained(tmp_path / "zoo")("A hill is", return_tensors="pt")
+    assert model(**read).logits.shape == (1, read["input_ids"].shape[1], 330)
     assert model.config.activation_function == "gelu_new"
     assert [figure["name"] for figure in record["figures"]] == ["perplexity per token", "perplexity per word"] * 2
     assert all(1 < figure["value"] < 1e6 for figure in record["figures"])
