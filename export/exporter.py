@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import onnx
+import torch
 
 from edgeq.checkpoint import copy_sentence_files, load_checkpoint
 from edgeq.errors import EdgeqError, UsageError
@@ -19,12 +20,17 @@ from edgeq.export.trace import DEFAULT_OPSET, check_opset, onnx_model
 from edgeq.files import new_folder
 from edgeq.progress import Progress, silent
 
+CACHE_DTYPES = {"float16": torch.float16, "float32": torch.float32}
+DEFAULT_CACHE = "float16"
+_GENERATION_FILE = "generation_config.json"
+
 
 def export_onnx(
     checkpoint_folder: Path | str,
     out_folder: Path | str,
     *,
     opset: int = DEFAULT_OPSET,
+    cache: str = DEFAULT_CACHE,
     progress: Progress | None = None,
 ) -> Path:
     """Exports a checkpoint to ONNX.
@@ -35,13 +41,14 @@ def export_onnx(
         opset: Version of the standard operators, 18 to 23. The default, 23, is the first that has attention
             as one operator, which is what the compiler has a kernel for; the same graph at 20 runs on
             runtimes that know no such operator, below 20 GELU is several nodes as well.
+        cache: Type of the key/value cache of a model that generates: ``float16`` or ``float32``.
         progress: Told how far the work is.
 
     Returns:
         The path of ``model.onnx``.
 
     Raises:
-        UsageError: If the checkpoint or the opset is not there.
+        UsageError: If the checkpoint, the opset or the type of cache is not there.
         UnsupportedError: If the architecture is not implemented.
         FormatError: If the checkpoint is damaged.
         EdgeqError: If the graph cannot be made, or is not valid ONNX.
@@ -49,21 +56,30 @@ def export_onnx(
     report = progress or silent
     source, out = Path(checkpoint_folder), Path(out_folder)
     check_opset(opset)
+    cache_dtype = _cache_dtype(cache)
     if out.resolve() == source.resolve() or out.resolve() in source.resolve().parents:
         raise UsageError(f"the output {out} would replace the checkpoint {source}; give another folder")
     report("loading the checkpoint", 0, 3)
     checkpoint = load_checkpoint(source)
     report("tracing the graph", 1, 3)
-    model = onnx_model(checkpoint.model, checkpoint.adapter, opset=opset)
+    model = onnx_model(checkpoint.model, checkpoint.adapter, opset=opset, cache_dtype=cache_dtype)
     report("writing the ONNX model", 2, 3)
     with new_folder(out) as temporary:
         written = save_with_external_data(model, temporary)
         _check(written)
         shutil.copyfile(source / "config.json", temporary / "config.json")
+        if (source / _GENERATION_FILE).is_file():
+            shutil.copyfile(source / _GENERATION_FILE, temporary / _GENERATION_FILE)
         checkpoint.tokenizer.save_pretrained(temporary)
         copy_sentence_files(source, temporary)
     report("writing the ONNX model", 3, 3)
     return out / written.name
+
+
+def _cache_dtype(name: str) -> torch.dtype:
+    if name not in CACHE_DTYPES:
+        raise UsageError(f"the cache must be {' or '.join(CACHE_DTYPES)}, found {name!r}")
+    return CACHE_DTYPES[name]
 
 
 def _check(path: Path) -> None:

@@ -18,15 +18,13 @@ from edgeq.export.passes.attention import merge_heads
 from edgeq.export.passes.attention_mask import repeat_mask_rows
 from edgeq.export.passes.clean import drop_dead_code, plain_dimensions, strip_origin
 from edgeq.export.passes.names import name_by_module
-from edgeq.models import ModelAdapter
+from edgeq.export.signature import Signature, signature_of
+from edgeq.models import GenerativeAdapter, ModelAdapter
+from edgeq.models.cache import DEFAULT_CACHE_DTYPE
 
 SUPPORTED_OPSETS = range(18, 24)
 DEFAULT_OPSET = 23
 """Attention is one standard node from 23 on, and the compiler has a kernel for that node."""
-
-TRACED_BATCH = 2
-TRACED_LENGTH = 7
-"""Neither 0 nor 1, which torch would take for fixed sizes; the graph holds for every size."""
 
 _IR_VERSION = 10  # the first with function overloads; newer ones lock out older runtimes
 
@@ -42,16 +40,23 @@ def check_opset(opset: int) -> None:
         raise UsageError(f"opset must be {first} to {last}, found {opset}")
 
 
-def onnx_model(model: nn.Module, adapter: ModelAdapter, *, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
+def onnx_model(
+    model: nn.Module,
+    adapter: ModelAdapter,
+    *,
+    opset: int = DEFAULT_OPSET,
+    cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE,
+) -> onnx.ModelProto:
     """Traces a model and cleans the graph.
 
     Args:
         model: A float or compressed model in evaluation mode, on the CPU.
         adapter: The adapter of the model.
         opset: Version of the standard operators, 18 to 23.
+        cache_dtype: Type of the key/value cache of a model that has one: float16 or float32.
 
     Returns:
-        A model with dimensions ``batch`` and ``sequence``, one function per variant of low-bit operator,
+        A model whose dimensions have optimum's names, with one function per variant of low-bit operator,
         and nothing in it that depends on the machine.
 
     Raises:
@@ -59,13 +64,18 @@ def onnx_model(model: nn.Module, adapter: ModelAdapter, *, opset: int = DEFAULT_
         EdgeqError: If torch cannot trace the model.
     """
     check_opset(opset)
-    graph = _traced(model, adapter, opset)
+    signature = signature_of(adapter, cache_dtype=cache_dtype)
+    if isinstance(adapter, GenerativeAdapter):
+        module = adapter.export_module(model, cache_dtype=cache_dtype)
+    else:
+        module = adapter.export_module(model)
+    graph = _traced(module, signature, f"{adapter.architecture} at opset {opset}", opset=opset)
     drop_dead_code(graph)
     merge_heads(graph)
     repeat_mask_rows(graph)
     drop_dead_code(graph)
     name_by_module(graph)
-    plain_dimensions(graph)
+    plain_dimensions(graph, {**signature.inputs, **signature.outputs})
     strip_origin(graph)
     graph.ir_version = _IR_VERSION
     proto = ir.serde.serialize_model(graph)
@@ -74,29 +84,25 @@ def onnx_model(model: nn.Module, adapter: ModelAdapter, *, opset: int = DEFAULT_
     return proto
 
 
-def _traced(model: nn.Module, adapter: ModelAdapter, opset: int) -> ir.Model:
-    names = adapter.input_names
-    length = min(TRACED_LENGTH, adapter.max_positions)
-    example = tuple(torch.ones(TRACED_BATCH, length, dtype=torch.int64) for _ in names)
-    sizes = {0: "batch", 1: "sequence"}
+def _traced(module: nn.Module, signature: Signature, what: str, *, opset: int) -> ir.Model:
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
-                adapter.export_module(model).eval(),
-                example,
+                module.eval(),
+                signature.example,
                 dynamo=True,
                 opset_version=opset,
-                input_names=names,
-                output_names=adapter.output_names,
-                dynamic_shapes=tuple(sizes for _ in names),
+                input_names=list(signature.inputs),
+                output_names=list(signature.outputs),
+                dynamic_shapes=signature.dynamic_shapes,
                 optimize=True,
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
             cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise EdgeqError(f"torch could not trace {adapter.architecture} at opset {opset}: {cause}") from error
+            raise EdgeqError(f"torch could not trace {what}: {cause}") from error
     if program is None:
-        raise EdgeqError(f"torch returned no program for {adapter.architecture} at opset {opset}")
+        raise EdgeqError(f"torch returned no program for {what}")
     return program.model
 
 

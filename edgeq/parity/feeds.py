@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import UnsupportedError
-from edgeq.export.trace import TRACED_LENGTH
+from edgeq.export.signature import TRACED_LENGTH
 
 Arrays = dict[str, np.ndarray]
 

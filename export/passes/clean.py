@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -27,16 +29,23 @@ def strip_origin(model: ir.Model) -> None:
     model.domain, model.doc_string = None, None
 
 
-def plain_dimensions(model: ir.Model) -> None:
-    """Replaces dimensions that are expressions, such as ``Min(512, sequence)``, by unknown ones.
+def plain_dimensions(model: ir.Model, interface: Mapping[str, Mapping[int, str]]) -> None:
+    """Names the dimensions of inputs and outputs, and replaces all others, such as ``Min(512, sequence)``.
 
     ONNX knows names, not expressions: two equal expressions spelled differently would count as
     different dimensions, and shape inference finds these values by itself.
+
+    Args:
+        model: Changed in place.
+        interface: For each graph input and output, the names that users know, by axis.
     """
+    known = {name for names in interface.values() for name in names.values()}
     for node in model.graph:
         for value in node.outputs:
-            if value.shape is None:
-                continue
-            for axis, size in enumerate(value.shape):
-                if isinstance(size, ir.SymbolicDim) and not str(size.value).isidentifier():
+            for axis, size in enumerate(value.shape or ()):
+                if value.shape is not None and isinstance(size, ir.SymbolicDim) and size.value not in known:
                     value.shape[axis] = None
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        for axis, name in interface[str(value.name)].items():
+            if value.shape is not None:
+                value.shape[axis] = name

@@ -5,7 +5,7 @@ import pytest
 
 from edgeq.errors import UnsupportedError
 from edgeq.export.ops.operator import NodeFormat
-from edgeq.export.trace import TRACED_LENGTH
+from edgeq.export.signature import TRACED_LENGTH
 from edgeq.formats import PackedMatrix, levels
 from edgeq.packing import pack
 from edgeq.parity.bits import check_bits, differing, one_by_one
