@@ -42,10 +42,13 @@ def plain_dimensions(model: ir.Model, interface: Mapping[str, Mapping[int, str]]
     known = {name for names in interface.values() for name in names.values()}
     for node in model.graph:
         for value in node.outputs:
-            for axis, size in enumerate(value.shape or ()):
-                if value.shape is not None and isinstance(size, ir.SymbolicDim) and size.value not in known:
-                    value.shape[axis] = None
-    for value in (*model.graph.inputs, *model.graph.outputs):
-        for axis, name in interface[str(value.name)].items():
             if value.shape is not None:
-                value.shape[axis] = name
+                value.shape = ir.Shape([size if _is_known(size, known) else None for size in value.shape])
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        names = interface[str(value.name)]
+        if value.shape is not None:
+            value.shape = ir.Shape([names.get(axis, size) for axis, size in enumerate(value.shape)])
+
+
+def _is_known(size: int | ir.SymbolicDim, names: set[str]) -> bool:
+    return isinstance(size, int) or size.value in names
