@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import edgeq
-from edgeq.errors import FormatError, UnsupportedError, UsageError
+from edgeq.errors import FormatError, UsageError
 from edgeq.files import new_folder, sha256
 from edgeq.formats import WEIGHT_ALIGNMENT, aligned
 from edgeq.progress import Progress, silent
-from edgeq.targets.golden import golden_inputs
-from edgeq.targets.model_info import COPIED_FILES, read_config, read_model_info, recipe_of
-from edgeq.targets.runtime.loader import Bundle, load, run_library
+from edgeq.targets.golden import BATCH, GoldenRun, Run, golden_runs
+from edgeq.targets.interface import input_specs, plain_specs
+from edgeq.targets.model_info import COPIED_FILES, read_config, read_end_ids, read_model_info, recipe_of
+from edgeq.targets.runtime.loader import Bundle, load, open_library
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.runtime.schema import (
     GOLDEN_FILE,
@@ -33,8 +34,10 @@ from edgeq.targets.runtime.schema import (
     RUNNER_FILE,
     WEIGHTS_FILE,
     FileRecord,
+    GenerationInfo,
     Manifest,
     ModelInfo,
+    StoredRun,
     StoredTensor,
     TargetInfo,
     TensorSpec,
@@ -44,13 +47,7 @@ from edgeq.targets.target import Target, load_target
 from edgeq.targets.toolchain import Linker, build_runner, find_linker, library_linker
 
 if TYPE_CHECKING:
-    from edgeq.targets.compiler import CompiledModel, TensorInfo
-
-_DEFAULTS = {"attention_mask": 1, "token_type_ids": 0}
-"""What transformers fills in for an input that a caller leaves out."""
-_MASKS = ("attention_mask",)
-_ID_LIMITS = {"input_ids": "vocab_size", "token_type_ids": "type_vocab_size"}
-
+    from edgeq.targets.compiler import CompiledModel
 
 @dataclasses.dataclass(frozen=True)
 class Content:
@@ -60,19 +57,19 @@ class Content:
         model: What the model is for.
         inputs: Its inputs, with the values they may take.
         outputs: Its outputs.
-        golden_inputs: Arrays of the self-test, by input name.
-        golden_outputs: What the model gives for them, by output name.
+        golden: The runs of the self-test.
         recipe: Name and digest of the compression recipe, or None.
         files: Folder from which tokenizer and configuration are copied, or None.
+        generation: Context and caches of a decoder, or None.
     """
 
     model: ModelInfo
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    golden_inputs: Mapping[str, np.ndarray]
-    golden_outputs: Mapping[str, np.ndarray]
+    golden: Sequence[GoldenRun]
     recipe: dict[str, Any] | None
     files: Path | None
+    generation: GenerationInfo | None = None
 
 
 def compile_bundle(
@@ -80,6 +77,7 @@ def compile_bundle(
     out: Path | str,
     *,
     target: Target,
+    context: int | None = None,
     progress: Progress = silent,
     host_bundle: Path | None = None,
 ) -> Path:
@@ -92,6 +90,8 @@ def compile_bundle(
         onnx_folder: Folder that ``edgeq export`` wrote.
         out: Folder to write; it appears only when it is complete.
         target: Processor to compile for.
+        context: For models that make text: most tokens of a sequence, prompt included. The caches are made for it.
+            None takes as many as the model has positions.
         progress: Told after each step.
         host_bundle: Bundle of the same model for this machine, which saves compiling it again.
 
@@ -99,7 +99,7 @@ def compile_bundle(
         ``out``.
 
     Raises:
-        UsageError: If the folder holds no exported model.
+        UsageError: If the folder holds no exported model, or the model has no such context.
         FormatError: If a file in it is damaged.
         UnsupportedError: If the model needs an operator that has no kernel.
         EdgeqError: If the target's compiler or runtime libraries are missing.
@@ -108,22 +108,26 @@ def compile_bundle(
     if not (source / "model.onnx").is_file():
         raise UsageError(f"{source} has no model.onnx; give a folder that `edgeq export` wrote")
     # Everything cheap that can fail comes before minutes of compiling.
-    config, model, linker = read_config(source), read_model_info(source), find_linker(target)
+    config, model, linker = read_config(source), read_model_info(source, context=context), find_linker(target)
+    end_ids = read_end_ids(source)
     if not target.is_host:
         runtime_libraries(target)
     from edgeq.targets.compiler import compile_onnx
 
     progress(f"compiling for {target.name}", 0, 3)
     compiled = compile_onnx(source / "model.onnx", target=target)
-    inputs = tuple(_input_spec(info, config) for info in compiled.inputs)
-    outputs = tuple(TensorSpec(info.name, info.dtype, info.shape) for info in compiled.outputs)
-    golden = golden_inputs(inputs, model)
+    inputs = input_specs(compiled, config, model=model)
+    outputs = plain_specs(compiled.outputs)
+    generation = None
+    if model.task == "generate":
+        generation = GenerationInfo(model.max_length or 0, end_ids, plain_specs(compiled.state))
     progress("computing the golden output", 1, 3)
-    expected = golden_outputs(
-        source, golden, compiled=compiled, outputs=outputs, target=target, host_bundle=host_bundle
+    run = model_on_this_machine(
+        source, compiled, outputs=outputs, generation=generation, target=target, host_bundle=host_bundle
     )
+    golden = golden_runs(inputs, model, run=run)
     progress("writing the bundle", 2, 3)
-    content = Content(model, inputs, outputs, golden, expected, recipe_of(config), source)
+    content = Content(model, inputs, outputs, golden, recipe_of(config), source, generation)
     write_bundle(compiled, out, target=target, linker=linker, content=content)
     progress("writing the bundle", 3, 3)
     return out
@@ -142,9 +146,7 @@ def write_bundle(compiled: CompiledModel, out: Path, *, target: Target, linker: 
     with new_folder(out) as folder:
         link_model(compiled, folder / MODEL_FILE, linker)
         weights = _write_tensors(folder / WEIGHTS_FILE, compiled.weights)
-        golden_in = [(spec.name, content.golden_inputs[spec.name]) for spec in content.inputs]
-        golden_out = [(spec.name, content.golden_outputs[spec.name]) for spec in content.outputs]
-        stored = _write_tensors(folder / GOLDEN_FILE, [*golden_in, *golden_out])
+        golden = _write_golden(folder / GOLDEN_FILE, content)
         if content.files is not None:
             for name in COPIED_FILES:
                 if (content.files / name).is_file():
@@ -160,8 +162,8 @@ def write_bundle(compiled: CompiledModel, out: Path, *, target: Target, linker: 
             inputs=content.inputs,
             outputs=content.outputs,
             weights=tuple(weights),
-            golden_inputs=tuple(stored[: len(golden_in)]),
-            golden_outputs=tuple(stored[len(golden_in) :]),
+            golden_inputs=golden[0].inputs,
+            golden_outputs=golden[0].outputs,
             files=_file_records(folder),
             tools={
                 "edgeq": edgeq.__version__,
@@ -170,6 +172,8 @@ def write_bundle(compiled: CompiledModel, out: Path, *, target: Target, linker: 
                 **package_versions(),
             },
             recipe=content.recipe,
+            generation=content.generation,
+            golden_steps=tuple(golden[1:]),
         )
         write_manifest(folder, manifest)
         read_manifest(folder)  # what no runtime would accept must never leave this function
@@ -199,46 +203,51 @@ def oldest_glibc(folder: Path) -> str:
     return ".".join(map(str, max(versions)))
 
 
-def golden_outputs(
+def model_on_this_machine(
     source: Path,
-    golden: Mapping[str, np.ndarray],
-    *,
     compiled: CompiledModel,
+    *,
     outputs: Sequence[TensorSpec],
+    generation: GenerationInfo | None,
     target: Target,
     host_bundle: Path | None,
-) -> dict[str, np.ndarray]:
-    """Runs the golden input on this machine.
+) -> Run:
+    """Returns the model as a function that runs here.
 
     Args:
         source: ONNX folder, compiled again for this machine if need be.
-        golden: Arrays by input name.
         compiled: The model, compiled for ``target``.
         outputs: The model's outputs.
+        generation: Context and caches of a decoder, or None.
         target: A host target runs ``compiled`` itself.
         host_bundle: Bundle of the same model for this machine, or None.
-
-    Returns:
-        Arrays by output name.
 
     Raises:
         UsageError: If ``host_bundle`` holds another model.
     """
     if host_bundle is not None:
         bundle = load(host_bundle)
-        if not _holds_weights(bundle, compiled.weights):
+        if not _holds_weights(bundle, compiled.weights) or bundle.manifest.generation != generation:
             raise UsageError(f"{host_bundle} holds another model than {source}; leave it out")
-        return bundle.run(golden)
+        kept = bundle.new_state(BATCH) if generation is not None else None
+        return lambda given: bundle.run(given, state=kept)
     if not target.is_host:
         from edgeq.targets.compiler import compile_onnx
 
         compiled = compile_onnx(source / "model.onnx", target=load_target("host"))
+    state = []
+    if generation is not None:
+        state = [np.zeros(generation.state_shape(spec, BATCH), spec.dtype) for spec in generation.state]
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / MODEL_FILE
         link_model(compiled, library, find_linker(load_target("host")))
-        arrays = [*(golden[info.name] for info in compiled.inputs), *(array for _, array in compiled.weights)]
-        results = run_library(library, arrays)
-    return dict(zip((spec.name for spec in outputs), results, strict=True))
+        main = open_library(library, [*state, *(array for _, array in compiled.weights)])
+
+    def run(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        results = main([given[info.name] for info in compiled.inputs])
+        return dict(zip((spec.name for spec in outputs), results, strict=True))
+
+    return run
 
 
 def _holds_weights(bundle: Bundle, weights: Sequence[tuple[str, np.ndarray]]) -> bool:
@@ -252,24 +261,6 @@ def _holds_weights(bundle: Bundle, weights: Sequence[tuple[str, np.ndarray]]) ->
         np.array_equal(data[tensor.offset : tensor.offset + tensor.bytes], array.reshape(-1).view(np.uint8))
         for tensor, (_, array) in zip(stored, weights, strict=True)
     )
-
-
-def _input_spec(info: TensorInfo, config: Mapping[str, Any]) -> TensorSpec:
-    minimum: int | None = None
-    maximum = info.maximum
-    if info.name in _MASKS:
-        minimum, maximum = 0, 1
-    elif info.name in _ID_LIMITS or maximum is not None:
-        minimum = 0
-        size = config.get(_ID_LIMITS.get(info.name, ""))
-        if isinstance(size, int) and size > 0:
-            maximum = size - 1 if maximum is None else min(maximum, size - 1)
-    if info.name == "input_ids" and maximum is None:
-        raise UnsupportedError(
-            "the size of the vocabulary is neither in the graph nor in config.json, so ids cannot be "
-            "checked; add 'vocab_size' to config.json"
-        )
-    return TensorSpec(info.name, info.dtype, info.shape, minimum, maximum, _DEFAULTS.get(info.name))
 
 
 def _target_info(target: Target) -> TargetInfo:
@@ -289,6 +280,21 @@ def _write_tensors(path: Path, tensors: Sequence[tuple[str, np.ndarray]]) -> lis
             stream.write(np.ascontiguousarray(array).data)
             stored.append(StoredTensor(name, dtype, array.shape, offset, array.nbytes))
     return stored
+
+
+def _write_golden(path: Path, content: Content) -> list[StoredRun]:
+    tensors = []
+    for run in content.golden:
+        tensors += [(spec.name, run.inputs[spec.name]) for spec in content.inputs]
+        tensors += [(spec.name, run.outputs[spec.name]) for spec in content.outputs]
+    stored = iter(_write_tensors(path, tensors))
+    return [
+        StoredRun(
+            tuple(next(stored) for _ in content.inputs),
+            tuple(next(stored) for _ in content.outputs),
+        )
+        for _ in content.golden
+    ]
 
 
 def _file_records(folder: Path) -> dict[str, FileRecord]:

@@ -1,16 +1,56 @@
-"""Golden inputs: the small batch that every bundle carries with the output it must give on any device."""
+"""Golden runs: the small batch that every bundle carries with the output it must give on any device."""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from edgeq.targets.runtime.inputs import SEQUENCE
-from edgeq.targets.runtime.schema import ModelInfo, TensorSpec
+from edgeq.targets.runtime.schema import DECODER_INPUTS, ModelInfo, TensorSpec
 
-_BATCH = 2
+BATCH = 2
 _SEQUENCE = 9
 """Odd, and no multiple of a register, so that the tails of kernels run too."""
+_PROMPT = 13
+_STEPS = 6
+"""A decoder's longer prompt grows from one vector of keys into the next."""
 _SEED = 20240229
+
+Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+"""A model: arrays by input name to arrays by output name. A decoder's keeps its state from call to call."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GoldenRun:
+    """Inputs of one call and what the model gives for them, by name."""
+
+    inputs: Mapping[str, np.ndarray]
+    outputs: Mapping[str, np.ndarray]
+
+
+def golden_runs(specs: tuple[TensorSpec, ...], model: ModelInfo, *, run: Run) -> list[GoldenRun]:
+    """Makes the golden runs: one, or for a decoder prompts of two lengths and then greedy steps.
+
+    Args:
+        specs: The model's inputs.
+        model: Gives task and longest sequence.
+        run: The model on this machine; a decoder's with empty caches for :data:`BATCH` sequences.
+    """
+    inputs = golden_inputs(specs, model)
+    runs = [GoldenRun(inputs, run(inputs))]
+    if model.task != "generate":
+        return runs
+    lengths = inputs["new_lengths"]
+    steps = min(_STEPS, (model.max_length or _STEPS) - int(lengths.max()))
+    for step in range(steps):
+        (logits,) = runs[-1].outputs.values()
+        likeliest = np.argmax(logits, axis=1).astype(np.int64)
+        arrays = (likeliest[:, None], lengths + step, np.ones_like(lengths))
+        following = dict(zip(DECODER_INPUTS, arrays, strict=True))
+        runs.append(GoldenRun(following, run(following)))
+    return runs
 
 
 def golden_inputs(specs: tuple[TensorSpec, ...], model: ModelInfo) -> dict[str, np.ndarray]:
@@ -23,13 +63,17 @@ def golden_inputs(specs: tuple[TensorSpec, ...], model: ModelInfo) -> dict[str, 
         model: Gives the longest sequence.
     """
     generator = np.random.Generator(np.random.PCG64(_SEED))
-    sequence = min(_SEQUENCE, model.max_length or _SEQUENCE)
+    wanted = _PROMPT if model.task == "generate" else _SEQUENCE
+    sequence = min(wanted, model.max_length or wanted)
     arrays: dict[str, np.ndarray] = {}
     for spec in specs:
         shape = tuple(
-            size if isinstance(size, int) else sequence if size == SEQUENCE else _BATCH for size in spec.shape
+            size if isinstance(size, int) else sequence if size == SEQUENCE else BATCH for size in spec.shape
         )
         arrays[spec.name] = _values(spec, shape, generator)
+    if model.task == "generate":
+        arrays["past_lengths"] = np.zeros(BATCH, np.int64)
+        arrays["new_lengths"] = np.maximum(sequence - 4 * np.arange(BATCH), 1)
     return arrays
 
 

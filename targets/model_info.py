@@ -14,6 +14,7 @@ COPIED_FILES = (CONFIG_FILE, "tokenizer.json", "tokenizer_config.json", "special
 """Files that a bundle takes over from the ONNX folder, where they exist."""
 
 _CLASSIFIER = "ForSequenceClassification"
+_DECODER = "LMHeadModel"
 _POOLING_MODES = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -37,11 +38,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_model_info(folder: Path) -> ModelInfo:
+def read_model_info(folder: Path, *, context: int | None = None) -> ModelInfo:
     """Reads task, pooling, labels and the longest sequence from an ONNX folder.
 
+    Args:
+        folder: The ONNX folder.
+        context: For models that make text: most tokens of a sequence; None takes as many as the model has positions.
+
     Raises:
-        UsageError: If the folder has no configuration.
+        UsageError: If the folder has no configuration, or the model has no such context.
         FormatError: If a file is damaged.
     """
     config = read_config(folder)
@@ -50,15 +55,21 @@ def read_model_info(folder: Path) -> ModelInfo:
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         raise FormatError(f"{path}: 'architectures' must be a list of texts, found {architectures!r}")
     architecture = architectures[0]
-    classify = architecture.endswith(_CLASSIFIER)
-    pooling, normalize = ("none", False) if classify else _pooling(folder)
+    task = "embed"
+    if architecture.endswith(_CLASSIFIER):
+        task = "classify"
+    elif architecture.endswith(_DECODER):
+        task = "generate"
+    if context is not None and task != "generate":
+        raise UsageError(f"--context is for models that make text, and {architecture} does not; leave it out")
+    pooling, normalize = _pooling(folder) if task == "embed" else ("none", False)
     return ModelInfo(
         architecture=architecture,
-        task="classify" if classify else "embed",
+        task=task,
         pooling=pooling,
         normalize=normalize,
-        labels=_labels(config, path) if classify else (),
-        max_length=_max_length(config, folder),
+        labels=_labels(config, path) if task == "classify" else (),
+        max_length=_context(config, path, context) if task == "generate" else _max_length(config, folder),
     )
 
 
@@ -104,6 +115,32 @@ def _labels(config: dict[str, Any], path: Path) -> tuple[str, ...]:
         return tuple(str(table[str(index)]) for index in range(len(table)))
     except KeyError as error:
         raise FormatError(f"{path}: 'id2label' has no label for class {error}") from error
+
+
+def read_end_ids(folder: Path) -> tuple[int, ...]:
+    """Returns the tokens that end a text; none if the model has no such token.
+
+    Raises:
+        FormatError: If they are no token ids.
+    """
+    end = None
+    for name in ("generation_config.json", CONFIG_FILE):
+        path = folder / name
+        if end is None and path.is_file():
+            end = _read_json(path).get("eos_token_id")
+            ids = end if isinstance(end, list) else [end]
+            if end is not None and not all(type(token) is int and token >= 0 for token in ids):
+                raise FormatError(f"{path}: 'eos_token_id' must be one or several token ids, found {end!r}")
+    return () if end is None else tuple(end if isinstance(end, list) else [end])
+
+
+def _context(config: dict[str, Any], path: Path, wanted: int | None) -> int:
+    positions = config.get("n_positions", config.get("max_position_embeddings"))
+    if type(positions) is not int or positions < 1:
+        raise FormatError(f"{path}: 'n_positions' must be a positive integer, found {positions!r}")
+    if wanted is not None and not 1 <= wanted <= positions:
+        raise UsageError(f"--context must lie in 1..{positions}, the positions that the model has, found {wanted}")
+    return positions if wanted is None else wanted
 
 
 def _max_length(config: dict[str, Any], folder: Path) -> int | None:

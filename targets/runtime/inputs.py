@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import UsageError, nearest_name_hint
-from edgeq.targets.runtime.schema import ModelInfo, TensorSpec
+from edgeq.targets.runtime.schema import DECODER_INPUTS, ModelInfo, TensorSpec
 
 SEQUENCE = "sequence"
 """Name of the dimension that ``max_length`` limits."""
@@ -52,7 +52,19 @@ def checked_inputs(
     for spec in specs:
         if spec.name not in arrays:
             arrays[spec.name] = _filled(spec, sizes)
+    if model.task == "generate":
+        _check_lengths(arrays, context=model.max_length)
     return [arrays[name] for name in names]
+
+
+def _check_lengths(arrays: Mapping[str, np.ndarray], *, context: int | None) -> None:
+    """A decoder's sequences must fit their rows and the cache."""
+    ids, past, new = (arrays[name] for name in DECODER_INPUTS)
+    if new.max() > ids.shape[1]:
+        raise UsageError(f"input 'new_lengths' holds {new.max()}, but a row of 'input_ids' has {ids.shape[1]} tokens")
+    longest = int((past + new).max())
+    if context is not None and longest > context:
+        raise UsageError(f"a sequence would have {longest} tokens, the bundle's context holds {context}")
 
 
 def _checked_array(value: Any, spec: TensorSpec) -> np.ndarray:

@@ -8,24 +8,29 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeq.errors import EdgeqError, FormatError, UnsupportedError
+from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
+from edgeq.targets.runtime.generation import DEFAULT_BATCH, Generation
 from edgeq.targets.runtime.inputs import checked_inputs
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
+from edgeq.targets.runtime.sampling import GREEDY, Sampling
 from edgeq.targets.runtime.schema import (
     GOLDEN_FILE,
     MODEL_FILE,
     WEIGHTS_FILE,
+    GenerationInfo,
     Manifest,
+    StoredRun,
     StoredTensor,
     TensorSpec,
 )
+from edgeq.targets.runtime.state import State
 from edgeq.targets.runtime.threads import KernelThreads, choose_threads
 from edgeq.targets.runtime.tvm_import import import_tvm
 
@@ -91,9 +96,25 @@ def run_library(library: Path, arguments: Sequence[np.ndarray]) -> list[np.ndarr
     Returns:
         The outputs, in order.
     """
+    return open_library(library, [])(arguments)
+
+
+def open_library(library: Path, rest: Sequence[np.ndarray]) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """Returns ``main`` of a linked model as a function of its inputs.
+
+    Args:
+        library: ``model.so`` for this machine; it may be deleted afterwards.
+        rest: State and weights. They are copied; what calls do to the state stays for the next call.
+    """
     tvm = import_tvm()
     machine = _new_machine(tvm.runtime.load_module(str(library.absolute())))
-    return [result.numpy() for result in machine["main"](*(tvm.runtime.tensor(array) for array in arguments))]
+    kept = [tvm.runtime.tensor(array) for array in rest]
+
+    def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        results = machine["main"](*(tvm.runtime.tensor(array) for array in inputs), *kept)
+        return [result.numpy() for result in results]
+
+    return run
 
 
 class Bundle:
@@ -136,6 +157,20 @@ class Bundle:
         """The model's outputs, in order."""
         return self.manifest.outputs
 
+    @property
+    def generation(self) -> GenerationInfo:
+        """What the model needs to make text.
+
+        Raises:
+            UsageError: If it makes none.
+        """
+        model = self.manifest.model
+        if self.manifest.generation is None:
+            raise UsageError(
+                f"bundle {self.path} makes no text: {model.architecture} is for {model.task!r}; run it with `edgeq run`"
+            )
+        return self.manifest.generation
+
     def __call__(self, **inputs: Any) -> dict[str, np.ndarray]:
         """Runs the model.
 
@@ -151,13 +186,59 @@ class Bundle:
         """
         return self.run(inputs)
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def new_state(self, batch: int = 1) -> State:
+        """Returns empty caches for a number of sequences.
+
+        Raises:
+            UsageError: If the model keeps none: it makes no text.
+        """
+        return State(self.generation, batch)
+
+    def generate(
+        self,
+        prompts: str | Sequence[str | Sequence[int]],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling = GREEDY,
+        stop: Sequence[str] = (),
+        ignore_end: bool = False,
+        keep_logits: bool = False,
+        batch: int = DEFAULT_BATCH,
+    ) -> Generation:
+        """Continues prompts; iterate over the result for tokens as they are made, or ask it for ``results()``.
+
+        Args:
+            prompts: One text, or several, each a text or token ids.
+            max_new_tokens: Most tokens to make for a prompt.
+            sampling: How tokens are chosen; the likeliest one by default.
+            stop: Texts that end a continuation; they are cut off.
+            ignore_end: Go on after the token that ends a text.
+            keep_logits: Keep the logits of every token in the results.
+            batch: Most prompts that run together; what a prompt gives does not depend on it.
+
+        Raises:
+            UsageError: If the bundle makes no text, or a prompt or an option makes no sense.
+        """
+        return Generation(
+            self,
+            [prompts] if isinstance(prompts, str) else prompts,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            stop=stop,
+            ignore_end=ignore_end,
+            keep_logits=keep_logits,
+            batch=batch,
+        )
+
+    def run(self, inputs: Mapping[str, Any], *, state: State | None = None) -> dict[str, np.ndarray]:
         """Runs the model on a mapping of inputs; see :meth:`__call__`.
+
+        A decoder reads and changes ``state``; without one it starts with empty caches.
 
         The allocator never gives back a block: a block serves only calls that need exactly its size, so
         texts of ever new lengths would fill the memory. It is emptied when a ninth shape comes along.
         """
-        arguments = self._arguments(inputs)
+        arguments = self._arguments(inputs, state)
         shape = tuple(tuple(argument.shape) for argument in arguments[: len(self.inputs)])
         with self._lock:
             if shape not in self._shapes:
@@ -167,13 +248,13 @@ class Bundle:
                 self._shapes.add(shape)
             return self._named(self._kernel_threads.call(self._main, *arguments))
 
-    def time_kernels(self, inputs: Mapping[str, Any]) -> list[KernelTime]:
+    def time_kernels(self, inputs: Mapping[str, Any], *, state: State | None = None) -> list[KernelTime]:
         """Runs the model once and returns the time of each kernel, longest first.
 
         The clock is read around every kernel, so the sum is larger than an undisturbed run by some
         microseconds a call.
         """
-        arguments = self._arguments(inputs)
+        arguments = self._arguments(inputs, state)
         machine = _new_machine(self._library)
         spent: dict[str, list[float]] = {}
         started = 0.0
@@ -193,22 +274,41 @@ class Bundle:
         return sorted(times, key=lambda kernel: -kernel.seconds)
 
     def golden(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Returns the stored inputs and outputs of the self-test, by name."""
+        """Returns the stored inputs and outputs of the self-test, by name; for a decoder those of the first call."""
+        return self.golden_runs()[0]
+
+    def golden_runs(self) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+        """Returns inputs and outputs of every call of the self-test: one, or those of a decoder on one state."""
         data = np.fromfile(self.path / GOLDEN_FILE, np.uint8)
         manifest = self.manifest
-        return (
-            {tensor.name: _view(data, tensor) for tensor in manifest.golden_inputs},
-            {tensor.name: _view(data, tensor) for tensor in manifest.golden_outputs},
-        )
+        runs = [StoredRun(manifest.golden_inputs, manifest.golden_outputs), *manifest.golden_steps]
+        return [
+            (
+                {tensor.name: _view(data, tensor) for tensor in run.inputs},
+                {tensor.name: _view(data, tensor) for tensor in run.outputs},
+            )
+            for run in runs
+        ]
 
     def self_test(self) -> SelfTest:
-        """Runs the golden input and compares every bit of the output."""
-        inputs, expected = self.golden()
-        return compare_golden(self.run(inputs), expected)
+        """Runs the golden inputs and compares every bit of the outputs."""
+        runs = self.golden_runs()
+        batch = next(iter(runs[0][0].values())).shape[0]
+        state = self.new_state(batch) if self.manifest.generation is not None else None
+        outcomes = [compare_golden(self.run(inputs, state=state), expected) for inputs, expected in runs]
+        count = sum(array.size for _, expected in runs for array in expected.values())
+        passed = SelfTest(True, f"{count} output values agree with the golden ones in every bit")
+        return next((outcome for outcome in outcomes if not outcome.ok), passed)
 
-    def _arguments(self, inputs: Mapping[str, Any]) -> list[Any]:
+    def _arguments(self, inputs: Mapping[str, Any], state: State | None) -> list[Any]:
         arrays = checked_inputs(inputs, self.inputs, model=self.manifest.model)
-        return [*(self._tvm.runtime.tensor(array) for array in arrays), *self._weights]
+        kept: list[Any] = []
+        if self.manifest.generation is not None:
+            batch = arrays[0].shape[0]
+            kept = (state or self.new_state(batch)).tensors
+            if kept[0].shape[0] != batch:
+                raise UsageError(f"the state is for {kept[0].shape[0]} sequences, the inputs hold {batch}")
+        return [*(self._tvm.runtime.tensor(array) for array in arrays), *kept, *self._weights]
 
     def _named(self, results: Any) -> dict[str, np.ndarray]:
         if len(results) != len(self.outputs):

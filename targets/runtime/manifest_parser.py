@@ -14,6 +14,7 @@ from edgeq.errors import FormatError
 from edgeq.formats import FORMAT_VERSION, WEIGHT_ALIGNMENT
 from edgeq.targets.runtime.json_table import JsonTable
 from edgeq.targets.runtime.schema import (
+    DECODER_INPUTS,
     FORMAT_NAME,
     GOLDEN_FILE,
     ITEM_BYTES,
@@ -22,8 +23,10 @@ from edgeq.targets.runtime.schema import (
     TASKS,
     WEIGHTS_FILE,
     FileRecord,
+    GenerationInfo,
     Manifest,
     ModelInfo,
+    StoredRun,
     StoredTensor,
     TargetInfo,
     TensorSpec,
@@ -31,6 +34,8 @@ from edgeq.targets.runtime.schema import (
 
 _MAX_DIMENSIONS = 8
 _MAX_TENSOR_BYTES = 1 << 46
+_STATE_SIZES = {"batch", "context", "context_blocks"}
+_STATE_TYPES = ("float16", "float32")
 _FILE_NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._+-]*/)*[A-Za-z0-9_][A-Za-z0-9._+-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -64,8 +69,11 @@ def parse_manifest(table: Any) -> Manifest:
         files=_parse_files(root.table("files")),
         tools={key: tools.text(key) for key in tools.items},
         recipe=recipe,
+        generation=_parse_generation(root.table("generation")) if "generation" in root.items else None,
+        golden_steps=tuple(_parse_run(item) for item in golden.tables("steps")) if "steps" in golden.items else (),
     )
     _check_consistency(manifest)
+    _check_generation(manifest)
     return manifest
 
 
@@ -73,29 +81,55 @@ def _check_consistency(manifest: Manifest) -> None:
     for required in (MODEL_FILE, WEIGHTS_FILE, GOLDEN_FILE):
         if required not in manifest.files:
             raise FormatError(f"'files' does not list {required}")
-    for tensors, file in (
-        (manifest.weights, WEIGHTS_FILE),
-        (manifest.golden_inputs, GOLDEN_FILE),
-        (manifest.golden_outputs, GOLDEN_FILE),
-    ):
-        size = manifest.files[file].bytes
-        for tensor in tensors:
-            if tensor.offset + tensor.bytes > size:
-                raise FormatError(
-                    f"tensor {tensor.name!r} ends at byte {tensor.offset + tensor.bytes} of {file}, "
-                    f"which has {size}"
-                )
-    for specs, tensors in (
-        (manifest.inputs, manifest.golden_inputs),
-        (manifest.outputs, manifest.golden_outputs),
-    ):
-        if not specs:
-            raise FormatError("a model needs at least one input and one output")
-        if [spec.name for spec in specs] != [tensor.name for tensor in tensors]:
-            raise FormatError("'golden' does not hold the model's inputs and outputs, in their order")
-        for spec, tensor in zip(specs, tensors, strict=True):
-            if spec.dtype != tensor.dtype or not _fits(spec.shape, tensor.shape):
-                raise FormatError(f"golden tensor {tensor.name!r} has another type or shape than the model's")
+    if not manifest.inputs or not manifest.outputs:
+        raise FormatError("a model needs at least one input and one output")
+    _check_places(manifest.weights, WEIGHTS_FILE, manifest)
+    for run in (StoredRun(manifest.golden_inputs, manifest.golden_outputs), *manifest.golden_steps):
+        for specs, tensors in ((manifest.inputs, run.inputs), (manifest.outputs, run.outputs)):
+            _check_places(tensors, GOLDEN_FILE, manifest)
+            if [spec.name for spec in specs] != [tensor.name for tensor in tensors]:
+                raise FormatError("'golden' does not hold the model's inputs and outputs, in their order")
+            for spec, tensor in zip(specs, tensors, strict=True):
+                if spec.dtype != tensor.dtype or not _fits(spec.shape, tensor.shape):
+                    raise FormatError(f"golden tensor {tensor.name!r} has another type or shape than the model's")
+
+
+def _check_places(tensors: tuple[StoredTensor, ...], file: str, manifest: Manifest) -> None:
+    size = manifest.files[file].bytes
+    for tensor in tensors:
+        if tensor.offset + tensor.bytes > size:
+            raise FormatError(
+                f"tensor {tensor.name!r} ends at byte {tensor.offset + tensor.bytes} of {file}, which has {size}"
+            )
+
+
+def _check_generation(manifest: Manifest) -> None:
+    """A decoder has exactly the interface that the runtimes drive, and caches of bounded size."""
+    generation = manifest.generation
+    if (generation is not None) != (manifest.model.task == "generate"):
+        raise FormatError(f"a model for {manifest.model.task!r} and 'generation' do not belong together")
+    if generation is None:
+        if manifest.golden_steps:
+            raise FormatError("golden steps belong to models that generate")
+        return
+    interface = [(spec.name, spec.dtype, spec.shape) for spec in manifest.inputs]
+    if interface != [(name, "int64", shape) for name, shape in DECODER_INPUTS.items()]:
+        raise FormatError(f"the inputs of a decoder are {', '.join(DECODER_INPUTS)}, found {interface}")
+    (*others, logits) = manifest.outputs
+    vocabulary = logits.shape[-1]
+    if others or logits.dtype != "float32" or logits.shape != ("batch", vocabulary) or isinstance(vocabulary, str):
+        raise FormatError("the output of a decoder is one row of float32 logits for each sequence")
+    ids = manifest.inputs[0]
+    if (ids.minimum, ids.maximum) != (0, vocabulary - 1):
+        raise FormatError(f"ids of a decoder must lie in 0..{vocabulary - 1}, found {ids.minimum}..{ids.maximum}")
+    if manifest.model.max_length != generation.context:
+        raise FormatError(f"'max_length' must be the context {generation.context}")
+    if any(not 0 <= token < vocabulary for token in generation.end_ids):
+        raise FormatError(f"'end_ids' must lie in 0..{vocabulary - 1}, found {generation.end_ids}")
+    for spec in generation.state:
+        size = math.prod(generation.state_shape(spec, 1)) * ITEM_BYTES[spec.dtype]
+        if size > _MAX_TENSOR_BYTES:
+            raise FormatError(f"cache {spec.name!r} takes {size} bytes a sequence, which no machine has")
 
 
 def _fits(pattern: tuple[int | str, ...], shape: tuple[int, ...]) -> bool:
@@ -145,6 +179,28 @@ def _parse_spec(table: JsonTable) -> TensorSpec:
         minimum=_parse_optional(table, "minimum"),
         maximum=_parse_optional(table, "maximum"),
         default=_parse_optional(table, "default"),
+    )
+
+
+def _parse_generation(table: JsonTable) -> GenerationInfo:
+    context = table.integer("context", at_least=1)
+    end_ids = tuple(table.sequence("end_ids"))
+    if not all(type(token) is int for token in end_ids):
+        raise FormatError(f"{table.where}: 'end_ids' must be integers, found {list(end_ids)}")
+    state = tuple(_parse_spec(item) for item in table.tables("state"))
+    for spec in state:
+        names = {size for size in spec.shape if isinstance(size, str)}
+        if spec.shape[:1] != ("batch",) or not names <= _STATE_SIZES or spec.dtype not in _STATE_TYPES:
+            raise FormatError(f"cache {spec.name!r} must be floats [batch, ...], found {spec.dtype} {list(spec.shape)}")
+    if not state:
+        raise FormatError(f"{table.where}: 'state' is empty")
+    return GenerationInfo(context, end_ids, state)
+
+
+def _parse_run(table: JsonTable) -> StoredRun:
+    return StoredRun(
+        tuple(_parse_stored(item) for item in table.tables("inputs")),
+        tuple(_parse_stored(item) for item in table.tables("outputs")),
     )
 
 

@@ -28,8 +28,18 @@ ITEM_BYTES = {
     "uint8": 1,
 }
 """Element types that a bundle may hold, with their sizes."""
-TASKS = ("embed", "classify")
+TASKS = ("embed", "classify", "generate")
+LANES = 16
+"""Neighbouring keys of one vector in a key cache."""
 POOLINGS = ("mean", "cls", "max", "none")
+
+DECODER_INPUTS: dict[str, tuple[int | str, ...]] = {
+    "input_ids": ("batch", "sequence"),
+    "past_lengths": ("batch",),
+    "new_lengths": ("batch",),
+}
+"""Inputs of a decoder, all int64: tokens that follow those in the cache, filled up on the right; how many of each
+sequence are in the cache; how many of each row are tokens."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +80,11 @@ class ModelInfo:
 
     Attributes:
         architecture: Class name in transformers.
-        task: ``embed`` or ``classify``.
+        task: ``embed``, ``classify`` or ``generate``.
         pooling: How token vectors become one vector: ``mean``, ``cls``, ``max`` or ``none``.
         normalize: True if that vector is scaled to length 1.
-        labels: Names of the classes, in order of the logits; empty for ``embed``.
-        max_length: Most tokens of one text, or None if nothing limits it.
+        labels: Names of the classes, in order of the logits; empty for the other tasks.
+        max_length: Most tokens of one text, or None if nothing limits it; the context of a decoder.
     """
 
     architecture: str
@@ -83,6 +93,41 @@ class ModelInfo:
     normalize: bool
     labels: tuple[str, ...]
     max_length: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationInfo:
+    """What a decoder needs besides its inputs and weights.
+
+    Attributes:
+        context: Most tokens of one sequence, prompt included.
+        end_ids: Tokens that end a text.
+        state: Tensors that ``main`` takes between inputs and weights and changes in place: for each layer a key cache
+            ``[batch, heads, context_blocks, head_size, 16]`` and a value cache ``[batch, heads, context, head_size]``.
+            There ``context`` is :attr:`capacity`, and ``context_blocks`` a sixteenth of it.
+    """
+
+    context: int
+    end_ids: tuple[int, ...]
+    state: tuple[TensorSpec, ...]
+
+    @property
+    def capacity(self) -> int:
+        """Slots for tokens in a cache: the context, rounded up to whole vectors."""
+        return -(-self.context // LANES) * LANES
+
+    def state_shape(self, spec: TensorSpec, batch: int) -> tuple[int, ...]:
+        """Returns the sizes of one tensor of the state for a number of sequences."""
+        sizes = {"batch": batch, "context": self.capacity, "context_blocks": self.capacity // LANES}
+        return tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredRun:
+    """Inputs of one call and the outputs it must give, in the order of the model's."""
+
+    inputs: tuple[StoredTensor, ...]
+    outputs: tuple[StoredTensor, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +157,11 @@ class FileRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """The whole manifest; see the attributes' own classes."""
+    """The whole manifest; see the attributes' own classes.
+
+    ``golden_steps`` are calls that follow the golden one on the same state; ``generation`` is None for models that
+    make no text.
+    """
 
     target: TargetInfo
     model: ModelInfo
@@ -124,10 +173,12 @@ class Manifest:
     files: dict[str, FileRecord]
     tools: dict[str, str]
     recipe: dict[str, Any] | None
+    generation: GenerationInfo | None = None
+    golden_steps: tuple[StoredRun, ...] = ()
 
     def to_json(self) -> str:
         """Returns the text of ``manifest.json``: the same manifest gives the same bytes."""
-        table = {
+        table: dict[str, Any] = {
             "format": FORMAT_NAME,
             "format_version": FORMAT_VERSION,
             "target": dataclasses.asdict(self.target),
@@ -143,6 +194,14 @@ class Manifest:
             "tools": dict(sorted(self.tools.items())),
             "recipe": self.recipe,
         }
+        if self.generation is not None:
+            generation = self.generation
+            table["generation"] = {
+                "context": generation.context,
+                "end_ids": list(generation.end_ids),
+                "state": [_spec_table(spec) for spec in generation.state],
+            }
+            table["golden"]["steps"] = [dataclasses.asdict(step) for step in self.golden_steps]
         return json.dumps(table, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.errors import EdgeqError, FormatError, UsageError
+from edgeq.errors import UsageError
 from edgeq.targets.runtime.loader import Bundle
+from edgeq.targets.runtime.tokenizer import encode, load_tokenizer
 
-TOKENIZER_FILE = "tokenizer.json"
 _BATCH = 16
 _SMALLEST_NORM = 1e-12
 
@@ -83,7 +83,9 @@ def run_texts(bundle: Bundle, texts: Sequence[str], *, batch: int = _BATCH) -> I
         UsageError: If a text is empty or longer than the model allows, or the bundle has no tokenizer.
         FormatError: If the tokenizer file is damaged.
     """
-    tokenizer = _load_tokenizer(bundle.path)
+    if bundle.manifest.model.task == "generate":
+        raise UsageError(f"bundle {bundle.path} continues texts; use `edgeq generate`")
+    tokenizer = load_tokenizer(bundle.path)
     encoded = [_encode(tokenizer, text, index, bundle) for index, text in enumerate(texts)]
     return _run_encoded(bundle, texts, encoded, batch)
 
@@ -160,37 +162,13 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum()
 
 
-def _load_tokenizer(folder: Path) -> Any:
-    path = folder / TOKENIZER_FILE
-    if not path.is_file():
-        raise UsageError(f"bundle {folder} carries no {TOKENIZER_FILE}, so it takes token ids only")
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise EdgeqError("running texts needs the package tokenizers: pip install tokenizers") from error
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise FormatError(f"{path} is no valid tokenizer ({error}); compile the bundle again") from error
-    # Published tokenizers cut off and pad to lengths of their own; here nothing is dropped in silence.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
 def _encode(tokenizer: Any, text: str, index: int, bundle: Bundle) -> list[int]:
     if not text.strip():
         raise UsageError(f"text {index + 1} is empty; give at least one word")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UsageError(f"text {index + 1} is not valid Unicode (an argument that is not UTF-8?)") from error
-    ids: list[int] = tokenizer.encode(text).ids
+    ids = encode(tokenizer, text, f"text {index + 1}")
     longest = bundle.manifest.model.max_length
     if longest is not None and len(ids) > longest:
         raise UsageError(
             f"text {index + 1} has {len(ids)} tokens, the model takes at most {longest}; shorten or split it"
         )
-    if not ids:
-        raise UsageError(f"text {index + 1} has no tokens; give at least one word")
     return ids

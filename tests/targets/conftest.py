@@ -109,7 +109,7 @@ def make_bundle(
 
 def _write(compile_tiny: Callable[[Any], Compiled], name: str, out: Path) -> Path:
     from edgeq.targets.bundle import Content, write_bundle
-    from edgeq.targets.golden import golden_inputs
+    from edgeq.targets.golden import GoldenRun, golden_inputs
     from edgeq.targets.runtime.schema import ModelInfo, TensorSpec
     from edgeq.targets.target import load_target
     from edgeq.targets.toolchain import find_linker
@@ -129,7 +129,8 @@ def _write(compile_tiny: Callable[[Any], Compiled], name: str, out: Path) -> Pat
     tokenizer = out.parent / "tokenizer"
     tokenizer.mkdir()
     _write_tokenizer(tokenizer)
-    content = Content(model, inputs, outputs, golden, expected, {"name": "none"}, tokenizer)
+    runs = [GoldenRun(golden, expected)]
+    content = Content(model, inputs, outputs, runs, {"name": "none"}, tokenizer)
     write_bundle(compiled, out, target=target, linker=find_linker(target), content=content)
     return out
 

@@ -7,8 +7,8 @@ import pytest
 
 import edgeq
 from edgeq.errors import EdgeqError, FormatError, UsageError
-from edgeq.targets.bundle import Content, compile_bundle, golden_outputs, write_bundle
-from edgeq.targets.golden import golden_inputs
+from edgeq.targets.bundle import Content, compile_bundle, model_on_this_machine, write_bundle
+from edgeq.targets.golden import GoldenRun, golden_inputs
 from edgeq.targets.model_info import read_model_info, recipe_of
 from edgeq.targets.runtime.manifest import read_manifest
 from edgeq.targets.runtime.schema import ModelInfo, TensorSpec
@@ -25,8 +25,8 @@ OUTPUTS = (TensorSpec("last_hidden_state", "float32", ("batch", "sequence", 12))
 
 @pytest.fixture
 def content():
-    golden = golden_inputs(INPUTS, MODEL)
-    return Content(MODEL, INPUTS, OUTPUTS, golden, {"last_hidden_state": np.zeros((2, 9, 12), np.float32)}, None, None)
+    run = GoldenRun(golden_inputs(INPUTS, MODEL), {"last_hidden_state": np.zeros((2, 9, 12), np.float32)})
+    return Content(MODEL, INPUTS, OUTPUTS, [run], None, None)
 
 
 def _write(compiled, out, content, name="host"):
@@ -112,9 +112,10 @@ def test_the_golden_output_is_never_taken_from_another_model(compile_tiny, conte
     trained = dataclasses.replace(compiled, weights=[(name, -array) for name, array in compiled.weights])
 
     def golden(model):
-        return golden_outputs(
-            tmp_path, content.golden_inputs, compiled=model, outputs=OUTPUTS, target=target, host_bundle=host_bundle
+        run = model_on_this_machine(
+            tmp_path, model, outputs=OUTPUTS, generation=None, target=target, host_bundle=host_bundle
         )
+        return run(content.golden[0].inputs)
 
     assert golden(compiled)["last_hidden_state"].shape == (2, 9, 12)
     for other in (renamed, trained):

@@ -1,0 +1,197 @@
+"""How the next token is chosen from logits: the likeliest one, or by chance.
+
+``edgeq-run`` chooses in the same way (runner/sampling.c): the same logits and the same seed give the same tokens. So
+everything here is defined down to the bit: float64, only operations that IEEE 754 rounds exactly, sums in a fixed
+order, ties to the lower id.
+
+1. Repetition penalty, in float32: the logit of every token that the sequence holds, prompt included, is divided by
+   the penalty if it is positive and multiplied with it otherwise.
+2. Temperature 0 takes the largest logit. Otherwise the weight of a token is ``exp((logit - largest) / temperature)``.
+3. ``top_k`` keeps the k largest logits.
+4. ``top_p`` then goes through the kept tokens from the largest weight and keeps them until their sum reaches
+   ``top_p`` of the whole.
+5. The token is the first, by id, where the running sum of the kept weights exceeds ``random * total``.
+
+Random numbers are those of SplitMix64 (Steele, Lea, Flood 2014), started at the seed: ``(x >> 11) * 2**-53``. Every
+sequence has a generator of its own, so a prompt gives the same text alone and in a batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgeq.errors import FormatError, UsageError
+
+_WORD = (1 << 64) - 1
+_LARGEST_SEED = (1 << 63) - 1
+_SMALLEST_FACTOR, _LARGEST_FACTOR = 0.001, 1000.0
+"""Of temperature and penalty; beyond them nothing is left of the logits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen; checked when it is made.
+
+    Attributes:
+        temperature: 0 takes the likeliest token; 1 draws by the model's probabilities, less sharpens them.
+        top_k: Draw from the k likeliest tokens only; 0 from all.
+        top_p: Draw from the likeliest tokens that together have this probability only.
+        repetition_penalty: Factor against tokens that are in the text already; 1 is none.
+        seed: Start of the random numbers, in 0..2**63-1.
+
+    Raises:
+        UsageError: If a value is out of range, or has no effect because the temperature is 0.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        temperature, penalty = _number(self.temperature), _number(self.repetition_penalty)
+        warm = _SMALLEST_FACTOR <= temperature <= _LARGEST_FACTOR
+        _check_number("temperature", self.temperature, warm or temperature == 0, "in 0.001..1000, or 0")
+        _check_integer("top_k", self.top_k, _WORD >> 32)
+        _check_number("top_p", self.top_p, 0 < _number(self.top_p) <= 1, "above 0 and at most 1")
+        penal = _SMALLEST_FACTOR <= penalty <= _LARGEST_FACTOR
+        _check_number("repetition_penalty", self.repetition_penalty, penal, "in 0.001..1000")
+        _check_integer("seed", self.seed, _LARGEST_SEED)
+        for name, off in (("top_k", 0), ("top_p", 1.0)):
+            if self.temperature == 0 and getattr(self, name) != off:
+                raise UsageError(f"{name} has no effect at temperature 0; give a temperature above 0")
+
+
+class Sampler:
+    """Chooses the tokens of one sequence.
+
+    Args:
+        sampling: How.
+        prompt: The tokens before the first that is chosen.
+    """
+
+    def __init__(self, sampling: Sampling, prompt: Sequence[int]) -> None:
+        self._sampling = sampling
+        self._random = SplitMix64(sampling.seed)
+        self._seen = set(prompt)
+
+    def choose(self, logits: np.ndarray) -> int:
+        """Returns the next token and counts it as part of the sequence.
+
+        Args:
+            logits: float32 ``[vocabulary]``.
+
+        Raises:
+            FormatError: If they are not numbers.
+        """
+        sampling = self._sampling
+        if sampling.repetition_penalty != 1:
+            logits = _penalised(logits, sorted(self._seen), np.float32(sampling.repetition_penalty))
+        if not np.isfinite(logits).all():
+            raise FormatError("the model's logits are not finite; compile the bundle again from a sound checkpoint")
+        if sampling.temperature == 0:
+            token = int(np.argmax(logits))
+        else:
+            token = _drawn(logits, sampling, self._random.next_fraction())
+        self._seen.add(token)
+        return token
+
+
+class SplitMix64:
+    """A random number generator of 64 bits of state.
+
+    Args:
+        seed: Its state.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._state = seed
+
+    def next_fraction(self) -> float:
+        """Returns a multiple of 2**-53 in [0, 1)."""
+        self._state = (self._state + 0x9E3779B97F4A7C15) & _WORD
+        bits = self._state
+        bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+        bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & _WORD
+        return ((bits ^ (bits >> 31)) >> 11) * 2.0**-53
+
+
+def _penalised(logits: np.ndarray, seen: list[int], penalty: np.float32) -> np.ndarray:
+    result = logits.copy()
+    values = logits[seen]
+    result[seen] = np.where(values > 0, values / penalty, values * penalty)
+    return result
+
+
+def _drawn(logits: np.ndarray, sampling: Sampling, fraction: float) -> int:
+    """Steps 2 to 5 of the module's description."""
+    ids = _largest(logits, sampling.top_k)
+    values = logits[ids].astype(np.float64)
+    weights = exp_of_negative((values - float(logits.max())) / float(sampling.temperature))
+    if sampling.top_p < 1:
+        # Equal logits have equal weights, and a stable sort keeps them in the order of ids.
+        order = np.argsort(-values, kind="stable")
+        sums = np.cumsum(weights[order])
+        kept = np.concatenate(([True], sums[:-1] < float(sampling.top_p) * sums[-1]))
+        chosen = np.sort(order[kept])
+        ids, weights = ids[chosen], weights[chosen]
+    sums = np.cumsum(weights)  # accumulates one after the other; sum() would not
+    position = int(np.searchsorted(sums, fraction * sums[-1], side="right"))
+    return int(ids[min(position, len(ids) - 1)])
+
+
+def _largest(logits: np.ndarray, count: int) -> np.ndarray:
+    """Ids of the ``count`` largest logits, ascending; of equal ones the first. 0 keeps all."""
+    if count == 0 or count >= logits.size:
+        return np.arange(logits.size)
+    threshold = np.partition(logits, logits.size - count)[logits.size - count]
+    above = np.flatnonzero(logits > threshold)
+    equal = np.flatnonzero(logits == threshold)[: count - above.size]
+    return np.sort(np.concatenate((above, equal)))
+
+
+_LOG2_E = 1.4426950408889634
+_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+"""Their sum is ln 2; the first has trailing zeros, so that a multiple of it is exact."""
+_FACTORIALS = tuple(1.0 / math.factorial(n) for n in range(13, -1, -1))
+_SMALLEST_EXPONENT = -700.0
+"""Below it weights count as 0, which keeps every result a normal number."""
+
+
+def exp_of_negative(x: np.ndarray) -> np.ndarray:
+    """Returns e to the power of values that are not positive, float64; the same bits as ``edgeq-run``.
+
+    A library's exp may differ in the last bit between machines, and with it a sum, and at last a token.
+    """
+    clipped = np.maximum(x, _SMALLEST_EXPONENT)
+    powers = np.rint(clipped * _LOG2_E)
+    rest = (clipped - powers * _LN2_HIGH) - powers * _LN2_LOW
+    result = np.full_like(rest, _FACTORIALS[0])
+    for coefficient in _FACTORIALS[1:]:
+        result = result * rest + coefficient
+    return np.where(x < _SMALLEST_EXPONENT, 0.0, np.ldexp(result, powers.astype(np.int32)))
+
+
+def _number(value: object) -> float:
+    """The value as a float; NaN, which is in no range, if it is no number."""
+    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return float(value) if is_number else math.nan  # type: ignore[arg-type]
+
+
+def _check_number(name: str, value: object, fits: bool, allowed: str) -> None:
+    if not fits:
+        raise UsageError(f"{name} must be a number {allowed}, found {value!r}")
+
+
+def _check_integer(name: str, value: object, most: int) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 0 <= value <= most:
+        raise UsageError(f"{name} must be an integer in 0..{most}, found {value!r}")
+
+
+GREEDY = Sampling()
+"""The likeliest token, always."""
