@@ -134,9 +134,7 @@ def save_checkpoint(
         result: What :func:`edgeq.recipes.apply_recipe` returned.
         sentence_files_from: Folder whose sentence-transformers files (pooling) are kept.
     """
-    manifest = QuantizationManifest.of_model(
-        model, recipe=result.recipe, recipe_sha256=result.recipe_sha256, kept_float=result.kept_float
-    )
+    manifest = QuantizationManifest.of_model(model, result)
     with new_folder(Path(folder)) as temporary:
         model.config.quantization_config = EdgeqConfig.from_dict(manifest.to_json())
         try:

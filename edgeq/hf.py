@@ -14,7 +14,12 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.files import sha256
-from edgeq.quant.manifest import QUANT_METHOD, QuantizationManifest, insert_packed_modules
+from edgeq.quant.manifest import (
+    QUANT_METHOD,
+    QuantizationManifest,
+    fill_zero_buffers,
+    insert_packed_modules,
+)
 from edgeq.quant.modules import PackedModule
 
 
@@ -71,6 +76,7 @@ class EdgeqQuantizer(HfQuantizer):
         insert_packed_modules(model, self._manifest)
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
+        fill_zero_buffers(model, self._manifest)
         check_scales(model)
         # The digests are those of files on disk; a model saved again from memory has new files.
         self._manifest.files.clear()

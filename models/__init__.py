@@ -1,16 +1,19 @@
 """Architecture adapters: what edgeq must know about a model family to compress and export it."""
 
-from edgeq.models.adapter import CacheShape, GenerativeAdapter, ModelAdapter, Task
-from edgeq.models.inference import TorchDecoder, TorchEncoder, positions
+from edgeq.models.adapter import CacheShape, ExportPart, GenerativeAdapter, ModelAdapter, Seq2SeqAdapter, Task
+from edgeq.models.inference import TorchDecoder, TorchEncoder, TorchPart, positions
 from edgeq.models.registry import adapter_for, supported_architectures
 
 __all__ = [
     "CacheShape",
+    "ExportPart",
     "GenerativeAdapter",
     "ModelAdapter",
+    "Seq2SeqAdapter",
     "Task",
     "TorchDecoder",
     "TorchEncoder",
+    "TorchPart",
     "adapter_for",
     "positions",
     "supported_architectures",

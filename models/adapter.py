@@ -81,6 +81,11 @@ class ModelAdapter(abc.ABC):
         return {}
 
     @property
+    def zero_buffers(self) -> list[str]:
+        """Buffers that are zero in nearly all checkpoints, and then need not be stored."""
+        return []
+
+    @property
     @abc.abstractmethod
     def layer_names(self) -> list[str]:
         """Module names of the blocks of the model, in the order in which they run."""
@@ -147,4 +152,53 @@ class GenerativeAdapter(ModelAdapter):
 
         Returns:
             A module that takes ids, mask and positions by position, then the cache as a list.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportPart:
+    """One of several graphs that make up a model.
+
+    Attributes:
+        name: Name of its file, without ``.onnx``, as optimum has it.
+        module: Takes the inputs by position, those of the cache as one list at the end.
+        input_names: Names of the inputs, the cache flattened.
+        output_names: Names of the outputs.
+    """
+
+    name: str
+    module: nn.Module
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+
+
+class Seq2SeqAdapter(ModelAdapter):
+    """A family that reads one text and writes another token by token, with caches of keys and values."""
+
+    @property
+    @abc.abstractmethod
+    def cache(self) -> CacheShape:
+        """Size of the decoder's cache; that of the source differs in its length only."""
+
+    @abc.abstractmethod
+    def export_module(self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE) -> nn.Module:
+        """Wraps the whole of ``model``: source, mask and target in, logits of the target out.
+
+        Args:
+            model: A float or compressed model.
+            cache_dtype: What keys and values of the decoder are rounded to: float16 or float32.
+        """
+
+    @abc.abstractmethod
+    def export_parts(
+        self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE
+    ) -> list[ExportPart]:
+        """Wraps the parts of ``model`` that run one after the other.
+
+        Args:
+            model: A float or compressed model.
+            cache_dtype: Type of the caches: float16 or float32.
+
+        Returns:
+            The encoder, the decoder's first step (which makes the caches), and its later steps.
         """

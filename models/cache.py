@@ -21,10 +21,34 @@ def causal_mask(attention_mask: torch.Tensor, *, past: int, queries: int) -> tor
         float32 ``[batch, 1, queries, past + queries]`` to add to attention scores: 0, or the least float32.
         Not minus infinity: a padding token in front of the text sees nothing at all, and must not become NaN.
     """
-    slots = torch.arange(past + queries, device=attention_mask.device)
-    own = torch.arange(queries, device=attention_mask.device) + past
-    past_or_self = slots[None, :] <= own[:, None]
-    visible = past_or_self[None, None] & attention_mask.bool()[:, None, None, :]
+    before = _past_or_self(past, queries, attention_mask.device)
+    return _additive(before[None, None] & attention_mask.bool()[:, None, None, :])
+
+
+def unpadded_causal_mask(*, past: int, queries: int, device: torch.device) -> torch.Tensor:
+    """Does what :func:`causal_mask` does where nothing is padding: float32 ``[1, 1, queries, past + queries]``."""
+    return _additive(_past_or_self(past, queries, device)[None, None])
+
+
+def padding_mask(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Hides padding from every token that looks.
+
+    Args:
+        attention_mask: int64, ``[batch, length]``, 1 for a token and 0 for padding.
+
+    Returns:
+        float32 ``[batch, 1, 1, length]`` to add to attention scores: 0, or the least float32.
+    """
+    return _additive(attention_mask.bool()[:, None, None, :])
+
+
+def _past_or_self(past: int, queries: int, device: torch.device) -> torch.Tensor:
+    slots = torch.arange(past + queries, device=device)
+    own = torch.arange(queries, device=device) + past
+    return slots[None, :] <= own[:, None]
+
+
+def _additive(visible: torch.Tensor) -> torch.Tensor:
     return torch.where(visible, 0.0, torch.finfo(torch.float32).min)
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgeq.models.adapter import GenerativeAdapter, ModelAdapter
+from edgeq.models.adapter import ExportPart, GenerativeAdapter, ModelAdapter
 from edgeq.models.cache import DEFAULT_CACHE_DTYPE
+
+_PAST = "past_key_values."
 
 
 class TorchEncoder:
@@ -113,6 +115,38 @@ class TorchDecoder:
 
     def _empty(self, batch: int) -> list[torch.Tensor]:
         return self._adapter.cache.empty(batch, dtype=self._cache_dtype)
+
+
+class TorchPart:
+    """One part of a model as a function from named numpy arrays to named numpy arrays.
+
+    Args:
+        part: What :meth:`Seq2SeqAdapter.export_parts` returned one of.
+    """
+
+    def __init__(self, part: ExportPart) -> None:
+        self._part = part
+        self._module = part.module.eval()
+
+    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs a batch.
+
+        Args:
+            **inputs: Arrays by input name; see the part's module.
+
+        Returns:
+            Arrays by output name.
+        """
+        names = self._part.input_names
+        arguments: list[torch.Tensor | list[torch.Tensor]] = [
+            torch.from_numpy(inputs[name]) for name in names if not name.startswith(_PAST)
+        ]
+        if past := [torch.from_numpy(inputs[name]) for name in names if name.startswith(_PAST)]:
+            arguments.append(past)
+        with torch.no_grad():
+            result = self._module(*arguments)
+        outputs = (result,) if isinstance(result, torch.Tensor) else result
+        return {name: out.numpy() for name, out in zip(self._part.output_names, outputs, strict=True)}
 
 
 def positions(attention_mask: np.ndarray, *, queries: int) -> np.ndarray:

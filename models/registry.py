@@ -6,10 +6,13 @@ from typing import Any
 
 from edgeq.errors import UnsupportedError
 from edgeq.models.adapter import ModelAdapter
+from edgeq.models.bart import BartAdapter
 from edgeq.models.bert import BertAdapter
 from edgeq.models.gpt2 import Gpt2Adapter
 
-_ADAPTERS: dict[str, type[ModelAdapter]] = {adapter.family: adapter for adapter in (BertAdapter, Gpt2Adapter)}
+_ADAPTERS: dict[str, type[ModelAdapter]] = {
+    adapter.family: adapter for adapter in (BertAdapter, Gpt2Adapter, BartAdapter)
+}
 
 
 def supported_architectures() -> list[str]:

@@ -87,6 +87,30 @@ def make_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="session")
+def make_bart(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that saves a random BART and a tokenizer, and returns the folder."""
+
+    def make(architecture: str = "BartForConditionalGeneration", *, seed: int = 0, **config: Any) -> Path:
+        import transformers
+
+        sizes = {
+            "vocab_size": VOCABULARY_OF_BYTES,
+            "d_model": 36,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 3,
+            "encoder_ffn_dim": 76,
+            "decoder_ffn_dim": 52,
+            "max_position_embeddings": 33,
+        }
+        folder = tmp_path_factory.mktemp("bart")
+        return _save_random(architecture, transformers.BartConfig(**{**sizes, **config}), folder, seed=seed)
+
+    return make
+
+
 def _save_random(architecture: str, config: Any, folder: Path, *, seed: int) -> Path:
     import torch
     import transformers

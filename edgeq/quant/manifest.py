@@ -12,9 +12,10 @@ from torch import nn
 
 from edgeq.errors import FormatError
 from edgeq.formats import ACTIVATIONS, FORMAT_VERSION, Activation, PackedMatrix
+from edgeq.quant.buffers import set_buffer
 from edgeq.quant.float_layers import FLOAT_CLASSES, weight_rows
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear, PackedModule
-from edgeq.quant.plan import LayerKind
+from edgeq.quant.plan import CompressionResult, LayerKind
 from edgeq.quant.tied import TiedLayer, TiedModule
 
 QUANT_METHOD = "edgeq"
@@ -98,6 +99,7 @@ class QuantizationManifest:
         tied: Layers on the packed weights of an embedding table; they store nothing.
         kept_float: Layers that stay float, with the reason.
         files: SHA-256 of the weight files; empty when nobody computed it.
+        zero_buffers: Buffers that hold zeros and are not stored.
     """
 
     recipe: str
@@ -106,12 +108,11 @@ class QuantizationManifest:
     kept_float: dict[str, str]
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     tied: dict[str, TiedLayer] = dataclasses.field(default_factory=dict)
+    zero_buffers: tuple[str, ...] = ()
 
     @classmethod
-    def of_model(
-        cls, model: nn.Module, *, recipe: str, recipe_sha256: str, kept_float: dict[str, str]
-    ) -> QuantizationManifest:
-        """Describes the packed modules of a model."""
+    def of_model(cls, model: nn.Module, result: CompressionResult) -> QuantizationManifest:
+        """Describes the packed modules of a model that was compressed with ``result``."""
         tensors, tied = {}, {}
         names = {id(module): name for name, module in model.named_modules()}
         for name, module in model.named_modules():
@@ -123,11 +124,22 @@ class QuantizationManifest:
                 )
             elif isinstance(module, LowBitEmbedding):
                 tensors[name] = PackedTensor("embedding", module.spec, "none", bias=False)
-        return cls(recipe, recipe_sha256, tensors, dict(kept_float), tied=tied)
+        return cls(
+            recipe=result.recipe,
+            recipe_sha256=result.recipe_sha256,
+            tensors=tensors,
+            kept_float=dict(result.kept_float),
+            tied=tied,
+            zero_buffers=result.zero_buffers,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the value of ``quantization_config``."""
-        tied = {name: layer.to_json() for name, layer in self.tied.items()}
+        # Most models have neither; their files stay as they are.
+        special = {
+            "tied": {name: layer.to_json() for name, layer in self.tied.items()},
+            "zero_buffers": list(self.zero_buffers),
+        }
         return {
             "quant_method": QUANT_METHOD,
             "format_version": FORMAT_VERSION,
@@ -135,7 +147,7 @@ class QuantizationManifest:
             "tensors": {name: tensor.to_json() for name, tensor in self.tensors.items()},
             "kept_float": self.kept_float,
             "files": self.files,
-        } | ({"tied": tied} if tied else {})
+        } | {key: value for key, value in special.items() if value}
 
     @classmethod
     def from_json(cls, value: object) -> QuantizationManifest:
@@ -166,7 +178,14 @@ class QuantizationManifest:
             kept_float=kept,
             files=files,
             tied=_tied_layers(value.get("tied", {}), parsed),
+            zero_buffers=_zero_buffers(value.get("zero_buffers", [])),
         )
+
+
+def _zero_buffers(names: object) -> tuple[str, ...]:
+    if not isinstance(names, list) or any(not isinstance(name, str) for name in names):
+        raise FormatError("config.json: 'zero_buffers' must list names")
+    return tuple(names)
 
 
 def _tied_layers(entries: object, tensors: dict[str, PackedTensor]) -> dict[str, TiedLayer]:
@@ -188,6 +207,8 @@ def insert_packed_modules(model: nn.Module, manifest: QuantizationManifest) -> N
     Raises:
         FormatError: If a layer is not there, or has another shape or kind.
     """
+    for buffer in _present_zero_buffers(model, manifest):
+        set_buffer(model, buffer, model.get_buffer(buffer))
     for stored_name, tensor in manifest.tensors.items():
         name = _name_in(model, stored_name)
         if name is None:
@@ -197,14 +218,34 @@ def insert_packed_modules(model: nn.Module, manifest: QuantizationManifest) -> N
         _insert(model, name, tensor.kind, tensor.spec, tensor.build)
     for stored_name, layer in manifest.tied.items():
         name, table_name = _name_in(model, stored_name), _name_in(model, layer.table)
-        if name is None and getattr(model, "base_model", None) is model:
-            continue  # a body without its output head
+        if name is None and _is_body(model):
+            continue
         if name is None or table_name is None:
             raise FormatError(f"config.json: {type(model).__name__} has no layer {stored_name!r} to be tied")
         table = model.get_submodule(table_name)
         if not isinstance(table, LowBitEmbedding):
             raise FormatError(f"config.json: layer {layer.table!r} should be a packed embedding")
         _insert(model, name, layer.kind, table.spec, functools.partial(layer.build, table))
+
+
+def fill_zero_buffers(model: nn.Module, manifest: QuantizationManifest) -> None:
+    """Gives the buffers that the manifest names instead of storing them their values."""
+    for name in _present_zero_buffers(model, manifest):
+        shape = model.get_buffer(name).shape
+        set_buffer(model, name, torch.zeros(shape))
+
+
+def _present_zero_buffers(model: nn.Module, manifest: QuantizationManifest) -> list[str]:
+    present = dict(model.named_buffers())
+    missing = [name for name in manifest.zero_buffers if name not in present]
+    if missing and not _is_body(model):
+        raise FormatError(f"config.json: {type(model).__name__} has no buffer {missing[0]!r}")
+    return [name for name in manifest.zero_buffers if name in present]
+
+
+def _is_body(model: nn.Module) -> bool:
+    """Tells a model without its output head, which lacks what belongs to the head."""
+    return getattr(model, "base_model", None) is model
 
 
 def _insert(

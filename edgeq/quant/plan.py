@@ -79,11 +79,13 @@ class CompressionResult:
         recipe: Name of the recipe.
         recipe_sha256: Digest of its contents.
         layers: One record a layer.
+        zero_buffers: Buffers that hold zeros and are not stored.
     """
 
     recipe: str
     recipe_sha256: str
     layers: list[LayerRecord]
+    zero_buffers: tuple[str, ...] = ()
 
     @property
     def kept_float(self) -> dict[str, str]:

@@ -10,6 +10,7 @@ from edgeq.formats import Activation
 from edgeq.models import ModelAdapter
 from edgeq.progress import Progress, silent
 from edgeq.quant.apply import apply_plans
+from edgeq.quant.buffers import drop_zero_buffers
 from edgeq.quant.grids import GridName, grid_for
 from edgeq.quant.plan import CompressionResult, LayerKind, LayerPlan
 from edgeq.recipes.schema import EmbeddingSection, Recipe, WeightSection
@@ -58,7 +59,8 @@ def apply_recipe(
     if any(record.tied_to is not None and record.bits < 32 for record in records):
         # transformers would tie "weight" attributes, which packed layers do not have; they are tied already.
         model.config.tie_word_embeddings = False
-    return CompressionResult(recipe.name, recipe.sha256, records)
+    zeros = drop_zero_buffers(model, adapter.zero_buffers)
+    return CompressionResult(recipe.name, recipe.sha256, records, zeros)
 
 
 def _tied_plan(recipe: Recipe, name: str, kind: LayerKind, table: LayerPlan) -> LayerPlan:

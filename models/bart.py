@@ -1,0 +1,161 @@
+"""BART: an encoder that reads a text, and a decoder that writes another with a cache of keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from edgeq.errors import UnsupportedError
+from edgeq.models.adapter import CacheShape, ExportPart, Seq2SeqAdapter, Task
+from edgeq.models.bart_graphs import BartEncoder, BartFirstStep, BartNextStep, BartWhole
+from edgeq.models.cache import DEFAULT_CACHE_DTYPE
+from edgeq.models.config_checks import check_heads, check_sizes
+
+HEAD = "lm_head"
+TABLE = "model.shared"
+_SIDES = ("encoder", "decoder")
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
+_LARGEST_SIZES = {
+    "vocab_size": 1 << 31,
+    "d_model": 1 << 20,
+    "encoder_layers": 1000,
+    "decoder_layers": 1000,
+    "encoder_attention_heads": 1 << 20,
+    "decoder_attention_heads": 1 << 20,
+    "encoder_ffn_dim": 1 << 24,
+    "decoder_ffn_dim": 1 << 24,
+    "max_position_embeddings": 1 << 31,
+}
+
+
+class BartAdapter(Seq2SeqAdapter):
+    """``BartForConditionalGeneration``."""
+
+    family: ClassVar[str] = "bart"
+    architectures: ClassVar[dict[str, Task]] = {"BartForConditionalGeneration": "seq2seq"}
+
+    def check_config(self) -> None:
+        """See :meth:`ModelAdapter.check_config`."""
+        config = self.config
+        check_sizes(config, _LARGEST_SIZES)
+        for side in _SIDES:
+            check_heads(config, width="d_model", heads=f"{side}_attention_heads")
+        if config.activation_function != "gelu":
+            raise UnsupportedError(
+                f"BART with activation {config.activation_function!r} is not supported, only 'gelu'"
+            )
+        if config.scale_embedding:
+            raise UnsupportedError("BART with scaled embeddings (scale_embedding) is not supported")
+        if not config.is_encoder_decoder:
+            raise UnsupportedError("BART as a decoder alone is not supported, only with its encoder")
+
+    @property
+    def cache(self) -> CacheShape:
+        """See :attr:`Seq2SeqAdapter.cache`."""
+        heads = self.config.decoder_attention_heads
+        return CacheShape(self.config.decoder_layers, heads, self.config.d_model // heads)
+
+    @property
+    def linear_names(self) -> list[str]:
+        """See :attr:`ModelAdapter.linear_names`."""
+        names = []
+        for side, attentions in zip(_SIDES, (("self_attn",), ("self_attn", "encoder_attn")), strict=True):
+            parts = [f"{attention}.{part}" for attention in attentions for part in _ATTENTION] + [
+                "fc1",
+                "fc2",
+            ]
+            names += [f"{block}.{part}" for block in self._blocks(side) for part in parts]
+        return [*names, HEAD]
+
+    @property
+    def embedding_names(self) -> list[str]:
+        """See :attr:`ModelAdapter.embedding_names`."""
+        return [TABLE, *self._of_both_sides("embed_tokens"), *self._of_both_sides("embed_positions")]
+
+    @property
+    def tied_names(self) -> dict[str, str]:
+        """See :attr:`ModelAdapter.tied_names`; both sides share their table whatever is configured."""
+        tied = dict.fromkeys(self._of_both_sides("embed_tokens"), TABLE)
+        return tied | ({HEAD: TABLE} if self.config.tie_word_embeddings else {})
+
+    @property
+    def float_names(self) -> dict[str, str]:
+        """See :attr:`ModelAdapter.float_names`."""
+        reason = "positions are added to the state that every layer adds to, and are few"
+        return dict.fromkeys(self._of_both_sides("embed_positions"), reason)
+
+    @property
+    def zero_buffers(self) -> list[str]:
+        """See :attr:`ModelAdapter.zero_buffers`."""
+        return ["final_logits_bias"]
+
+    @property
+    def layer_names(self) -> list[str]:
+        """See :attr:`ModelAdapter.layer_names`."""
+        return [
+            *("model.encoder.embed_tokens", *self._blocks("encoder")),
+            *("model.decoder.embed_tokens", *self._blocks("decoder")),
+        ]
+
+    @property
+    def input_names(self) -> list[str]:
+        """Inputs of the whole model: the source, its mask, and the target shifted by one."""
+        return ["input_ids", "attention_mask", "decoder_input_ids"]
+
+    @property
+    def output_names(self) -> list[str]:
+        """Output of the whole model."""
+        return ["logits"]
+
+    @property
+    def max_positions(self) -> int:
+        """See :attr:`ModelAdapter.max_positions`; it holds for the source and for the target."""
+        return int(self.config.max_position_embeddings)
+
+    def export_module(self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE) -> nn.Module:
+        """Wraps the whole model; see :class:`BartWhole`."""
+        return BartWhole(*self._encoder_and_first_step(model, cache_dtype))
+
+    def export_parts(
+        self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE
+    ) -> list[ExportPart]:
+        """See :meth:`Seq2SeqAdapter.export_parts`."""
+        encoder, first = self._encoder_and_first_step(model, cache_dtype)
+        following = BartNextStep(model, heads=self.cache.heads, cache_dtype=cache_dtype)
+        own, read = ("decoder.key", "decoder.value"), ("encoder.key", "encoder.value")
+        return [
+            ExportPart("encoder_model", encoder, ("input_ids", "attention_mask"), ("last_hidden_state",)),
+            ExportPart(
+                "decoder_model",
+                first,
+                ("encoder_attention_mask", "input_ids", "encoder_hidden_states"),
+                ("logits", *self._cache_names("present", own + read)),
+            ),
+            ExportPart(
+                "decoder_with_past_model",
+                following,
+                (
+                    *("encoder_attention_mask", "input_ids"),
+                    *self._cache_names("past_key_values", own + read),
+                ),
+                ("logits", *self._cache_names("present", own)),
+            ),
+        ]
+
+    def _encoder_and_first_step(
+        self, model: nn.Module, cache_dtype: torch.dtype
+    ) -> tuple[BartEncoder, BartFirstStep]:
+        encoder = BartEncoder(model, heads=self.config.encoder_attention_heads)
+        return encoder, BartFirstStep(model, heads=self.cache.heads, cache_dtype=cache_dtype)
+
+    def _blocks(self, side: str) -> list[str]:
+        return [f"model.{side}.layers.{index}" for index in range(getattr(self.config, f"{side}_layers"))]
+
+    def _of_both_sides(self, part: str) -> list[str]:
+        return [f"model.{side}.{part}" for side in _SIDES]
+
+    def _cache_names(self, prefix: str, parts: Iterable[str]) -> list[str]:
+        return [f"{prefix}.{index}.{part}" for index in range(self.cache.layers) for part in parts]
