@@ -1,7 +1,8 @@
 """A checkpoint folder in, an ONNX folder out.
 
 The folder holds ``model.onnx``, ``model.onnx.data``, ``config.json`` and the tokenizer, with the file,
-input and output names that optimum uses, so that ``ORTModelFor...from_pretrained(folder)`` loads it. The
+input and output names that optimum uses, so that ``ORTModelFor...from_pretrained(folder)`` loads it. A model
+that reads one text and writes another is three graphs over the one data file instead of ``model.onnx``. The
 same checkpoint gives the same bytes, wherever it lies.
 """
 
@@ -15,8 +16,8 @@ import torch
 
 from edgeq.checkpoint import copy_sentence_files, load_checkpoint
 from edgeq.errors import EdgeqError, UsageError
-from edgeq.export.external_data import save_with_external_data
-from edgeq.export.trace import DEFAULT_OPSET, check_opset, onnx_model
+from edgeq.export.external_data import ModelWriter
+from edgeq.export.trace import DEFAULT_OPSET, check_opset, onnx_models
 from edgeq.files import new_folder
 from edgeq.progress import Progress, silent
 
@@ -45,7 +46,7 @@ def export_onnx(
         progress: Told how far the work is.
 
     Returns:
-        The path of ``model.onnx``.
+        The path of ``model.onnx``, or of ``encoder_model.onnx``.
 
     Raises:
         UsageError: If the checkpoint, the opset or the type of cache is not there.
@@ -61,19 +62,21 @@ def export_onnx(
         raise UsageError(f"the output {out} would replace the checkpoint {source}; give another folder")
     report("loading the checkpoint", 0, 3)
     checkpoint = load_checkpoint(source)
-    report("tracing the graph", 1, 3)
-    model = onnx_model(checkpoint.model, checkpoint.adapter, opset=opset, cache_dtype=cache_dtype)
-    report("writing the ONNX model", 2, 3)
+    report("tracing and writing the graph", 1, 3)
     with new_folder(out) as temporary:
-        written = save_with_external_data(model, temporary)
-        _check(written)
+        with ModelWriter(temporary) as writer:
+            models = onnx_models(checkpoint.model, checkpoint.adapter, opset=opset, cache_dtype=cache_dtype)
+            written = [writer.write(name, model) for name, model in models]
+        report("checking the graph", 2, 3)
+        for path in written:
+            _check(path)
         shutil.copyfile(source / "config.json", temporary / "config.json")
         if (source / _GENERATION_FILE).is_file():
             shutil.copyfile(source / _GENERATION_FILE, temporary / _GENERATION_FILE)
         checkpoint.tokenizer.save_pretrained(temporary)
         copy_sentence_files(source, temporary)
-    report("writing the ONNX model", 3, 3)
-    return out / written.name
+    report("checking the graph", 3, 3)
+    return out / written[0].name
 
 
 def _cache_dtype(name: str) -> torch.dtype:

@@ -1,39 +1,72 @@
-"""Writes a model so that its weights can be mapped: external data at 64-byte-aligned offsets."""
+"""Writes models so that their weights can be mapped: external data at 64-byte-aligned offsets, each stored once."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from types import TracebackType
 
 import onnx
 from onnx.external_data_helper import set_external_data
 
 from edgeq.formats import aligned
 
-MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
 EXTERNAL_FROM_BYTES = 256
-"""Smaller constants (shapes, axes, single scales) stay inside ``model.onnx``."""
+"""Smaller constants (shapes, axes, single scales) stay inside the ``.onnx`` file."""
 
 
-def save_with_external_data(model: onnx.ModelProto, folder: Path) -> Path:
-    """Writes ``model.onnx`` and, when there is anything to put in it, ``model.onnx.data``.
+class ModelWriter:
+    """Writes the graphs of one model over one data file; a context manager.
+
+    A weight that several graphs read, under one name, is stored by the first of them.
 
     Args:
-        model: Its large initializers are replaced by references to the data file, in place.
         folder: An existing folder.
-
-    Returns:
-        The path of ``model.onnx``.
     """
-    large = [t for t in model.graph.initializer if len(t.raw_data) >= EXTERNAL_FROM_BYTES]
-    if large:
-        with (folder / DATA_FILE).open("wb") as stream:
-            for tensor in large:
-                stream.write(b"\0" * (aligned(stream.tell()) - stream.tell()))
-                offset, data = stream.tell(), tensor.raw_data
-                stream.write(data)
-                set_external_data(tensor, location=DATA_FILE, offset=offset, length=len(data))
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stream = (folder / DATA_FILE).open("wb")
+        self._stored: dict[tuple[str, bytes], int] = {}
+
+    def __enter__(self) -> ModelWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+        if not self._stored:
+            (self._folder / DATA_FILE).unlink()
+
+    def write(self, name: str, model: onnx.ModelProto) -> Path:
+        """Writes ``<name>.onnx``.
+
+        Args:
+            name: Name of the graph.
+            model: Its large initializers are replaced by references to the data file, in place.
+
+        Returns:
+            The path of the file.
+        """
+        for tensor in model.graph.initializer:
+            size = len(tensor.raw_data)
+            if size >= EXTERNAL_FROM_BYTES:
+                offset = self._place(tensor)
+                set_external_data(tensor, location=DATA_FILE, offset=offset, length=size)
                 tensor.ClearField("raw_data")
-    # Serialization order of protobuf maps is not fixed by default.
-    (folder / MODEL_FILE).write_bytes(model.SerializeToString(deterministic=True))
-    return folder / MODEL_FILE
+        self._stream.flush()
+        path = self._folder / f"{name}.onnx"
+        # Serialization order of protobuf maps is not fixed by default.
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        return path
+
+    def _place(self, tensor: onnx.TensorProto) -> int:
+        """Returns where the tensor's bytes are in the data file, and puts them there if they are not."""
+        key = (tensor.name, hashlib.sha256(tensor.raw_data).digest())
+        if key not in self._stored:
+            self._stream.write(b"\0" * (aligned(self._stream.tell()) - self._stream.tell()))
+            self._stored[key] = self._stream.tell()
+            self._stream.write(tensor.raw_data)
+        return self._stored[key]

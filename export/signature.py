@@ -1,23 +1,33 @@
-"""What a module is traced with: example inputs, and which of their dimensions may vary."""
+"""What a graph is traced with: example inputs, and the names of the dimensions that may vary."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from edgeq.models import GenerativeAdapter, ModelAdapter
+from edgeq.models import ModelAdapter
+from edgeq.models.adapter import CacheShape, ExportPart, GenerativeAdapter, Seq2SeqAdapter
 
-TRACED_BATCH = 2
 TRACED_LENGTH = 7
 """Neither 0 nor 1, which torch would take for fixed sizes; the graph holds for every size."""
-TRACED_PAST = 3
-"""Another number than the length, so that the tracer cannot take one for the other."""
 
-Dimensions = Mapping[int, str]
-"""Names of the dimensions that may vary, by axis."""
+# Each another number, so that the tracer cannot take one dimension for another.
+_SIZES = {
+    "batch": 2,
+    "batch_size": 2,
+    "encoder_sequence_length": 5,
+    "past_sequence_length": 3,
+    "past_decoder_sequence_length": 3,
+}
+_PLUS = " + "
+
+Dimensions = tuple[str | int, ...]
+"""A shape; sizes that may vary have a name, which may be a sum of two."""
+Layout = Callable[[str], Dimensions]
+"""Returns the shape of an input by its name, or the leading dimensions of an output."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +35,9 @@ class Signature:
     """Inputs and outputs of one graph.
 
     Attributes:
-        example: The arguments to trace with; a list is one argument that holds several inputs.
-        inputs: The dimensions that may vary, by input name, in the order of the flattened arguments.
-        outputs: The same for the outputs.
+        example: The arguments to trace with; the cache is one argument, a list of tensors.
+        inputs: Shape by input name, in the order of the flattened arguments.
+        outputs: Leading dimensions by output name.
     """
 
     example: tuple[torch.Tensor | list[torch.Tensor], ...]
@@ -37,57 +47,79 @@ class Signature:
     @property
     def dynamic_shapes(self) -> tuple[Any, ...]:
         """The dimensions of the inputs, nested as the arguments are, with names that torch accepts."""
-        names = iter(self.inputs.values())
+        shapes = (_symbols(shape) for shape in self.inputs.values())
         return tuple(
-            [_symbols(next(names)) for _ in argument] if isinstance(argument, list) else _symbols(next(names))
+            [next(shapes) for _ in argument] if isinstance(argument, list) else next(shapes)
             for argument in self.example
         )
 
 
-def signature_of(adapter: ModelAdapter, *, cache_dtype: torch.dtype) -> Signature:
-    """Describes the module that ``adapter.export_module`` returns.
+def signature_of(part: ExportPart, adapter: ModelAdapter, *, cache_dtype: torch.dtype) -> Signature:
+    """Describes a graph of a model.
 
     Args:
+        part: The graph.
         adapter: The adapter of the model.
         cache_dtype: Type of the key/value cache of a model that has one.
     """
+    layout = _layout(part, adapter)
+    sizes = {name: min(TRACED_LENGTH, adapter.max_positions) for name in ("sequence", "sequence_length")}
+    sizes |= {"decoder_sequence_length": sizes["sequence"], **_SIZES}
+    inputs = {name: layout(name) for name in part.input_names}
+    tensors = {name: _example(name, shape, sizes, cache_dtype) for name, shape in inputs.items()}
+    example: list[Any] = [tensor for name, tensor in tensors.items() if not _is_cache(name)]
+    if cache := [tensor for name, tensor in tensors.items() if _is_cache(name)]:
+        example.append(cache)
+    return Signature(tuple(example), inputs, {name: layout(name) for name in part.output_names})
+
+
+def _layout(part: ExportPart, adapter: ModelAdapter) -> Layout:
     if isinstance(adapter, GenerativeAdapter):
-        return _decoder(adapter, cache_dtype)
-    sizes = {0: "batch", 1: "sequence"}
-    length = min(TRACED_LENGTH, adapter.max_positions)
-    tokens = tuple(_tokens(length) for _ in adapter.input_names)
-    return Signature(tokens, _all(adapter.input_names, sizes), _all(adapter.output_names, sizes))
+        return _decoder_only(adapter.cache)
+    if not isinstance(adapter, Seq2SeqAdapter):
+        return lambda _: ("batch", "sequence")
+    if "encoder_attention_mask" not in part.input_names:
+        return lambda _: ("batch_size", "encoder_sequence_length")
+    return _decoder_after_encoder(adapter.cache, part.input_names)
 
 
-def _decoder(adapter: GenerativeAdapter, cache_dtype: torch.dtype) -> Signature:
-    """Dimensions have the names that optimum gives them."""
-    past, length = TRACED_PAST, TRACED_LENGTH
-    batch, present, old = "batch_size", "sequence_length", "past_sequence_length"
-    together = f"{old} + {present}"
-    new_tokens = {0: batch, 1: present}
-    shape = (TRACED_BATCH, adapter.cache.heads, past, adapter.cache.head_size)
-    cache = [torch.zeros(shape, dtype=cache_dtype) for _ in range(2 * adapter.cache.layers)]
-    # Positions 0, because a model may have fewer than the traced length.
-    example = (_tokens(length), _tokens(past + length), torch.zeros_like(_tokens(length)), cache)
-    ids, mask, positions, *cache_names = adapter.input_names
-    logits, *present_names = adapter.output_names
-    inputs = {ids: new_tokens, mask: {0: batch, 1: together}, positions: new_tokens}
-    outputs = {logits: new_tokens}
-    return Signature(
-        example,
-        {**inputs, **_all(cache_names, {0: batch, 2: old})},
-        {**outputs, **_all(present_names, {0: batch, 2: together})},
-    )
+def _decoder_only(cache: CacheShape) -> Layout:
+    past, new = "past_sequence_length", "sequence_length"
+
+    def shape(name: str) -> Dimensions:
+        if name.startswith(("past_key_values.", "present.")):
+            length = past if _is_cache(name) else past + _PLUS + new
+            return ("batch_size", cache.heads, length, cache.head_size)
+        return ("batch_size", past + _PLUS + new if name == "attention_mask" else new)
+
+    return shape
 
 
-def _tokens(length: int) -> torch.Tensor:
-    return torch.ones(TRACED_BATCH, length, dtype=torch.int64)
+def _decoder_after_encoder(cache: CacheShape, input_names: Sequence[str]) -> Layout:
+    past, new, source = "past_decoder_sequence_length", "decoder_sequence_length", "encoder_sequence_length"
+    present = past + _PLUS + new if any(_is_cache(name) for name in input_names) else new
+
+    def shape(name: str) -> Dimensions:
+        if name.startswith(("past_key_values.", "present.")):
+            own = past if _is_cache(name) else present
+            return ("batch_size", cache.heads, source if ".encoder." in name else own, cache.head_size)
+        if name == "encoder_hidden_states":
+            return ("batch_size", source, cache.heads * cache.head_size)
+        return ("batch_size", source if name == "encoder_attention_mask" else new)
+
+    return shape
 
 
-def _all(names: Sequence[str], dimensions: Dimensions) -> dict[str, Dimensions]:
-    return dict.fromkeys(names, dimensions)
+def _is_cache(name: str) -> bool:
+    return name.startswith("past_key_values.")
 
 
-def _symbols(dimensions: Dimensions) -> dict[int, str]:
+def _example(name: str, shape: Dimensions, sizes: dict[str, int], cache_dtype: torch.dtype) -> torch.Tensor:
+    dtype = cache_dtype if _is_cache(name) else torch.float32 if name == "encoder_hidden_states" else torch.int64
+    numbers = [size if isinstance(size, int) else sum(sizes[n] for n in size.split(_PLUS)) for size in shape]
+    return torch.ones(numbers, dtype=dtype)
+
+
+def _symbols(shape: Dimensions) -> dict[int, str]:
     """Torch wants identifiers where ONNX takes any text."""
-    return {axis: name.replace(" + ", "_and_") for axis, name in dimensions.items()}
+    return {axis: size.replace(_PLUS, "_and_") for axis, size in enumerate(shape) if isinstance(size, str)}

@@ -1,4 +1,4 @@
-"""From a PyTorch model to a clean ONNX graph in memory."""
+"""From a PyTorch model to clean ONNX graphs in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from edgeq.export.passes.attention_mask import repeat_mask_rows
 from edgeq.export.passes.clean import drop_dead_code, plain_dimensions, strip_origin
 from edgeq.export.passes.names import name_by_module
 from edgeq.export.signature import Signature, signature_of
-from edgeq.models import GenerativeAdapter, ModelAdapter
+from edgeq.models import ModelAdapter
+from edgeq.models.adapter import ExportPart, GenerativeAdapter, Seq2SeqAdapter
 from edgeq.models.cache import DEFAULT_CACHE_DTYPE
 
 SUPPORTED_OPSETS = range(18, 24)
@@ -40,14 +41,14 @@ def check_opset(opset: int) -> None:
         raise UsageError(f"opset must be {first} to {last}, found {opset}")
 
 
-def onnx_model(
+def onnx_models(
     model: nn.Module,
     adapter: ModelAdapter,
     *,
     opset: int = DEFAULT_OPSET,
     cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE,
-) -> onnx.ModelProto:
-    """Traces a model and cleans the graph.
+) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Traces a model and cleans its graphs.
 
     Args:
         model: A float or compressed model in evaluation mode, on the CPU.
@@ -55,21 +56,33 @@ def onnx_model(
         opset: Version of the standard operators, 18 to 23.
         cache_dtype: Type of the key/value cache of a model that has one: float16 or float32.
 
-    Returns:
-        A model whose dimensions have optimum's names, with one function per variant of low-bit operator,
-        and nothing in it that depends on the machine.
+    Yields:
+        Name and graph of each part, one after the other because each holds its weights: ``model``, or for a
+        model that reads one text and writes another ``encoder_model``, ``decoder_model`` and
+        ``decoder_with_past_model``. Dimensions have optimum's names; there is one function per variant of
+        low-bit operator, and nothing depends on the machine. Equal names of initializers are equal weights.
 
     Raises:
         UsageError: If the opset is not supported.
         EdgeqError: If torch cannot trace the model.
     """
     check_opset(opset)
-    signature = signature_of(adapter, cache_dtype=cache_dtype)
+    for part in _parts(model, adapter, cache_dtype):
+        yield part.name, _onnx_model(part, signature_of(part, adapter, cache_dtype=cache_dtype), opset, adapter)
+
+
+def _parts(model: nn.Module, adapter: ModelAdapter, cache_dtype: torch.dtype) -> list[ExportPart]:
+    if isinstance(adapter, Seq2SeqAdapter):
+        return adapter.export_parts(model, cache_dtype=cache_dtype)
     if isinstance(adapter, GenerativeAdapter):
         module = adapter.export_module(model, cache_dtype=cache_dtype)
     else:
         module = adapter.export_module(model)
-    graph = _traced(module, signature, f"{adapter.architecture} at opset {opset}", opset=opset)
+    return [ExportPart("model", module, tuple(adapter.input_names), tuple(adapter.output_names))]
+
+
+def _onnx_model(part: ExportPart, signature: Signature, opset: int, adapter: ModelAdapter) -> onnx.ModelProto:
+    graph = _traced(part.module, signature, f"{part.name} of {adapter.architecture} at opset {opset}", opset=opset)
     drop_dead_code(graph)
     merge_heads(graph)
     repeat_mask_rows(graph)

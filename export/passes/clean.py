@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -29,7 +29,7 @@ def strip_origin(model: ir.Model) -> None:
     model.domain, model.doc_string = None, None
 
 
-def plain_dimensions(model: ir.Model, interface: Mapping[str, Mapping[int, str]]) -> None:
+def plain_dimensions(model: ir.Model, interface: Mapping[str, Sequence[str | int]]) -> None:
     """Names the dimensions of inputs and outputs, and replaces all others, such as ``Min(512, sequence)``.
 
     ONNX knows names, not expressions: two equal expressions spelled differently would count as
@@ -37,17 +37,17 @@ def plain_dimensions(model: ir.Model, interface: Mapping[str, Mapping[int, str]]
 
     Args:
         model: Changed in place.
-        interface: For each graph input and output, the names that users know, by axis.
+        interface: For each graph input and output, its leading dimensions, with the names that users know.
     """
-    known = {name for names in interface.values() for name in names.values()}
+    known = {size for sizes in interface.values() for size in sizes if isinstance(size, str)}
     for node in model.graph:
         for value in node.outputs:
             if value.shape is not None:
                 value.shape = ir.Shape([size if _is_known(size, known) else None for size in value.shape])
     for value in (*model.graph.inputs, *model.graph.outputs):
-        names = interface[str(value.name)]
+        leading = interface[str(value.name)]
         if value.shape is not None:
-            value.shape = ir.Shape([names.get(axis, size) for axis, size in enumerate(value.shape)])
+            value.shape = ir.Shape([*leading, *list(value.shape)[len(leading) :]])
 
 
 def _is_known(size: int | ir.SymbolicDim, names: set[str]) -> bool:

@@ -16,7 +16,7 @@ from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
 from edgeq.errors import UsageError
 from edgeq.export.exporter import export_onnx
-from edgeq.export.trace import onnx_model
+from edgeq.export.trace import onnx_models
 from edgeq.formats import OP_DOMAIN, WEIGHT_ALIGNMENT
 from edgeq.models import TorchEncoder
 
@@ -123,7 +123,7 @@ def test_no_trace_of_the_machine_inside(compressed_onnx):
 @pytest.mark.parametrize("opset", range(18, 24))
 def test_every_opset_runs_alike(weight_only_checkpoint, opset):
     checkpoint = load_checkpoint(weight_only_checkpoint)
-    model = onnx_model(checkpoint.model, checkpoint.adapter, opset=opset)
+    [(_, model)] = onnx_models(checkpoint.model, checkpoint.adapter, opset=opset)
     onnx.checker.check_model(model, full_check=True)
     kinds = {node.op_type for node in model.graph.node}
     assert ("Gelu" in kinds) == (opset >= 20)
@@ -215,7 +215,8 @@ def test_a_failure_leaves_nothing_behind(compressed_checkpoint, compressed_onnx,
     def fail(*_):
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(exporter, "onnx_model", lambda *_, **__: onnx.load(compressed_onnx))
+    graphs = [("model", onnx.load(compressed_onnx))]
+    monkeypatch.setattr(exporter, "onnx_models", lambda *_, **__: iter(graphs))
     monkeypatch.setattr(exporter, "copy_sentence_files", fail)
     with pytest.raises(RuntimeError, match="disk full"):
         export_onnx(compressed_checkpoint, tmp_path / "out")

@@ -96,8 +96,8 @@ def test_only_dimensions_of_the_interface_keep_a_name():
     model = ir.from_proto(split_attention())
     value = next(iter(model.graph)).outputs[0]
     value.shape = ir.Shape(["b", "Min(512, s)", HEADS, SIZE])
-    names = {value.name: {0: "b"} for value in (*model.graph.inputs, *model.graph.outputs)}
-    names[model.graph.inputs[0].name] = {0: "b", 1: "past + present"}
-    plain_dimensions(model, names)
+    interface = {value.name: ("b",) for value in (*model.graph.inputs, *model.graph.outputs)}
+    interface[model.graph.inputs[0].name] = ("b", "past + present")
+    plain_dimensions(model, interface)
     assert [getattr(size, "value", size) for size in value.shape] == ["b", None, HEADS, SIZE]
     assert [getattr(size, "value", size) for size in model.graph.inputs[0].shape][:2] == ["b", "past + present"]
