@@ -166,3 +166,30 @@ def test_recipes_cannot_be_changed() -> None:
     assert isinstance(recipe, Recipe)
     with pytest.raises(ValueError, match="frozen"):
         recipe.name = "other"
+
+
+def _gpt2(**values: object):
+    config = transformers.GPT2Config(n_layer=2, architectures=["GPT2LMHeadModel"], **values)
+    return adapter_for(config)
+
+
+@pytest.mark.parametrize("name", ["ptq-w8a8", "ptq-w4a8", "ptq-w2a8", "ptq-w2e2a8", "ptq-w4"])
+def test_builtin_recipes_compress_all_of_gpt2_but_the_positions(name: str) -> None:
+    recipe = load_recipe(name)
+    plans = {plan.name: plan for plan in plan_layers(recipe, _gpt2())}
+    assert {layer for layer, plan in plans.items() if plan.grid is None} == {"transformer.wpe"}
+    head, table = plans["lm_head"], plans["transformer.wte"]
+    assert (head.tied_to, table.tied_to) == ("transformer.wte", None)
+    assert (head.grid, head.per_row) == (table.grid, True)
+    assert (head.activation, table.activation) == (recipe.activations.mode, "none")
+    assert plans["transformer.h.1.mlp.c_fc"].per_row == (name != "ptq-w2e2a8")
+
+
+def test_an_override_of_an_untied_head_is_its_own_business(tmp_path: Path) -> None:
+    text = GOOD + "[[override]]\npattern = 'lm_head'\nbits = 2\n"
+    recipe = load_recipe(_file(tmp_path, text))
+    head = {plan.name: plan for plan in plan_layers(recipe, _gpt2(tie_word_embeddings=False))}["lm_head"]
+    assert head.grid is not None
+    assert (head.grid.bits, head.tied_to) == (2, None)
+    with pytest.raises(UsageError, match="one tensor"):
+        plan_layers(recipe, _gpt2())
