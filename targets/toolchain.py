@@ -125,6 +125,7 @@ def build_runner(linker: Linker, out: Path, *, extra_flags: tuple[str, ...] = ()
         "-std=c11",
         "-D_GNU_SOURCE",
         "-O2",
+        "-ffp-contract=off",  # sampling.c rounds after every operation
         "-Wall",
         "-Wextra",
         "-fPIE",

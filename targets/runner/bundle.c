@@ -213,6 +213,78 @@ static void read_model(Bundle *bundle, const JsonValue *root, const char *file) 
   }
 }
 
+static void check_state(const Spec *spec, const char *file) {
+  bool fits = spec->type->code == kDLFloat && spec->dimensions > 0 && spec->size_names[0] != NULL &&
+              strcmp(spec->size_names[0], "batch") == 0;
+  for (int i = 1; fits && i < spec->dimensions; i++) {
+    const char *name = spec->size_names[i];
+    fits = name == NULL || strcmp(name, "context") == 0 || strcmp(name, "context_blocks") == 0;
+  }
+  if (!fits) fail(EXIT_FAULT, "%s: cache '%s' must be floats [batch, ...]", file, spec->name);
+}
+
+static bool is_lengths(const Spec *spec, const char *name, int dimensions) {
+  return strcmp(spec->name, name) == 0 && spec->type->code == kDLInt && spec->type->bits == 64 &&
+         spec->dimensions == dimensions && spec->size_names[0] != NULL && strcmp(spec->size_names[0], "batch") == 0;
+}
+
+/* The interface that decoder.c drives. */
+static void check_decoder(const Bundle *bundle, const char *file) {
+  const Spec *in = bundle->inputs, *out = bundle->outputs;
+  if (bundle->input_count != DECODER_INPUTS || !is_lengths(&in[0], "input_ids", 2) || in[0].size_names[1] == NULL ||
+      strcmp(in[0].size_names[1], "sequence") != 0 || !is_lengths(&in[1], "past_lengths", 1) ||
+      !is_lengths(&in[2], "new_lengths", 1)) {
+    fail(EXIT_FAULT, "%s: the inputs of a decoder are input_ids, past_lengths, new_lengths", file);
+  }
+  if (bundle->output_count != 1 || strcmp(out->type->name, "float32") != 0 || out->dimensions != 2 ||
+      out->size_names[0] == NULL || strcmp(out->size_names[0], "batch") != 0 || out->shape[1] < 1) {
+    fail(EXIT_FAULT, "%s: the output of a decoder is one row of float32 logits for each sequence", file);
+  }
+  if (!in->has_minimum || !in->has_maximum || in->minimum != 0 || in->maximum != out->shape[1] - 1) {
+    fail(EXIT_FAULT, "%s: ids of a decoder must lie in 0..%lld", file, (long long)out->shape[1] - 1);
+  }
+  if (bundle->max_length != bundle->context) fail(EXIT_FAULT, "%s: 'max_length' must be the context", file);
+}
+
+static void read_generation(Bundle *bundle, const JsonValue *root, const char *file) {
+  bool generates = strcmp(bundle->task, "generate") == 0;
+  if ((json_find(root, "generation") != NULL) != generates) {
+    fail(EXIT_FAULT, "%s: the task '%s' and 'generation' do not belong together", file, bundle->task);
+  }
+  if (!generates) return;
+  const JsonValue *generation = json_member(root, "generation", JSON_OBJECT, file);
+  bundle->context = json_integer(generation, "context", 1, LARGEST_SIZE, file);
+  bundle->state = read_specs(generation, "state", &bundle->state_count, file);
+  for (size_t i = 0; i < bundle->state_count; i++) check_state(&bundle->state[i], file);
+  check_decoder(bundle, file);
+  const JsonValue *end_ids = json_member(generation, "end_ids", JSON_ARRAY, file);
+  bundle->end_ids = allocate(end_ids->count, sizeof *bundle->end_ids);
+  for (const JsonValue *end = end_ids->children; end != NULL; end = end->next) {
+    if (end->kind != JSON_INTEGER || end->integer < 0 || end->integer > bundle->inputs[0].maximum) {
+      fail(EXIT_FAULT, "%s: 'end_ids' must be token ids", file);
+    }
+    bundle->end_ids[bundle->end_count++] = end->integer;
+  }
+}
+
+static GoldenRun read_golden_run(const Bundle *bundle, const JsonValue *table, Mapping data, const char *file) {
+  size_t inputs = bundle->input_count, outputs = bundle->output_count;
+  GoldenRun run;
+  run.inputs = read_stored(table, "inputs", data, bundle->inputs, &inputs, file);
+  run.outputs = read_stored(table, "outputs", data, bundle->outputs, &outputs, file);
+  return run;
+}
+
+static void read_golden(Bundle *bundle, const JsonValue *root, Mapping data, const char *file) {
+  const JsonValue *golden = json_member(root, "golden", JSON_OBJECT, file);
+  const JsonValue *steps = bundle->context > 0 ? json_member(golden, "steps", JSON_ARRAY, file) : NULL;
+  bundle->golden = allocate(1 + (steps != NULL ? steps->count : 0), sizeof *bundle->golden);
+  bundle->golden[bundle->golden_count++] = read_golden_run(bundle, golden, data, file);
+  for (const JsonValue *step = steps != NULL ? steps->children : NULL; step != NULL; step = step->next) {
+    bundle->golden[bundle->golden_count++] = read_golden_run(bundle, step, data, file);
+  }
+}
+
 void bundle_open(Bundle *bundle, const char *folder, bool verify) {
   Mapping weights = {NULL, 0}, golden = {NULL, 0};
   memset(bundle, 0, sizeof *bundle);
@@ -235,8 +307,6 @@ void bundle_open(Bundle *bundle, const char *folder, bool verify) {
   bundle->inputs = read_specs(root, "inputs", &bundle->input_count, path);
   bundle->outputs = read_specs(root, "outputs", &bundle->output_count, path);
   bundle->weights = read_stored(root, "weights", weights, NULL, &bundle->weight_count, path);
-  const JsonValue *stored = json_member(root, "golden", JSON_OBJECT, path);
-  size_t inputs = bundle->input_count, outputs = bundle->output_count;
-  bundle->golden_inputs = read_stored(stored, "inputs", golden, bundle->inputs, &inputs, path);
-  bundle->golden_outputs = read_stored(stored, "outputs", golden, bundle->outputs, &outputs, path);
+  read_generation(bundle, root, path);
+  read_golden(bundle, root, golden, path);
 }

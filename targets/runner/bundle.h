@@ -6,7 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MAX_DIMENSIONS = 8 };
+enum {
+  MAX_DIMENSIONS = 8,
+  LANES = 16,         /* neighbouring keys of one vector in a key cache */
+  DECODER_INPUTS = 3, /* input_ids [batch, sequence], past_lengths [batch], new_lengths [batch], all int64 */
+};
 
 typedef struct {
   const char *name;
@@ -34,6 +38,11 @@ typedef struct {
   int64_t minimum, maximum, fallback;
 } Spec;
 
+/* Inputs of one call and the outputs it must give: as many as the model's. */
+typedef struct {
+  Array *inputs, *outputs;
+} GoldenRun;
+
 typedef struct {
   char *folder; /* absolute */
   const char *task;
@@ -46,7 +55,13 @@ typedef struct {
   size_t input_count, output_count;
   Array *weights;
   size_t weight_count;
-  Array *golden_inputs, *golden_outputs; /* as many as inputs and outputs */
+  GoldenRun *golden; /* one; for a decoder, calls that follow each other on one state */
+  size_t golden_count;
+  int64_t context; /* most tokens of a sequence; 0 for models that make no text */
+  int64_t *end_ids;
+  size_t end_count;
+  Spec *state; /* caches: `main` takes them between inputs and weights and changes them */
+  size_t state_count;
 } Bundle;
 
 /* Reads the manifest in `folder`, checks that this processor is the target, compares every file's size (and

@@ -53,6 +53,21 @@ static void check_size(Sizes *known, const Spec *spec, const Array *array, int a
   }
 }
 
+/* A decoder's sequences must fit their rows and the caches. */
+static void check_lengths(const Bundle *bundle, const Array *inputs, const char *where) {
+  const int64_t *past = inputs[1].data, *added = inputs[2].data;
+  for (int64_t row = 0; row < inputs[0].shape[0]; row++) {
+    if (added[row] < 0 || added[row] > inputs[0].shape[1]) {
+      fail(EXIT_USAGE, "%s: 'new_lengths' holds %lld, but a row of 'input_ids' has %lld tokens", where,
+           (long long)added[row], (long long)inputs[0].shape[1]);
+    }
+    if (past[row] < 0 || past[row] > bundle->context - added[row]) {
+      fail(EXIT_USAGE, "%s: %lld tokens after %lld do not fit the bundle's context of %lld", where,
+           (long long)added[row], (long long)past[row], (long long)bundle->context);
+    }
+  }
+}
+
 void check_inputs(const Bundle *bundle, const Array *inputs, const char *where) {
   Sizes known = {.count = 0};
   for (size_t i = 0; i < bundle->input_count; i++) {
@@ -72,6 +87,7 @@ void check_inputs(const Bundle *bundle, const Array *inputs, const char *where) 
     }
     check_values(spec, &inputs[i], where);
   }
+  if (bundle->context > 0) check_lengths(bundle, inputs, where);
 }
 
 static int64_t *read_ids(const char *at, const char *end, size_t *count, const char *path, size_t line) {

@@ -4,121 +4,54 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "bundle.h"
+#include "clock.h"
 #include "fail.h"
+#include "generate.h"
 #include "inputs.h"
 #include "model.h"
+#include "options.h"
 #include "output.h"
+#include "state.h"
 
-static const char USAGE[] =
-    "usage: edgeq-run BUNDLE --self-test | --ids FILE | --tensors IN --out OUT\n"
-    "\n"
-    "  BUNDLE           folder that holds manifest.json, model.so, weights.bin and lib/\n"
-    "  --self-test      run the stored input; exit 1 if one bit of the output differs\n"
-    "  --ids FILE       one text a line, as token ids separated by spaces\n"
-    "  --tensors IN     sets of inputs as `edgeq` writes them; outputs go to --out\n"
-    "  --out OUT\n"
-    "  --json           print JSON lines\n"
-    "  --raw            print the model's outputs as they are, not an embedding or a label\n"
-    "  --repeat N       after one run to warm up, time N runs of every text\n"
-    "  --threads N      threads of the kernels (default: every core); results do not depend on it\n"
-    "  --libraries DIR  where libtvm_ffi.so and libtvm_runtime.so are (default: BUNDLE/lib)\n"
-    "  --no-verify      skip the SHA-256 of the files\n"
-    "\n"
-    "example: edgeq-run . --ids ids.txt --json --threads 4\n";
-
-typedef struct {
-  const char *bundle, *ids, *tensors, *out, *libraries;
-  bool self_test, json, raw, verify;
-  int repeat, threads;
-} Options;
-
-static double now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+/* Sets of inputs for one batch size follow each other on one state; a new batch size starts a new one. */
+static void use_state_for(const Bundle *bundle, Model *model, const Array *inputs, Array **state) {
+  int64_t batch = inputs[0].shape[0];
+  if (bundle->context == 0 || (*state != NULL && (*state)[0].shape[0] == batch)) return;
+  Array *fresh = state_new(bundle, batch);
+  model_use_state(model, fresh);
+  if (*state != NULL) state_release(bundle, *state);
+  *state = fresh;
 }
 
-static int positive(const char *option, const char *value, int most) {
-  char *end = NULL;
-  errno = 0;
-  long number = strtol(value, &end, 10);
-  if (errno != 0 || end == value || *end != '\0' || number < 1 || number > most) {
-    fail(EXIT_USAGE, "%s takes a number in 1..%d, found '%s'", option, most, value);
-  }
-  return (int)number;
-}
-
-static Options read_options(int count, char **arguments) {
-  Options options = {.verify = true};
-  for (int i = 1; i < count; i++) {
-    const char *name = arguments[i];
-    const char *value = i + 1 < count ? arguments[i + 1] : NULL;
-    const char **text = strcmp(name, "--ids") == 0         ? &options.ids
-                        : strcmp(name, "--tensors") == 0   ? &options.tensors
-                        : strcmp(name, "--out") == 0       ? &options.out
-                        : strcmp(name, "--libraries") == 0 ? &options.libraries
-                                                           : NULL;
-    bool *flag = strcmp(name, "--self-test") == 0 ? &options.self_test
-                 : strcmp(name, "--json") == 0    ? &options.json
-                 : strcmp(name, "--raw") == 0     ? &options.raw
-                                                  : NULL;
-    bool counted = strcmp(name, "--repeat") == 0 || strcmp(name, "--threads") == 0;
-    if ((text != NULL || counted) && value == NULL) fail(EXIT_USAGE, "%s needs a value; see --help", name);
-    if (text != NULL) {
-      *text = value;
-      i++;
-    } else if (flag != NULL) {
-      *flag = true;
-    } else if (counted && name[2] == 'r') {
-      options.repeat = positive(name, value, 1000000);
-      i++;
-    } else if (counted) {
-      options.threads = positive(name, value, 1024);
-      i++;
-    } else if (strcmp(name, "--no-verify") == 0) {
-      options.verify = false;
-    } else if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
-      fputs(USAGE, stdout);
-      exit(0);
-    } else if (name[0] == '-' || options.bundle != NULL) {
-      fail(EXIT_USAGE, "unexpected argument '%s'; see --help", name);
-    } else {
-      options.bundle = name;
-    }
-  }
-  return options;
-}
-
-static void check_options(const Options *options) {
-  int jobs = options->self_test + (options->ids != NULL) + (options->tensors != NULL);
-  if (options->bundle == NULL) fail(EXIT_USAGE, "name a bundle; see --help");
-  if (jobs != 1) fail(EXIT_USAGE, "give one of --self-test, --ids and --tensors; see --help");
-  if ((options->tensors != NULL) != (options->out != NULL)) {
-    fail(EXIT_USAGE, "--tensors and --out belong together; see --help");
-  }
-  if (options->repeat > 0 && options->ids == NULL) fail(EXIT_USAGE, "--repeat needs --ids; see --help");
-}
-
-static void self_test(const Bundle *bundle, Model *model, bool json) {
-  check_inputs(bundle, bundle->golden_inputs, "golden.bin");
-  Outputs outputs = model_run(model, bundle->golden_inputs);
-  size_t values = 0, differing = 0;
+static size_t count_differing(const Bundle *bundle, const Array *found, const Array *wanted, size_t *values) {
+  size_t differing = 0;
   for (size_t i = 0; i < bundle->output_count; i++) {
-    const Array *found = &outputs.arrays[i], *wanted = &bundle->golden_outputs[i];
-    size_t size = wanted->type->bits / 8u;
-    if (memcmp(found->shape, wanted->shape, (size_t)wanted->dimensions * sizeof *wanted->shape) != 0) {
+    size_t size = wanted[i].type->bits / 8u;
+    if (memcmp(found[i].shape, wanted[i].shape, (size_t)wanted[i].dimensions * sizeof *wanted[i].shape) != 0) {
       fail(EXIT_FAULT, "self-test failed: output '%s' has another shape than the golden one",
            bundle->outputs[i].name);
     }
-    for (size_t at = 0; at < wanted->bytes; at += size) {
-      values++;
-      differing += memcmp((const char *)found->data + at, (const char *)wanted->data + at, size) != 0;
+    for (size_t at = 0; at < wanted[i].bytes; at += size) {
+      ++*values;
+      differing += memcmp((const char *)found[i].data + at, (const char *)wanted[i].data + at, size) != 0;
     }
   }
-  outputs_release(model, &outputs);
+  return differing;
+}
+
+static void self_test(const Bundle *bundle, Model *model, bool json) {
+  size_t values = 0, differing = 0;
+  Array *state = NULL;
+  for (size_t i = 0; i < bundle->golden_count; i++) {
+    const GoldenRun *golden = &bundle->golden[i];
+    check_inputs(bundle, golden->inputs, "golden.bin");
+    use_state_for(bundle, model, golden->inputs, &state);
+    Outputs outputs = model_run(model, golden->inputs);
+    differing += count_differing(bundle, outputs.arrays, golden->outputs, &values);
+    outputs_release(model, &outputs);
+  }
   if (json) {
     printf("{\"ok\": %s, \"values\": %zu, \"differing\": %zu}\n", differing == 0 ? "true" : "false", values,
            differing);
@@ -165,6 +98,7 @@ static void run_texts(const Bundle *bundle, Model *model, const Options *options
 
 static void run_tensors(const Bundle *bundle, Model *model, const Options *options) {
   TensorReader reader = open_tensors(options->tensors);
+  Array *state = NULL;
   size_t length = strlen(options->out) + sizeof ".partial";
   char *partial = allocate(length, 1);
   snprintf(partial, length, "%s.partial", options->out);
@@ -174,6 +108,7 @@ static void run_tensors(const Bundle *bundle, Model *model, const Options *optio
   for (uint32_t set = 0; set < reader.sets; set++) {
     Array *inputs = next_inputs(&reader, bundle);
     check_inputs(bundle, inputs, options->tensors);
+    use_state_for(bundle, model, inputs, &state);
     Outputs outputs = model_run(model, inputs);
     write_tensors(out, outputs.arrays, bundle->output_count);
     outputs_release(model, &outputs);
@@ -187,15 +122,26 @@ static void run_tensors(const Bundle *bundle, Model *model, const Options *optio
   free(partial);
 }
 
+static void check_task(const Bundle *bundle, const Options *options) {
+  if (options->generate > 0 && bundle->context == 0) {
+    fail(EXIT_USAGE, "the bundle makes no text: it is for '%s'; leave --generate out", bundle->task);
+  }
+  if (options->ids != NULL && options->generate == 0 && bundle->context > 0) {
+    fail(EXIT_USAGE, "the bundle continues texts: say by how many tokens, with --generate N");
+  }
+}
+
 int main(int count, char **arguments) {
   Options options = read_options(count, arguments);
   Bundle bundle;
-  check_options(&options);
-  bundle_open(&bundle, options.bundle, options.verify);
+  bundle_open(&bundle, options.bundle, !options.no_verify);
+  check_task(&bundle, &options);
   char *libraries = bundle_file(&bundle, "lib");
-  Model *model = model_open(&bundle, options.libraries != NULL ? options.libraries : libraries, options.threads);
+  Model *model = model_open(&bundle, options.libraries != NULL ? options.libraries : libraries, (int)options.threads);
   if (options.self_test) {
     self_test(&bundle, model, options.json);
+  } else if (options.generate > 0) {
+    generate_texts(&bundle, model, &options);
   } else if (options.ids != NULL) {
     run_texts(&bundle, model, &options);
   } else {

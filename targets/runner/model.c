@@ -26,8 +26,9 @@ struct Model {
   const Bundle *bundle;
   Api api;
   TVMFFIObjectHandle run, array_size, array_item, free_blocks;
-  TVMFFIAny *arguments; /* inputs, then weights */
+  TVMFFIAny *arguments; /* inputs, then state, then weights */
   int32_t argument_count;
+  bool has_state;
   int64_t *seen_shapes; /* KEPT_SHAPES rows of all input sizes */
   size_t seen_count, sizes_per_shape;
 };
@@ -140,7 +141,7 @@ static TVMFFIAny wrap(const Api *api, const Array *array) {
   int64_t *shape = (int64_t *)(managed + 1);
   memcpy(shape, array->shape, dimensions * sizeof *shape);
   managed->deleter = delete_managed;
-  /* DLPack has no const; nothing writes to inputs or weights. */
+  /* DLPack has no const; nothing writes to inputs or weights, and a state is not constant. */
   managed->dl_tensor.data = (void *)(uintptr_t)array->data;
   managed->dl_tensor.device.device_type = kDLCPU;
   managed->dl_tensor.ndim = array->dimensions;
@@ -190,12 +191,13 @@ Model *model_open(const Bundle *bundle, const char *libraries, int threads) {
   model->array_size = global_function(&model->api, "ffi.ArraySize");
   model->array_item = global_function(&model->api, "ffi.ArrayGetItem");
   model->free_blocks = global_function(&model->api, "vm.builtin.memory_manager.clear");
-  size_t count = bundle->input_count + bundle->weight_count;
+  size_t before_weights = bundle->input_count + bundle->state_count;
+  size_t count = before_weights + bundle->weight_count;
   if (count > INT32_MAX) fail(EXIT_FAULT, "the bundle has too many tensors");
   model->argument_count = (int32_t)count;
   model->arguments = allocate(count, sizeof *model->arguments);
   for (size_t i = 0; i < bundle->weight_count; i++) {
-    model->arguments[bundle->input_count + i] = wrap(&model->api, &bundle->weights[i]);
+    model->arguments[before_weights + i] = wrap(&model->api, &bundle->weights[i]);
   }
   model->sizes_per_shape = bundle->input_count * MAX_DIMENSIONS;
   model->seen_shapes = allocate(KEPT_SHAPES * model->sizes_per_shape, sizeof(int64_t));
@@ -244,6 +246,15 @@ static void read_output(const Api *api, TVMFFIAny item, const Spec *spec, Array 
   array->data = (const char *)tensor->data + tensor->byte_offset;
   /* The tuple of outputs keeps the tensor alive. */
   api->release(item.v_obj);
+}
+
+void model_use_state(Model *model, const Array *state) {
+  TVMFFIAny *arguments = model->arguments + model->bundle->input_count;
+  for (size_t i = 0; i < model->bundle->state_count; i++) {
+    if (model->has_state) model->api.release(arguments[i].v_obj);
+    if (state != NULL) arguments[i] = wrap(&model->api, &state[i]);
+  }
+  model->has_state = state != NULL;
 }
 
 Outputs model_run(Model *model, const Array *inputs) {

@@ -16,7 +16,10 @@ typedef struct {
  * `threads` is 0 for the environment's choice or every core. Stops the program if anything is missing. */
 Model *model_open(const Bundle *bundle, const char *libraries, int threads);
 
-/* Runs the model on inputs that check_inputs has accepted. */
+/* The caches that a decoder's runs read and change from now on; NULL before they are released. */
+void model_use_state(Model *model, const Array *state);
+
+/* Runs the model on inputs that check_inputs has accepted; a decoder needs a state. */
 Outputs model_run(Model *model, const Array *inputs);
 
 void outputs_release(Model *model, Outputs *outputs);

@@ -1,0 +1,138 @@
+#include "options.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fail.h"
+
+static const char USAGE[] =
+    "usage: edgeq-run BUNDLE --self-test | --ids FILE [--generate N] | --tensors IN --out OUT\n"
+    "\n"
+    "  BUNDLE           folder that holds manifest.json, model.so, weights.bin and lib/\n"
+    "  --self-test      run the stored input; exit 1 if one bit of the output differs\n"
+    "  --ids FILE       one text a line, as token ids separated by spaces\n"
+    "  --generate N     continue every text of --ids by at most N tokens; prints their ids\n"
+    "  --tensors IN     sets of inputs as `edgeq` writes them; outputs go to --out\n"
+    "  --out OUT\n"
+    "  --json           print JSON lines\n"
+    "  --raw            print the model's outputs as they are, not an embedding or a label\n"
+    "  --repeat N       after one run to warm up, time N runs of every text\n"
+    "  --threads N      threads of the kernels (default: every core); results do not depend on it\n"
+    "  --libraries DIR  where libtvm_ffi.so and libtvm_runtime.so are (default: BUNDLE/lib)\n"
+    "  --no-verify      skip the SHA-256 of the files\n"
+    "\n"
+    "with --generate:\n"
+    "  --temperature T  draw by chance; 0 (the default) takes the likeliest token, 1 the model's probabilities\n"
+    "  --top-k K        draw from the K likeliest tokens only\n"
+    "  --top-p P        draw from the likeliest tokens that together have probability P only\n"
+    "  --repetition-penalty F  factor against tokens that the text has already\n"
+    "  --seed N         start of the random numbers (default: 0)\n"
+    "  --ignore-end     go on after the token that ends a text\n"
+    "\n"
+    "example: edgeq-run . --ids ids.txt --json --threads 4\n";
+
+typedef enum { TEXT, FLAG, INTEGER, NUMBER } Kind;
+
+/* An option: where its value goes, and for integers the range. */
+typedef struct {
+  const char *name;
+  Kind kind;
+  void *to;
+  int64_t least, most;
+} Option;
+
+static int64_t integer(const Option *option, const char *value) {
+  char *end = NULL;
+  errno = 0;
+  long long number = strtoll(value, &end, 10);
+  if (errno != 0 || end == value || *end != '\0' || number < option->least || number > option->most) {
+    fail(EXIT_USAGE, "%s takes a number in %lld..%lld, found '%s'", option->name, (long long)option->least,
+         (long long)option->most, value);
+  }
+  return number;
+}
+
+static double number(const Option *option, const char *value) {
+  char *end = NULL;
+  double result = strtod(value, &end);
+  if (end == value || *end != '\0') fail(EXIT_USAGE, "%s takes a number, found '%s'", option->name, value);
+  return result;
+}
+
+/* Sets one option; returns how many arguments it took. */
+static int set(const Option *option, const char *value) {
+  if (option->kind == FLAG) {
+    *(bool *)option->to = true;
+    return 1;
+  }
+  if (value == NULL) fail(EXIT_USAGE, "%s needs a value; see --help", option->name);
+  if (option->kind == TEXT) *(const char **)option->to = value;
+  if (option->kind == INTEGER) *(int64_t *)option->to = integer(option, value);
+  if (option->kind == NUMBER) *(double *)option->to = number(option, value);
+  return 2;
+}
+
+static void check(const Options *options) {
+  int jobs = options->self_test + (options->ids != NULL) + (options->tensors != NULL);
+  const Sampling *given = &options->sampling;
+  bool sampled = given->temperature != 0 || given->top_k != 0 || given->top_p != 1 ||
+                 given->repetition_penalty != 1 || given->seed != 0 || options->ignore_end;
+  if (options->bundle == NULL) fail(EXIT_USAGE, "name a bundle; see --help");
+  if (jobs != 1) fail(EXIT_USAGE, "give one of --self-test, --ids and --tensors; see --help");
+  if ((options->tensors != NULL) != (options->out != NULL)) {
+    fail(EXIT_USAGE, "--tensors and --out belong together; see --help");
+  }
+  if (options->repeat > 0 && options->ids == NULL) fail(EXIT_USAGE, "--repeat needs --ids; see --help");
+  if (options->generate > 0 && options->ids == NULL) fail(EXIT_USAGE, "--generate needs --ids; see --help");
+  if (options->generate > 0 && (options->repeat > 0 || options->raw)) {
+    fail(EXIT_USAGE, "--generate goes with neither --repeat nor --raw; see --help");
+  }
+  if (sampled && options->generate == 0) {
+    fail(EXIT_USAGE, "the options that choose tokens need --generate; see --help");
+  }
+  check_sampling(given);
+}
+
+Options read_options(int count, char **arguments) {
+  Options options = {.sampling = GREEDY};
+  Sampling *sampling = &options.sampling;
+  const Option known[] = {
+      {"--ids", TEXT, &options.ids, 0, 0},
+      {"--tensors", TEXT, &options.tensors, 0, 0},
+      {"--out", TEXT, &options.out, 0, 0},
+      {"--libraries", TEXT, &options.libraries, 0, 0},
+      {"--self-test", FLAG, &options.self_test, 0, 0},
+      {"--json", FLAG, &options.json, 0, 0},
+      {"--raw", FLAG, &options.raw, 0, 0},
+      {"--no-verify", FLAG, &options.no_verify, 0, 0},
+      {"--ignore-end", FLAG, &options.ignore_end, 0, 0},
+      {"--repeat", INTEGER, &options.repeat, 1, 1000000},
+      {"--threads", INTEGER, &options.threads, 1, 1024},
+      {"--generate", INTEGER, &options.generate, 1, (int64_t)1 << 31},
+      {"--top-k", INTEGER, &sampling->top_k, 0, UINT32_MAX},
+      {"--seed", INTEGER, &sampling->seed, 0, INT64_MAX},
+      {"--temperature", NUMBER, &sampling->temperature, 0, 0},
+      {"--top-p", NUMBER, &sampling->top_p, 0, 0},
+      {"--repetition-penalty", NUMBER, &sampling->repetition_penalty, 0, 0},
+  };
+  for (int i = 1; i < count;) {
+    const Option *option = NULL;
+    for (size_t k = 0; k < sizeof known / sizeof *known; k++) {
+      if (strcmp(arguments[i], known[k].name) == 0) option = &known[k];
+    }
+    if (option != NULL) {
+      i += set(option, i + 1 < count ? arguments[i + 1] : NULL);
+    } else if (strcmp(arguments[i], "--help") == 0 || strcmp(arguments[i], "-h") == 0) {
+      fputs(USAGE, stdout);
+      exit(0);
+    } else if (arguments[i][0] == '-' || options.bundle != NULL) {
+      fail(EXIT_USAGE, "unexpected argument '%s'; see --help", arguments[i]);
+    } else {
+      options.bundle = arguments[i++];
+    }
+  }
+  check(&options);
+  return options;
+}
