@@ -17,6 +17,7 @@ from tvm.script import tirx as T
 from edgeq.targets.kernels.attention import LOWEST
 from edgeq.targets.kernels.macro import macro
 from edgeq.targets.kernels.numerics import LANES, exp, fma, larger, splat, tree_max, tree_sum
+from edgeq.targets.kernels.shapes import PARALLEL_ROWS
 
 BLOCKS = 4
 """Key vectors of a tile: their sums are independent, which hides the latency of the multiply-adds."""
@@ -150,6 +151,22 @@ def _query(p, o, scores, length):
     _weighted_sum(p, o, scores, total, length)
 
 
+@macro
+def _append_head(p, qkv, past, new, key_cache, value_cache, task, tokens, capacity):
+    for s in range(tokens):
+        slot = T.alloc_buffer((1,), "int64", scope="local")
+        slot[0] = past[task // p.heads] + s
+        if s < new[task // p.heads] and slot[0] >= 0 and slot[0] < capacity:
+            for d in range(p.head_size):
+                column = p.width + task % p.heads * p.head_size + d
+                key_cache[task // p.heads, task % p.heads, slot[0] // LANES, d, slot[0] % LANES] = T.cast(
+                    qkv[task // p.heads, s, column], p.dtype
+                )
+                value_cache[task // p.heads, task % p.heads, slot[0], d] = T.cast(
+                    qkv[task // p.heads, s, p.width + column], p.dtype
+                )
+
+
 def append_to_cache(head: CachedHead) -> tirx.PrimFunc:
     """Builds the function that stores the keys and values of new tokens behind those of their sequence.
 
@@ -172,19 +189,12 @@ def append_to_cache(head: CachedHead) -> tirx.PrimFunc:
         key_cache = T.match_buffer(key_cache_, (batch, p.heads, blocks, p.head_size, LANES), p.dtype)
         value_cache = T.match_buffer(value_cache_, (batch, p.heads, capacity, p.head_size), p.dtype)
         with T.sblock("root"):
-            for task in T.parallel(batch * p.heads):
-                for s in range(tokens):
-                    slot = T.alloc_buffer((1,), "int64", scope="local")
-                    slot[0] = past[task // p.heads] + s
-                    if s < new[task // p.heads] and slot[0] >= 0 and slot[0] < capacity:
-                        for d in range(p.head_size):
-                            column = p.width + task % p.heads * p.head_size + d
-                            key_cache[task // p.heads, task % p.heads, slot[0] // LANES, d, slot[0] % LANES] = T.cast(
-                                qkv[task // p.heads, s, column], p.dtype
-                            )
-                            value_cache[task // p.heads, task % p.heads, slot[0], d] = T.cast(
-                                qkv[task // p.heads, s, p.width + column], p.dtype
-                            )
+            if tokens < PARALLEL_ROWS:
+                for task in range(batch * p.heads):
+                    _append_head(p, qkv, past, new, key_cache, value_cache, task, tokens, capacity)
+            else:
+                for task in T.parallel(batch * p.heads):
+                    _append_head(p, qkv, past, new, key_cache, value_cache, task, tokens, capacity)
 
     return append
 

@@ -3,7 +3,16 @@
 from tvm import tirx
 from tvm.script import tirx as T
 
-from edgeq.targets.kernels.shapes import leading_dimensions
+from edgeq.targets.kernels.macro import macro
+from edgeq.targets.kernels.shapes import PARALLEL_ROWS, leading_dimensions
+
+
+@macro
+def _copy_row(table, ids, out, i, table_rows, columns):
+    row = T.alloc_buffer((1,), "int64", scope="local")
+    row[0] = T.Select(T.And(ids[i] >= 0, ids[i] < table_rows), ids[i], T.int64(0))
+    for c in range(columns):
+        out[i, c] = table[row[0], c]
 
 
 def gather_rows(table_rows: int, columns: int, *, rank: int) -> tirx.PrimFunc:
@@ -28,10 +37,11 @@ def gather_rows(table_rows: int, columns: int, *, rank: int) -> tirx.PrimFunc:
         with T.sblock("root"):
             ids = T.decl_buffer((rows,), "int64", data=ids_buffer.data)
             out = T.decl_buffer((rows, columns), "float32", data=y_buffer.data)
-            for i in T.parallel(rows):
-                row = T.alloc_buffer((1,), "int64", scope="local")
-                row[0] = T.Select(T.And(ids[i] >= 0, ids[i] < table_rows), ids[i], T.int64(0))
-                for c in range(columns):
-                    out[i, c] = table[row[0], c]
+            if rows < PARALLEL_ROWS:
+                for i in range(rows):
+                    _copy_row(table, ids, out, i, table_rows, columns)
+            else:
+                for i in T.parallel(rows):
+                    _copy_row(table, ids, out, i, table_rows, columns)
 
     return gather

@@ -9,7 +9,7 @@ from tvm.script import tirx as T
 
 from edgeq.targets.kernels.macro import macro
 from edgeq.targets.kernels.numerics import LANES, bind, fma, splat, square_root, tree_sum
-from edgeq.targets.kernels.shapes import leading_dimensions
+from edgeq.targets.kernels.shapes import PARALLEL_ROWS, leading_dimensions
 
 
 def _add_square(x: Any, mean: Any, total: Any) -> Any:
@@ -65,6 +65,30 @@ def _normalise_row(i, row, gamma, beta, out, columns, epsilon):
         out[i, last] = _normalised(row[last], mean[0], inverse[0], gamma[last], beta[last])
 
 
+@macro
+def _plain_row(rows_in, gamma, beta, out, i, columns, epsilon):
+    row = T.alloc_buffer((columns,), "float32", scope="local")
+    for c in range(columns // LANES):
+        row[T.ramp(c * LANES, 1, LANES)] = rows_in[i, T.ramp(c * LANES, 1, LANES)]
+    for c in range(columns % LANES):
+        last = columns // LANES * LANES + c
+        row[last] = rows_in[i, last]
+    _normalise_row(i, row, gamma, beta, out, columns, epsilon)
+
+
+@macro
+def _residual_row(rows_in, rows_added, gamma, beta, out, i, columns, epsilon):
+    row = T.alloc_buffer((columns,), "float32", scope="local")
+    for c in range(columns // LANES):
+        row[T.ramp(c * LANES, 1, LANES)] = (
+            rows_in[i, T.ramp(c * LANES, 1, LANES)] + rows_added[i, T.ramp(c * LANES, 1, LANES)]
+        )
+    for c in range(columns % LANES):
+        last = columns // LANES * LANES + c
+        row[last] = rows_in[i, last] + rows_added[i, last]
+    _normalise_row(i, row, gamma, beta, out, columns, epsilon)
+
+
 def layer_norm(columns: int, *, rank: int, epsilon: float, residual: bool) -> tirx.PrimFunc:
     """Builds ``y = (x - mean) / sqrt(variance + epsilon) * gamma + beta`` with ``x`` the input or input + residual.
 
@@ -93,13 +117,12 @@ def layer_norm(columns: int, *, rank: int, epsilon: float, residual: bool) -> ti
         with T.sblock("root"):
             rows_in = T.decl_buffer((rows, columns), "float32", data=x_buffer.data)
             out = T.decl_buffer((rows, columns), "float32", data=y_buffer.data)
-            for i in T.parallel(rows):
-                row = T.alloc_buffer((columns,), "float32", scope="local")
-                for c in range(columns // LANES):
-                    row[T.ramp(c * LANES, 1, LANES)] = rows_in[i, T.ramp(c * LANES, 1, LANES)]
-                for c in range(columns % LANES):
-                    row[columns // LANES * LANES + c] = rows_in[i, columns // LANES * LANES + c]
-                _normalise_row(i, row, gamma, beta, out, columns, epsilon)
+            if rows < PARALLEL_ROWS:
+                for i in range(rows):
+                    _plain_row(rows_in, gamma, beta, out, i, columns, epsilon)
+            else:
+                for i in T.parallel(rows):
+                    _plain_row(rows_in, gamma, beta, out, i, columns, epsilon)
 
     @T.prim_func(s_tir=True)
     def with_residual(x: T.handle, added: T.handle, gamma_: T.handle, beta_: T.handle, y: T.handle):
@@ -113,15 +136,11 @@ def layer_norm(columns: int, *, rank: int, epsilon: float, residual: bool) -> ti
             rows_in = T.decl_buffer((rows, columns), "float32", data=x_buffer.data)
             rows_added = T.decl_buffer((rows, columns), "float32", data=added_buffer.data)
             out = T.decl_buffer((rows, columns), "float32", data=y_buffer.data)
-            for i in T.parallel(rows):
-                row = T.alloc_buffer((columns,), "float32", scope="local")
-                for c in range(columns // LANES):
-                    row[T.ramp(c * LANES, 1, LANES)] = (
-                        rows_in[i, T.ramp(c * LANES, 1, LANES)] + rows_added[i, T.ramp(c * LANES, 1, LANES)]
-                    )
-                for c in range(columns % LANES):
-                    last = columns // LANES * LANES + c
-                    row[last] = rows_in[i, last] + rows_added[i, last]
-                _normalise_row(i, row, gamma, beta, out, columns, epsilon)
+            if rows < PARALLEL_ROWS:
+                for i in range(rows):
+                    _residual_row(rows_in, rows_added, gamma, beta, out, i, columns, epsilon)
+            else:
+                for i in T.parallel(rows):
+                    _residual_row(rows_in, rows_added, gamma, beta, out, i, columns, epsilon)
 
     return with_residual if residual else plain

@@ -10,7 +10,7 @@ from tvm.script import tirx as T
 from edgeq.formats import ACTIVATION_LEVELS, ACTIVATION_MAX_FLOOR
 from edgeq.targets.kernels.macro import macro
 from edgeq.targets.kernels.numerics import LANES, larger, magnitude, round_half_even, smaller, splat
-from edgeq.targets.kernels.shapes import leading_dimensions
+from edgeq.targets.kernels.shapes import PARALLEL_ROWS, leading_dimensions
 
 COLUMN_PADDING = 32
 """Quantized rows are zero-padded to a multiple of this: the widest column block, that of 1-bit codes."""
@@ -68,6 +68,24 @@ def _quantize_row(row_in, words_out, sums_out, i, inverse, columns):
     sums_out[i] = total[0]
 
 
+@macro
+def _dynamic_row(row_in, words_out, scales_out, sums_out, i, columns):
+    peak = T.alloc_buffer((1,), "float32", scope="local")
+    inverse = T.alloc_buffer((1,), "float32", scope="local")
+    _find_largest(row_in, peak, i, columns)
+    scales_out[i] = peak[0] / T.float32(ACTIVATION_LEVELS)
+    inverse[0] = T.float32(ACTIVATION_LEVELS) / peak[0]
+    _quantize_row(row_in, words_out, sums_out, i, inverse[0], columns)
+
+
+@macro
+def _static_row(row_in, given_scale, words_out, scales_out, sums_out, i, columns):
+    inverse = T.alloc_buffer((1,), "float32", scope="local")
+    scales_out[i] = given_scale[0]
+    inverse[0] = T.float32(1.0) / given_scale[0]
+    _quantize_row(row_in, words_out, sums_out, i, inverse[0], columns)
+
+
 def quantize_rows(columns: int, *, rank: int, static: bool) -> tirx.PrimFunc:
     """Builds the quantizer of rows of ``columns`` float32 values.
 
@@ -98,13 +116,12 @@ def quantize_rows(columns: int, *, rank: int, static: bool) -> tirx.PrimFunc:
             words_out = T.decl_buffer((rows, words), "int32", data=q_buffer.data)
             scales_out = T.decl_buffer((rows,), "float32", data=scale_buffer.data)
             sums_out = T.decl_buffer((rows,), "int32", data=sum_buffer.data)
-            for i in T.parallel(rows):
-                peak = T.alloc_buffer((1,), "float32", scope="local")
-                inverse = T.alloc_buffer((1,), "float32", scope="local")
-                _find_largest(row_in, peak, i, columns)
-                scales_out[i] = peak[0] / T.float32(ACTIVATION_LEVELS)
-                inverse[0] = T.float32(ACTIVATION_LEVELS) / peak[0]
-                _quantize_row(row_in, words_out, sums_out, i, inverse[0], columns)
+            if rows < PARALLEL_ROWS:
+                for i in range(rows):
+                    _dynamic_row(row_in, words_out, scales_out, sums_out, i, columns)
+            else:
+                for i in T.parallel(rows):
+                    _dynamic_row(row_in, words_out, scales_out, sums_out, i, columns)
 
     @T.prim_func(s_tir=True)
     def static_scale(x: T.handle, given: T.handle, q: T.handle, scale: T.handle, code_sum: T.handle):
@@ -119,10 +136,11 @@ def quantize_rows(columns: int, *, rank: int, static: bool) -> tirx.PrimFunc:
             words_out = T.decl_buffer((rows, words), "int32", data=q_buffer.data)
             scales_out = T.decl_buffer((rows,), "float32", data=scale_buffer.data)
             sums_out = T.decl_buffer((rows,), "int32", data=sum_buffer.data)
-            for i in T.parallel(rows):
-                inverse = T.alloc_buffer((1,), "float32", scope="local")
-                scales_out[i] = given_scale[0]
-                inverse[0] = T.float32(1.0) / given_scale[0]
-                _quantize_row(row_in, words_out, sums_out, i, inverse[0], columns)
+            if rows < PARALLEL_ROWS:
+                for i in range(rows):
+                    _static_row(row_in, given_scale, words_out, scales_out, sums_out, i, columns)
+            else:
+                for i in T.parallel(rows):
+                    _static_row(row_in, given_scale, words_out, scales_out, sums_out, i, columns)
 
     return static_scale if static else dynamic_scale

@@ -4,6 +4,9 @@ from typing import Any
 
 from tvm import tirx
 
+PARALLEL_ROWS = 8
+"""Fewer rows than this are done by the calling thread: waking the others takes longer than the work."""
+
 
 def leading_dimensions(rank: int) -> tuple[list[Any], Any]:
     """Returns ``rank`` fresh symbolic dimensions and their product, the number of rows."""
