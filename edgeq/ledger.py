@@ -230,7 +230,7 @@ def _why_float(tensor: StoredTensor, stored: StoredModel) -> str:
     if "float" not in tensor.dtype:
         return "integers of the graph"
     if len(tensor.shape) <= 1:
-        if "norm" in lower:
+        if "norm" in lower or ".ln_" in lower:
             return "layer norm: one float a channel"
         return "bias: one float a row" if lower.endswith("bias") else "vector"
     return "no reason recorded" if stored.matrices else "model is not compressed"
