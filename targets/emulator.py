@@ -7,6 +7,8 @@ another x86-64 level runs without an emulator where this processor has the instr
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
 import struct
 import subprocess
@@ -22,6 +24,7 @@ from edgeq.targets.runtime.inputs import checked_inputs
 from edgeq.targets.runtime.loader import SelfTest
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
+from edgeq.targets.runtime.sampling import GREEDY, Sampling
 from edgeq.targets.runtime.schema import RUNNER_FILE, Manifest, TensorSpec
 from edgeq.targets.runtime.threads import users_environment
 from edgeq.targets.target import Emulator, Target, load_target
@@ -49,6 +52,8 @@ def run_many(
     threads: int | None = None,
 ) -> list[dict[str, np.ndarray]]:
     """Runs several sets of inputs in one start of ``edgeq-run``.
+
+    A decoder's sets of one batch size follow each other on one state: a set may go on where the one before ended.
 
     Args:
         bundle: Bundle that holds ``edgeq-run``.
@@ -79,6 +84,56 @@ def run_many(
             options += ["--threads", str(threads)]
         _run([*command, str(folder), *options], folder)
         return _decode(result.read_bytes(), manifest.outputs, count=len(sets))
+
+
+def generate(
+    bundle: Path | str,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    sampling: Sampling = GREEDY,
+    ignore_end: bool = False,
+    target: Target | None = None,
+    threads: int | None = None,
+) -> list[list[int]]:
+    """Continues token ids with ``edgeq-run --generate``.
+
+    Args:
+        bundle: Bundle that holds ``edgeq-run``.
+        prompts: Ids of each prompt.
+        max_new_tokens: Most tokens to make for a prompt.
+        sampling: How tokens are chosen.
+        ignore_end: Go on after the token that ends a text.
+        target: As for :func:`run_many`.
+        threads: As for :func:`run_many`.
+
+    Returns:
+        The tokens made for each prompt.
+
+    Raises:
+        UsageError: If there is no bundle.
+        FormatError: If the bundle is damaged.
+        UnsupportedError: If nothing here can run the bundle.
+        EdgeqError: If the bundle makes no text, a prompt makes no sense, or the run fails.
+    """
+    folder = Path(bundle).absolute()
+    manifest = read_manifest(folder)
+    command = _command(folder, manifest, target)
+    verify_files(folder, manifest)
+    options = ["--no-verify", "--json", "--generate", str(max_new_tokens)]
+    for field in dataclasses.fields(sampling):
+        value = getattr(sampling, field.name)
+        if value != field.default:
+            options += [f"--{field.name.replace('_', '-')}", repr(value)]
+    if ignore_end:
+        options.append("--ignore-end")
+    if threads is not None:
+        options += ["--threads", str(threads)]
+    with tempfile.TemporaryDirectory() as temporary:
+        ids = Path(temporary) / "ids"
+        ids.write_text("".join(" ".join(map(str, prompt)) + "\n" for prompt in prompts), encoding="ascii")
+        lines = _run([*command, str(folder), "--ids", str(ids), *options], folder).splitlines()
+    return [json.loads(line)["ids"] for line in lines]
 
 
 def self_test(bundle: Path | str, *, target: Target | None = None) -> SelfTest:

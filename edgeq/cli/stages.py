@@ -74,6 +74,10 @@ def compile_(
     target: Annotated[
         str, typer.Option("--target", "-t", help="Target (see 'edgeq targets') or a .toml file.")
     ] = "host",
+    context: Annotated[
+        int | None,
+        typer.Option(help="For models that make text: most tokens, prompt included. Default: all positions."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compile an exported model into a bundle for one processor."""
@@ -83,7 +87,7 @@ def compile_(
     _existing_folder(onnx_folder, "ONNX")
     chosen = load_target(target)
     with progress_bars() as progress:
-        compile_bundle(onnx_folder, out, target=chosen, progress=progress)
+        compile_bundle(onnx_folder, out, target=chosen, context=context, progress=progress)
     if as_json:
         print_json({"out": str(out), "target": chosen.name, "files": _sizes(out)})
         return
