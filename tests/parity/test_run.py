@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 from edgeq.compress import compress_model
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.export.exporter import export_onnx
-from edgeq.export.external_data import save_with_external_data
+from edgeq.export.external_data import ModelWriter
 from edgeq.parity import run as parity_run
 from edgeq.parity import run_parity
 from edgeq.parity.stages import onnx_reference, onnx_runtime
@@ -45,7 +45,8 @@ def edit(run, change):
     for tensor in model.graph.initializer:
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
-    save_with_external_data(model, run / "onnx")
+    with ModelWriter(run / "onnx") as writer:
+        writer.write("model", model)
 
 
 def scaled(model, name, factor):
