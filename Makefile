@@ -1,6 +1,7 @@
 # Everything a checkout needs, in one place. `make` alone prints this list.
 #   PYTHON=python3.12      another interpreter (3.11 or newer)
 #   TORCH_PIP_FLAGS=...    extra flags for installing torch, such as an index of CPU-only wheels
+#   TEST_WORKERS=4         processes of `make test` (default 2)
 #   EVAL_DATA=dev.tsv      evaluation file for the demo (default: the small set in benchmarks/data)
 
 PYTHON ?= python3
@@ -8,6 +9,7 @@ VENV ?= .venv
 TORCH_PIP_FLAGS ?=
 EVAL_DATA ?=
 PYTEST_FLAGS ?=
+TEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -46,7 +48,7 @@ demo: $(DEMO_MODEL)  ## compress, compile, prove and measure a real BERT; prints
 	@$(BIN)/python benchmarks/demo.py $(if $(EVAL_DATA),--eval-data "$(EVAL_DATA)")
 
 test: $(INSTALLED)  ## run the tests (minutes) and print the coverage of edgeq, export, targets and models
-	$(BIN)/python -m pytest --cov --cov-report=term --durations=10 $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --cov --cov-report=term --durations=10 $(PYTEST_FLAGS)
 
 test-slow: $(DEMO_MODEL)  ## run the tests that take longer, on the real model among others
 	$(BIN)/python -m pytest -m slow --durations=10 $(PYTEST_FLAGS)

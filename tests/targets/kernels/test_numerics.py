@@ -60,7 +60,7 @@ def test_exp_is_within_two_units_and_vanishes_below_its_range(compile_kernel):
     assert not y[~inside].any()
 
 
-@pytest.mark.parametrize("name", ["Erf", "Tanh", "Gelu", "GeluTanh"])
+@pytest.mark.parametrize("name", ["Gelu", "GeluTanh"])
 def test_vector_and_scalar_code_give_the_same_bits(name, target, compile_kernel):
     """A row of 48 runs in vectors, rows of 5 one value at a time; every instruction set returns the same."""
     x = every_magnitude(10.0)[:1000]

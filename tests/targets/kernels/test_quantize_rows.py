@@ -24,8 +24,7 @@ def outputs_for(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return words, np.zeros(x.shape[:-1], np.float32), np.zeros(x.shape[:-1], np.int32)
 
 
-@pytest.mark.parametrize("columns", [1, 5, 16, 37, 64])
-@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize(("columns", "static"), [(1, False), (5, True), (16, False), (37, True), (53, False)])
 def test_matches_numpy_at_odd_shapes(columns, static, target, compile_kernel):
     run = compile_kernel(quantize_rows(columns, rank=2, static=static), target)
     generator = np.random.default_rng(columns)
