@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -22,6 +22,8 @@ class PackedModule(nn.Module):
         spec: Rows, columns, bits, zero point and number of scales.
     """
 
+    op_type: ClassVar[str]
+    """The ONNX operator that the layer becomes."""
     weight_packed: torch.Tensor
     scale: torch.Tensor
 
@@ -93,6 +95,7 @@ class LowBitLinear(PackedModule):
         activation: ``dynamic`` (one scale a token), ``static`` (buffer ``activation_scale``) or ``none``.
     """
 
+    op_type: ClassVar[str] = "LowBitLinear"
     bias: torch.Tensor | None
     activation_scale: torch.Tensor | None
 
@@ -153,7 +156,7 @@ class LowBitLinear(PackedModule):
         if self.activation_scale is not None:
             inputs.append(self.activation_scale)
         return torch.onnx.ops.symbolic(
-            f"{OP_DOMAIN}::LowBitLinear",
+            f"{OP_DOMAIN}::{self.op_type}",
             inputs,
             attrs={**self._op_attributes(), "activation": self.activation},
             dtype=torch.float32,
@@ -168,6 +171,8 @@ class LowBitLinear(PackedModule):
 
 class LowBitEmbedding(PackedModule):
     """A table of packed rows; ``forward`` looks rows up and decodes them."""
+
+    op_type: ClassVar[str] = "LowBitEmbedding"
 
     @property
     def num_embeddings(self) -> int:
@@ -190,7 +195,7 @@ class LowBitEmbedding(PackedModule):
         """
         if torch.onnx.is_in_onnx_export():
             return torch.onnx.ops.symbolic(
-                f"{OP_DOMAIN}::LowBitEmbedding",
+                f"{OP_DOMAIN}::{self.op_type}",
                 [ids, self.weight_packed, self.scale],
                 attrs=self._op_attributes(),
                 dtype=torch.float32,

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
@@ -169,6 +170,21 @@ def test_an_untied_head_is_packed_by_itself(make_gpt2: Callable[..., Path], tmp_
     in_memory = transformers.GPT2LMHeadModel.from_pretrained(source)
     apply_recipe(in_memory, load_recipe("ptq-w2e2a8"), adapter_for(in_memory))
     assert torch.equal(_logits(load_checkpoint(tmp_path / "out").model), _logits(in_memory))
+
+
+def test_files_of_the_hub_have_other_names(make_gpt2: Callable[..., Path], tmp_path: Path) -> None:
+    # OpenAI's own checkpoints name no "transformer." and hold each layer's causal mask.
+    source = make_gpt2()
+    shutil.copytree(source, tmp_path / "hub")
+    tensors = load_file(source / "model.safetensors")
+    renamed = {name.removeprefix("transformer."): array for name, array in tensors.items()}
+    masks = {f"h.{i}.attn.bias": np.tril(np.ones((1, 1, 33, 33), np.float32)) for i in range(2)}
+    save_file({**renamed, **masks}, tmp_path / "hub" / "model.safetensors", {"format": "pt"})
+    for name, folder in (("a", source), ("b", tmp_path / "hub")):
+        compress_model(folder, tmp_path / name, recipe="ptq-w4a8")
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
 def test_a_float_table_keeps_its_head_float(make_gpt2: Callable[..., Path], tmp_path: Path) -> None:

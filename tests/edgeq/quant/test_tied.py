@@ -32,6 +32,7 @@ def test_a_tied_head_is_a_linear_layer_on_the_table(activation: str) -> None:
     own.set_codes(table.codes(), table.scale)
     x = torch.randn(3, 4, 10)
     assert torch.equal(tied(x), own(x))
+    assert tied.op_type == own.op_type == "LowBitLinear"
 
 
 def test_a_tied_embedding_is_the_table() -> None:
