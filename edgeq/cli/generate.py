@@ -79,6 +79,7 @@ def generate(
 
 def _stream(generation: Generation, prompt: str) -> None:
     sys.stdout.write(prompt)
+    sys.stdout.flush()
     for piece in generation:
         sys.stdout.write(piece.text)
         sys.stdout.flush()

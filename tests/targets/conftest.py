@@ -172,27 +172,6 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
 
 
 @pytest.fixture(scope="session")
-def gpt2_onnx(make_gpt2: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random GPT-2 of odd sizes and 164 positions, compressed by ``ptq-w4a8`` and exported."""
-    import edgeq
-
-    folder = tmp_path_factory.mktemp("gpt2-onnx")
-    edgeq.compress_model(make_gpt2(n_positions=164, seed=5), folder / "checkpoint", recipe="ptq-w4a8")
-    edgeq.export_onnx(folder / "checkpoint", folder / "onnx")
-    return folder / "onnx"
-
-
-@pytest.fixture(scope="session")
-def gpt2_bundle(gpt2_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its bundle for this machine, for 150 of the positions; tests must not change it."""
-    import edgeq
-    from edgeq.targets.target import load_target
-
-    out = tmp_path_factory.mktemp("gpt2") / "host"
-    return edgeq.compile_bundle(gpt2_onnx, out, target=load_target("host"), context=150)
-
-
-@pytest.fixture(scope="session")
 def gpt2_board(
     gpt2_onnx: Path, gpt2_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:

@@ -1,0 +1,92 @@
+"""Manifests of decoders: what does not fit is a sentence before anything is mapped or run."""
+
+import copy
+import json
+import random
+
+import pytest
+
+from edgeq.errors import EdgeqError, FormatError
+from edgeq.targets.runtime.manifest import read_manifest
+from edgeq.targets.runtime.manifest_parser import parse_manifest
+
+
+@pytest.fixture
+def table(gpt2_bundle):
+    return json.loads((gpt2_bundle / "manifest.json").read_text())
+
+
+def test_writing_and_reading_give_the_same_manifest(gpt2_bundle):
+    manifest = read_manifest(gpt2_bundle)
+    assert parse_manifest(json.loads(manifest.to_json())) == manifest
+    assert len(manifest.golden_steps) == 6
+
+
+WRONG = [
+    (("generation",), None, "must be a table"),
+    (("generation", "context"), 0, "at least 1"),
+    (("generation", "context"), 149, "'max_length' must be the context 149"),
+    (("generation", "end_ids"), ["x"], "'end_ids' must be integers"),
+    (("generation", "end_ids"), [283], r"'end_ids' must lie in 0\.\.282"),
+    (("generation", "state"), [], "'state' is empty"),
+    (("generation", "state", 0, "dtype"), "int8", "must be floats"),
+    (("generation", "state", 0, "shape"), [1, 3], "must be floats"),
+    (("generation", "state", 0, "shape", 2), "sequence", "must be floats"),
+    (("generation", "state", 1, "shape", 1), 1 << 39, "which no machine has"),
+    (("inputs", 0, "maximum"), 283, r"ids of a decoder must lie in 0\.\.282"),
+    (("inputs", 0, "dtype"), "int32", "golden tensor 'input_ids' has another type"),
+    (("outputs", 0, "shape", 0), 2, "the output of a decoder"),
+    (("model", "task"), "embed", "do not belong together"),
+    (("model", "max_length"), None, "'max_length' must be"),
+    (("golden", "steps"), 3, "must be a list"),
+    (("golden", "steps", 2, "inputs"), [], "'golden' does not hold the model's inputs"),
+    (("golden", "steps", 2, "inputs", 0, "offset"), 1 << 40, "ends at byte"),
+    (("golden", "steps", 2, "outputs", 0, "name"), "scores", "'golden' does not hold"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), WRONG)
+def test_a_wrong_value_is_a_sentence(table, path, value, message):
+    place = table
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(FormatError, match=message):
+        parse_manifest(table)
+
+
+def test_inputs_of_another_interface_are_refused(table):
+    for item in (table["inputs"][1], table["golden"]["inputs"][1]):
+        item["name"] = "lengths"
+    for step in table["golden"]["steps"]:
+        step["inputs"][1]["name"] = "lengths"
+    with pytest.raises(FormatError, match="the inputs of a decoder are input_ids, past_lengths, new_lengths"):
+        parse_manifest(table)
+
+
+def test_steps_belong_to_models_that_make_text(table):
+    table["model"]["task"] = "embed"
+    del table["generation"]
+    with pytest.raises(FormatError, match="golden steps belong to models that generate"):
+        parse_manifest(table)
+
+
+def test_random_damage_never_escapes_as_another_error(table):
+    chance = random.Random(6)  # noqa: S311
+    replacements = [None, True, -1, 1 << 70, 1.5, "", "x", [], {}, [None], {"a": 1}]
+    refused = 0
+    for _ in range(300):
+        damaged = copy.deepcopy(table)
+        place, key = damaged, chance.choice(["generation", "golden", "inputs", "outputs", "model"])
+        while isinstance(place[key], dict | list) and place[key] and chance.random() < 0.85:
+            place = place[key]
+            key = chance.choice(list(place)) if isinstance(place, dict) else chance.randrange(len(place))
+        if chance.random() < 0.3:
+            del place[key]
+        else:
+            place[key] = chance.choice(replacements)
+        try:
+            parse_manifest(damaged)
+        except EdgeqError:
+            refused += 1
+    assert refused > 200
