@@ -131,11 +131,10 @@ def _penalised(logits: np.ndarray, seen: list[int], penalty: np.float32) -> np.n
 def _drawn(logits: np.ndarray, sampling: Sampling, fraction: float) -> int:
     """Steps 2 to 5 of the module's description."""
     ids = _largest(logits, sampling.top_k)
-    values = logits[ids].astype(np.float64)
-    weights = exp_of_negative((values - float(logits.max())) / float(sampling.temperature))
+    distances = logits[ids].astype(np.float64) - float(logits.max())
+    weights = exp_of_negative(distances / float(sampling.temperature))
     if sampling.top_p < 1:
-        # Equal logits have equal weights, and a stable sort keeps them in the order of ids.
-        order = np.argsort(-values, kind="stable")
+        order = _descending(logits[ids])
         sums = np.cumsum(weights[order])
         kept = np.concatenate(([True], sums[:-1] < float(sampling.top_p) * sums[-1]))
         chosen = np.sort(order[kept])
@@ -153,6 +152,18 @@ def _largest(logits: np.ndarray, count: int) -> np.ndarray:
     above = np.flatnonzero(logits > threshold)
     equal = np.flatnonzero(logits == threshold)[: count - above.size]
     return np.sort(np.concatenate((above, equal)))
+
+
+def _descending(values: np.ndarray) -> np.ndarray:
+    """Positions from the largest value to the smallest, of equal ones the first first.
+
+    Sorting integers that hold both value and position is many times faster than a stable sort of the values.
+    """
+    bits = (values + np.float32(0)).view(np.uint32)  # the addition turns -0 into 0, which it equals
+    ascending = np.where(bits >> 31 == 1, ~bits, bits | np.uint32(1 << 31))
+    keys = (~ascending).astype(np.uint64) << np.uint64(32) | np.arange(values.size, dtype=np.uint64)
+    keys.sort()
+    return (keys & np.uint64((1 << 32) - 1)).astype(np.int64)
 
 
 _LOG2_E = 1.4426950408889634
@@ -173,7 +184,8 @@ def exp_of_negative(x: np.ndarray) -> np.ndarray:
     rest = (clipped - powers * _LN2_HIGH) - powers * _LN2_LOW
     result = np.full_like(rest, _FACTORIALS[0])
     for coefficient in _FACTORIALS[1:]:
-        result = result * rest + coefficient
+        result *= rest
+        result += coefficient
     return np.where(x < _SMALLEST_EXPONENT, 0.0, np.ldexp(result, powers.astype(np.int32)))
 
 

@@ -69,6 +69,13 @@ def test_top_p_keeps_the_fewest_that_reach_the_probability():
     assert set(np.flatnonzero(both)) == {0, 2, 3}
 
 
+def test_of_equal_logits_top_p_keeps_the_first():
+    logits = np.float32([-0.0, 0.0, -0.0, -1e-30, 1e-30, -9])
+    for top_p, kept in [(0.15, {4}), (0.3, {0, 4}), (0.5, {0, 1, 4}), (0.7, {0, 1, 2, 4})]:
+        drawn = _draws(Sampling(temperature=1.0, top_p=top_p), logits, 200)
+        assert set(np.flatnonzero(drawn)) == kept
+
+
 def test_the_repetition_penalty_works_on_prompt_and_new_tokens_of_either_sign():
     sampler = Sampler(Sampling(repetition_penalty=2.0), [0])
     logits = np.float32([4, 3, -1, -1.5])
