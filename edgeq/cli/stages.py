@@ -17,6 +17,10 @@ Source = Annotated[str, typer.Argument(help="Folder of a Hugging Face checkpoint
 RecipeName = Annotated[
     str, typer.Option("--recipe", "-r", help="Built-in recipe (see 'edgeq recipes') or a .toml file.")
 ]
+Context = Annotated[
+    int | None,
+    typer.Option(help="For models that make text: most tokens, prompt included. Default: all positions."),
+]
 
 
 @verb("compress", example="compress ./my-bert ./my-bert-w8 --recipe ptq-w8a8")
@@ -74,10 +78,7 @@ def compile_(
     target: Annotated[
         str, typer.Option("--target", "-t", help="Target (see 'edgeq targets') or a .toml file.")
     ] = "host",
-    context: Annotated[
-        int | None,
-        typer.Option(help="For models that make text: most tokens, prompt included. Default: all positions."),
-    ] = None,
+    context: Context = None,
     as_json: Json = False,
 ) -> None:
     """Compile an exported model into a bundle for one processor."""

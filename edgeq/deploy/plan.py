@@ -24,6 +24,7 @@ from edgeq.progress import Progress
 from edgeq.recipes import Recipe, load_recipe
 from edgeq.report import write_report
 from edgeq.targets.bundle import compile_bundle
+from edgeq.targets.model_info import read_model_info
 from edgeq.targets.profiler import profile_bundle
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.target import Target, load_target
@@ -44,6 +45,7 @@ class Plan:
         targets: Targets by name, in the user's order.
         data: Examples for the task stage, or None.
         opset: ONNX opset, or None for the exporter's default.
+        context: Most tokens of a sequence for models that make text, or None for as many as they have positions.
         rounds: Rounds of the profile.
         sequence: Tokens of a text in the profile.
         threads: Threads in the profile.
@@ -56,6 +58,7 @@ class Plan:
     targets: dict[str, Target]
     data: EvaluationSet | None
     opset: int | None
+    context: int | None
     rounds: int
     sequence: int
     threads: int
@@ -88,6 +91,7 @@ def make_plan(
     targets: Sequence[str],
     eval_data: str | Path | None,
     opset: int | None,
+    context: int | None,
     rounds: int,
     sequence: int,
     threads: int,
@@ -107,6 +111,8 @@ def make_plan(
             raise UsageError(f"two targets are called {target.name!r}; rename one of the files")
         chosen[target.name] = target
     folder = resolve_source(source)
+    if context is not None:
+        read_model_info(folder, context=context)  # says what is wrong with it before minutes of work
     plan = Plan(
         source=str(source),
         name=name or Path(source).name or folder.resolve().name,
@@ -115,6 +121,7 @@ def make_plan(
         targets=chosen,
         data=read_evaluation_set(eval_data) if eval_data is not None else None,
         opset=opset,
+        context=context,
         rounds=rounds,
         sequence=sequence,
         threads=threads,
@@ -168,7 +175,8 @@ def _compile_stages(plan: Plan, work: _Work) -> list[Stage]:
         needs = ("export", f"compile {HOST}") if HOST in plan.targets and name != HOST else ("export",)
         description = json.loads(json.dumps(dataclasses.asdict(target)))
         run = functools.partial(work.compile, target)
-        stages.append(Stage(f"compile {name}", (f"bundles/{name}",), needs, {"target": description}, run))
+        settings = {"target": description} | ({} if plan.context is None else {"context": plan.context})
+        stages.append(Stage(f"compile {name}", (f"bundles/{name}",), needs, settings, run))
     return stages
 
 
@@ -198,7 +206,14 @@ class _Work:
         # A bundle for another machine takes its golden output from this one's, where there is one.
         host = None if target.is_host or HOST not in self.plan.targets else self.bundle(HOST)
         bundle = self.bundle(target.name)
-        compile_bundle(self.out / "onnx", bundle, target=target, progress=progress, host_bundle=host)
+        compile_bundle(
+            self.out / "onnx",
+            bundle,
+            target=target,
+            context=self.plan.context,
+            progress=progress,
+            host_bundle=host,
+        )
 
     def ledger(self, progress: Progress) -> None:
         progress("counting bytes", 0, 1)

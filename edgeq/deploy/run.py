@@ -51,6 +51,7 @@ def deploy(
     name: str | None = None,
     eval_data: str | Path | None = None,
     opset: int | None = None,
+    context: int | None = None,
     rounds: int = 20,
     sequence: int = 128,
     threads: int = 2,
@@ -66,6 +67,8 @@ def deploy(
         name: What reports call the model; the last part of ``source`` if None.
         eval_data: Examples to measure the task on; without them the report says that nothing was measured.
         opset: ONNX opset; the exporter's default if None.
+        context: For models that make text: most tokens of a sequence, prompt included; as many as the model has
+            positions if None.
         rounds: Rounds of the profile.
         sequence: Tokens of a text in the profile.
         threads: Threads of every contestant in the profile.
@@ -87,6 +90,7 @@ def deploy(
         targets=targets,
         eval_data=eval_data,
         opset=opset,
+        context=context,
         rounds=rounds,
         sequence=sequence,
         threads=threads,

@@ -100,7 +100,7 @@ def test_wrong_requests_write_nothing(float_checkpoint, tmp_path, run_options, m
     bad.write_bytes("sentence1\tsentence2\tscore\ncaf\xe9\tb\t1\n".encode("latin-1"))
     for change in (
         {"recipe": "ptq-w3a8"}, {"targets": ["cortex-a75"]}, {"targets": []}, {"eval_data": bad},
-        {"eval_data": tmp_path / "nowhere.tsv"},
+        {"eval_data": tmp_path / "nowhere.tsv"}, {"context": 5},
     ):  # fmt: skip
         with pytest.raises(UsageError):
             deploy(float_checkpoint, out, **(run_options | change))
