@@ -11,9 +11,13 @@ import onnx
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.targets.passes import run_passes
-from edgeq.targets.passes.cache import KEY_CACHE, VALUE_CACHE
+from edgeq.targets.passes.cache import STATE
+from edgeq.targets.passes.source import join_encoder
 from edgeq.targets.runtime.tvm_import import import_tvm
 from edgeq.targets.target import Target
+
+ENCODER, DECODER_FIRST, DECODER_STEP = "encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"
+"""Files of an encoder-decoder, as optimum names them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,18 +38,35 @@ class TensorInfo:
 
 
 @dataclasses.dataclass(frozen=True)
-class CompiledModel:
-    """What :func:`compile_onnx` returns.
+class CompiledFunction:
+    """The interface of one function; it takes inputs, state and all weights of the model, in this order.
 
     Attributes:
-        executable: ``tvm.relax.VMExecutable`` whose function ``main`` takes the inputs, then the weights, and returns
-            a tuple of the outputs.
+        inputs: Inputs, in order.
+        outputs: What it returns as a tuple, in order.
+        state: Tensors after the inputs that the function changes in place and the caller keeps from call to call: the
+            caches of a decoder, in which ``context`` is the capacity in tokens and ``context_blocks`` is
+            ``context / 16`` (``source_context`` for the source of an encoder-decoder).
+    """
+
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+    state: list[TensorInfo]
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledModel:
+    """What :func:`compile_onnx` and :func:`compile_folder` return.
+
+    Attributes:
+        executable: ``tvm.relax.VMExecutable`` with a function ``main`` that takes inputs, state and weights and
+            returns a tuple of the outputs.
         inputs: Inputs of ``main``, in order.
-        outputs: Outputs, in order.
+        outputs: Outputs of ``main``, in order.
         weights: Names and arrays of the tensors after the inputs and the state, in order.
-        state: Tensors between inputs and weights that ``main`` changes in place and the caller keeps from call to
-            call: the caches of a decoder, in which ``context`` is the capacity in tokens and ``context_blocks`` is
-            ``context / 16``.
+        state: State of ``main``; see :class:`CompiledFunction`.
+        encoder: Interface of the function ``encode`` of an encoder-decoder, which reads the source and fills the
+            source caches; its last outputs are these caches. None for other models.
     """
 
     executable: Any
@@ -53,6 +74,21 @@ class CompiledModel:
     outputs: list[TensorInfo]
     weights: list[tuple[str, np.ndarray]]
     state: list[TensorInfo] = dataclasses.field(default_factory=list)
+    encoder: CompiledFunction | None = None
+
+
+def compile_folder(folder: Path, *, target: Target) -> CompiledModel:
+    """Compiles what ``edgeq export`` wrote: one graph, or the graphs of an encoder-decoder.
+
+    Raises:
+        FormatError: If a file is not a valid ONNX model or its external data is damaged.
+        UnsupportedError: If an operator has no kernel.
+    """
+    if not (folder / DECODER_STEP).is_file():
+        return compile_onnx(folder / "model.onnx", target=target)
+    encoder, first, step = (_load(folder / name) for name in (ENCODER, DECODER_FIRST, DECODER_STEP))
+    encode = join_encoder(encoder.graph, first.graph)
+    return _compile({"encode": encode, "main": step.graph}, _opset(step), target)
 
 
 def compile_onnx(onnx_file: Path, *, target: Target) -> CompiledModel:
@@ -69,30 +105,40 @@ def compile_onnx(onnx_file: Path, *, target: Target) -> CompiledModel:
         FormatError: If the file is not a valid ONNX model or its external data is damaged.
         UnsupportedError: If an operator has no kernel.
     """
+    model = _load(onnx_file)
+    return _compile({"main": model.graph}, _opset(model), target)
+
+
+def _compile(graphs: dict[str, onnx.GraphProto], opset: int, target: Target) -> CompiledModel:
     tvm = import_tvm()  # before the modules below, which import it as usual
     from edgeq.targets.importer import EdgeqImporter
     from edgeq.targets.isa import isa_named
 
-    model = _load(onnx_file)
-    run_passes(model.graph)
-    arguments = [_tensor_info(value, maximum=_largest_id(model.graph, value.name)) for value in model.graph.input]
-    outputs = [_tensor_info(value) for value in model.graph.output]
+    for graph in graphs.values():
+        run_passes(graph)
+    functions = {name: _interface(graph) for name, graph in graphs.items()}
     importer = EdgeqImporter(isa_named(target.isa))
-    module = importer.import_graph(model.graph, _opset(model))
-    config = tvm.target.Target(target.tvm_target)
+    module = importer.import_graphs(graphs, opset)
     with tvm.transform.PassContext(opt_level=3):
-        executable = tvm.compile(module, target=config)
+        executable = tvm.compile(module, target=tvm.target.Target(target.tvm_target))
+    main = functions["main"]
     return CompiledModel(
         executable,
-        inputs=[a for a in arguments if not _is_state(a)],
-        outputs=outputs,
-        weights=[(w.name, w.array) for w in importer.weights],
-        state=[a for a in arguments if _is_state(a)],
+        inputs=main.inputs,
+        outputs=main.outputs,
+        weights=[(weight.name, weight.array) for weight in importer.weights],
+        state=main.state,
+        encoder=functions.get("encode"),
     )
 
 
-def _is_state(argument: TensorInfo) -> bool:
-    return argument.name.startswith((KEY_CACHE, VALUE_CACHE))
+def _interface(graph: onnx.GraphProto) -> CompiledFunction:
+    arguments = [_tensor_info(value, maximum=_largest_id(graph, value.name)) for value in graph.input]
+    return CompiledFunction(
+        inputs=[argument for argument in arguments if not argument.name.startswith(STATE)],
+        outputs=[_tensor_info(value) for value in graph.output],
+        state=[argument for argument in arguments if argument.name.startswith(STATE)],
+    )
 
 
 def _load(onnx_file: Path) -> onnx.ModelProto:

@@ -35,6 +35,34 @@ class GraphView:
             self.graph.node.remove(node)
         self.refresh()
 
+    def insert_before(self, node: onnx.NodeProto, new: onnx.NodeProto) -> None:
+        """Puts ``new`` in front of ``node``."""
+        self.graph.node.insert(self._position(node), new)
+        self.refresh()
+
+    def add_initializer(self, tensor: onnx.TensorProto) -> None:
+        """Adds a constant of another graph."""
+        self.graph.initializer.append(tensor)
+        self.initializers[tensor.name] = self.graph.initializer[-1]
+
+    def columns_of(self, node: onnx.NodeProto) -> int:
+        """Returns the last dimension of what a linear layer makes, or 0 for other nodes."""
+        rows = attributes(node).get("N")
+        if isinstance(rows, int):
+            return rows
+        if node.op_type == "Add":  # the bias of a float layer
+            return max((self.initializers[name].dims[0] for name in node.input if name in self.initializers), default=0)
+        weight = self.initializers.get(node.input[1]) if len(node.input) > 1 else None
+        return int(weight.dims[-1]) if weight is not None else 0
+
+    def set_interface(self, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> None:
+        """Replaces the inputs and outputs of the graph."""
+        for field, values in ((self.graph.input, inputs), (self.graph.output, outputs)):
+            copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in values]
+            del field[:]
+            field.extend(copies)
+        self.refresh()
+
     def remove_unused(self) -> None:
         """Removes nodes that lead to no output of the graph."""
         needed = set(self._outputs)

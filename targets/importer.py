@@ -45,9 +45,10 @@ class WeightTensor:
 
 
 class EdgeqImporter(ONNXGraphImporter):
-    """Turns a graph that ``edgeq.targets.passes`` has prepared into a Relax function ``main``.
+    """Turns graphs that ``edgeq.targets.passes`` has prepared into Relax functions over one set of weights.
 
-    ``main`` takes the inputs of the graph, then the tensors of ``weights`` in that order, and returns a tuple.
+    Each function takes the inputs of its graph, then the tensors of ``weights`` in that order (all of them, whichever
+    it uses), and returns a tuple.
 
     Args:
         isa: Instruction set that the kernels are built for.
@@ -56,26 +57,35 @@ class EdgeqImporter(ONNXGraphImporter):
     def __init__(self, isa: Isa) -> None:
         super().__init__({}, {}, keep_params_in_input=True, sanitize=True)
         self.weights: list[WeightTensor] = []
+        self._constants: dict[str, np.ndarray] = {}
         self._calls = KernelCalls(self.bb, isa)
 
-    def import_graph(self, graph: onnx.GraphProto, opset: int) -> tvm.IRModule:
-        """Returns a module with the function ``main``.
+    def import_graphs(self, graphs: dict[str, onnx.GraphProto], opset: int) -> tvm.IRModule:
+        """Returns a module with one function for each graph, by its name.
 
         Raises:
             UnsupportedError: If a node has no kernel.
             FormatError: If a packed weight has not the shape that its attributes say.
         """
         self.opset = opset
-        self._check_for_unsupported_ops(graph)
+        for graph in graphs.values():
+            self._check_for_unsupported_ops(graph)
+        self._read_initializers(list(graphs.values()))
+        for name, graph in graphs.items():
+            self._import_function(name, graph)
+        return self.bb.get()
+
+    def _import_function(self, name: str, graph: onnx.GraphProto) -> None:
+        for table in (self._nodes, self._inputs, self._params):
+            table.clear()
         self._parse_graph_initializers(graph)
         self._parse_graph_input(graph)
         parameters = [*self._inputs.values(), *(var for var, _ in self._params.values())]
-        with self.bb.function("main", params=parameters):
+        with self.bb.function(name, params=parameters):
             with self.bb.dataflow():
                 self._construct_nodes(graph)
                 outputs = self.bb.emit_output(relax.Tuple([self._nodes[value.name] for value in graph.output]))
             self.bb.emit_func_output(outputs)
-        return self.bb.get()
 
     def _check_for_unsupported_ops(self, graph: onnx.GraphProto) -> None:
         known = CONVERTERS.keys() | _EXACT_OPERATORS
@@ -86,29 +96,35 @@ class EdgeqImporter(ONNXGraphImporter):
                 f"no kernel for {named}; export with the default opset (23), which keeps attention and GELU whole"
             )
 
-    def _parse_graph_initializers(self, graph: onnx.GraphProto) -> None:
-        """Float and packed tensors become parameters of ``main``; integers (shapes, positions) constants."""
-        transposed = {n.input[1] for n in graph.node if n.op_type == FLOAT_LINEAR and n.attribute[0].i == 1}
-        packed = {n.input[1] for n in graph.node if n.op_type in ("LowBitLinear", "LowBitEmbedding")}
-        used = {name for node in graph.node for name in node.input}
-        for initializer in graph.initializer:
-            if initializer.name not in used:
+    def _read_initializers(self, graphs: list[onnx.GraphProto]) -> None:
+        """Float and packed tensors become weights; integers (shapes, positions) and scalars constants."""
+        nodes = [node for graph in graphs for node in graph.node]
+        transposed = {n.input[1] for n in nodes if n.op_type == FLOAT_LINEAR and n.attribute[0].i == 1}
+        packed = {n.input[1] for n in nodes if n.op_type in ("LowBitLinear", "LowBitEmbedding")}
+        used = {name for node in nodes for name in node.input}
+        for initializer in [tensor for graph in graphs for tensor in graph.initializer]:
+            name = initializer.name
+            if name not in used or name in self._constants or any(name == weight.name for weight in self.weights):
                 continue
             array = onnx.numpy_helper.to_array(initializer)
             if array.dtype.kind in "ib" or (array.dtype.kind == "f" and array.ndim == 0):
-                self._nodes[initializer.name] = relax.const(tvm.runtime.tensor(np.asarray(array, order="C")))
+                self._constants[name] = np.asarray(array, order="C")
                 continue
-            if initializer.name in packed:
+            if name in packed:
                 array = np.ascontiguousarray(array).view(np.int32).reshape(array.shape[:3])
-            elif initializer.name in transposed:
+            elif name in transposed:
                 array = np.ascontiguousarray(array.T)
-            self._add_weight(initializer.name, array)
+            self.weights.append(WeightTensor(name, array))
 
-    def _add_weight(self, name: str, array: np.ndarray) -> None:
-        var = self._new_var(self._sanitize_name(name), shape=list(array.shape), dtype=str(array.dtype))
-        self._nodes[name] = var
-        self._params[name] = (var, tvm.runtime.tensor(array))
-        self.weights.append(WeightTensor(name, array))
+    def _parse_graph_initializers(self, graph: onnx.GraphProto) -> None:
+        del graph  # all functions see the same
+        for name, array in self._constants.items():
+            self._nodes[name] = relax.const(tvm.runtime.tensor(array))
+        for weight in self.weights:
+            array = weight.array
+            var = self._new_var(self._sanitize_name(weight.name), shape=list(array.shape), dtype=str(array.dtype))
+            self._nodes[weight.name] = var
+            self._params[weight.name] = (var, None)
 
     def _sanitize_name(self, name: str) -> str:
         return str(self._name_supply.fresh_name("".join(c if c.isalnum() else "_" for c in name)))

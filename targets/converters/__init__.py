@@ -7,7 +7,13 @@ from typing import Any
 
 from edgeq.targets.converters import attention, linear, rows
 from edgeq.targets.converters.kernel_calls import KernelCalls
-from edgeq.targets.passes.cache import CACHED_ATTENTION, LAST_TOKEN, TOKEN_POSITIONS
+from edgeq.targets.passes.cache import (
+    CACHED_ATTENTION,
+    LAST_TOKEN,
+    SOURCE_ATTENTION,
+    STORE_IN_CACHE,
+    TOKEN_POSITIONS,
+)
 from edgeq.targets.passes.float_linear import FLOAT_LINEAR
 from edgeq.targets.passes.residual import RESIDUAL_LAYER_NORM
 
@@ -23,6 +29,8 @@ CONVERTERS: dict[str, Converter] = {
     "LayerNormalization": rows.normalise,
     "LowBitEmbedding": rows.low_bit_embedding,
     "LowBitLinear": linear.low_bit_linear,
+    SOURCE_ATTENTION: attention.attention_over_source,
+    STORE_IN_CACHE: attention.store_in_cache,
     RESIDUAL_LAYER_NORM: rows.add_and_normalise,
     "Tanh": rows.tanh,
     TOKEN_POSITIONS: rows.token_positions,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from tvm import relax, tirx
@@ -9,7 +10,7 @@ from tvm import relax, tirx
 from edgeq.errors import UnsupportedError
 from edgeq.targets.converters.kernel_calls import KernelCalls, shape_of, tensor
 from edgeq.targets.kernels.attention import attention
-from edgeq.targets.kernels.cached_attention import CachedHead, append_to_cache, cached_attention
+from edgeq.targets.kernels.cached_attention import CachedHead, Columns, append_to_cache, cached_attention
 
 _REFUSED = ("is_causal", "softcap", "qk_matmul_output_mode")
 
@@ -42,24 +43,46 @@ def self_attention(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any])
 
 def attention_over_cache(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     """``CachedAttention``: appends the new keys and values in place, then attends to what is there."""
-    qkv, past, new, keys, values = inputs
-    head = CachedHead(
-        heads=int(attrs["heads"]),
-        head_size=int(attrs["head_size"]),
-        scale=float(attrs["scale"]),
-        dtype=str(keys.ty.dtype),
+    q, k, v, past, new, keys, values = inputs
+    updated = store_in_cache(calls, [k, v, past, new, keys, values], attrs)
+    return _attend(calls, [q, past, new, *updated], attrs, causal=True)
+
+
+def attention_over_source(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``SourceAttention``: attends to all keys of a source that was read before."""
+    return _attend(calls, inputs, attrs, causal=False)
+
+
+def store_in_cache(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``StoreInCache``: appends keys and values, in place; returns the two caches."""
+    k, v, _, _, key_cache, value_cache = inputs
+    head = _cached_head(key_cache)
+    keys = Columns(int(shape_of(k)[-1]), int(attrs.get("k_first", 0)))
+    values = Columns(int(shape_of(v)[-1]), int(attrs.get("v_first", 0)))
+    append = calls.kernel(
+        ("append_to_cache", *dataclasses.astuple(head), keys, values),
+        lambda: append_to_cache(head, keys=keys, values=values),
     )
-    key = (head.heads, head.head_size, head.scale, head.dtype)
-    append = calls.kernel(("append_to_cache", *key), lambda: append_to_cache(head))
-    updated = calls.builder.emit(
-        relax.op.call_tir_inplace(append, [qkv, past, new, keys, values], [3, 4], [keys.ty, values.ty])
-    )
+    updated = relax.op.call_tir_inplace(append, inputs, [4, 5], [key_cache.ty, value_cache.ty])
+    return relax.Tuple(calls.parts(calls.builder.emit(updated), 2))
+
+
+def _attend(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any], *, causal: bool) -> Any:
+    q, _, _, key_cache, _ = inputs
+    head = _cached_head(key_cache)
+    queries = Columns(int(shape_of(q)[-1]), int(attrs.get("q_first", 0)))
+    scale = float(attrs["scale"])
     return calls.call(
-        ("cached_attention", *key),
-        lambda: cached_attention(head),
-        [qkv, past, new, *calls.parts(updated, 2)],
-        tensor([*shape_of(qkv)[:-1], head.width]),
+        ("cached_attention" if causal else "source_attention", *dataclasses.astuple(head), queries, scale),
+        lambda: cached_attention(head, queries=queries, scale=scale, causal=causal),
+        inputs,
+        tensor([*shape_of(q)[:-1], head.width]),
     )
+
+
+def _cached_head(key_cache: Any) -> CachedHead:
+    _, heads, _, head_size, _ = shape_of(key_cache)
+    return CachedHead(int(heads), int(head_size), str(key_cache.ty.dtype))
 
 
 def _is_one(dimension: Any) -> bool:

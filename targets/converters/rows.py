@@ -101,8 +101,13 @@ def _elementwise(calls: KernelCalls, name: str, inputs: list[Any]) -> Any:
 
 def token_positions(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     """``TokenPositions``: position of each new token, from the length of its past."""
-    del attrs
-    return calls.call(("token_positions",), token_positions_kernel, inputs, tensor(shape_of(inputs[0]), "int64"))
+    offset = int(attrs["offset"])
+    return calls.call(
+        ("token_positions", offset),
+        lambda: token_positions_kernel(offset),
+        inputs,
+        tensor(shape_of(inputs[0]), "int64"),
+    )
 
 
 def last_token(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:

@@ -30,13 +30,11 @@ class CachedHead:
     Attributes:
         heads: Number of heads.
         head_size: Columns of a head.
-        scale: Factor on the dot products.
         dtype: Element type of the cache: ``float16`` or ``float32``.
     """
 
     heads: int
     head_size: int
-    scale: float
     dtype: str
 
     @property
@@ -56,17 +54,33 @@ class CachedHead:
         """One column of one value as float32."""
         return _widened(cache[batch, head, key, column], "float32")
 
-    def score(self, total: Any, first_key: Any, length: Any) -> Any:
+    @staticmethod
+    def score(total: Any, scale: float, first_key: Any, length: Any) -> Any:
         """Scales 16 dot products; keys from ``length`` on get the lowest score."""
-        score = total * splat(self.scale, total)
+        score = total * splat(scale, total)
         index = T.ramp(first_key, T.int64(1), LANES)
         return T.Select(index < T.broadcast(length, LANES), score, splat(LOWEST, score))
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Where queries, keys or values stand in the rows of a tensor.
+
+    Attributes:
+        row: Columns of a row.
+        first: First of the ``heads * head_size`` columns that are meant: one product may give all three.
+    """
+
+    row: int
+    first: int
 
 
 class Operands(NamedTuple):
     """Buffers of one call, and the query that is being computed."""
 
-    qkv: Any
+    q: Any
+    q_first: int
+    scale: float
     key_cache: Any
     value_cache: Any
     out: Any
@@ -87,12 +101,12 @@ def _score_blocks(p, o, scores, peak, first_block, blocks, length):
     for d in range(p.head_size):
         for b in T.unroll(blocks):
             acc[b] = fma(
-                T.broadcast(o.qkv[o.batch, o.query, o.head * p.head_size + d], LANES),
+                T.broadcast(o.q[o.batch, o.query, o.q_first + o.head * p.head_size + d], LANES),
                 p.keys(o.key_cache, o.batch, o.head, first_block + b, d),
                 acc[b],
             )
     for b in T.unroll(blocks):
-        acc[b] = p.score(acc[b], (first_block + b) * LANES, length)
+        acc[b] = p.score(acc[b], o.scale, (first_block + b) * LANES, length)
         scores[T.ramp((first_block + b) * LANES, 1, LANES)] = acc[b]
         peak[0] = larger(acc[b], peak[0])
 
@@ -152,38 +166,41 @@ def _query(p, o, scores, length):
 
 
 @macro
-def _append_head(p, qkv, past, new, key_cache, value_cache, task, tokens, capacity):
+def _append_head(p, k, v, k_first, v_first, past, new, key_cache, value_cache, task, tokens, capacity):
     for s in range(tokens):
         slot = T.alloc_buffer((1,), "int64", scope="local")
         slot[0] = past[task // p.heads] + s
         if s < new[task // p.heads] and slot[0] >= 0 and slot[0] < capacity:
             for d in range(p.head_size):
-                column = p.width + task % p.heads * p.head_size + d
+                column = task % p.heads * p.head_size + d
                 key_cache[task // p.heads, task % p.heads, slot[0] // LANES, d, slot[0] % LANES] = T.cast(
-                    qkv[task // p.heads, s, column], p.dtype
+                    k[task // p.heads, s, k_first + column], p.dtype
                 )
                 value_cache[task // p.heads, task % p.heads, slot[0], d] = T.cast(
-                    qkv[task // p.heads, s, p.width + column], p.dtype
+                    v[task // p.heads, s, v_first + column], p.dtype
                 )
 
 
-def append_to_cache(head: CachedHead) -> tirx.PrimFunc:
+def append_to_cache(head: CachedHead, *, keys: Columns, values: Columns) -> tirx.PrimFunc:
     """Builds the function that stores the keys and values of new tokens behind those of their sequence.
 
     Tokens beyond ``new[b]`` (right padding of a batch) and slots beyond the capacity are not written; the runtimes
     refuse a sequence that would not fit.
 
     Returns:
-        A function of qkv float32 ``[B, S, 3*width]``, past and new lengths int64 ``[B]``, and the caches, which it
-        changes in place: keys ``[B, heads, C/16, head_size, 16]`` and values ``[B, heads, C, head_size]``.
+        A function of the tensors with keys and with values, float32 ``[B, S, row]``, past and new lengths int64
+        ``[B]``, and the caches, which it changes in place: keys ``[B, heads, C/16, head_size, 16]`` and values
+        ``[B, heads, C, head_size]``.
     """
     p = head
     batch, tokens, blocks, capacity = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks", "capacity"))
 
     @T.prim_func(s_tir=True)
-    def append(qkv_: T.handle, past_: T.handle, new_: T.handle, key_cache_: T.handle, value_cache_: T.handle):
-        T.func_attr({"tirx.noalias": True})
-        qkv = T.match_buffer(qkv_, (batch, tokens, 3 * p.width), "float32")
+    def append(
+        k_: T.handle, v_: T.handle, past_: T.handle, new_: T.handle, key_cache_: T.handle, value_cache_: T.handle
+    ):
+        k = T.match_buffer(k_, (batch, tokens, keys.row), "float32")
+        v = T.match_buffer(v_, (batch, tokens, values.row), "float32")
         past = T.match_buffer(past_, (batch,), "int64")
         new = T.match_buffer(new_, (batch,), "int64")
         key_cache = T.match_buffer(key_cache_, (batch, p.heads, blocks, p.head_size, LANES), p.dtype)
@@ -191,33 +208,42 @@ def append_to_cache(head: CachedHead) -> tirx.PrimFunc:
         with T.sblock("root"):
             if tokens < PARALLEL_ROWS:
                 for task in range(batch * p.heads):
-                    _append_head(p, qkv, past, new, key_cache, value_cache, task, tokens, capacity)
+                    _append_head(
+                        p, k, v, keys.first, values.first, past, new, key_cache, value_cache, task, tokens, capacity
+                    )
             else:
                 for task in T.parallel(batch * p.heads):
-                    _append_head(p, qkv, past, new, key_cache, value_cache, task, tokens, capacity)
+                    _append_head(
+                        p, k, v, keys.first, values.first, past, new, key_cache, value_cache, task, tokens, capacity
+                    )
 
     return append
 
 
-def cached_attention(head: CachedHead) -> tirx.PrimFunc:
-    """Builds causal attention of new tokens over everything their sequence holds in the cache.
+def cached_attention(head: CachedHead, *, queries: Columns, scale: float, causal: bool) -> tirx.PrimFunc:
+    """Builds attention of new tokens over what their sequence holds in the cache.
 
-    Token ``s`` of sequence ``b`` sees the slots ``0 .. past[b] + s``. Padding tokens (``s >= new[b]``) give zeros.
+    Args:
+        head: Heads and their cache.
+        queries: Where the queries are.
+        scale: Factor on the dot products.
+        causal: Whether token ``s`` of sequence ``b`` sees the slots ``0 .. past[b] + s`` (its own is already there),
+            or all of ``0 .. past[b] - 1``: the keys of a source that was read before.
 
     Returns:
-        A function of qkv float32 ``[B, S, 3*width]``, past and new lengths int64 ``[B]``, keys
+        A function of the tensor with queries float32 ``[B, S, row]``, past and new lengths int64 ``[B]``, keys
         ``[B, heads, C/16, head_size, 16]``, values ``[B, heads, C, head_size]`` and the output float32
-        ``[B, S, width]``.
+        ``[B, S, width]``. Padding tokens (``s >= new[b]``) give zeros.
     """
     p = head
     batch, tokens, blocks, capacity = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks", "capacity"))
 
     @T.prim_func(s_tir=True)
     def attend(
-        qkv_: T.handle, past_: T.handle, new_: T.handle, key_cache_: T.handle, value_cache_: T.handle, y: T.handle
+        q_: T.handle, past_: T.handle, new_: T.handle, key_cache_: T.handle, value_cache_: T.handle, y: T.handle
     ):
         T.func_attr({"tirx.noalias": True})
-        qkv = T.match_buffer(qkv_, (batch, tokens, 3 * p.width), "float32")
+        q = T.match_buffer(q_, (batch, tokens, queries.row), "float32")
         past = T.match_buffer(past_, (batch,), "int64")
         new = T.match_buffer(new_, (batch,), "int64")
         key_cache = T.match_buffer(key_cache_, (batch, p.heads, blocks, p.head_size, LANES), p.dtype)
@@ -228,11 +254,13 @@ def cached_attention(head: CachedHead) -> tirx.PrimFunc:
                 scores = T.alloc_buffer((blocks * LANES,), "float32")
                 for s in range(tokens):
                     length = T.alloc_buffer((1,), "int64", scope="local")
-                    length[0] = T.min(past[task // p.heads] + s + 1, capacity)
+                    length[0] = T.min(past[task // p.heads] + (s + 1 if causal else 0), capacity)
                     if s < new[task // p.heads] and length[0] > 0:
                         _query(
                             p,
-                            Operands(qkv, key_cache, value_cache, out, task // p.heads, task % p.heads, s),
+                            Operands(
+                                q, queries.first, scale, key_cache, value_cache, out, task // p.heads, task % p.heads, s
+                            ),
                             scores,
                             length[0],
                         )

@@ -6,8 +6,11 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 
-def token_positions() -> tirx.PrimFunc:
-    """Builds ``position[b, s] = past[b] + s``.
+def token_positions(offset: int) -> tirx.PrimFunc:
+    """Builds ``position[b, s] = past[b] + s + offset``.
+
+    Args:
+        offset: Row of the position table that belongs to the first token.
 
     Returns:
         A function of ids int64 ``[B, S]`` (for its shape), past lengths int64 ``[B]``, and the output int64 ``[B, S]``.
@@ -23,7 +26,7 @@ def token_positions() -> tirx.PrimFunc:
         with T.sblock("root"):
             for b in range(batch):
                 for s in range(tokens):
-                    out[b, s] = past[b] + s
+                    out[b, s] = past[b] + s + offset
 
     return positions
 

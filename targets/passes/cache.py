@@ -1,27 +1,34 @@
 """Decoders: the concatenation of past and present keys and values becomes a cache that is updated in place.
 
 The exported graph is a function of everything that happened before (``past_key_values.*`` in, ``present.*`` out,
-a mask, positions). A device wants one cache that stays where it is. This pass turns each layer's attention, with the
-nodes that split, transpose, round and concatenate around it, into one ``CachedAttention`` node, and replaces the
-inputs: ``past_lengths`` and ``new_lengths`` say how many tokens of each sequence are in the cache and how many come,
-from which mask and positions follow; only the logits of each sequence's last token are computed.
+masks, positions). A device wants one cache that stays where it is. This pass turns each layer's attention, with the
+nodes that split, transpose, round and concatenate around it, into one node, and replaces the inputs:
+``past_lengths`` and ``new_lengths`` say how many tokens of each sequence are in the cache and how many come, from
+which mask and positions follow; ``source_lengths`` does so for the source of an encoder-decoder. Only the logits of
+each sequence's last token are computed.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeq.errors import UnsupportedError
 from edgeq.targets.graph import GraphView, attributes
 
 CACHED_ATTENTION = "CachedAttention"
+SOURCE_ATTENTION = "SourceAttention"
+STORE_IN_CACHE = "StoreInCache"
 TOKEN_POSITIONS = "TokenPositions"
 LAST_TOKEN = "LastToken"
-PAST_LENGTHS, NEW_LENGTHS = "past_lengths", "new_lengths"
+PAST_LENGTHS, NEW_LENGTHS, SOURCE_LENGTHS = "past_lengths", "new_lengths", "source_lengths"
 KEY_CACHE, VALUE_CACHE = "key_cache", "value_cache"
+SOURCE_KEYS, SOURCE_VALUES = "source_keys", "source_values"
+STATE = (KEY_CACHE, VALUE_CACHE, SOURCE_KEYS, SOURCE_VALUES)
+"""Beginnings of the names of the tensors that stay from call to call."""
 LANES = 16
 """Neighbouring keys of one stored vector."""
 
@@ -29,13 +36,21 @@ _PAST = "past_key_values."
 
 
 @dataclasses.dataclass(frozen=True)
-class _Layer:
-    """What surrounds the attention of one layer."""
+class _Part:
+    """Queries, keys or values as columns of a product."""
 
-    qkv: str
+    tensor: str
+    first: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layer:
+    """What surrounds the attention of one layer; keys and values are None where they were stored before."""
+
     past_key: onnx.ValueInfoProto
-    attention: onnx.NodeProto
-    output: onnx.NodeProto
+    queries: _Part
+    keys: _Part | None
+    values: _Part | None
 
 
 def use_cache_in_place(view: GraphView) -> None:
@@ -47,33 +62,41 @@ def use_cache_in_place(view: GraphView) -> None:
     past = {value.name: value for value in view.graph.input if value.name.startswith(_PAST)}
     if not past:
         return
-    layers = [_match(view, node, past) for node in view.graph.node if node.op_type == "Attention"]
-    for index, layer in enumerate(layers):
-        _replace_attention(view, layer, index)
-    _replace_positions(view)
+    for attention in [node for node in view.graph.node if node.op_type == "Attention"]:
+        _replace_attention(view, attention, _match(view, attention, past))
+    replace_positions(view, PAST_LENGTHS)
     _replace_logits(view)
-    _replace_interface(view, [layer.past_key for layer in layers])
+    _replace_interface(view, past)
     view.remove_unused()
 
 
 def _match(view: GraphView, attention: onnx.NodeProto, past: dict[str, onnx.ValueInfoProto]) -> _Layer:
-    """Follows queries, keys and values back to the one product that they are parts of."""
-    sources = [_split_part(view, _behind(view, attention.input[0], "Transpose", "Reshape"))]
-    past_names = []
-    for name in attention.input[1:3]:
-        concat = view.producer(_behind(view, name, "Cast"))
-        if concat is None or concat.op_type != "Concat" or concat.input[0] not in past:
-            raise _unknown(attention, f"its input {name!r} is no concatenation with the past")
-        past_names.append(concat.input[0])
-        sources.append(_split_part(view, _behind(view, concat.input[1], "Cast", "Transpose", "Reshape")))
-    parts = [(producer.input[0] if producer is not None else "", part) for producer, part in sources]
-    if len({source for source, _ in parts}) != 1 or [part for _, part in parts] != [0, 1, 2]:
-        raise _unknown(attention, "queries, keys and values are not three parts of one product")
-    transpose = view.only_consumer(attention.output[0])
-    reshape = view.only_consumer(transpose.output[0]) if transpose is not None else None
-    if reshape is None or transpose is None or (transpose.op_type, reshape.op_type) != ("Transpose", "Reshape"):
-        raise _unknown(attention, "its heads are not joined by a transposition and a reshape")
-    return _Layer(parts[0][0], past[past_names[0]], attention, reshape)
+    """Follows queries, keys and values back to the products that they are columns of."""
+    found: list[tuple[str, _Part | None]] = []
+    for name, kind in zip(attention.input[1:3], ("key", "value"), strict=True):
+        stored = _behind(view, name, "Cast")
+        concat = view.producer(stored)
+        if stored in past:
+            found.append((stored, None))
+        elif concat is not None and concat.op_type == "Concat" and concat.input[0] in past:
+            found.append((concat.input[0], product_part(view, _behind(view, concat.input[1], "Cast"))))
+        else:
+            raise _unknown(attention, f"its {kind}s {name!r} are no concatenation with the past")
+    (key_name, keys), (value_name, values) = found
+    if key_name.removesuffix(".key") != value_name.removesuffix(".value") or (keys is None) != (values is None):
+        raise _unknown(attention, f"its keys are {key_name!r} and its values {value_name!r}")
+    return _Layer(past[key_name], product_part(view, attention.input[0]), keys, values)
+
+
+def product_part(view: GraphView, name: str) -> _Part:
+    """Walks back from ``[batch, heads, tokens, head_size]`` to columns of ``[batch, tokens, columns]``."""
+    name = _behind(view, name, "Transpose", "Reshape")
+    split = view.producer(name)
+    if split is None or split.op_type != "Split":
+        return _Part(name, 0)
+    product = view.producer(split.input[0])
+    columns = view.columns_of(product) if product is not None else 0
+    return _Part(split.input[0], columns // len(split.output) * list(split.output).index(name))
 
 
 def _behind(view: GraphView, name: str, *kinds: str) -> str:
@@ -85,13 +108,6 @@ def _behind(view: GraphView, name: str, *kinds: str) -> str:
     return name
 
 
-def _split_part(view: GraphView, name: str) -> tuple[onnx.NodeProto | None, int]:
-    node = view.producer(name)
-    if node is None or node.op_type != "Split":
-        return None, -1
-    return node, list(node.output).index(name)
-
-
 def _unknown(attention: onnx.NodeProto, reason: str) -> UnsupportedError:
     return UnsupportedError(
         f"attention {attention.name or attention.output[0]!r} cannot use a cache in place: {reason}; "
@@ -99,55 +115,91 @@ def _unknown(attention: onnx.NodeProto, reason: str) -> UnsupportedError:
     )
 
 
-def _replace_attention(view: GraphView, layer: _Layer, index: int) -> None:
-    heads, _, head_size = (d.dim_value for d in layer.past_key.type.tensor_type.shape.dim[1:4])
-    fused = helper.make_node(
-        CACHED_ATTENTION,
-        [layer.qkv, PAST_LENGTHS, NEW_LENGTHS, f"{KEY_CACHE}.{index}", f"{VALUE_CACHE}.{index}"],
-        list(layer.output.output),
-        name=layer.attention.name or layer.attention.output[0],
-        heads=heads,
-        head_size=head_size,
-        scale=float(attributes(layer.attention).get("scale", head_size**-0.5)),  # type: ignore[arg-type]
-    )
-    view.replace([layer.output], fused)
+def _replace_attention(view: GraphView, attention: onnx.NodeProto, layer: _Layer) -> None:
+    transpose = view.only_consumer(attention.output[0])
+    reshape = view.only_consumer(transpose.output[0]) if transpose is not None else None
+    if reshape is None or transpose is None or (transpose.op_type, reshape.op_type) != ("Transpose", "Reshape"):
+        raise _unknown(attention, "its heads are not joined by a transposition and a reshape")
+    index = layer.past_key.name.split(".")[1]
+    head_size = layer.past_key.type.tensor_type.shape.dim[3].dim_value
+    options = {
+        "scale": float(attributes(attention).get("scale", head_size**-0.5)),  # type: ignore[arg-type]
+        "q_first": layer.queries.first,
+    }
+    if layer.keys is None or layer.values is None:
+        kind = SOURCE_ATTENTION
+        inputs = [layer.queries.tensor, SOURCE_LENGTHS, NEW_LENGTHS]
+        inputs += [f"{SOURCE_KEYS}.{index}", f"{SOURCE_VALUES}.{index}"]
+    else:
+        kind = CACHED_ATTENTION
+        inputs = [layer.queries.tensor, layer.keys.tensor, layer.values.tensor, PAST_LENGTHS, NEW_LENGTHS]
+        inputs += [f"{KEY_CACHE}.{index}", f"{VALUE_CACHE}.{index}"]
+        options |= {"k_first": layer.keys.first, "v_first": layer.values.first}
+    name = attention.name or attention.output[0]
+    view.replace([reshape], helper.make_node(kind, inputs, list(reshape.output), name=name, **options))
 
 
-def _replace_positions(view: GraphView) -> None:
-    """Positions follow from the lengths."""
-    view.graph.node.insert(
-        0, helper.make_node(TOKEN_POSITIONS, ["input_ids", PAST_LENGTHS], ["position_ids"], name="positions")
-    )
+def replace_positions(view: GraphView, lengths: str) -> None:
+    """Makes every look-up in a position table read positions that follow from the lengths of the past."""
+    for node in [n for n in view.graph.node if n.op_type == "Gather" and n.input[0] in view.initializers]:
+        table, index = node.input[:2]
+        if len(view.initializers[table].dims) != 2 or index == "input_ids" or index in view.initializers:
+            continue
+        positions = f"{node.output[0]}.positions"
+        offset = _constant_part(view, index)
+        view.insert_before(
+            node, helper.make_node(TOKEN_POSITIONS, ["input_ids", lengths], [positions], name=positions, offset=offset)
+        )
+        node.input[1] = positions
+    view.refresh()
+
+
+def _constant_part(view: GraphView, name: str) -> int:
+    """Sum of the constants in a chain of additions: the row of the table that position 0 reads."""
+    if name in view.initializers:
+        return int(np.sum(numpy_helper.to_array(view.initializers[name])))
+    node = view.producer(name)
+    if node is None or node.op_type != "Add":
+        return 0
+    return sum(_constant_part(view, source) for source in node.input)
 
 
 def _replace_logits(view: GraphView) -> None:
     """The head reads the last token of each sequence only."""
-    head = next(node for node in view.graph.node if node.output[0] == view.graph.output[0].name)
+    head = view.producer(view.graph.output[0].name)
+    while head is not None and head.op_type == "Add":  # a bias that is added to the logits
+        head = view.producer(next(name for name in head.input if name not in view.initializers))
+    if head is None:
+        raise UnsupportedError("the logits are not made by a layer; export the model with edgeq export")
     last = helper.make_node(LAST_TOKEN, [head.input[0], NEW_LENGTHS], ["last_state"], name="last_token")
-    replaced = onnx.NodeProto()
-    replaced.CopyFrom(head)
-    replaced.input[0] = "last_state"
-    view.replace([head], replaced)
-    position = list(view.graph.node).index(replaced)
-    view.graph.node.insert(position, last)
+    view.insert_before(head, last)
+    head.input[0] = "last_state"
+    view.refresh()
 
 
-def _replace_interface(view: GraphView, past_keys: list[onnx.ValueInfoProto]) -> None:
+def _replace_interface(view: GraphView, past: dict[str, onnx.ValueInfoProto]) -> None:
     ids = next(value for value in view.graph.input if value.name == "input_ids")
     batch = ids.type.tensor_type.shape.dim[0].dim_param
-    inputs = [ids, *(helper.make_tensor_value_info(n, TensorProto.INT64, [batch]) for n in (PAST_LENGTHS, NEW_LENGTHS))]
-    for index, key in enumerate(past_keys):
-        dtype = key.type.tensor_type.elem_type
-        heads, _, size = (d.dim_value for d in key.type.tensor_type.shape.dim[1:4])
-        key_shape = [batch, heads, "context_blocks", size, LANES]
-        inputs.append(helper.make_tensor_value_info(f"{KEY_CACHE}.{index}", dtype, key_shape))
-        value_shape = [batch, heads, "context", size]
-        inputs.append(helper.make_tensor_value_info(f"{VALUE_CACHE}.{index}", dtype, value_shape))
+    has_source = any(name.endswith(".encoder.key") for name in past)
+    lengths = [PAST_LENGTHS, NEW_LENGTHS, *([SOURCE_LENGTHS] if has_source else [])]
+    inputs = [ids, *(helper.make_tensor_value_info(name, TensorProto.INT64, [batch]) for name in lengths)]
+    for name, value in past.items():
+        if name.endswith(".key"):
+            inputs += cache_inputs(value, batch, of_source=name.endswith(".encoder.key"))
     logits = view.graph.output[0]
     vocabulary = logits.type.tensor_type.shape.dim[-1].dim_value
-    outputs = [helper.make_tensor_value_info(logits.name, TensorProto.FLOAT, [batch, vocabulary])]
-    for field, values in ((view.graph.input, inputs), (view.graph.output, outputs)):
-        copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in values]
-        del field[:]
-        field.extend(copies)
-    view.refresh()
+    view.set_interface(inputs, [helper.make_tensor_value_info(logits.name, TensorProto.FLOAT, [batch, vocabulary])])
+
+
+def cache_inputs(past_key: onnx.ValueInfoProto, batch: str, *, of_source: bool) -> list[onnx.ValueInfoProto]:
+    """Describes the two caches that stand for a layer's past (or source) keys and values."""
+    index = past_key.name.split(".")[1]
+    dtype = past_key.type.tensor_type.elem_type
+    heads, _, size = (d.dim_value for d in past_key.type.tensor_type.shape.dim[1:4])
+    keys, values, capacity = (
+        (SOURCE_KEYS, SOURCE_VALUES, "source_context") if of_source else (KEY_CACHE, VALUE_CACHE, "context")
+    )
+    return [
+        helper.make_tensor_value_info(f"{keys}.{index}", dtype, [batch, heads, f"{capacity}_blocks", size, LANES]),
+        helper.make_tensor_value_info(f"{values}.{index}", dtype, [batch, heads, capacity, size]),
+    ]

@@ -74,9 +74,9 @@ def test_attention_over_past_and_present_becomes_one_node(cache):
         ["TokenPositions", "Gather", "Gather", "Add", "FloatLinear", "CachedAttention", "LastToken", "FloatLinear"]
     )
     fused = graph.node[kinds.index("CachedAttention")]
-    assert list(fused.input) == ["qkv", "past_lengths", "new_lengths", "key_cache.0", "value_cache.0"]
+    assert list(fused.input) == ["qkv"] * 3 + ["past_lengths", "new_lengths", "key_cache.0", "value_cache.0"]
     assert {a.name: onnx.helper.get_attribute_value(a) for a in fused.attribute} == {
-        "heads": 2, "head_size": 4, "scale": 0.5
+        "scale": 0.5, "q_first": 0, "k_first": 8, "v_first": 16
     }  # fmt: skip
 
 
@@ -94,14 +94,25 @@ def test_the_interface_of_a_decoder_is_lengths_and_a_cache():
     assert graph.input[3].type.tensor_type.elem_type == TensorProto.FLOAT16
 
 
-def test_another_form_of_attention_is_refused_by_name():
-    with pytest.raises(UnsupportedError, match="attention 'attn' cannot use a cache in place: queries, keys and"):
-        run_passes(decoder(parts=("k", "q", "v")))
+def test_parts_of_a_product_are_found_in_any_order():
+    graph = decoder(parts=("k", "q", "v"))
+    run_passes(graph)
+    fused = next(node for node in graph.node if node.op_type == "CachedAttention")
+    found = {a.name: a.i for a in fused.attribute if a.name.endswith("_first")}
+    assert found == {"q_first": 8, "k_first": 0, "v_first": 16}
 
 
 def test_attention_that_does_not_read_the_past_is_refused():
     graph = decoder(cache=TensorProto.FLOAT)
     attention = next(node for node in graph.node if node.op_type == "Attention")
     attention.input[1] = "k_heads"
-    with pytest.raises(UnsupportedError, match="its input 'k_heads' is no concatenation with the past"):
+    with pytest.raises(UnsupportedError, match=r"attention 'attn' cannot use a cache.*its keys .k_heads. are no"):
+        run_passes(graph)
+
+
+def test_keys_and_values_of_different_layers_are_refused():
+    graph = decoder(cache=TensorProto.FLOAT)
+    attention = next(node for node in graph.node if node.op_type == "Attention")
+    attention.input[2] = "present.0.key"
+    with pytest.raises(UnsupportedError, match=r"its keys are 'past_key_values.0.key' and its values 'past_key_val"):
         run_passes(graph)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeq.targets.kernels.cached_attention import CachedHead, append_to_cache, cached_attention
+from edgeq.targets.kernels.cached_attention import CachedHead, Columns, append_to_cache, cached_attention
 from edgeq.targets.kernels.sequence import last_token, token_positions
 
 CONTEXT = 48
@@ -16,8 +16,11 @@ class Decoder:
 
     def __init__(self, compile_kernel, head: CachedHead, target: str) -> None:
         self.head = head
-        self.append = compile_kernel(append_to_cache(head), target)
-        self.attend = compile_kernel(cached_attention(head), target)
+        queries, keys, values = (Columns(3 * head.width, part * head.width) for part in range(3))
+        self.append = compile_kernel(append_to_cache(head, keys=keys, values=values), target)
+        self.attend = compile_kernel(
+            cached_attention(head, queries=queries, scale=head.head_size**-0.5, causal=True), target
+        )
         self.reset(1)
 
     def reset(self, batch: int) -> None:
@@ -27,7 +30,7 @@ class Decoder:
 
     def __call__(self, qkv: np.ndarray, past: list[int], new: list[int]) -> np.ndarray:
         past_lengths, new_lengths = np.array(past, np.int64), np.array(new, np.int64)
-        self.keys, self.values = self.append(qkv, past_lengths, new_lengths, self.keys, self.values, outputs=2)
+        self.keys, self.values = self.append(qkv, qkv, past_lengths, new_lengths, self.keys, self.values, outputs=2)
         out = np.full((*qkv.shape[:2], self.head.width), np.nan, np.float32)
         return self.attend(qkv, past_lengths, new_lengths, self.keys, self.values, out)
 
@@ -40,7 +43,7 @@ def reference(qkv: np.ndarray, head: CachedHead) -> np.ndarray:
     for s in range(len(qkv)):
         for h in range(head.heads):
             columns = slice(h * head.head_size, (h + 1) * head.head_size)
-            scores = k[: s + 1, columns] @ q[s, columns].astype(np.float64) * head.scale
+            scores = k[: s + 1, columns] @ q[s, columns].astype(np.float64) / np.sqrt(head.head_size)
             weights = np.exp(scores - scores.max())
             rows.append(weights / weights.sum() @ v[: s + 1, columns])
     return np.array(rows).reshape(len(qkv), head.width)
@@ -48,7 +51,7 @@ def reference(qkv: np.ndarray, head: CachedHead) -> np.ndarray:
 
 @pytest.mark.parametrize(("heads", "head_size", "dtype"), [(1, 1, "float16"), (2, 37, "float16"), (2, 12, "float32")])
 def test_cached_attention(heads, head_size, dtype, target, runnable, compile_kernel):
-    head = CachedHead(heads, head_size, head_size**-0.5, dtype)
+    head = CachedHead(heads, head_size, dtype)
     decoder = Decoder(compile_kernel, head, target)
     qkv = np.random.default_rng(heads).standard_normal((1, 41, 3 * head.width)).astype(np.float32)
     at_once = decoder(qkv, [0], [41])
@@ -61,7 +64,7 @@ def test_cached_attention(heads, head_size, dtype, target, runnable, compile_ker
 
 
 def test_sequences_of_a_batch_do_not_see_each_other(compile_kernel, runnable):
-    head = CachedHead(2, 12, 0.3, "float16")
+    head = CachedHead(2, 12, "float16")
     decoder = Decoder(compile_kernel, head, runnable[0])
     qkv = np.random.default_rng(0).standard_normal((3, 20, 3 * head.width)).astype(np.float32)
     alone = []
@@ -80,8 +83,27 @@ def test_sequences_of_a_batch_do_not_see_each_other(compile_kernel, runnable):
         assert np.array_equal(second[row], alone[row][length : length + 5])
 
 
+def test_a_source_is_seen_whole_by_every_token(compile_kernel, runnable):
+    head = CachedHead(2, 12, "float16")
+    plain = Columns(head.width, 0)
+    append = compile_kernel(append_to_cache(head, keys=plain, values=plain), runnable[0])
+    attend = compile_kernel(cached_attention(head, queries=plain, scale=0.3, causal=False), runnable[0])
+    q, k, v = np.random.default_rng(0).standard_normal((3, 1, 20, head.width)).astype(np.float32)
+    keys = np.zeros((1, 2, CONTEXT // 16, 12, 16), np.float16)
+    values = np.zeros((1, 2, CONTEXT, 12), np.float16)
+    keys, values = append(k, v, np.zeros(1, np.int64), np.array([13]), keys, values, outputs=2)
+    y = attend(q, np.array([13]), np.array([20]), keys, values, np.zeros_like(q))
+    for h in range(2):
+        columns = slice(h * 12, (h + 1) * 12)
+        stored_k, stored_v = (x[0, :13, columns].astype(np.float16).astype(np.float64) for x in (k, v))
+        scores = q[0, :, columns] @ stored_k.T * 0.3
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        expected = weights / weights.sum(-1, keepdims=True) @ stored_v
+        assert np.allclose(y[0, :, columns], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_tokens_beyond_the_capacity_are_not_written(compile_kernel, runnable):
-    head = CachedHead(1, 4, 0.5, "float32")
+    head = CachedHead(1, 4, "float32")
     decoder = Decoder(compile_kernel, head, runnable[0])
     qkv = np.ones((1, 2, 12), np.float32)
     for past in (CONTEXT, 2**40, -5):
@@ -92,8 +114,8 @@ def test_tokens_beyond_the_capacity_are_not_written(compile_kernel, runnable):
 
 def test_positions_follow_the_past(compile_kernel):
     ids = np.zeros((2, 3), np.int64)
-    y = compile_kernel(token_positions())(ids, np.array([4, 0]), np.zeros_like(ids))
-    assert np.array_equal(y, [[4, 5, 6], [0, 1, 2]])
+    y = compile_kernel(token_positions(2))(ids, np.array([4, 0]), np.zeros_like(ids))
+    assert np.array_equal(y, [[6, 7, 8], [2, 3, 4]])
 
 
 def test_the_last_token_of_each_sequence_is_taken(compile_kernel):
