@@ -190,3 +190,15 @@ def gpt2_board(
         return made[name]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``edgeq-run`` with the address and undefined-behaviour sanitizers; any finding is a crash."""
+    from edgeq.targets.target import load_target
+    from edgeq.targets.toolchain import build_runner, find_linker
+
+    out = tmp_path_factory.mktemp("sanitized") / "edgeq-run"
+    flags = ("-Werror", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    build_runner(find_linker(load_target("host")), out, extra_flags=flags)
+    return out

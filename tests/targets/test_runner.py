@@ -26,16 +26,6 @@ def board(make_bundle):
     return make_bundle(NATIVE)
 
 
-@pytest.fixture
-def sanitized(board, tmp_path_factory):
-    """The runner with the address and undefined-behaviour sanitizers; any finding is a crash."""
-    out = tmp_path_factory.getbasetemp() / "edgeq-run-sanitized"
-    if not out.exists():
-        flags = ("-Werror", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-        build_runner(find_linker(load_target("host")), out, extra_flags=flags)
-    return out
-
-
 def _run(program, *arguments, **options):
     return subprocess.run(
         [str(program), *map(str, arguments)],

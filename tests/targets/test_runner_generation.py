@@ -13,8 +13,6 @@ import edgeq
 from edgeq.targets import emulator
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.sampling import Sampling
-from edgeq.targets.target import load_target
-from edgeq.targets.toolchain import build_runner, find_linker
 
 NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
 PROMPTS = [[5, 80, 200, 17], [9], [(7 * i) % 283 for i in range(140)]]
@@ -28,15 +26,6 @@ def board(gpt2_board):
 @pytest.fixture(scope="module")
 def host(gpt2_bundle):
     return edgeq.load(gpt2_bundle)
-
-
-@pytest.fixture(scope="module")
-def sanitized(tmp_path_factory):
-    """The runner with the address and undefined-behaviour sanitizers; any finding is a crash."""
-    out = tmp_path_factory.mktemp("sanitized") / "edgeq-run"
-    flags = ("-Werror", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    build_runner(find_linker(load_target("host")), out, extra_flags=flags)
-    return out
 
 
 def _run(program, *arguments):
