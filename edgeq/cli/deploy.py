@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeq.cli.console import print_json, print_table, progress_bars, say
-from edgeq.cli.stages import Context, RecipeName, Source
+from edgeq.cli.stages import Cache, Context, RecipeName, Source
 from edgeq.cli.verb import Json, verb
 
 
@@ -36,6 +36,7 @@ def deploy(
     opset: Annotated[
         int | None, typer.Option(help="ONNX opset, 18 to 23; the exporter's default if not given.")
     ] = None,
+    cache: Cache = "float16",
     context: Context = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of the latency measurement.")] = 20,
     sequence: Annotated[int, typer.Option(min=1, help="Tokens of a text in the latency measurement.")] = 128,
@@ -58,6 +59,7 @@ def deploy(
             name=name,
             eval_data=eval_data,
             opset=opset,
+            cache=cache,
             context=context,
             rounds=rounds,
             sequence=sequence,

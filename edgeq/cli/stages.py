@@ -17,6 +17,9 @@ Source = Annotated[str, typer.Argument(help="Folder of a Hugging Face checkpoint
 RecipeName = Annotated[
     str, typer.Option("--recipe", "-r", help="Built-in recipe (see 'edgeq recipes') or a .toml file.")
 ]
+Cache = Annotated[
+    str, typer.Option(help="Type of the key/value cache of models that make text: float16 or float32.")
+]
 Context = Annotated[
     int | None,
     typer.Option(help="For models that make text: most tokens, prompt included. Default: all positions."),
@@ -51,6 +54,7 @@ def export(
     opset: Annotated[
         int | None, typer.Option(help="ONNX opset, 18 to 23; the exporter's default if not given.")
     ] = None,
+    cache: Cache = "float16",
     as_json: Json = False,
 ) -> None:
     """Export a checkpoint to ONNX with ai.edgeq ops, each with a body in standard ops."""
@@ -59,7 +63,7 @@ def export(
     _existing_folder(checkpoint, "checkpoint")
     with progress_bars() as progress:
         options: dict[str, Any] = {} if opset is None else {"opset": opset}
-        export_onnx(checkpoint, out, progress=progress, **options)
+        export_onnx(checkpoint, out, cache=cache, progress=progress, **options)
     file = out / "model.onnx"
     if as_json:
         print_json({"out": str(out), "model": str(file), "files": _sizes(out)})

@@ -16,7 +16,7 @@ from edgeq.deploy.pipeline import Stage
 from edgeq.deploy.state import fingerprint_source
 from edgeq.doctor import diagnose
 from edgeq.errors import UnsupportedError, UsageError
-from edgeq.export.exporter import export_onnx
+from edgeq.export.exporter import CACHE_DTYPES, DEFAULT_CACHE, export_onnx
 from edgeq.files import sha256, write_text
 from edgeq.ledger import ledger
 from edgeq.parity import run_parity
@@ -45,6 +45,7 @@ class Plan:
         targets: Targets by name, in the user's order.
         data: Examples for the task stage, or None.
         opset: ONNX opset, or None for the exporter's default.
+        cache: Type of the key/value cache of models that make text: ``float16`` or ``float32``.
         context: Most tokens of a sequence for models that make text, or None for as many as they have positions.
         rounds: Rounds of the profile.
         sequence: Tokens of a text in the profile.
@@ -58,6 +59,7 @@ class Plan:
     targets: dict[str, Target]
     data: EvaluationSet | None
     opset: int | None
+    cache: str
     context: int | None
     rounds: int
     sequence: int
@@ -91,6 +93,7 @@ def make_plan(
     targets: Sequence[str],
     eval_data: str | Path | None,
     opset: int | None,
+    cache: str,
     context: int | None,
     rounds: int,
     sequence: int,
@@ -111,6 +114,8 @@ def make_plan(
             raise UsageError(f"two targets are called {target.name!r}; rename one of the files")
         chosen[target.name] = target
     folder = resolve_source(source)
+    if cache not in CACHE_DTYPES:
+        raise UsageError(f"the cache must be {' or '.join(CACHE_DTYPES)}, found {cache!r}")
     if context is not None:
         read_model_info(folder, context=context)  # says what is wrong with it before minutes of work
     plan = Plan(
@@ -121,6 +126,7 @@ def make_plan(
         targets=chosen,
         data=read_evaluation_set(eval_data) if eval_data is not None else None,
         opset=opset,
+        cache=cache,
         context=context,
         rounds=rounds,
         sequence=sequence,
@@ -144,7 +150,7 @@ def stages_of(plan: Plan, out: Path) -> list[Stage]:
     work = _Work(plan, out)
     source = {"source": fingerprint_source(str(plan.folder))}
     recipe = {"recipe": plan.recipe.sha256}
-    opset = {"opset": plan.opset}
+    opset = {"opset": plan.opset} | ({} if plan.cache == DEFAULT_CACHE else {"cache": plan.cache})
     measuring = {
         "rounds": plan.rounds,
         "sequence": plan.sequence,
@@ -197,10 +203,8 @@ class _Work:
         self._export(self.plan.folder, "float-onnx", progress)
 
     def _export(self, checkpoint: Path, name: str, progress: Progress) -> None:
-        if self.plan.opset is None:
-            export_onnx(checkpoint, self.out / name, progress=progress)
-        else:
-            export_onnx(checkpoint, self.out / name, opset=self.plan.opset, progress=progress)
+        options = {} if self.plan.opset is None else {"opset": self.plan.opset}
+        export_onnx(checkpoint, self.out / name, cache=self.plan.cache, progress=progress, **options)
 
     def compile(self, target: Target, progress: Progress) -> None:
         # A bundle for another machine takes its golden output from this one's, where there is one.

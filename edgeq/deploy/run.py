@@ -51,6 +51,7 @@ def deploy(
     name: str | None = None,
     eval_data: str | Path | None = None,
     opset: int | None = None,
+    cache: str = "float16",
     context: int | None = None,
     rounds: int = 20,
     sequence: int = 128,
@@ -67,6 +68,7 @@ def deploy(
         name: What reports call the model; the last part of ``source`` if None.
         eval_data: Examples to measure the task on; without them the report says that nothing was measured.
         opset: ONNX opset; the exporter's default if None.
+        cache: Type of the key/value cache of models that make text: ``float16`` or ``float32``.
         context: For models that make text: most tokens of a sequence, prompt included; as many as the model has
             positions if None.
         rounds: Rounds of the profile.
@@ -90,6 +92,7 @@ def deploy(
         targets=targets,
         eval_data=eval_data,
         opset=opset,
+        cache=cache,
         context=context,
         rounds=rounds,
         sequence=sequence,

@@ -101,6 +101,7 @@ def test_wrong_requests_write_nothing(float_checkpoint, tmp_path, run_options, m
     for change in (
         {"recipe": "ptq-w3a8"}, {"targets": ["cortex-a75"]}, {"targets": []}, {"eval_data": bad},
         {"eval_data": tmp_path / "nowhere.tsv"}, {"context": 5},
+        {"cache": "float8"},
     ):  # fmt: skip
         with pytest.raises(UsageError):
             deploy(float_checkpoint, out, **(run_options | change))
