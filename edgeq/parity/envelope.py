@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from edgeq.parity.feeds import Arrays
 from edgeq.parity.report import Check
+
+T = TypeVar("T")
 
 FACTOR = 2.0
 """A stage may differ by this multiple of the envelope: its own roundings come on top of the noise's."""
@@ -42,36 +45,33 @@ def fewest_noise_runs(quantized_values: int) -> int:
     return int(np.clip(-(-_WANTED_VALUES // quantized_values), FEWEST_NOISE_RUNS, MOST_NOISE_RUNS // 2))
 
 
-def noise_runs(
-    run: Callable[[int], list[Arrays]], want: Sequence[Arrays], feeds: Sequence[Arrays], *, quantized_values: int
-) -> list[list[Arrays]]:
+def noise_runs(run: Callable[[int], T], rms: Callable[[T], float], *, quantized_values: int) -> list[T]:
     """Runs the reference under noise until its runs say what a step looks like.
 
     In a small model steps are rare, and most are absorbed by the next quantizer; an envelope of runs
     without any would fail a stage for its first one. Such a model is run on until a run stands out.
 
     Args:
-        run: The reference under noise of a given seed.
-        want: The reference without noise.
-        feeds: The inputs.
+        run: Runs the reference under noise of a given seed; returns the outputs, or what is kept of them.
+        rms: How far a run is from the reference without noise.
         quantized_values: How many values one run quantizes.
 
     Returns:
-        The outputs of each run: 8 for a model of usual size, at most 64.
+        What each run returned: 8 for a model of usual size, at most 64.
     """
     fewest = fewest_noise_runs(quantized_values)
-    runs: list[list[Arrays]] = []
-    rms: list[float] = []
+    runs: list[T] = []
+    distances: list[float] = []
 
     def enough() -> bool:
         if len(runs) < fewest:
             return False
         settled = fewest == FEWEST_NOISE_RUNS or len(runs) >= MOST_NOISE_RUNS
-        return settled or max(rms) > _STANDS_OUT * min(rms)
+        return settled or max(distances) > _STANDS_OUT * min(distances)
 
     while not enough():
         runs.append(run(len(runs)))
-        rms.append(distance(runs[-1], want, feeds).rms)
+        distances.append(rms(runs[-1]))
     return runs
 
 

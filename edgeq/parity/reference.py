@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from edgeq.checkpoint import Checkpoint
 from edgeq.export.ops.operator import NodeFormat
 from edgeq.models import TorchEncoder
+from edgeq.parity.bits import Run
 from edgeq.parity.feeds import Arrays
 from edgeq.quant.activation import ulp_noise, with_noise
 from edgeq.quant.modules import LowBitLinear, PackedModule
@@ -41,16 +43,21 @@ class RecordedLayer:
 
 
 class Reference:
-    """A loaded checkpoint, float or compressed, as the reference of a parity run."""
+    """A loaded checkpoint, float or compressed, as the reference of a parity run.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    Args:
+        checkpoint: The checkpoint.
+        execute: Runs its model on one feed; an encoder's if not given.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, execute: Run | None = None) -> None:
         self.checkpoint = checkpoint
         self._model: nn.Module = checkpoint.model
-        self._encoder = TorchEncoder(checkpoint.model, checkpoint.adapter)
+        self._execute = execute or _encoder(checkpoint)
 
     def run(self, feeds: Sequence[Arrays]) -> list[Arrays]:
         """Runs the model on each feed."""
-        return [self._encoder(**feed) for feed in feeds]
+        return [self._execute(feed) for feed in feeds]
 
     def run_with_noise(self, feeds: Sequence[Arrays], *, seed: int) -> list[Arrays]:
         """Runs the model while every input of a linear layer moves by -1, 0 or +1 ulp."""
@@ -59,11 +66,13 @@ class Reference:
             return (with_noise(arguments[0]), *arguments[1:])
 
         # Low-bit layers add the noise themselves; layers that stayed float round like any other.
-        floats = [module for module in self._model.modules() if isinstance(module, nn.Linear)]
         with contextlib.ExitStack() as stack:
-            for module in floats:
-                stack.callback(module.register_forward_pre_hook(move).remove)
             stack.enter_context(ulp_noise(seed))
+            for module in self._model.modules():
+                if isinstance(module, nn.Linear):
+                    stack.callback(module.register_forward_pre_hook(move).remove)
+                elif isinstance(module, Conv1D):
+                    stack.enter_context(_moved_weight(module))
             return self.run(feeds)
 
     def record(self, feed: Arrays) -> dict[str, RecordedLayer]:
@@ -85,6 +94,22 @@ class Reference:
 
 
 @contextlib.contextmanager
+def _moved_weight(module: Any) -> Iterator[None]:
+    """Moves the weights instead of the input: the reference reads them without calling the module."""
+    weight = module.weight.data
+    module.weight.data = with_noise(weight)
+    try:
+        yield
+    finally:
+        module.weight.data = weight
+
+
+def _encoder(checkpoint: Checkpoint) -> Run:
+    encoder = TorchEncoder(checkpoint.model, checkpoint.adapter)
+    return lambda feed: encoder(**feed)
+
+
+@contextlib.contextmanager
 def _recording(name: str, module: PackedModule, recorded: dict[str, RecordedLayer]) -> Iterator[None]:
     constants = [module.weight_packed, module.scale]
     activation = "none"
@@ -96,7 +121,7 @@ def _recording(name: str, module: PackedModule, recorded: dict[str, RecordedLaye
     def keep(_: nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         recorded[name] = RecordedLayer(
             name,
-            type(module).__name__,
+            module.op_type,
             NodeFormat(module.spec, activation),
             tuple(constant.numpy() for constant in constants),
             arguments[0].detach().numpy().copy(),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import torch
 from onnx.reference import ReferenceEvaluator
 
 from edgeq.errors import EdgeqError, FormatError
@@ -29,6 +30,19 @@ def load_model(path: Path) -> onnx.ModelProto:
     except Exception as error:  # protobuf, the checker and the file system each raise types of their own
         raise FormatError(f"{path} is not a valid ONNX model ({_first_line(error)}); export it again") from error
     return model
+
+
+def cache_type(model: onnx.ModelProto) -> torch.dtype:
+    """Returns the type of a decoder's cache.
+
+    Raises:
+        FormatError: If the model has no cache.
+    """
+    types = {v.type.tensor_type.elem_type for v in model.graph.input if v.name.startswith("past_key_values.")}
+    known = {onnx.TensorProto.FLOAT16: torch.float16, onnx.TensorProto.FLOAT: torch.float32}
+    if len(types) != 1 or not types <= known.keys():
+        raise FormatError("the ONNX model of a decoder should have float16 or float32 caches; export it again")
+    return known[types.pop()]
 
 
 def onnx_reference(model: onnx.ModelProto) -> Run:

@@ -12,8 +12,7 @@ from edgeq.compress import compress_model
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import ModelWriter
-from edgeq.parity import run as parity_run
-from edgeq.parity import run_parity
+from edgeq.parity import encoder, operators, run_folder, run_parity
 from edgeq.parity.stages import onnx_reference, onnx_runtime
 
 
@@ -161,10 +160,11 @@ class Backends:
             (run / "bundles" / name / "manifest.json").write_text("{}")
 
     def install(self, monkeypatch):
-        monkeypatch.setattr(parity_run, "_is_native", lambda bundle: bundle.name in self.native)
-        monkeypatch.setattr(parity_run, "load", self.load)
-        monkeypatch.setattr(parity_run, "run_many", self.emulate)
-        monkeypatch.setattr(parity_run, "compiled_once", self.compile_and_run)
+        for module in (encoder, run_folder):
+            monkeypatch.setattr(module, "is_native", lambda bundle: bundle.name in self.native)
+        monkeypatch.setattr(encoder, "load", self.load)
+        monkeypatch.setattr(encoder, "run_many", self.emulate)
+        monkeypatch.setattr(operators, "compiled_once", self.compile_and_run)
 
     def load(self, bundle, *, threads, verify=True):
         return Loaded(self, f"{threads} threads")
@@ -195,7 +195,7 @@ class Loaded:
 def bundle_report(run, monkeypatch, **options):
     backends = Backends(run, **options)
     backends.install(monkeypatch)
-    monkeypatch.setattr(parity_run, "_target_of", lambda _: None)
+    monkeypatch.setattr(operators, "target_of", lambda _: None)
     return run_parity(run)
 
 
