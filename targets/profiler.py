@@ -25,8 +25,8 @@ from edgeq.errors import EdgeqError, UsageError
 from edgeq.progress import Progress, silent
 from edgeq.targets.runtime.loader import Bundle, KernelTime, load
 from edgeq.targets.timing import Speedup, Timing, paired_speedup, summarize
+from edgeq.targets.workload import Workload, make_workload
 
-Inputs = dict[str, np.ndarray]
 Contestant = Callable[[], Any]
 
 EDGEQ = "edgeq"
@@ -59,7 +59,7 @@ class ProfileReport:
     Attributes:
         bundle: Path of the bundle.
         target: Name of its target.
-        sequence: Tokens in each text.
+        sequence: Tokens in each text; of a decoder one step is timed, with so many tokens in the cache.
         batch: Texts in a call.
         threads: Threads of every contestant.
         rounds: Rounds in which the contestants took turns.
@@ -69,6 +69,7 @@ class ProfileReport:
         missing: Baselines that were not measured, with the reason.
         machine: Processor, governor, load and versions.
         others: Share of the machine's processor time that other programs took meanwhile; None if unknown.
+        step: Whether a call is a decoder's step.
     """
 
     bundle: str
@@ -83,6 +84,7 @@ class ProfileReport:
     missing: dict[str, str]
     machine: dict[str, str]
     others: float | None
+    step: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON values, with each speed-up's sentence."""
@@ -111,7 +113,7 @@ def profile_bundle(
     Args:
         bundle: A bundle for this machine.
         float_onnx: Folder (or file) of the same model, exported without compression.
-        sequence: Tokens in each text.
+        sequence: Tokens in each text; for a decoder those in the cache before the step that is timed.
         batch: Texts in a call.
         threads: Threads of every contestant.
         rounds: Rounds in which they take turns; fewer than 6 support no claim.
@@ -124,11 +126,11 @@ def profile_bundle(
     if min(sequence, batch, threads, rounds) < 1:
         raise UsageError("sequence, batch, threads and rounds must be at least 1")
     loaded = load(bundle, threads=threads)
-    inputs = _example_inputs(loaded, batch=batch, sequence=sequence)
+    work = make_workload(loaded, batch=batch, sequence=sequence)
     machine = _machine()
     missing: dict[str, str] = {}
-    with _baselines(float_onnx, inputs, threads=threads, missing=missing) as baselines:
-        contestants = {EDGEQ: lambda: loaded.run(inputs), **baselines}
+    with _baselines(float_onnx, work, threads=threads, missing=missing) as baselines:
+        contestants = {EDGEQ: lambda: loaded.run(work.inputs, state=work.state), **baselines}
         before = _processor_seconds()
         times = take_turns(contestants, rounds=rounds, progress=progress)
         after = _processor_seconds()
@@ -142,10 +144,11 @@ def profile_bundle(
         rounds=rounds,
         timings={name: summarize([call for turn in turns for call in turn]) for name, turns in times.items()},
         speedups={name: paired_speedup(per_round[name], per_round[EDGEQ]) for name in times if name != EDGEQ},
-        operators=_operators(loaded, inputs),
+        operators=_operators(loaded, work),
         missing=missing,
         machine=machine,
         others=None if before is None or after is None else _others_share(before, after),
+        step=work.state is not None,
     )
 
 
@@ -182,27 +185,9 @@ def _seconds(call: Contestant) -> float:
     return max(time.perf_counter() - start, 1e-9)
 
 
-def _example_inputs(bundle: Bundle, *, batch: int, sequence: int) -> Inputs:
-    """Random ids below every input's limit, full-length texts, one segment; the same at every call."""
-    longest = bundle.manifest.model.max_length
-    if longest is not None and sequence > longest:
-        raise UsageError(f"--sequence must be at most {longest} for {bundle.path}, found {sequence}")
-    generator = np.random.default_rng(0)
-    inputs = {}
-    for spec in bundle.inputs:
-        if spec.name == "attention_mask":
-            inputs[spec.name] = np.ones((batch, sequence), np.int64)
-        elif spec.name == "input_ids":
-            limit = 1000 if spec.maximum is None else spec.maximum + 1
-            inputs[spec.name] = generator.integers(0, limit, (batch, sequence), dtype=np.int64)
-        else:
-            inputs[spec.name] = np.zeros((batch, sequence), np.int64)
-    return inputs
-
-
 @contextlib.contextmanager
 def _baselines(
-    float_onnx: str | Path | None, inputs: Inputs, *, threads: int, missing: dict[str, str]
+    float_onnx: str | Path | None, work: Workload, *, threads: int, missing: dict[str, str]
 ) -> Iterator[dict[str, Contestant]]:
     """Yields ONNX Runtime on the float model and on its dynamically quantized copy."""
     if float_onnx is None:
@@ -216,17 +201,17 @@ def _baselines(
         raise UsageError(f"{file} does not exist; give the folder of the float model that 'edgeq export' wrote")
     with tempfile.TemporaryDirectory(prefix="edgeq-int8-") as folder:
         quantized = Path(folder) / "model.onnx"
-        contestants = {ORT_FLOAT32: _onnxruntime(file, inputs, threads=threads)}
+        contestants = {ORT_FLOAT32: _onnxruntime(file, work, threads=threads)}
         try:
             _quantize_dynamic(file, quantized)
-            contestants[ORT_INT8] = _onnxruntime(quantized, inputs, threads=threads)
+            contestants[ORT_INT8] = _onnxruntime(quantized, work, threads=threads)
         except Exception as error:
             # What ONNX Runtime's quantizer cannot do is a fact about the baseline, and reported as one.
             missing[ORT_INT8] = f"ONNX Runtime could not quantize the model: {' '.join(str(error).split())[:200]}"
         yield contestants
 
 
-def _onnxruntime(file: Path, inputs: Inputs, *, threads: int) -> Contestant:
+def _onnxruntime(file: Path, work: Workload, *, threads: int) -> Contestant:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -237,7 +222,7 @@ def _onnxruntime(file: Path, inputs: Inputs, *, threads: int) -> Contestant:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise EdgeqError(f"ONNX Runtime cannot load {file}: {' '.join(str(error).split())[:300]}") from error
-    feeds = {entry.name: inputs[entry.name] for entry in session.get_inputs()}
+    feeds = work.onnx_inputs(session.get_inputs())
     return lambda: session.run(None, feeds)
 
 
@@ -257,8 +242,8 @@ def _quantize_dynamic(file: Path, out: Path) -> None:
     )
 
 
-def _operators(bundle: Bundle, inputs: Inputs) -> tuple[Operator, ...]:
-    runs = [_joined(bundle.time_kernels(inputs)) for _ in range(_KERNEL_RUNS)]
+def _operators(bundle: Bundle, work: Workload) -> tuple[Operator, ...]:
+    runs = [_joined(bundle.time_kernels(work.inputs, state=work.state)) for _ in range(_KERNEL_RUNS)]
     seconds = {name: float(np.median([run[name].seconds for run in runs])) for name in runs[0]}
     whole = sum(seconds.values())
     rows = [Operator(name, runs[0][name].calls, spent, spent / whole) for name, spent in seconds.items()]

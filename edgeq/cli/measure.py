@@ -70,7 +70,9 @@ def profile(
             help="ONNX folder of the float model, for the baselines; found by itself inside a run of deploy."
         ),
     ] = None,
-    sequence: Annotated[int, typer.Option(min=1, help="Tokens in each text.")] = 128,
+    sequence: Annotated[
+        int, typer.Option(min=1, help="Tokens in each text; for a decoder those before the step that is timed.")
+    ] = 128,
     batch: Annotated[int, typer.Option(min=1, help="Texts in one call.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads for every contestant.")] = 2,
     rounds: Annotated[

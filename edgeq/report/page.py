@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeq.ledger import LedgerRow, grouped, megabytes
 from edgeq.report import plots
-from edgeq.report.text import milliseconds, summary_table
+from edgeq.report.text import milliseconds, summary_table, workload
 
 _LONGEST_NUMBER = 20
 """Characters of a number with its unit; a longer cell is a sentence that begins with one."""
@@ -158,7 +158,7 @@ def _latency(profile: dict[str, Any]) -> str:
         columns = ["", "median", "p95", "spread", "fastest", "calls", "edgeq against it"]
         facts = ", ".join(f"{key} {value}" for key, value in measured["machine"].items())
         parts += [
-            f"<h3>Bundle {escape(name)}: {measured['batch']} × {measured['sequence']} tokens, "
+            f"<h3>Bundle {escape(name)}: {measured['batch']} × {workload(measured)}, "
             f"{measured['threads']} threads, {measured['rounds']} rounds</h3>",
             plots.latency_plot(measured),
             table(columns, rows),

@@ -64,10 +64,16 @@ def milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:.2f} ms"
 
 
+def workload(measured: dict[str, Any]) -> str:
+    """What one call of a profile worked on: texts, or for a decoder the step after some tokens."""
+    tokens = f"{measured['sequence']} tokens"
+    return f"one token after {tokens}" if measured.get("step") else tokens
+
+
 def profile_lines(measured: dict[str, Any]) -> list[str]:
     """A profile as lines: latencies, claims, operators, and what they were measured on."""
     lines = [
-        f"{measured['bundle']} ({measured['target']}): {measured['batch']} x {measured['sequence']} tokens, "
+        f"{measured['bundle']} ({measured['target']}): {measured['batch']} x {workload(measured)}, "
         f"{measured['threads']} threads, {measured['rounds']} rounds"
     ]
     for name, timing in measured["timings"].items():

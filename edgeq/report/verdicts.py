@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, Literal
 
 from edgeq.ledger import megabytes
+from edgeq.report.text import workload
 
 Level = Literal["good", "warn", "bad"]
 
@@ -96,7 +97,7 @@ def _latency_verdicts(profile: dict[str, Any]) -> list[Verdict]:
     result = []
     for name, measured in profile["measured"].items():
         median = measured["timings"]["edgeq"]["median"]
-        setting = f"{measured['sequence']} tokens, {measured['threads']} threads"
+        setting = f"{workload(measured)}, {measured['threads']} threads"
         where = f"Bundle {name}: {1e3 * median:.2f} ms at {setting}"
         others = measured["others"]
         if others is not None and others > _BUSY:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from edgeq.errors import UsageError
+from edgeq.report.text import profile_lines
 from edgeq.targets import profiler
 from edgeq.targets.profiler import Operator, ProfileReport, profile_bundle, take_turns
 from edgeq.targets.runtime.loader import KernelTime
@@ -89,3 +90,15 @@ def test_the_share_of_other_programs_leaves_out_our_own_work():
 def test_numbers_out_of_range_are_refused(tmp_path):
     with pytest.raises(UsageError, match="at least 1"):
         profile_bundle(tmp_path, rounds=0)
+
+
+def test_a_decoder_is_timed_at_one_step_beside_onnx_runtime(gpt2_bundle, gpt2_onnx):
+    report = profile_bundle(gpt2_bundle, float_onnx=gpt2_onnx, sequence=100, batch=2, threads=1, rounds=2)
+    assert report.step
+    assert (report.sequence, report.batch) == (100, 2)
+    assert set(report.timings) == {"edgeq", "onnxruntime float32", "onnxruntime int8 dynamic"} - set(report.missing)
+    assert "onnxruntime float32" in report.timings
+    assert {"low_bit_matmul_283x36_w4"} <= {operator.name for operator in report.operators}
+    assert "2 x one token after 100 tokens" in profile_lines(report.to_json())[0]
+    with pytest.raises(UsageError, match="--sequence must be at most 149"):
+        profile_bundle(gpt2_bundle, sequence=150)

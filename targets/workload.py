@@ -1,0 +1,82 @@
+"""What a profile times: one call on texts, or for a decoder one step with the tokens before it in the cache."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from edgeq.errors import UsageError
+from edgeq.targets.runtime.loader import Bundle
+from edgeq.targets.runtime.state import State
+
+_PAST = "past_key_values."
+_ONNX_TYPES = {"tensor(float16)": np.float16, "tensor(float)": np.float32}
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """One call, the same for every contestant.
+
+    Attributes:
+        inputs: What the bundle takes.
+        state: Caches of the bundle; None for models that make no text. They hold zeros: time does not depend on it.
+        sequence: Tokens of each text, or in the cache before the step.
+    """
+
+    inputs: dict[str, np.ndarray]
+    state: State | None
+    sequence: int
+
+    def onnx_inputs(self, entries: Sequence[Any]) -> dict[str, np.ndarray]:
+        """Returns the same call for the exported graph.
+
+        Args:
+            entries: The graph's inputs: ``onnxruntime.NodeArg``.
+        """
+        return {entry.name: self._onnx_input(entry) for entry in entries}
+
+    def _onnx_input(self, entry: Any) -> np.ndarray:
+        if entry.name in self.inputs:
+            return self.inputs[entry.name]
+        batch = self.inputs["input_ids"].shape[0]
+        if entry.name.startswith(_PAST):
+            _, heads, _, size = entry.shape
+            return np.zeros((batch, heads, self.sequence, size), _ONNX_TYPES[entry.type])
+        if entry.name == "position_ids":
+            return np.full((batch, 1), self.sequence, np.int64)
+        return np.ones((batch, self.sequence + 1), np.int64)
+
+
+def make_workload(bundle: Bundle, *, batch: int, sequence: int) -> Workload:
+    """Makes random ids below every input's limit, full-length texts of one segment; the same at every call.
+
+    Args:
+        bundle: The bundle that will be timed.
+        batch: Texts in a call.
+        sequence: Tokens in each text; for a decoder those that are in the cache before the token of the step.
+
+    Raises:
+        UsageError: If the model takes no texts of that length.
+    """
+    generation = bundle.manifest.generation
+    longest = bundle.manifest.model.max_length
+    if longest is not None and sequence > longest - (generation is not None):
+        raise UsageError(
+            f"--sequence must be at most {longest - (generation is not None)} for {bundle.path}, found {sequence}"
+        )
+    generator = np.random.default_rng(0)
+    inputs = {}
+    for spec in bundle.inputs:
+        shape = (batch,) if len(spec.shape) == 1 else (batch, 1 if generation is not None else sequence)
+        if spec.name == "input_ids":
+            limit = 1000 if spec.maximum is None else spec.maximum + 1
+            inputs[spec.name] = generator.integers(0, limit, shape, dtype=np.int64)
+        elif spec.name == "past_lengths":
+            inputs[spec.name] = np.full(shape, sequence, np.int64)
+        else:
+            filled = spec.name in ("attention_mask", "new_lengths")
+            inputs[spec.name] = np.full(shape, int(filled), np.int64)
+    return Workload(inputs, bundle.new_state(batch) if generation is not None else None, sequence)
