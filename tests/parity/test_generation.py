@@ -1,0 +1,204 @@
+"""Parity of decoders: right runs pass in every bit, and a fault is named where it lies."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+import edgeq
+from edgeq.checkpoint import load_checkpoint
+from edgeq.compress import compress_model
+from edgeq.errors import FormatError, UnsupportedError
+from edgeq.export.exporter import export_onnx
+from edgeq.export.external_data import ModelWriter
+from edgeq.models import TorchDecoder
+from edgeq.parity import generation, run_parity
+from edgeq.parity.continuations import Continuation, make_continuations
+from edgeq.parity.stages import cache_type
+from edgeq.parity.steps import Choices, check_steps, logit_noise
+from edgeq.targets.target import load_target
+
+
+@pytest.fixture(scope="module")
+def good_run(make_gpt2, tmp_path_factory):
+    """A run of ``ptq-w2e2a8`` with a bundle for this machine."""
+    run = tmp_path_factory.mktemp("generation") / "run"
+    source = make_gpt2()
+    compress_model(source, run / "checkpoint", recipe="ptq-w2e2a8")
+    export_onnx(run / "checkpoint", run / "onnx")
+    export_onnx(source, run / "float-onnx")
+    edgeq.compile_bundle(run / "onnx", run / "bundles" / "host", target=load_target("host"))
+    (run / "deploy.json").write_text(json.dumps({"about": {"source_folder": str(source)}}))
+    return run
+
+
+@pytest.fixture
+def copied_run(good_run, tmp_path):
+    """The run without float stages and bundle, which these tests are not about."""
+    run = tmp_path / "run"
+    shutil.copytree(good_run, run)
+    shutil.rmtree(run / "bundles")
+    (run / "deploy.json").unlink()
+    return run
+
+
+@pytest.fixture(scope="module")
+def decoder(good_run):
+    checkpoint = load_checkpoint(good_run / "checkpoint")
+    return TorchDecoder(checkpoint.model, checkpoint.adapter)
+
+
+@pytest.fixture(scope="module")
+def texts(good_run, decoder):
+    tokenizer = load_checkpoint(good_run / "checkpoint").tokenizer
+    return make_continuations(
+        decoder, vocabulary=283, longest=33, tokenizer=tokenizer, texts=["the cat sat over the lazy dog"]
+    )
+
+
+def verdicts(report):
+    return {(check.stage, check.rule): check.passed for check in report.checks}
+
+
+def edit(run, change):
+    """Loads the run's ONNX model, lets ``change`` edit it, and writes it back."""
+    model = onnx.load(run / "onnx" / "model.onnx")
+    change(model)
+    for tensor in model.graph.initializer:
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        del tensor.external_data[:]
+    with ModelWriter(run / "onnx") as writer:
+        writer.write("model", model)
+
+
+def test_a_right_run_passes_every_rule(good_run):
+    report = run_parity(good_run)
+    assert report.passed, report.first_breach
+    assert set(verdicts(report)) == {
+        ("torch compressed", "distance"),
+        ("torch compressed", "isolated"),
+        ("onnxruntime float32", "end-to-end"),
+        *(
+            (stage, rule)
+            for stage in ("onnx reference", "onnxruntime", "tvm host")
+            for rule in ("isolated", "end-to-end", "task")
+        ),
+        *((f"tvm host, {how}", "bit-identical") for how in ("1 thread", "text by text", "without cache")),
+    }
+    values = json.loads(json.dumps(report.to_json()))
+    assert values["conditions"]["prompts"] == [[3, 10, 14, 13], [5]]
+    assert values["conditions"]["new_tokens"] == [20, 16]
+    steps = next(check for check in report.checks if (check.stage, check.rule) == ("tvm host", "task"))
+    assert steps.measured["steps"] == 4 * 20 + 16
+    assert steps.measured["share_clear"] > 0.8
+
+
+def test_a_wrong_position_shows_end_to_end_only(copied_run):
+    def shift(model):
+        table = next(t for t in model.graph.initializer if t.name == "transformer.wpe.weight")
+        rows = numpy_helper.to_array(table)
+        table.CopyFrom(numpy_helper.from_array(np.roll(rows, 1, axis=0), table.name))
+
+    edit(copied_run, shift)
+    report = run_parity(copied_run)
+    assert report.first_breach.stage == "onnx reference"
+    found = verdicts(report)
+    assert found["onnx reference", "isolated"]
+    assert not found["onnx reference", "end-to-end"]
+    assert not found["onnxruntime", "end-to-end"]
+    assert not found["onnxruntime", "task"]
+
+
+def test_reading_in_steps_gives_what_reading_at_once_gives(decoder, texts, good_run):
+    empty = load_checkpoint(good_run / "checkpoint").adapter.cache.empty
+    assert [len(text.rows) for text in texts] == [4, 1]
+    for text in texts:
+        names = [f"past_key_values.{layer}.{part}" for layer in range(2) for part in ("key", "value")]
+        cache = {n: t.numpy() for n, t in zip(names, empty(len(text.rows), dtype=torch.float16), strict=True)}
+        whole = text.whole(lambda feed: decoder(**feed), cache)["logits"]
+        steps = text.step_by_step(lambda feed: decoder(**feed), cache)["logits"]
+        assert whole.shape == steps.shape == (len(text.rows), text.new, 283)
+        assert np.sqrt(np.mean((whole - steps) ** 2)) < 0.02 * whole.std()
+        # The reference made the new tokens itself, reading the texts step by step.
+        made = np.stack([row[-text.new :] for row in text.rows])
+        np.testing.assert_array_equal(steps.argmax(axis=-1), made)
+
+
+def test_a_beginning_has_the_same_prompts(texts):
+    beginning = texts[0].beginning(3)
+    assert beginning.prompts == texts[0].prompts
+    assert [row.tolist() for row in beginning.rows] == [
+        row[: len(prompt) + 3].tolist() for row, prompt in zip(texts[0].rows, texts[0].prompts, strict=True)
+    ]
+    assert texts[0].beginning(10**6).new == texts[0].new
+
+
+def test_calls_of_a_bundle_hold_every_token_once(texts):
+    for text in texts:
+        read = [[] for _ in text.rows]
+        for call in text.bundle_inputs():
+            lines = zip(call["input_ids"], call["past_lengths"], call["new_lengths"], strict=True)
+            for line, (ids, past, new) in enumerate(lines):
+                assert past == len(read[line])
+                read[line] += ids[:new].tolist()
+        assert read == [row[:-1].tolist() for row in text.rows]
+
+
+def test_prompts_that_are_too_short_are_filled_with_random_ids(decoder, good_run):
+    tokenizer = load_checkpoint(good_run / "checkpoint").tokenizer
+    texts = make_continuations(decoder, vocabulary=283, longest=8, tokenizer=tokenizer, texts=[])
+    assert [len(prompt) for prompt in texts[0].prompts] == [3, 3, 2, 1]
+    assert all(len(row) - 1 <= 8 for text in texts for row in text.rows)
+
+
+def logits_of(*rows):
+    return [{"logits": np.array([rows], np.float32)}]
+
+
+def test_clear_choices_must_agree():
+    want = Choices.of(logits_of([0.0, 3.0, 1.0], [2.0, 1.9, 0.0]))
+    assert want.leading[0].tolist() == [[[1, 2], [0, 1]]]
+    other = logits_of([0.0, 3.0, 1.0], [1.9, 2.0, 0.0])
+    assert check_steps("s", other, want, noise=0.06).passed
+    verdict = check_steps("s", other, want, noise=0.04)
+    assert not verdict.passed
+    assert (verdict.measured["changed"], verdict.measured["steps"], verdict.measured["share_clear"]) == (1, 2, 1.0)
+    unclear = check_steps("s", other, want, noise=0.06)
+    assert (unclear.measured["clear"], unclear.measured["unclear_changed"]) == (1, 1)
+    # A stage that made fewer steps is judged by those.
+    assert check_steps("s", logits_of([0.0, 3.0, 1.0]), want, noise=0.0).measured["steps"] == 1
+
+
+def test_noise_is_that_of_the_leading_logits():
+    want = Choices.of(logits_of([0.0, 3.0, 1.0]))
+    moved = want.moved(logits_of([9.0, 3.25, 1.5]))
+    assert sorted(moved.tolist()) == [0.25, 0.5]
+    assert 0.25 < logit_noise([moved, np.zeros(2)]) <= 0.5
+
+
+def test_an_encoder_has_no_cache_to_ask_for(good_run):
+    model = onnx.load(good_run / "onnx" / "model.onnx", load_external_data=False)
+    assert cache_type(model) == torch.float16
+    del model.graph.input[3:]
+    with pytest.raises(FormatError, match="export it again"):
+        cache_type(model)
+
+
+def test_a_bundle_of_something_else_is_named(good_run, monkeypatch):
+    class Encoder:
+        generation = None
+
+    monkeypatch.setattr(generation, "read_manifest", lambda _: Encoder)
+    with pytest.raises(UnsupportedError, match="makes no text"):
+        run_parity(good_run)
+
+
+def test_a_lone_text_needs_no_padding():
+    text = Continuation((np.array([4, 5, 6, 7]),), 2)
+    assert text.prompts == [[4, 5]]
+    assert text.feed["input_ids"].tolist() == [[4, 5, 6]]
+    assert text.feed["position_ids"].tolist() == [[0, 1, 2]]
