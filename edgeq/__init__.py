@@ -1,4 +1,4 @@
-"""edgeq compresses BERT-family models, compiles them for small CPUs, and proves what came out.
+"""edgeq compresses BERT and GPT-2, compiles them for small CPUs, and proves what came out.
 
 The names below are loaded on first use, so that ``import edgeq`` costs nothing and a board that only
 runs bundles never imports torch, transformers or onnx.
