@@ -63,8 +63,7 @@ def export(
     _existing_folder(checkpoint, "checkpoint")
     with progress_bars() as progress:
         options: dict[str, Any] = {} if opset is None else {"opset": opset}
-        export_onnx(checkpoint, out, cache=cache, progress=progress, **options)
-    file = out / "model.onnx"
+        file = export_onnx(checkpoint, out, cache=cache, progress=progress, **options)
     if as_json:
         print_json({"out": str(out), "model": str(file), "files": _sizes(out)})
     else:
