@@ -65,7 +65,7 @@ def _normalise(calls: KernelCalls, addends: list[Any], parameters: list[Any], at
         beta = relax.const(np.zeros(columns, np.float32))
     epsilon = float(attrs.get("epsilon", 1e-5))
     return calls.call(
-        ("layer_norm", columns, len(lead), epsilon, residual),
+        ("residual_layer_norm" if residual else "layer_norm", columns, len(lead), epsilon),
         lambda: layer_norm(columns, rank=len(lead), epsilon=epsilon, residual=residual),
         [*addends, gamma, beta],
         tensor([*lead, columns]),
