@@ -49,11 +49,12 @@ CARDS = {
             "AdamW (betas 0.9, 0.95, weight decay 0.1 on matrices), warm-up, constant rate, cosine decay, gradient "
             "norm at most 1, bfloat16 autocast with float32 weights, dropout outside attention. Three steps "
             "in four train on sequences of 256 tokens, the fourth on the whole context, so that every position is "
-            "trained. Articles are separated by `<|endoftext|>`."
+            "trained. Articles are separated by `<|endoftext|>`. The run was killed once, before the rate fell, "
+            "and resumed with the number of steps given below; the log's validations are 250 steps apart until then."
         ),
         limits=(
-            "It has read two million words: it writes grammatical sentences in the manner of an encyclopaedia and "
-            "knows nothing. `<unk>` stands for a rare word in WikiText-2, so it writes that too unless the word is "
+            "It has read two million words a few times at most: it writes in the manner of an encyclopaedia, soon "
+            "repeats itself, and knows nothing. `<unk>` stands for a rare word in WikiText-2, so it writes that too unless the word is "
             "banned. The tokenizer joins WikiText's split punctuation (` , `, ` @-@ `) to the words before it "
             "reads; perplexity per word divides by the words of the original file, ends of lines included, and "
             "is over a text in which rare words are already replaced by `<unk>`."
