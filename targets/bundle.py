@@ -7,10 +7,11 @@ each at a multiple of 64 bytes, and are mapped, never copied.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,17 @@ from edgeq.errors import FormatError, UsageError
 from edgeq.files import new_folder, sha256
 from edgeq.formats import WEIGHT_ALIGNMENT, aligned
 from edgeq.progress import Progress, silent
-from edgeq.targets.golden import BATCH, GoldenRun, Run, golden_runs
+from edgeq.targets.golden import BATCH, GoldenRun, Run, golden_runs, golden_source
 from edgeq.targets.interface import input_specs, plain_specs
-from edgeq.targets.model_info import COPIED_FILES, read_config, read_end_ids, read_model_info, recipe_of
+from edgeq.targets.model_info import (
+    COPIED_FILES,
+    read_config,
+    read_end_ids,
+    read_model_info,
+    read_target_tokens,
+    recipe_of,
+    source_context,
+)
 from edgeq.targets.runtime.loader import Bundle, load, open_library
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.runtime.schema import (
@@ -37,17 +46,20 @@ from edgeq.targets.runtime.schema import (
     GenerationInfo,
     Manifest,
     ModelInfo,
+    SourceInfo,
     StoredRun,
     StoredTensor,
     TargetInfo,
     TensorSpec,
 )
+from edgeq.targets.runtime.state import State
+from edgeq.targets.runtime.tvm_import import import_tvm
 from edgeq.targets.runtime_wheels import package_versions, runtime_libraries
 from edgeq.targets.target import Target, load_target
 from edgeq.targets.toolchain import Linker, build_runner, find_linker, library_linker
 
 if TYPE_CHECKING:
-    from edgeq.targets.compiler import CompiledModel
+    from edgeq.targets.compiler import CompiledModel, TensorInfo
 
 @dataclasses.dataclass(frozen=True)
 class Content:
@@ -61,6 +73,7 @@ class Content:
         recipe: Name and digest of the compression recipe, or None.
         files: Folder from which tokenizer and configuration are copied, or None.
         generation: Context and caches of a decoder, or None.
+        source: The run of an encoder-decoder's ``encode`` before the golden ones, or None.
     """
 
     model: ModelInfo
@@ -70,6 +83,15 @@ class Content:
     recipe: dict[str, Any] | None
     files: Path | None
     generation: GenerationInfo | None = None
+    source: GoldenRun | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalModel:
+    """The model on this machine; ``encode`` is None unless it is an encoder-decoder, whose source ``run`` reads."""
+
+    run: Run
+    encode: Run | None = None
 
 
 def compile_bundle(
@@ -105,29 +127,34 @@ def compile_bundle(
         EdgeqError: If the target's compiler or runtime libraries are missing.
     """
     source, out = Path(onnx_folder), Path(out)
-    if not (source / "model.onnx").is_file():
+    if not any((source / name).is_file() for name in ("model.onnx", "decoder_with_past_model.onnx")):
         raise UsageError(f"{source} has no model.onnx; give a folder that `edgeq export` wrote")
     # Everything cheap that can fail comes before minutes of compiling.
     config, model, linker = read_config(source), read_model_info(source, context=context), find_linker(target)
     end_ids = read_end_ids(source)
     if not target.is_host:
         runtime_libraries(target)
-    from edgeq.targets.compiler import compile_onnx
+    from edgeq.targets.compiler import compile_folder
 
     progress(f"compiling for {target.name}", 0, 3)
-    compiled = compile_onnx(source / "model.onnx", target=target)
-    inputs = input_specs(compiled, config, model=model)
+    compiled = compile_folder(source, target=target)
+    reads = _source_info(source, compiled, config, model) if model.task == "seq2seq" else None
+    reads_at_most = None if reads is None else reads.context
+    inputs = input_specs(compiled.inputs, config, model=model, source_context=reads_at_most)
     outputs = plain_specs(compiled.outputs)
     generation = None
-    if model.task == "generate":
-        generation = GenerationInfo(model.max_length or 0, end_ids, plain_specs(compiled.state))
+    if compiled.state:
+        generation = GenerationInfo(model.max_length or 0, end_ids, plain_specs(compiled.state), reads)
     progress("computing the golden output", 1, 3)
-    run = model_on_this_machine(
+    local = model_on_this_machine(
         source, compiled, outputs=outputs, generation=generation, target=target, host_bundle=host_bundle
     )
-    golden = golden_runs(inputs, model, run=run)
+    read = None
+    if reads is not None and local.encode is not None:
+        read = golden_source(reads.inputs, model, context=reads.context, encode=local.encode)
+    golden = golden_runs(inputs, model, run=local.run, source=read)
     progress("writing the bundle", 2, 3)
-    content = Content(model, inputs, outputs, golden, recipe_of(config), source, generation)
+    content = Content(model, inputs, outputs, golden, recipe_of(config), source, generation, read)
     write_bundle(compiled, out, target=target, linker=linker, content=content)
     progress("writing the bundle", 3, 3)
     return out
@@ -146,7 +173,7 @@ def write_bundle(compiled: CompiledModel, out: Path, *, target: Target, linker: 
     with new_folder(out) as folder:
         link_model(compiled, folder / MODEL_FILE, linker)
         weights = _write_tensors(folder / WEIGHTS_FILE, compiled.weights)
-        golden = _write_golden(folder / GOLDEN_FILE, content)
+        golden, golden_read = _write_golden(folder / GOLDEN_FILE, content)
         if content.files is not None:
             for name in COPIED_FILES:
                 if (content.files / name).is_file():
@@ -174,6 +201,7 @@ def write_bundle(compiled: CompiledModel, out: Path, *, target: Target, linker: 
             recipe=content.recipe,
             generation=content.generation,
             golden_steps=tuple(golden[1:]),
+            golden_source=golden_read,
         )
         write_manifest(folder, manifest)
         read_manifest(folder)  # what no runtime would accept must never leave this function
@@ -211,8 +239,8 @@ def model_on_this_machine(
     generation: GenerationInfo | None,
     target: Target,
     host_bundle: Path | None,
-) -> Run:
-    """Returns the model as a function that runs here.
+) -> LocalModel:
+    """Returns the model as functions that run here.
 
     Args:
         source: ONNX folder, compiled again for this machine if need be.
@@ -229,25 +257,60 @@ def model_on_this_machine(
         bundle = load(host_bundle)
         if not _holds_weights(bundle, compiled.weights) or bundle.manifest.generation != generation:
             raise UsageError(f"{host_bundle} holds another model than {source}; leave it out")
-        kept = bundle.new_state(BATCH) if generation is not None else None
-        return lambda given: bundle.run(given, state=kept)
+        if generation is None:
+            return LocalModel(bundle.run)
+        host_state = bundle.new_state(BATCH)
+        reads = functools.partial(bundle.encode_source, state=host_state) if generation.source is not None else None
+        return LocalModel(functools.partial(bundle.run, state=host_state), reads)
     if not target.is_host:
-        from edgeq.targets.compiler import compile_onnx
+        from edgeq.targets.compiler import compile_folder
 
-        compiled = compile_onnx(source / "model.onnx", target=load_target("host"))
-    state = []
-    if generation is not None:
-        state = [np.zeros(generation.state_shape(spec, BATCH), spec.dtype) for spec in generation.state]
+        compiled = compile_folder(source, target=load_target("host"))
+    kept = None if generation is None else State(generation, BATCH)
+    tensor = import_tvm().runtime.tensor
+    weights = [tensor(array) for _, array in compiled.weights]
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / MODEL_FILE
         link_model(compiled, library, find_linker(load_target("host")))
-        main = open_library(library, [*state, *(array for _, array in compiled.weights)])
+        main = open_library(library, [*(kept.tensors if kept is not None else []), *weights])
+        run = _by_name(main, compiled.inputs, outputs)
+        if generation is None or generation.source is None or kept is None:
+            return LocalModel(run)
+        encode = open_library(library, [*kept.source_tensors, *weights], function="encode")
+        return LocalModel(run, _by_name(encode, generation.source.inputs, generation.source.outputs))
+
+
+def _by_name(
+    function: Callable[[Sequence[np.ndarray]], list[np.ndarray]],
+    inputs: Sequence[TensorInfo] | Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+) -> Run:
+    """A compiled function of arrays by name; outputs beyond the named ones are left out."""
 
     def run(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        results = main([given[info.name] for info in compiled.inputs])
-        return dict(zip((spec.name for spec in outputs), results, strict=True))
+        results = function([given[info.name] for info in inputs])
+        return dict(zip((spec.name for spec in outputs), results, strict=False))
 
     return run
+
+
+def _source_info(
+    folder: Path, compiled: CompiledModel, config: Mapping[str, Any], model: ModelInfo
+) -> SourceInfo:
+    """Describes the reading half of an encoder-decoder."""
+    if compiled.encoder is None:
+        raise UsageError(f"{folder} holds no encoder, but {model.architecture} has one; export the model again")
+    tokens, context = read_target_tokens(folder), source_context(folder)
+    limits = dataclasses.replace(model, max_length=context)
+    caches = len(compiled.encoder.state)
+    return SourceInfo(
+        context=context,
+        start_id=tokens.start,
+        forced_first=tokens.forced_first,
+        forced_last=tokens.forced_last,
+        inputs=input_specs(compiled.encoder.inputs, config, model=limits, source_context=context),
+        outputs=plain_specs(compiled.encoder.outputs[:-caches]),
+    )
 
 
 def _holds_weights(bundle: Bundle, weights: Sequence[tuple[str, np.ndarray]]) -> bool:
@@ -282,19 +345,23 @@ def _write_tensors(path: Path, tensors: Sequence[tuple[str, np.ndarray]]) -> lis
     return stored
 
 
-def _write_golden(path: Path, content: Content) -> list[StoredRun]:
+def _write_golden(path: Path, content: Content) -> tuple[list[StoredRun], StoredRun | None]:
+    """Writes the golden runs, and returns where they lie, and where that of ``encode`` does."""
+    runs = [(run, content.inputs, content.outputs) for run in content.golden]
+    source = content.generation.source if content.generation is not None else None
+    if source is not None and content.source is not None:
+        runs.append((content.source, source.inputs, source.outputs))
     tensors = []
-    for run in content.golden:
-        tensors += [(spec.name, run.inputs[spec.name]) for spec in content.inputs]
-        tensors += [(spec.name, run.outputs[spec.name]) for spec in content.outputs]
+    for run, inputs, outputs in runs:
+        tensors += [(spec.name, run.inputs[spec.name]) for spec in inputs]
+        tensors += [(spec.name, run.outputs[spec.name]) for spec in outputs]
     stored = iter(_write_tensors(path, tensors))
-    return [
-        StoredRun(
-            tuple(next(stored) for _ in content.inputs),
-            tuple(next(stored) for _ in content.outputs),
-        )
-        for _ in content.golden
+    places = [
+        StoredRun(tuple(next(stored) for _ in inputs), tuple(next(stored) for _ in outputs))
+        for _, inputs, outputs in runs
     ]
+    count = len(content.golden)
+    return places[:count], places[count] if len(places) > count else None
 
 
 def _file_records(folder: Path) -> dict[str, FileRecord]:

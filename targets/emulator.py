@@ -21,11 +21,11 @@ import numpy as np
 
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError
 from edgeq.targets.runtime.inputs import checked_inputs
-from edgeq.targets.runtime.loader import SelfTest
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
 from edgeq.targets.runtime.sampling import GREEDY, Sampling
 from edgeq.targets.runtime.schema import RUNNER_FILE, Manifest, TensorSpec
+from edgeq.targets.runtime.self_test import SelfTest
 from edgeq.targets.runtime.threads import users_environment
 from edgeq.targets.target import Emulator, Target, load_target
 

@@ -17,6 +17,7 @@ _PROMPT = 13
 _STEPS = 6
 """A decoder's longer prompt grows from one vector of keys into the next."""
 _SEED = 20240229
+_WRITING = ("generate", "seq2seq")
 
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 """A model: arrays by input name to arrays by output name. A decoder's keeps its state from call to call."""
@@ -30,17 +31,36 @@ class GoldenRun:
     outputs: Mapping[str, np.ndarray]
 
 
-def golden_runs(specs: tuple[TensorSpec, ...], model: ModelInfo, *, run: Run) -> list[GoldenRun]:
+def golden_source(specs: tuple[TensorSpec, ...], model: ModelInfo, *, context: int, encode: Run) -> GoldenRun:
+    """Makes the golden run of an encoder: sources of two lengths.
+
+    Args:
+        specs: Inputs of ``encode``.
+        model: The model.
+        context: Most tokens of a source.
+        encode: The encoder on this machine, filling caches for :data:`BATCH` sources.
+    """
+    inputs = golden_inputs(specs, dataclasses.replace(model, max_length=context))
+    inputs["source_lengths"] = inputs["attention_mask"].sum(axis=1)
+    return GoldenRun(inputs, encode(inputs))
+
+
+def golden_runs(
+    specs: tuple[TensorSpec, ...], model: ModelInfo, *, run: Run, source: GoldenRun | None = None
+) -> list[GoldenRun]:
     """Makes the golden runs: one, or for a decoder prompts of two lengths and then greedy steps.
 
     Args:
         specs: The model's inputs.
         model: Gives task and longest sequence.
         run: The model on this machine; a decoder's with empty caches for :data:`BATCH` sequences.
+        source: What the encoder of an encoder-decoder has read.
     """
     inputs = golden_inputs(specs, model)
+    of_source = {} if source is None else {"source_lengths": source.inputs["source_lengths"]}
+    inputs |= of_source
     runs = [GoldenRun(inputs, run(inputs))]
-    if model.task != "generate":
+    if model.task not in _WRITING:
         return runs
     lengths = inputs["new_lengths"]
     steps = min(_STEPS, (model.max_length or _STEPS) - int(lengths.max()))
@@ -48,7 +68,7 @@ def golden_runs(specs: tuple[TensorSpec, ...], model: ModelInfo, *, run: Run) ->
         (logits,) = runs[-1].outputs.values()
         likeliest = np.argmax(logits, axis=1).astype(np.int64)
         arrays = (likeliest[:, None], lengths + step, np.ones_like(lengths))
-        following = dict(zip(DECODER_INPUTS, arrays, strict=True))
+        following = dict(zip(DECODER_INPUTS, arrays, strict=True)) | of_source
         runs.append(GoldenRun(following, run(following)))
     return runs
 
@@ -63,7 +83,7 @@ def golden_inputs(specs: tuple[TensorSpec, ...], model: ModelInfo) -> dict[str, 
         model: Gives the longest sequence.
     """
     generator = np.random.Generator(np.random.PCG64(_SEED))
-    wanted = _PROMPT if model.task == "generate" else _SEQUENCE
+    wanted = _PROMPT if model.task in _WRITING else _SEQUENCE
     sequence = min(wanted, model.max_length or wanted)
     arrays: dict[str, np.ndarray] = {}
     for spec in specs:
@@ -71,7 +91,7 @@ def golden_inputs(specs: tuple[TensorSpec, ...], model: ModelInfo) -> dict[str, 
             size if isinstance(size, int) else sequence if size == SEQUENCE else BATCH for size in spec.shape
         )
         arrays[spec.name] = _values(spec, shape, generator)
-    if model.task == "generate":
+    if "past_lengths" in arrays:
         arrays["past_lengths"] = np.zeros(BATCH, np.int64)
         arrays["new_lengths"] = np.maximum(sequence - 4 * np.arange(BATCH), 1)
     return arrays

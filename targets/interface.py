@@ -9,29 +9,38 @@ from edgeq.errors import UnsupportedError
 from edgeq.targets.runtime.schema import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
-    from edgeq.targets.compiler import CompiledModel, TensorInfo
+    from edgeq.targets.compiler import TensorInfo
 
 _DEFAULTS = {"attention_mask": 1, "token_type_ids": 0, "past_lengths": 0}
 """What an input is that a caller leaves out; transformers fills in the first two."""
 _MASKS = ("attention_mask",)
 _LENGTHS = ("past_lengths", "new_lengths")
+_SOURCE_LENGTHS = "source_lengths"
 _ID_LIMITS = {"input_ids": "vocab_size", "token_type_ids": "type_vocab_size"}
-_SIZE_NAMES = {"batch_size": "batch", "sequence_length": "sequence"}
+_SIZE_NAMES = {
+    "batch_size": "batch",
+    "sequence_length": "sequence",
+    "encoder_sequence_length": "sequence",
+    "decoder_sequence_length": "sequence",
+}
 """Graphs with a cache use other names than those without."""
 
 
-def input_specs(compiled: CompiledModel, config: Mapping[str, Any], *, model: ModelInfo) -> tuple[TensorSpec, ...]:
+def input_specs(
+    infos: Sequence[TensorInfo], config: Mapping[str, Any], *, model: ModelInfo, source_context: int | None = None
+) -> tuple[TensorSpec, ...]:
     """Describes the inputs.
 
     Args:
-        compiled: The compiled model.
+        infos: The inputs of a compiled function.
         config: The model's configuration.
         model: Gives the longest sequence.
+        source_context: Most tokens of a source of an encoder-decoder.
 
     Raises:
         UnsupportedError: If nothing tells which token ids exist.
     """
-    return tuple(_input_spec(info, config, model) for info in compiled.inputs)
+    return tuple(_input_spec(info, config, model, source_context) for info in infos)
 
 
 def plain_specs(infos: Sequence[TensorInfo]) -> tuple[TensorSpec, ...]:
@@ -39,13 +48,17 @@ def plain_specs(infos: Sequence[TensorInfo]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(info.name, info.dtype, _shape(info)) for info in infos)
 
 
-def _input_spec(info: TensorInfo, config: Mapping[str, Any], model: ModelInfo) -> TensorSpec:
+def _input_spec(
+    info: TensorInfo, config: Mapping[str, Any], model: ModelInfo, source_context: int | None
+) -> TensorSpec:
     minimum: int | None = None
     maximum = info.maximum
     if info.name in _MASKS:
         minimum, maximum = 0, 1
     elif info.name in _LENGTHS:
         minimum, maximum = 0, model.max_length
+    elif info.name == _SOURCE_LENGTHS:
+        minimum, maximum = 1, source_context  # attention to no token at all has no result
     elif info.name in _ID_LIMITS or maximum is not None:
         minimum = 0
         size = config.get(_ID_LIMITS.get(info.name, ""))

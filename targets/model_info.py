@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ COPIED_FILES = (CONFIG_FILE, "tokenizer.json", "tokenizer_config.json", "special
 
 _CLASSIFIER = "ForSequenceClassification"
 _DECODER = "LMHeadModel"
+_ENCODER_DECODER = "ForConditionalGeneration"
+_GENERATION_FILE = "generation_config.json"
+_WRITING_TASKS = ("generate", "seq2seq")
 _POOLING_MODES = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -60,7 +64,9 @@ def read_model_info(folder: Path, *, context: int | None = None) -> ModelInfo:
         task = "classify"
     elif architecture.endswith(_DECODER):
         task = "generate"
-    if context is not None and task != "generate":
+    elif architecture.endswith(_ENCODER_DECODER):
+        task = "seq2seq"
+    if context is not None and task not in _WRITING_TASKS:
         raise UsageError(f"--context is for models that make text, and {architecture} does not; leave it out")
     pooling, normalize = _pooling(folder) if task == "embed" else ("none", False)
     return ModelInfo(
@@ -69,7 +75,7 @@ def read_model_info(folder: Path, *, context: int | None = None) -> ModelInfo:
         pooling=pooling,
         normalize=normalize,
         labels=_labels(config, path) if task == "classify" else (),
-        max_length=_context(config, path, context) if task == "generate" else _max_length(config, folder),
+        max_length=_context(config, path, context) if task in _WRITING_TASKS else _max_length(config, folder),
     )
 
 
@@ -117,6 +123,48 @@ def _labels(config: dict[str, Any], path: Path) -> tuple[str, ...]:
         raise FormatError(f"{path}: 'id2label' has no label for class {error}") from error
 
 
+@dataclasses.dataclass(frozen=True)
+class TargetTokens:
+    """How an encoder-decoder's texts start and end; see ``SourceInfo`` of the runtime."""
+
+    start: int
+    forced_first: int | None
+    forced_last: int | None
+
+
+def read_target_tokens(folder: Path) -> TargetTokens:
+    """Reads how the texts of an encoder-decoder start and end.
+
+    Raises:
+        FormatError: If nothing says what they start with, or something is no token id.
+    """
+    start = _token(folder, "decoder_start_token_id")
+    if start is None:
+        raise FormatError(f"{folder / CONFIG_FILE}: 'decoder_start_token_id' is missing; texts cannot start without it")
+    return TargetTokens(start, _token(folder, "forced_bos_token_id"), _token(folder, "forced_eos_token_id"))
+
+
+def source_context(folder: Path) -> int:
+    """Returns the most tokens that an encoder-decoder reads.
+
+    Raises:
+        FormatError: If the configuration does not say it.
+    """
+    config = read_config(folder)
+    return min(_context(config, folder / CONFIG_FILE, None), _max_length(config, folder) or 1 << 40)
+
+
+def _token(folder: Path, key: str) -> int | None:
+    for name in (_GENERATION_FILE, CONFIG_FILE):
+        path = folder / name
+        token = _read_json(path).get(key) if path.is_file() else None
+        if token is not None and not (type(token) is int and token >= 0):
+            raise FormatError(f"{path}: {key!r} must be a token id, found {token!r}")
+        if token is not None:
+            return int(token)
+    return None
+
+
 def read_end_ids(folder: Path) -> tuple[int, ...]:
     """Returns the tokens that end a text; none if the model has no such token.
 
@@ -124,7 +172,7 @@ def read_end_ids(folder: Path) -> tuple[int, ...]:
         FormatError: If they are no token ids.
     """
     end = None
-    for name in ("generation_config.json", CONFIG_FILE):
+    for name in (_GENERATION_FILE, CONFIG_FILE):
         path = folder / name
         if end is None and path.is_file():
             end = _read_json(path).get("eos_token_id")

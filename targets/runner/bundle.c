@@ -199,6 +199,9 @@ static void check_processor(const JsonValue *root, const char *file) {
 static void read_model(Bundle *bundle, const JsonValue *root, const char *file) {
   const JsonValue *model = json_member(root, "model", JSON_OBJECT, file);
   bundle->task = json_text(model, "task", file);
+  if (strcmp(bundle->task, "seq2seq") == 0) {
+    fail(EXIT_USAGE, "the bundle reads one text and writes another, which edgeq-run cannot do; use `edgeq run`");
+  }
   bundle->pooling = json_text(model, "pooling", file);
   bundle->normalize = json_member(model, "normalize", JSON_BOOL, file)->boolean;
   const JsonValue *longest = json_find(model, "max_length");

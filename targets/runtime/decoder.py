@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from edgeq.targets.runtime.state import State
 if TYPE_CHECKING:
     from edgeq.targets.runtime.loader import Bundle
 
+READS_A_SOURCE = "reads one text and writes another; use `edgeq run`"
 _CHUNK = 128
 """Tokens of a row in one call: bounds the memory of a long prompt. The bits do not depend on it."""
 
@@ -27,10 +28,15 @@ class Decoder:
         batch: Number of sequences; they start empty.
 
     Raises:
-        UsageError: If the bundle makes no text.
+        UsageError: If the bundle makes no text, or only from a source.
     """
 
+    _has_source: ClassVar[bool] = False
+
     def __init__(self, bundle: Bundle, *, batch: int = 1) -> None:
+        if (bundle.generation.source is not None) != self._has_source:
+            reason = "continues texts; use `edgeq generate`" if self._has_source else READS_A_SOURCE
+            raise UsageError(f"bundle {bundle.path} {reason}")
         self._bundle = bundle
         self._context = bundle.generation.context
         self._vocabulary = int(bundle.outputs[0].shape[-1])
@@ -81,10 +87,14 @@ class Decoder:
         self._state.keep(rows, self.lengths)
 
     def _call(self, ids: np.ndarray, new: np.ndarray) -> np.ndarray:
-        inputs = {"input_ids": ids, "past_lengths": self._lengths, "new_lengths": new}
+        inputs = {"input_ids": ids, "past_lengths": self._lengths, "new_lengths": new, **self._further_inputs()}
         outputs = self._bundle.run(inputs, state=self._state)
         self._lengths = self._lengths + new
         return outputs[self._bundle.outputs[0].name]
+
+    def _further_inputs(self) -> dict[str, np.ndarray]:
+        """Inputs besides those of every decoder."""
+        return {}
 
 
 def logits_along(bundle: Bundle, ids: Sequence[int], *, prompt: int = 1, use_cache: bool = True) -> np.ndarray:

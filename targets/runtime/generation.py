@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeq.errors import UsageError
-from edgeq.targets.runtime.decoder import Decoder
+from edgeq.targets.runtime.decoder import READS_A_SOURCE, Decoder
 from edgeq.targets.runtime.sampling import Sampler, Sampling
 from edgeq.targets.runtime.text_stream import TextStream
 from edgeq.targets.runtime.tokenizer import TOKENIZER_FILE, encode, load_tokenizer
@@ -156,6 +156,8 @@ class Generation:
         batch: int,
     ) -> None:
         generation = bundle.generation
+        if generation.source is not None:
+            raise UsageError(f"bundle {bundle.path} {READS_A_SOURCE}")
         for name, value in (("max_new_tokens", max_new_tokens), ("batch", batch)):
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
                 raise UsageError(f"{name} must be an integer of at least 1, found {value!r}")

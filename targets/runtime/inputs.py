@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import UsageError, nearest_name_hint
-from edgeq.targets.runtime.schema import DECODER_INPUTS, ModelInfo, TensorSpec
+from edgeq.targets.runtime.schema import DECODER_INPUTS, SOURCE_INPUTS, ModelInfo, TensorSpec
 
 SEQUENCE = "sequence"
 """Name of the dimension that ``max_length`` limits."""
@@ -52,8 +52,10 @@ def checked_inputs(
     for spec in specs:
         if spec.name not in arrays:
             arrays[spec.name] = _filled(spec, sizes)
-    if model.task == "generate":
+    if names[: len(DECODER_INPUTS)] == list(DECODER_INPUTS):
         _check_lengths(arrays, context=model.max_length)
+    elif names == list(SOURCE_INPUTS):
+        _check_source_lengths(arrays)
     return [arrays[name] for name in names]
 
 
@@ -65,6 +67,15 @@ def _check_lengths(arrays: Mapping[str, np.ndarray], *, context: int | None) -> 
     longest = int((past + new).max())
     if context is not None and longest > context:
         raise UsageError(f"a sequence would have {longest} tokens, the bundle's context holds {context}")
+
+
+def _check_source_lengths(arrays: Mapping[str, np.ndarray]) -> None:
+    """No source may be longer than its row; the mask must say the same."""
+    ids, mask, lengths = (arrays[name] for name in SOURCE_INPUTS)
+    if lengths.max() > ids.shape[1]:
+        raise UsageError(f"input 'source_lengths' holds {lengths.max()}, but a row of ids has {ids.shape[1]} tokens")
+    if not np.array_equal(mask != 0, np.arange(ids.shape[1]) < lengths[:, None]):
+        raise UsageError("input 'attention_mask' must be 1 for the tokens that 'source_lengths' counts and else 0")
 
 
 def _checked_array(value: Any, spec: TensorSpec) -> np.ndarray:

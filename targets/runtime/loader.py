@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
+from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.targets.runtime.generation import DEFAULT_BATCH, Generation
 from edgeq.targets.runtime.inputs import checked_inputs
-from edgeq.targets.runtime.machine import this_machine
+from edgeq.targets.runtime.machine import check_machine
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
 from edgeq.targets.runtime.sampling import GREEDY, Sampling
 from edgeq.targets.runtime.schema import (
@@ -30,6 +30,8 @@ from edgeq.targets.runtime.schema import (
     StoredTensor,
     TensorSpec,
 )
+from edgeq.targets.runtime.self_test import SelfTest, compare_golden
+from edgeq.targets.runtime.seq2seq import DEFAULT_NEW_TOKENS, GREEDY_BEAM, Beams, Rewritten, rewrite
 from edgeq.targets.runtime.state import State
 from edgeq.targets.runtime.threads import KernelThreads, choose_threads
 from edgeq.targets.runtime.tvm_import import import_tvm
@@ -40,19 +42,6 @@ _POOLED = 2
 """TVM's allocator that keeps freed blocks for the next call."""
 _KEPT_SHAPES = 8
 """Input shapes whose blocks are kept; see :meth:`Bundle.run`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SelfTest:
-    """Outcome of running the golden input.
-
-    Attributes:
-        ok: True if every output agrees with the stored one in every bit.
-        detail: One sentence.
-    """
-
-    ok: bool
-    detail: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +69,7 @@ def load(bundle: Path | str, *, threads: int | None = None, verify: bool = True)
     """
     folder = Path(bundle)
     manifest = read_manifest(folder)
-    _check_machine(folder, manifest)
+    check_machine(folder, manifest.target)
     if verify:
         verify_files(folder, manifest)
     return Bundle(folder, manifest, threads=choose_threads(threads))
@@ -99,19 +88,23 @@ def run_library(library: Path, arguments: Sequence[np.ndarray]) -> list[np.ndarr
     return open_library(library, [])(arguments)
 
 
-def open_library(library: Path, rest: Sequence[np.ndarray]) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
-    """Returns ``main`` of a linked model as a function of its inputs.
+def open_library(
+    library: Path, rest: Sequence[Any], *, function: str = "main"
+) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """Returns a function of a linked model as a function of its inputs.
 
     Args:
         library: ``model.so`` for this machine; it may be deleted afterwards.
-        rest: State and weights. They are copied; what calls do to the state stays for the next call.
+        rest: State and weights. Arrays are copied, TVM's tensors are shared; what calls do to the state stays for the
+            next call.
+        function: Name of the function.
     """
     tvm = import_tvm()
     machine = _new_machine(tvm.runtime.load_module(str(library.absolute())))
-    kept = [tvm.runtime.tensor(array) for array in rest]
+    kept = [tvm.runtime.tensor(array) if isinstance(array, np.ndarray) else array for array in rest]
 
     def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        results = machine["main"](*(tvm.runtime.tensor(array) for array in inputs), *kept)
+        results = machine[function](*(tvm.runtime.tensor(array) for array in inputs), *kept)
         return [result.numpy() for result in results]
 
     return run
@@ -139,6 +132,8 @@ class Bundle:
             self._library = self._tvm.runtime.load_module(str((path / MODEL_FILE).absolute()))
             self._machine = _new_machine(self._library)
             self._main = self._machine["main"]
+            generation = manifest.generation
+            self._encode = self._machine["encode"] if generation is not None and generation.source else None
         except (RuntimeError, ValueError, AttributeError) as error:
             reason = str(error).strip().splitlines()[-1]
             raise FormatError(
@@ -230,6 +225,51 @@ class Bundle:
             batch=batch,
         )
 
+    def rewrite(
+        self,
+        texts: str | Sequence[str | Sequence[int]],
+        *,
+        max_new_tokens: int = DEFAULT_NEW_TOKENS,
+        sampling: Sampling = GREEDY,
+        beams: Beams = GREEDY_BEAM,
+        ignore_end: bool = False,
+        batch: int = DEFAULT_BATCH,
+    ) -> list[Rewritten]:
+        """Reads texts and writes others, with an encoder-decoder; see :func:`edgeq.targets.runtime.seq2seq.rewrite`."""
+        return rewrite(
+            self,
+            [texts] if isinstance(texts, str) else texts,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            beams=beams,
+            ignore_end=ignore_end,
+            batch=batch,
+        )
+
+    def encode_source(self, inputs: Mapping[str, Any], *, state: State) -> dict[str, np.ndarray]:
+        """Reads sources of an encoder-decoder into the source caches of a state.
+
+        Args:
+            inputs: Arrays by input name: ``input_ids``, ``attention_mask``, ``source_lengths``.
+            state: From :meth:`new_state`, for as many sequences as there are sources.
+
+        Returns:
+            The encoder's outputs by name.
+
+        Raises:
+            UsageError: If the model reads no source, or an input does not fit.
+        """
+        source = self.generation.source
+        if source is None or self._encode is None:
+            raise UsageError(f"bundle {self.path} reads no source; use `edgeq generate`")
+        limits = dataclasses.replace(self.manifest.model, max_length=source.context)
+        arrays = checked_inputs(inputs, source.inputs, model=limits)
+        _check_batch(state, arrays)
+        tensors = [self._tvm.runtime.tensor(array) for array in arrays]
+        arguments = [*tensors, *state.source_tensors, *self._weights]
+        results = self._execute(self._encode, arguments, len(tensors))
+        return {spec.name: result.numpy() for spec, result in zip(source.outputs, results, strict=False)}
+
     def run(self, inputs: Mapping[str, Any], *, state: State | None = None) -> dict[str, np.ndarray]:
         """Runs the model on a mapping of inputs; see :meth:`__call__`.
 
@@ -238,15 +278,17 @@ class Bundle:
         The allocator never gives back a block: a block serves only calls that need exactly its size, so
         texts of ever new lengths would fill the memory. It is emptied when a ninth shape comes along.
         """
-        arguments = self._arguments(inputs, state)
-        shape = tuple(tuple(argument.shape) for argument in arguments[: len(self.inputs)])
+        return self._named(self._execute(self._main, self._arguments(inputs, state), len(self.inputs)))
+
+    def _execute(self, function: Any, arguments: list[Any], inputs: int) -> Any:
+        shape = tuple(tuple(argument.shape) for argument in arguments[:inputs])
         with self._lock:
             if shape not in self._shapes:
                 if len(self._shapes) >= _KEPT_SHAPES:
                     self._tvm.get_global_func("vm.builtin.memory_manager.clear")()
                     self._shapes.clear()
                 self._shapes.add(shape)
-            return self._named(self._kernel_threads.call(self._main, *arguments))
+            return self._kernel_threads.call(function, *arguments)
 
     def time_kernels(self, inputs: Mapping[str, Any], *, state: State | None = None) -> list[KernelTime]:
         """Runs the model once and returns the time of each kernel, longest first.
@@ -279,9 +321,16 @@ class Bundle:
 
     def golden_runs(self) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
         """Returns inputs and outputs of every call of the self-test: one, or those of a decoder on one state."""
-        data = np.fromfile(self.path / GOLDEN_FILE, np.uint8)
         manifest = self.manifest
-        runs = [StoredRun(manifest.golden_inputs, manifest.golden_outputs), *manifest.golden_steps]
+        return self._stored_runs([StoredRun(manifest.golden_inputs, manifest.golden_outputs), *manifest.golden_steps])
+
+    def golden_source(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None:
+        """Returns inputs and outputs of the call of ``encode`` before those, for an encoder-decoder."""
+        stored = self.manifest.golden_source
+        return None if stored is None else self._stored_runs([stored])[0]
+
+    def _stored_runs(self, runs: Sequence[StoredRun]) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+        data = np.fromfile(self.path / GOLDEN_FILE, np.uint8)
         return [
             (
                 {tensor.name: _view(data, tensor) for tensor in run.inputs},
@@ -295,8 +344,12 @@ class Bundle:
         runs = self.golden_runs()
         batch = next(iter(runs[0][0].values())).shape[0]
         state = self.new_state(batch) if self.manifest.generation is not None else None
-        outcomes = [compare_golden(self.run(inputs, state=state), expected) for inputs, expected in runs]
-        count = sum(array.size for _, expected in runs for array in expected.values())
+        outcomes = []
+        source = self.golden_source()
+        if source is not None and state is not None:
+            outcomes.append(compare_golden(self.encode_source(source[0], state=state), source[1]))
+        outcomes += [compare_golden(self.run(inputs, state=state), expected) for inputs, expected in runs]
+        count = sum(array.size for _, expected in [*([source] if source else []), *runs] for array in expected.values())
         passed = SelfTest(True, f"{count} output values agree with the golden ones in every bit")
         return next((outcome for outcome in outcomes if not outcome.ok), passed)
 
@@ -305,9 +358,9 @@ class Bundle:
         kept: list[Any] = []
         if self.manifest.generation is not None:
             batch = arrays[0].shape[0]
-            kept = (state or self.new_state(batch)).tensors
-            if kept[0].shape[0] != batch:
-                raise UsageError(f"the state is for {kept[0].shape[0]} sequences, the inputs hold {batch}")
+            state = state or self.new_state(batch)
+            _check_batch(state, arrays)
+            kept = state.tensors
         return [*(self._tvm.runtime.tensor(array) for array in arrays), *kept, *self._weights]
 
     def _named(self, results: Any) -> dict[str, np.ndarray]:
@@ -327,53 +380,17 @@ class Bundle:
         return [self._tvm.runtime.from_dlpack(_view(data, tensor)) for tensor in self.manifest.weights]
 
 
+def _check_batch(state: State, arrays: Sequence[np.ndarray]) -> None:
+    if state.batch != len(arrays[0]):
+        raise UsageError(f"the state is for {state.batch} sequences, the inputs hold {len(arrays[0])}")
+
+
 def _new_machine(library: Any) -> Any:
     machine = library["vm_load_executable"]()
     machine["vm_initialization"](_CPU, 0, _POOLED)
     return machine
 
 
-def compare_golden(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> SelfTest:
-    """Compares outputs with the golden ones, bit for bit."""
-    for name, wanted in expected.items():
-        array = found[name]
-        if array.shape != wanted.shape or array.dtype != wanted.dtype:
-            return SelfTest(
-                False,
-                f"output {name!r} is {array.dtype} {list(array.shape)}, "
-                f"the golden one is {wanted.dtype} {list(wanted.shape)}",
-            )
-        differing = int(np.count_nonzero(_items_as_bytes(array) != _items_as_bytes(wanted)))
-        if differing:
-            return SelfTest(
-                False, f"output {name!r} differs from the golden one in {differing} of {wanted.size} values"
-            )
-    count = sum(array.size for array in expected.values())
-    return SelfTest(True, f"{count} output values agree with the golden ones in every bit")
-
-
-def _items_as_bytes(array: np.ndarray) -> np.ndarray:
-    """One opaque item a value, so that NaNs and signed zeros compare by their bits."""
-    return np.ascontiguousarray(array).reshape(-1).view(f"V{array.dtype.itemsize}")
-
-
 def _view(data: np.ndarray, tensor: StoredTensor) -> np.ndarray:
     part = data[tensor.offset : tensor.offset + tensor.bytes]
     return part.view(tensor.dtype).reshape(tensor.shape)
-
-
-def _check_machine(folder: Path, manifest: Manifest) -> None:
-    machine = this_machine()
-    target = manifest.target
-    if machine.architecture != target.architecture:
-        raise UnsupportedError(
-            f"bundle {folder} is for {target.name} ({target.architecture}), this machine is "
-            f"{machine.architecture}; copy the folder to the board and run ./edgeq-run there, or check it in "
-            "an emulator with `edgeq verify`"
-        )
-    missing = machine.lacks(target.cpu_flags)
-    if missing:
-        raise UnsupportedError(
-            f"bundle {folder} is for {target.name}, which has {', '.join(missing)}; this machine "
-            f"({machine.model}) has not; compile it for `host` here"
-        )

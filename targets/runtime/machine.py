@@ -10,6 +10,9 @@ import dataclasses
 import platform
 from pathlib import Path
 
+from edgeq.errors import UnsupportedError
+from edgeq.targets.runtime.schema import TargetInfo
+
 _ALIASES = {"amd64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64"}
 
 
@@ -70,3 +73,25 @@ def machine_from_cpuinfo(text: str, architecture: str) -> Machine:
     # Boards with big and little cores may move a thread anywhere, so the intersection is what counts.
     flags = frozenset.intersection(*per_core) if per_core else frozenset()
     return Machine(architecture, flags, model)
+
+
+def check_machine(folder: Path, target: TargetInfo) -> None:
+    """Raises UnsupportedError if a bundle for ``target`` cannot run in this process.
+
+    Args:
+        folder: The bundle's folder, for the message.
+        target: What it was compiled for.
+    """
+    machine = this_machine()
+    if machine.architecture != target.architecture:
+        raise UnsupportedError(
+            f"bundle {folder} is for {target.name} ({target.architecture}), this machine is "
+            f"{machine.architecture}; copy the folder to the board and run ./edgeq-run there, or check it in "
+            "an emulator with `edgeq verify`"
+        )
+    missing = machine.lacks(target.cpu_flags)
+    if missing:
+        raise UnsupportedError(
+            f"bundle {folder} is for {target.name}, which has {', '.join(missing)}; this machine "
+            f"({machine.model}) has not; compile it for `host` here"
+        )

@@ -20,12 +20,16 @@ from edgeq.targets.runtime.schema import (
     ITEM_BYTES,
     MODEL_FILE,
     POOLINGS,
+    SOURCE_INPUTS,
+    SOURCE_STATE,
+    TARGET_INPUTS,
     TASKS,
     WEIGHTS_FILE,
     FileRecord,
     GenerationInfo,
     Manifest,
     ModelInfo,
+    SourceInfo,
     StoredRun,
     StoredTensor,
     TargetInfo,
@@ -35,6 +39,7 @@ from edgeq.targets.runtime.schema import (
 _MAX_DIMENSIONS = 8
 _MAX_TENSOR_BYTES = 1 << 46
 _STATE_SIZES = {"batch", "context", "context_blocks"}
+_SOURCE_SIZES = {"batch", "source_context", "source_context_blocks"}
 _STATE_TYPES = ("float16", "float32")
 _FILE_NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._+-]*/)*[A-Za-z0-9_][A-Za-z0-9._+-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -71,6 +76,7 @@ def parse_manifest(table: Any) -> Manifest:
         recipe=recipe,
         generation=_parse_generation(root.table("generation")) if "generation" in root.items else None,
         golden_steps=tuple(_parse_run(item) for item in golden.tables("steps")) if "steps" in golden.items else (),
+        golden_source=_parse_run(golden.table("source")) if "source" in golden.items else None,
     )
     _check_consistency(manifest)
     _check_generation(manifest)
@@ -85,13 +91,24 @@ def _check_consistency(manifest: Manifest) -> None:
         raise FormatError("a model needs at least one input and one output")
     _check_places(manifest.weights, WEIGHTS_FILE, manifest)
     for run in (StoredRun(manifest.golden_inputs, manifest.golden_outputs), *manifest.golden_steps):
-        for specs, tensors in ((manifest.inputs, run.inputs), (manifest.outputs, run.outputs)):
-            _check_places(tensors, GOLDEN_FILE, manifest)
-            if [spec.name for spec in specs] != [tensor.name for tensor in tensors]:
-                raise FormatError("'golden' does not hold the model's inputs and outputs, in their order")
-            for spec, tensor in zip(specs, tensors, strict=True):
-                if spec.dtype != tensor.dtype or not _fits(spec.shape, tensor.shape):
-                    raise FormatError(f"golden tensor {tensor.name!r} has another type or shape than the model's")
+        _check_run(run, manifest.inputs, manifest.outputs, manifest)
+    source = manifest.generation.source if manifest.generation is not None else None
+    if (source is None) != (manifest.golden_source is None):
+        raise FormatError("'generation' and 'golden' must both have a source, or neither")
+    if source is not None and manifest.golden_source is not None:
+        _check_run(manifest.golden_source, source.inputs, source.outputs, manifest)
+
+
+def _check_run(
+    run: StoredRun, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], manifest: Manifest
+) -> None:
+    for specs, tensors in ((inputs, run.inputs), (outputs, run.outputs)):
+        _check_places(tensors, GOLDEN_FILE, manifest)
+        if [spec.name for spec in specs] != [tensor.name for tensor in tensors]:
+            raise FormatError("'golden' does not hold the model's inputs and outputs, in their order")
+        for spec, tensor in zip(specs, tensors, strict=True):
+            if spec.dtype != tensor.dtype or not _fits(spec.shape, tensor.shape):
+                raise FormatError(f"golden tensor {tensor.name!r} has another type or shape than the model's")
 
 
 def _check_places(tensors: tuple[StoredTensor, ...], file: str, manifest: Manifest) -> None:
@@ -106,15 +123,16 @@ def _check_places(tensors: tuple[StoredTensor, ...], file: str, manifest: Manife
 def _check_generation(manifest: Manifest) -> None:
     """A decoder has exactly the interface that the runtimes drive, and caches of bounded size."""
     generation = manifest.generation
-    if (generation is not None) != (manifest.model.task == "generate"):
+    if (generation is not None) != (manifest.model.task in ("generate", "seq2seq")):
         raise FormatError(f"a model for {manifest.model.task!r} and 'generation' do not belong together")
     if generation is None:
         if manifest.golden_steps:
             raise FormatError("golden steps belong to models that generate")
         return
-    interface = [(spec.name, spec.dtype, spec.shape) for spec in manifest.inputs]
-    if interface != [(name, "int64", shape) for name, shape in DECODER_INPUTS.items()]:
-        raise FormatError(f"the inputs of a decoder are {', '.join(DECODER_INPUTS)}, found {interface}")
+    if (generation.source is not None) != (manifest.model.task == "seq2seq"):
+        raise FormatError(f"a model for {manifest.model.task!r} and the source of 'generation' do not belong together")
+    wanted = DECODER_INPUTS if generation.source is None else TARGET_INPUTS
+    _check_interface("a decoder", manifest.inputs, wanted)
     (*others, logits) = manifest.outputs
     vocabulary = logits.shape[-1]
     if others or logits.dtype != "float32" or logits.shape != ("batch", vocabulary) or isinstance(vocabulary, str):
@@ -130,6 +148,29 @@ def _check_generation(manifest: Manifest) -> None:
         size = math.prod(generation.state_shape(spec, 1)) * ITEM_BYTES[spec.dtype]
         if size > _MAX_TENSOR_BYTES:
             raise FormatError(f"cache {spec.name!r} takes {size} bytes a sequence, which no machine has")
+    if generation.source is not None:
+        _check_source(generation.source, manifest.inputs[-1], vocabulary)
+
+
+def _check_source(source: SourceInfo, lengths: TensorSpec, vocabulary: int) -> None:
+    """``encode`` has exactly the interface that the runtimes drive, and no value leads outside its caches."""
+    _check_interface("an encoder", source.inputs, SOURCE_INPUTS)
+    ranges = [(0, vocabulary - 1), (0, 1), (1, source.context)]
+    for spec, allowed in zip((*source.inputs, lengths), (*ranges, ranges[-1]), strict=True):
+        if (spec.minimum, spec.maximum) != allowed:
+            raise FormatError(
+                f"input {spec.name!r} of an encoder-decoder must lie in {allowed[0]}..{allowed[1]}, "
+                f"found {spec.minimum}..{spec.maximum}"
+            )
+    for token in (source.start_id, source.forced_first, source.forced_last):
+        if token is not None and not 0 <= token < vocabulary:
+            raise FormatError(f"start and forced ids must lie in 0..{vocabulary - 1}, found {token}")
+
+
+def _check_interface(what: str, specs: tuple[TensorSpec, ...], wanted: dict[str, tuple[int | str, ...]]) -> None:
+    interface = [(spec.name, spec.dtype, spec.shape) for spec in specs]
+    if interface != [(name, "int64", shape) for name, shape in wanted.items()]:
+        raise FormatError(f"the inputs of {what} are {', '.join(wanted)}, found {interface}")
 
 
 def _fits(pattern: tuple[int | str, ...], shape: tuple[int, ...]) -> bool:
@@ -188,13 +229,30 @@ def _parse_generation(table: JsonTable) -> GenerationInfo:
     if not all(type(token) is int for token in end_ids):
         raise FormatError(f"{table.where}: 'end_ids' must be integers, found {list(end_ids)}")
     state = tuple(_parse_spec(item) for item in table.tables("state"))
+    source = _parse_source(table.table("source")) if "source" in table.items else None
     for spec in state:
         names = {size for size in spec.shape if isinstance(size, str)}
-        if spec.shape[:1] != ("batch",) or not names <= _STATE_SIZES or spec.dtype not in _STATE_TYPES:
+        of_source = source is not None and spec.name.startswith(SOURCE_STATE)
+        sizes = _SOURCE_SIZES if of_source else _STATE_SIZES
+        if spec.shape[:1] != ("batch",) or not names <= sizes or spec.dtype not in _STATE_TYPES:
             raise FormatError(f"cache {spec.name!r} must be floats [batch, ...], found {spec.dtype} {list(spec.shape)}")
     if not state:
         raise FormatError(f"{table.where}: 'state' is empty")
-    return GenerationInfo(context, end_ids, state)
+    return GenerationInfo(context, end_ids, state, source)
+
+
+def _parse_source(table: JsonTable) -> SourceInfo:
+    source = SourceInfo(
+        context=table.integer("context", at_least=1),
+        start_id=table.integer("start_id"),
+        forced_first=None if table.value("forced_first") is None else table.integer("forced_first"),
+        forced_last=None if table.value("forced_last") is None else table.integer("forced_last"),
+        inputs=tuple(_parse_spec(item) for item in table.tables("inputs")),
+        outputs=tuple(_parse_spec(item) for item in table.tables("outputs")),
+    )
+    if not source.outputs:
+        raise FormatError(f"{table.where}: 'outputs' is empty")
+    return source
 
 
 def _parse_run(table: JsonTable) -> StoredRun:

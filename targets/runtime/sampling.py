@@ -98,8 +98,12 @@ class Sampler:
             token = int(np.argmax(logits))
         else:
             token = _drawn(logits, sampling, self._random.next_fraction())
-        self._seen.add(token)
+        self.take(token)
         return token
+
+    def take(self, token: int) -> None:
+        """Counts a token, however it was chosen, as part of the sequence."""
+        self._seen.add(token)
 
 
 class SplitMix64:
@@ -130,7 +134,7 @@ def _penalised(logits: np.ndarray, seen: list[int], penalty: np.float32) -> np.n
 
 def _drawn(logits: np.ndarray, sampling: Sampling, fraction: float) -> int:
     """Steps 2 to 5 of the module's description."""
-    ids = _largest(logits, sampling.top_k)
+    ids = largest(logits, sampling.top_k)
     distances = logits[ids].astype(np.float64) - float(logits.max())
     weights = exp_of_negative(distances / float(sampling.temperature))
     if sampling.top_p < 1:
@@ -144,7 +148,7 @@ def _drawn(logits: np.ndarray, sampling: Sampling, fraction: float) -> int:
     return int(ids[min(position, len(ids) - 1)])
 
 
-def _largest(logits: np.ndarray, count: int) -> np.ndarray:
+def largest(logits: np.ndarray, count: int) -> np.ndarray:
     """Ids of the ``count`` largest logits, ascending; of equal ones the first. 0 keeps all."""
     if count == 0 or count >= logits.size:
         return np.arange(logits.size)

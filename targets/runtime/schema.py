@@ -28,7 +28,7 @@ ITEM_BYTES = {
     "uint8": 1,
 }
 """Element types that a bundle may hold, with their sizes."""
-TASKS = ("embed", "classify", "generate")
+TASKS = ("embed", "classify", "generate", "seq2seq")
 LANES = 16
 """Neighbouring keys of one vector in a key cache."""
 POOLINGS = ("mean", "cls", "max", "none")
@@ -40,6 +40,16 @@ DECODER_INPUTS: dict[str, tuple[int | str, ...]] = {
 }
 """Inputs of a decoder, all int64: tokens that follow those in the cache, filled up on the right; how many of each
 sequence are in the cache; how many of each row are tokens."""
+TARGET_INPUTS: dict[str, tuple[int | str, ...]] = {**DECODER_INPUTS, "source_lengths": ("batch",)}
+"""Inputs of the decoder of an encoder-decoder: also how many tokens each source has."""
+SOURCE_INPUTS: dict[str, tuple[int | str, ...]] = {
+    "input_ids": ("batch", "sequence"),
+    "attention_mask": ("batch", "sequence"),
+    "source_lengths": ("batch",),
+}
+"""Inputs of an encoder that fills the source caches, all int64; sources are filled up on the right."""
+SOURCE_STATE = ("source_keys.", "source_values.")
+"""Beginnings of the names of caches that hold the source."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +90,7 @@ class ModelInfo:
 
     Attributes:
         architecture: Class name in transformers.
-        task: ``embed``, ``classify`` or ``generate``.
+        task: ``embed``, ``classify``, ``generate`` (continues a text) or ``seq2seq`` (reads one and writes another).
         pooling: How token vectors become one vector: ``mean``, ``cls``, ``max`` or ``none``.
         normalize: True if that vector is scaled to length 1.
         labels: Names of the classes, in order of the logits; empty for the other tasks.
@@ -96,6 +106,34 @@ class ModelInfo:
 
 
 @dataclasses.dataclass(frozen=True)
+class SourceInfo:
+    """The reading half of an encoder-decoder: the function ``encode``.
+
+    It takes its inputs, the source caches and all weights; it gives its outputs and then the caches, filled.
+
+    Attributes:
+        context: Most tokens of a source.
+        start_id: Token that every written text starts with; it is not part of the text.
+        forced_first: Token that a text must start with after that, or None.
+        forced_last: Token that a text of the largest length asked for must end with, or None.
+        inputs: Inputs of ``encode``.
+        outputs: Outputs of ``encode`` without the caches.
+    """
+
+    context: int
+    start_id: int
+    forced_first: int | None
+    forced_last: int | None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def capacity(self) -> int:
+        """Slots for tokens in a source cache."""
+        return _whole_vectors(self.context)
+
+
+@dataclasses.dataclass(frozen=True)
 class GenerationInfo:
     """What a decoder needs besides its inputs and weights.
 
@@ -104,21 +142,32 @@ class GenerationInfo:
         end_ids: Tokens that end a text.
         state: Tensors that ``main`` takes between inputs and weights and changes in place: for each layer a key cache
             ``[batch, heads, context_blocks, head_size, 16]`` and a value cache ``[batch, heads, context, head_size]``.
-            There ``context`` is :attr:`capacity`, and ``context_blocks`` a sixteenth of it.
+            There ``context`` is :attr:`capacity`, and ``context_blocks`` a sixteenth of it. An encoder-decoder also
+            has source caches, with ``source_context`` and ``source_context_blocks``.
+        source: The reading half of an encoder-decoder; None for other models.
     """
 
     context: int
     end_ids: tuple[int, ...]
     state: tuple[TensorSpec, ...]
+    source: SourceInfo | None = None
+
+    @property
+    def source_state(self) -> tuple[TensorSpec, ...]:
+        """The source caches."""
+        return tuple(spec for spec in self.state if spec.name.startswith(SOURCE_STATE))
 
     @property
     def capacity(self) -> int:
         """Slots for tokens in a cache: the context, rounded up to whole vectors."""
-        return -(-self.context // LANES) * LANES
+        return _whole_vectors(self.context)
 
     def state_shape(self, spec: TensorSpec, batch: int) -> tuple[int, ...]:
         """Returns the sizes of one tensor of the state for a number of sequences."""
         sizes = {"batch": batch, "context": self.capacity, "context_blocks": self.capacity // LANES}
+        if self.source is not None:
+            capacity = self.source.capacity
+            sizes |= {"source_context": capacity, "source_context_blocks": capacity // LANES}
         return tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
 
 
@@ -159,8 +208,8 @@ class FileRecord:
 class Manifest:
     """The whole manifest; see the attributes' own classes.
 
-    ``golden_steps`` are calls that follow the golden one on the same state; ``generation`` is None for models that
-    make no text.
+    ``golden_steps`` are calls that follow the golden one on the same state, ``golden_source`` the call of ``encode``
+    before it; ``generation`` is None for models that make no text.
     """
 
     target: TargetInfo
@@ -175,6 +224,7 @@ class Manifest:
     recipe: dict[str, Any] | None
     generation: GenerationInfo | None = None
     golden_steps: tuple[StoredRun, ...] = ()
+    golden_source: StoredRun | None = None
 
     def to_json(self) -> str:
         """Returns the text of ``manifest.json``: the same manifest gives the same bytes."""
@@ -202,7 +252,20 @@ class Manifest:
                 "state": [_spec_table(spec) for spec in generation.state],
             }
             table["golden"]["steps"] = [dataclasses.asdict(step) for step in self.golden_steps]
+            if generation.source is not None:
+                table["generation"]["source"] = _source_table(generation.source)
+        if self.golden_source is not None:
+            table["golden"]["source"] = dataclasses.asdict(self.golden_source)
         return json.dumps(table, indent=1, ensure_ascii=False) + "\n"
+
+
+def _whole_vectors(tokens: int) -> int:
+    return -(-tokens // LANES) * LANES
+
+
+def _source_table(source: SourceInfo) -> dict[str, Any]:
+    specs = {"inputs": [_spec_table(spec) for spec in source.inputs]}
+    return dataclasses.asdict(source) | specs | {"outputs": [_spec_table(spec) for spec in source.outputs]}
 
 
 def _spec_table(spec: TensorSpec) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import UsageError
+from edgeq.targets.runtime.decoder import READS_A_SOURCE
 from edgeq.targets.runtime.loader import Bundle
 from edgeq.targets.runtime.tokenizer import encode, load_tokenizer
 
@@ -85,6 +86,8 @@ def run_texts(bundle: Bundle, texts: Sequence[str], *, batch: int = _BATCH) -> I
     """
     if bundle.manifest.model.task == "generate":
         raise UsageError(f"bundle {bundle.path} continues texts; use `edgeq generate`")
+    if bundle.manifest.model.task == "seq2seq":
+        raise UsageError(f"bundle {bundle.path} {READS_A_SOURCE}")
     tokenizer = load_tokenizer(bundle.path)
     encoded = [_encode(tokenizer, text, index, bundle) for index, text in enumerate(texts)]
     return _run_encoded(bundle, texts, encoded, batch)

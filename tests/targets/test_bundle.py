@@ -112,10 +112,10 @@ def test_the_golden_output_is_never_taken_from_another_model(compile_tiny, conte
     trained = dataclasses.replace(compiled, weights=[(name, -array) for name, array in compiled.weights])
 
     def golden(model):
-        run = model_on_this_machine(
+        local = model_on_this_machine(
             tmp_path, model, outputs=OUTPUTS, generation=None, target=target, host_bundle=host_bundle
         )
-        return run(content.golden[0].inputs)
+        return local.run(content.golden[0].inputs)
 
     assert golden(compiled)["last_hidden_state"].shape == (2, 9, 12)
     for other in (renamed, trained):

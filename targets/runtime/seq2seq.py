@@ -1,0 +1,218 @@
+"""Texts in, other texts out: what an encoder-decoder writes of what it reads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeq.errors import UsageError
+from edgeq.targets.runtime.beams import Beams, BeamSearch, forced_tokens
+from edgeq.targets.runtime.sampling import GREEDY, Sampler, Sampling
+from edgeq.targets.runtime.schema import GenerationInfo, SourceInfo
+from edgeq.targets.runtime.source_decoder import SourceDecoder
+from edgeq.targets.runtime.tokenizer import TOKENIZER_FILE, encode, load_tokenizer
+
+if TYPE_CHECKING:
+    from edgeq.targets.runtime.loader import Bundle
+
+DEFAULT_NEW_TOKENS = 128
+GREEDY_BEAM = Beams()
+"""No beam search."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewritten:
+    """What a model wrote.
+
+    Attributes:
+        text: The source; None if it was given as ids.
+        tokens: Number of its tokens, special ones included.
+        generated: The text that was written; empty if the bundle has no tokenizer.
+        ids: Every token that was made, one that ended the text included.
+        finish: Why it ended: ``end`` (the token that ends a text), ``length`` (as many tokens as were asked for) or
+            ``context`` (the context is full).
+        score: With beam search the text's log-probability, divided by its length to the power of the penalty.
+    """
+
+    text: str | None
+    tokens: int
+    generated: str
+    ids: list[int]
+    finish: str
+    score: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON values, without the score where there is none."""
+        table = dataclasses.asdict(self)
+        if self.score is None:
+            del table["score"]
+        return table
+
+
+def rewrite(
+    bundle: Bundle,
+    texts: Sequence[str | Sequence[int]],
+    *,
+    max_new_tokens: int = DEFAULT_NEW_TOKENS,
+    sampling: Sampling = GREEDY,
+    beams: Beams = GREEDY_BEAM,
+    ignore_end: bool = False,
+    batch: int = 8,
+) -> list[Rewritten]:
+    """Reads texts and writes others, such as summaries.
+
+    Every text is checked before the first is run. What a text gives does not depend on the others.
+
+    Args:
+        bundle: A loaded bundle of an encoder-decoder.
+        texts: Each a text or token ids, special ones included.
+        max_new_tokens: Most tokens to make for a text; fewer if the context holds fewer.
+        sampling: How tokens are chosen without beam search.
+        beams: How beams are searched.
+        ignore_end: Go on after the token that ends a text.
+        batch: Most texts that run together without beam search.
+
+    Returns:
+        What was written, in the order of the texts.
+
+    Raises:
+        UsageError: If the bundle reads no source, or a text or an option makes no sense.
+    """
+    return _Writer(bundle, max_new_tokens, sampling, beams, ignore_end, batch).write(texts)
+
+
+@dataclasses.dataclass
+class _Text:
+    """One source at work."""
+
+    text: str | None
+    source: list[int]
+    ids: list[int] = dataclasses.field(default_factory=list)
+    score: float | None = None
+
+
+class _Writer:
+    """Checked options, and the loops."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        max_new_tokens: int,
+        sampling: Sampling,
+        beams: Beams,
+        ignore_end: bool,
+        batch: int,
+    ) -> None:
+        for name, value in (("max_new_tokens", max_new_tokens), ("batch", batch)):
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+                raise UsageError(f"{name} must be an integer of at least 1, found {value!r}")
+        if beams.count > 1 and sampling != GREEDY:
+            raise UsageError("beam search takes the likeliest texts; leave the sampling options out, or ask for 1 beam")
+        self._bundle = bundle
+        self._source: SourceInfo = source_of(bundle)
+        self._generation: GenerationInfo = bundle.generation
+        self._asked, self._batch = int(max_new_tokens), int(batch)
+        # The token that starts a text takes a slot, the last token that is made none.
+        self._limit = min(self._asked, self._generation.context)
+        self._end_ids = frozenset(() if ignore_end else self._generation.end_ids)
+        self._sampling, self._beams = sampling, beams
+        self._tokenizer = load_tokenizer(bundle.path) if (bundle.path / TOKENIZER_FILE).is_file() else None
+
+    def write(self, sources: Sequence[str | Sequence[int]]) -> list[Rewritten]:
+        texts = [self._checked(number, source) for number, source in enumerate(sources)]
+        if not texts:
+            raise UsageError("there is no text; give at least one")
+        if self._beams.count > 1:
+            for text in texts:
+                self._search(text)
+        else:
+            for start in range(0, len(texts), self._batch):
+                self._write_together(texts[start : start + self._batch])
+        return [self._result(text) for text in texts]
+
+    def _checked(self, number: int, given: str | Sequence[int]) -> _Text:
+        what = f"text {number + 1}"
+        if isinstance(given, int | np.integer):
+            raise UsageError(f"{what} must be a text or a list of token ids, found {given!r}")
+        if isinstance(given, str):
+            if not given.strip():
+                raise UsageError(f"{what} is empty; give at least one word")
+            tokenizer = self._tokenizer or load_tokenizer(self._bundle.path)
+            text, ids = given, encode(tokenizer, given, what)
+        else:
+            text, ids = None, [int(token) for token in given]
+            if not ids:
+                raise UsageError(f"{what} is empty; give at least one token")
+        most = self._source.inputs[0].maximum or 0
+        if min(ids) < 0 or max(ids) > most:
+            raise UsageError(f"{what} holds an id outside the vocabulary; ids lie in 0..{most}")
+        if len(ids) > self._source.context:
+            raise UsageError(
+                f"{what} has {len(ids)} tokens, the model reads at most {self._source.context}; shorten or split it"
+            )
+        return _Text(text, ids)
+
+    def _write_together(self, texts: list[_Text]) -> None:
+        """Greedy or by chance, all texts of a batch at once."""
+        forced = forced_tokens(self._limit, first=self._source.forced_first, last=self._source.forced_last)
+        samplers = [Sampler(self._sampling, [self._source.start_id]) for _ in texts]
+        decoder = SourceDecoder(self._bundle, [text.source for text in texts])
+        newest = [[self._source.start_id] for _ in texts]
+        while texts:
+            for text, sampler, logits in zip(texts, samplers, decoder.append(newest), strict=True):
+                token = forced.get(len(text.ids) + 1)
+                if token is None:
+                    token = sampler.choose(logits)
+                else:
+                    sampler.take(token)
+                text.ids.append(token)
+            rows = [row for row, text in enumerate(texts) if not self._has_ended(text)]
+            if 0 < len(rows) < len(texts):
+                decoder.keep(rows)
+            texts, samplers = [texts[row] for row in rows], [samplers[row] for row in rows]
+            newest = [[text.ids[-1]] for text in texts]
+
+    def _search(self, text: _Text) -> None:
+        """Beam search: the beams of one text are the batch."""
+        source, count = self._source, self._beams.count
+        search = BeamSearch(
+            self._beams,
+            end_ids=self._end_ids,
+            limit=self._limit,
+            forced_first=source.forced_first,
+            forced_last=source.forced_last,
+        )
+        decoder = SourceDecoder(self._bundle, [text.source], beams=count)
+        newest = [source.start_id] * count
+        while not search.done:
+            decoder.reorder(search.advance(decoder.append([[token] for token in newest])))
+            newest = search.last_tokens
+        best = search.finished[0]
+        text.ids, text.score = best.ids, best.score
+
+    def _has_ended(self, text: _Text) -> bool:
+        return text.ids[-1] in self._end_ids or len(text.ids) == self._limit
+
+    def _result(self, text: _Text) -> Rewritten:
+        finish = "length" if self._limit == self._asked else "context"
+        if text.ids[-1] in self._end_ids:
+            finish = "end"
+        generated = ""
+        if self._tokenizer is not None:
+            generated = str(self._tokenizer.decode(text.ids, skip_special_tokens=True))
+        return Rewritten(text.text, len(text.source), generated, text.ids, finish, text.score)
+
+
+def source_of(bundle: Bundle) -> SourceInfo:
+    """Returns what a bundle reads.
+
+    Raises:
+        UsageError: If it reads no source.
+    """
+    source = bundle.generation.source
+    if source is None:
+        raise UsageError(f"bundle {bundle.path} continues texts; use `edgeq generate`")
+    return source
