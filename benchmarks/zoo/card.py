@@ -49,14 +49,13 @@ CARDS = {
             "AdamW (betas 0.9, 0.95, weight decay 0.1 on matrices), warm-up, constant rate, cosine decay, gradient "
             "norm at most 1, bfloat16 autocast with float32 weights, dropout outside attention. Three steps "
             "in four train on sequences of 256 tokens, the fourth on the whole context, so that every position is "
-            "trained. Articles are separated by `<|endoftext|>`. The run was killed once, before the rate fell, "
-            "and resumed with the number of steps given below; the log's validations are 250 steps apart until then."
+            "trained. Articles are separated by `<|endoftext|>`."
         ),
         limits=(
             "It has read two million words a few times at most: it writes in the manner of an encyclopaedia, soon "
-            "repeats itself, and knows nothing. `<unk>` stands for a rare word in WikiText-2, so it writes that too unless the word is "
-            "banned. The tokenizer joins WikiText's split punctuation (` , `, ` @-@ `) to the words before it "
-            "reads; perplexity per word divides by the words of the original file, ends of lines included, and "
+            "repeats itself, and knows nothing. `<unk>` stands for a rare word in WikiText-2, so it writes that too "
+            "unless the word is banned. The tokenizer joins WikiText's split punctuation (` , `, ` @-@ `) to the "
+            "words before it reads; perplexity per word divides by the words of the original file, ends of lines included, and "
             "is over a text in which rare words are already replaced by `<unk>`."
         ),
     ),
@@ -87,7 +86,7 @@ def _block(text: str) -> str:
     return "\n".join(f"> {line}" if line else ">" for line in text.strip().splitlines())
 
 
-def write_card(folder: Path, name: str, *, record: dict[str, Any], samples: Sequence[Sample]) -> None:
+def write_card(folder: Path, name: str, *, record: dict[str, Any], samples: Sequence[Sample], note: str = "") -> None:
     """Writes ``README.md`` of a zoo folder.
 
     Args:
@@ -95,6 +94,7 @@ def write_card(folder: Path, name: str, *, record: dict[str, Any], samples: Sequ
         name: A key of ``CARDS``.
         record: Command, parameters, steps, minutes and figures, as ``publish`` collects them.
         samples: What the model wrote.
+        note: What else there is to know about this run; empty if nothing.
     """
     card = CARDS[name]
     rows = [f"| {row['data']} | {row['name']} | {row['value']:.2f} |" for row in record["figures"]]
@@ -106,7 +106,7 @@ def write_card(folder: Path, name: str, *, record: dict[str, Any], samples: Sequ
         + "\n".join(["\n| data | figure | value |", "|---|---|---|", *rows]),
         "## Data\n\n" + "\n".join(f"- {line}" for line in card.data),
         "The weights are a work made from that text; where its licence reaches them, it applies.",
-        f"## Training\n\n{card.training}",
+        f"## Training\n\n{card.training} {note}".rstrip(),
         f"{record['parameters']:,} parameters, {record['steps']:,} steps, {record['minutes']} minutes on two shared "
         "CPU cores; every validation and loss is in `training-log.jsonl`. The command, from the repository's root "
         "(DATA holds the data sets' folders, RUN is a new folder):",

@@ -40,7 +40,7 @@ def _save_half(name: str, best: Path, folder: Path) -> None:
         raise UsageError(f"{file.name} has {file.stat().st_size} bytes, more than a zoo model's {MOST_BYTES}")
 
 
-def publish(name: str, *, run: Path, data: Path, out: Path) -> dict[str, Any]:
+def publish(name: str, *, run: Path, data: Path, out: Path, note: str = "") -> dict[str, Any]:
     """Writes the zoo folder ``out`` from the best model of a run.
 
     Args:
@@ -48,6 +48,7 @@ def publish(name: str, *, run: Path, data: Path, out: Path) -> dict[str, Any]:
         run: The ``--out`` folder of its training script.
         data: Folder of the data sets.
         out: The folder to write; replaced if it exists.
+        note: A sentence for the card's part on training.
 
     Returns:
         The card's record: steps, figures, command.
@@ -76,7 +77,7 @@ def publish(name: str, *, run: Path, data: Path, out: Path) -> dict[str, Any]:
             "figures": [asdict(figure) for figure in figures],
         }
         (folder / "record.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        write_card(folder, name, record=record, samples=samples)
+        write_card(folder, name, record=record, samples=samples, note=note)
     return record
 
 
@@ -87,10 +88,11 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="--out folder of the training")
     parser.add_argument("--data", type=Path, required=True, help="folder with the data sets' folders")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--note", default="", help="a sentence for the card's part on training")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    record = publish(arguments.name, run=arguments.run, data=arguments.data, out=arguments.out)
+    record = publish(arguments.name, run=arguments.run, data=arguments.data, out=arguments.out, note=arguments.note)
     print(json.dumps(record, indent=1))
 
 
