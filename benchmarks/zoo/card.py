@@ -55,8 +55,8 @@ CARDS = {
             "It has read two million words a few times at most: it writes in the manner of an encyclopaedia, soon "
             "repeats itself, and knows nothing. `<unk>` stands for a rare word in WikiText-2, so it writes that too "
             "unless the word is banned. The tokenizer joins WikiText's split punctuation (` , `, ` @-@ `) to the "
-            "words before it reads; perplexity per word divides by the words of the original file, ends of lines included, and "
-            "is over a text in which rare words are already replaced by `<unk>`."
+            "words before it reads; perplexity per word divides by the words of the original file, ends of "
+            "lines included, and is over a text in which rare words are already replaced by `<unk>`."
         ),
     ),
     "bart-infill-scitldr": Card(
