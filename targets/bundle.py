@@ -139,8 +139,7 @@ def compile_bundle(
     progress(f"compiling for {target.name}", 0, 3)
     compiled = compile_folder(source, target=target)
     reads = _source_info(source, compiled, config, model) if model.task == "seq2seq" else None
-    reads_at_most = None if reads is None else reads.context
-    inputs = input_specs(compiled.inputs, config, model=model, source_context=reads_at_most)
+    inputs = input_specs(compiled.inputs, config, model=model, source_context=reads.context if reads else None)
     outputs = plain_specs(compiled.outputs)
     generation = None
     if compiled.state:
@@ -149,10 +148,7 @@ def compile_bundle(
     local = model_on_this_machine(
         source, compiled, outputs=outputs, generation=generation, target=target, host_bundle=host_bundle
     )
-    read = None
-    if reads is not None and local.encode is not None:
-        read = golden_source(reads.inputs, model, context=reads.context, encode=local.encode)
-    golden = golden_runs(inputs, model, run=local.run, source=read)
+    golden = golden_runs(inputs, model, run=local.run, source=(read := _golden_source(reads, model, local)))
     progress("writing the bundle", 2, 3)
     content = Content(model, inputs, outputs, golden, recipe_of(config), source, generation, read)
     write_bundle(compiled, out, target=target, linker=linker, content=content)
@@ -278,6 +274,12 @@ def model_on_this_machine(
             return LocalModel(run)
         encode = open_library(library, [*kept.source_tensors, *weights], function="encode")
         return LocalModel(run, _by_name(encode, generation.source.inputs, generation.source.outputs))
+
+
+def _golden_source(reads: SourceInfo | None, model: ModelInfo, local: LocalModel) -> GoldenRun | None:
+    if reads is None or local.encode is None:
+        return None
+    return golden_source(reads.inputs, model, context=reads.context, encode=local.encode)
 
 
 def _by_name(
