@@ -179,6 +179,11 @@ def install_command(emulator: Emulator) -> str:
 def _command(folder: Path, manifest: Manifest, target: Target | None) -> list[str]:
     """Program and arguments that start the bundle's ``edgeq-run``."""
     runner = folder / RUNNER_FILE
+    if manifest.model.task == "seq2seq":
+        raise UnsupportedError(
+            f"bundle {folder} reads one text and writes another, which {RUNNER_FILE} cannot do; load it in Python on "
+            "a machine that it is for"
+        )
     if RUNNER_FILE not in manifest.files:
         raise UnsupportedError(
             f"bundle {folder} holds no {RUNNER_FILE}: it is for the machine that compiled it; load it there, "

@@ -10,7 +10,8 @@ import pytest
 
 import edgeq
 import edgeq.cli.main as cli
-from edgeq.errors import EdgeqError, FormatError, UsageError
+from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
+from edgeq.targets import emulator
 from edgeq.targets.bundle import compile_bundle
 from edgeq.targets.runtime.beams import Beams, BeamSearch
 from edgeq.targets.runtime.decoder import Decoder
@@ -304,3 +305,5 @@ def test_edgeq_run_refuses_it_in_a_sentence(path, sanitized):
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=quiet)
     assert result.returncode == 2
     assert "reads one text and writes another, which edgeq-run cannot do" in result.stderr
+    with pytest.raises(UnsupportedError, match="which edgeq-run cannot do; load it in Python"):
+        emulator.self_test(path)
