@@ -116,8 +116,7 @@ def make_plan(
     folder = resolve_source(source)
     if cache not in CACHE_DTYPES:
         raise UsageError(f"the cache must be {' or '.join(CACHE_DTYPES)}, found {cache!r}")
-    if context is not None:
-        read_model_info(folder, context=context)  # says what is wrong with it before minutes of work
+    _check_task(folder, context=context, eval_data=eval_data)
     plan = Plan(
         source=str(source),
         name=name or Path(source).name or folder.resolve().name,
@@ -134,6 +133,21 @@ def make_plan(
     )
     _check_tools(list(targets))
     return plan
+
+
+def _check_task(folder: Path, *, context: int | None, eval_data: str | Path | None) -> None:
+    """Refuses before minutes of work what a later stage would refuse."""
+    task = read_model_info(folder, context=context).task
+    if task == "seq2seq":
+        raise UnsupportedError(
+            f"{folder} is an encoder-decoder, which deploy cannot prove yet: run the stages on their own, "
+            "edgeq compress, export, compile and run"
+        )
+    if task == "generate" and eval_data is not None:
+        raise UnsupportedError(
+            f"{folder} makes text, whose quality deploy does not measure: leave --eval-data out "
+            "(edgeq.perplexity measures a text file)"
+        )
 
 
 def _check_tools(targets: list[str]) -> None:
