@@ -17,7 +17,7 @@ OPTIONS = {
 
 
 def test_an_encoder_decoder_is_refused_with_what_to_do_instead(make_bart: Callable[..., Path]):
-    with pytest.raises(UnsupportedError, match="is an encoder-decoder.*edgeq compress, export, compile and run"):
+    with pytest.raises(UnsupportedError, match=r"is an encoder-decoder.*edgeq compress, export, compile and run"):
         make_plan(make_bart(), eval_data=None, **OPTIONS)
 
 
