@@ -10,9 +10,10 @@ from tvm import relax
 from edgeq.errors import FormatError
 from edgeq.formats import PackedMatrix
 from edgeq.targets.converters.kernel_calls import KernelCalls, shape_of, tensor
-from edgeq.targets.kernels.float_matmul import float_matmul, weight_only_matmul
+from edgeq.targets.kernels.float_matmul import float_matmul
 from edgeq.targets.kernels.low_bit_matmul import check_accumulator, low_bit_matmul
 from edgeq.targets.kernels.quantize_rows import padded_columns, quantize_rows
+from edgeq.targets.kernels.weight_only_matmul import weight_only_matmul
 
 
 def low_bit_linear(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:

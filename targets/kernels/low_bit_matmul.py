@@ -18,7 +18,7 @@ from edgeq.targets.isa import Isa
 from edgeq.targets.kernels.macro import macro
 from edgeq.targets.kernels.numerics import fma, gelu, gelu_tanh, splat
 from edgeq.targets.kernels.quantize_rows import padded_columns
-from edgeq.targets.kernels.shapes import leading_dimensions
+from edgeq.targets.kernels.shapes import leading_dimensions, row_parameter
 
 Epilogue = Literal["none", "gelu", "gelu_tanh"]
 EPILOGUES = {"none": lambda y: y, "gelu": gelu, "gelu_tanh": gelu_tanh}
@@ -93,11 +93,11 @@ class LowBitProduct:
 
     def scale_of(self, scale: Any, row: Any, width: int) -> Any:
         """Scales of ``width`` neighbouring rows."""
-        return _parameter(scale, row, width, self.matrix.scales)
+        return row_parameter(scale, row, width, self.matrix.scales)
 
     def bias_of(self, bias: Any, row: Any, width: int) -> Any:
         """Biases of ``width`` neighbouring rows."""
-        return _parameter(bias, row, width, self.matrix.rows if self.has_bias else 1)
+        return row_parameter(bias, row, width, self.matrix.rows if self.has_bias else 1)
 
     def result(self, total: Any, operands: Operands, m: Any, row: Any, width: int) -> Any:
         """Turns ``width`` integer sums of token ``m`` into outputs."""
@@ -112,12 +112,6 @@ class LowBitProduct:
             scale = scale * splat(0.5, scale)
         value = fma(T.cast(exact, str(scale.ty)), scale, self.bias_of(operands.bias, row, width))
         return EPILOGUES[self.epilogue](value)
-
-
-def _parameter(buffer: Any, index: Any, width: int, count: int) -> Any:
-    if count == 1:
-        return T.broadcast(buffer[0], width) if width > 1 else buffer[0]
-    return buffer[T.ramp(index, 1, width)] if width > 1 else buffer[index]
 
 
 @macro

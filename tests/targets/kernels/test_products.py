@@ -10,9 +10,10 @@ from edgeq.errors import UnsupportedError
 from edgeq.formats import PackedMatrix, levels
 from edgeq.packing import pack
 from edgeq.targets.isa import isa_named
-from edgeq.targets.kernels.float_matmul import float_matmul, weight_only_matmul
+from edgeq.targets.kernels.float_matmul import float_matmul
 from edgeq.targets.kernels.low_bit_matmul import check_accumulator, low_bit_matmul
 from edgeq.targets.kernels.quantize_rows import padded_columns
+from edgeq.targets.kernels.weight_only_matmul import weight_only_matmul
 from edgeq.targets.target import load_target
 
 FORMATS = [(1, 0.5), (2, 1.0), (2, 1.5), (4, 8.0), (8, 128.0)]
