@@ -16,10 +16,13 @@ import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter, onnx_input
 
-from edgeq.errors import UnsupportedError
+from edgeq.errors import FormatError, UnsupportedError
+from edgeq.formats import packed_shape
+from edgeq.packing import unpack
 from edgeq.targets.converters import CONVERTERS
 from edgeq.targets.converters.kernel_calls import KernelCalls, shape_of
 from edgeq.targets.converters.rows import float_embedding
+from edgeq.targets.graph import attributes
 from edgeq.targets.isa import Isa
 from edgeq.targets.passes.float_linear import FLOAT_LINEAR
 
@@ -102,6 +105,7 @@ class EdgeqImporter(ONNXGraphImporter):
         transposed = {n.input[1] for n in nodes if n.op_type == FLOAT_LINEAR and n.attribute[0].i == 1}
         packed = {n.input[1] for n in nodes if n.op_type in ("LowBitLinear", "LowBitEmbedding")}
         used = {name for node in nodes for name in node.input}
+        products = {n.input[1]: n for n in nodes if n.op_type == "LowBitLinear"}
         for initializer in [tensor for graph in graphs for tensor in graph.initializer]:
             name = initializer.name
             if name not in used or name in self._constants or any(name == weight.name for weight in self.weights):
@@ -110,6 +114,8 @@ class EdgeqImporter(ONNXGraphImporter):
             if array.dtype.kind in "ib" or (array.dtype.kind == "f" and array.ndim == 0):
                 self._constants[name] = np.asarray(array, order="C")
                 continue
+            if name in products:
+                _check_codes(products[name], array)
             if name in packed:
                 array = np.ascontiguousarray(array).view(np.int32).reshape(array.shape[:3])
             elif name in transposed:
@@ -151,3 +157,19 @@ class EdgeqImporter(ONNXGraphImporter):
 
     def _is_table(self, value: Any) -> bool:
         return any(value.same_as(var) for var, _ in self._params.values()) and len(shape_of(value)) == 2
+
+
+def _check_codes(node: onnx.NodeProto, packed: np.ndarray) -> None:
+    """Refuses the unused code 0 in an 8-bit matrix: byte products of AVX2 are exact for codes from 1 on only.
+
+    Raises:
+        FormatError: If a row holds it (padding may).
+    """
+    values = attributes(node)
+    rows, columns = (int(str(values[name])) for name in ("N", "K"))
+    if values["bits"] != 8 or packed.shape != packed_shape(rows, columns, 8):
+        return  # a wrong shape is reported with the node's conversion
+    if not unpack(packed, 8, rows=rows, columns=columns).all():
+        raise FormatError(
+            f"{node.name or node.output[0]}: an 8-bit matrix uses the codes 1 to 255, found 0; compress the model again"
+        )

@@ -199,6 +199,7 @@ def append_to_cache(head: CachedHead, *, keys: Columns, values: Columns) -> tirx
     def append(
         k_: T.handle, v_: T.handle, past_: T.handle, new_: T.handle, key_cache_: T.handle, value_cache_: T.handle
     ):
+        # No "noalias" here: keys and values may be columns of one tensor.
         k = T.match_buffer(k_, (batch, tokens, keys.row), "float32")
         v = T.match_buffer(v_, (batch, tokens, values.row), "float32")
         past = T.match_buffer(past_, (batch,), "int64")

@@ -81,13 +81,13 @@ def test_float_layers_match_the_reference_evaluator(tmp_path):
             assert np.allclose(found, reference, rtol=1e-4, atol=1e-4)
 
 
-def low_bit_model(path: Path, *, n: int = 5, k: int = 7, **attributes) -> None:
-    codes = np.random.default_rng(0).integers(0, 3, (n, k)).astype(np.uint8)
+def low_bit_model(path: Path, *, n: int = 5, k: int = 7, codes: np.ndarray | None = None, **attributes) -> None:
+    codes = np.random.default_rng(0).integers(0, 3, (n, k)).astype(np.uint8) if codes is None else codes
     values = {"N": n, "K": k, "bits": 2, "zero_point": 1.0, "activation": "dynamic", **attributes}
     node = helper.make_node("LowBitLinear", ["x", "w", "s", "b"], ["y"], name="layer.3", domain="ai.edgeq", **values)
     save(
         path, [node], [("x", TensorProto.FLOAT, ["rows", k])], [("y", ["rows", n])],
-        w=pack(codes, 2), s=np.ones(1, np.float32), b=np.zeros(1, np.float32),
+        w=pack(codes, 8 if values["bits"] == 8 else 2), s=np.ones(1, np.float32), b=np.zeros(1, np.float32),
     )  # fmt: skip
 
 
@@ -109,6 +109,17 @@ def test_attributes_that_contradict_the_weight_are_refused(tmp_path):
 def test_impossible_bits_are_refused(tmp_path):
     low_bit_model(tmp_path / "m.onnx", bits=3)
     with pytest.raises(FormatError, match="bits must be one of"):
+        compile_onnx(tmp_path / "m.onnx", target=load_target("host"))
+
+
+def test_the_unused_code_of_an_8_bit_matrix_is_refused(tmp_path):
+    """AVX2 would compute something else than the other instruction sets; padding holds that code, and is fine."""
+    codes = np.full((5, 7), 1, np.uint8)
+    low_bit_model(tmp_path / "m.onnx", codes=codes, bits=8, zero_point=128.0)
+    compile_onnx(tmp_path / "m.onnx", target=load_target("host"))
+    codes[4, 6] = 0
+    low_bit_model(tmp_path / "m.onnx", codes=codes, bits=8, zero_point=128.0)
+    with pytest.raises(FormatError, match=r"layer\.3: an 8-bit matrix uses the codes 1 to 255, found 0"):
         compile_onnx(tmp_path / "m.onnx", target=load_target("host"))
 
 
