@@ -1,0 +1,1 @@
+"""Distillation: losses that pull a compressed student towards its float teacher."""
