@@ -13,7 +13,8 @@ from edgeq.quant.apply import apply_plans
 from edgeq.quant.buffers import drop_zero_buffers
 from edgeq.quant.grids import GridName, grid_for
 from edgeq.quant.plan import CompressionResult, LayerKind, LayerPlan
-from edgeq.recipes.schema import EmbeddingSection, Recipe, WeightSection
+from edgeq.recipes.schema import Recipe
+from edgeq.recipes.storage_sections import EmbeddingSection, WeightSection
 
 _FLOAT_EMBEDDINGS = "the recipe keeps embeddings in float (embeddings.bits = 0)"
 

@@ -73,12 +73,17 @@ def _parse(text: str, *, where: str) -> Recipe:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where} is not valid TOML: {error}") from None
-    if isinstance(content.get("override"), list):
-        content["override"] = tuple(content["override"])  # TOML has arrays only; the schema is immutable
     try:
-        return Recipe.model_validate(content)
+        return Recipe.model_validate(_immutable(content))
     except pydantic.ValidationError as error:
         raise UsageError(f"{where}: {_first_problem(error)}") from None
+
+
+def _immutable(value: Any) -> Any:
+    """TOML has arrays only; the schema has tuples."""
+    if isinstance(value, dict):
+        return {key: _immutable(entry) for key, entry in value.items()}
+    return tuple(_immutable(entry) for entry in value) if isinstance(value, list) else value
 
 
 def _first_problem(error: pydantic.ValidationError) -> str:

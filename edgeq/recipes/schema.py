@@ -4,129 +4,110 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+import math
 from typing import Literal
 
 import pydantic
 
-from edgeq.errors import UsageError
-from edgeq.quant.grids import Grid, GridName, grid_for
-from edgeq.quant.scale_search import SearchMethod
+from edgeq.recipes.section import Section
+from edgeq.recipes.storage_sections import (
+    ActivationSection,
+    EmbeddingSection,
+    OverrideSection,
+    WeightSection,
+)
+from edgeq.recipes.training_sections import (
+    AugmentSection,
+    DistillSection,
+    LayersSection,
+    StageSection,
+    TrainingSection,
+)
 
-ScaleGranularity = Literal["row", "matrix"]
-
-
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-def _checked_grid(bits: int, name: GridName | None) -> Grid:
-    try:
-        return grid_for(bits, name)
-    except UsageError as error:  # pydantic reports a ValueError together with the key it belongs to
-        raise ValueError(str(error)) from error
-
-
-class WeightSection(_Section):
-    """Weights of linear layers.
-
-    Attributes:
-        bits: Bits of one code: 1, 2, 4 or 8.
-        scale: One scale a row (output feature), or one for the matrix.
-        grid: Levels; where left out, the first of the bit width (ternary for 2 bits).
-        search: ``mse`` for the least squared rounding error, ``max`` to keep the largest weight exact.
-    """
-
-    bits: int
-    scale: ScaleGranularity = "row"
-    grid: GridName | None = None
-    search: SearchMethod = "mse"
-
-    @pydantic.model_validator(mode="after")
-    def _check(self) -> WeightSection:
-        _checked_grid(self.bits, self.grid)
-        return self
+FamilyName = Literal["quantgpt", "xtc", "two-stage", "own"]
+TEACHER = "teacher"
+"""What ``initialise_from`` of a stage calls the float model."""
 
 
-class ActivationSection(_Section):
-    """Inputs of linear layers: ``dynamic`` int8 with one scale a token, or ``none`` (float)."""
-
-    mode: Literal["dynamic", "none"] = "dynamic"
-
-
-class EmbeddingSection(_Section):
-    """Embedding tables; ``bits = 0`` keeps them in float."""
-
-    bits: int
-    scale: ScaleGranularity = "row"
-    grid: GridName | None = None
-    search: SearchMethod = "mse"
-
-    @pydantic.model_validator(mode="after")
-    def _check(self) -> EmbeddingSection:
-        if self.bits != 0:
-            _checked_grid(self.bits, self.grid)
-        elif self.grid is not None:
-            raise ValueError("float embeddings (bits = 0) have no grid")
-        return self
-
-
-class OverrideSection(_Section):
-    """An exception for the layers whose whole name matches ``pattern``; the last match counts.
-
-    Attributes:
-        pattern: Regular expression.
-        bits: Bits of the weights of these layers.
-        grid: Levels, as in ``[weights]``.
-        keep_float: Leave these layers in float.
-        reason: Why; needed with ``keep_float``.
-    """
-
-    pattern: str
-    bits: int | None = None
-    grid: GridName | None = None
-    keep_float: bool = False
-    reason: str | None = None
-
-    @pydantic.model_validator(mode="after")
-    def _check(self) -> OverrideSection:
-        try:
-            re.compile(self.pattern)
-        except re.error as error:
-            raise ValueError(f"pattern {self.pattern!r} is not a regular expression: {error}") from error
-        if self.keep_float == (self.bits is not None):
-            raise ValueError("an override gives either bits or keep_float = true")
-        if self.keep_float and not (self.reason or "").strip():
-            raise ValueError("keep_float needs a reason, which reports will show")
-        if self.bits is not None:
-            _checked_grid(self.bits, self.grid)
-        return self
-
-    def matches(self, name: str) -> bool:
-        """Tells whether the override is for the module ``name``."""
-        return re.fullmatch(self.pattern, name) is not None
-
-
-class Recipe(_Section):
+class Recipe(Section):
     """A way to compress a model.
 
     Attributes:
         name: Name of the recipe.
         summary: Its meaning in one line.
+        family: The published method that it follows, whose rules it is held to; ``own`` for none.
+        layers: Blocks that the student keeps; all if left out.
         weights: How linear layers are stored.
         activations: How their inputs are quantized.
         embeddings: How embedding tables are stored.
         override: Exceptions by layer name.
+        distill: What is learnt from the teacher; of recipes that train.
+        training: The run; a recipe without it does not train.
+        stage: Parts of the run with settings of their own.
+        augment: Where more training sentences come from.
     """
 
     name: str
     summary: str
+    family: FamilyName = "own"
+    layers: LayersSection | None = None
     weights: WeightSection
     activations: ActivationSection = ActivationSection()
     embeddings: EmbeddingSection
     override: tuple[OverrideSection, ...] = ()
+    distill: DistillSection | None = None
+    training: TrainingSection | None = None
+    stage: tuple[StageSection, ...] = ()
+    augment: AugmentSection | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether the recipe needs training data."""
+        return self.training is not None
 
     @property
     def sha256(self) -> str:
         """Digest of what the recipe says; comments and the order of keys do not change it."""
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+
+    @pydantic.model_validator(mode="after")
+    def _check_training(self) -> Recipe:
+        if self.training is None:
+            if self.weights.bits == 0:
+                raise ValueError("weights have 1, 2, 4, 8 bits, found 0, which is for recipes with [training]")
+            for key in ("layers", "distill", "stage", "augment"):
+                if getattr(self, key):
+                    raise ValueError(f"[{key}] needs [training]")
+            if self.weights.quantizer or self.embeddings.quantizer or self.activations.quantizer:
+                raise ValueError("a quantizer is learned or followed in training, which needs [training]")
+            return self
+        for key in ("weights", "embeddings"):
+            section = getattr(self, key)
+            if section.bits and section.quantizer is None:
+                raise ValueError(f"{key}.quantizer is missing, which a recipe with [training] needs")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _check_stages(self) -> Recipe:
+        earlier: set[str] = set()
+        for stage in self.stage:
+            if stage.name in earlier or stage.name == TEACHER:
+                raise ValueError(f"stage {stage.name!r} needs a name of its own")
+            if stage.initialise_from not in (None, TEACHER, *earlier):
+                known = ", ".join([TEACHER, *sorted(earlier)])
+                raise ValueError(
+                    f"stage {stage.name!r} should start from one of {known}, found {stage.initialise_from!r}"
+                )
+            if stage.augment and self.augment is None:
+                raise ValueError(f"stage {stage.name!r} trains on augmented data, which needs [augment]")
+            earlier.add(stage.name)
+        if self.stage:
+            total = sum(stage.share for stage in self.stage)
+            if not math.isclose(total, 1.0, abs_tol=1e-6):
+                raise ValueError(f"the shares of the stages should add up to 1, found {total:g}")
+            last = self.stage[-1]
+            if last.bits is not None or not last.activations:
+                raise ValueError(
+                    f"the last stage, {last.name!r}, should have the recipe's own bits and activations"
+                )
+        return self

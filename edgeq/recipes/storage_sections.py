@@ -1,0 +1,128 @@
+"""Tables of a recipe that say how weights and activations are stored."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import pydantic
+
+from edgeq.errors import UsageError
+from edgeq.quant.grids import Grid, GridName, grid_for
+from edgeq.quant.scale_search import SearchMethod
+from edgeq.recipes.section import Section
+
+ScaleGranularity = Literal["row", "matrix"]
+QuantizerName = Literal[
+    "module-scaling",
+    "pact",
+    "lsq",
+    "laq",
+    "twn",
+    "bwn",
+    "uniform",
+    "uniform-asymmetric",
+    "elastic",
+    "statistics",
+]
+GradientName = Literal["method", "identity", "clipped"]
+
+
+def _checked_grid(bits: int, name: GridName | None) -> Grid:
+    try:
+        return grid_for(bits, name)
+    except UsageError as error:  # pydantic reports a ValueError together with the key it belongs to
+        raise ValueError(str(error)) from error
+
+
+class _MatrixSection(Section):
+    bits: int
+    scale: ScaleGranularity = "row"
+    grid: GridName | None = None
+    search: SearchMethod = "mse"
+    quantizer: QuantizerName | None = None
+    gradient: GradientName = "method"
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> _MatrixSection:
+        if self.bits != 0:
+            _checked_grid(self.bits, self.grid)
+        elif self.grid is not None or self.quantizer is not None:
+            raise ValueError("float weights (bits = 0) have no grid and no quantizer")
+        return self
+
+
+class WeightSection(_MatrixSection):
+    """Weights of linear layers.
+
+    Attributes:
+        bits: Bits of one code: 1, 2, 4 or 8; 0 keeps them in float.
+        scale: One scale a row (output feature), or one for the matrix.
+        grid: Levels; where left out, the first of the bit width (ternary for 2 bits).
+        search: ``mse`` for the least squared rounding error, ``max`` to keep the largest weight exact; of
+            recipes that do not train.
+        quantizer: How weights are rounded while the model is trained; of recipes that train.
+        gradient: How the gradient passes the rounding: the quantizer's own way, ``identity``, or ``clipped``.
+    """
+
+
+class EmbeddingSection(_MatrixSection):
+    """Embedding tables; the keys are those of ``[weights]``."""
+
+
+class ActivationSection(Section):
+    """Inputs of linear layers.
+
+    Attributes:
+        mode: ``dynamic``: int8 with one scale a token; ``static``: int8 with one learned scale a layer, of
+            recipes that train; ``none``: float.
+        quantizer: How a static scale is learned: ``lsq`` or ``pact``.
+    """
+
+    mode: Literal["dynamic", "static", "none"] = "dynamic"
+    quantizer: Literal["lsq", "pact"] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> ActivationSection:
+        if (self.mode == "static") != (self.quantizer is not None):
+            raise ValueError('mode = "static" goes with quantizer = "lsq" or "pact", other modes without one')
+        return self
+
+
+class OverrideSection(Section):
+    """An exception for the layers whose whole name matches ``pattern``; the last match counts.
+
+    Attributes:
+        pattern: Regular expression.
+        bits: Bits of the weights of these layers.
+        grid: Levels, as in ``[weights]``.
+        quantizer: As in ``[weights]``; where left out, the section's own at the section's bits, and the plain one
+            of the width at others.
+        keep_float: Leave these layers in float.
+        reason: Why; needed with ``keep_float``.
+    """
+
+    pattern: str
+    bits: int | None = None
+    grid: GridName | None = None
+    quantizer: QuantizerName | None = None
+    keep_float: bool = False
+    reason: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> OverrideSection:
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(f"pattern {self.pattern!r} is not a regular expression: {error}") from error
+        if self.keep_float == (self.bits is not None):
+            raise ValueError("an override gives either bits or keep_float = true")
+        if self.keep_float and not (self.reason or "").strip():
+            raise ValueError("keep_float needs a reason, which reports will show")
+        if self.bits is not None:
+            _checked_grid(self.bits, self.grid)
+        return self
+
+    def matches(self, name: str) -> bool:
+        """Tells whether the override is for the module ``name``."""
+        return re.fullmatch(self.pattern, name) is not None
