@@ -3,11 +3,14 @@
 from edgeq.models.adapter import CacheShape, ExportPart, GenerativeAdapter, ModelAdapter, Seq2SeqAdapter, Task
 from edgeq.models.inference import TorchDecoder, TorchEncoder, TorchPart, positions
 from edgeq.models.registry import adapter_for, supported_architectures
+from edgeq.models.stacks import AttentionTap, LayerStack
 
 __all__ = [
+    "AttentionTap",
     "CacheShape",
     "ExportPart",
     "GenerativeAdapter",
+    "LayerStack",
     "ModelAdapter",
     "Seq2SeqAdapter",
     "Task",

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from edgeq.models.cache import DEFAULT_CACHE_DTYPE
+from edgeq.models.stacks import LayerStack
 
 Task = Literal["embed", "classify", "generate", "seq2seq"]
 
@@ -89,6 +90,11 @@ class ModelAdapter(abc.ABC):
     @abc.abstractmethod
     def layer_names(self) -> list[str]:
         """Module names of the blocks of the model, in the order in which they run."""
+
+    @property
+    @abc.abstractmethod
+    def stacks(self) -> tuple[LayerStack, ...]:
+        """The blocks again, with what distillation and layer reduction need to know of them."""
 
     @property
     @abc.abstractmethod

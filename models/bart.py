@@ -13,6 +13,7 @@ from edgeq.models.adapter import CacheShape, ExportPart, Seq2SeqAdapter, Task
 from edgeq.models.bart_graphs import BartEncoder, BartFirstStep, BartNextStep, BartWhole
 from edgeq.models.cache import DEFAULT_CACHE_DTYPE
 from edgeq.models.config_checks import check_heads, check_sizes
+from edgeq.models.stacks import AttentionTap, LayerStack
 
 HEAD = "lm_head"
 TABLE = "model.shared"
@@ -101,6 +102,11 @@ class BartAdapter(Seq2SeqAdapter):
         ]
 
     @property
+    def stacks(self) -> tuple[LayerStack, ...]:
+        """See :attr:`ModelAdapter.stacks`."""
+        return tuple(self._stack(side) for side in _SIDES)
+
+    @property
     def input_names(self) -> list[str]:
         """Inputs of the whole model: the source, its mask, and the target shifted by one."""
         return ["input_ids", "attention_mask", "decoder_input_ids"]
@@ -150,6 +156,20 @@ class BartAdapter(Seq2SeqAdapter):
     ) -> tuple[BartEncoder, BartFirstStep]:
         encoder = BartEncoder(model, heads=self.config.encoder_attention_heads)
         return encoder, BartFirstStep(model, heads=self.cache.heads, cache_dtype=cache_dtype)
+
+    def _stack(self, side: str) -> LayerStack:
+        heads = getattr(self.config, f"{side}_attention_heads")
+        own = AttentionTap("self", "self_attn.q_proj", "self_attn.k_proj", heads, causal=side == "decoder")
+        read = AttentionTap("cross", "encoder_attn.q_proj", "encoder_attn.k_proj", heads)
+        return LayerStack(
+            name=side,
+            blocks=f"model.{side}.layers",
+            depth=getattr(self.config, f"{side}_layers"),
+            depth_field=f"{side}_layers",
+            width=self.config.d_model,
+            embedding=f"model.{side}.layernorm_embedding",
+            attentions=(own, read) if side == "decoder" else (own,),
+        )
 
     def _blocks(self, side: str) -> list[str]:
         return [f"model.{side}.layers.{index}" for index in range(getattr(self.config, f"{side}_layers"))]

@@ -10,6 +10,7 @@ from torch import nn
 from edgeq.errors import UnsupportedError
 from edgeq.models.adapter import ModelAdapter, Task
 from edgeq.models.config_checks import check_epsilon, check_heads, check_labels, check_sizes
+from edgeq.models.stacks import AttentionTap, LayerStack
 
 _LINEARS_OF_A_LAYER = (
     "attention.self.query",
@@ -83,6 +84,21 @@ class BertAdapter(ModelAdapter):
         """See :attr:`ModelAdapter.layer_names`."""
         blocks = [f"{self._prefix}encoder.layer.{index}" for index in range(self.config.num_hidden_layers)]
         return [f"{self._prefix}embeddings", *blocks]
+
+    @property
+    def stacks(self) -> tuple[LayerStack, ...]:
+        """See :attr:`ModelAdapter.stacks`."""
+        heads = self.config.num_attention_heads
+        stack = LayerStack(
+            name="encoder",
+            blocks=f"{self._prefix}encoder.layer",
+            depth=self.config.num_hidden_layers,
+            depth_field="num_hidden_layers",
+            width=self.config.hidden_size,
+            embedding=f"{self._prefix}embeddings",
+            attentions=(AttentionTap("self", "attention.self.query", "attention.self.key", heads),),
+        )
+        return (stack,)
 
     @property
     def input_names(self) -> list[str]:

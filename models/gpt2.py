@@ -13,6 +13,7 @@ from edgeq.errors import UnsupportedError
 from edgeq.models.adapter import CacheShape, GenerativeAdapter, Task
 from edgeq.models.cache import DEFAULT_CACHE_DTYPE, attend, causal_mask, split_heads
 from edgeq.models.config_checks import check_epsilon, check_heads, check_sizes
+from edgeq.models.stacks import AttentionTap, LayerStack
 
 HEAD = "lm_head"
 TABLE = "transformer.wte"
@@ -85,6 +86,21 @@ class Gpt2Adapter(GenerativeAdapter):
     def layer_names(self) -> list[str]:
         """See :attr:`ModelAdapter.layer_names`."""
         return [TABLE, *self._blocks]
+
+    @property
+    def stacks(self) -> tuple[LayerStack, ...]:
+        """See :attr:`ModelAdapter.stacks`."""
+        tap = AttentionTap("self", "attn.c_attn", "attn.c_attn", self.config.n_head, causal=True, parts=3)
+        stack = LayerStack(
+            name="decoder",
+            blocks="transformer.h",
+            depth=self.config.n_layer,
+            depth_field="n_layer",
+            width=self.config.n_embd,
+            embedding="transformer.drop",
+            attentions=(tap,),
+        )
+        return (stack,)
 
     @property
     def input_names(self) -> list[str]:

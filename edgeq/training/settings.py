@@ -1,0 +1,167 @@
+"""How a run is trained: plain settings, checked when they are made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+from edgeq.errors import UsageError
+
+TaskName = Literal["classification", "regression", "embedding", "language-model", "seq2seq"]
+ScheduleName = Literal["linear", "cosine", "constant"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StageSettings:
+    """One part of a run; the learning rate rises and falls within each of them.
+
+    Attributes:
+        name: Name of the stage, used in the log and for ``initialise_from``.
+        share: Its part of the run's steps, in relation to the other stages.
+        bits: For the callback that begins the stage: the bit width of the weights; None leaves it as it is.
+        activations: For the callback: whether activations are quantized; None leaves it as it is.
+        initialise_from: Earlier stage whose last weights this one starts from; None is the one before, and
+            ``"start"`` the weights the run began with.
+        augmented: Whether the augmented examples are used beside the others.
+        learning_rate: Peak of the learning rate; None is that of the run.
+    """
+
+    name: str = "train"
+    share: float = 1.0
+    bits: int | None = None
+    activations: bool | None = None
+    initialise_from: str | None = None
+    augmented: bool = False
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name == "start" or not self.name.replace("-", "").isalnum():
+            raise UsageError(
+                f"stage name {self.name!r} should be made of letters, digits and hyphens, and not be 'start'"
+            )
+        _check_number(f"stage {self.name!r}: share", self.share, above=0.0)
+        if self.learning_rate is not None:
+            _check_number(f"stage {self.name!r}: learning_rate", self.learning_rate, above=0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """A run.
+
+    Attributes:
+        epochs: Times that the training examples are seen; may be a fraction. Either this or ``steps``.
+        steps: Steps of the optimizer.
+        batch_size: Examples (or blocks of tokens) of one step, over all processes.
+        accumulate: Pieces that a step's batch is cut into, one after the other, to save memory.
+        learning_rate: Peak of the learning rate.
+        quantizer_learning_rate: The same for parameters of quantizers, which get no weight decay; None is
+            ``learning_rate``.
+        schedule: How the rate falls after the warm-up: ``linear`` or ``cosine`` to zero, or ``constant``.
+        warmup: Part of a stage's steps in which the rate rises, 0..1.
+        weight_decay: AdamW's, on matrices only.
+        betas: AdamW's two averages.
+        clip: Largest norm of the gradient; 0 does not clip.
+        max_length: Tokens of an example or block; longer texts are cut.
+        bf16: Whether matrix products are computed in bfloat16.
+        evaluate_every: Steps between evaluations; None is once an epoch. A stage's end is evaluated always.
+        save_every: Steps between training checkpoints; None is as often as evaluations.
+        log_every: Steps between lines of the log.
+        seed: Decides the order of the examples, dropout and sampled negatives.
+        keep: Whether the weights of the ``best`` evaluation of the last stage are the result, or the ``last``.
+        stages: The parts of the run.
+    """
+
+    epochs: float | None = None
+    steps: int | None = None
+    batch_size: int = 32
+    accumulate: int = 1
+    learning_rate: float = 5e-5
+    quantizer_learning_rate: float | None = None
+    schedule: ScheduleName = "linear"
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = 1.0
+    max_length: int = 128
+    bf16: bool = False
+    evaluate_every: int | None = None
+    save_every: int | None = None
+    log_every: int = 50
+    seed: int = 0
+    keep: Literal["best", "last"] = "best"
+    stages: tuple[StageSettings, ...] = (StageSettings(),)
+
+    def __post_init__(self) -> None:
+        self._check_length()
+        for name in ("batch_size", "accumulate", "max_length", "log_every", "evaluate_every", "save_every"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UsageError(f"{name} should be a whole number of 1 or more, found {value!r}")
+        if self.batch_size < self.accumulate:
+            raise UsageError(
+                f"a batch of {self.batch_size} cannot be cut into {self.accumulate} pieces; lower accumulate"
+            )
+        _check_number("learning_rate", self.learning_rate, above=0.0)
+        if self.quantizer_learning_rate is not None:
+            _check_number("quantizer_learning_rate", self.quantizer_learning_rate, above=0.0)
+        for name in ("weight_decay", "clip"):
+            _check_number(name, getattr(self, name), least=0.0)
+        _check_number("warmup", self.warmup, least=0.0, most=1.0)
+        for beta in self.betas:
+            _check_number("betas", beta, least=0.0, most=0.9999999)
+        if self.schedule not in ("linear", "cosine", "constant"):
+            raise UsageError(f"schedule should be linear, cosine or constant, found {self.schedule!r}")
+        if self.keep not in ("best", "last"):
+            raise UsageError(f"keep should be best or last, found {self.keep!r}")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 1 << 32:
+            raise UsageError(f"seed should be a whole number of 0..{(1 << 32) - 1}, found {self.seed!r}")
+        self._check_stages()
+
+    def _check_length(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise UsageError("a run needs a number of epochs, or of steps, and not both")
+        if self.epochs is not None:
+            _check_number("epochs", self.epochs, above=0.0)
+        elif not isinstance(self.steps, int) or self.steps < 1:
+            raise UsageError(f"steps should be a whole number of 1 or more, found {self.steps!r}")
+
+    def _check_stages(self) -> None:
+        if not self.stages:
+            raise UsageError("a run needs one stage or more")
+        seen = {"start"}
+        for stage in self.stages:
+            if stage.name in seen:
+                raise UsageError(f"two stages are named {stage.name!r}; give each a name of its own")
+            if stage.initialise_from is not None and stage.initialise_from not in seen:
+                raise UsageError(
+                    f"stage {stage.name!r} starts from {stage.initialise_from!r}, which is no earlier stage; "
+                    f"earlier are {', '.join(sorted(seen))}"
+                )
+            seen.add(stage.name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the settings as JSON holds them."""
+        values = dataclasses.asdict(self)
+        values["betas"] = list(self.betas)
+        values["stages"] = list(values["stages"])
+        return values
+
+
+def _check_number(
+    name: str,
+    value: float,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float = math.inf,
+) -> None:
+    right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if right and above is not None:
+        right = value > above
+    if right and least is not None:
+        right = value >= least
+    if not right or value > most:
+        lower = f"above {above:g}" if above is not None else f"{least:g} or more"
+        upper = "" if math.isinf(most) else f" and at most {most:g}"
+        raise UsageError(f"{name} should be {lower}{upper}, found {value!r}")
