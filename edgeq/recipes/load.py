@@ -37,17 +37,52 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     Raises:
         UsageError: If there is no such recipe, or the file says something a recipe cannot say.
     """
+    content, where = _content(name_or_path, above=())
+    try:
+        return Recipe.model_validate(_immutable(content))
+    except pydantic.ValidationError as error:
+        raise UsageError(f"{where}: {_first_problem(error)}") from None
+
+
+def _content(name_or_path: str | Path, *, above: tuple[str, ...]) -> tuple[dict[str, Any], str]:
+    """Returns what a recipe says together with the recipe that it extends, and what to call it in complaints."""
     name = str(name_or_path)
+    folder: Path | None = None
     if isinstance(name_or_path, Path) or name.endswith(".toml"):
-        return _parse(_read(Path(name_or_path)), where=name)
+        folder = Path(name_or_path).parent
+        content, where = _parse(_read(Path(name_or_path)), where=name), name
+    else:
+        content, where = _parse(_builtin_text(name), where=f"built-in recipe {name}"), f"built-in recipe {name}"
+    base = content.pop("extends", None)
+    if base is None:
+        return content, where
+    if not isinstance(base, str):
+        raise UsageError(f"{where}: extends should name a recipe, found {base!r}")
+    # A path is meant from the file's own folder, so that a pair of files can be moved together.
+    wanted = str(folder / base) if folder is not None and base.endswith(".toml") else base
+    if wanted in above:
+        raise UsageError(f"{where}: recipes extend each other in a circle: {', '.join([*above, wanted])}")
+    return _merged(_content(wanted, above=(*above, wanted))[0], content), where
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Tables are joined key by key; anything else, lists included, is replaced."""
+    both = {
+        key: _merged(base[key], value)
+        for key, value in changes.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return base | changes | both
+
+
+def _builtin_text(name: str) -> str:
     names = _builtin_names()
     if name not in names:
         hint = nearest_name_hint(name, names)
         raise UsageError(
             f"there is no recipe {name!r}{hint}; known are {', '.join(names)}, or give a .toml file"
         )
-    text = resources.files("edgeq.recipes").joinpath("builtin", f"{name}.toml").read_text(encoding="utf-8")
-    return _parse(text, where=f"built-in recipe {name}")
+    return resources.files("edgeq.recipes").joinpath("builtin", f"{name}.toml").read_text(encoding="utf-8")
 
 
 def _builtin_names() -> list[str]:
@@ -68,15 +103,11 @@ def _read(path: Path) -> str:
         raise UsageError(f"recipe file {path} cannot be read: {error.strerror}") from None
 
 
-def _parse(text: str, *, where: str) -> Recipe:
+def _parse(text: str, *, where: str) -> dict[str, Any]:
     try:
-        content = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where} is not valid TOML: {error}") from None
-    try:
-        return Recipe.model_validate(_immutable(content))
-    except pydantic.ValidationError as error:
-        raise UsageError(f"{where}: {_first_problem(error)}") from None
 
 
 def _immutable(value: Any) -> Any:

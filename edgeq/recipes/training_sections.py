@@ -129,8 +129,8 @@ class StageSection(Section):
             of the width at others.
         activations: Quantize the inputs of linear layers, as ``[activations]`` says.
         share: Share of the epochs of ``[training]``.
-        initialise_from: Name of the earlier stage whose weights this one starts from, or ``teacher``; the stage
-            before it if left out.
+        initialise_from: Name of the earlier stage whose weights this one starts from, or ``start`` for
+            those the training began with; the stage before it if left out.
         augment: Train on the augmented data of ``[augment]``.
         learning_rate: Instead of that of ``[training]``.
         distill: Instead of ``[distill]``.

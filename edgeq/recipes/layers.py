@@ -1,0 +1,86 @@
+"""Layer reduction: a student made of some of its teacher's blocks (XTC, step 1)."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from edgeq.errors import UsageError
+from edgeq.models import ModelAdapter, adapter_for
+from edgeq.recipes.training_sections import LayersSection
+
+
+def kept_layers(section: LayersSection | None, adapter: ModelAdapter) -> dict[str, tuple[int, ...]]:
+    """Resolves the blocks that a student keeps of each stack of its teacher.
+
+    Args:
+        section: What the recipe says; None keeps all.
+        adapter: The teacher's.
+
+    Returns:
+        For each stack, by name, the teacher's block of each of the student's, counted from 0.
+
+    Raises:
+        UsageError: If a block is not there, or the recipe keeps blocks of a decoder that the model does not have.
+    """
+    stacks = {stack.name: stack.depth for stack in adapter.stacks}
+    keep: dict[str, tuple[int, ...]] = {name: tuple(range(depth)) for name, depth in stacks.items()}
+    if section is None:
+        return keep
+    wanted = {next(iter(stacks)): section.keep}
+    if section.keep_decoder is not None:
+        if len(stacks) < 2:
+            raise UsageError(
+                f"layers.keep_decoder is for encoder-decoders, and {adapter.architecture} is none; use layers.keep"
+            )
+        wanted["decoder"] = section.keep_decoder
+    for name, indices in wanted.items():
+        if indices[-1] >= stacks[name]:
+            raise UsageError(
+                f"the recipe keeps layer {indices[-1]} of the {name}, but {adapter.architecture} has "
+                f"{stacks[name]}, counted from 0; change layers.keep"
+            )
+        keep[name] = indices
+    return keep
+
+
+def reduce_layers(model: Any, adapter: ModelAdapter, keep: Mapping[str, Sequence[int]]) -> tuple[Any, ModelAdapter]:
+    """Makes a smaller model out of some blocks of ``model``, embeddings and heads included, all copied.
+
+    Args:
+        model: A float ``transformers`` model; it stays as it is.
+        adapter: Its adapter.
+        keep: What :func:`kept_layers` returned.
+
+    Returns:
+        The student, in the mode of ``model``, and its adapter.
+    """
+    config = copy.deepcopy(model.config)
+    for stack in adapter.stacks:
+        setattr(config, stack.depth_field, len(keep[stack.name]))
+    if config.is_encoder_decoder:
+        config.num_hidden_layers = len(keep["encoder"])  # a second field of BART's for the encoder's depth
+    student: nn.Module = type(model)(config)
+    state = {
+        new_name: tensor
+        for name, tensor in model.state_dict().items()
+        if (new_name := _new_name(name, adapter, keep)) is not None
+    }
+    student.load_state_dict(state)
+    student.train(model.training)
+    return student, adapter_for(student)
+
+
+def _new_name(name: str, adapter: ModelAdapter, keep: Mapping[str, Sequence[int]]) -> str | None:
+    """Renumbers the block in a tensor's name; None for a block that is not kept."""
+    for stack in adapter.stacks:
+        if found := re.match(rf"{re.escape(stack.blocks)}\.(\d+)\.", name):
+            index = int(found.group(1))
+            if index not in keep[stack.name]:
+                return None
+            return f"{stack.block(keep[stack.name].index(index))}.{name[found.end() :]}"
+    return name
