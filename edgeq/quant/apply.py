@@ -35,21 +35,25 @@ def apply_plans(
         UnsupportedError: If the plans miss a layer of the model or name one that is not there.
         FormatError: If a weight is not finite.
     """
-    _check_coverage(model, plans)
-    _check_ties(model, plans)
+    check_coverage(model, plans)
+    check_ties(model, plans)
     records: dict[str, LayerRecord] = {}
     for index, plan in enumerate(plans):
         progress("quantizing layers", index, len(plans))
         if plan.tied_to is None:
             records[plan.name] = _apply_plan(model, plan)
         else:
-            records[plan.name] = _tie(model, plan, records[plan.tied_to])
+            records[plan.name] = tie(model, plan, records[plan.tied_to])
     progress("quantizing layers", len(plans), len(plans))
     return list(records.values())
 
 
-def _check_coverage(model: nn.Module, plans: list[LayerPlan]) -> None:
-    """A layer that nobody planned for would stay float without a word."""
+def check_coverage(model: nn.Module, plans: list[LayerPlan]) -> None:
+    """Compares plans and layers: a layer that nobody planned for would stay float without a word.
+
+    Raises:
+        UnsupportedError: If the plans miss a layer of the model or name one that is not there.
+    """
     classes = FLOAT_CLASSES["linear"] + FLOAT_CLASSES["embedding"]
     present = {name for name, module in model.named_modules() if isinstance(module, classes)}
     planned = {plan.name for plan in plans}
@@ -63,8 +67,12 @@ def _check_coverage(model: nn.Module, plans: list[LayerPlan]) -> None:
         )
 
 
-def _check_ties(model: nn.Module, plans: list[LayerPlan]) -> None:
-    """Layers that are stored once must hold the same weights to begin with."""
+def check_ties(model: nn.Module, plans: list[LayerPlan]) -> None:
+    """Checks that layers that are stored once hold the same weights to begin with.
+
+    Raises:
+        FormatError: If they do not.
+    """
     for plan in plans:
         if plan.tied_to is None:
             continue
@@ -76,8 +84,14 @@ def _check_ties(model: nn.Module, plans: list[LayerPlan]) -> None:
             )
 
 
-def _tie(model: nn.Module, plan: LayerPlan, table: LayerRecord) -> LayerRecord:
-    """Puts a layer on the packed weights of an embedding table."""
+def tie(model: nn.Module, plan: LayerPlan, table: LayerRecord) -> LayerRecord:
+    """Puts a layer on the packed weights of an embedding table, or leaves both float.
+
+    Args:
+        model: Changed in place; the table is packed already, where it is to be.
+        plan: Plan of the layer.
+        table: Record of the table.
+    """
     packed = model.get_submodule(table.name)
     if isinstance(packed, LowBitEmbedding):
         layer = TiedLayer(plan.kind, table.name, plan.activation).build(packed)
@@ -99,6 +113,23 @@ def _tie(model: nn.Module, plan: LayerPlan, table: LayerRecord) -> LayerRecord:
 
 def _apply_plan(model: nn.Module, plan: LayerPlan) -> LayerRecord:
     module = model.get_submodule(plan.name)
+    weight = finite_weight_rows(module, plan)
+    if plan.method is not None:
+        raise UnsupportedError(f"layer {plan.name!r} is planned for training with quantizer {plan.method!r}")
+    if plan.grid is None:
+        return float_record(plan, weight)
+    packed, error = _pack_layer(module, weight, plan, plan.grid)
+    model.set_submodule(plan.name, packed)
+    return packed_record(plan, packed, error)
+
+
+def finite_weight_rows(module: nn.Module, plan: LayerPlan) -> torch.Tensor:
+    """Returns the weights of a float layer: float32, ``[N, K]``.
+
+    Raises:
+        UnsupportedError: If the layer is not of the kind that the plan says.
+        FormatError: If a weight is not finite.
+    """
     if not isinstance(module, FLOAT_CLASSES[plan.kind]):
         raise UnsupportedError(
             f"layer {plan.name!r} should be a float {plan.kind}, found {type(module).__name__}"
@@ -108,29 +139,35 @@ def _apply_plan(model: nn.Module, plan: LayerPlan) -> LayerRecord:
         raise FormatError(
             f"the weights of layer {plan.name!r} hold NaN or infinity: the checkpoint is damaged"
         )
+    return weight
+
+
+def float_record(plan: LayerPlan, weight: torch.Tensor) -> LayerRecord:
+    """Records a layer of ``weight`` (``[N, K]``) that stays float."""
     rows, columns = weight.shape
-    if plan.grid is None:
-        return LayerRecord(
-            plan.name,
-            plan.kind,
-            rows,
-            columns,
-            32,
-            None,
-            0,
-            "none",
-            4 * weight.numel(),
-            0.0,
-            plan.keep_float_reason,
-        )
-    packed, error = _pack_layer(module, weight, plan, plan.grid)
-    model.set_submodule(plan.name, packed)
+    return LayerRecord(
+        plan.name,
+        plan.kind,
+        rows,
+        columns,
+        32,
+        None,
+        0,
+        "none",
+        4 * weight.numel(),
+        0.0,
+        plan.keep_float_reason,
+    )
+
+
+def packed_record(plan: LayerPlan, packed: LowBitLinear | LowBitEmbedding, error: float) -> LayerRecord:
+    """Records a layer that was packed with the relative squared ``error``."""
     spec = packed.spec
     return LayerRecord(
         name=plan.name,
         kind=plan.kind,
-        rows=rows,
-        columns=columns,
+        rows=spec.rows,
+        columns=spec.columns,
         bits=spec.bits,
         zero_point=spec.zero_point,
         scales=spec.scales,

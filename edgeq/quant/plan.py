@@ -10,6 +10,10 @@ from edgeq.quant.grids import Grid
 from edgeq.quant.scale_search import SearchMethod
 
 LayerKind = Literal["linear", "embedding"]
+GradientName = Literal["method", "identity", "clipped", "pact"]
+"""Gradient of the rounding in training; ``method`` is the quantizer's own. See ``quantizers/straight_through.py``."""
+StaticMethod = Literal["lsq", "pact"]
+"""How a static activation scale is learned: as a step, or as a clip."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +30,11 @@ class LayerPlan:
         keep_float_reason: Why the layer stays float, where ``grid`` is None.
         tied_to: Embedding table whose weights the layer uses, where it has none of its own; the plan of the
             table comes first, and says how both are stored.
+        method: The quantizer that training uses, by its name in ``edgeq.quant.quantizers``; None for a layer that
+            is rounded once, without training. ``search`` then means nothing, and ``grid`` gives the bits and, at
+            2 bits, the choice between ternary and balanced levels; other levels are the method's own.
+        gradient: Gradient of the rounding in training.
+        static_method: How training learns the scale of a ``static`` activation.
     """
 
     name: str
@@ -36,6 +45,9 @@ class LayerPlan:
     activation: Activation = "none"
     keep_float_reason: str | None = None
     tied_to: str | None = None
+    method: str | None = None
+    gradient: GradientName = "method"
+    static_method: StaticMethod = "lsq"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,63 @@
+"""Weight quantizers of quantization-aware training, one method a file.
+
+Every quantizer returns ``scale * (code - zero_point)`` in its forward pass: the float expression with which stored
+weights are decoded, so that a model is trained with the weights that it will be deployed with.
+"""
+
+from __future__ import annotations
+
+from edgeq.errors import UsageError
+from edgeq.quant.grids import GridName
+from edgeq.quant.plan import GradientName
+from edgeq.quant.quantizers.base import WeightQuantizer
+from edgeq.quant.quantizers.binary_weight import BinaryWeight
+from edgeq.quant.quantizers.module_scaling import ModuleScaling
+from edgeq.quant.quantizers.ternary_weight import TernaryWeight
+from edgeq.quant.quantizers.uniform import Uniform
+
+_CLASSES: tuple[type[WeightQuantizer], ...] = (ModuleScaling, BinaryWeight, TernaryWeight, Uniform)
+QUANTIZERS: dict[str, type[WeightQuantizer]] = {quantizer.method: quantizer for quantizer in _CLASSES}
+"""Methods by their names in recipes."""
+
+METHOD_OF_BITS: dict[int, str] = {1: "bwn", 2: "twn", 4: "uniform", 8: "uniform"}
+"""What stands in at a bit width for a method that does not define it, on the way down to one that it does."""
+
+
+def make_quantizer(
+    method: str,
+    *,
+    bits: int,
+    per_row: bool = False,
+    gradient: GradientName | None = None,
+    grid: GridName | None = None,
+) -> WeightQuantizer:
+    """Makes a quantizer; call its ``initialise`` with the weights before use.
+
+    Args:
+        method: One of :data:`QUANTIZERS`.
+        bits: Bits of one code.
+        per_row: One scale a row, or one for the matrix.
+        gradient: Gradient of the latent weights; None for the method's own.
+        grid: ``ternary`` or ``balanced`` at 2 bits, for methods that define both.
+
+    Raises:
+        UsageError: If the method is unknown, or has no such bits, gradient or grid.
+    """
+    if method not in QUANTIZERS:
+        raise UsageError(f"quantizers are {', '.join(sorted(QUANTIZERS))}; found {method!r}")
+    return QUANTIZERS[method](bits=bits, per_row=per_row, gradient=gradient, grid=grid)
+
+
+def method_at(method: str, bits: int) -> str:
+    """Returns ``method`` where it defines ``bits``, else the method that stands in for it there.
+
+    Raises:
+        UsageError: If no method has this bit width, or ``method`` is unknown.
+    """
+    if method not in QUANTIZERS:
+        raise UsageError(f"quantizers are {', '.join(sorted(QUANTIZERS))}; found {method!r}")
+    if bits in QUANTIZERS[method].supported_bits:
+        return method
+    if bits not in METHOD_OF_BITS:
+        raise UsageError(f"weights have {', '.join(map(str, METHOD_OF_BITS))} bits, found {bits}")
+    return METHOD_OF_BITS[bits]

@@ -1,0 +1,204 @@
+"""What all weight quantizers of quantization-aware training have in common."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from edgeq.errors import FormatError, UsageError
+from edgeq.quant.grids import GridName
+from edgeq.quant.plan import GradientName
+from edgeq.quant.quantizers.straight_through import GradientRule, straight_through
+
+# A learned clip or step that reached zero could never recover, and a scale must be positive to be stored.
+SMALLEST_FACTOR = 1e-4
+SMALLEST_STEP = 1e-8
+
+
+class WeightQuantizer(nn.Module, abc.ABC):
+    """Rounds the latent weights of one layer in every forward pass, exactly as they will be stored.
+
+    A new method is a subclass that sets the three class attributes and implements :meth:`scales`,
+    :meth:`codes`, and, where it learns something or clips, :meth:`start` and :meth:`gradient_rule`.
+    It is made by :func:`edgeq.quant.quantizers.make_quantizer` and needs :meth:`initialise` before use.
+
+    Attributes:
+        method: The method's name in recipes.
+        supported_bits: Bit widths that the method defines.
+        gradients: Gradients of the latent weights that make sense for it; the first is the paper's.
+        bits: Bits of one code, at present.
+        zero_point: Code that stands for 0.0.
+        per_row: One scale for each row, or one for the matrix.
+        gradient: One of ``gradients``.
+        grid: ``ternary`` or ``balanced`` at 2 bits, for methods that define both.
+    """
+
+    method: ClassVar[str]
+    supported_bits: ClassVar[tuple[int, ...]]
+    gradients: ClassVar[tuple[GradientName, ...]]
+    two_bit_grids: ClassVar[tuple[GridName, ...]] = ("ternary",)
+
+    def __init__(
+        self,
+        *,
+        bits: int,
+        per_row: bool = False,
+        gradient: GradientName | None = None,
+        grid: GridName | None = None,
+    ) -> None:
+        super().__init__()
+        self.per_row = per_row
+        self.gradient: GradientName = self._known_gradient(gradient)
+        self.grid: GridName = grid if grid in self.two_bit_grids else self.two_bit_grids[0]
+        if grid == "balanced" and grid not in self.two_bit_grids:
+            raise UsageError(
+                f"quantizer {self.method!r} has no balanced 2-bit grid; leave the grid out, or use 'elastic'"
+            )
+        self._choose_bits(bits)
+
+    def initialise(self, weight: torch.Tensor) -> None:
+        """Sets the learned parameters, if any, from the weights that training starts with.
+
+        Args:
+            weight: The latent weights: floating point, ``[N, K]``.
+        """
+        with torch.no_grad():
+            self.start(weight.detach().float())
+
+    def set_bits(self, bits: int, weight: torch.Tensor) -> None:
+        """Changes the bit width during training and starts the learned parameters anew from ``weight``.
+
+        Raises:
+            UsageError: If the method does not define this bit width.
+        """
+        self._choose_bits(bits)
+        self.initialise(weight)
+
+    @torch.no_grad()
+    def encode(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns exactly what is stored for ``weight``.
+
+        Args:
+            weight: The latent weights: floating point, ``[N, K]``.
+
+        Returns:
+            ``codes``: float32 ``[N, K]`` holding integers in ``0..2**bits - 1`` (from 1 at 8 bits).
+            ``scale``: float32, ``[1]`` or ``[N]``.
+        """
+        latent = weight.detach().float()
+        scale = self.scales(latent).float().reshape(-1)
+        return self.codes(latent, scale), scale
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """Returns ``scale * (code - zero_point)``: float32 ``[N, K]``, with the method's gradient."""
+        latent = weight.detach().float()
+        codes, scale = self.encode(latent)
+        decoded = (codes - self.zero_point) * scale.reshape(-1, 1)
+        if not torch.is_grad_enabled():
+            return decoded
+        with torch.no_grad():
+            rule = self.gradient_rule(latent, codes, scale)
+        return straight_through(decoded, weight, rule)
+
+    @abc.abstractmethod
+    def scales(self, weight: torch.Tensor) -> torch.Tensor:
+        """Returns the scales of ``weight`` (float32 ``[N, K]``): one, or one a row; 0 for a row of zeros."""
+
+    @abc.abstractmethod
+    def codes(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Returns the codes of ``weight`` under ``scale``: float32 ``[N, K]``."""
+
+    def start(self, weight: torch.Tensor) -> None:
+        """Sets learned parameters from ``weight``: float32 ``[N, K]``; most methods have none."""
+
+    def gradient_rule(self, weight: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor) -> GradientRule:
+        """Returns how gradients pass; the default learns nothing and masks only where ``clipped`` is chosen."""
+        del codes
+        return GradientRule(self.inside(weight, scale) if self.gradient != "identity" else None)
+
+    def inside(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Returns where ``weight`` lies inside the clip range: bool ``[N, K]``."""
+        raise NotImplementedError(f"{self.method} clips nothing")
+
+    @property
+    def largest(self) -> int:
+        """``k = 2**(bits - 1) - 1``, the largest level of a symmetric grid: 1, 7 or 127."""
+        return 2 ** (self.bits - 1) - 1
+
+    def symmetric_codes(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Returns ``clip(round(weight / scale), -k, k) + zero_point``, ties to even levels."""
+        return divide(weight, scale).round_().clamp_(-self.largest, self.largest).add_(self.zero_point)
+
+    def over_groups(self, statistic: Callable[..., torch.Tensor], values: torch.Tensor) -> torch.Tensor:
+        """Reduces ``values`` (``[N, K]``) by matrix or by row: ``[1]`` or ``[N]``."""
+        return statistic(values, dim=1) if self.per_row else statistic(values).reshape(1)
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns the mean of each group: float32.
+
+        Summed in float64, so that the number of threads does not show in the rounded result.
+        """
+        total = self.over_groups(torch.sum, values.double())
+        return (total / (values.shape[1] if self.per_row else values.numel())).float()
+
+    def zero_point_of(self, bits: int) -> float:
+        """Returns the code that stands for 0.0 at a bit width."""
+        if bits == 1:
+            return 0.5
+        return 1.5 if bits == 2 and self.grid == "balanced" else float(2 ** (bits - 1) - (bits == 2))
+
+    def _choose_bits(self, bits: int) -> None:
+        if bits not in self.supported_bits:
+            known = ", ".join(map(str, self.supported_bits))
+            raise UsageError(f"quantizer {self.method!r} is for {known} bits, found {bits}")
+        self.bits = bits
+        self.zero_point = self.zero_point_of(bits)
+
+    def _known_gradient(self, gradient: GradientName | None) -> GradientName:
+        if gradient is None or gradient == "method":
+            return self.gradients[0]
+        if gradient not in self.gradients:
+            raise UsageError(
+                f"quantizer {self.method!r} has the gradients method, {', '.join(self.gradients)}; "
+                f"{gradient!r} makes no sense for it"
+            )
+        return gradient
+
+    def get_extra_state(self) -> torch.Tensor:
+        """Returns bits and twice the zero point, so that they are part of the state as a tensor."""
+        return torch.tensor([self.bits, round(2 * self.zero_point)])
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        """Restores what :meth:`get_extra_state` returned.
+
+        Raises:
+            FormatError: If the state is of another method.
+        """
+        bits, doubled = (int(value) for value in state)
+        if bits not in self.supported_bits:
+            raise FormatError(f"quantizer {self.method!r} cannot load the state of a {bits}-bit layer")
+        self.bits, self.zero_point = bits, doubled / 2
+
+    def extra_repr(self) -> str:
+        """Describes the quantizer in ``print(model)``."""
+        scales = "row" if self.per_row else "matrix"
+        return f"{self.method}, {self.bits} bits, one scale a {scales}, gradient {self.gradient}"
+
+
+def divide(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Returns ``weight / scale`` by rows in a new tensor; a row whose scale is 0 is all zeros and stays so."""
+    return weight / torch.where(scale > 0, scale, torch.ones_like(scale)).reshape(-1, 1)
+
+
+def learned(values: torch.Tensor) -> nn.Parameter:
+    """Makes a learned parameter of its own memory."""
+    return nn.Parameter(values.detach().float().clone())
+
+
+def replace_values(parameter: nn.Parameter, values: torch.Tensor) -> None:
+    """Gives a learned parameter new values; keeps the object, which an optimizer may hold."""
+    parameter.data = values.detach().float().to(parameter.device).clone()

@@ -1,0 +1,66 @@
+"""Module-wise dynamic scaling: the weight quantizer of QuantGPT."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from edgeq.quant.grids import grid_for
+from edgeq.quant.plan import GradientName
+from edgeq.quant.quantizers.base import SMALLEST_FACTOR, WeightQuantizer, divide, learned, replace_values
+from edgeq.quant.quantizers.straight_through import GradientRule, LearnedTerm
+from edgeq.quant.scale_search import search_scale
+
+
+class ModuleScaling(WeightQuantizer):
+    """Learns ``gamma``, the clip threshold in units of the mean magnitude of the weights.
+
+    ``alpha = gamma * ||w||_1 / n``, ``w_q = alpha * round(k * clip(w, -alpha, alpha) / alpha) / k`` with
+    ``k = 2**(bits - 1) - 1``; stored as ``scale = alpha / k``. Since ``gamma`` is of order 1 in every module, one
+    learning rate suits all (Tao et al., Compression of Generative Pre-trained Language Models via Quantization,
+    ACL 2022, section 3.2).
+
+    The gradient of ``gamma`` uses weights inside and outside the clip range: ``mean|w| * sum g * s`` with
+    ``s = Q(u)`` outside and ``Q(u) - w / alpha`` inside. PACT's (``gradient="pact"``) has 0 inside. The mean itself is
+    taken as a constant: its derivative is of order ``1 / n``.
+
+    The paper does not say where ``gamma`` starts; here it starts at the least squared rounding error.
+    """
+
+    method: ClassVar[str] = "module-scaling"
+    supported_bits: ClassVar[tuple[int, ...]] = (2, 4, 8)
+    gradients: ClassVar[tuple[GradientName, ...]] = ("clipped", "identity", "pact")
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self.gamma = learned(torch.ones(1))
+
+    def start(self, weight: torch.Tensor) -> None:
+        """Searches the ``gamma`` of least squared error."""
+        best = search_scale(weight.cpu(), grid_for(self.bits), per_row=self.per_row).to(weight.device)
+        mean = self.mean(weight.abs())
+        ones = torch.ones_like(mean)
+        replace_values(self.gamma, torch.where(mean > 0, best * self.largest / torch.where(mean > 0, mean, ones), ones))
+
+    def scales(self, weight: torch.Tensor) -> torch.Tensor:
+        """Returns ``gamma * mean|w| / k``."""
+        return self.gamma.clamp(min=SMALLEST_FACTOR) * self.mean(weight.abs()) / self.largest
+
+    def codes(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """See :meth:`WeightQuantizer.codes`."""
+        return self.symmetric_codes(weight, scale)
+
+    def inside(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Returns where ``|w| < alpha``."""
+        return divide(weight, scale * self.largest).abs_() < 1
+
+    def gradient_rule(self, weight: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor) -> GradientRule:
+        """Adds the slope of ``gamma``."""
+        fraction = divide(weight, scale * self.largest)
+        inside = fraction.abs() < 1
+        level = (codes - self.zero_point) / self.largest
+        slope = level * ~inside if self.gradient == "pact" else level - fraction * inside
+        slope *= self.mean(weight.abs()).reshape(-1, 1)
+        passes = None if self.gradient == "identity" else inside
+        return GradientRule(passes, (LearnedTerm(self.gamma, slope),))
