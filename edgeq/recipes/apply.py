@@ -13,10 +13,14 @@ from edgeq.quant.apply import apply_plans
 from edgeq.quant.buffers import drop_zero_buffers
 from edgeq.quant.grids import GridName, grid_for
 from edgeq.quant.plan import CompressionResult, LayerKind, LayerPlan
+from edgeq.quant.quantizers import METHOD_OF_BITS
 from edgeq.recipes.schema import Recipe
-from edgeq.recipes.storage_sections import EmbeddingSection, WeightSection
+from edgeq.recipes.storage_sections import EmbeddingSection, QuantizerName, WeightSection
 
-_FLOAT_EMBEDDINGS = "the recipe keeps embeddings in float (embeddings.bits = 0)"
+_KEPT_FLOAT = {
+    "embedding": "the recipe keeps embeddings in float (embeddings.bits = 0)",
+    "linear": "the recipe keeps linear layers in float (weights.bits = 0)",
+}
 
 
 def plan_layers(recipe: Recipe, adapter: ModelAdapter) -> list[LayerPlan]:
@@ -68,7 +72,7 @@ def _tied_plan(recipe: Recipe, name: str, kind: LayerKind, table: LayerPlan) -> 
     """A tied layer is stored as its table is; only what happens to its input is its own."""
     own = _plan(recipe, name, kind)
     meant = any(override.matches(name) for override in recipe.override)
-    if meant and own.grid != table.grid:
+    if meant and (own.grid, own.method) != (table.grid, table.method):
         raise UsageError(
             f"recipe {recipe.name!r}: an override stores {name!r} in another way than {table.name!r}, but the "
             "two are one tensor; let the pattern match both or none"
@@ -81,11 +85,13 @@ def _plan(recipe: Recipe, name: str, kind: LayerKind) -> LayerPlan:
     section: WeightSection | EmbeddingSection = recipe.weights if kind == "linear" else recipe.embeddings
     bits: int = section.bits
     grid_name: GridName | None = section.grid
-    reason = _FLOAT_EMBEDDINGS if bits == 0 else None
+    method: QuantizerName | None = section.quantizer
+    reason = _KEPT_FLOAT[kind] if bits == 0 else None
     for override in recipe.override:
         if override.matches(name):
             bits, grid_name = override.bits or 0, override.grid
             reason = override.reason if override.keep_float else None
+            method = override.quantizer or (section.quantizer if bits == section.bits else None)
     activation: Activation = recipe.activations.mode if kind == "linear" and bits else "none"
     return LayerPlan(
         name=name,
@@ -95,4 +101,17 @@ def _plan(recipe: Recipe, name: str, kind: LayerKind) -> LayerPlan:
         search=section.search,
         activation=activation,
         keep_float_reason=reason,
+        **(_trained(recipe, section, method, bits) if recipe.trains and bits else {}),
     )
+
+
+def _trained(
+    recipe: Recipe, section: WeightSection | EmbeddingSection, method: QuantizerName | None, bits: int
+) -> dict[str, Any]:
+    """Returns what training adds to a layer's plan."""
+    chosen = method or METHOD_OF_BITS[bits]
+    return {
+        "method": chosen,
+        "gradient": section.gradient if chosen == section.quantizer else "method",
+        "static_method": recipe.activations.quantizer or "lsq",
+    }

@@ -25,7 +25,7 @@ QuantizerName = Literal[
     "elastic",
     "statistics",
 ]
-GradientName = Literal["method", "identity", "clipped"]
+GradientName = Literal["method", "identity", "clipped", "pact"]
 
 
 def _checked_grid(bits: int, name: GridName | None) -> Grid:
@@ -62,7 +62,8 @@ class WeightSection(_MatrixSection):
         search: ``mse`` for the least squared rounding error, ``max`` to keep the largest weight exact; of
             recipes that do not train.
         quantizer: How weights are rounded while the model is trained; of recipes that train.
-        gradient: How the gradient passes the rounding: the quantizer's own way, ``identity``, or ``clipped``.
+        gradient: How the gradient passes the rounding: the quantizer's own way (``method``), ``identity``,
+            ``clipped``, or ``pact``: as ``clipped``, and the quantizer learns from clipped weights alone.
     """
 
 

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import pydantic
 
 from edgeq.recipes.section import Section
-from edgeq.recipes.storage_sections import QuantizerName
 
 Positive = Annotated[float, pydantic.Field(gt=0)]
 Weight = Annotated[float, pydantic.Field(ge=0)]
@@ -45,7 +44,7 @@ class ContrastiveSection(Section):
         negatives: Other tokens of the same sequence that each token is compared with.
     """
 
-    weight: Positive
+    weight: Weight
     temperature: Positive = 0.1
     momentum: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
     negatives: Count = 64
@@ -57,9 +56,11 @@ class DistillSection(Section):
     Attributes:
         logits: Weight of the soft cross-entropy with the teacher's logits (mean squared error for regression).
         temperature: Of that cross-entropy.
+        mean_over: Average it over ``examples`` (or tokens), or over all ``elements`` of the logits.
         token_scaled: Weigh tokens by the teacher's own loss on them (TSLD).
         labels: Weight of the task's own loss.
         hidden: Weight of the squared differences between hidden states.
+        embeddings: Weight of that between the embeddings' outputs; that of ``hidden`` if left out.
         attention: Weight of the differences between attention maps.
         attention_as: Compare ``scores`` before the softmax, or ``probabilities`` (Kullback-Leibler).
         match: Compare hidden states and attention of ``all`` layers, or of the ``last`` one.
@@ -68,9 +69,11 @@ class DistillSection(Section):
 
     logits: Weight = 1.0
     temperature: Positive = 1.0
+    mean_over: Literal["examples", "elements"] = "examples"
     token_scaled: bool = False
     labels: Weight = 0.0
     hidden: Weight = 0.0
+    embeddings: Weight | None = None
     attention: Weight = 0.0
     attention_as: Literal["scores", "probabilities"] = "scores"
     match: Literal["all", "last"] = "all"
@@ -78,7 +81,8 @@ class DistillSection(Section):
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> DistillSection:
-        if not (self.logits or self.labels or self.hidden or self.attention or self.contrastive):
+        contrastive = self.contrastive is not None and self.contrastive.weight
+        if not any((self.logits, self.labels, self.hidden, self.embeddings, self.attention, contrastive)):
             raise ValueError("at least one loss has a weight above 0")
         return self
 
@@ -125,26 +129,22 @@ class StageSection(Section):
     Attributes:
         name: What logs and folders call it.
         bits: Bits of weights and tables in this stage, where the recipe's end has fewer; the recipe's if left out.
-        quantizer: Of the layers that have ``bits``; by default the recipe's at the recipe's bits, and the plain one
-            of the width at others.
+            Widths that the recipe's quantizer does not have are rounded by the plain one of the width.
         activations: Quantize the inputs of linear layers, as ``[activations]`` says.
         share: Share of the epochs of ``[training]``.
         initialise_from: Name of the earlier stage whose weights this one starts from, or ``start`` for
             those the training began with; the stage before it if left out.
         augment: Train on the augmented data of ``[augment]``.
         learning_rate: Instead of that of ``[training]``.
-        distill: Instead of ``[distill]``.
     """
 
     name: str = pydantic.Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     bits: int | None = None
-    quantizer: QuantizerName | None = None
     activations: bool = True
     share: Annotated[float, pydantic.Field(gt=0, le=1)]
     initialise_from: str | None = None
     augment: bool = False
     learning_rate: Positive | None = None
-    distill: DistillSection | None = None
 
 
 class AugmentSection(Section):

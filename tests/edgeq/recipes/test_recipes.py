@@ -29,7 +29,8 @@ def _adapter(architecture: str = "BertModel"):
 
 def test_builtin_recipes_are_listed_with_their_meaning() -> None:
     summaries = {recipe.name: recipe.summary for recipe in list_recipes()}
-    assert list(summaries) == ["ptq-w2a8", "ptq-w2e2a8", "ptq-w4", "ptq-w4a8", "ptq-w8a8"]
+    assert list(summaries) == sorted(summaries)
+    assert {"ptq-w2a8", "ptq-w2e2a8", "ptq-w4", "ptq-w4a8", "ptq-w8a8"} <= set(summaries)
     assert all(summary and "\n" not in summary for summary in summaries.values())
 
 

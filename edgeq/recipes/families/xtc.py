@@ -1,0 +1,37 @@
+"""XTC: Wu et al., Extreme Compression for Pre-trained Transformers Made Simple and Efficient, NeurIPS 2022.
+
+Step 1 takes some blocks of the fine-tuned teacher, without any training; step 2 makes weights binary or ternary and
+distils logits, hidden states and attention in one long stage, quantized from its first step. Gradients pass the
+rounding as they are.
+"""
+
+from __future__ import annotations
+
+from edgeq.errors import UsageError
+from edgeq.models import ModelAdapter
+from edgeq.recipes.schema import Recipe
+
+QUANTIZERS = ("bwn", "twn")
+
+
+def check(recipe: Recipe, adapter: ModelAdapter) -> None:
+    """Checks a recipe of the family.
+
+    Raises:
+        UsageError: If the model is no encoder, or the recipe departs from what makes the method.
+    """
+    if adapter.task not in ("classify", "embed"):
+        raise UsageError(
+            f"recipe {recipe.name!r} is for BERT, found {adapter.architecture}; use a recipe of the family quantgpt"
+        )
+    for section in (recipe.weights, recipe.embeddings):
+        if section.bits and (section.quantizer not in QUANTIZERS or section.gradient not in ("method", "identity")):
+            raise UsageError(
+                f"recipe {recipe.name!r} of family xtc has the quantizers bwn or twn with the gradient identity, "
+                f'found {section.quantizer!r} with {section.gradient!r}; set family = "own" for others'
+            )
+    if len(recipe.stage) > 1:
+        raise UsageError(
+            f"recipe {recipe.name!r} of family xtc trains in a single stage, found {len(recipe.stage)}; "
+            'set family = "own" for more'
+        )
