@@ -19,6 +19,9 @@ from edgeq.targets.target import Target
 ENCODER, DECODER_FIRST, DECODER_STEP = "encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"
 """Files of an encoder-decoder, as optimum names them."""
 
+PASS_OPTIONS = {"tirx.disable_storage_rewrite": True}
+"""Kernels say where their buffers are; the rewrite would move registers out of loops and into memory."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TensorInfo:
@@ -119,7 +122,7 @@ def _compile(graphs: dict[str, onnx.GraphProto], opset: int, target: Target) -> 
     functions = {name: _interface(graph) for name, graph in graphs.items()}
     importer = EdgeqImporter(isa_named(target.isa))
     module = importer.import_graphs(graphs, opset)
-    with tvm.transform.PassContext(opt_level=3):
+    with tvm.transform.PassContext(opt_level=3, config=PASS_OPTIONS):
         executable = tvm.compile(module, target=tvm.target.Target(target.tvm_target))
     main = functions["main"]
     return CompiledModel(

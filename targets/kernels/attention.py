@@ -14,7 +14,7 @@ from tvm.script import tirx as T
 
 from edgeq.targets.isa import Isa
 from edgeq.targets.kernels.macro import macro
-from edgeq.targets.kernels.numerics import LANES, exp, fma, larger, splat, tree_max, tree_sum
+from edgeq.targets.kernels.numerics import LANES, exp, fma, larger, registers, splat, tree_max, tree_sum
 
 LOWEST = -3.4028234663852886e38
 """Score of a key that does not exist (padding of the last key vector)."""
@@ -88,7 +88,7 @@ def _no_mask(p, mask_row):
 @macro
 def _scores(p, o, k_columns, mask_row, scores, peaks, s, tile):
     for t in range(p.key_vectors):
-        acc = T.alloc_buffer((tile,), "float32x16", scope="local")
+        acc = registers((tile,), "float32x16")
         for r in T.unroll(tile):
             acc[r] = T.broadcast(T.float32(0), LANES)
         for d in range(p.head_size):
@@ -107,25 +107,22 @@ def _scores(p, o, k_columns, mask_row, scores, peaks, s, tile):
 @macro
 def _softmax(p, scores, peaks, sums, r):
     """Leaves the numerators in ``scores`` and their sum in ``sums``."""
-    lanes = T.alloc_buffer((LANES,), "float32", scope="local")
-    peak = T.alloc_buffer((1,), "float32", scope="local")
-    weight = T.alloc_buffer((1,), "float32x16", scope="local")
-    total = T.alloc_buffer((1,), "float32x16", scope="local")
-    lanes[T.ramp(0, 1, LANES)] = peaks[r]
-    peak[0] = tree_max([lanes[j] for j in range(LANES)])
+    peak = registers((1,), "float32")
+    weight = registers((1,), "float32x16")
+    total = registers((1,), "float32x16")
+    peak[0] = tree_max(peaks[r])
     total[0] = T.broadcast(T.float32(0), LANES)
     for t in range(p.key_vectors):
         weight[0] = exp(scores[r, T.ramp(t * LANES, 1, LANES)] - T.broadcast(peak[0], LANES))
         scores[r, T.ramp(t * LANES, 1, LANES)] = weight[0]
         total[0] = total[0] + weight[0]
-    lanes[T.ramp(0, 1, LANES)] = total[0]
-    sums[r] = tree_sum([lanes[j] for j in range(LANES)])
+    sums[r] = tree_sum(total[0])
 
 
 @macro
 def _weighted_sum(p, o, scores, sums, s, tile):
     for c in range(p.head_size // LANES):
-        acc = T.alloc_buffer((tile,), "float32x16", scope="local")
+        acc = registers((tile,), "float32x16")
         for r in T.unroll(tile):
             acc[r] = T.broadcast(T.float32(0), LANES)
         for t in range(p.keys):
@@ -138,7 +135,7 @@ def _weighted_sum(p, o, scores, sums, s, tile):
         for r in T.unroll(tile):
             o.out[o.batch, s + r, T.ramp(o.first_column + c * LANES, 1, LANES)] = acc[r] / T.broadcast(sums[r], LANES)
     for c in range(p.head_size % LANES):
-        last = T.alloc_buffer((tile,), "float32", scope="local")
+        last = registers((tile,), "float32")
         for r in T.unroll(tile):
             last[r] = T.float32(0)
         for t in range(p.keys):
@@ -152,8 +149,8 @@ def _weighted_sum(p, o, scores, sums, s, tile):
 
 @macro
 def _query_tile(p, o, k_columns, mask_row, scores, s, tile):
-    peaks = T.alloc_buffer((tile,), "float32x16", scope="local")
-    sums = T.alloc_buffer((tile,), "float32", scope="local")
+    peaks = registers((tile,), "float32x16")
+    sums = registers((tile,), "float32")
     for r in T.unroll(tile):
         peaks[r] = T.broadcast(T.float32(LOWEST), LANES)
     _scores(p, o, k_columns, mask_row, scores, peaks, s, tile)

@@ -16,7 +16,7 @@ from tvm.script import tirx as T
 
 from edgeq.targets.kernels.attention import LOWEST
 from edgeq.targets.kernels.macro import macro
-from edgeq.targets.kernels.numerics import LANES, exp, fma, larger, splat, tree_max, tree_sum
+from edgeq.targets.kernels.numerics import LANES, exp, fma, larger, registers, splat, tree_max, tree_sum
 from edgeq.targets.kernels.shapes import PARALLEL_ROWS
 
 BLOCKS = 4
@@ -95,7 +95,7 @@ def _widened(value: Any, dtype: str) -> Any:
 
 @macro
 def _score_blocks(p, o, scores, peak, first_block, blocks, length):
-    acc = T.alloc_buffer((blocks,), "float32x16", scope="local")
+    acc = registers((blocks,), "float32x16")
     for b in T.unroll(blocks):
         acc[b] = T.broadcast(T.float32(0), LANES)
     for d in range(p.head_size):
@@ -113,24 +113,21 @@ def _score_blocks(p, o, scores, peak, first_block, blocks, length):
 
 @macro
 def _softmax(scores, peak, total, key_vectors):
-    lanes = T.alloc_buffer((LANES,), "float32", scope="local")
-    largest = T.alloc_buffer((1,), "float32", scope="local")
-    weight = T.alloc_buffer((1,), "float32x16", scope="local")
-    partial = T.alloc_buffer((1,), "float32x16", scope="local")
-    lanes[T.ramp(0, 1, LANES)] = peak[0]
-    largest[0] = tree_max([lanes[j] for j in range(LANES)])
+    largest = registers((1,), "float32")
+    weight = registers((1,), "float32x16")
+    partial = registers((1,), "float32x16")
+    largest[0] = tree_max(peak[0])
     partial[0] = T.broadcast(T.float32(0), LANES)
     for t in range(key_vectors):
         weight[0] = exp(scores[T.ramp(t * LANES, 1, LANES)] - T.broadcast(largest[0], LANES))
         scores[T.ramp(t * LANES, 1, LANES)] = weight[0]
         partial[0] = partial[0] + weight[0]
-    lanes[T.ramp(0, 1, LANES)] = partial[0]
-    total[0] = tree_sum([lanes[j] for j in range(LANES)])
+    total[0] = tree_sum(partial[0])
 
 
 @macro
 def _weighted_sum(p, o, scores, total, length):
-    acc = T.alloc_buffer((p.head_size // LANES + 1,), "float32x16", scope="local")
+    acc = registers((p.head_size // LANES + 1,), "float32x16")
     for c in T.unroll(p.head_size // LANES):
         acc[c] = T.broadcast(T.float32(0), LANES)
     for t in range(length):
@@ -142,9 +139,8 @@ def _weighted_sum(p, o, scores, total, length):
         o.out[o.batch, o.query, T.ramp(o.head * p.head_size + c * LANES, 1, LANES)] = acc[c] / T.broadcast(
             total[0], LANES
         )
-    for c in range(p.head_size % LANES):
-        last = T.alloc_buffer((1,), "float32", scope="local")
-        column = p.head_size // LANES * LANES + c
+    for column in range(p.head_size // LANES * LANES, p.head_size):
+        last = registers((1,), "float32")
         last[0] = T.float32(0)
         for t in range(length):
             last[0] = fma(scores[t], p.value(o.value_cache, o.batch, o.head, t, column), last[0])
@@ -153,31 +149,31 @@ def _weighted_sum(p, o, scores, total, length):
 
 @macro
 def _query(p, o, scores, length):
-    peak = T.alloc_buffer((1,), "float32x16", scope="local")
-    total = T.alloc_buffer((1,), "float32", scope="local")
+    peak = registers((1,), "float32x16")
+    total = registers((1,), "float32")
     peak[0] = T.broadcast(T.float32(LOWEST), LANES)
-    key_vectors = tirx.floordiv(length + (LANES - 1), LANES)
-    for tile in range(key_vectors // BLOCKS):
+    key_vectors = registers((1,), "int64")
+    key_vectors[0] = tirx.floordiv(length + (LANES - 1), LANES)
+    for tile in range(key_vectors[0] // BLOCKS):
         _score_blocks(p, o, scores, peak, tile * BLOCKS, BLOCKS, length)
-    for rest in range(key_vectors % BLOCKS):
-        _score_blocks(p, o, scores, peak, key_vectors // BLOCKS * BLOCKS + rest, 1, length)
-    _softmax(scores, peak, total, key_vectors)
+    for rest in range(key_vectors[0] % BLOCKS):
+        _score_blocks(p, o, scores, peak, key_vectors[0] // BLOCKS * BLOCKS + rest, 1, length)
+    _softmax(scores, peak, total, key_vectors[0])
     _weighted_sum(p, o, scores, total, length)
 
 
 @macro
 def _append_head(p, k, v, k_first, v_first, past, new, key_cache, value_cache, task, tokens, capacity):
     for s in range(tokens):
-        slot = T.alloc_buffer((1,), "int64", scope="local")
+        slot = registers((1,), "int64")
         slot[0] = past[task // p.heads] + s
         if s < new[task // p.heads] and slot[0] >= 0 and slot[0] < capacity:
             for d in range(p.head_size):
-                column = task % p.heads * p.head_size + d
                 key_cache[task // p.heads, task % p.heads, slot[0] // LANES, d, slot[0] % LANES] = T.cast(
-                    k[task // p.heads, s, k_first + column], p.dtype
+                    k[task // p.heads, s, k_first + task % p.heads * p.head_size + d], p.dtype
                 )
                 value_cache[task // p.heads, task % p.heads, slot[0], d] = T.cast(
-                    v[task // p.heads, s, v_first + column], p.dtype
+                    v[task // p.heads, s, v_first + task % p.heads * p.head_size + d], p.dtype
                 )
 
 
@@ -254,7 +250,7 @@ def cached_attention(head: CachedHead, *, queries: Columns, scale: float, causal
             for task in T.parallel(batch * p.heads):
                 scores = T.alloc_buffer((blocks * LANES,), "float32")
                 for s in range(tokens):
-                    length = T.alloc_buffer((1,), "int64", scope="local")
+                    length = registers((1,), "int64")
                     length[0] = T.min(past[task // p.heads] + (s + 1 if causal else 0), capacity)
                     if s < new[task // p.heads] and length[0] > 0:
                         _query(

@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from edgeq.targets.kernels.macro import macro
-from edgeq.targets.kernels.numerics import LANES, fma
+from edgeq.targets.kernels.numerics import LANES, fma, registers
 from edgeq.targets.kernels.shapes import leading_dimensions, row_parameter
 
 TOKEN_TILE = 4
@@ -29,7 +29,7 @@ class Operands(NamedTuple):
 
 @macro
 def _vector_tile(o, m, block, tile):
-    acc = T.alloc_buffer((tile,), "float32x16", scope="local")
+    acc = registers((tile,), "float32x16")
     for r in T.unroll(tile):
         acc[r] = T.broadcast(T.float32(0), LANES)
     for k in range(o.inputs):
@@ -50,9 +50,8 @@ def _vector_of_outputs(o, block, rows):
 @macro
 def _last_outputs(o, rows):
     for m in range(rows):
-        for c in range(o.outputs % LANES):
-            acc = T.alloc_buffer((1,), "float32", scope="local")
-            last = o.outputs // LANES * LANES + c
+        for last in range(o.outputs // LANES * LANES, o.outputs):
+            acc = registers((1,), "float32")
             acc[0] = T.float32(0)
             for k in range(o.inputs):
                 acc[0] = fma(o.x[m, k], o.w[k, last], acc[0])

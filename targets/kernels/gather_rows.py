@@ -4,12 +4,13 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from edgeq.targets.kernels.macro import macro
+from edgeq.targets.kernels.numerics import registers
 from edgeq.targets.kernels.shapes import PARALLEL_ROWS, leading_dimensions
 
 
 @macro
 def _copy_row(table, ids, out, i, table_rows, columns):
-    row = T.alloc_buffer((1,), "int64", scope="local")
+    row = registers((1,), "int64")
     row[0] = T.Select(T.And(ids[i] >= 0, ids[i] < table_rows), ids[i], T.int64(0))
     for c in range(columns):
         out[i, c] = table[row[0], c]

@@ -1,15 +1,42 @@
-"""Layer normalisation over the last dimension, with the residual additions before it."""
+"""Layer normalisation over the last dimension, with the residual addition before it.
+
+A row is read three times, for mean, variance and result; it stays in the first cache meanwhile, so that the sum with
+the residual is made again each time instead of being kept.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from tvm import tirx
 from tvm.script import tirx as T
 
 from edgeq.targets.kernels.macro import macro
-from edgeq.targets.kernels.numerics import LANES, bind, fma, splat, square_root, tree_sum
+from edgeq.targets.kernels.numerics import LANES, bind, fma, registers, splat, square_root, tree_sum
 from edgeq.targets.kernels.shapes import PARALLEL_ROWS, leading_dimensions
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """What is normalised.
+
+    Attributes:
+        columns: Length of a row.
+        addends: One tensor, or two whose sum is normalised, seen as rows.
+    """
+
+    columns: int
+    addends: tuple[Any, ...]
+
+    def vector(self, row: Any, block: Any) -> Any:
+        """16 neighbouring values."""
+        return self.value(row, T.ramp(block * LANES, 1, LANES))
+
+    def value(self, row: Any, column: Any) -> Any:
+        """One value, or a vector if the column is a ramp."""
+        first, *others = (addend[row, column] for addend in self.addends)
+        return first + others[0] if others else first
 
 
 def _add_square(x: Any, mean: Any, total: Any) -> Any:
@@ -21,72 +48,63 @@ def _normalised(x: Any, mean: Any, inverse: Any, gamma: Any, beta: Any) -> Any:
 
 
 @macro
-def _row_mean(row, columns, lane, lanes, mean):
-    lane[0] = T.broadcast(T.float32(0), LANES)
-    for c in range(columns // LANES):
-        lane[0] = lane[0] + row[T.ramp(c * LANES, 1, LANES)]
-    lanes[T.ramp(0, 1, LANES)] = lane[0]
-    for c in range(columns % LANES):
-        lanes[c] = lanes[c] + row[columns // LANES * LANES + c]
-    mean[0] = tree_sum([lanes[j] for j in range(LANES)]) / T.float32(columns)
+def _row_mean(p, i, partial, mean):
+    partial[0] = T.broadcast(T.float32(0), LANES)
+    for c in range(p.columns // LANES):
+        partial[0] = partial[0] + p.vector(i, c)
+    if p.columns % LANES > 0:
+        lanes = registers((LANES,), "float32")
+        lanes[T.ramp(0, 1, LANES)] = partial[0]
+        for last in range(p.columns // LANES * LANES, p.columns):
+            lanes[last % LANES] = lanes[last % LANES] + p.value(i, last)
+        partial[0] = lanes[T.ramp(0, 1, LANES)]
+    mean[0] = tree_sum(partial[0]) / T.float32(p.columns)
 
 
 @macro
-def _row_variance(row, columns, lane, lanes, mean, variance):
-    lane[0] = T.broadcast(T.float32(0), LANES)
-    for c in range(columns // LANES):
-        lane[0] = _add_square(row[T.ramp(c * LANES, 1, LANES)], mean[0], lane[0])
-    lanes[T.ramp(0, 1, LANES)] = lane[0]
-    for c in range(columns % LANES):
-        lanes[c] = _add_square(row[columns // LANES * LANES + c], mean[0], lanes[c])
-    variance[0] = tree_sum([lanes[j] for j in range(LANES)]) / T.float32(columns)
+def _row_variance(p, i, partial, mean, variance):
+    partial[0] = T.broadcast(T.float32(0), LANES)
+    for c in range(p.columns // LANES):
+        partial[0] = _add_square(p.vector(i, c), mean[0], partial[0])
+    if p.columns % LANES > 0:
+        lanes = registers((LANES,), "float32")
+        lanes[T.ramp(0, 1, LANES)] = partial[0]
+        for last in range(p.columns // LANES * LANES, p.columns):
+            lanes[last % LANES] = _add_square(p.value(i, last), mean[0], lanes[last % LANES])
+        partial[0] = lanes[T.ramp(0, 1, LANES)]
+    variance[0] = tree_sum(partial[0]) / T.float32(p.columns)
 
 
 @macro
-def _normalise_row(i, row, gamma, beta, out, columns, epsilon):
-    lane = T.alloc_buffer((1,), "float32x16", scope="local")
-    lanes = T.alloc_buffer((LANES,), "float32", scope="local")
-    mean = T.alloc_buffer((1,), "float32", scope="local")
-    variance = T.alloc_buffer((1,), "float32", scope="local")
-    inverse = T.alloc_buffer((1,), "float32", scope="local")
-    _row_mean(row, columns, lane, lanes, mean)
-    _row_variance(row, columns, lane, lanes, mean, variance)
+def normalise_row(p, i, gamma, beta, out, epsilon):
+    """Writes row ``i`` of ``out``."""
+    partial = registers((1,), "float32x16")
+    mean = registers((1,), "float32")
+    variance = registers((1,), "float32")
+    inverse = registers((1,), "float32")
+    _row_mean(p, i, partial, mean)
+    _row_variance(p, i, partial, mean, variance)
     inverse[0] = T.float32(1) / square_root(variance[0] + T.float32(epsilon))
-    for c in range(columns // LANES):
+    for c in range(p.columns // LANES):
         out[i, T.ramp(c * LANES, 1, LANES)] = _normalised(
-            row[T.ramp(c * LANES, 1, LANES)],
+            p.vector(i, c),
             mean[0],
             inverse[0],
             gamma[T.ramp(c * LANES, 1, LANES)],
             beta[T.ramp(c * LANES, 1, LANES)],
         )
-    for c in range(columns % LANES):
-        last = columns // LANES * LANES + c
-        out[i, last] = _normalised(row[last], mean[0], inverse[0], gamma[last], beta[last])
+    for last in range(p.columns // LANES * LANES, p.columns):
+        out[i, last] = _normalised(p.value(i, last), mean[0], inverse[0], gamma[last], beta[last])
 
 
 @macro
-def _plain_row(rows_in, gamma, beta, out, i, columns, epsilon):
-    row = T.alloc_buffer((columns,), "float32", scope="local")
-    for c in range(columns // LANES):
-        row[T.ramp(c * LANES, 1, LANES)] = rows_in[i, T.ramp(c * LANES, 1, LANES)]
-    for c in range(columns % LANES):
-        last = columns // LANES * LANES + c
-        row[last] = rows_in[i, last]
-    _normalise_row(i, row, gamma, beta, out, columns, epsilon)
-
-
-@macro
-def _residual_row(rows_in, rows_added, gamma, beta, out, i, columns, epsilon):
-    row = T.alloc_buffer((columns,), "float32", scope="local")
-    for c in range(columns // LANES):
-        row[T.ramp(c * LANES, 1, LANES)] = (
-            rows_in[i, T.ramp(c * LANES, 1, LANES)] + rows_added[i, T.ramp(c * LANES, 1, LANES)]
-        )
-    for c in range(columns % LANES):
-        last = columns // LANES * LANES + c
-        row[last] = rows_in[i, last] + rows_added[i, last]
-    _normalise_row(i, row, gamma, beta, out, columns, epsilon)
+def _all_rows(p, rows, gamma, beta, out, epsilon):
+    if rows < PARALLEL_ROWS:
+        for i in range(rows):
+            normalise_row(p, i, gamma, beta, out, epsilon)
+    else:
+        for i in T.parallel(rows):
+            normalise_row(p, i, gamma, beta, out, epsilon)
 
 
 def layer_norm(columns: int, *, rank: int, epsilon: float, residual: bool) -> tirx.PrimFunc:
@@ -117,12 +135,7 @@ def layer_norm(columns: int, *, rank: int, epsilon: float, residual: bool) -> ti
         with T.sblock("root"):
             rows_in = T.decl_buffer((rows, columns), "float32", data=x_buffer.data)
             out = T.decl_buffer((rows, columns), "float32", data=y_buffer.data)
-            if rows < PARALLEL_ROWS:
-                for i in range(rows):
-                    _plain_row(rows_in, gamma, beta, out, i, columns, epsilon)
-            else:
-                for i in T.parallel(rows):
-                    _plain_row(rows_in, gamma, beta, out, i, columns, epsilon)
+            _all_rows(Rows(columns, (rows_in,)), rows, gamma, beta, out, epsilon)
 
     @T.prim_func(s_tir=True)
     def with_residual(x: T.handle, added: T.handle, gamma_: T.handle, beta_: T.handle, y: T.handle):
@@ -136,11 +149,6 @@ def layer_norm(columns: int, *, rank: int, epsilon: float, residual: bool) -> ti
             rows_in = T.decl_buffer((rows, columns), "float32", data=x_buffer.data)
             rows_added = T.decl_buffer((rows, columns), "float32", data=added_buffer.data)
             out = T.decl_buffer((rows, columns), "float32", data=y_buffer.data)
-            if rows < PARALLEL_ROWS:
-                for i in range(rows):
-                    _residual_row(rows_in, rows_added, gamma, beta, out, i, columns, epsilon)
-            else:
-                for i in T.parallel(rows):
-                    _residual_row(rows_in, rows_added, gamma, beta, out, i, columns, epsilon)
+            _all_rows(Rows(columns, (rows_in, rows_added)), rows, gamma, beta, out, epsilon)
 
     return with_residual if residual else plain

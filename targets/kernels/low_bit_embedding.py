@@ -7,6 +7,7 @@ from tvm.script import tirx as T
 
 from edgeq.formats import COLUMN_GROUP, ROW_TILE, PackedMatrix
 from edgeq.targets.kernels.macro import macro
+from edgeq.targets.kernels.numerics import registers
 from edgeq.targets.kernels.shapes import PARALLEL_ROWS, leading_dimensions
 
 
@@ -20,7 +21,7 @@ def _decoded(matrix: PackedMatrix, word: Any, field: Any, scale: Any) -> Any:
 
 @macro
 def _decode_row(matrix, ids, table, scale, out, i):
-    row = T.alloc_buffer((1,), "int64", scope="local")
+    row = registers((1,), "int64")
     row[0] = T.Select(T.And(ids[i] >= 0, ids[i] < matrix.rows), ids[i], T.int64(0))
     for group in range(matrix.columns // COLUMN_GROUP):
         out[i, T.ramp(group * COLUMN_GROUP, 1, COLUMN_GROUP)] = _decoded(
@@ -30,16 +31,15 @@ def _decode_row(matrix, ids, table, scale, out, i):
             scale[T.min(row[0], matrix.scales - 1)],
         )
     if matrix.columns % COLUMN_GROUP > 0:
-        last = T.alloc_buffer((COLUMN_GROUP,), "float32", scope="local")
-        last_group = matrix.columns // COLUMN_GROUP
+        last = registers((COLUMN_GROUP,), "float32")
         last[T.ramp(0, 1, COLUMN_GROUP)] = _decoded(
             matrix,
-            table[row[0] // ROW_TILE, last_group // matrix.fields, row[0] % ROW_TILE],
-            last_group % matrix.fields,
+            table[row[0] // ROW_TILE, matrix.columns // COLUMN_GROUP // matrix.fields, row[0] % ROW_TILE],
+            matrix.columns // COLUMN_GROUP % matrix.fields,
             scale[T.min(row[0], matrix.scales - 1)],
         )
-        for c in range(matrix.columns % COLUMN_GROUP):
-            out[i, last_group * COLUMN_GROUP + c] = last[c]
+        for column in range(matrix.columns // COLUMN_GROUP * COLUMN_GROUP, matrix.columns):
+            out[i, column] = last[column % COLUMN_GROUP]
 
 
 def low_bit_embedding(matrix: PackedMatrix, *, rank: int) -> tirx.PrimFunc:

@@ -16,7 +16,7 @@ from edgeq.errors import UnsupportedError
 from edgeq.formats import ACTIVATION_LEVELS, ROW_TILE, PackedMatrix
 from edgeq.targets.isa import Isa
 from edgeq.targets.kernels.macro import macro
-from edgeq.targets.kernels.numerics import fma, gelu, gelu_tanh, splat
+from edgeq.targets.kernels.numerics import fma, gelu, gelu_tanh, registers, splat
 from edgeq.targets.kernels.quantize_rows import padded_columns
 from edgeq.targets.kernels.shapes import leading_dimensions, row_parameter
 
@@ -91,6 +91,10 @@ class LowBitProduct:
         mask = T.broadcast(T.int32((2**bits - 1) * 0x01010101), lanes)
         return T.bitwise_and(T.shift_right(word, T.broadcast(T.int32(bits) * field, lanes)), mask)
 
+    def first_row(self, block: Any, vector: Any) -> Any:
+        """First row of a vector of sums."""
+        return block * ROW_TILE + vector * self.isa.lanes
+
     def scale_of(self, scale: Any, row: Any, width: int) -> Any:
         """Scales of ``width`` neighbouring rows."""
         return row_parameter(scale, row, width, self.matrix.scales)
@@ -118,7 +122,7 @@ class LowBitProduct:
 def _accumulate(p, operands, acc, m, block, tokens, blocks):
     for k_block in range(p.matrix.packed_shape[1]):
         for field in T.unroll(p.matrix.fields):
-            codes = T.alloc_buffer((blocks * p.isa.vectors,), p.vector, scope="local")
+            codes = registers((blocks * p.isa.vectors,), p.vector)
             for v in T.unroll(blocks * p.isa.vectors):
                 codes[v] = p.codes(
                     operands.weight[
@@ -139,21 +143,21 @@ def _accumulate(p, operands, acc, m, block, tokens, blocks):
 @macro
 def _store_block(p, operands, acc, m, block, first):
     for v in T.unroll(p.isa.vectors):
-        row = block * ROW_TILE + v * p.isa.lanes
-        if row + p.isa.lanes <= p.matrix.rows:
-            operands.out[m, T.ramp(row, 1, p.isa.lanes)] = p.result(acc[first + v], operands, m, row, p.isa.lanes)
+        if p.first_row(block, v) + p.isa.lanes <= p.matrix.rows:
+            operands.out[m, T.ramp(p.first_row(block, v), 1, p.isa.lanes)] = p.result(
+                acc[first + v], operands, m, p.first_row(block, v), p.isa.lanes
+            )
     if p.matrix.rows % p.isa.lanes > 0 and block == p.full_blocks:
-        sums = T.alloc_buffer((ROW_TILE,), "int32", scope="local")
+        sums = registers((ROW_TILE,), "int32")
         for v in T.unroll(p.isa.vectors):
             sums[T.ramp(v * p.isa.lanes, 1, p.isa.lanes)] = acc[first + v]
-        for t in range(p.matrix.rows % p.isa.lanes):
-            last_row = p.matrix.rows // p.isa.lanes * p.isa.lanes + t
+        for last_row in range(p.matrix.rows // p.isa.lanes * p.isa.lanes, p.matrix.rows):
             operands.out[m, last_row] = p.result(sums[last_row - block * ROW_TILE], operands, m, last_row, 1)
 
 
 @macro
 def _tile(p, operands, m, block, tokens, blocks):
-    acc = T.alloc_buffer((tokens * blocks * p.isa.vectors,), p.vector, scope="local")
+    acc = registers((tokens * blocks * p.isa.vectors,), p.vector)
     for a in T.unroll(tokens * blocks * p.isa.vectors):
         acc[a] = T.broadcast(T.int32(0), p.isa.lanes)
     _accumulate(p, operands, acc, m, block, tokens, blocks)

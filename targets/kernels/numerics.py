@@ -40,6 +40,14 @@ EXP_UNDERFLOW = -87.0
 """Arguments below this give exactly 0: masked attention scores vanish instead of leaving a denormal."""
 
 
+def registers(shape: tuple[int, ...], dtype: str) -> Any:
+    """Allocates a small buffer that LLVM may keep in registers.
+
+    Without the annotation every such buffer would be a call to the workspace allocator of TVM, 50 ns each.
+    """
+    return T.alloc_buffer(shape, dtype, scope="local", annotations={"disable_lower_builtin": True})
+
+
 def bind(value: Expression, body: Callable[[Expression], Expression]) -> Expression:
     """Returns ``body(value)`` with ``value`` computed once, however often the body names it.
 
@@ -47,7 +55,7 @@ def bind(value: Expression, body: Callable[[Expression], Expression]) -> Express
     before the statement that is being parsed: TVM's analyzers substitute let-bound values into their uses, which
     takes time exponential in the depth of a polynomial.
     """
-    register = T.alloc_buffer((1,), str(value.ty), scope="local")
+    register = registers((1,), str(value.ty))
     T.buffer_store(register, value, [0])
     return body(register[0])
 
@@ -89,14 +97,14 @@ def smaller(a: Expression, b: Expression) -> Expression:
     return T.Select(a < b, a, b)
 
 
-def tree_sum(values: Sequence[Expression]) -> Expression:
-    """Adds 16 scalars in one fixed order: lane i to lane i + 8, then i + 4, i + 2, i + 1."""
-    return _tree(values, lambda a, b: a + b)
+def tree_sum(vector: Expression) -> Expression:
+    """Adds the lanes of a vector in one fixed order: lane i to lane i + 8, then i + 4, i + 2, i + 1."""
+    return _tree(vector, lambda a, b: a + b)
 
 
-def tree_max(values: Sequence[Expression]) -> Expression:
-    """Returns the largest of 16 scalars."""
-    return _tree(values, lambda a, b: bind(a, lambda a: bind(b, lambda b: larger(a, b))))
+def tree_max(vector: Expression) -> Expression:
+    """Returns the largest lane of a vector."""
+    return _tree(vector, lambda a, b: bind(a, lambda a: bind(b, lambda b: larger(a, b))))
 
 
 def exp(x: Expression) -> Expression:
@@ -153,12 +161,15 @@ def _halved(x: Expression, sigmoid: Expression) -> Expression:
     return bind(x * splat(0.5, x), lambda half: fma(half, sigmoid, half))
 
 
-def _tree(values: Sequence[Expression], combine: Callable[[Expression, Expression], Expression]) -> Expression:
-    remaining = list(values)
-    while len(remaining) > 1:
-        half = len(remaining) // 2
-        remaining = [combine(remaining[i], remaining[i + half]) for i in range(half)]
-    return remaining[0]
+def _tree(vector: Expression, combine: Callable[[Expression, Expression], Expression]) -> Expression:
+    """Combines halves of the vector until one lane is left: in registers, where lanes in memory would stall."""
+    lanes, kind = _lanes(vector), str(vector.ty).split("x")[0]
+    if lanes == 2:
+        pair = registers((2,), kind)
+        T.buffer_store(pair, vector, [T.ramp(0, 1, 2)])
+        return combine(pair[0], pair[1])
+    half = f"{kind}x{lanes // 2}"
+    return bind(vector, lambda v: _tree(combine(T.vectorlow(half, v), T.vectorhigh(half, v)), combine))
 
 
 def _odd_rational(x: Expression, p: Sequence[float], q: Sequence[float], limit: float) -> Expression:

@@ -9,11 +9,24 @@ from tvm.script import tirx as T
 
 from edgeq.formats import ACTIVATION_LEVELS, ACTIVATION_MAX_FLOOR
 from edgeq.targets.kernels.macro import macro
-from edgeq.targets.kernels.numerics import LANES, larger, magnitude, round_half_even, smaller, splat
+from edgeq.targets.kernels.numerics import (
+    LANES,
+    larger,
+    magnitude,
+    registers,
+    round_half_even,
+    smaller,
+    splat,
+    tree_max,
+    tree_sum,
+)
 from edgeq.targets.kernels.shapes import PARALLEL_ROWS, leading_dimensions
 
 COLUMN_PADDING = 32
 """Quantized rows are zero-padded to a multiple of this: the widest column block, that of 1-bit codes."""
+
+RUNNING = 4
+"""Running maxima of a row."""
 
 
 def padded_columns(columns: int) -> int:
@@ -30,48 +43,47 @@ def _codes(x: Any, inverse: Any) -> Any:
 
 @macro
 def _find_largest(row_in, peak, i, columns):
-    peaks = T.alloc_buffer((1,), "float32x16", scope="local")
-    lanes = T.alloc_buffer((LANES,), "float32", scope="local")
-    peaks[0] = T.broadcast(T.float32(ACTIVATION_MAX_FLOOR), LANES)
-    for c in range(columns // LANES):
+    """The order of comparisons does not matter: four running maxima hide the latency of one."""
+    peaks = registers((RUNNING,), "float32x16")
+    for j in T.unroll(RUNNING):
+        peaks[j] = T.broadcast(T.float32(ACTIVATION_MAX_FLOOR), LANES)
+    for c in range(columns // LANES // RUNNING):
+        for j in T.unroll(RUNNING):
+            peaks[j] = larger(magnitude(row_in[i, T.ramp((c * RUNNING + j) * LANES, 1, LANES)]), peaks[j])
+    for c in range(columns // LANES // RUNNING * RUNNING, columns // LANES):
         peaks[0] = larger(magnitude(row_in[i, T.ramp(c * LANES, 1, LANES)]), peaks[0])
-    lanes[T.ramp(0, 1, LANES)] = peaks[0]
-    peak[0] = T.float32(ACTIVATION_MAX_FLOOR)
-    for lane in T.unroll(LANES):
-        peak[0] = larger(lanes[lane], peak[0])
+    for j in T.unroll(RUNNING - 1):
+        peaks[0] = larger(peaks[j + 1], peaks[0])
+    peak[0] = tree_max(peaks[0])
     for c in range(columns % LANES):
         peak[0] = larger(magnitude(row_in[i, columns // LANES * LANES + c]), peak[0])
 
 
 @macro
 def _quantize_row(row_in, words_out, sums_out, i, inverse, columns):
-    sums = T.alloc_buffer((1,), "int32x16", scope="local")
-    codes = T.alloc_buffer((1,), "int32x16", scope="local")
-    lanes = T.alloc_buffer((LANES,), "int32", scope="local")
-    total = T.alloc_buffer((1,), "int32", scope="local")
+    sums = registers((1,), "int32x16")
+    codes = registers((1,), "int32x16")
+    total = registers((1,), "int32")
+    code = registers((1,), "int32")
     sums[0] = T.broadcast(T.int32(0), LANES)
     for c in range(columns // LANES):
         codes[0] = _codes(row_in[i, T.ramp(c * LANES, 1, LANES)], inverse)
         sums[0] = sums[0] + codes[0]
         words_out[i, T.ramp(c * 4, 1, 4)] = T.reinterpret(T.cast(codes[0], "int8x16"), dtype="int32x4")
-    lanes[T.ramp(0, 1, LANES)] = sums[0]
+    total[0] = tree_sum(sums[0])
     for w in range(padded_columns(columns) // 4 - columns // LANES * 4):
         words_out[i, columns // LANES * 4 + w] = 0
-    for c in range(columns % LANES):
-        code = _codes(row_in[i, columns // LANES * LANES + c], inverse)
-        word = columns // LANES * 4 + c // 4
-        lanes[c] = lanes[c] + code
-        words_out[i, word] = words_out[i, word] | T.shift_left(code & 255, 8 * (c % 4))
-    total[0] = 0
-    for lane in T.unroll(LANES):
-        total[0] = total[0] + lanes[lane]
+    for c in range(columns // LANES * LANES, columns):
+        code[0] = _codes(row_in[i, c], inverse)
+        total[0] = total[0] + code[0]
+        words_out[i, c // 4] = words_out[i, c // 4] | T.shift_left(code[0] & 255, T.cast(8 * (c % 4), "int32"))
     sums_out[i] = total[0]
 
 
 @macro
 def _dynamic_row(row_in, words_out, scales_out, sums_out, i, columns):
-    peak = T.alloc_buffer((1,), "float32", scope="local")
-    inverse = T.alloc_buffer((1,), "float32", scope="local")
+    peak = registers((1,), "float32")
+    inverse = registers((1,), "float32")
     _find_largest(row_in, peak, i, columns)
     scales_out[i] = peak[0] / T.float32(ACTIVATION_LEVELS)
     inverse[0] = T.float32(ACTIVATION_LEVELS) / peak[0]
@@ -80,7 +92,7 @@ def _dynamic_row(row_in, words_out, scales_out, sums_out, i, columns):
 
 @macro
 def _static_row(row_in, given_scale, words_out, scales_out, sums_out, i, columns):
-    inverse = T.alloc_buffer((1,), "float32", scope="local")
+    inverse = registers((1,), "float32")
     scales_out[i] = given_scale[0]
     inverse[0] = T.float32(1.0) / given_scale[0]
     _quantize_row(row_in, words_out, sums_out, i, inverse[0], columns)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
+from edgeq.targets.kernels.numerics import registers
+
 
 def token_positions(offset: int) -> tirx.PrimFunc:
     """Builds ``position[b, s] = past[b] + s + offset``.
@@ -48,7 +50,7 @@ def last_token(columns: int) -> tirx.PrimFunc:
         out = T.match_buffer(y, (batch, columns), "float32")
         with T.sblock("root"):
             for b in range(batch):
-                row = T.alloc_buffer((1,), "int64", scope="local")
+                row = registers((1,), "int64")
                 row[0] = T.max(T.min(new[b], tokens), T.int64(1)) - 1
                 for c in range(columns):
                     out[b, c] = x[b, row[0], c]

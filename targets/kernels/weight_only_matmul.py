@@ -12,7 +12,7 @@ from edgeq.formats import COLUMN_GROUP, ROW_TILE, PackedMatrix
 from edgeq.targets.kernels.float_matmul import TOKEN_TILE
 from edgeq.targets.kernels.low_bit_matmul import EPILOGUES, Epilogue
 from edgeq.targets.kernels.macro import macro
-from edgeq.targets.kernels.numerics import fma
+from edgeq.targets.kernels.numerics import fma, registers
 from edgeq.targets.kernels.shapes import leading_dimensions, row_parameter
 
 
@@ -58,7 +58,7 @@ class WeightOnlyProduct:
 @macro
 def _block(p, o, acc, m, n_block, k_block, count, tile):
     for column in T.unroll(count):
-        w = T.alloc_buffer((1,), "float32x16", scope="local")
+        w = registers((1,), "float32x16")
         w[0] = p.decoded(o.weight[n_block, k_block, T.ramp(0, 1, ROW_TILE)], column)
         for r in T.unroll(tile):
             acc[r] = fma(T.broadcast(o.x[m + r, k_block * p.block_columns + column], ROW_TILE), w[0], acc[r])
@@ -69,23 +69,23 @@ def _store(p, o, acc, m, n_block, r):
     if n_block < p.matrix.rows // ROW_TILE:
         o.out[m + r, T.ramp(n_block * ROW_TILE, 1, ROW_TILE)] = p.result(acc[r], o, n_block * ROW_TILE, ROW_TILE)
     else:
-        sums = T.alloc_buffer((ROW_TILE,), "float32", scope="local")
+        sums = registers((ROW_TILE,), "float32")
         sums[T.ramp(0, 1, ROW_TILE)] = acc[r]
-        for t in range(p.matrix.rows % ROW_TILE):
-            last = p.matrix.rows // ROW_TILE * ROW_TILE + t
-            o.out[m + r, last] = p.result(sums[t], o, last, 1)
+        for last in range(p.matrix.rows // ROW_TILE * ROW_TILE, p.matrix.rows):
+            o.out[m + r, last] = p.result(sums[last % ROW_TILE], o, last, 1)
 
 
 @macro
 def _tile(p, o, m, n_block, tile):
-    acc = T.alloc_buffer((tile,), "float32x16", scope="local")
+    acc = registers((tile,), "float32x16")
     for r in T.unroll(tile):
         acc[r] = T.broadcast(T.float32(0), ROW_TILE)
     for k_block in range(p.matrix.columns // p.block_columns):
         _block(p, o, acc, m, n_block, k_block, p.block_columns, tile)
     if p.matrix.columns % p.block_columns > 0:
-        last_block = p.matrix.columns // p.block_columns
-        _block(p, o, acc, m, n_block, last_block, p.matrix.columns % p.block_columns, tile)
+        _block(
+            p, o, acc, m, n_block, p.matrix.columns // p.block_columns, p.matrix.columns % p.block_columns, tile
+        )
     for r in T.unroll(tile):
         _store(p, o, acc, m, n_block, r)
 

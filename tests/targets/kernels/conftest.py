@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeq.targets.compiler import PASS_OPTIONS
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.target import load_target
 
@@ -28,7 +29,8 @@ def compile_kernel() -> Callable[..., Kernel]:
 
     def compile_(prim_func: Any, target: str = RUNNABLE[0]) -> Kernel:
         module = tvm.IRModule({"main": prim_func.with_attr("global_symbol", "main")})
-        library = tvm.compile(module, target=tvm.target.Target(load_target(target).tvm_target))
+        with tvm.transform.PassContext(opt_level=3, config=PASS_OPTIONS):
+            library = tvm.compile(module, target=tvm.target.Target(load_target(target).tvm_target))
 
         def run(*arrays: np.ndarray, outputs: int = 1) -> Any:
             tensors = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays]
