@@ -89,6 +89,23 @@ def read_evaluation_set(path: Path | str, *, limit: int | None = None) -> Evalua
         FormatError: If a row cannot be read.
     """
     path = Path(path)
+    rows = read_rows(path)
+    kind = _kind(path, rows[0][1])
+    examples = [_example(path, number, row, kind) for number, row in rows[:limit]]
+    return EvaluationSet(path, kind, examples)
+
+
+def read_rows(path: Path | str) -> list[tuple[int, dict[str, str]]]:
+    """Reads the rows of a ``.tsv``, ``.csv`` or ``.jsonl`` file.
+
+    Returns:
+        For each row the number of its line, and its cells by the column's header.
+
+    Raises:
+        UsageError: If the file is missing, empty, not UTF-8, or of another kind.
+        FormatError: If a row cannot be read.
+    """
+    path = Path(path)
     text = _read_text(path)
     if not text.strip():
         raise UsageError(f"{path} is empty; it should hold examples")
@@ -97,25 +114,23 @@ def read_evaluation_set(path: Path | str, *, limit: int | None = None) -> Evalua
     elif path.suffix in (".tsv", ".csv"):
         rows = _table_rows(path, text)
     else:
-        raise UsageError(f"{path}: the name of an evaluation set ends in .tsv, .csv or .jsonl")
+        raise UsageError(f"{path}: the name of a file of examples ends in .tsv, .csv or .jsonl")
     if not rows:
         raise UsageError(f"{path} holds no examples")
-    kind = _kind(path, rows[0][1])
-    examples = [_example(path, number, row, kind) for number, row in rows[:limit]]
-    return EvaluationSet(path, kind, examples)
+    return rows
 
 
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UsageError(f"evaluation file {path} does not exist") from None
+        raise UsageError(f"data file {path} does not exist") from None
     except UnicodeDecodeError as error:
         raise UsageError(
             f"{path} is not UTF-8 text: byte {error.start} cannot be read; convert it first"
         ) from None
     except OSError as error:
-        raise UsageError(f"evaluation file {path} cannot be read: {error.strerror}") from None
+        raise UsageError(f"data file {path} cannot be read: {error.strerror}") from None
 
 
 def _table_rows(path: Path, text: str) -> list[tuple[int, dict[str, str]]]:

@@ -1,1 +1,28 @@
 """Training: a student, a teacher, data, and a run that can be killed and resumed."""
+
+from edgeq.training.data import TaskData, encode_rows, load_task_data, task_of
+from edgeq.training.evaluation import Figures, evaluate_model
+from edgeq.training.examples import ExampleSet
+from edgeq.training.loop import BeginStage, train
+from edgeq.training.outcome import StageOutcome, TrainingOutcome
+from edgeq.training.run_folder import start_from, training_checkpoint
+from edgeq.training.settings import StageSettings, TaskName, TrainingSettings
+
+__all__ = [
+    "BeginStage",
+    "ExampleSet",
+    "Figures",
+    "StageOutcome",
+    "StageSettings",
+    "TaskData",
+    "TaskName",
+    "TrainingOutcome",
+    "TrainingSettings",
+    "encode_rows",
+    "evaluate_model",
+    "load_task_data",
+    "start_from",
+    "task_of",
+    "train",
+    "training_checkpoint",
+]

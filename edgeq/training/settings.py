@@ -21,7 +21,7 @@ class StageSettings:
         share: Its part of the run's steps, in relation to the other stages.
         bits: For the callback that begins the stage: the bit width of the weights; None leaves it as it is.
         activations: For the callback: whether activations are quantized; None leaves it as it is.
-        initialise_from: Earlier stage whose last weights this one starts from; None is the one before, and
+        initialise_from: Earlier stage whose weights this one starts from; None is the one before, and
             ``"start"`` the weights the run began with.
         augmented: Whether the augmented examples are used beside the others.
         learning_rate: Peak of the learning rate; None is that of the run.
@@ -63,12 +63,13 @@ class TrainingSettings:
         betas: AdamW's two averages.
         clip: Largest norm of the gradient; 0 does not clip.
         max_length: Tokens of an example or block; longer texts are cut.
+        dropout: Whether the model's own dropout is active while it trains.
         bf16: Whether matrix products are computed in bfloat16.
         evaluate_every: Steps between evaluations; None is once an epoch. A stage's end is evaluated always.
         save_every: Steps between training checkpoints; None is as often as evaluations.
         log_every: Steps between lines of the log.
         seed: Decides the order of the examples, dropout and sampled negatives.
-        keep: Whether the weights of the ``best`` evaluation of the last stage are the result, or the ``last``.
+        select: Which weights a stage ends with: those of its ``best`` evaluation, or the ``last``.
         stages: The parts of the run.
     """
 
@@ -84,13 +85,14 @@ class TrainingSettings:
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 1.0
     max_length: int = 128
+    dropout: bool = True
     bf16: bool = False
     evaluate_every: int | None = None
     save_every: int | None = None
     log_every: int = 50
     seed: int = 0
-    keep: Literal["best", "last"] = "best"
-    stages: tuple[StageSettings, ...] = (StageSettings(),)
+    select: Literal["best", "last"] = "best"
+    stages: tuple[StageSettings, ...] = dataclasses.field(default_factory=lambda: (StageSettings(),))
 
     def __post_init__(self) -> None:
         self._check_length()
@@ -112,8 +114,8 @@ class TrainingSettings:
             _check_number("betas", beta, least=0.0, most=0.9999999)
         if self.schedule not in ("linear", "cosine", "constant"):
             raise UsageError(f"schedule should be linear, cosine or constant, found {self.schedule!r}")
-        if self.keep not in ("best", "last"):
-            raise UsageError(f"keep should be best or last, found {self.keep!r}")
+        if self.select not in ("best", "last"):
+            raise UsageError(f"select should be best or last, found {self.select!r}")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 1 << 32:
             raise UsageError(f"seed should be a whole number of 0..{(1 << 32) - 1}, found {self.seed!r}")
         self._check_stages()

@@ -1,0 +1,41 @@
+"""The log of a run: JSON lines, which a resumed run goes on with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from edgeq.files import write_text
+
+
+class RunLog:
+    """Appends lines to a file.
+
+    Args:
+        file: The log.
+        step: Last step that the run has done; lines of later ones, which will be written again, are dropped.
+        active: Whether this process writes; of several, one does.
+    """
+
+    def __init__(self, file: Path, *, step: int, active: bool = True) -> None:
+        self._file = file
+        self._active = active
+        if active and file.exists():
+            kept = [line for line in file.read_text(encoding="utf-8").split("\n") if _is_of(line, step)]
+            write_text(file, "".join(line + "\n" for line in kept))
+
+    def write(self, **fields: Any) -> None:
+        """Appends one line."""
+        if not self._active:
+            return
+        with self._file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(fields) + "\n")
+
+
+def _is_of(line: str, step: int) -> bool:
+    """Tells whether a line is whole and of a step that has been done; a killed run may leave half a line."""
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return False

@@ -1,0 +1,227 @@
+"""Trains a student: stages, evaluation, and checkpoints from which a killed run goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import nn
+
+from edgeq.distill import Objective
+from edgeq.distill.sentence import Pooling
+from edgeq.errors import UsageError
+from edgeq.files import write_text
+from edgeq.models import adapter_for
+from edgeq.progress import Progress, silent
+from edgeq.training.data import TaskData
+from edgeq.training.dropout import without_dropout
+from edgeq.training.evaluation import Figures
+from edgeq.training.log import RunLog
+from edgeq.training.outcome import StageOutcome, TrainingOutcome
+from edgeq.training.run_folder import RunFolder
+from edgeq.training.settings import StageSettings, TrainingSettings
+from edgeq.training.stage import Stage, StageContext
+from edgeq.training.tensors import load_weights
+
+BeginStage = Callable[[nn.Module, StageSettings], None]
+"""Brings the student into the form of a stage (bits, activations), its latent weights being in place."""
+
+
+def train(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    *,
+    data: TaskData,
+    settings: TrainingSettings,
+    objective: Objective | Mapping[str, Objective],
+    out: Path | str,
+    resume: bool = False,
+    begin_stage: BeginStage | None = None,
+    pooling: Pooling = "mean",
+    progress: Progress = silent,
+) -> TrainingOutcome:
+    """Trains ``student`` in place; it holds the result when this returns.
+
+    Under ``accelerate launch`` every process calls this with the same arguments; each reads its part of every
+    batch, and the first one writes ``out``, which all must see. What a step does depends on the seed, the number
+    of the step and the number of processes alone: a run that was killed and resumed gives the same weights, bit
+    for bit, on the same kind of machine with the same number of threads.
+
+    Args:
+        student: A model of one of the supported architectures, float or in its training form.
+        teacher: The model it learns from; None to train on labels alone.
+        data: Examples.
+        settings: How it is trained.
+        objective: The losses; or those of each stage by its name.
+        out: Folder of the run, with its checkpoints and its log; new, or that of the run to be resumed.
+        resume: Go on with the run in ``out`` if there is one.
+        begin_stage: Called at the beginning of each stage. A run that is resumed calls it for all stages up to
+            its own, in order, before it restores the weights.
+        pooling: How token states become a sentence embedding, for embedding models.
+        progress: Told how many steps are done.
+
+    Raises:
+        UsageError: If the arguments do not fit together, ``out`` holds another run, or a checkpoint is missing.
+        FormatError: If a checkpoint is damaged.
+        EdgeqError: If the loss is not a number; the message names the step and the last good checkpoint.
+    """
+    run = _Run(student, teacher, data, settings, objective, RunFolder(Path(out)), begin_stage, pooling, progress)
+    return run.whole(resume=resume)
+
+
+class _Run:
+    """One run, from its first stage to its last."""
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        data: TaskData,
+        settings: TrainingSettings,
+        objective: Objective | Mapping[str, Objective],
+        folder: RunFolder,
+        begin_stage: BeginStage | None,
+        pooling: Pooling,
+        progress: Progress,
+    ) -> None:
+        self.student, self.teacher, self.data, self.settings = student, teacher, data, settings
+        self.folder, self.begin_stage, self.progress = folder, begin_stage, progress
+        self.objectives = _by_stage(objective, settings)
+        if teacher is None and any(one.settings.needs_teacher for one in self.objectives.values()):
+            raise UsageError("distillation needs a teacher; give one, or train on labels alone")
+        if any(stage.augmented for stage in settings.stages) and data.augmented is None:
+            raise UsageError("a stage asks for augmented examples, but none were made")
+        self.accelerator = Accelerator(
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
+        )
+        self.adapter = adapter_for(student)
+        self.pooling = pooling
+        uses_start = any(stage.initialise_from == "start" for stage in settings.stages)
+        self.start = copy.deepcopy(student.state_dict()) if uses_start else None
+        self.outcomes: list[StageOutcome] = []
+
+    def whole(self, *, resume: bool) -> TrainingOutcome:
+        """Runs all stages, or those that are left."""
+        if self.accelerator.is_main_process:
+            self.folder.open(self._identity(), resume=resume)
+        self.accelerator.wait_for_everyone()
+        self.student.to(self.accelerator.device)
+        if self.teacher is not None:
+            self.teacher.to(self.accelerator.device).eval()
+        state = self.folder.newest_state()
+        progress: dict[str, Any] = self.folder.read_progress(state) if state is not None else {}
+        self.outcomes = [StageOutcome.from_json(values) for values in progress.get("outcomes", [])]
+        log = RunLog(self.folder.log_file, step=progress.get("step", 0), active=self.accelerator.is_main_process)
+        first_step = progress.get("step", 0) - progress.get("stage_step", 0)
+        for index, settings in enumerate(self.settings.stages):
+            current = progress.get("stage", 0)
+            self._begin(index, settings, load=index >= current)
+            if index < current:
+                continue
+            stage = Stage(self._context(log, index, first_step), settings)
+            if index == current and state is not None:
+                stage.restore(state, progress)
+            with contextlib.nullcontext() if self.settings.dropout else without_dropout(self.student):
+                figures = stage.run()
+            first_step += stage.steps
+            self._finish(settings, stage, figures)
+        self.student.to("cpu").eval()
+        return self._outcome(first_step)
+
+    def _begin(self, index: int, settings: StageSettings, *, load: bool) -> None:
+        """Puts the weights that a stage starts from in place, and the student into the stage's form."""
+        if load and settings.initialise_from == "start" and self.start is not None:
+            own = {name: value for name, value in self.start.items() if name in self.student.state_dict()}
+            self.student.load_state_dict(own, strict=False)
+        elif load and settings.initialise_from is not None:
+            load_weights(self.student, self.folder.stage_weights(settings.initialise_from), quantizers=False)
+        if self.begin_stage is not None:
+            torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, index]).generate_state(1)[0]))
+            self.begin_stage(self.student, settings)
+            self.student.to(self.accelerator.device)
+
+    def _context(self, log: RunLog, index: int, first_step: int) -> StageContext:
+        name = self.settings.stages[index].name
+        return StageContext(
+            accelerator=self.accelerator,
+            student=self.student,
+            teacher=self.teacher,
+            adapter=self.adapter,
+            data=self.data,
+            settings=self.settings,
+            objective=self.objectives[name],
+            folder=self.folder,
+            log=log,
+            index=index,
+            first_step=first_step,
+            pooling=self.pooling,
+            outcomes=self.outcomes,
+            progress=self.progress,
+        )
+
+    def _finish(self, settings: StageSettings, stage: Stage, figures: Figures | None) -> None:
+        """Leaves the student with the weights that the stage ends with."""
+        self.accelerator.wait_for_everyone()
+        chosen = self.settings.select == "best" and figures is not None
+        if chosen:
+            load_weights(self.student, self.folder.stage_weights(settings.name), quantizers=True)
+        elif self.accelerator.is_main_process:
+            self.folder.save_stage(settings.name, self.student, {"step": stage.first_step + stage.steps})
+        self.accelerator.wait_for_everyone()
+        values = dict(stage.best_values if chosen else (figures.values if figures is not None else {}))
+        metric = figures.metric if figures is not None else None
+        self.outcomes.append(StageOutcome(settings.name, stage.steps, metric, values))
+
+    def _outcome(self, steps: int) -> TrainingOutcome:
+        last = self.outcomes[-1]
+        weights = self.folder.stage_weights(last.name)
+        outcome = TrainingOutcome(self.folder.path, weights, steps, last.metric, last.values, tuple(self.outcomes))
+        if self.accelerator.is_main_process:
+            write_text(self.folder.path / "result.json", outcome.to_json())
+        self.accelerator.wait_for_everyone()
+        return outcome
+
+    def _identity(self) -> dict[str, Any]:
+        """What decides the weights that come out."""
+        sets = {"train": self.data.train, "evaluation": self.data.evaluation, "augmented": self.data.augmented}
+        return {
+            "task": self.data.task,
+            "settings": self.settings.to_json(),
+            "losses": {name: dataclasses.asdict(one.settings) for name, one in self.objectives.items()},
+            "data": {name: examples.digest() for name, examples in sets.items() if examples is not None},
+            "processes": self.accelerator.num_processes,
+            "student": _digest(self.student),
+            "teacher": None if self.teacher is None else _digest(self.teacher),
+        }
+
+
+def _by_stage(objective: Objective | Mapping[str, Objective], settings: TrainingSettings) -> dict[str, Objective]:
+    names = [stage.name for stage in settings.stages]
+    if isinstance(objective, Objective):
+        return dict.fromkeys(names, objective)
+    if sorted(objective) != sorted(names):
+        raise UsageError(f"objectives are for the stages {', '.join(objective)}, the run has {', '.join(names)}")
+    return dict(objective)
+
+
+def _digest(model: nn.Module) -> str:
+    """Returns a SHA-256 over names, shapes and values."""
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for name, value in model.state_dict().items():
+        digest.update(f"|{name}".encode())
+        if isinstance(value, torch.Tensor):
+            plain = value.detach().to("cpu").contiguous()
+            digest.update(f"{tuple(plain.shape)}{plain.dtype}".encode())
+            digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+        else:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()

@@ -1,0 +1,203 @@
+"""The folder of a run: its identity, the newest state, and the weights that each stage ends with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgeq.errors import FormatError, UsageError
+from edgeq.files import new_folder, write_text
+from edgeq.training.tensors import load_tensors, load_weights, save_tensors
+
+_RUN = "run.json"
+_WEIGHTS = "weights.safetensors"
+_OPTIMIZER = "optimizer.safetensors"
+_OBJECTIVE = "objective.safetensors"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class RunFolder:
+    """A folder that a run writes, and can be killed in at any moment.
+
+    It holds ``run.json`` (what is trained on what), ``log.jsonl``, the newest ``state-<step>`` (weights,
+    optimizer, place in the data), and ``stage-<name>`` (the weights a stage ends with; while it runs, its best
+    so far). Each part appears whole or not at all.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.log_file = self.path / "log.jsonl"
+
+    def open(self, identity: dict[str, Any], *, resume: bool) -> None:
+        """Begins a run, or makes sure that the one to be resumed is the same.
+
+        Args:
+            identity: What decides the result: settings, data, losses; JSON values by name.
+            resume: Whether a run that is there is gone on with.
+
+        Raises:
+            UsageError: If there is a run and ``resume`` is not asked for, or it is another run.
+            FormatError: If the run's files are damaged.
+        """
+        file = self.path / _RUN
+        if not file.exists():
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise UsageError(f"{self.path} holds something else than a training run; give another folder")
+            write_text(file, json.dumps(identity, indent=2, sort_keys=True) + "\n")
+            return
+        if not resume:
+            raise UsageError(f"{self.path} holds a training run; resume it, or give another folder")
+        before = _read_json(file)
+        now = json.loads(json.dumps(identity))
+        for name in sorted(before.keys() | now.keys()):
+            if before.get(name) != now.get(name):
+                raise UsageError(
+                    f"{file}: the run to be resumed has another {name.replace('_', ' ')} "
+                    f"({_difference(before.get(name), now.get(name))}); "
+                    "resume with what it began with, or give another folder"
+                )
+
+    def save_state(
+        self,
+        step: int,
+        *,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        objective: dict[str, torch.Tensor],
+        progress: dict[str, Any],
+    ) -> None:
+        """Writes the state after ``step`` steps, and drops the ones before it.
+
+        Each state has a name of its own, because replacing a folder takes two renames: killed between them,
+        the run would have no state at all.
+
+        Args:
+            step: Steps done.
+            model: The student, in the form it has in this stage.
+            optimizer: Its optimizer, an AdamW.
+            objective: What losses remember, by name.
+            progress: What else the run needs to go on; JSON values.
+        """
+        earlier = self._states()
+        with new_folder(self.path / f"state-{step}") as folder:
+            save_tensors(folder / _WEIGHTS, model.state_dict())
+            save_tensors(folder / _OPTIMIZER, _moments(model, optimizer))
+            if objective:
+                save_tensors(folder / _OBJECTIVE, objective)
+            write_text(folder / "state.json", json.dumps({"step": step, **progress}) + "\n")
+        for folder in earlier:
+            if folder.name != f"state-{step}":
+                shutil.rmtree(folder)
+
+    def newest_state(self) -> Path | None:
+        """Returns the folder of the newest state; None before the first one."""
+        states = self._states()
+        return states[-1] if states else None
+
+    def read_progress(self, state: Path) -> dict[str, Any]:
+        """Returns the ``progress`` and ``step`` of a state."""
+        return _read_json(state / "state.json")
+
+    def load_model(self, state: Path, model: nn.Module) -> None:
+        """Puts the weights and quantizers of a state into ``model``, which has the form of the state's stage."""
+        load_weights(model, state / _WEIGHTS, quantizers=True)
+
+    def load_optimizer(self, state: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Puts the moments of a state into ``optimizer``."""
+        saved = load_tensors(state / _OPTIMIZER)
+        for name, parameter in model.named_parameters():
+            if f"{name}.step" in saved:
+                optimizer.state[parameter] = {
+                    "step": saved[f"{name}.step"].to(parameter.device),
+                    **{key: saved[f"{name}.{key}"].to(parameter.device) for key in _MOMENTS},
+                }
+
+    def load_objective(self, state: Path) -> dict[str, torch.Tensor]:
+        """Returns what losses remembered; empty if nothing."""
+        return load_tensors(state / _OBJECTIVE) if (state / _OBJECTIVE).is_file() else {}
+
+    def save_stage(self, name: str, model: nn.Module, record: dict[str, Any]) -> None:
+        """Writes the weights that a stage ends with, if it ends here."""
+        with new_folder(self.stage_weights(name).parent) as folder:
+            save_tensors(folder / _WEIGHTS, model.state_dict())
+            write_text(folder / "record.json", json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+    def stage_weights(self, name: str) -> Path:
+        """Returns the file of the weights that a stage ends with."""
+        return self.path / f"stage-{name}" / _WEIGHTS
+
+    def _states(self) -> list[Path]:
+        found = [folder for folder in self.path.glob("state-*") if folder.name[6:].isdigit()]
+        return sorted(found, key=lambda folder: int(folder.name[6:]))
+
+
+def training_checkpoint(path: Path | str) -> Path:
+    """Returns the weights that a later run or recipe starts from.
+
+    Args:
+        path: Folder of a run, which stands for the weights of its last finished stage; one of its ``stage-...``
+            or ``state-...`` folders; or a weight file.
+
+    Raises:
+        UsageError: If there is no such checkpoint.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if (path / _WEIGHTS).is_file():
+        return path / _WEIGHTS
+    if (path / "result.json").is_file():
+        return path / str(_read_json(path / "result.json")["weights"])
+    raise UsageError(f"{path} is no training checkpoint, or its run is not finished; give one of its folders")
+
+
+def start_from(model: nn.Module, path: Path | str, *, quantizers: bool = False) -> None:
+    """Puts the latent weights of a training checkpoint into ``model``.
+
+    Args:
+        model: The student of a new run, already in its training form.
+        path: What :func:`training_checkpoint` takes.
+        quantizers: Take the state of the quantizers as well; the two models then need the same quantizers.
+
+    Raises:
+        UsageError: If there is no such checkpoint, or it is of another model.
+        FormatError: If it is damaged.
+    """
+    load_weights(model, training_checkpoint(path), quantizers=quantizers)
+
+
+def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{name}.{key}"] = value
+    return tensors
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"there is no {file}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        raise FormatError(f"{file} is damaged: it is not JSON") from None
+    if not isinstance(values, dict):
+        raise FormatError(f"{file} is damaged: it should hold a JSON object")
+    return values
+
+
+def _difference(before: Any, now: Any) -> str:
+    """Names the first value in which two settings differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in sorted(before.keys() | now.keys()):
+            if before.get(name) != now.get(name):
+                return f"{name}: {_difference(before.get(name), now.get(name))}"
+    return f"{before!r}, not {now!r}"
