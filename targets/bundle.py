@@ -22,10 +22,12 @@ from edgeq.errors import FormatError, UsageError
 from edgeq.files import new_folder, sha256
 from edgeq.formats import WEIGHT_ALIGNMENT, aligned
 from edgeq.progress import Progress, silent
+from edgeq.targets.generation_config import read_generation_settings
 from edgeq.targets.golden import BATCH, GoldenRun, Run, golden_runs, golden_source
 from edgeq.targets.interface import input_specs, plain_specs
 from edgeq.targets.model_info import (
     COPIED_FILES,
+    WRITING_TASKS,
     read_config,
     read_end_ids,
     read_model_info,
@@ -33,7 +35,8 @@ from edgeq.targets.model_info import (
     recipe_of,
     source_context,
 )
-from edgeq.targets.runtime.loader import Bundle, load, open_library
+from edgeq.targets.runtime.library import open_library
+from edgeq.targets.runtime.loader import Bundle, load
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.runtime.schema import (
     GOLDEN_FILE,
@@ -52,6 +55,7 @@ from edgeq.targets.runtime.schema import (
     TargetInfo,
     TensorSpec,
 )
+from edgeq.targets.runtime.settings import PLAIN_SETTINGS
 from edgeq.targets.runtime.state import State
 from edgeq.targets.runtime.tvm_import import import_tvm
 from edgeq.targets.runtime_wheels import package_versions, runtime_libraries
@@ -131,7 +135,9 @@ def compile_bundle(
         raise UsageError(f"{source} has no model.onnx; give a folder that `edgeq export` wrote")
     # Everything cheap that can fail comes before minutes of compiling.
     config, model, linker = read_config(source), read_model_info(source, context=context), find_linker(target)
-    end_ids = read_end_ids(source)
+    end_ids, settings = read_end_ids(source), PLAIN_SETTINGS
+    if model.task in WRITING_TASKS:
+        settings = read_generation_settings(source, with_source=model.task == "seq2seq")
     if not target.is_host:
         runtime_libraries(target)
     from edgeq.targets.compiler import compile_folder
@@ -143,7 +149,7 @@ def compile_bundle(
     outputs = plain_specs(compiled.outputs)
     generation = None
     if compiled.state:
-        generation = GenerationInfo(model.max_length or 0, end_ids, plain_specs(compiled.state), reads)
+        generation = GenerationInfo(model.max_length or 0, end_ids, plain_specs(compiled.state), reads, settings)
     progress("computing the golden output", 1, 3)
     local = model_on_this_machine(
         source, compiled, outputs=outputs, generation=generation, target=target, host_bundle=host_bundle

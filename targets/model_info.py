@@ -17,8 +17,9 @@ COPIED_FILES = (CONFIG_FILE, "tokenizer.json", "tokenizer_config.json", "special
 _CLASSIFIER = "ForSequenceClassification"
 _DECODER = "LMHeadModel"
 _ENCODER_DECODER = "ForConditionalGeneration"
-_GENERATION_FILE = "generation_config.json"
-_WRITING_TASKS = ("generate", "seq2seq")
+GENERATION_FILE = "generation_config.json"
+WRITING_TASKS = ("generate", "seq2seq")
+"""Tasks of models that make text."""
 _POOLING_MODES = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -36,7 +37,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise UsageError(f"{folder} has no {CONFIG_FILE}; give a folder that `edgeq export` wrote")
-    config = _read_json(path)
+    config = read_json(path)
     if not isinstance(config, dict):
         raise FormatError(f"{path} must hold a table; export the model again")
     return config
@@ -66,7 +67,7 @@ def read_model_info(folder: Path, *, context: int | None = None) -> ModelInfo:
         task = "generate"
     elif architecture.endswith(_ENCODER_DECODER):
         task = "seq2seq"
-    if context is not None and task not in _WRITING_TASKS:
+    if context is not None and task not in WRITING_TASKS:
         raise UsageError(f"--context is for models that make text, and {architecture} does not; leave it out")
     pooling, normalize = _pooling(folder) if task == "embed" else ("none", False)
     return ModelInfo(
@@ -75,7 +76,7 @@ def read_model_info(folder: Path, *, context: int | None = None) -> ModelInfo:
         pooling=pooling,
         normalize=normalize,
         labels=_labels(config, path) if task == "classify" else (),
-        max_length=_context(config, path, context) if task in _WRITING_TASKS else _max_length(config, folder),
+        max_length=_context(config, path, context) if task in WRITING_TASKS else _max_length(config, folder),
     )
 
 
@@ -86,7 +87,12 @@ def recipe_of(config: dict[str, Any]) -> dict[str, Any] | None:
     return recipe if isinstance(recipe, dict) else None
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Returns what a JSON file holds.
+
+    Raises:
+        FormatError: If it is not valid.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -98,7 +104,7 @@ def _pooling(folder: Path) -> tuple[str, bool]:
     pooling, normalize = "mean", False
     pooling_path = folder / "1_Pooling" / CONFIG_FILE
     if pooling_path.is_file():
-        table = _read_json(pooling_path)
+        table = read_json(pooling_path)
         modes = [key for key, value in table.items() if key.startswith("pooling_mode_") and value is True]
         if len(modes) != 1 or modes[0] not in _POOLING_MODES:
             raise FormatError(
@@ -108,7 +114,7 @@ def _pooling(folder: Path) -> tuple[str, bool]:
         pooling = _POOLING_MODES[modes[0]]
     modules_path = folder / "modules.json"
     if modules_path.is_file():
-        modules = _read_json(modules_path)
+        modules = read_json(modules_path)
         normalize = any(str(module.get("type", "")).endswith(".Normalize") for module in modules)
     return pooling, normalize
 
@@ -155,9 +161,9 @@ def source_context(folder: Path) -> int:
 
 
 def _token(folder: Path, key: str) -> int | None:
-    for name in (_GENERATION_FILE, CONFIG_FILE):
+    for name in (GENERATION_FILE, CONFIG_FILE):
         path = folder / name
-        token = _read_json(path).get(key) if path.is_file() else None
+        token = read_json(path).get(key) if path.is_file() else None
         if token is not None and not (type(token) is int and token >= 0):
             raise FormatError(f"{path}: {key!r} must be a token id, found {token!r}")
         if token is not None:
@@ -172,10 +178,10 @@ def read_end_ids(folder: Path) -> tuple[int, ...]:
         FormatError: If they are no token ids.
     """
     end = None
-    for name in (_GENERATION_FILE, CONFIG_FILE):
+    for name in (GENERATION_FILE, CONFIG_FILE):
         path = folder / name
         if end is None and path.is_file():
-            end = _read_json(path).get("eos_token_id")
+            end = read_json(path).get("eos_token_id")
             ids = end if isinstance(end, list) else [end]
             if end is not None and not all(type(token) is int and token >= 0 for token in ids):
                 raise FormatError(f"{path}: 'eos_token_id' must be one or several token ids, found {end!r}")
@@ -196,6 +202,6 @@ def _max_length(config: dict[str, Any], folder: Path) -> int | None:
     tokenizer = folder / "tokenizer_config.json"
     if tokenizer.is_file():
         # Tokenizers without a limit store 1e30, which is no smaller than the model's own.
-        limits.append(_read_json(tokenizer).get("model_max_length"))
+        limits.append(read_json(tokenizer).get("model_max_length"))
     lengths = [int(limit) for limit in limits if isinstance(limit, int | float) and 1 <= limit < 1 << 40]
     return min(lengths) if lengths else None

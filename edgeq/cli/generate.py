@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeq.cli.console import note, print_json, say
-from edgeq.cli.run import Threads
+from edgeq.cli.run import MinNewTokens, NoRepeatNgramSize, RepetitionPenalty, Threads
 from edgeq.cli.verb import Json, verb
 from edgeq.errors import UsageError
 
@@ -30,20 +30,20 @@ def generate(
     prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="A text to continue; repeatable.")] = None,
     prompts_file: Annotated[Path | None, typer.Option(help="UTF-8 file with one prompt a line.")] = None,
     max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", "-n", help="Most tokens to make for a prompt.")
-    ] = 100,
+        int | None, typer.Option("--max-new-tokens", "-n", help="Most tokens to make for a prompt.")
+    ] = None,
+    min_new_tokens: MinNewTokens = None,
+    no_repeat_ngram_size: NoRepeatNgramSize = None,
     temperature: Annotated[
-        float, typer.Option(help="0 takes the likeliest token; 1 draws as the model says, less is sharper.")
-    ] = 0.0,
-    top_k: Annotated[int, typer.Option(help="Draw from the K likeliest tokens only; 0 from all.")] = 0,
+        float | None, typer.Option(help="0 takes the likeliest token; 1 draws as the model says, less is sharper.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the K likeliest tokens only; 0 from all.")] = None,
     top_p: Annotated[
-        float, typer.Option(help="Draw from the likeliest tokens that together have this probability only.")
-    ] = 1.0,
-    repetition_penalty: Annotated[
-        float, typer.Option(help="Factor against tokens that the text has already; 1 is none.")
-    ] = 1.0,
+        float | None, typer.Option(help="Draw from the likeliest tokens that together have this probability only.")
+    ] = None,
+    repetition_penalty: RepetitionPenalty = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends a continuation; repeatable.")] = None,
-    seed: Annotated[int, typer.Option(help="Start of the random numbers.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Start of the random numbers.")] = None,
     ignore_end: Annotated[bool, typer.Option("--ignore-end", help="Go on after the token that ends a text.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Most prompts that run together; texts do not depend on it.")] = 8,
     threads: Threads = None,
@@ -51,20 +51,37 @@ def generate(
 ) -> None:
     """Continue prompts; the text appears as it is made, its speed at the end.
 
+    What is not given is as the model's generation_config.json says: the likeliest token, and 100 of them, where that
+    says nothing.
+
     With --json, prints one object with text, ids and tokens_per_second (for several prompts a list of them in
     "results").
     """
     from edgeq.targets.runtime.loader import load
-    from edgeq.targets.runtime.sampling import Sampling
+    from edgeq.targets.runtime.settings import changed_sampling
     from edgeq.targets.runtime.text import read_texts
 
-    sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed)
     prompts = [*(prompt or []), *(read_texts(prompts_file) if prompts_file is not None else [])]
     if not prompts:
         raise UsageError("there is nothing to continue: give --prompt TEXT or --prompts-file FILE")
     loaded = load(bundle, threads=threads)
+    sampling = changed_sampling(
+        loaded.generation.settings.sampling,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+    )
     generation = loaded.generate(
-        prompts, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop or [], ignore_end=ignore_end, batch=batch
+        prompts,
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        sampling=sampling,
+        stop=stop or [],
+        ignore_end=ignore_end,
+        batch=batch,
     )
     if as_json:
         print_json(_json(generation))
@@ -74,7 +91,7 @@ def generate(
         for result in generation.results():
             say(f"{result.prompt}{result.text}\n")
     if not as_json:
-        _note_end(generation.results(), generation.speed, max_new_tokens=max_new_tokens, threads=loaded.threads)
+        _note_end(generation.results(), generation.speed, asked=max_new_tokens, threads=loaded.threads)
 
 
 def _stream(generation: Generation, prompt: str) -> None:
@@ -102,13 +119,13 @@ def _json(generation: Generation) -> dict[str, Any]:
     return {**results[0], **rates} if len(results) == 1 else {"results": results, **rates}
 
 
-def _note_end(results: list[GeneratedText], speed: Speed, *, max_new_tokens: int, threads: int) -> None:
+def _note_end(results: list[GeneratedText], speed: Speed, *, asked: int | None, threads: int) -> None:
     made = sum(len(result.ids) for result in results)
     rate = "" if speed.tokens_per_second is None else f", {speed.tokens_per_second:.1f} tokens a second"
     kernels = "1 thread" if threads == 1 else f"{threads} threads"
     note(
         f"{made} tokens{rate} (after {speed.prompt_tokens} tokens of prompt in {speed.prompt_seconds:.3f} s; {kernels})"
     )
-    for reason in sorted({result.finish for result in results}):
-        if reason in _SHORTER_THAN_ASKED and any(r.finish == reason and len(r.ids) < max_new_tokens for r in results):
+    for reason in sorted({r.finish for r in results if asked is not None and len(r.ids) < asked}):
+        if reason in _SHORTER_THAN_ASKED:
             note(f"fewer tokens than asked for: {_SHORTER_THAN_ASKED[reason]}")

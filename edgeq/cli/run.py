@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,11 +14,22 @@ from edgeq.cli.verb import Json, verb
 from edgeq.errors import EdgeqError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
+    from edgeq.targets.runtime.beams import Beams
+    from edgeq.targets.runtime.loader import Bundle
     from edgeq.targets.runtime.seq2seq import Rewritten
     from edgeq.targets.runtime.text import TextResult
 
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads of the kernels; results do not depend on it.")
+]
+MinNewTokens = Annotated[
+    int | None, typer.Option("--min-new-tokens", help="Tokens to make before one may end the text.")
+]
+NoRepeatNgramSize = Annotated[
+    int | None, typer.Option("--no-repeat-ngram-size", help="Make no sequence of this many tokens twice; 0 allows all.")
+]
+RepetitionPenalty = Annotated[
+    float | None, typer.Option(help="Factor against tokens that the text has already; 1 is none.")
 ]
 
 
@@ -32,47 +44,54 @@ def run(
     text: Annotated[list[str] | None, typer.Option("--text", help="A text; repeatable.")] = None,
     file: Annotated[Path | None, typer.Option("--file", help="UTF-8 file with one text a line.")] = None,
     max_new_tokens: Annotated[
-        int | None,
-        typer.Option("--max-new-tokens", "-n", help="Encoder-decoders: most tokens to write; 128 if not given."),
+        int | None, typer.Option("--max-new-tokens", "-n", help="Encoder-decoders: most tokens to write.")
     ] = None,
+    min_new_tokens: MinNewTokens = None,
+    no_repeat_ngram_size: NoRepeatNgramSize = None,
+    repetition_penalty: RepetitionPenalty = None,
     num_beams: Annotated[
         int | None, typer.Option("--num-beams", help="Encoder-decoders: texts that beam search keeps; 1 is greedy.")
     ] = None,
-    length_penalty: Annotated[
-        float | None, typer.Option(help="Beam search: above 0 favours longer texts; 1 if not given.")
-    ] = None,
+    length_penalty: Annotated[float | None, typer.Option(help="Beam search: above 0 favours longer texts.")] = None,
     early_stopping: Annotated[
-        bool, typer.Option("--early-stopping", help="Beam search: stop when as many texts as beams have ended.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--early-stopping/--no-early-stopping", help="Beam search: stop when as many texts as beams have ended."
+        ),
+    ] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Embed, classify, summarise or infill texts; prints one JSON object a text, one a line.
 
-    With --json, prints one JSON list instead of lines.
+    With --json, prints one JSON list instead of lines. An encoder-decoder writes as its generation_config.json says,
+    and greedily at most 128 tokens where that says nothing; options go before it.
     """
-    from edgeq.targets.runtime.beams import Beams
     from edgeq.targets.runtime.loader import load
-    from edgeq.targets.runtime.seq2seq import DEFAULT_NEW_TOKENS
+    from edgeq.targets.runtime.settings import changed_sampling
     from edgeq.targets.runtime.text import read_texts, run_texts
 
     texts = [*(text or []), *(read_texts(file) if file is not None else [])]
     if not texts:
         raise UsageError("there is nothing to run: give --text TEXT or --file FILE")
     loaded = load(bundle, threads=threads)
+    lengths, beams = (max_new_tokens, min_new_tokens), (num_beams, length_penalty, early_stopping)
+    writing = (*lengths, *beams, no_repeat_ngram_size, repetition_penalty)
     results: Iterable[TextResult | Rewritten]
     if loaded.manifest.model.task == "seq2seq":
-        searched = Beams(
-            1 if num_beams is None else num_beams, 1.0 if length_penalty is None else length_penalty, early_stopping
+        sampling = loaded.generation.settings.sampling
+        results = loaded.rewrite(
+            texts,
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=min_new_tokens,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+            sampling=changed_sampling(sampling, repetition_penalty=repetition_penalty),
+            beams=_beams(loaded, num_beams, length_penalty, early_stopping),
         )
-        if searched.count == 1 and (length_penalty is not None or early_stopping):
-            raise UsageError("--length-penalty and --early-stopping belong to beam search; give --num-beams above 1")
-        wanted = DEFAULT_NEW_TOKENS if max_new_tokens is None else max_new_tokens
-        results = loaded.rewrite(texts, max_new_tokens=wanted, beams=searched)
-    elif any(option is not None for option in (max_new_tokens, num_beams, length_penalty)) or early_stopping:
+    elif any(option is not None for option in writing):
         raise UsageError(
-            f"bundle {bundle} writes no texts of others, so --max-new-tokens, --num-beams, --length-penalty and "
-            "--early-stopping do not apply; leave them out"
+            f"bundle {bundle} writes no texts of others, so only --text, --file, --threads and --json apply; leave the "
+            "other options out"
         )
     else:
         results = run_texts(loaded, texts)
@@ -81,6 +100,16 @@ def run(
         return
     for result in results:
         print_json_line(result.to_json())
+
+
+def _beams(loaded: Bundle, count: int | None, penalty: float | None, early_stopping: bool | None) -> Beams:
+    """The bundle's beams with what the caller changes of them."""
+    given = {"count": count, "length_penalty": penalty, "early_stopping": early_stopping}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    beams = dataclasses.replace(loaded.generation.settings.beams, **changes)
+    if beams.count == 1 and (penalty is not None or early_stopping is not None):
+        raise UsageError("--length-penalty and --early-stopping belong to beam search; give --num-beams above 1")
+    return beams
 
 
 @verb("verify", example="verify ./run/bundles/host\nverify ./run/bundles/cortex-a76")

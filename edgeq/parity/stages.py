@@ -92,7 +92,7 @@ def compiled_once(model: onnx.ModelProto, feed: Mapping[str, np.ndarray], *, tar
     """
     from edgeq.targets.bundle import link_model
     from edgeq.targets.compiler import compile_onnx
-    from edgeq.targets.runtime.loader import run_library
+    from edgeq.targets.runtime.library import run_library
     from edgeq.targets.toolchain import find_linker
 
     with tempfile.TemporaryDirectory() as folder:

@@ -7,13 +7,14 @@ same logits give the same texts. Sums are float64 here, and ties go to the lower
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from edgeq.errors import FormatError, UsageError
-from edgeq.targets.runtime.sampling import exp_of_negative, largest
+from edgeq.errors import UsageError
+from edgeq.targets.runtime.numerics import exp_of_negative, natural_log, power
+from edgeq.targets.runtime.rules import NO_RULES, NextToken, Rules, forced_tokens
+from edgeq.targets.runtime.sampling import check_finite, largest, penalised, without
 
 _IMPOSSIBLE = -1e9
 """Score of beams that do not exist yet: far below any real one, and finite."""
@@ -46,8 +47,12 @@ class Beams:
         is_number = isinstance(penalty, int | float) and not isinstance(penalty, bool)
         if not is_number or not -100 <= penalty <= 100:
             raise UsageError(f"length_penalty must be a number in -100..100, found {penalty!r}")
-        if self.early_stopping not in (True, False, "never"):
+        if self.early_stopping != "never" and not isinstance(self.early_stopping, bool):
             raise UsageError(f"early_stopping must be True, False or 'never', found {self.early_stopping!r}")
+
+
+ONE_BEAM = Beams()
+"""No beam search."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,18 +68,6 @@ class Hypothesis:
     ids: list[int]
 
 
-def forced_tokens(limit: int, *, first: int | None, last: int | None) -> dict[int, int]:
-    """Returns the tokens that are not chosen, by the length of the text that ends with them.
-
-    Args:
-        limit: Most tokens of a text.
-        first: Token that every text starts with, or None.
-        last: Token that a text of ``limit`` tokens ends with, or None; it goes before ``first``.
-    """
-    tokens = {} if first is None else {1: first}
-    return tokens if last is None else tokens | {limit: last}
-
-
 class BeamSearch:
     """The texts of one source while they are searched.
 
@@ -84,6 +77,9 @@ class BeamSearch:
         limit: Most tokens of a text.
         forced_first: Token that every text starts with, or None.
         forced_last: Token that a text of ``limit`` tokens ends with, or None.
+        prefix: Tokens before the first new one.
+        rules: What a text may hold.
+        repetition_penalty: Factor against tokens that a text has already, on log-probabilities as in transformers.
 
     Attributes:
         finished: The best texts that have ended, best first, at most ``beams.count``.
@@ -98,11 +94,17 @@ class BeamSearch:
         limit: int,
         forced_first: int | None = None,
         forced_last: int | None = None,
+        prefix: Sequence[int] = (),
+        rules: Rules = NO_RULES,
+        repetition_penalty: float = 1.0,
     ) -> None:
         self._beams = beams
         self._end_ids = frozenset(end_ids)
         self._limit = limit
-        self._forced = forced_tokens(limit, first=forced_first, last=forced_last)
+        self._prefix = list(prefix)
+        self._penalty = repetition_penalty
+        forced = forced_tokens(limit, first=forced_first, last=forced_last)
+        self._next = NextToken(rules, prefix=prefix, end_ids=self._end_ids, forced=forced)
         self._running: list[list[int]] = [[] for _ in range(beams.count)]
         self._scores = np.full(beams.count, _IMPOSSIBLE)
         self._scores[0] = 0.0  # all beams are still the same one
@@ -125,19 +127,21 @@ class BeamSearch:
 
         Raises:
             FormatError: If the logits are not numbers.
+            UsageError: If no token is left that may come next.
         """
-        if not np.isfinite(logits).all():
-            raise FormatError("the model's logits are not finite; compile the bundle again from a sound checkpoint")
+        check_finite(logits)
         length = len(self._running[0]) + 1
         count, vocabulary = logits.shape
-        totals = (self._log_probabilities(logits, length) + self._scores[:, None]).reshape(-1)
+        totals = (self._log_probabilities(logits) + self._scores[:, None]).reshape(-1)
         # Even if every beam's likeliest continuations end, enough others are left to go on with.
         places = largest(totals, min(max(2, 1 + len(self._end_ids)) * count, totals.size))
         places = places[np.argsort(-totals[places], kind="stable")]
         scores = totals[places]
+        if scores[0] == -np.inf:
+            raise UsageError("no token is left that may come next; allow repetitions, or ask for fewer tokens")
         texts = [[*self._running[place // vocabulary], int(place % vocabulary)] for place in places]
         ends = np.array([text[-1] in self._end_ids or length == self._limit for text in texts])
-        norm = length**self._beams.length_penalty
+        norm = power(length, self._beams.length_penalty)
         self._add_finished([Hypothesis(float(scores[i]) / norm, texts[i]) for i in range(count) if ends[i]])
         scores = np.where(ends, scores + _IMPOSSIBLE, scores)
         open_texts = np.argsort(-scores, kind="stable")[:count]
@@ -146,15 +150,22 @@ class BeamSearch:
         self.done = bool(ends.all()) or self._is_settled(length)
         return [int(places[i] // vocabulary) for i in open_texts]
 
-    def _log_probabilities(self, logits: np.ndarray, length: int) -> np.ndarray:
-        forced = self._forced.get(length)
+    def _log_probabilities(self, logits: np.ndarray) -> np.ndarray:
+        forced = self._next.forced(self._running[0])
         if forced is not None:
             result = np.full(logits.shape, -np.inf)
             result[:, forced] = 0.0
             return result
-        centred = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-        sums = np.cumsum(exp_of_negative(centred), axis=1)[:, -1:]  # one after the other, on every machine alike
-        return centred - np.vectorize(math.log)(sums)
+        return np.stack([self._of_beam(row, text) for row, text in zip(logits, self._running, strict=True)])
+
+    def _of_beam(self, logits: np.ndarray, text: list[int]) -> np.ndarray:
+        centred = logits.astype(np.float64) - float(logits.max())
+        total = float(np.cumsum(exp_of_negative(centred))[-1])  # one after the other, on every machine alike
+        result = centred - natural_log(total)
+        if self._penalty != 1:
+            result = penalised(result, sorted({*self._prefix, *text}), self._penalty)
+        banned = self._next.banned(text)
+        return without(result, banned) if banned else result
 
     def _add_finished(self, texts: list[Hypothesis]) -> None:
         merged = sorted([*self.finished, *texts], key=lambda text: -text.score)  # stable: earlier ones first
@@ -168,4 +179,4 @@ class BeamSearch:
         if beams.early_stopping is True:
             return True
         at_best = self._limit if beams.early_stopping == "never" and beams.length_penalty > 0 else length
-        return float(self._scores[0]) / at_best**beams.length_penalty <= self.finished[-1].score
+        return float(self._scores[0]) / power(at_best, beams.length_penalty) <= self.finished[-1].score

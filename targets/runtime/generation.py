@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeq.errors import UsageError
 from edgeq.targets.runtime.decoder import READS_A_SOURCE, Decoder
+from edgeq.targets.runtime.rules import NextToken, Rules
 from edgeq.targets.runtime.sampling import Sampler, Sampling
 from edgeq.targets.runtime.text_stream import TextStream
 from edgeq.targets.runtime.tokenizer import TOKENIZER_FILE, encode, load_tokenizer
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 DEFAULT_BATCH = 8
 """Prompts that run together: each needs a cache of its own."""
+DEFAULT_NEW_TOKENS = 100
+"""Most tokens to make for a prompt where neither the caller nor the model says."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,13 +96,15 @@ class _Sequence:
         self.finish: str | None = None
         self.logits: list[np.ndarray] = []
         self._owner = owner
+        self._most = owner.most_new_tokens(len(ids))
+        self._next = NextToken(owner.rules(len(ids)), prefix=ids, end_ids=owner.end_ids, forced={})
         self._sampler = Sampler(owner.sampling, ids)
         self._stream = TextStream(owner.tokenizer, ids, owner.stop) if owner.tokenizer is not None else None
 
     def advance(self, logits: np.ndarray) -> Piece:
         """Chooses the next token."""
         owner = self._owner
-        token = self._sampler.choose(logits)
+        token = self._sampler.choose(logits, banned=self._next.banned(self.ids))
         self.ids.append(token)
         if owner.keep_logits:
             self.logits.append(logits.copy())
@@ -109,7 +114,7 @@ class _Sequence:
         elif self._stream is not None:
             text = self._stream.push(token)
             self.finish = "stop" if self._stream.stopped else None
-        if self.finish is None and len(self.ids) == owner.max_new_tokens:
+        if self.finish is None and len(self.ids) == self._most:
             self.finish = "length"
         if self.finish is None and len(self.prompt_ids) + len(self.ids) > owner.context:
             self.finish = "context"
@@ -137,7 +142,6 @@ class Generation:
         stop: Texts that end a continuation.
         end_ids: Tokens that end a continuation.
         context: Most tokens of a sequence.
-        max_new_tokens: Most tokens to make for a prompt.
         keep_logits: Whether results hold the logits.
         tokenizer: The bundle's, or None if it has none.
         speed: Tokens and seconds so far.
@@ -148,8 +152,10 @@ class Generation:
         bundle: Bundle,
         prompts: Sequence[str | Sequence[int]],
         *,
-        max_new_tokens: int,
-        sampling: Sampling,
+        max_new_tokens: int | None,
+        sampling: Sampling | None,
+        min_new_tokens: int | None,
+        no_repeat_ngram_size: int | None,
         stop: Sequence[str],
         ignore_end: bool,
         keep_logits: bool,
@@ -159,12 +165,17 @@ class Generation:
         if generation.source is not None:
             raise UsageError(f"bundle {bundle.path} {READS_A_SOURCE}")
         for name, value in (("max_new_tokens", max_new_tokens), ("batch", batch)):
+            if value is None and name == "max_new_tokens":
+                continue
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
                 raise UsageError(f"{name} must be an integer of at least 1, found {value!r}")
         if isinstance(stop, str) or not all(isinstance(text, str) and text for text in stop):
             raise UsageError(f"stop must be a list of texts that are not empty, found {stop!r}")
-        self.sampling, self.stop = sampling, tuple(stop)
-        self.max_new_tokens, self.keep_logits = int(max_new_tokens), keep_logits
+        self._settings = generation.settings
+        self.sampling = sampling or self._settings.sampling
+        self.stop, self.keep_logits = tuple(stop), keep_logits
+        self._max_new_tokens = max_new_tokens
+        self._rules = {"min_new_tokens": min_new_tokens, "no_repeat_ngram_size": no_repeat_ngram_size}
         self.context = generation.context
         self.end_ids = frozenset(() if ignore_end else generation.end_ids)
         needs_text = bool(stop) or any(isinstance(prompt, str) for prompt in prompts)
@@ -191,6 +202,16 @@ class Generation:
         for _ in self:
             pass
         return [sequence.result() for sequence in self._sequences]
+
+    def most_new_tokens(self, prompt: int) -> int:
+        """Returns how many tokens to make for a prompt of that many tokens, if nothing else ends it."""
+        if self._max_new_tokens is not None:
+            return int(self._max_new_tokens)
+        return self._settings.most_new_tokens(prompt, default=DEFAULT_NEW_TOKENS)
+
+    def rules(self, prompt: int) -> Rules:
+        """Returns what the continuation of a prompt of that many tokens may hold."""
+        return self._settings.rules(prompt, **self._rules)
 
     def _sequence(self, number: int, prompt: str | Sequence[int]) -> _Sequence:
         what = f"prompt {number + 1}"

@@ -45,6 +45,13 @@ class JsonTable:
             )
         return value
 
+    def number(self, key: str) -> float:
+        """Returns a finite number."""
+        value = self.value(key)
+        if type(value) not in (int, float) or not abs(value) < 1e300:
+            raise FormatError(f"{self.where}: {key!r} must be a number, found {value!r}")
+        return float(value)
+
     def boolean(self, key: str) -> bool:
         """Returns true or false."""
         value = self.value(key)

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgeq.errors import EdgeqError, FormatError, UsageError
+from edgeq.targets.runtime.beams import Beams
 from edgeq.targets.runtime.generation import DEFAULT_BATCH, Generation
 from edgeq.targets.runtime.inputs import checked_inputs
+from edgeq.targets.runtime.library import KernelTime, new_machine, time_kernels
 from edgeq.targets.runtime.machine import check_machine
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
-from edgeq.targets.runtime.sampling import GREEDY, Sampling
+from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.schema import (
     GOLDEN_FILE,
     MODEL_FILE,
@@ -31,26 +32,13 @@ from edgeq.targets.runtime.schema import (
     TensorSpec,
 )
 from edgeq.targets.runtime.self_test import SelfTest, compare_golden
-from edgeq.targets.runtime.seq2seq import DEFAULT_NEW_TOKENS, GREEDY_BEAM, Beams, Rewritten, rewrite
+from edgeq.targets.runtime.seq2seq import Rewritten, rewrite
 from edgeq.targets.runtime.state import State
 from edgeq.targets.runtime.threads import KernelThreads, choose_threads
 from edgeq.targets.runtime.tvm_import import import_tvm
 
-_CPU = 1
-"""DLPack's device type of host memory."""
-_POOLED = 2
-"""TVM's allocator that keeps freed blocks for the next call."""
 _KEPT_SHAPES = 8
 """Input shapes whose blocks are kept; see :meth:`Bundle.run`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class KernelTime:
-    """Time spent in one kernel during one run: calls and seconds in total."""
-
-    name: str
-    calls: int
-    seconds: float
 
 
 def load(bundle: Path | str, *, threads: int | None = None, verify: bool = True) -> Bundle:
@@ -75,41 +63,6 @@ def load(bundle: Path | str, *, threads: int | None = None, verify: bool = True)
     return Bundle(folder, manifest, threads=choose_threads(threads))
 
 
-def run_library(library: Path, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Runs ``main`` of a linked model once, on copies of its inputs and weights.
-
-    Args:
-        library: ``model.so`` for this machine.
-        arguments: Inputs, then weights, in the order that ``main`` takes them.
-
-    Returns:
-        The outputs, in order.
-    """
-    return open_library(library, [])(arguments)
-
-
-def open_library(
-    library: Path, rest: Sequence[Any], *, function: str = "main"
-) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
-    """Returns a function of a linked model as a function of its inputs.
-
-    Args:
-        library: ``model.so`` for this machine; it may be deleted afterwards.
-        rest: State and weights. Arrays are copied, TVM's tensors are shared; what calls do to the state stays for the
-            next call.
-        function: Name of the function.
-    """
-    tvm = import_tvm()
-    machine = _new_machine(tvm.runtime.load_module(str(library.absolute())))
-    kept = [tvm.runtime.tensor(array) if isinstance(array, np.ndarray) else array for array in rest]
-
-    def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        results = machine[function](*(tvm.runtime.tensor(array) for array in inputs), *kept)
-        return [result.numpy() for result in results]
-
-    return run
-
-
 class Bundle:
     """A loaded model: call it with arrays by input name.
 
@@ -130,7 +83,7 @@ class Bundle:
         self._kernel_threads = KernelThreads(threads)
         try:
             self._library = self._tvm.runtime.load_module(str((path / MODEL_FILE).absolute()))
-            self._machine = _new_machine(self._library)
+            self._machine = new_machine(self._library)
             self._main = self._machine["main"]
             generation = manifest.generation
             self._encode = self._machine["encode"] if generation is not None and generation.source else None
@@ -193,8 +146,10 @@ class Bundle:
         self,
         prompts: str | Sequence[str | Sequence[int]],
         *,
-        max_new_tokens: int,
-        sampling: Sampling = GREEDY,
+        max_new_tokens: int | None = None,
+        sampling: Sampling | None = None,
+        min_new_tokens: int | None = None,
+        no_repeat_ngram_size: int | None = None,
         stop: Sequence[str] = (),
         ignore_end: bool = False,
         keep_logits: bool = False,
@@ -202,10 +157,14 @@ class Bundle:
     ) -> Generation:
         """Continues prompts; iterate over the result for tokens as they are made, or ask it for ``results()``.
 
+        What is None is as the model's ``generation_config.json`` says: greedy and 100 tokens where that says nothing.
+
         Args:
             prompts: One text, or several, each a text or token ids.
             max_new_tokens: Most tokens to make for a prompt.
-            sampling: How tokens are chosen; the likeliest one by default.
+            sampling: How tokens are chosen.
+            min_new_tokens: Tokens to make before one may end the text.
+            no_repeat_ngram_size: Make no sequence of this many tokens twice; 0 allows all.
             stop: Texts that end a continuation; they are cut off.
             ignore_end: Go on after the token that ends a text.
             keep_logits: Keep the logits of every token in the results.
@@ -219,6 +178,8 @@ class Bundle:
             [prompts] if isinstance(prompts, str) else prompts,
             max_new_tokens=max_new_tokens,
             sampling=sampling,
+            min_new_tokens=min_new_tokens,
+            no_repeat_ngram_size=no_repeat_ngram_size,
             stop=stop,
             ignore_end=ignore_end,
             keep_logits=keep_logits,
@@ -229,9 +190,11 @@ class Bundle:
         self,
         texts: str | Sequence[str | Sequence[int]],
         *,
-        max_new_tokens: int = DEFAULT_NEW_TOKENS,
-        sampling: Sampling = GREEDY,
-        beams: Beams = GREEDY_BEAM,
+        max_new_tokens: int | None = None,
+        sampling: Sampling | None = None,
+        beams: Beams | None = None,
+        min_new_tokens: int | None = None,
+        no_repeat_ngram_size: int | None = None,
         ignore_end: bool = False,
         batch: int = DEFAULT_BATCH,
     ) -> list[Rewritten]:
@@ -242,6 +205,8 @@ class Bundle:
             max_new_tokens=max_new_tokens,
             sampling=sampling,
             beams=beams,
+            min_new_tokens=min_new_tokens,
+            no_repeat_ngram_size=no_repeat_ngram_size,
             ignore_end=ignore_end,
             batch=batch,
         )
@@ -297,23 +262,8 @@ class Bundle:
         microseconds a call.
         """
         arguments = self._arguments(inputs, state)
-        machine = _new_machine(self._library)
-        spent: dict[str, list[float]] = {}
-        started = 0.0
-
-        def instrument(_function: Any, name: str, before: bool, _result: Any, *_arguments: Any) -> int:
-            nonlocal started
-            if before:
-                started = time.perf_counter()
-            else:
-                spent.setdefault(str(name), []).append(time.perf_counter() - started)
-            return 0
-
-        machine["set_instrument"](instrument)
         with self._lock:
-            self._kernel_threads.call(machine["main"], *arguments)
-        times = [KernelTime(name, len(seconds), sum(seconds)) for name, seconds in spent.items()]
-        return sorted(times, key=lambda kernel: -kernel.seconds)
+            return time_kernels(self._library, self._kernel_threads.call, arguments)
 
     def golden(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Returns the stored inputs and outputs of the self-test, by name; for a decoder those of the first call."""
@@ -383,12 +333,6 @@ class Bundle:
 def _check_batch(state: State, arrays: Sequence[np.ndarray]) -> None:
     if state.batch != len(arrays[0]):
         raise UsageError(f"the state is for {state.batch} sequences, the inputs hold {len(arrays[0])}")
-
-
-def _new_machine(library: Any) -> Any:
-    machine = library["vm_load_executable"]()
-    machine["vm_initialization"](_CPU, 0, _POOLED)
-    return machine
 
 
 def _view(data: np.ndarray, tensor: StoredTensor) -> np.ndarray:

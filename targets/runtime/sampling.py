@@ -5,11 +5,11 @@ everything here is defined down to the bit: float64, only operations that IEEE 7
 order, ties to the lower id.
 
 1. Repetition penalty, in float32: the logit of every token that the sequence holds, prompt included, is divided by
-   the penalty if it is positive and multiplied with it otherwise.
+   the penalty if it is positive and multiplied with it otherwise. Tokens that may not come get the logit -infinity.
 2. Temperature 0 takes the largest logit. Otherwise the weight of a token is ``exp((logit - largest) / temperature)``.
 3. ``top_k`` keeps the k largest logits.
-4. ``top_p`` then goes through the kept tokens from the largest weight and keeps them until their sum reaches
-   ``top_p`` of the whole.
+4. ``top_p`` then goes through the kept tokens from the largest logit and keeps them until the sum of their weights
+   reaches ``top_p`` of the whole, which is summed by id.
 5. The token is the first, by id, where the running sum of the kept weights exceeds ``random * total``.
 
 Random numbers are those of SplitMix64 (Steele, Lea, Flood 2014), started at the seed: ``(x >> 11) * 2**-53``. Every
@@ -25,11 +25,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeq.errors import FormatError, UsageError
+from edgeq.targets.runtime.numerics import exp_of_negative
 
 _WORD = (1 << 64) - 1
 _LARGEST_SEED = (1 << 63) - 1
 _SMALLEST_FACTOR, _LARGEST_FACTOR = 0.001, 1000.0
 """Of temperature and penalty; beyond them nothing is left of the logits."""
+_FIRST_NUCLEUS = 64
+"""Tokens among which ``top_p`` looks first; then among eight times as many. The result does not depend on it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,20 +83,25 @@ class Sampler:
         self._random = SplitMix64(sampling.seed)
         self._seen = set(prompt)
 
-    def choose(self, logits: np.ndarray) -> int:
+    def choose(self, logits: np.ndarray, *, banned: Sequence[int] = ()) -> int:
         """Returns the next token and counts it as part of the sequence.
 
         Args:
             logits: float32 ``[vocabulary]``.
+            banned: Tokens that it must not be.
 
         Raises:
-            FormatError: If they are not numbers.
+            FormatError: If the logits are not numbers.
+            UsageError: If no token is left.
         """
         sampling = self._sampling
         if sampling.repetition_penalty != 1:
-            logits = _penalised(logits, sorted(self._seen), np.float32(sampling.repetition_penalty))
-        if not np.isfinite(logits).all():
-            raise FormatError("the model's logits are not finite; compile the bundle again from a sound checkpoint")
+            logits = penalised(logits, sorted(self._seen), np.float32(sampling.repetition_penalty))
+        check_finite(logits)
+        if banned:
+            logits = without(logits, banned)
+            if not np.isfinite(logits).any():
+                raise UsageError("no token is left that may come next; allow repetitions, or ask for fewer tokens")
         if sampling.temperature == 0:
             token = int(np.argmax(logits))
         else:
@@ -125,27 +133,63 @@ class SplitMix64:
         return ((bits ^ (bits >> 31)) >> 11) * 2.0**-53
 
 
-def _penalised(logits: np.ndarray, seen: list[int], penalty: np.float32) -> np.ndarray:
-    result = logits.copy()
-    values = logits[seen]
-    result[seen] = np.where(values > 0, values / penalty, values * penalty)
+def check_finite(logits: np.ndarray) -> None:
+    """Checks that a model's logits are numbers.
+
+    Raises:
+        FormatError: If they are not.
+    """
+    if not np.isfinite(logits).all():
+        raise FormatError("the model's logits are not finite; compile the bundle again from a sound checkpoint")
+
+
+def penalised(values: np.ndarray, seen: Sequence[int], penalty: np.floating | float) -> np.ndarray:
+    """Returns values of which those of ``seen`` tokens are divided by the penalty if positive, and else multiplied."""
+    result = values.copy()
+    chosen = values[list(seen)]
+    result[list(seen)] = np.where(chosen > 0, chosen / penalty, chosen * penalty)
+    return result
+
+
+def without(values: np.ndarray, banned: Sequence[int]) -> np.ndarray:
+    """Returns values of which those of ``banned`` tokens are -infinity."""
+    result = values.copy()
+    result[list(banned)] = -np.inf
     return result
 
 
 def _drawn(logits: np.ndarray, sampling: Sampling, fraction: float) -> int:
     """Steps 2 to 5 of the module's description."""
-    ids = largest(logits, sampling.top_k)
-    distances = logits[ids].astype(np.float64) - float(logits.max())
-    weights = exp_of_negative(distances / float(sampling.temperature))
+    limited = 0 < sampling.top_k < logits.size
+    ids = largest(logits, sampling.top_k) if limited else np.arange(logits.size)
+    kept = logits[ids] if limited else logits
+    distances = kept.astype(np.float64)
+    distances -= float(logits.max())
+    distances /= float(sampling.temperature)
+    weights = exp_of_negative(distances)
     if sampling.top_p < 1:
-        order = _descending(logits[ids])
-        sums = np.cumsum(weights[order])
-        kept = np.concatenate(([True], sums[:-1] < float(sampling.top_p) * sums[-1]))
-        chosen = np.sort(order[kept])
+        chosen = _nucleus(kept, weights, float(sampling.top_p))
         ids, weights = ids[chosen], weights[chosen]
     sums = np.cumsum(weights)  # accumulates one after the other; sum() would not
     position = int(np.searchsorted(sums, fraction * sums[-1], side="right"))
     return int(ids[min(position, len(ids) - 1)])
+
+
+def _nucleus(logits: np.ndarray, weights: np.ndarray, top_p: float) -> np.ndarray:
+    """Positions, ascending, of the likeliest tokens that together have ``top_p`` of the weight.
+
+    Few tokens usually have it, and to find the few largest is many times faster than to sort all.
+    """
+    wanted = top_p * np.cumsum(weights)[-1]
+    count = min(_FIRST_NUCLEUS, logits.size)
+    while True:
+        places = largest(logits, count)
+        places = places[np.argsort(-logits[places], kind="stable")]
+        sums = np.cumsum(weights[places])
+        if sums[-1] >= wanted or count == logits.size:
+            kept = 1 + int(np.searchsorted(sums, wanted, side="left"))
+            return np.sort(places[:kept])
+        count = min(count * 8, logits.size)
 
 
 def largest(logits: np.ndarray, count: int) -> np.ndarray:
@@ -156,41 +200,6 @@ def largest(logits: np.ndarray, count: int) -> np.ndarray:
     above = np.flatnonzero(logits > threshold)
     equal = np.flatnonzero(logits == threshold)[: count - above.size]
     return np.sort(np.concatenate((above, equal)))
-
-
-def _descending(values: np.ndarray) -> np.ndarray:
-    """Positions from the largest value to the smallest, of equal ones the first first.
-
-    Sorting integers that hold both value and position is many times faster than a stable sort of the values.
-    """
-    bits = (values + np.float32(0)).view(np.uint32)  # the addition turns -0 into 0, which it equals
-    ascending = np.where(bits >> 31 == 1, ~bits, bits | np.uint32(1 << 31))
-    keys = (~ascending).astype(np.uint64) << np.uint64(32) | np.arange(values.size, dtype=np.uint64)
-    keys.sort()
-    return (keys & np.uint64((1 << 32) - 1)).astype(np.int64)
-
-
-_LOG2_E = 1.4426950408889634
-_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-"""Their sum is ln 2; the first has trailing zeros, so that a multiple of it is exact."""
-_FACTORIALS = tuple(1.0 / math.factorial(n) for n in range(13, -1, -1))
-_SMALLEST_EXPONENT = -700.0
-"""Below it weights count as 0, which keeps every result a normal number."""
-
-
-def exp_of_negative(x: np.ndarray) -> np.ndarray:
-    """Returns e to the power of values that are not positive, float64; the same bits as ``edgeq-run``.
-
-    A library's exp may differ in the last bit between machines, and with it a sum, and at last a token.
-    """
-    clipped = np.maximum(x, _SMALLEST_EXPONENT)
-    powers = np.rint(clipped * _LOG2_E)
-    rest = (clipped - powers * _LN2_HIGH) - powers * _LN2_LOW
-    result = np.full_like(rest, _FACTORIALS[0])
-    for coefficient in _FACTORIALS[1:]:
-        result *= rest
-        result += coefficient
-    return np.where(x < _SMALLEST_EXPONENT, 0.0, np.ldexp(result, powers.astype(np.int32)))
 
 
 def _number(value: object) -> float:

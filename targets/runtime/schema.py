@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from edgeq.formats import FORMAT_VERSION
+from edgeq.targets.runtime.settings import PLAIN_SETTINGS, GenerationSettings
 
 FORMAT_NAME = "edgeq-bundle"
 MANIFEST_FILE = "manifest.json"
@@ -145,12 +146,14 @@ class GenerationInfo:
             There ``context`` is :attr:`capacity`, and ``context_blocks`` a sixteenth of it. An encoder-decoder also
             has source caches, with ``source_context`` and ``source_context_blocks``.
         source: The reading half of an encoder-decoder; None for other models.
+        settings: How texts are made when nothing else is asked for.
     """
 
     context: int
     end_ids: tuple[int, ...]
     state: tuple[TensorSpec, ...]
     source: SourceInfo | None = None
+    settings: GenerationSettings = PLAIN_SETTINGS
 
     @property
     def source_state(self) -> tuple[TensorSpec, ...]:
@@ -250,6 +253,7 @@ class Manifest:
                 "context": generation.context,
                 "end_ids": list(generation.end_ids),
                 "state": [_spec_table(spec) for spec in generation.state],
+                "settings": dataclasses.asdict(generation.settings),
             }
             table["golden"]["steps"] = [dataclasses.asdict(step) for step in self.golden_steps]
             if generation.source is not None:

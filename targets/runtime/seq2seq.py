@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeq.errors import UsageError
-from edgeq.targets.runtime.beams import Beams, BeamSearch, forced_tokens
-from edgeq.targets.runtime.sampling import GREEDY, Sampler, Sampling
+from edgeq.targets.runtime.beams import ONE_BEAM, Beams, BeamSearch
+from edgeq.targets.runtime.rules import NextToken, Rules, forced_tokens
+from edgeq.targets.runtime.sampling import Sampler, Sampling
 from edgeq.targets.runtime.schema import GenerationInfo, SourceInfo
 from edgeq.targets.runtime.source_decoder import SourceDecoder
 from edgeq.targets.runtime.tokenizer import TOKENIZER_FILE, encode, load_tokenizer
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from edgeq.targets.runtime.loader import Bundle
 
 DEFAULT_NEW_TOKENS = 128
-GREEDY_BEAM = Beams()
-"""No beam search."""
+"""Most tokens of a text where neither the caller nor the model says."""
+_START = 1
+"""Tokens before the first new one: the one that starts a text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,22 +58,28 @@ def rewrite(
     bundle: Bundle,
     texts: Sequence[str | Sequence[int]],
     *,
-    max_new_tokens: int = DEFAULT_NEW_TOKENS,
-    sampling: Sampling = GREEDY,
-    beams: Beams = GREEDY_BEAM,
+    max_new_tokens: int | None = None,
+    sampling: Sampling | None = None,
+    beams: Beams | None = None,
+    min_new_tokens: int | None = None,
+    no_repeat_ngram_size: int | None = None,
     ignore_end: bool = False,
     batch: int = 8,
 ) -> list[Rewritten]:
     """Reads texts and writes others, such as summaries.
 
-    Every text is checked before the first is run. What a text gives does not depend on the others.
+    Every text is checked before the first is run. What a text gives does not depend on the others. What is None is as
+    the model's ``generation_config.json`` says, and greedy with at most 128 tokens where that says nothing.
 
     Args:
         bundle: A loaded bundle of an encoder-decoder.
         texts: Each a text or token ids, special ones included.
         max_new_tokens: Most tokens to make for a text; fewer if the context holds fewer.
-        sampling: How tokens are chosen without beam search.
+        sampling: How tokens are chosen without beam search; with it, its repetition penalty applies. Above temperature
+            0 there is no beam search unless ``beams`` asks for it, which is refused.
         beams: How beams are searched.
+        min_new_tokens: Tokens to make before one may end the text.
+        no_repeat_ngram_size: Make no sequence of this many tokens twice; 0 allows all.
         ignore_end: Go on after the token that ends a text.
         batch: Most texts that run together without beam search.
 
@@ -81,7 +89,15 @@ def rewrite(
     Raises:
         UsageError: If the bundle reads no source, or a text or an option makes no sense.
     """
-    return _Writer(bundle, max_new_tokens, sampling, beams, ignore_end, batch).write(texts)
+    settings = bundle.generation.settings
+    if beams is None:
+        beams = settings.beams if sampling is None or sampling.temperature == 0 else ONE_BEAM
+    wanted = settings.most_new_tokens(_START, default=DEFAULT_NEW_TOKENS) if max_new_tokens is None else max_new_tokens
+    sampling = sampling or settings.sampling
+    rules = settings.rules(_START, min_new_tokens=min_new_tokens, no_repeat_ngram_size=no_repeat_ngram_size)
+    if beams.count > 1 and sampling.temperature != 0:
+        raise UsageError("beam search takes the likeliest texts; ask for temperature 0, or for 1 beam")
+    return _Writer(bundle, wanted, sampling, beams, rules, ignore_end, batch).write(texts)
 
 
 @dataclasses.dataclass
@@ -103,14 +119,13 @@ class _Writer:
         max_new_tokens: int,
         sampling: Sampling,
         beams: Beams,
+        rules: Rules,
         ignore_end: bool,
         batch: int,
     ) -> None:
         for name, value in (("max_new_tokens", max_new_tokens), ("batch", batch)):
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
                 raise UsageError(f"{name} must be an integer of at least 1, found {value!r}")
-        if beams.count > 1 and sampling != GREEDY:
-            raise UsageError("beam search takes the likeliest texts; leave the sampling options out, or ask for 1 beam")
         self._bundle = bundle
         self._source: SourceInfo = source_of(bundle)
         self._generation: GenerationInfo = bundle.generation
@@ -118,7 +133,7 @@ class _Writer:
         # The token that starts a text takes a slot, the last token that is made none.
         self._limit = min(self._asked, self._generation.context)
         self._end_ids = frozenset(() if ignore_end else self._generation.end_ids)
-        self._sampling, self._beams = sampling, beams
+        self._sampling, self._beams, self._rules = sampling, beams, rules
         self._tokenizer = load_tokenizer(bundle.path) if (bundle.path / TOKENIZER_FILE).is_file() else None
 
     def write(self, sources: Sequence[str | Sequence[int]]) -> list[Rewritten]:
@@ -158,14 +173,16 @@ class _Writer:
     def _write_together(self, texts: list[_Text]) -> None:
         """Greedy or by chance, all texts of a batch at once."""
         forced = forced_tokens(self._limit, first=self._source.forced_first, last=self._source.forced_last)
-        samplers = [Sampler(self._sampling, [self._source.start_id]) for _ in texts]
+        start = [self._source.start_id]
+        following = NextToken(self._rules, prefix=start, end_ids=self._end_ids, forced=forced)
+        samplers = [Sampler(self._sampling, start) for _ in texts]
         decoder = SourceDecoder(self._bundle, [text.source for text in texts])
-        newest = [[self._source.start_id] for _ in texts]
+        newest = [start for _ in texts]
         while texts:
             for text, sampler, logits in zip(texts, samplers, decoder.append(newest), strict=True):
-                token = forced.get(len(text.ids) + 1)
+                token = following.forced(text.ids)
                 if token is None:
-                    token = sampler.choose(logits)
+                    token = sampler.choose(logits, banned=following.banned(text.ids))
                 else:
                     sampler.take(token)
                 text.ids.append(token)
@@ -184,6 +201,9 @@ class _Writer:
             limit=self._limit,
             forced_first=source.forced_first,
             forced_last=source.forced_last,
+            prefix=[source.start_id],
+            rules=self._rules,
+            repetition_penalty=self._sampling.repetition_penalty,
         )
         decoder = SourceDecoder(self._bundle, [text.source], beams=count)
         newest = [source.start_id] * count

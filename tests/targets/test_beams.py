@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from edgeq.errors import FormatError, UsageError
-from edgeq.targets.runtime.beams import Beams, BeamSearch, forced_tokens
+from edgeq.targets.runtime.beams import Beams, BeamSearch
+from edgeq.targets.runtime.rules import Rules, forced_tokens
 
 START, LIMIT = 2, 9
 SOURCE = [[7, 80, 12, 33, 190, 4]]
@@ -31,6 +32,43 @@ def _searched(model, beams, **options):
         prefixes = [[*prefixes[row], token] for row, token in zip(parents, search.last_tokens, strict=True)]
         steps += 1
     return search, steps
+
+
+SETTINGS = [
+    ({"min_new_tokens": 6}, 1.0),
+    ({"no_repeat_ngram_size": 1}, 1.0),
+    ({"no_repeat_ngram_size": 2, "min_new_tokens": 3}, 1.0),
+    ({}, 1.7),
+    ({"no_repeat_ngram_size": 3, "min_new_tokens": 5}, 0.6),
+]
+
+
+@pytest.mark.parametrize(("rules", "penalty"), SETTINGS)
+def test_rules_and_penalty_are_those_of_transformers(model, rules, penalty):
+    import torch
+
+    short = "min_new_tokens" in rules  # ends come early where short texts are favoured
+    beams, ends = Beams(3, -1.0 if short else 1.5), [*range(2, 150 if short else 60)]
+    found, _ = _searched(
+        model, beams, end_ids=ends, forced_first=0, prefix=[START], rules=Rules(**rules), repetition_penalty=penalty
+    )
+    plain, _ = _searched(model, beams, end_ids=ends, forced_first=0)
+    assert found.finished[0].ids != plain.finished[0].ids
+    expected = model.generate(
+        torch.tensor(SOURCE), num_beams=3, length_penalty=beams.length_penalty, max_new_tokens=LIMIT, eos_token_id=ends,
+        forced_bos_token_id=0, forced_eos_token_id=None, decoder_start_token_id=START, repetition_penalty=penalty,
+        return_dict_in_generate=True, output_scores=True, do_sample=False, **rules,
+    )  # fmt: skip
+    text = found.finished[0]
+    assert text.ids == expected.sequences[0, 1 : len(text.ids) + 1].tolist()
+    assert text.score == pytest.approx(float(expected.sequences_scores[0]), abs=1e-4)
+
+
+def test_a_search_without_any_token_left_is_a_sentence():
+    search = BeamSearch(Beams(2), end_ids=[], limit=9, rules=Rules(no_repeat_ngram_size=1))
+    with pytest.raises(UsageError, match="no token is left that may come next"):
+        for _ in range(4):
+            search.advance(np.zeros((2, 3), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -105,6 +143,7 @@ def test_logits_that_are_no_numbers_are_a_sentence():
         ({"count": 65}, r"beams must be an integer in 1\.\.64"),
         ({"length_penalty": float("nan")}, "length_penalty must be a number"),
         ({"length_penalty": "1"}, "length_penalty must be a number"),
+        ({"early_stopping": 1}, "early_stopping must be"),
         ({"early_stopping": "soon"}, "early_stopping must be True, False or 'never'"),
     ],
 )

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from edgeq.errors import FormatError, UsageError
-from edgeq.targets.runtime.sampling import GREEDY, Sampler, Sampling, SplitMix64, exp_of_negative
+from edgeq.targets.runtime.numerics import exp_of_negative
+from edgeq.targets.runtime.sampling import GREEDY, Sampler, Sampling, SplitMix64, _nucleus
 
 
 def _logits(size=50, seed=0):
@@ -25,13 +26,6 @@ def test_random_numbers_are_those_of_splitmix64():
     expected = [6457827717110365317, 3203168211198807973, 9817491932198370423]
     random = SplitMix64(1234567)
     assert [random.next_fraction() for _ in expected] == [(value >> 11) / 2**53 for value in expected]
-
-
-def test_the_exponential_is_exact_to_two_ulps():
-    x = -np.concatenate((np.linspace(0, 50, 20001), np.geomspace(1e-300, 699, 2000), [0.0]))
-    expected = np.array([math.exp(value) for value in x])
-    assert np.max(np.abs(exp_of_negative(x) - expected) / expected) < 5e-16
-    assert list(exp_of_negative(np.array([-701.0, -1e300, -math.inf]))) == [0, 0, 0]
 
 
 def test_greedy_takes_the_first_of_the_largest():
@@ -67,6 +61,30 @@ def test_top_p_keeps_the_fewest_that_reach_the_probability():
         assert set(np.flatnonzero(drawn)) == kept
     both = _draws(Sampling(temperature=1.0, top_k=3, top_p=0.9), logits, 400)
     assert set(np.flatnonzero(both)) == {0, 2, 3}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_top_p_keeps_what_sorting_all_would_keep(seed):
+    """Large and flat vocabularies need more than the first candidates, and hold ties."""
+    generator = np.random.default_rng(seed)
+    logits = np.round(generator.standard_normal(5000) * (0.1 + seed), 2).astype(np.float32)
+    weights = exp_of_negative(logits.astype(np.float64) - float(logits.max()))
+    for top_p in (0.01, 0.5, 0.93, 0.99999):
+        order = np.lexsort((np.arange(logits.size), -logits))
+        sums = np.cumsum(weights[order])
+        kept = order[: 1 + int(np.searchsorted(sums, top_p * np.cumsum(weights)[-1]))]
+        np.testing.assert_array_equal(_nucleus(logits, weights, top_p), np.sort(kept))
+
+
+def test_banned_tokens_are_never_chosen():
+    logits = np.float32([1, 9, 5, 8])
+    assert Sampler(GREEDY, []).choose(logits, banned=[1, 3]) == 2
+    for seed in range(60):
+        sampling = Sampling(temperature=5.0, top_p=0.9, seed=seed)
+        assert Sampler(sampling, []).choose(logits, banned=[1, 3, 3]) in (0, 2)
+    np.testing.assert_array_equal(logits, np.float32([1, 9, 5, 8]))
+    with pytest.raises(UsageError, match="no token is left that may come next"):
+        Sampler(GREEDY, []).choose(logits, banned=[0, 1, 2, 3])
 
 
 def test_of_equal_logits_top_p_keeps_the_first():

@@ -159,7 +159,7 @@ def test_a_text_ends_where_the_context_does(bundle):
         ("cat " * 60, {}, "the model reads at most 41"),
         ([[283]], {}, r"an id outside the vocabulary; ids lie in 0\.\.282"),
         ("a cat", {"max_new_tokens": 0}, "max_new_tokens must be an integer of at least 1"),
-        ("a cat", {"beams": Beams(2), "sampling": SAMPLED}, "leave the sampling options out"),
+        ("a cat", {"beams": Beams(2), "sampling": SAMPLED}, "ask for temperature 0, or for 1 beam"),
     ],
 )
 def test_wrong_use_is_a_sentence(bundle, texts, options, message):
@@ -291,7 +291,7 @@ def test_run_says_what_is_wrong_in_a_sentence(path, gpt2_bundle, capsys):
         ((path, "--text", "cat " * 60), "the model reads at most 41"),
         ((path, "--text", "a", "--num-beams", 0), "the number of beams must be an integer in 1..64"),
         ((path, "--text", "a", "--early-stopping"), "belong to beam search"),
-        ((gpt2_bundle, "--text", "a", "--num-beams", 2), "leave them out"),
+        ((gpt2_bundle, "--text", "a", "--num-beams", 2), "leave the other options out"),
     ):
         code, out, err = _cli(capsys, *arguments)
         assert (code, out, len(err.splitlines())) == (2, "", 1)

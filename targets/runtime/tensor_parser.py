@@ -1,0 +1,69 @@
+"""Tensors in a manifest: inputs, outputs, caches, and what lies in ``weights.bin`` and ``golden.bin``."""
+
+from __future__ import annotations
+
+import math
+
+from edgeq.errors import FormatError
+from edgeq.formats import WEIGHT_ALIGNMENT
+from edgeq.targets.runtime.json_table import JsonTable
+from edgeq.targets.runtime.schema import ITEM_BYTES, StoredTensor, TensorSpec
+
+MAX_TENSOR_BYTES = 1 << 46
+"""More than any machine has."""
+_MAX_DIMENSIONS = 8
+
+
+def parse_spec(table: JsonTable) -> TensorSpec:
+    """Reads name, type, shape and allowed values of an input, output or cache.
+
+    Raises:
+        FormatError: If something is missing, of a wrong type or out of range.
+    """
+    shape = table.sequence("shape")
+    if len(shape) > _MAX_DIMENSIONS:
+        raise FormatError(f"{table.where} has {len(shape)} dimensions, at most {_MAX_DIMENSIONS} are allowed")
+    for size in shape:
+        named = isinstance(size, str) and size
+        if not named and not (type(size) is int and 1 <= size < 1 << 40):
+            raise FormatError(f"{table.where}: a size must be a name or a positive integer, found {size!r}")
+    return TensorSpec(
+        name=table.text("name"),
+        dtype=_parse_dtype(table),
+        shape=tuple(shape),
+        minimum=_parse_optional(table, "minimum"),
+        maximum=_parse_optional(table, "maximum"),
+        default=_parse_optional(table, "default"),
+    )
+
+
+def parse_stored(table: JsonTable) -> StoredTensor:
+    """Reads a tensor that lies in a file.
+
+    Raises:
+        FormatError: If something is missing, of a wrong type, or inconsistent with the rest.
+    """
+    spec = parse_spec(table)
+    shape = tuple(size for size in spec.shape if isinstance(size, int))
+    if len(shape) != len(spec.shape):
+        raise FormatError(f"{table.where}: a stored tensor has no named sizes, found {spec.shape}")
+    tensor = StoredTensor(spec.name, spec.dtype, shape, table.integer("offset"), table.integer("bytes"))
+    expected = math.prod(shape) * ITEM_BYTES[tensor.dtype]
+    if tensor.bytes != expected or expected > MAX_TENSOR_BYTES:
+        raise FormatError(
+            f"{table.where}: {tensor.dtype} of shape {shape} takes {expected} bytes, found {tensor.bytes}"
+        )
+    if tensor.offset % WEIGHT_ALIGNMENT:
+        raise FormatError(f"{table.where}: offset {tensor.offset} is not a multiple of {WEIGHT_ALIGNMENT}")
+    return tensor
+
+
+def _parse_optional(table: JsonTable, key: str) -> int | None:
+    return table.integer(key, at_least=-(1 << 62)) if key in table.items else None
+
+
+def _parse_dtype(table: JsonTable) -> str:
+    dtype = table.text("dtype")
+    if dtype not in ITEM_BYTES:
+        raise FormatError(f"{table.where}: dtype must be one of {', '.join(ITEM_BYTES)}, found {dtype!r}")
+    return dtype
