@@ -37,18 +37,30 @@ ACTIVATION_LEVELS = 127
 ACTIVATION_MAX_FLOOR = 1e-30
 """A token whose largest magnitude is below this is quantized as if it were this (keeps 1/scale finite)."""
 
-# Zero points with which each bit width is used: binary has two levels around 0, two-bit grids are
-# ternary (codes 0, 1, 2) or balanced (all four), wider grids are symmetric with code 0 unused.
-ZERO_POINTS: dict[int, tuple[float, ...]] = {1: (0.5,), 2: (1.0, 1.5), 4: (8.0,), 8: (128.0,)}
+# Zero points of the grids: binary has two levels around 0, two-bit grids are ternary (codes 0, 1, 2), balanced
+# (all four) or two's complement (-2..1), wider grids are symmetric with code 0 unused. A grid that follows the
+# smallest and largest weight may put zero on any other code that is in use.
+ZERO_POINTS: dict[int, tuple[float, ...]] = {1: (0.5,), 2: (1.0, 1.5, 2.0), 4: (8.0,), 8: (128.0,)}
 
 
 def levels(bits: int, zero_point: float) -> tuple[int, int]:
-    """Returns the smallest and largest code in use: ternary leaves 3 unused, symmetric grids leave 0."""
+    """Returns the smallest and largest code in use: ternary leaves 3 unused, symmetric grids leave 0.
+
+    No 8-bit grid uses 0, because byte products of AVX2 are not exact for it.
+    """
     if bits == 2 and zero_point == 1.0:
         return 0, 2
-    if bits in (4, 8):
+    if bits == 8 or (bits == 4 and zero_point == 8.0):
         return 1, 2**bits - 1
     return 0, 2**bits - 1
+
+
+def is_zero_point(bits: int, zero_point: float) -> bool:
+    """Tells whether ``zero_point`` belongs to a grid, or is a code that may stand for zero."""
+    lowest, highest = (1 if bits == 8 else 0), 2**bits - 1
+    return zero_point in ZERO_POINTS[bits] or (
+        bits > 1 and lowest <= zero_point <= highest and float(zero_point).is_integer()
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +88,9 @@ class PackedMatrix:
             raise FormatError(
                 f"a packed matrix needs at least 1 x 1 entries, found {self.rows} x {self.columns}"
             )
-        if self.zero_point not in ZERO_POINTS[self.bits]:
+        if not is_zero_point(self.bits, self.zero_point):
             raise FormatError(
-                f"zero point of a {self.bits}-bit matrix must be one of {ZERO_POINTS[self.bits]}, "
+                f"zero point of a {self.bits}-bit matrix must be one of its codes or of {ZERO_POINTS[self.bits]}, "
                 f"found {self.zero_point}"
             )
         if self.scales not in (1, self.rows):

@@ -49,7 +49,10 @@ def test_levels_are_symmetric_around_zero(bits: int, zero_point: float, expected
         ((4, 4, 3, 4.0, 1), "found 3"),
         ((0, 4, 8, 128.0, 1), "0 x 4"),
         ((4, -1, 8, 128.0, 1), "4 x -1"),
-        ((4, 4, 8, 127.0, 1), "found 127.0"),
+        ((4, 4, 8, 127.5, 1), "found 127.5"),
+        ((4, 4, 8, 0.0, 1), "found 0.0"),
+        ((4, 4, 4, 16.0, 1), "found 16.0"),
+        ((4, 4, 1, 1.0, 1), "found 1.0"),
         ((4, 4, 8, float("nan"), 1), "found nan"),
         ((4, 4, 8, 128.0, 3), "found 3"),
     ],
@@ -57,6 +60,12 @@ def test_levels_are_symmetric_around_zero(bits: int, zero_point: float, expected
 def test_impossible_matrices_are_refused(arguments: tuple, found: str) -> None:
     with pytest.raises(FormatError, match=found):
         PackedMatrix(*arguments)
+
+
+@pytest.mark.parametrize(("bits", "zero_point", "expected"), [(2, 2.0, (0, 3)), (4, 3.0, (0, 15)), (8, 1.0, (1, 255))])
+def test_zero_may_be_any_code(bits: int, zero_point: float, expected: tuple[int, int]) -> None:
+    assert PackedMatrix(4, 4, bits, zero_point, 1).zero_point == zero_point
+    assert levels(bits, zero_point) == expected
 
 
 @given(st.integers(0, 10**12))

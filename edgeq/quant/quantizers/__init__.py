@@ -11,11 +11,27 @@ from edgeq.quant.grids import GridName
 from edgeq.quant.plan import GradientName
 from edgeq.quant.quantizers.base import WeightQuantizer
 from edgeq.quant.quantizers.binary_weight import BinaryWeight
+from edgeq.quant.quantizers.elastic import Elastic
+from edgeq.quant.quantizers.learned_step import LearnedStepSize
+from edgeq.quant.quantizers.loss_aware import LossAware
 from edgeq.quant.quantizers.module_scaling import ModuleScaling
+from edgeq.quant.quantizers.pact import Pact
 from edgeq.quant.quantizers.ternary_weight import TernaryWeight
-from edgeq.quant.quantizers.uniform import Uniform
+from edgeq.quant.quantizers.uniform import Uniform, UniformAsymmetric
+from edgeq.quant.quantizers.weight_statistics import WeightStatistics
 
-_CLASSES: tuple[type[WeightQuantizer], ...] = (ModuleScaling, BinaryWeight, TernaryWeight, Uniform)
+_CLASSES: tuple[type[WeightQuantizer], ...] = (
+    ModuleScaling,
+    Pact,
+    LearnedStepSize,
+    LossAware,
+    BinaryWeight,
+    TernaryWeight,
+    Uniform,
+    UniformAsymmetric,
+    Elastic,
+    WeightStatistics,
+)
 QUANTIZERS: dict[str, type[WeightQuantizer]] = {quantizer.method: quantizer for quantizer in _CLASSES}
 """Methods by their names in recipes."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -121,8 +122,9 @@ class WeightQuantizer(nn.Module, abc.ABC):
         return GradientRule(self.inside(weight, scale) if self.gradient != "identity" else None)
 
     def inside(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Returns where ``weight`` lies inside the clip range: bool ``[N, K]``."""
-        raise NotImplementedError(f"{self.method} clips nothing")
+        """Returns where ``weight`` lies inside the clip range: bool ``[N, K]``; everywhere, for most methods."""
+        del scale
+        return torch.ones_like(weight, dtype=torch.bool)
 
     @property
     def largest(self) -> int:
@@ -142,7 +144,7 @@ class WeightQuantizer(nn.Module, abc.ABC):
 
         Summed in float64, so that the number of threads does not show in the rounded result.
         """
-        total = self.over_groups(torch.sum, values.double())
+        total = self.over_groups(functools.partial(torch.sum, dtype=torch.float64), values)
         return (total / (values.shape[1] if self.per_row else values.numel())).float()
 
     def zero_point_of(self, bits: int) -> float:

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import torch
 
+from edgeq.errors import UsageError
 from edgeq.quant.plan import GradientName
-from edgeq.quant.quantizers.base import WeightQuantizer
+from edgeq.quant.quantizers.base import WeightQuantizer, divide
 
 
 class Uniform(WeightQuantizer):
@@ -24,3 +25,42 @@ class Uniform(WeightQuantizer):
     def codes(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """See :meth:`WeightQuantizer.codes`."""
         return self.symmetric_codes(weight, scale)
+
+
+class UniformAsymmetric(WeightQuantizer):
+    """All levels between the smallest and the largest weight, zero among them: ``s = (max - min) / (levels - 1)``.
+
+    The zero point is the code nearest to ``-min / s`` and one number for the matrix, so that there is no scale a row.
+    Weights that this shift pushes over the last level are clipped by at most half a step; the gradient passes
+    everywhere.
+    """
+
+    method: ClassVar[str] = "uniform-asymmetric"
+    supported_bits: ClassVar[tuple[int, ...]] = (2, 4, 8)
+    gradients: ClassVar[tuple[GradientName, ...]] = ("identity",)
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        if self.per_row:
+            raise UsageError(
+                "quantizer 'uniform-asymmetric' has one zero point and one scale a matrix; set scale = \"matrix\""
+            )
+
+    @property
+    def lowest_code(self) -> int:
+        """Smallest code in use: 8-bit matrices leave 0 out."""
+        return 1 if self.bits == 8 else 0
+
+    def scales(self, weight: torch.Tensor) -> torch.Tensor:
+        """Returns the distance between levels, and sets the zero point that belongs to it."""
+        smallest, largest = weight.amin().clamp(max=0), weight.amax().clamp(min=0)
+        steps = 2**self.bits - 1 - self.lowest_code
+        scale = ((largest - smallest) / steps).reshape(1)
+        if bool(scale > 0):
+            self.zero_point = float(torch.round(-smallest / scale)) + self.lowest_code
+        return scale
+
+    def codes(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """See :meth:`WeightQuantizer.codes`."""
+        highest = 2**self.bits - 1
+        return divide(weight, scale).add_(self.zero_point).round_().clamp_(self.lowest_code, highest)

@@ -13,7 +13,20 @@ from edgeq.quant.plan import LayerPlan
 from edgeq.quant.tied import TiedLowBitEmbedding, TiedLowBitLinear
 from edgeq.quant.trainable import freeze, make_trainable, quantizer_parameters, set_stage, trainable_layers
 
-METHODS = [("module-scaling", 2), ("module-scaling", 4), ("module-scaling", 8), ("bwn", 1), ("twn", 2)]
+METHODS = [
+    ("module-scaling", 2),
+    ("module-scaling", 4),
+    ("module-scaling", 8),
+    ("pact", 4),
+    ("lsq", 2),
+    ("laq", 2),
+    ("bwn", 1),
+    ("twn", 2),
+    ("uniform", 8),
+    ("elastic", 1),
+    ("elastic", 2),
+    ("statistics", 2),
+]
 
 
 class _Net(nn.Module):

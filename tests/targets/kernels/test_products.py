@@ -16,7 +16,7 @@ from edgeq.targets.kernels.quantize_rows import padded_columns
 from edgeq.targets.kernels.weight_only_matmul import weight_only_matmul
 from edgeq.targets.target import load_target
 
-FORMATS = [(1, 0.5), (2, 1.0), (2, 1.5), (4, 8.0), (8, 128.0)]
+FORMATS = [(1, 0.5), (2, 1.0), (2, 1.5), (2, 2.0), (4, 8.0), (4, 3.0), (8, 128.0), (8, 41.0)]
 ODD_SHAPE = (37, 53)
 SMALL_SHAPES = [(1, 1), (32, 31)]
 
