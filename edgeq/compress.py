@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from edgeq.checkpoint import load_checkpoint, save_checkpoint
-from edgeq.errors import UsageError
+import transformers
+
+from edgeq.checkpoint import Checkpoint, load_checkpoint, load_tokenizer, save_checkpoint
+from edgeq.errors import FormatError, UsageError
 from edgeq.progress import Progress, silent
 from edgeq.quant.plan import CompressionResult
-from edgeq.recipes import Recipe, apply_recipe, load_recipe
+from edgeq.recipes import (
+    MaskedModel,
+    Recipe,
+    Source,
+    TrainedStudent,
+    TrainingRequest,
+    apply_recipe,
+    check_request,
+    load_recipe,
+    train_student,
+)
+from edgeq.targets.model_info import read_model_info
 
 _WANTED_FILES = ("*.json", "*.safetensors", "*.txt", "1_Pooling/*")  # no pickled weights, no other frameworks
 
 
 def compress_model(
-    source: str | Path, out: str | Path, *, recipe: str | Path | Recipe, progress: Progress | None = None
+    source: str | Path,
+    out: str | Path,
+    *,
+    recipe: str | Path | Recipe,
+    training: TrainingRequest | None = None,
+    progress: Progress | None = None,
 ) -> CompressionResult:
     """Compresses a model and writes the result as a checkpoint folder.
 
@@ -22,32 +41,87 @@ def compress_model(
         source: A model folder, or the name of a model on the Hugging Face hub.
         out: Folder to write; an existing one is replaced when all is done.
         recipe: A recipe, the name of a built-in one, or a recipe file.
+        training: Data and wishes, for recipes that train.
         progress: Told how far the work is.
 
     Returns:
         One record for each layer.
 
     Raises:
-        UsageError: If the source or the recipe is not there, or the recipe makes no sense.
+        UsageError: If the source or the recipe is not there, or the recipe makes no sense or lacks training data.
         UnsupportedError: If the architecture is not implemented.
         FormatError: If the source is damaged or already compressed.
+        EdgeqError: If a training diverges.
     """
     progress = progress or silent
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    check_request(resolved, training)
     folder = resolve_source(source)
     _check_destination(folder, Path(out))
     progress("loading the model", 0, 1)
+    checkpoint = _load_float(folder)
+    progress("loading the model", 1, 1)
+    model = checkpoint.model
+    if training is None:
+        result = apply_recipe(model, resolved, checkpoint.adapter, progress=progress)
+    else:
+        student = _train(checkpoint, resolved, training, Path(out), progress)
+        model, result = student.model, student.result
+    progress("writing the checkpoint", 0, 1)
+    save_checkpoint(model, checkpoint.tokenizer, out, result=result, sentence_files_from=folder)
+    progress("writing the checkpoint", 1, 1)
+    return result
+
+
+def training_folder(out: str | Path) -> Path:
+    """Returns where the training of an output keeps its checkpoints and its log, if nobody says otherwise."""
+    out = Path(out)
+    return out.with_name(f"{out.name}-training")
+
+
+def _train(
+    checkpoint: Checkpoint, recipe: Recipe, request: TrainingRequest, out: Path, progress: Progress
+) -> TrainedStudent:
+    teacher = None if request.teacher is None else _source(_load_float(resolve_source(request.teacher)))
+    masked = None if request.augment_model is None else _masked_model(resolve_source(request.augment_model))
+    return train_student(
+        _source(checkpoint),
+        recipe=recipe,
+        request=request,
+        folder=Path(request.folder) if request.folder is not None else training_folder(out),
+        teacher=teacher,
+        masked=masked,
+        progress=progress,
+    )
+
+
+def _load_float(folder: Path) -> Checkpoint:
     checkpoint = load_checkpoint(folder)
     if checkpoint.manifest is not None:
         raise UsageError(
             f"{folder} is compressed already ({checkpoint.manifest.recipe}); give the float model"
         )
-    progress("loading the model", 1, 1)
-    result = apply_recipe(checkpoint.model, resolved, checkpoint.adapter, progress=progress)
-    progress("writing the checkpoint", 0, 1)
-    save_checkpoint(checkpoint.model, checkpoint.tokenizer, out, result=result, sentence_files_from=folder)
-    progress("writing the checkpoint", 1, 1)
-    return result
+    return checkpoint
+
+
+def _source(checkpoint: Checkpoint) -> Source:
+    pooling: Any = "mean"
+    if checkpoint.adapter.task == "embed":
+        pooling = read_model_info(checkpoint.folder).pooling
+        if pooling not in ("mean", "cls"):
+            raise UsageError(f"{checkpoint.folder} pools by {pooling}, which is not trained; mean and cls are")
+    return Source(checkpoint.model, checkpoint.adapter, checkpoint.tokenizer, pooling)
+
+
+def _masked_model(folder: Path) -> MaskedModel:
+    try:
+        model = transformers.AutoModelForMaskedLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True
+        )
+    except Exception as error:  # transformers reports files that disagree by whatever then fails
+        reason = " ".join(str(error).split())[:200]
+        raise FormatError(f"the masked language model in {folder} cannot be loaded: {reason}") from error
+    return MaskedModel(model.eval(), load_tokenizer(folder))
 
 
 def resolve_source(source: str | Path) -> Path:

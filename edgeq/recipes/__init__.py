@@ -2,6 +2,22 @@
 
 from edgeq.recipes.apply import apply_recipe, plan_layers
 from edgeq.recipes.load import RecipeSummary, list_recipes, load_recipe
+from edgeq.recipes.request import TrainingRequest, check_request, request_of
 from edgeq.recipes.schema import Recipe
+from edgeq.recipes.student import MaskedModel, Source, TrainedStudent, train_student
 
-__all__ = ["Recipe", "RecipeSummary", "apply_recipe", "list_recipes", "load_recipe", "plan_layers"]
+__all__ = [
+    "MaskedModel",
+    "Recipe",
+    "RecipeSummary",
+    "Source",
+    "TrainedStudent",
+    "TrainingRequest",
+    "apply_recipe",
+    "check_request",
+    "list_recipes",
+    "load_recipe",
+    "plan_layers",
+    "request_of",
+    "train_student",
+]

@@ -12,7 +12,7 @@ from edgeq.progress import Progress, silent
 from edgeq.quant.apply import apply_plans
 from edgeq.quant.buffers import drop_zero_buffers
 from edgeq.quant.grids import GridName, grid_for
-from edgeq.quant.plan import CompressionResult, LayerKind, LayerPlan
+from edgeq.quant.plan import CompressionResult, LayerKind, LayerPlan, LayerRecord
 from edgeq.quant.quantizers import METHOD_OF_BITS
 from edgeq.recipes.schema import Recipe
 from edgeq.recipes.storage_sections import EmbeddingSection, QuantizerName, WeightSection
@@ -61,6 +61,13 @@ def apply_recipe(
         FormatError: If a weight is not finite.
     """
     records = apply_plans(model, plan_layers(recipe, adapter), progress=progress)
+    return compression_result(model, recipe, adapter, records)
+
+
+def compression_result(
+    model: Any, recipe: Recipe, adapter: ModelAdapter, records: list[LayerRecord]
+) -> CompressionResult:
+    """Prepares a model whose layers are packed for being saved, and returns what was done to it."""
     if any(record.tied_to is not None and record.bits < 32 for record in records):
         # transformers would tie "weight" attributes, which packed layers do not have; they are tied already.
         model.config.tie_word_embeddings = False

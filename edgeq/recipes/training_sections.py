@@ -136,6 +136,7 @@ class StageSection(Section):
             those the training began with; the stage before it if left out.
         augment: Train on the augmented data of ``[augment]``.
         learning_rate: Instead of that of ``[training]``.
+        distill: Instead of ``[distill]``.
     """
 
     name: str = pydantic.Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
@@ -145,6 +146,7 @@ class StageSection(Section):
     initialise_from: str | None = None
     augment: bool = False
     learning_rate: Positive | None = None
+    distill: DistillSection | None = None
 
 
 class AugmentSection(Section):

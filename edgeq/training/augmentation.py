@@ -12,18 +12,22 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from edgeq.data import Example
 from edgeq.errors import UsageError
 from edgeq.progress import Progress, silent
+from edgeq.training.rows import Rows
 
 Candidates = Callable[[list[str]], list[list[str]]]
 """The words of a sentence to the words that may stand in the place of each; an empty list keeps the word."""
 
+_SENTENCE_COLUMNS = (
+    *("sentence", "text", "sentence1", "sentence2", "premise", "hypothesis"),
+    *("question", "question1", "question2"),
+)
 _WORD = re.compile(r"[a-z]{2,}")
 # Replacing these makes sentences ungrammatical far more often than it makes them different.
 _LIST = (
@@ -58,42 +62,48 @@ class AugmentationSettings:
             )
 
 
-def augment_examples(
-    examples: Sequence[Example],
+def augment_rows(
+    rows: Rows,
     candidates: Candidates,
     settings: AugmentationSettings,
     *,
     progress: Progress = silent,
-) -> list[Example]:
-    """Makes new examples; copies that equal an earlier sentence are left out.
+) -> Rows:
+    """Makes new rows; copies whose sentences equal those of an earlier copy or of the row itself are left out.
 
     Args:
-        examples: Sentences or pairs with their targets, which the copies keep: what counts is the teacher's answer.
+        rows: Sentences or pairs with their answers, which the copies keep: what counts is the teacher's answer.
         candidates: Where other words come from.
         settings: How many, and how often a word is replaced.
-        progress: Told how many examples are done.
+        progress: Told how many rows are done.
 
     Returns:
-        The new examples alone, in the order of those they were made from.
+        The new rows alone, in the order of those they were made from.
+
+    Raises:
+        UsageError: If no column holds sentences, or not one sentence could be changed.
     """
+    columns = [name for name in _SENTENCE_COLUMNS if name in rows.cells[0]]
+    if not columns:
+        raise UsageError(f"{rows.source} has no column of sentences to augment, found {', '.join(rows.cells[0])}")
     generator = random.Random(settings.seed)  # noqa: S311  # no secret depends on it
-    made: list[Example] = []
-    for index, example in enumerate(examples):
+    cells: list[dict[str, str]] = []
+    places: list[str] = []
+    for index, (row, place) in enumerate(zip(rows.cells, rows.places, strict=True)):
         if index % 256 == 0:
-            progress("augmenting examples", index, len(examples))
-        first = _Sentence(example.first, candidates)
-        second = _Sentence(example.second, candidates) if example.second is not None else None
-        seen = {(example.first, example.second)}
+            progress("augmenting examples", index, len(rows.cells))
+        sentences = [_Sentence(row[name], candidates) for name in columns]
+        seen = {tuple(row[name] for name in columns)}
         for _ in range(settings.copies):
-            texts = (
-                first.changed(settings.replace, generator),
-                second.changed(settings.replace, generator) if second is not None else None,
-            )
+            texts = tuple(sentence.changed(settings.replace, generator) for sentence in sentences)
             if texts not in seen:
                 seen.add(texts)
-                made.append(Example(texts[0], texts[1], example.target))
-    progress("augmenting examples", len(examples), len(examples))
-    return made
+                cells.append(row | dict(zip(columns, texts, strict=True)))
+                places.append(f"{place}, augmented")
+    progress("augmenting examples", len(rows.cells), len(rows.cells))
+    if not cells:
+        raise UsageError(f"{rows.source}: no word of any sentence could be replaced; leave augmentation out")
+    return Rows(rows.source, cells, places)
 
 
 class _Sentence:

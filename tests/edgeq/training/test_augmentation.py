@@ -3,14 +3,14 @@ import types
 import pytest
 import torch
 
-from edgeq.data import Example
 from edgeq.errors import UsageError
 from edgeq.training.augmentation import (
     AugmentationSettings,
-    augment_examples,
+    augment_rows,
     neighbours_of,
     predictions_of,
 )
+from edgeq.training.rows import Rows
 
 WORDS = ["[PAD]", "[MASK]", "good", "great", "bad", "awful", "movie", "film", "##ly", "the", "x9"]
 
@@ -64,25 +64,38 @@ def test_predictions_of_a_masked_model() -> None:
     assert found == [[], ["awful", "film"], ["good", "awful"]]
 
 
+def _rows(*cells: dict[str, str]) -> Rows:
+    return Rows("train.tsv", list(cells), [f"line {index + 2}" for index in range(len(cells))])
+
+
 def test_copies_differ_keep_their_label_and_follow_the_seed() -> None:
     candidates = neighbours_of(_model(), Tokenizer(), count=2)
-    examples = [Example("the good movie", None, "1"), Example("xyz", None, "0")]
+    rows = _rows({"sentence": "the good movie", "label": "1"}, {"sentence": "xyz", "label": "0"})
     settings = AugmentationSettings(copies=20, candidates=2, replace=0.5, seed=3)
-    made = augment_examples(examples, candidates, settings)
-    assert made == augment_examples(examples, candidates, settings)
-    texts = [example.first for example in made]
+    made = augment_rows(rows, candidates, settings)
+    assert made == augment_rows(rows, candidates, settings)
+    texts = [row["sentence"] for row in made.cells]
     assert len(texts) == len(set(texts)) >= 3
     assert "the good movie" not in texts
     assert "xyz" not in texts  # nothing to replace, nothing made
-    assert all(text.startswith("the ") and example.target == "1" for text, example in zip(texts, made, strict=True))
+    assert all(row["sentence"].startswith("the ") and row["label"] == "1" for row in made.cells)
+    assert made.places == ["line 2, augmented"] * len(texts)
 
 
 def test_both_sentences_of_a_pair_change() -> None:
     candidates = neighbours_of(_model(), Tokenizer(), count=1)
     settings = AugmentationSettings(copies=5, candidates=1, replace=1.0)
-    assert augment_examples([Example("good", "bad film", 3.0)], candidates, settings) == [
-        Example("great", "awful movie", 3.0)
-    ]
+    rows = _rows({"sentence1": "good", "sentence2": "bad film", "score": "3"})
+    made = augment_rows(rows, candidates, settings)
+    assert made.cells == [{"sentence1": "great", "sentence2": "awful movie", "score": "3"}]
+
+
+def test_what_cannot_be_augmented() -> None:
+    candidates = neighbours_of(_model(), Tokenizer(), count=1)
+    with pytest.raises(UsageError, match="no column of sentences to augment, found words"):
+        augment_rows(_rows({"words": "good"}), candidates, AugmentationSettings())
+    with pytest.raises(UsageError, match="no word of any sentence"):
+        augment_rows(_rows({"text": "xyz"}), candidates, AugmentationSettings())
 
 
 def test_nonsense_is_refused() -> None:
