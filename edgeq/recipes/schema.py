@@ -25,8 +25,8 @@ from edgeq.recipes.training_sections import (
 )
 
 FamilyName = Literal["quantgpt", "xtc", "two-stage", "own"]
-START = "start"
-"""What ``initialise_from`` of a stage calls the weights that the training began with."""
+TEACHER = "teacher"
+"""What ``initialise_from`` of a stage calls the weights that the training began with, which are the teacher's."""
 
 
 class Recipe(Section):
@@ -91,10 +91,10 @@ class Recipe(Section):
     def _check_stages(self) -> Recipe:
         earlier: set[str] = set()
         for stage in self.stage:
-            if stage.name in earlier or stage.name == START:
+            if stage.name in earlier or stage.name == TEACHER:
                 raise ValueError(f"stage {stage.name!r} needs a name of its own")
-            if stage.initialise_from not in (None, START, *earlier):
-                known = ", ".join([START, *sorted(earlier)])
+            if stage.initialise_from not in (None, TEACHER, *earlier):
+                known = ", ".join([TEACHER, *sorted(earlier)])
                 raise ValueError(
                     f"stage {stage.name!r} should start from one of {known}, found {stage.initialise_from!r}"
                 )

@@ -132,7 +132,7 @@ class StageSection(Section):
             Widths that the recipe's quantizer does not have are rounded by the plain one of the width.
         activations: Quantize the inputs of linear layers, as ``[activations]`` says.
         share: Share of the epochs of ``[training]``.
-        initialise_from: Name of the earlier stage whose weights this one starts from, or ``start`` for
+        initialise_from: Name of the earlier stage whose weights this one starts from, or ``teacher`` for
             those the training began with; the stage before it if left out.
         augment: Train on the augmented data of ``[augment]``.
         learning_rate: Instead of that of ``[training]``.

@@ -215,7 +215,7 @@ epochs = 1
         (
             "epochs = 1",
             "epochs = 1\n[[stage]]\nname = 'a'\nshare = 1\ninitialise_from = 'b'",
-            "start from one of start, found 'b'",
+            "start from one of teacher, found 'b'",
         ),
     ],
 )
