@@ -30,7 +30,7 @@ from edgeq.training.outcome import StageOutcome, TrainingOutcome
 from edgeq.training.run_folder import RunFolder
 from edgeq.training.settings import StageSettings, TrainingSettings
 from edgeq.training.stage import Stage, StageContext
-from edgeq.training.tensors import load_weights
+from edgeq.training.tensors import load_weights, put_weights
 
 BeginStage = Callable[[nn.Module, StageSettings], None]
 """Brings the student into the form of a stage (bits, activations), its latent weights being in place."""
@@ -105,8 +105,7 @@ class _Run:
         )
         self.adapter = adapter_for(student)
         self.pooling = pooling
-        uses_start = any(stage.initialise_from == "start" for stage in settings.stages)
-        self.start = copy.deepcopy(student.state_dict()) if uses_start else None
+        self.first_weights: dict[str, Any] | None = None
         self.outcomes: list[StageOutcome] = []
 
     def whole(self, *, resume: bool) -> TrainingOutcome:
@@ -139,15 +138,17 @@ class _Run:
 
     def _begin(self, index: int, settings: StageSettings, *, load: bool) -> None:
         """Puts the weights that a stage starts from in place, and the student into the stage's form."""
-        if load and settings.initialise_from == "start" and self.start is not None:
-            own = {name: value for name, value in self.start.items() if name in self.student.state_dict()}
-            self.student.load_state_dict(own, strict=False)
-        elif load and settings.initialise_from is not None:
-            load_weights(self.student, self.folder.stage_weights(settings.initialise_from), quantizers=False)
+        source = settings.initialise_from
+        if load and source == "teacher" and self.first_weights is not None:
+            put_weights(self.student, self.first_weights, source="the start of the run", quantizers=False)
+        elif load and source not in (None, "teacher"):
+            load_weights(self.student, self.folder.stage_weights(str(source)), quantizers=False)
         if self.begin_stage is not None:
             torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, index]).generate_state(1)[0]))
             self.begin_stage(self.student, settings)
             self.student.to(self.accelerator.device)
+        if index == 0 and any(stage.initialise_from == "teacher" for stage in self.settings.stages):
+            self.first_weights = copy.deepcopy(self.student.state_dict())
 
     def _context(self, log: RunLog, index: int, first_step: int) -> StageContext:
         name = self.settings.stages[index].name

@@ -7,14 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from edgeq.training.quantizers import quantizer_entries
 from edgeq.training.settings import TrainingSettings
-
-_QUANTIZERS = ("quantizer", "activation_quantizer")
-
-
-def is_quantizer_entry(name: str) -> bool:
-    """Tells whether a parameter or an entry of a model's state belongs to a quantizer, by its name."""
-    return any(part in _QUANTIZERS for part in name.split("."))
 
 
 def make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
@@ -29,8 +23,9 @@ def make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.
     """
     own = settings.quantizer_learning_rate or settings.learning_rate
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    quantizers = [parameter for name, parameter in named if is_quantizer_entry(name)]
-    others = [parameter for name, parameter in named if not is_quantizer_entry(name)]
+    of_quantizer = quantizer_entries(model)
+    quantizers = [parameter for name, parameter in named if of_quantizer(name)]
+    others = [parameter for name, parameter in named if not of_quantizer(name)]
     groups = [
         _group((p for p in others if p.ndim >= 2), settings.learning_rate, settings.weight_decay),
         _group((p for p in others if p.ndim < 2), settings.learning_rate, 0.0),

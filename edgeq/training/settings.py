@@ -22,7 +22,7 @@ class StageSettings:
         bits: For the callback that begins the stage: the bit width of the weights; None leaves it as it is.
         activations: For the callback: whether activations are quantized; None leaves it as it is.
         initialise_from: Earlier stage whose weights this one starts from; None is the one before, and
-            ``"start"`` the weights the run began with.
+            ``"teacher"`` the weights the run began with, which are a teacher's.
         augmented: Whether the augmented examples are used beside the others.
         learning_rate: Peak of the learning rate; None is that of the run.
     """
@@ -36,9 +36,9 @@ class StageSettings:
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or self.name == "start" or not self.name.replace("-", "").isalnum():
+        if not self.name or self.name == "teacher" or not self.name.replace("-", "").isalnum():
             raise UsageError(
-                f"stage name {self.name!r} should be made of letters, digits and hyphens, and not be 'start'"
+                f"stage name {self.name!r} should be made of letters, digits and hyphens, and not be 'teacher'"
             )
         _check_number(f"stage {self.name!r}: share", self.share, above=0.0)
         if self.learning_rate is not None:
@@ -131,7 +131,7 @@ class TrainingSettings:
     def _check_stages(self) -> None:
         if not self.stages:
             raise UsageError("a run needs one stage or more")
-        seen = {"start"}
+        seen = {"teacher"}
         for stage in self.stages:
             if stage.name in seen:
                 raise UsageError(f"two stages are named {stage.name!r}; give each a name of its own")

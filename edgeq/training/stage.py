@@ -25,6 +25,7 @@ from edgeq.training.examples import joined
 from edgeq.training.log import RunLog
 from edgeq.training.optimizer import make_optimizer, set_rate
 from edgeq.training.outcome import StageOutcome
+from edgeq.training.quantizers import update_curvatures
 from edgeq.training.run_folder import RunFolder
 from edgeq.training.schedule import rate_factor
 from edgeq.training.settings import StageSettings, TrainingSettings
@@ -156,6 +157,7 @@ class Stage:
         run, context = self._context.settings, self._context
         factor = rate_factor(self._step, steps=self.steps, warmup=run.warmup, schedule=run.schedule)
         set_rate(self._optimizer, factor)
+        update_curvatures(context.student, self._optimizer)
         parts = self._gradients(student, teacher)
         norm = float(context.accelerator.clip_grad_norm_(context.student.parameters(), run.clip or math.inf))
         if not math.isfinite(parts["loss"]) or not math.isfinite(norm):

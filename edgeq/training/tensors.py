@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edgeq.errors import FormatError, UsageError
-from edgeq.training.optimizer import is_quantizer_entry
+from edgeq.training.quantizers import quantizer_entries
 
 _SAME_AS = "same-as"
 _OTHER = "other"
@@ -80,19 +80,29 @@ def load_weights(model: nn.Module, file: Path, *, quantizers: bool) -> None:
         UsageError: If the file is missing or of another model.
         FormatError: If it is damaged.
     """
-    saved = load_tensors(file)
-    own = model.state_dict()
+    put_weights(model, load_tensors(file), source=str(file), quantizers=quantizers)
+
+
+def put_weights(model: nn.Module, state: Mapping[str, Any], *, source: str, quantizers: bool) -> None:
+    """Puts a state into ``model``; see :func:`load_weights`, which names the file as ``source``."""
+    saved, own = dict(state), model.state_dict()
     if not quantizers:
-        saved = {name: value for name, value in saved.items() if not is_quantizer_entry(name)}
-        own = {name: value for name, value in own.items() if not is_quantizer_entry(name)}
+        of_quantizer = quantizer_entries(model)
+        saved = {name: value for name, value in saved.items() if not of_quantizer(name)}
+        own = {name: value for name, value in own.items() if not of_quantizer(name)}
     for name in sorted(own.keys() | saved.keys()):
         expected, found = _form(own.get(name)), _form(saved.get(name))
         if expected != found:
             raise UsageError(
-                f"{file} is of another model: {name!r} should be {expected}, found {found}; "
-                "start from a checkpoint of the same model and recipe"
+                f"{source} is of another model: {name!r} should be {expected}, found {found}; start from a "
+                "checkpoint of the same model and recipe, and load float weights before layers are made trainable"
             )
-    model.load_state_dict(saved, strict=quantizers)
+    if quantizers:
+        model.load_state_dict(saved)
+        return
+    # Whether a layer quantizes its input is for the stage to say, as are the quantizers.
+    kept = {name: value for name, value in saved.items() if not name.endswith("_extra_state")}
+    model.load_state_dict(kept, strict=False)
 
 
 def _form(value: Any) -> str:
