@@ -22,6 +22,7 @@ from edgeq.recipes import (
     load_recipe,
     train_student,
 )
+from edgeq.stored import read_json_object
 from edgeq.targets.model_info import read_model_info
 
 _WANTED_FILES = ("*.json", "*.safetensors", "*.txt", "1_Pooling/*")  # no pickled weights, no other frameworks
@@ -77,6 +78,17 @@ def training_folder(out: str | Path) -> Path:
     """Returns where the training of an output keeps its checkpoints and its log, if nobody says otherwise."""
     out = Path(out)
     return out.with_name(f"{out.name}-training")
+
+
+def training_result(out: str | Path, request: TrainingRequest) -> dict[str, Any]:
+    """Returns what the finished training of an output came to: folder, steps, and figures by name.
+
+    Raises:
+        FormatError: If its ``result.json`` is damaged.
+    """
+    folder = Path(request.folder) if request.folder is not None else training_folder(out)
+    values = read_json_object(folder / "result.json")
+    return {"folder": str(folder)} | {key: values[key] for key in ("steps", "metric", "values", "stages")}
 
 
 def _train(

@@ -74,5 +74,6 @@ def request_of(options: dict[str, Any]) -> TrainingRequest | None:
         return None
     if "train_data" not in given:
         first = next(iter(given)).replace("_", "-")
+        first = "training-folder" if first == "folder" else first
         raise UsageError(f"--{first} is for training, which needs data: give --train-data FILE too")
     return TrainingRequest(**given)
