@@ -1,1 +1,1 @@
-"""Factorised layers: Kronecker products, Tucker banks and low rank, in the place of dense matrices."""
+"""Factorised layers: Kronecker products, Tucker banks and low rank, and what they cost."""
