@@ -166,7 +166,14 @@ class TrainableEmbedding(TrainableLayer):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Looks rows up: int64 of any shape to float32 ``[*ids.shape, K]``."""
-        return functional.embedding(ids, self.decoded_weight(), self.padding_idx)
+        if ids.numel() >= self.num_embeddings:
+            return functional.embedding(ids, self.decoded_weight(), self.padding_idx)
+        # A batch meets few rows of a vocabulary: only these are rounded.
+        rows, places = torch.unique(ids, return_inverse=True)
+        decoded = self.quantizer.decode_rows(self.weight, rows)
+        if self.padding_idx is not None:
+            decoded = torch.where((rows == self.padding_idx).unsqueeze(1), decoded.detach(), decoded)
+        return functional.embedding(places, decoded)
 
     def frozen(self) -> LowBitEmbedding:
         """Returns the packed table.

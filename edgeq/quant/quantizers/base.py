@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from edgeq.errors import FormatError, UsageError
 from edgeq.quant.grids import GridName
@@ -36,12 +37,15 @@ class WeightQuantizer(nn.Module, abc.ABC):
         per_row: One scale for each row, or one for the matrix.
         gradient: One of ``gradients``.
         grid: ``ternary`` or ``balanced`` at 2 bits, for methods that define both.
+        weights: Weights of the whole matrix.
     """
 
     method: ClassVar[str]
     supported_bits: ClassVar[tuple[int, ...]]
     gradients: ClassVar[tuple[GradientName, ...]]
     two_bit_grids: ClassVar[tuple[GridName, ...]] = ("ternary",)
+    keeps_rows_apart: ClassVar[bool] = True
+    """Whether, with one scale a row, a row's codes depend on nothing but the row and its learned numbers."""
 
     def __init__(
         self,
@@ -59,6 +63,7 @@ class WeightQuantizer(nn.Module, abc.ABC):
             raise UsageError(
                 f"quantizer {self.method!r} has no balanced 2-bit grid; leave the grid out, or use 'elastic'"
             )
+        self.weights = 0
         self._choose_bits(bits)
 
     def initialise(self, weight: torch.Tensor) -> None:
@@ -67,6 +72,7 @@ class WeightQuantizer(nn.Module, abc.ABC):
         Args:
             weight: The latent weights: floating point, ``[N, K]``.
         """
+        self.weights = weight.numel()
         with torch.no_grad():
             self.start(weight.detach().float())
 
@@ -104,6 +110,23 @@ class WeightQuantizer(nn.Module, abc.ABC):
         with torch.no_grad():
             rule = self.gradient_rule(latent, codes, scale)
         return straight_through(decoded, weight, rule)
+
+    def decode_rows(self, weight: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Returns some rows of what :meth:`forward` returns, at the cost of these rows where they are independent.
+
+        Args:
+            weight: The latent weights of the whole matrix, ``[N, K]``.
+            rows: int64 ``[R]``, each row once.
+
+        Returns:
+            float32 ``[R, K]``, with the same gradient.
+        """
+        if not (self.per_row and self.keeps_rows_apart):
+            decoded: torch.Tensor = self(weight)
+            return decoded.index_select(0, rows)
+        own = {name: parameter.index_select(0, rows) for name, parameter in self.named_parameters()}
+        part: torch.Tensor = functional_call(self, own, (weight.index_select(0, rows),))
+        return part
 
     @abc.abstractmethod
     def scales(self, weight: torch.Tensor) -> torch.Tensor:

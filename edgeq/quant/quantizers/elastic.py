@@ -87,13 +87,14 @@ class Elastic(LearnedStepSize):
         slope = (codes - self.zero_point) * (self.last_level / self.zero_point)
         if self.bits == 2:
             slope -= divide(weight, self._alpha().reshape(-1)) * inside
-        slope *= 1 / math.sqrt(weight.numel())
+        slope *= 1 / math.sqrt(self.weights)
         passes = None if self.gradient == "identity" else inside
         return GradientRule(passes, (LearnedTerm(self.step, slope),))
 
     def weights_of_a_step(self, weight: torch.Tensor) -> int:
         """Returns the weights of the matrix, whatever shares a step, as ParetoQ does."""
-        return weight.numel()
+        del weight
+        return self.weights
 
     def _alpha(self) -> torch.Tensor:
         return super().scales(self.step).reshape(-1, 1)

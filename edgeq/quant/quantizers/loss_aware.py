@@ -36,6 +36,7 @@ class LossAware(WeightQuantizer):
     method: ClassVar[str] = "laq"
     supported_bits: ClassVar[tuple[int, ...]] = (1, 2, 4, 8)
     gradients: ClassVar[tuple[GradientName, ...]] = ("identity", "clipped")
+    keeps_rows_apart: ClassVar[bool] = False  # its scales are a buffer, which a part of the rows cannot update
     kept_scale: torch.Tensor
 
     def __init__(self, **options: object) -> None:

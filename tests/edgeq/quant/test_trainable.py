@@ -146,12 +146,24 @@ def test_every_latent_weight_and_factor_is_trained() -> None:
     assert {id(p) for p in learned} < {id(p) for p in net.parameters()}
 
 
-def test_a_padding_row_is_not_trained_by_lookups() -> None:
+@pytest.mark.parametrize("repeats", [1, 10])
+def test_a_padding_row_is_not_trained_by_lookups(repeats: int) -> None:
     net = _net()
     make_trainable(net, _plans("bwn", 1))
-    net.table(torch.tensor([1, 1, 2])).sum().backward()
+    net.table(torch.tensor([1, 1, 2] * repeats)).sum().backward()
     assert torch.equal(net.table.weight.grad[1], torch.zeros(6))
-    assert torch.equal(net.table.weight.grad[2], torch.ones(6))
+    assert torch.equal(net.table.weight.grad[2], repeats * torch.ones(6))
+
+
+@pytest.mark.parametrize("method", ["module-scaling", "laq", "elastic"])
+def test_a_few_lookups_and_many_see_the_same_rows(method: str) -> None:
+    net = _net()
+    make_trainable(net, _plans(method))
+    net.eval()
+    ids = torch.arange(19).reshape(1, 19)
+    whole = net.table(ids)
+    assert torch.equal(net.table(ids[:, 3:9]), whole[:, 3:9])
+    assert torch.equal(whole[0], net.table.decoded_weight())
 
 
 def test_a_schedule_lowers_bits_and_switches_activations_on() -> None:

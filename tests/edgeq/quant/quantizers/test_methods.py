@@ -221,6 +221,21 @@ def test_what_training_sees_is_what_packed_weights_decode_to(name: str, bits: in
         assert torch.equal(quantizer.eval()(weight), trained)
 
 
+@pytest.mark.parametrize(("name", "bits", "grid", "per_row"), CASES)
+def test_rows_alone_are_the_rows_of_the_whole(name: str, bits: int, grid: str, per_row: bool) -> None:
+    rows = torch.tensor([5, 0, 2])
+    outer = torch.randn(3, 33, generator=torch.Generator().manual_seed(3))
+    results = []
+    for part in (False, True):
+        quantizer = _quantizer(name, bits, grid, per_row)
+        weight = _weight().requires_grad_()
+        found = quantizer.decode_rows(weight, rows) if part else quantizer(weight)[rows]
+        found.backward(outer)
+        results.append([found.detach(), weight.grad, *(p.grad for p in quantizer.parameters())])
+    for whole, alone in zip(*results, strict=True):
+        assert torch.equal(whole, alone)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     case=st.sampled_from(CASES),
