@@ -42,9 +42,14 @@ class Continuation:
         return [row[: -self.new].tolist() for row in self.rows]
 
     @property
-    def scored(self) -> Arrays:
-        """Says that all steps count, in the form that :func:`edgeq.parity.envelope.distance` reads."""
-        return {"attention_mask": np.ones((len(self.rows), self.new), np.int64)}
+    def made(self) -> np.ndarray:
+        """The new tokens, int64 ``[batch, new]``."""
+        return np.stack([row[-self.new :] for row in self.rows])
+
+    @property
+    def one_by_one(self) -> list[Continuation]:
+        """The same texts, each a batch of its own."""
+        return [Continuation((row,), self.new) for row in self.rows]
 
     @property
     def feed(self) -> Arrays:
@@ -97,6 +102,15 @@ class Continuation:
             read = [row[:end].tolist() for row, end in zip(self.rows, ends, strict=True)]
             logits.append(Decoder(bundle, batch=len(read)).append(read))
         return {"logits": np.stack(logits, axis=1)}
+
+    def free_running(self, bundle: Any) -> np.ndarray:
+        """Lets a bundle go on by itself, always with the likeliest token: int64 ``[batch, new]``."""
+        decoder = Decoder(bundle, batch=len(self.rows))
+        read, made = self.prompts, []
+        for _ in range(self.new):
+            made.append(decoder.append(read).argmax(axis=1))
+            read = made[-1][:, None].tolist()
+        return np.stack(made, axis=1)
 
     def bundle_inputs(self) -> list[Arrays]:
         """Returns the inputs of a bundle, call by call on one state: the prompts, then token by token."""

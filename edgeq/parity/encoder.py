@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeq.checkpoint import load_checkpoint
+from edgeq.checkpoint import Checkpoint
 from edgeq.parity.bits import Run, check_bits, one_by_one
-from edgeq.parity.envelope import check_distance, check_end_to_end, distance, noise_runs
+from edgeq.parity.envelope import check_end_to_end, distance, noise_runs
 from edgeq.parity.feeds import Arrays, Feeds, make_feeds
 from edgeq.parity.operators import OperatorsAlone
 from edgeq.parity.parity_run import ParityRun, RunFolder
 from edgeq.parity.reference import Reference
-from edgeq.parity.run_folder import is_native, source_of
-from edgeq.parity.stages import onnx_reference, onnx_runtime
+from edgeq.parity.stages import load_model, onnx_reference, onnx_runtime
 from edgeq.parity.task import check_task, decisions
 from edgeq.progress import Progress
 from edgeq.targets.emulator import run_many
 from edgeq.targets.runtime.loader import load
+
+_FILE = "model.onnx"
 
 
 class EncoderParity(ParityRun):
@@ -26,24 +27,78 @@ class EncoderParity(ParityRun):
 
     def __init__(self, folder: RunFolder, progress: Progress) -> None:
         super().__init__(folder, progress)
-        self.reference = Reference(folder.checkpoint)
+        self.reference = self.reference_of(folder.checkpoint)
         self.feeds = self._make_feeds()
-        self.want: list[Arrays] = []
         self.noisy: list[list[Arrays]] = []
 
-    def run_stages(self) -> dict[str, Any]:
-        """See :meth:`ParityRun.run_stages`."""
-        self.want = self.reference.run(self.feeds.all)
+    def measure_reference(self) -> None:
+        """See :meth:`ParityRun.measure_reference`."""
+        self.want = self.run_reference(self.reference)
         self.noisy = noise_runs(
-            lambda seed: self.reference.run_with_noise(self.feeds.all, seed=seed),
-            lambda outputs: distance(outputs, self.want, self.feeds.all).rms,
+            lambda seed: self.run_reference(self.reference, seed=seed),
+            lambda outputs: [distance(outputs, self.want, self.feeds.all).rms],
             quantized_values=self.reference.quantized_values(self.feeds.all),
         )
-        self._float_stages()
-        self.exported = self.load_exported()
-        alone = self._operators_alone()
-        self._onnx_stages(alone)
-        self._bundle_stages(alone)
+        self.exported = load_model(self.folder.path / "onnx" / _FILE)
+
+    def reference_of(self, checkpoint: Checkpoint) -> Reference:
+        """See :meth:`ParityRun.reference_of`."""
+        return Reference(checkpoint)
+
+    def run_reference(self, reference: Reference, *, seed: int | None = None) -> list[Arrays]:
+        """See :meth:`ParityRun.run_reference`."""
+        if seed is None:
+            return reference.run(self.feeds.all)
+        return reference.run_with_noise(self.feeds.all, seed=seed)
+
+    def scored(self) -> list[Arrays]:
+        """See :meth:`ParityRun.scored`."""
+        return self.feeds.all
+
+    def operators_alone(self) -> OperatorsAlone:
+        """See :meth:`ParityRun.operators_alone`."""
+        longest = max(self.feeds.grid, key=lambda feed: int(feed["input_ids"].size))
+        return OperatorsAlone({"": self.exported}, self.reference.record(longest))
+
+    def run_onnx_reference(self) -> list[Arrays]:
+        """See :meth:`ParityRun.run_onnx_reference`."""
+        return _over(onnx_reference(self.exported), self.feeds.all)
+
+    def run_onnx_runtime(self, folder: Path) -> list[Arrays]:
+        """See :meth:`ParityRun.run_onnx_runtime`."""
+        return _over(onnx_runtime(folder / _FILE), self.feeds.all)
+
+    def compare(self, stage: str, got: list[Arrays]) -> None:
+        """Compares a stage with PyTorch on the feeds it was run on: all of them, or the grid."""
+        feeds, want = self.feeds.all[: len(got)], self.want[: len(got)]
+        envelope = [distance(run[: len(got)], want, feeds) for run in self.noisy]
+        self.checks.append(check_end_to_end(stage, distance(got, want, feeds), envelope))
+        texts = feeds[len(self.feeds.grid) :]
+        if texts:
+            decided = [decisions(run[-len(texts) :], texts) for run in (got, want, *self.noisy)]
+            self.checks.append(check_task(stage, decided[0], decided[1], decided[2:]))
+
+    def run_native(self, stage: str, bundle: Path) -> list[Arrays]:
+        """See :meth:`ParityRun.run_native`."""
+        two, one = load(bundle, threads=2), load(bundle, threads=1, verify=False)
+        got, grid = _over(two.run, self.feeds.all), self.feeds.grid
+        whole, single = got[: len(grid)], _over(one.run, grid)
+        self.checks.append(check_bits(f"{stage}, 1 thread", single, whole, against="2 threads"))
+        apart = [one_by_one(two.run, feed) for feed in grid]
+        self.checks.append(check_bits(f"{stage}, text by text", apart, whole, against="the whole batch"))
+        return got
+
+    def run_emulated(self, bundle: Path) -> list[Arrays]:
+        """See :meth:`ParityRun.run_emulated`."""
+        return run_many(bundle, self.feeds.grid, target=self.folder.targets.get(bundle.name))
+
+    def shared(self, mine: list[Arrays], theirs: list[Arrays]) -> tuple[list[Arrays], list[Arrays]]:
+        """See :meth:`ParityRun.shared`."""
+        count = min(len(mine), len(theirs))
+        return mine[:count], theirs[:count]
+
+    def conditions(self) -> dict[str, Any]:
+        """See :meth:`ParityRun.conditions`."""
         return {
             "feeds": [list(feed["input_ids"].shape) for feed in self.feeds.all],
             "texts": len(self.folder.texts),
@@ -61,83 +116,6 @@ class EncoderParity(ParityRun):
             tokenizer=checkpoint.tokenizer,
             texts=self.folder.texts,
         )
-
-    def _float_stages(self) -> None:
-        """What compression costs, and whether the baseline of the profile computes the float model."""
-        self.say("PyTorch float32")
-        source = source_of(self.folder.path)
-        if source is None:
-            self.not_checked.append("torch float32: the float model of this run is not known, or gone")
-            return
-        model, feeds = Reference(load_checkpoint(source)), self.feeds.all
-        outputs = model.run(feeds)
-        self.checks.append(check_distance("torch compressed", self.want, outputs, feeds))
-        baseline = self.folder.path / "float-onnx" / "model.onnx"
-        if not baseline.is_file():
-            self.not_checked.append("onnxruntime float32: the run holds no float-onnx")
-            return
-        envelope = noise_runs(
-            lambda seed: distance(model.run_with_noise(feeds, seed=seed), outputs, feeds),
-            lambda moved: moved.rms,
-            quantized_values=0,
-        )
-        found = distance(_over(onnx_runtime(baseline), feeds), outputs, feeds)
-        self.checks.append(check_end_to_end("onnxruntime float32", found, envelope))
-
-    def _operators_alone(self) -> OperatorsAlone:
-        self.say("operators alone")
-        longest = max(self.feeds.grid, key=lambda feed: int(feed["input_ids"].size))
-        alone = OperatorsAlone(self.exported, self.reference.record(longest))
-        self.checks.append(alone.torch())
-        return alone
-
-    def _onnx_stages(self, alone: OperatorsAlone) -> None:
-        self.say("ONNX reference")
-        self.checks.append(alone.onnx_reference())
-        self._compare("onnx reference", _over(onnx_reference(self.exported), self.feeds.all))
-        self.say("ONNX Runtime")
-        self.checks.append(alone.onnx_runtime())
-        runtime = onnx_runtime(self.folder.path / "onnx" / "model.onnx")
-        self._compare("onnxruntime", _over(runtime, self.feeds.all))
-
-    def _compare(self, stage: str, got: list[Arrays]) -> None:
-        """Compares a stage with PyTorch on the feeds it was run on: all of them, or the grid."""
-        feeds, want = self.feeds.all[: len(got)], self.want[: len(got)]
-        envelope = [distance(run[: len(got)], want, feeds) for run in self.noisy]
-        self.checks.append(check_end_to_end(stage, distance(got, want, feeds), envelope))
-        texts = feeds[len(self.feeds.grid) :]
-        if texts:
-            decided = [decisions(run[-len(texts) :], texts) for run in (got, want, *self.noisy)]
-            self.checks.append(check_task(stage, decided[0], decided[1], decided[2:]))
-
-    def _bundle_stages(self, alone: OperatorsAlone) -> None:
-        """Bundles that run here come first: what they compute is what every other one must compute."""
-        if not self.bundles:
-            self.not_checked.append("tvm: the run holds no bundle")
-        first: tuple[str, list[Arrays]] | None = None
-        for bundle in self.bundles:
-            stage = f"tvm {bundle.name}"
-            self.say(stage)
-            if is_native(bundle):
-                got = self._native(stage, bundle, alone)
-            else:
-                got = run_many(bundle, self.feeds.grid, target=self.folder.targets.get(bundle.name))
-            self._compare(stage, got)
-            if first is None:
-                first = (stage, got)
-            else:
-                shared = min(len(got), len(first[1]))
-                self.checks.append(check_bits(stage, got[:shared], first[1][:shared], against=first[0]))
-
-    def _native(self, stage: str, bundle: Path, alone: OperatorsAlone) -> list[Arrays]:
-        self.checks.append(alone.compiled(stage, bundle))
-        two, one = load(bundle, threads=2), load(bundle, threads=1, verify=False)
-        got, grid = _over(two.run, self.feeds.all), self.feeds.grid
-        whole, single = got[: len(grid)], _over(one.run, grid)
-        self.checks.append(check_bits(f"{stage}, 1 thread", single, whole, against="2 threads"))
-        apart = [one_by_one(two.run, feed) for feed in grid]
-        self.checks.append(check_bits(f"{stage}, text by text", apart, whole, against="the whole batch"))
-        return got
 
 
 def _over(execute: Run, feeds: Sequence[Arrays]) -> list[Arrays]:

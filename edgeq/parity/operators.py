@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from edgeq.parity.feeds import Arrays
-from edgeq.parity.isolated import allowed, check_isolated, isolate
+from edgeq.parity.isolated import Allowed, Case, allowed, check_isolated, isolate
 from edgeq.parity.reference import RecordedLayer
 from edgeq.parity.report import Check
 from edgeq.parity.run_folder import target_of
@@ -16,37 +17,57 @@ from edgeq.parity.stages import compiled_once, onnx_reference, onnx_runtime
 
 
 class OperatorsAlone:
-    """The low-bit operators of a model, each with an input and output of its own.
+    """The low-bit operators of a model's graphs, each with an input and output of its own.
+
+    Every method returns one check for each graph.
 
     Args:
-        whole: The exported model, with its weights.
+        graphs: The exported graphs, with their weights; a single one has no name.
         layers: What the reference gave each of its low-bit layers, by module name.
 
     Raises:
         FormatError: If a node belongs to no layer of the reference.
-        UnsupportedError: If a low-bit layer of the reference became something else in the model.
+        UnsupportedError: If a low-bit layer of the reference became something else in a graph.
     """
 
-    def __init__(self, whole: onnx.ModelProto, layers: Mapping[str, RecordedLayer]) -> None:
-        self._model, self._cases = isolate(whole, layers)
-        self._feed = {case.input_name: case.value for case in self._cases}
-        self._limits = [allowed(case) for case in self._cases]
+    def __init__(self, graphs: Mapping[str, onnx.ModelProto], layers: Mapping[str, RecordedLayer]) -> None:
+        self._graphs = {name: _Alone(graph, layers) for name, graph in graphs.items()}
 
-    def torch(self) -> Check:
+    def torch(self) -> list[Check]:
         """Checks what the reference itself computed."""
-        return self._check("torch compressed", {case.output_name: case.output for case in self._cases})
+        return self._checks("torch compressed", lambda alone: alone.recorded())
 
-    def onnx_reference(self) -> Check:
+    def onnx_reference(self) -> list[Check]:
         """Checks the ONNX reference evaluator."""
-        return self._check("onnx reference", onnx_reference(self._model)(self._feed))
+        return self._checks("onnx reference", lambda alone: onnx_reference(alone.model)(alone.feed))
 
-    def onnx_runtime(self) -> Check:
+    def onnx_runtime(self) -> list[Check]:
         """Checks ONNX Runtime."""
-        return self._check("onnxruntime", onnx_runtime(self._model.SerializeToString())(self._feed))
+        return self._checks("onnxruntime", lambda alone: onnx_runtime(alone.model.SerializeToString())(alone.feed))
 
-    def compiled(self, stage: str, bundle: Path) -> Check:
+    def compiled(self, stage: str, bundle: Path) -> list[Check]:
         """Checks the compiler, for the processor of a bundle that this machine runs."""
-        return self._check(stage, compiled_once(self._model, self._feed, target=target_of(bundle)))
+        target = target_of(bundle)
+        return self._checks(stage, lambda alone: compiled_once(alone.model, alone.feed, target=target))
 
-    def _check(self, stage: str, outputs: Arrays) -> Check:
-        return check_isolated(stage, self._cases, self._limits, [outputs[c.output_name] for c in self._cases])
+    def _checks(self, stage: str, run: Callable[[_Alone], Arrays]) -> list[Check]:
+        return [
+            check_isolated(f"{stage} {name}".strip(), alone.cases, alone.limits, alone.in_order(run(alone)))
+            for name, alone in self._graphs.items()
+        ]
+
+
+class _Alone:
+    """The operators of one graph."""
+
+    def __init__(self, graph: onnx.ModelProto, layers: Mapping[str, RecordedLayer]) -> None:
+        self.model, self.cases = isolate(graph, layers)
+        self.feed = {case.input_name: case.value for case in self.cases}
+        self.limits: list[Allowed] = [allowed(case) for case in self.cases]
+
+    def recorded(self) -> Arrays:
+        return {case.output_name: case.output for case in self.cases}
+
+    def in_order(self, outputs: Arrays) -> Sequence[np.ndarray]:
+        cases: Sequence[Case] = self.cases
+        return [outputs[case.output_name] for case in cases]

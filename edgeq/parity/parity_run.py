@@ -7,12 +7,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import onnx
-
-from edgeq.checkpoint import Checkpoint
+from edgeq.checkpoint import Checkpoint, load_checkpoint
+from edgeq.parity.bits import check_bits
+from edgeq.parity.envelope import check_distance, check_end_to_end, distance, noise_runs
+from edgeq.parity.feeds import Arrays
+from edgeq.parity.operators import OperatorsAlone
+from edgeq.parity.reference import Reference
 from edgeq.parity.report import Check, ParityReport
-from edgeq.parity.run_folder import bundles_of
-from edgeq.parity.stages import load_model
+from edgeq.parity.run_folder import bundles_of, is_native, source_of
 from edgeq.progress import Progress
 from edgeq.targets.target import Target
 
@@ -39,6 +41,9 @@ class RunFolder:
 class ParityRun(abc.ABC):
     """All stages of one run; ``checks`` grows from stage to stage.
 
+    A kind of model says what its reference is, what it is run on, and how a stage's outputs are judged. The
+    outputs of a stage are one mapping for each thing that it was run on.
+
     Args:
         folder: The run.
         progress: Told which stage runs.
@@ -49,26 +54,123 @@ class ParityRun(abc.ABC):
         self.bundles = bundles_of(folder.path)
         self.checks: list[Check] = []
         self.not_checked: list[str] = []
+        self.want: list[Arrays] = []
         self._progress = progress
         self._steps = _STAGES_BESIDE_BUNDLES + len(self.bundles)
         self._done = 0
 
     def report(self) -> ParityReport:
         """Runs all stages."""
-        self.say("PyTorch")
-        conditions = self.run_stages()
+        self._say("PyTorch")
+        self.measure_reference()
+        self._say("PyTorch float32")
+        self._float_stages()
+        self._say("operators alone")
+        alone = self.operators_alone()
+        self.checks += alone.torch()
+        self._say("ONNX reference")
+        self.checks += alone.onnx_reference()
+        self.compare("onnx reference", self.run_onnx_reference())
+        self._say("ONNX Runtime")
+        self.checks += alone.onnx_runtime()
+        self.compare("onnxruntime", self.run_onnx_runtime(self.folder.path / "onnx"))
+        self._bundle_stages(alone)
         self._progress("parity", self._steps, self._steps)
-        return ParityReport(tuple(self.checks), {**conditions, "not_checked": self.not_checked})
+        return ParityReport(tuple(self.checks), {**self.conditions(), "not_checked": self.not_checked})
 
     @abc.abstractmethod
-    def run_stages(self) -> dict[str, Any]:
-        """Runs all stages, appends to ``checks``, and returns what they were run on."""
+    def measure_reference(self) -> None:
+        """Runs the reference, clean (``want``) and under noise."""
 
-    def say(self, stage: str) -> None:
-        """Tells that a stage begins."""
+    @abc.abstractmethod
+    def reference_of(self, checkpoint: Checkpoint) -> Reference:
+        """Wraps a checkpoint, float or compressed, as a reference."""
+
+    @abc.abstractmethod
+    def run_reference(self, reference: Reference, *, seed: int | None = None) -> list[Arrays]:
+        """Runs a reference on everything, under noise if a seed is given."""
+
+    @abc.abstractmethod
+    def scored(self) -> list[Arrays]:
+        """Says which tokens of the outputs count, as :func:`edgeq.parity.envelope.distance` reads it."""
+
+    def results(self, outputs: list[Arrays]) -> list[Arrays]:
+        """Returns what the model is for, of all its outputs."""
+        return outputs
+
+    @abc.abstractmethod
+    def operators_alone(self) -> OperatorsAlone:
+        """Records what the reference gave its low-bit layers, and isolates the same layers of the exported graphs."""
+
+    @abc.abstractmethod
+    def run_onnx_reference(self) -> list[Arrays]:
+        """Runs the exported model in the ONNX reference evaluator."""
+
+    @abc.abstractmethod
+    def run_onnx_runtime(self, folder: Path) -> list[Arrays]:
+        """Runs an exported model, the compressed one or the float baseline, in ONNX Runtime."""
+
+    @abc.abstractmethod
+    def run_native(self, stage: str, bundle: Path) -> list[Arrays]:
+        """Runs a bundle of this machine in all ways that must agree, and appends those checks."""
+
+    @abc.abstractmethod
+    def run_emulated(self, bundle: Path) -> list[Arrays]:
+        """Runs a bundle of another machine, possibly on less than everything."""
+
+    @abc.abstractmethod
+    def compare(self, stage: str, got: list[Arrays]) -> None:
+        """Compares a stage with the reference, end to end and by its task, and appends those checks."""
+
+    @abc.abstractmethod
+    def shared(self, mine: list[Arrays], theirs: list[Arrays]) -> tuple[list[Arrays], list[Arrays]]:
+        """Cuts the outputs of two bundles to what both were run on."""
+
+    @abc.abstractmethod
+    def conditions(self) -> dict[str, Any]:
+        """Says what the stages were run on."""
+
+    def _float_stages(self) -> None:
+        """What compression costs, and whether the baseline of the profile computes the float model."""
+        source = source_of(self.folder.path)
+        if source is None:
+            self.not_checked.append("torch float32: the float model of this run is not known, or gone")
+            return
+        model, scored = self.reference_of(load_checkpoint(source)), self.scored()
+        outputs = self.results(self.run_reference(model))
+        self.checks.append(check_distance("torch compressed", self.results(self.want), outputs, scored))
+        baseline = self.folder.path / "float-onnx"
+        if not any(baseline.glob("*.onnx")):
+            self.not_checked.append("onnxruntime float32: the run holds no float-onnx")
+            return
+        envelope = noise_runs(
+            lambda seed: distance(self.results(self.run_reference(model, seed=seed)), outputs, scored),
+            lambda moved: [moved.rms],
+            quantized_values=0,
+        )
+        found = distance(self.results(self.run_onnx_runtime(baseline)), outputs, scored)
+        self.checks.append(check_end_to_end("onnxruntime float32", found, envelope))
+
+    def _bundle_stages(self, alone: OperatorsAlone) -> None:
+        """Bundles that run here come first: what they compute is what every other one must compute."""
+        if not self.bundles:
+            self.not_checked.append("tvm: the run holds no bundle")
+        first: tuple[str, list[Arrays]] | None = None
+        for bundle in self.bundles:
+            stage = f"tvm {bundle.name}"
+            self._say(stage)
+            if is_native(bundle):
+                self.checks += alone.compiled(stage, bundle)
+                got = self.run_native(stage, bundle)
+            else:
+                got = self.run_emulated(bundle)
+            self.compare(stage, got)
+            if first is None:
+                first = (stage, got)
+            else:
+                mine, theirs = self.shared(got, first[1])
+                self.checks.append(check_bits(stage, mine, theirs, against=first[0]))
+
+    def _say(self, stage: str) -> None:
         self._progress(f"parity: {stage}", self._done, self._steps)
         self._done += 1
-
-    def load_exported(self) -> onnx.ModelProto:
-        """Loads the exported model with its weights."""
-        return load_model(self.folder.path / "onnx" / "model.onnx")

@@ -11,6 +11,7 @@ from edgeq.parity.encoder import EncoderParity
 from edgeq.parity.generation import GenerationParity
 from edgeq.parity.parity_run import ParityRun, RunFolder
 from edgeq.parity.report import ParityReport
+from edgeq.parity.rewriting import RewritingParity
 from edgeq.parity.sentences import SENTENCES
 from edgeq.progress import Progress, silent
 from edgeq.targets.target import Target
@@ -19,6 +20,7 @@ _KINDS: dict[str, type[ParityRun]] = {
     "embed": EncoderParity,
     "classify": EncoderParity,
     "generate": GenerationParity,
+    "seq2seq": RewritingParity,
 }
 
 

@@ -85,3 +85,29 @@ def check_steps(stage: str, got: Sequence[Arrays], want: Choices, *, noise: floa
         "unclear_changed": unclear_parted,
     }
     return Check(stage, "task", parted == 0, detail, measured)
+
+
+def check_free_running(
+    stage: str, made: Sequence[np.ndarray], reference: Sequence[np.ndarray], want: Choices, *, noise: float
+) -> Check:
+    """Demands that texts which a stage wrote by itself part from the reference's only where that was not clear.
+
+    What follows the first difference was made from another text and says nothing.
+
+    Args:
+        stage: Its name.
+        made: Its tokens, one array ``[batch, new]`` for each batch.
+        reference: The reference's tokens, of the same shapes.
+        want: The reference's choices.
+        noise: What :func:`logit_noise` returned.
+    """
+    texts = parted = wrongly = 0
+    for tokens, others, logits in zip(made, reference, want.logits, strict=True):
+        for row, differs in enumerate(tokens != others):
+            texts += 1
+            if differs.any():
+                step = int(differs.argmax())
+                parted += 1
+                wrongly += int(logits[row, step, 0] - logits[row, step, 1] > 2 * noise)
+    detail = f"{parted} of {texts} texts part from the reference's, {wrongly} of them at a clear choice"
+    return Check(stage, "task", wrongly == 0, detail, {"parted": parted, "texts": texts, "parted_clearly": wrongly})

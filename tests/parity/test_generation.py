@@ -16,10 +16,10 @@ from edgeq.errors import FormatError, UnsupportedError
 from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import ModelWriter
 from edgeq.models import TorchDecoder
-from edgeq.parity import generation, run_parity
+from edgeq.parity import run_parity, writing
 from edgeq.parity.continuations import Continuation, make_continuations
 from edgeq.parity.stages import cache_type
-from edgeq.parity.steps import Choices, check_steps, logit_noise
+from edgeq.parity.steps import Choices, check_free_running, check_steps, logit_noise
 from edgeq.targets.target import load_target
 
 
@@ -88,6 +88,7 @@ def test_a_right_run_passes_every_rule(good_run):
             for rule in ("isolated", "end-to-end", "task")
         ),
         *((f"tvm host, {how}", "bit-identical") for how in ("1 thread", "text by text", "without cache")),
+        ("tvm host, free-running", "task"),
     }
     values = json.loads(json.dumps(report.to_json()))
     assert values["conditions"]["prompts"] == [[3, 10, 14, 13], [5]]
@@ -173,6 +174,18 @@ def test_clear_choices_must_agree():
     assert check_steps("s", logits_of([0.0, 3.0, 1.0]), want, noise=0.0).measured["steps"] == 1
 
 
+def test_a_text_may_part_where_the_choice_was_not_clear_and_only_there():
+    want = Choices.of(logits_of([0.0, 3.0, 1.0], [2.0, 1.9, 0.0], [0.0, 0.0, 5.0]))
+    reference = [np.array([[1, 0, 2]])]
+    assert check_free_running("s", reference, reference, want, noise=9.0).measured["parted"] == 0
+    after_unclear = [np.array([[1, 1, 0]])]
+    found = check_free_running("s", after_unclear, reference, want, noise=0.06)
+    assert found.passed
+    assert (found.measured["parted"], found.measured["texts"]) == (1, 1)
+    assert not check_free_running("s", after_unclear, reference, want, noise=0.04).passed
+    assert not check_free_running("s", [np.array([[0, 0, 2]])], reference, want, noise=0.06).passed
+
+
 def test_noise_is_that_of_the_leading_logits():
     want = Choices.of(logits_of([0.0, 3.0, 1.0]))
     moved = want.moved(logits_of([9.0, 3.25, 1.5]))
@@ -192,7 +205,7 @@ def test_a_bundle_of_something_else_is_named(good_run, monkeypatch):
     class Encoder:
         generation = None
 
-    monkeypatch.setattr(generation, "read_manifest", lambda _: Encoder)
+    monkeypatch.setattr(writing, "read_manifest", lambda _: Encoder)
     with pytest.raises(UnsupportedError, match="makes no text"):
         run_parity(good_run)
 

@@ -9,7 +9,15 @@ from edgeq.export.signature import TRACED_LENGTH
 from edgeq.formats import PackedMatrix, levels
 from edgeq.packing import pack
 from edgeq.parity.bits import check_bits, differing, one_by_one
-from edgeq.parity.envelope import FEWEST_NOISE_RUNS, MOST_NOISE_RUNS, Distance, check_end_to_end, distance, noise_runs
+from edgeq.parity.envelope import (
+    FEWEST_NOISE_RUNS,
+    MOST_NOISE_RUNS,
+    Distance,
+    check_end_to_end,
+    distance,
+    float_error,
+    noise_runs,
+)
 from edgeq.parity.feeds import grid_lengths, make_feeds
 from edgeq.parity.isolated import Case, allowed, check_isolated
 from edgeq.parity.reference import RecordedLayer
@@ -116,6 +124,13 @@ def test_end_to_end_limits_are_twice_the_noise_and_nan_never_passes():
     assert not check_end_to_end("s", broken, envelope).passed
 
 
+def test_a_narrow_envelope_does_not_forbid_float_arithmetic():
+    envelope, found = [Distance(1e-9, 1e-9, 1e-9)], Distance(1e-7, 1e-7, 1e-7)
+    assert not check_end_to_end("s", found, envelope).passed
+    assert check_end_to_end("s", found, envelope, floor=float_error(100, 1.0)).passed
+    assert not check_end_to_end("s", Distance(1e-5, 1e-7, 1e-5), envelope, floor=float_error(100, 1.0)).passed
+
+
 def runs_with(steps, quantized_values):
     """Noise runs of a model whose run number ``steps`` (if any) shows a step."""
     want, feed = [{"y": np.zeros((1, 4))}], feed_of([[1]])
@@ -123,7 +138,7 @@ def runs_with(steps, quantized_values):
     def run(seed):
         return [{"y": np.full((1, 4), 1e-3 if seed == steps else 1e-7)}]
 
-    return len(noise_runs(run, lambda got: distance(got, want, [feed]).rms, quantized_values=quantized_values))
+    return len(noise_runs(run, lambda got: [distance(got, want, [feed]).rms], quantized_values=quantized_values))
 
 
 def test_small_models_are_run_until_a_step_shows():
@@ -132,6 +147,13 @@ def test_small_models_are_run_until_a_step_shows():
     assert runs_with(3, 2**19) == 16
     assert runs_with(40, 2**19) == 41
     assert runs_with(None, 2**19) == runs_with(None, 1) == MOST_NOISE_RUNS
+
+
+def test_every_output_that_is_judged_must_show_a_step():
+    def run(seed):
+        return [1e-3 if seed == 3 else 1e-7, 1e-3 if seed == 25 else 1e-7]
+
+    assert len(noise_runs(run, lambda found: found, quantized_values=2**19)) == 26
 
 
 def test_task_counts_changed_decisions_against_noise():

@@ -12,7 +12,7 @@ from edgeq.compress import compress_model
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import ModelWriter
-from edgeq.parity import encoder, operators, run_folder, run_parity
+from edgeq.parity import encoder, operators, parity_run, run_folder, run_parity
 from edgeq.parity.stages import onnx_reference, onnx_runtime
 
 
@@ -160,7 +160,7 @@ class Backends:
             (run / "bundles" / name / "manifest.json").write_text("{}")
 
     def install(self, monkeypatch):
-        for module in (encoder, run_folder):
+        for module in (parity_run, run_folder):
             monkeypatch.setattr(module, "is_native", lambda bundle: bundle.name in self.native)
         monkeypatch.setattr(encoder, "load", self.load)
         monkeypatch.setattr(encoder, "run_many", self.emulate)

@@ -1,0 +1,94 @@
+"""Encoder-decoders: texts that the reference wrote of others, through every stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeq.checkpoint import Checkpoint
+from edgeq.errors import UnsupportedError
+from edgeq.models import Seq2SeqAdapter
+from edgeq.parity.bits import Run
+from edgeq.parity.feeds import Arrays
+from edgeq.parity.operators import OperatorsAlone
+from edgeq.parity.parity_run import RunFolder
+from edgeq.parity.reference import Reference
+from edgeq.parity.sourced_texts import NEXT_STEP, PARTS, SourcedText, at_once, make_sourced_texts, torch_parts
+from edgeq.parity.stages import cache_type, load_model, onnx_reference, onnx_runtime
+from edgeq.parity.writing import WritingParity
+from edgeq.progress import Progress
+from edgeq.targets.model_info import read_target_tokens
+
+
+class RewritingParity(WritingParity):
+    """Parity of a model that reads one text and writes another."""
+
+    def __init__(self, folder: RunFolder, progress: Progress) -> None:
+        super().__init__(folder, progress)
+        exported = folder.path / "onnx"
+        self.exported = {name: load_model(exported / f"{name}.onnx") for name in PARTS}
+        self._cache_dtype = cache_type(self.exported[NEXT_STEP])
+        self.reference = self.reference_of(folder.checkpoint)
+        adapter = folder.checkpoint.adapter
+        self.texts: list[SourcedText] = make_sourced_texts(
+            self._parts(folder.checkpoint),
+            tokens=read_target_tokens(exported),
+            vocabulary=adapter.config.vocab_size,
+            longest_source=adapter.max_positions,
+            longest=self.longest(),
+            tokenizer=folder.checkpoint.tokenizer,
+            texts=folder.texts,
+        )
+
+    def count_quantized(self) -> int:
+        """See :meth:`WritingParity.count_quantized`."""
+        layers = [layer for text in self.texts for layer in self.reference.record(text.feed).values()]
+        return sum(layer.value.size for layer in layers if layer.format.activation != "none")
+
+    def source_masks(self) -> list[Arrays]:
+        """See :meth:`WritingParity.source_masks`."""
+        return [text.source for text in self.texts]
+
+    def reference_of(self, checkpoint: Checkpoint) -> Reference:
+        """See :meth:`ParityRun.reference_of`."""
+        parts = self._parts(checkpoint)
+        return Reference(checkpoint, lambda feed: at_once(feed, parts))
+
+    def run_reference(self, reference: Reference, *, seed: int | None = None) -> list[Arrays]:
+        """See :meth:`ParityRun.run_reference`."""
+        feeds = [text.feed for text in self.texts]
+        return reference.run(feeds) if seed is None else reference.run_with_noise(feeds, seed=seed)
+
+    def operators_alone(self) -> OperatorsAlone:
+        """See :meth:`ParityRun.operators_alone`."""
+        return OperatorsAlone(self.exported, self.reference.record(self.texts[-1].feed))
+
+    def run_onnx_reference(self) -> list[Arrays]:
+        """See :meth:`ParityRun.run_onnx_reference`."""
+        evaluators = {name: onnx_reference(model) for name, model in self.exported.items()}
+        return [at_once(text.feed, evaluators) for text in self.texts]
+
+    def run_onnx_runtime(self, folder: Path) -> list[Arrays]:
+        """See :meth:`ParityRun.run_onnx_runtime`."""
+        sessions = {name: onnx_runtime(folder / f"{name}.onnx") for name in PARTS}
+        return [text.step_by_step(sessions) for text in self.texts]
+
+    def run_emulated(self, bundle: Path) -> list[Arrays]:
+        """See :meth:`ParityRun.run_emulated`."""
+        raise UnsupportedError(
+            f"bundle {bundle} is for another machine, and nothing here runs encoder-decoders of others; "
+            "check its parity there, or leave its target out"
+        )
+
+    def conditions(self) -> dict[str, Any]:
+        """See :meth:`ParityRun.conditions`."""
+        return {
+            "sources": [[len(source) for source in text.sources] for text in self.texts],
+            "new_tokens": [text.new for text in self.texts],
+            "noise_runs": len(self.noisy),
+        }
+
+    def _parts(self, checkpoint: Checkpoint) -> dict[str, Run]:
+        if not isinstance(checkpoint.adapter, Seq2SeqAdapter):
+            raise UnsupportedError(f"{checkpoint.adapter.architecture} does not write one text of another")
+        return torch_parts(checkpoint.model, checkpoint.adapter, cache_dtype=self._cache_dtype)

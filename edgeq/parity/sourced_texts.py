@@ -1,0 +1,219 @@
+"""Texts for encoder-decoders: sources of different lengths, and what the reference writes of them, token for token.
+
+As in :mod:`edgeq.parity.continuations`, every stage reads the same tokens of the written texts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgeq.models import Seq2SeqAdapter, TorchPart
+from edgeq.parity.bits import Run
+from edgeq.parity.continuations import NEW_TOKENS
+from edgeq.parity.feeds import Arrays
+from edgeq.targets.model_info import TargetTokens
+from edgeq.targets.runtime.source_decoder import SourceDecoder
+
+ENCODER, FIRST_STEP, NEXT_STEP = PARTS = ("encoder_model", "decoder_model", "decoder_with_past_model")
+"""Names of the parts of an encoder-decoder, as optimum has them."""
+_LENGTHS = (3, 10, 17, 31)
+"""Of the sources in one batch: neighbours of multiples of 16, the width of a vector of keys."""
+_LONE_SOURCE, _LONE_NEW = 5, 16
+
+
+@dataclasses.dataclass(frozen=True)
+class SourcedText:
+    """A batch of sources, and a text that was written of each.
+
+    Attributes:
+        sources: Ids of each source, int64.
+        targets: int64 ``[batch, 1 + new]``: the token that every text starts with, then those that were made.
+        forced: Number of tokens after the first that the model's configuration sets, whatever the logits are.
+    """
+
+    sources: tuple[np.ndarray, ...]
+    targets: np.ndarray
+    forced: int = 0
+
+    @property
+    def new(self) -> int:
+        """Number of tokens that were made for each source."""
+        return int(self.targets.shape[1]) - 1
+
+    @property
+    def made(self) -> np.ndarray:
+        """Those tokens, int64 ``[batch, new]``."""
+        return self.targets[:, 1:]
+
+    @property
+    def source(self) -> Arrays:
+        """Inputs of the encoder; sources are filled up on the right."""
+        return padded_source(self.sources)
+
+    @property
+    def feed(self) -> Arrays:
+        """Inputs of encoder and decoder together: everything that the last token was chosen from."""
+        return {**self.source, "decoder_input_ids": self.targets[:, :-1]}
+
+    @property
+    def one_by_one(self) -> list[SourcedText]:
+        """The same texts, each a batch of its own."""
+        pairs = zip(self.sources, self.targets, strict=True)
+        return [dataclasses.replace(self, sources=(source,), targets=target[None]) for source, target in pairs]
+
+    def beginning(self, new: int) -> SourcedText:
+        """Returns the same sources with fewer new tokens."""
+        return dataclasses.replace(self, targets=self.targets[:, : 1 + new])
+
+    def step_by_step(self, parts: Mapping[str, Run]) -> Arrays:
+        """Runs exported graphs token by token on the caches.
+
+        Args:
+            parts: Each of :data:`PARTS` as a function from named arrays to named arrays.
+
+        Returns:
+            ``logits``, float32 ``[batch, new, vocabulary]``: what each new token was chosen from; and
+            ``last_hidden_state``, float32 ``[batch, source, width]``, zero where a source is padded.
+        """
+        states = parts[ENCODER](self.source)["last_hidden_state"]
+        mask = self.source["attention_mask"]
+        logits, cache = [], {"encoder_hidden_states": states}
+        for step in range(self.new):
+            feed = {"encoder_attention_mask": mask, "input_ids": self.targets[:, step : step + 1]}
+            outputs = parts[NEXT_STEP if step else FIRST_STEP]({**feed, **cache})
+            logits.append(outputs.pop("logits")[:, -1])
+            following = {name.replace("present", "past_key_values"): value for name, value in outputs.items()}
+            # Later steps give the caches of the target only: those of the source stay.
+            cache = {**(cache if step else {}), **following}
+        return self._outputs(states, np.stack(logits, axis=1))
+
+    def in_bundle(self, bundle: Any) -> Arrays:
+        """Runs a loaded bundle token by token; returns as :meth:`step_by_step`."""
+        lengths = np.array([len(source) for source in self.sources], np.int64)
+        state = bundle.new_state(len(lengths))
+        states = bundle.encode_source({**self.source, "source_lengths": lengths}, state=state)["last_hidden_state"]
+        decoder = SourceDecoder(bundle, self._source_ids)
+        logits = [decoder.append(column[:, None].tolist()) for column in self.targets[:, :-1].T]
+        return self._outputs(states, np.stack(logits, axis=1))
+
+    def in_bundle_without_cache(self, bundle: Any, steps: Sequence[int]) -> Arrays:
+        """Runs a bundle from the start of the texts for each of some steps: ``logits`` ``[batch, steps, ...]``."""
+        read = [self.targets[:, : step + 1].tolist() for step in steps]
+        return {"logits": np.stack([SourceDecoder(bundle, self._source_ids).append(rows) for rows in read], axis=1)}
+
+    def free_running(self, bundle: Any) -> np.ndarray:
+        """Lets a bundle write by itself, always the likeliest token: int64 ``[batch, new]``."""
+        decoder = SourceDecoder(bundle, self._source_ids)
+        newest, made = self.targets[:, 0], []
+        for step in range(self.new):
+            likeliest = decoder.append(newest[:, None].tolist()).argmax(axis=1)
+            newest = self.made[:, step] if step < self.forced else likeliest
+            made.append(newest)
+        return np.stack(made, axis=1)
+
+    @property
+    def _source_ids(self) -> list[list[int]]:
+        return [source.tolist() for source in self.sources]
+
+    def _outputs(self, states: np.ndarray, logits: np.ndarray) -> Arrays:
+        return {"logits": logits, "last_hidden_state": without_padding(states, self.source["attention_mask"])}
+
+
+def padded_source(sources: Sequence[np.ndarray]) -> Arrays:
+    """Returns ``input_ids`` and ``attention_mask`` of some sources, int64 ``[batch, longest]``."""
+    ids, mask = np.zeros((2, len(sources), max(map(len, sources))), np.int64)
+    for row, source in enumerate(sources):
+        ids[row, : len(source)] = source
+        mask[row, : len(source)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def without_padding(states: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Returns the states of an encoder with zeros where nothing is read."""
+    return np.where(mask[:, :, None] == 1, states, np.float32(0))
+
+
+def at_once(feed: Arrays, parts: Mapping[str, Run]) -> Arrays:
+    """Runs encoder and decoder on everything at once.
+
+    Args:
+        feed: :attr:`SourcedText.feed`.
+        parts: The encoder and the decoder's first step, by name.
+
+    Returns:
+        As :meth:`SourcedText.step_by_step`.
+    """
+    mask = feed["attention_mask"]
+    states = parts[ENCODER]({"input_ids": feed["input_ids"], "attention_mask": mask})["last_hidden_state"]
+    read = {"encoder_attention_mask": mask, "input_ids": feed["decoder_input_ids"], "encoder_hidden_states": states}
+    return {"logits": parts[FIRST_STEP](read)["logits"], "last_hidden_state": without_padding(states, mask)}
+
+
+def torch_parts(model: Any, adapter: Seq2SeqAdapter, *, cache_dtype: torch.dtype) -> dict[str, Run]:
+    """Returns the parts of a PyTorch model, by name."""
+
+    def as_run(part: TorchPart) -> Run:
+        return lambda feed: part(**feed)
+
+    return {part.name: as_run(TorchPart(part)) for part in adapter.export_parts(model, cache_dtype=cache_dtype)}
+
+
+def make_sourced_texts(
+    parts: Mapping[str, Run],
+    *,
+    tokens: TargetTokens,
+    vocabulary: int,
+    longest_source: int,
+    longest: int,
+    tokenizer: Any,
+    texts: Sequence[str],
+) -> list[SourcedText]:
+    """Lets the reference write greedily; the same arguments give the same tokens.
+
+    Args:
+        parts: The reference.
+        tokens: How its texts start.
+        vocabulary: Number of token ids.
+        longest_source: Most tokens that the model reads.
+        longest: Most tokens that a text may have, the one that it starts with included.
+        tokenizer: A ``transformers`` tokenizer.
+        texts: What the sources begin with; random ids follow where a text is too short.
+
+    Returns:
+        A batch of four sources of different lengths with up to 128 new tokens, and one short source alone.
+    """
+    random = np.random.default_rng(22)
+    sources = []
+    for length, text in zip(_LENGTHS, [*texts, *[""] * len(_LENGTHS)], strict=False):
+        known = [token for token in tokenizer(text)["input_ids"] if token < vocabulary]
+        filled = [*known, *random.integers(0, vocabulary, length).tolist()]
+        sources.append(np.array(filled[: min(length, longest_source)], np.int64))
+    lone = random.integers(0, vocabulary, min(_LONE_SOURCE, longest_source))
+    return [
+        _written(parts, sources, tokens, min(NEW_TOKENS, longest)),
+        _written(parts, [lone], tokens, min(_LONE_NEW, longest)),
+    ]
+
+
+def _written(
+    parts: Mapping[str, Run], sources: Sequence[np.ndarray], tokens: TargetTokens, new: int
+) -> SourcedText:
+    source = padded_source(sources)
+    targets = np.full((len(sources), 1), tokens.start, np.int64)
+    mask = source["attention_mask"]
+    cache = {"encoder_hidden_states": parts[ENCODER](source)["last_hidden_state"]}
+    for step in range(new):
+        feed = {"encoder_attention_mask": mask, "input_ids": targets[:, -1:], **cache}
+        outputs = parts[NEXT_STEP if step else FIRST_STEP](feed)
+        chosen = outputs.pop("logits")[:, -1].argmax(axis=-1)[:, None]
+        if step == 0 and tokens.forced_first is not None:
+            chosen = np.full_like(chosen, tokens.forced_first)
+        following = {name.replace("present", "past_key_values"): value for name, value in outputs.items()}
+        cache = {**(cache if step else {}), **following}
+        targets = np.concatenate([targets, chosen], axis=1)
+    return SourcedText(tuple(sources), targets, forced=int(tokens.forced_first is not None))

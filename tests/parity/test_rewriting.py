@@ -1,0 +1,180 @@
+"""Parity of encoder-decoders: right runs pass in every bit, and a fault is named where it lies."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+import edgeq
+from edgeq.checkpoint import load_checkpoint
+from edgeq.compress import compress_model
+from edgeq.errors import FormatError, UnsupportedError
+from edgeq.export.exporter import export_onnx
+from edgeq.export.external_data import ModelWriter
+from edgeq.parity import parity_run, run_parity
+from edgeq.parity.sourced_texts import PARTS, at_once, make_sourced_texts, torch_parts
+from edgeq.targets.model_info import TargetTokens
+from edgeq.targets.target import load_target
+
+
+@pytest.fixture(scope="module")
+def good_run(make_bart, tmp_path_factory):
+    """A run of ``ptq-w2e2a8`` with a bundle for this machine."""
+    run = tmp_path_factory.mktemp("rewriting") / "run"
+    source = make_bart(encoder_layers=1, forced_bos_token_id=0)
+    compress_model(source, run / "checkpoint", recipe="ptq-w2e2a8")
+    export_onnx(run / "checkpoint", run / "onnx")
+    export_onnx(source, run / "float-onnx")
+    edgeq.compile_bundle(run / "onnx", run / "bundles" / "host", target=load_target("host"))
+    (run / "deploy.json").write_text(json.dumps({"about": {"source_folder": str(source)}}))
+    return run
+
+
+@pytest.fixture
+def copied_run(good_run, tmp_path):
+    """The run without float stages and bundle, which these tests are not about."""
+    run = tmp_path / "run"
+    shutil.copytree(good_run, run)
+    shutil.rmtree(run / "bundles")
+    (run / "deploy.json").unlink()
+    return run
+
+
+@pytest.fixture(scope="module")
+def parts(good_run):
+    checkpoint = load_checkpoint(good_run / "checkpoint")
+    return torch_parts(checkpoint.model, checkpoint.adapter, cache_dtype=torch.float16)
+
+
+@pytest.fixture(scope="module")
+def texts(good_run, parts):
+    return make_sourced_texts(
+        parts,
+        tokens=TargetTokens(start=2, forced_first=0, forced_last=None),
+        vocabulary=283,
+        longest_source=33,
+        longest=20,
+        tokenizer=load_checkpoint(good_run / "checkpoint").tokenizer,
+        texts=["the cat sat over the lazy dog"],
+    )
+
+
+def verdicts(report):
+    return {(check.stage, check.rule): check.passed for check in report.checks}
+
+
+def edit(run, change):
+    """Loads all graphs of the run, lets ``change`` edit them by name, and writes them back."""
+    models = {name: onnx.load(run / "onnx" / f"{name}.onnx") for name in PARTS}
+    change(models)
+    with ModelWriter(run / "onnx") as writer:
+        for name, model in models.items():
+            for tensor in model.graph.initializer:
+                tensor.data_location = onnx.TensorProto.DEFAULT
+                del tensor.external_data[:]
+            writer.write(name, model)
+
+
+def rolled(tensor):
+    rows = numpy_helper.to_array(tensor)
+    tensor.CopyFrom(numpy_helper.from_array(np.roll(rows, 1, axis=0), tensor.name))
+
+
+def test_a_right_run_passes_every_rule(good_run):
+    report = run_parity(good_run)
+    assert report.passed, report.first_breach
+    stages = ("onnx reference", "onnxruntime", "tvm host")
+    assert set(verdicts(report)) == {
+        ("torch compressed", "distance"),
+        *((f"{stage} {part}", "isolated") for stage in ("torch compressed", *stages) for part in PARTS),
+        ("onnxruntime float32", "end-to-end"),
+        *((stage, rule) for stage in stages for rule in ("end-to-end", "task")),
+        *((f"{stage} encoder", "end-to-end") for stage in stages),
+        *((f"tvm host, {how}", "bit-identical") for how in ("1 thread", "text by text", "without cache")),
+        ("tvm host, free-running", "task"),
+    }
+    values = json.loads(json.dumps(report.to_json()))
+    assert values["conditions"]["sources"] == [[3, 10, 17, 31], [5]]
+    assert values["conditions"]["new_tokens"] == [33, 16]
+    steps = next(check for check in report.checks if (check.stage, check.rule) == ("tvm host", "task"))
+    assert steps.measured["steps"] == 4 * 33 + 16
+
+
+def test_wrong_positions_of_the_target_show_in_the_decoder_only(copied_run):
+    def shift(models):
+        for part in PARTS[1:]:
+            tables = {tensor.name: tensor for tensor in models[part].graph.initializer}
+            rolled(tables["model.decoder.embed_positions.weight"])
+
+    edit(copied_run, shift)
+    report = run_parity(copied_run)
+    assert (report.first_breach.stage, report.first_breach.rule) == ("onnx reference", "end-to-end")
+    found = verdicts(report)
+    assert found["onnx reference encoder", "end-to-end"]
+    assert found["onnxruntime decoder_with_past_model", "isolated"]
+    assert not found["onnxruntime", "end-to-end"]
+
+
+def test_wrong_positions_of_the_source_show_in_the_encoder_first(copied_run):
+    def shift(models):
+        tables = {tensor.name: tensor for tensor in models[PARTS[0]].graph.initializer}
+        rolled(tables["model.encoder.embed_positions.weight"])
+
+    edit(copied_run, shift)
+    assert run_parity(copied_run).first_breach.stage == "onnx reference encoder"
+
+
+def test_a_fault_of_later_steps_alone_is_found(copied_run):
+    """What the first step computes with the same weights is right."""
+
+    def scale(models):
+        tensors = {tensor.name: tensor for tensor in models[PARTS[2]].graph.initializer}
+        tensor = tensors["model.decoder.layers.1.fc2.scale"]
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.01), tensor.name))
+
+    edit(copied_run, scale)
+    report = run_parity(copied_run)
+    found = verdicts(report)
+    assert report.first_breach.stage == "onnx reference decoder_with_past_model"
+    assert "first model.decoder.layers.1.fc2" in report.first_breach.detail
+    assert found["onnx reference", "end-to-end"]  # the reference evaluator reads everything by the first step
+    assert not found["onnxruntime", "end-to-end"]
+
+
+def test_reading_in_steps_gives_what_reading_at_once_gives(parts, texts):
+    assert [len(text.sources) for text in texts] == [4, 1]
+    for text in texts:
+        whole, steps = at_once(text.feed, parts), text.step_by_step(parts)
+        assert whole["logits"].shape == steps["logits"].shape == (len(text.sources), text.new, 283)
+        for name, value in whole.items():
+            assert np.sqrt(np.mean((value - steps[name]) ** 2)) < 0.02 * value.std()
+        assert not whole["last_hidden_state"][text.source["attention_mask"] == 0].any()
+        # The reference made the new tokens itself, step by step; the first is set by the configuration.
+        assert not text.made[:, 0].any()
+        np.testing.assert_array_equal(steps["logits"].argmax(axis=-1)[:, 1:], text.made[:, 1:])
+
+
+def test_a_beginning_and_a_single_text_keep_their_sources(texts):
+    beginning = texts[0].beginning(3)
+    assert (beginning.new, beginning.sources) == (3, texts[0].sources)
+    np.testing.assert_array_equal(beginning.made, texts[0].made[:, :3])
+    assert texts[0].beginning(10**6).new == texts[0].new
+    for row, single in enumerate(texts[0].one_by_one):
+        np.testing.assert_array_equal(single.source["input_ids"], texts[0].sources[row][None])
+        np.testing.assert_array_equal(single.targets, texts[0].targets[[row]])
+
+
+def test_a_missing_graph_is_named(copied_run):
+    (copied_run / "onnx" / "decoder_model.onnx").unlink()
+    with pytest.raises(FormatError, match=r"decoder_model\.onnx"):
+        run_parity(copied_run)
+
+
+def test_a_bundle_for_another_machine_is_a_sentence(good_run, monkeypatch):
+    monkeypatch.setattr(parity_run, "is_native", lambda _: False)
+    with pytest.raises(UnsupportedError, match="leave its target out"):
+        run_parity(good_run)
