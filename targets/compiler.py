@@ -116,6 +116,7 @@ def _compile(graphs: dict[str, onnx.GraphProto], opset: int, target: Target) -> 
     tvm = import_tvm()  # before the modules below, which import it as usual
     from edgeq.targets.importer import EdgeqImporter
     from edgeq.targets.isa import isa_named
+    from edgeq.targets.lowering import vm_pipeline
 
     for graph in graphs.values():
         run_passes(graph)
@@ -123,7 +124,9 @@ def _compile(graphs: dict[str, onnx.GraphProto], opset: int, target: Target) -> 
     importer = EdgeqImporter(isa_named(target.isa))
     module = importer.import_graphs(graphs, opset)
     with tvm.transform.PassContext(opt_level=3, config=PASS_OPTIONS):
-        executable = tvm.compile(module, target=tvm.target.Target(target.tvm_target))
+        executable = tvm.compile(
+            module, target=tvm.target.Target(target.tvm_target), relax_pipeline=vm_pipeline(len(importer.weights))
+        )
     main = functions["main"]
     return CompiledModel(
         executable,
