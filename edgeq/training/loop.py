@@ -100,9 +100,7 @@ class _Run:
             raise UsageError("distillation needs a teacher; give one, or train on labels alone")
         if any(stage.augmented for stage in settings.stages) and data.augmented is None:
             raise UsageError("a stage asks for augmented examples, but none were made")
-        self.accelerator = Accelerator(
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
-        )
+        self.accelerator = _accelerator()
         self.adapter = adapter_for(student)
         self.pooling = pooling
         self.first_weights: dict[str, Any] | None = None
@@ -153,7 +151,7 @@ class _Run:
     def _context(self, log: RunLog, index: int, first_step: int) -> StageContext:
         name = self.settings.stages[index].name
         return StageContext(
-            accelerator=self.accelerator,
+            accelerator=_accelerator(),  # a new one holds on to no model of the stage before
             student=self.student,
             teacher=self.teacher,
             adapter=self.adapter,
@@ -203,6 +201,11 @@ class _Run:
             "student": _digest(self.student),
             "teacher": None if self.teacher is None else _digest(self.teacher),
         }
+
+
+def _accelerator() -> Accelerator:
+    # A sentence embedding leaves BERT's pooler out, which is an error unless looked for.
+    return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
 
 
 def _by_stage(objective: Objective | Mapping[str, Objective], settings: TrainingSettings) -> dict[str, Objective]:

@@ -144,7 +144,6 @@ class Stage:
             for one in (reader, teacher):
                 if one is not None:
                     one.close()
-            context.accelerator.free_memory()
         return self._figures
 
     def _reader(self, model: nn.Module, *, teacher: bool) -> FeatureReader:
