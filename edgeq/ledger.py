@@ -223,6 +223,8 @@ def _float_row(tensor: StoredTensor, stored: StoredModel) -> LedgerRow:
 
 def _why_float(tensor: StoredTensor, stored: StoredModel) -> str:
     """The recorded reason for this tensor's module, or what the tensor's role and shape say."""
+    if tensor.name in stored.repeated:
+        return "stored again: every graph holds its own small tensors"
     for module, reason in stored.kept_float.items():
         if tensor.name == f"{module}.weight" or tensor.name.endswith(f".{module}.weight"):
             return reason

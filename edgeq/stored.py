@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ _DTYPES = {
     "I32": "int32",
 }
 """Names of safetensors' element types as numpy has them, where a model's tensors use them."""
+_ENCODER_DECODER_GRAPHS = ("encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx")
+"""Graphs that are one model, as optimum names them; they share a file of weights."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,7 @@ class StoredModel:
         matrices: Low-bit matrices by module name.
         kept_float: Module name to the reason why it was not compressed.
         tensor_files: Files that hold the tensors.
+        repeated: Names of tensors that another graph of the model stores as well, being small.
     """
 
     path: Path
@@ -64,6 +67,7 @@ class StoredModel:
     matrices: dict[str, StoredMatrix]
     kept_float: dict[str, str]
     tensor_files: tuple[Path, ...]
+    repeated: frozenset[str] = frozenset()
 
 
 def read_stored_model(path: Path) -> StoredModel:
@@ -75,20 +79,28 @@ def read_stored_model(path: Path) -> StoredModel:
     """
     if path.is_file():
         if path.suffix == ".onnx":
-            return _read_onnx(path)
+            return _read_onnx([path])
         raise UsageError(f"{path} is not a model; give a checkpoint folder, a bundle folder, or a .onnx file")
     if (path / "manifest.json").is_file():
         return _read_bundle(path)
-    if (path / "model.onnx").is_file():
-        return _read_onnx(path / "model.onnx")
+    if graphs := onnx_graphs(path):
+        return _read_onnx(graphs)
     if (path / "model.safetensors").is_file() or (path / "model.safetensors.index.json").is_file():
         return _read_checkpoint(path)
     if (path / "deploy.json").is_file():
         raise UsageError(f"{path} is a whole run; give one of its parts: checkpoint, onnx or bundles/NAME")
     raise UsageError(
-        f"{path} holds no model.safetensors, model.onnx or manifest.json; "
+        f"{path} holds no model.safetensors, ONNX graph of 'edgeq export' or manifest.json; "
         "give a checkpoint, an ONNX model or a bundle"
     )
+
+
+def onnx_graphs(folder: Path) -> list[Path]:
+    """Returns the graphs of the model that ``edgeq export`` wrote into a folder; none if it is another folder."""
+    for names in (("model.onnx",), _ENCODER_DECODER_GRAPHS):
+        if (folder / names[0]).is_file():
+            return [folder / name for name in names]
+    return []
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -193,20 +205,48 @@ def _find(wanted: str, tensors: Mapping[str, StoredTensor]) -> str | None:
     return matches[0] if len(matches) == 1 else None
 
 
-def _read_onnx(file: Path) -> StoredModel:
+def _read_onnx(graphs: Sequence[Path]) -> StoredModel:
+    """Reads the graphs of one model; what several of them read in one place counts once."""
+    tensors: dict[str, StoredTensor] = {}
+    places: dict[str, _Place | None] = {}
+    matrices: dict[str, StoredMatrix] = {}
+    repeated = set()
+    for file in graphs:
+        model = _load_graph(file)
+        for proto in model.graph.initializer:
+            tensor, place = _onnx_tensor(proto, file)
+            name = proto.name
+            if name in tensors:
+                if place is not None and place == places[name]:
+                    continue
+                name = f"{name} ({file.stem})"
+                repeated.add(name)
+            tensors[name], places[name] = dataclasses.replace(tensor, name=name), place
+        _add_onnx_matrices(matrices, model, tensors, file)
+    _, kept = _from_config(graphs[0].parent, tensors, form="onnx")
+    files = {*graphs, *(place.file for place in places.values() if place is not None)}
+    path = graphs[0] if len(graphs) == 1 else graphs[0].parent
+    return StoredModel(path, "onnx", tensors, matrices, kept, tuple(sorted(files)), frozenset(repeated))
+
+
+def _load_graph(file: Path) -> Any:
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+    if not file.is_file():
+        raise FormatError(f"{file} is missing although the other graphs of the model are there; export it again")
     try:
-        model = onnx.load(str(file), load_external_data=False)
+        return onnx.load(str(file), load_external_data=False)
     except (DecodeError, ValueError) as error:
         raise FormatError(f"{file} is not an ONNX model ({error}); the file is damaged") from error
-    tensors: dict[str, StoredTensor] = {}
-    files = {file}
-    for proto in model.graph.initializer:
-        tensors[proto.name], external = _onnx_tensor(proto, file)
-        files |= external
-    matrices: dict[str, StoredMatrix] = {}
+
+
+def _add_onnx_matrices(
+    matrices: dict[str, StoredMatrix], model: Any, tensors: Mapping[str, StoredTensor], file: Path
+) -> None:
+    """Describes the low-bit matrices of one graph that are not described yet."""
+    import onnx
+
     for node in model.graph.node:
         if node.domain != OP_DOMAIN or node.op_type not in ("LowBitLinear", "LowBitEmbedding"):
             continue
@@ -222,26 +262,31 @@ def _read_onnx(file: Path) -> StoredModel:
             raise FormatError(f"{file}: node {node.name} lacks the attribute {error}") from error
         kind = "linear" if node.op_type == "LowBitLinear" else "embedding"
         matrices.setdefault(codes.removesuffix(".weight_packed"), StoredMatrix(kind, spec, codes, scale))
-    _, kept = _from_config(file.parent, tensors, form="onnx")
-    return StoredModel(file, "onnx", tensors, matrices, kept, tuple(sorted(files)))
 
 
-def _onnx_tensor(proto: Any, file: Path) -> tuple[StoredTensor, set[Path]]:
-    """Size of one initializer, and the external files that it needs; their length is checked."""
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where the data of an ONNX tensor lies outside its graph."""
+
+    file: Path
+    offset: int
+
+
+def _onnx_tensor(proto: Any, file: Path) -> tuple[StoredTensor, _Place | None]:
+    """Size of one initializer, and its place in an external file that it needs; the file's length is checked."""
     import onnx
 
     dtype = onnx.helper.tensor_dtype_to_np_dtype(proto.data_type)
     shape = tuple(proto.dims)
     size = dtype.itemsize * math.prod(shape)
-    external: set[Path] = set()
+    place = None
     if proto.data_location == onnx.TensorProto.EXTERNAL:
-        place = {entry.key: entry.value for entry in proto.external_data}
-        data = file.parent / place.get("location", "")
-        end = int(place.get("offset", 0)) + int(place.get("length", size))
-        found = data.stat().st_size if data.is_file() else 0
+        entries = {entry.key: entry.value for entry in proto.external_data}
+        place = _Place(file.parent / entries.get("location", ""), int(entries.get("offset", 0)))
+        end = place.offset + int(entries.get("length", size))
+        found = place.file.stat().st_size if place.file.is_file() else 0
         if found < end:
             raise FormatError(
-                f"{data} should hold {end} bytes or more for {proto.name}, found {found}; get it again"
+                f"{place.file} should hold {end} bytes or more for {proto.name}, found {found}; get it again"
             )
-        external.add(data)
-    return StoredTensor(proto.name, shape, str(dtype), dtype.itemsize, size), external
+    return StoredTensor(proto.name, shape, str(dtype), dtype.itemsize, size), place

@@ -70,6 +70,7 @@ class ProfileReport:
         machine: Processor, governor, load and versions.
         others: Share of the machine's processor time that other programs took meanwhile; None if unknown.
         step: Whether a call is a decoder's step.
+        source: Tokens of each source that an encoder-decoder has read before the step; 0 for other models.
     """
 
     bundle: str
@@ -85,6 +86,7 @@ class ProfileReport:
     machine: dict[str, str]
     others: float | None
     step: bool = False
+    source: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON values, with each speed-up's sentence."""
@@ -149,6 +151,7 @@ def profile_bundle(
         machine=machine,
         others=None if before is None or after is None else _others_share(before, after),
         step=work.state is not None,
+        source=work.source,
     )
 
 
@@ -195,10 +198,7 @@ def _baselines(
         missing |= {ORT_FLOAT32: reason, ORT_INT8: reason}
         yield {}
         return
-    file = Path(float_onnx)
-    file = file / "model.onnx" if file.is_dir() else file
-    if not file.is_file():
-        raise UsageError(f"{file} does not exist; give the folder of the float model that 'edgeq export' wrote")
+    file = _timed_graph(Path(float_onnx), work)
     with tempfile.TemporaryDirectory(prefix="edgeq-int8-") as folder:
         quantized = Path(folder) / "model.onnx"
         contestants = {ORT_FLOAT32: _onnxruntime(file, work, threads=threads)}
@@ -209,6 +209,15 @@ def _baselines(
             # What ONNX Runtime's quantizer cannot do is a fact about the baseline, and reported as one.
             missing[ORT_INT8] = f"ONNX Runtime could not quantize the model: {' '.join(str(error).split())[:200]}"
         yield contestants
+
+
+def _timed_graph(path: Path, work: Workload) -> Path:
+    """Finds the graph that does the work of a call: of an encoder-decoder, that of the decoder's later steps."""
+    name = "decoder_with_past_model.onnx" if work.source else "model.onnx"
+    file = path / name if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"{file} does not exist; give the folder of the float model that 'edgeq export' wrote")
+    return file
 
 
 def _onnxruntime(file: Path, work: Workload, *, threads: int) -> Contestant:

@@ -1,4 +1,7 @@
-"""What a profile times: one call on texts, or for a decoder one step with the tokens before it in the cache."""
+"""What a profile times: one call on texts, or for a decoder one step with the tokens before it in the cache.
+
+The decoder of an encoder-decoder makes its step with a source in the source caches, as long as the target so far.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,13 @@ class Workload:
         inputs: What the bundle takes.
         state: Caches of the bundle; None for models that make no text. They hold zeros: time does not depend on it.
         sequence: Tokens of each text, or in the cache before the step.
+        source: Tokens of each source of an encoder-decoder; 0 for other models.
     """
 
     inputs: dict[str, np.ndarray]
     state: State | None
     sequence: int
+    source: int = 0
 
     def onnx_inputs(self, entries: Sequence[Any]) -> dict[str, np.ndarray]:
         """Returns the same call for the exported graph.
@@ -44,9 +49,12 @@ class Workload:
         batch = self.inputs["input_ids"].shape[0]
         if entry.name.startswith(_PAST):
             _, heads, _, size = entry.shape
-            return np.zeros((batch, heads, self.sequence, size), _ONNX_TYPES[entry.type])
+            tokens = self.source if ".encoder." in entry.name else self.sequence
+            return np.zeros((batch, heads, tokens, size), _ONNX_TYPES[entry.type])
         if entry.name == "position_ids":
             return np.full((batch, 1), self.sequence, np.int64)
+        if entry.name == "encoder_attention_mask":
+            return np.ones((batch, self.source), np.int64)
         return np.ones((batch, self.sequence + 1), np.int64)
 
 
@@ -62,6 +70,7 @@ def make_workload(bundle: Bundle, *, batch: int, sequence: int) -> Workload:
         UsageError: If the model takes no texts of that length.
     """
     generation = bundle.manifest.generation
+    source = min(sequence, generation.source.context) if generation is not None and generation.source else 0
     longest = bundle.manifest.model.max_length
     if longest is not None and sequence > longest - (generation is not None):
         raise UsageError(
@@ -76,7 +85,9 @@ def make_workload(bundle: Bundle, *, batch: int, sequence: int) -> Workload:
             inputs[spec.name] = generator.integers(0, limit, shape, dtype=np.int64)
         elif spec.name == "past_lengths":
             inputs[spec.name] = np.full(shape, sequence, np.int64)
+        elif spec.name == "source_lengths":
+            inputs[spec.name] = np.full(shape, source, np.int64)
         else:
             filled = spec.name in ("attention_mask", "new_lengths")
             inputs[spec.name] = np.full(shape, int(filled), np.int64)
-    return Workload(inputs, bundle.new_state(batch) if generation is not None else None, sequence)
+    return Workload(inputs, bundle.new_state(batch) if generation is not None else None, sequence, source)

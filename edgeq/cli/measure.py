@@ -10,6 +10,7 @@ import typer
 from edgeq.cli.console import print_json, print_table, progress_bars, say
 from edgeq.cli.verb import Json, verb
 from edgeq.ledger import LedgerRow, grouped, ledger, megabytes, summary_line
+from edgeq.stored import onnx_graphs
 
 
 @verb("size", example="size ./bundle\nsize ./my-bert-w8 --tensors\nsize ./my-bert-onnx/model.onnx --json")
@@ -104,7 +105,7 @@ def profile(
 def _float_onnx_of_run(bundle: Path) -> Path | None:
     """``RUN/float-onnx`` for a bundle at ``RUN/bundles/NAME``."""
     candidate = bundle.absolute().parent.parent / "float-onnx"
-    return candidate if (candidate / "model.onnx").is_file() else None
+    return candidate if onnx_graphs(candidate) else None
 
 
 @verb("report", example="report ./run")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ def make_plan(
     folder = resolve_source(source)
     if cache not in CACHE_DTYPES:
         raise UsageError(f"the cache must be {' or '.join(CACHE_DTYPES)}, found {cache!r}")
-    _check_task(folder, context=context, eval_data=eval_data)
+    _check_task(folder, targets=chosen, context=context, sequence=sequence, eval_data=eval_data)
     plan = Plan(
         source=str(source),
         name=name or Path(source).name or folder.resolve().name,
@@ -135,15 +135,23 @@ def make_plan(
     return plan
 
 
-def _check_task(folder: Path, *, context: int | None, eval_data: str | Path | None) -> None:
+def _check_task(
+    folder: Path, *, targets: Mapping[str, Target], context: int | None, sequence: int, eval_data: str | Path | None
+) -> None:
     """Refuses before minutes of work what a later stage would refuse."""
-    task = read_model_info(folder, context=context).task
-    if task == "seq2seq":
+    model = read_model_info(folder, context=context)
+    writes = model.task in ("generate", "seq2seq")
+    longest = None if model.max_length is None else model.max_length - writes
+    if longest is not None and sequence > longest:
+        what = "before the token that the profile times" if writes else "of a text in the profile"
+        raise UsageError(f"{folder} holds at most {longest} tokens {what}; give --sequence {longest} or less")
+    foreign = [name for name, target in targets.items() if not target.runs_on(this_machine())]
+    if model.task == "seq2seq" and foreign:
         raise UnsupportedError(
-            f"{folder} is an encoder-decoder, which deploy cannot prove yet: run the stages on their own, "
-            "edgeq compress, export, compile and run"
+            f"{folder} is an encoder-decoder, which nothing here runs as {foreign[0]}; leave that target out "
+            "(edgeq compile makes its bundle, and Python runs it on such a machine)"
         )
-    if task == "generate" and eval_data is not None:
+    if writes and eval_data is not None:
         raise UnsupportedError(
             f"{folder} makes text, whose quality deploy does not measure: leave --eval-data out "
             "(edgeq.perplexity measures a text file)"

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeq.errors import FormatError, UsageError
+from edgeq.export.external_data import ModelWriter
 from edgeq.formats import OP_DOMAIN, PackedMatrix
 from edgeq.ledger import ledger, megabytes, summary_line
 from edgeq.packing import pack
@@ -145,6 +146,44 @@ def test_onnx_matrices_come_from_the_nodes(onnx_file):
     assert book.rows[0].nominal_bits == 4
     assert book.stored_bytes == matrix_tensors(4)[0].nbytes + 4 * ROWS + 4
     assert ledger(onnx_file.parent).rows == book.rows
+
+
+@pytest.fixture
+def three_graphs(onnx_file, tmp_path):
+    """One low-bit matrix in the three graphs of an encoder-decoder: codes in one place, small tensors in each."""
+    folder = tmp_path / "three"
+    folder.mkdir()
+    with ModelWriter(folder) as writer:
+        for index, name in enumerate(("encoder_model", "decoder_model", "decoder_with_past_model")):
+            model = onnx.load(onnx_file)
+            for tensor in model.graph.initializer:
+                tensor.data_location = TensorProto.DEFAULT
+                del tensor.external_data[:]
+            model.graph.initializer.append(numpy_helper.from_array(np.full(100, index, np.float32), "table"))
+            writer.write(name, model)
+    return folder
+
+
+def test_what_several_graphs_read_in_one_place_counts_once(three_graphs):
+    book = ledger(three_graphs)
+    assert book.form == "onnx"
+    assert [row.tensor for row in book.rows if row.kind == "linear"] == ["layer.dense"]
+    tables = {row.tensor for row in book.rows if row.tensor.startswith("table")}
+    assert tables == {"table", "table (decoder_model)", "table (decoder_with_past_model)"}
+    small = 4 * (ROWS + 1)  # scales and bias are stored in every graph
+    assert book.stored_bytes == matrix_tensors(4)[0].nbytes + 3 * (small + 400)
+    again = next(row for row in book.rows if row.tensor == "b (decoder_model)")
+    assert "every graph holds its own small tensors" in again.reason
+    sizes = [file.stat().st_size for file in three_graphs.iterdir()]
+    assert book.tensor_file_bytes == sum(sizes)
+    alone = ledger(three_graphs / "decoder_model.onnx")
+    assert [row.tensor for row in alone.rows] == ["layer.dense", "b", "table"]
+
+
+def test_a_missing_graph_of_several_is_named(three_graphs):
+    (three_graphs / "decoder_model.onnx").unlink()
+    with pytest.raises(FormatError, match=r"decoder_model\.onnx is missing although"):
+        ledger(three_graphs)
 
 
 def test_truncated_external_data_is_named(onnx_file):

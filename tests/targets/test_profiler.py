@@ -2,6 +2,7 @@
 
 import json
 import time
+import types
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from edgeq.report.text import profile_lines
 from edgeq.targets import profiler
 from edgeq.targets.profiler import Operator, ProfileReport, profile_bundle, take_turns
 from edgeq.targets.runtime.loader import KernelTime
+from edgeq.targets.runtime.schema import TensorSpec
 from edgeq.targets.timing import paired_speedup, summarize
+from edgeq.targets.workload import make_workload
 
 
 def test_every_contestant_has_every_round_and_the_order_rotates():
@@ -102,3 +105,40 @@ def test_a_decoder_is_timed_at_one_step_beside_onnx_runtime(gpt2_bundle, gpt2_on
     assert "2 x one token after 100 tokens" in profile_lines(report.to_json())[0]
     with pytest.raises(UsageError, match="--sequence must be at most 149"):
         profile_bundle(gpt2_bundle, sequence=150)
+
+
+def decoder_bundle(*, source_context):
+    """Stands in for a bundle that makes text, with or without a source."""
+    names = ["input_ids", "past_lengths", "new_lengths", *(["source_lengths"] if source_context else [])]
+    specs = [TensorSpec(name, "int64", ("batch", "sequence")[: 1 + (name == "input_ids")]) for name in names]
+    source = types.SimpleNamespace(context=source_context) if source_context else None
+    manifest = types.SimpleNamespace(
+        generation=types.SimpleNamespace(source=source), model=types.SimpleNamespace(max_length=30)
+    )
+    return types.SimpleNamespace(path="b", inputs=specs, manifest=manifest, new_state=lambda batch: f"for {batch}")
+
+
+def test_a_step_of_an_encoder_decoder_has_a_source_and_the_same_graph_input():
+    work = make_workload(decoder_bundle(source_context=12), batch=2, sequence=20)
+    assert (work.state, work.sequence, work.source) == ("for 2", 20, 12)
+    assert work.inputs["past_lengths"].tolist() == [20, 20]
+    assert work.inputs["source_lengths"].tolist() == [12, 12]
+    entries = [
+        types.SimpleNamespace(name=name, shape=["b", 3, "n", 4], type="tensor(float16)")
+        for name in ("input_ids", "encoder_attention_mask", "past_key_values.0.decoder.key",
+                     "past_key_values.0.encoder.value")
+    ]  # fmt: skip
+    shapes = {name: value.shape for name, value in work.onnx_inputs(entries).items()}
+    assert shapes == {
+        "input_ids": (2, 1), "encoder_attention_mask": (2, 12), "past_key_values.0.decoder.key": (2, 3, 20, 4),
+        "past_key_values.0.encoder.value": (2, 3, 12, 4),
+    }  # fmt: skip
+    assert make_workload(decoder_bundle(source_context=0), batch=1, sequence=29).source == 0
+    with pytest.raises(UsageError, match="--sequence must be at most 29"):
+        make_workload(decoder_bundle(source_context=12), batch=1, sequence=30)
+
+
+def test_the_graph_of_later_steps_is_what_is_timed(tmp_path):
+    work = make_workload(decoder_bundle(source_context=12), batch=1, sequence=5)
+    with pytest.raises(UsageError, match=r"decoder_with_past_model\.onnx does not exist"):
+        profiler._timed_graph(tmp_path, work)

@@ -71,3 +71,17 @@ def test_the_real_model_at_2_bits_is_ruined_and_the_report_says_so(real_model, t
     assert result.passed, "a bad model is still the same model at every stage"
     assert result.report["verdicts"][0]["level"] == "bad"
     assert "LARGE LOSS" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("maker", ["make_gpt2", "make_bart"])
+def test_models_that_make_text_are_deployed_whole(maker, request, tmp_path):
+    source = request.getfixturevalue(maker)()
+    result = deploy(source, tmp_path / "run", recipe="ptq-w4a8", rounds=2, sequence=20, threads=1)
+    assert result.passed
+    measured = result.report["profile"]["measured"]["host"]
+    assert set(measured["timings"]) == {"edgeq", "onnxruntime float32", "onnxruntime int8 dynamic"}
+    assert measured["step"]
+    assert measured["source"] == (20 if maker == "make_bart" else 0)
+    rows = result.report["ledger"]["bundles"]["host"]["rows"]
+    assert {row["nominal_bits"] for row in rows if row["kind"] != "float"} == {4}
+    assert "one token after 20 tokens" in (tmp_path / "run" / "report.html").read_text()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeq.deploy.plan import make_plan
-from edgeq.errors import UnsupportedError
+from edgeq.errors import UnsupportedError, UsageError
 
 OPTIONS = {
     "name": None, "recipe": "ptq-w4a8", "targets": ["host"], "opset": None, "cache": "float16", "context": None,
@@ -16,9 +16,25 @@ OPTIONS = {
 }  # fmt: skip
 
 
-def test_an_encoder_decoder_is_refused_with_what_to_do_instead(make_bart: Callable[..., Path]):
-    with pytest.raises(UnsupportedError, match=r"is an encoder-decoder.*edgeq compress, export, compile and run"):
-        make_plan(make_bart(), eval_data=None, **OPTIONS)
+def test_an_encoder_decoder_is_proven_where_it_runs(make_bart: Callable[..., Path]):
+    plan = make_plan(make_bart(), eval_data=None, **OPTIONS)
+    assert plan.native == ["host"]
+    for name in ("cortex-a76", "cortex-a53"):
+        with pytest.raises(UnsupportedError, match=rf"is an encoder-decoder, which nothing here runs as {name}"):
+            make_plan(make_bart(), eval_data=None, **(OPTIONS | {"targets": ["host", name]}))
+
+
+@pytest.mark.parametrize(("maker", "longest"), [("make_bert", 37), ("make_gpt2", 32), ("make_bart", 32)])
+def test_a_profile_that_the_model_cannot_hold_is_refused_at_once(maker, longest, request: pytest.FixtureRequest):
+    source = request.getfixturevalue(maker)()
+    assert make_plan(source, eval_data=None, **(OPTIONS | {"sequence": longest})).sequence == longest
+    with pytest.raises(UsageError, match=f"holds at most {longest} tokens .*; give --sequence {longest} or less"):
+        make_plan(source, eval_data=None, **(OPTIONS | {"sequence": longest + 1}))
+
+
+def test_a_short_context_shortens_the_profile(make_gpt2: Callable[..., Path]):
+    with pytest.raises(UsageError, match="holds at most 9 tokens"):
+        make_plan(make_gpt2(), eval_data=None, **(OPTIONS | {"context": 10}))
 
 
 def test_evaluation_data_for_a_text_generator_is_refused(make_gpt2: Callable[..., Path], tmp_path: Path):
