@@ -15,10 +15,20 @@ import transformers
 from torch import nn
 
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
+from edgeq.factor.evaluation import (
+    TOKENS_OF_A_STEP,
+    TOKENS_OF_A_TEXT,
+    Choice,
+    apply_choices,
+    choose,
+)
+from edgeq.factor.insert import factor_specs, insert_factor_modules
+from edgeq.factor.manifest import FactorManifest
+from edgeq.factor.specs import Evaluate
 from edgeq.files import new_folder, sha256
 from edgeq.formats import PackedMatrix
 from edgeq.hf import EdgeqConfig, check_scales, verify_files
-from edgeq.models import ModelAdapter, adapter_for
+from edgeq.models import GenerativeAdapter, ModelAdapter, Seq2SeqAdapter, adapter_for
 from edgeq.quant.manifest import QUANT_METHOD, PackedTensor, QuantizationManifest
 from edgeq.quant.plan import CompressionResult
 from edgeq.tensor_header import TensorEntry, read_tensor_header
@@ -45,6 +55,7 @@ class Checkpoint:
         tokenizer: Its tokenizer.
         adapter: The adapter of its architecture.
         manifest: Description of its packed tensors, or None for a float checkpoint.
+        choices: How its factorised layers are computed.
     """
 
     folder: Path
@@ -52,10 +63,13 @@ class Checkpoint:
     tokenizer: Any
     adapter: ModelAdapter
     manifest: QuantizationManifest | None
+    choices: tuple[Choice, ...] = ()
 
 
 def load_checkpoint(folder: Path | str) -> Checkpoint:
     """Loads a checkpoint folder, float or compressed, and checks it before taking memory.
+
+    Factorised layers are set to compute the way that costs least, or that the recipe asked for.
 
     Raises:
         UsageError: If the folder or one of its files is missing.
@@ -73,10 +87,15 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
         manifest = QuantizationManifest.from_json(quantization)
         _check_packed_tensors(weights, header, manifest)
         verify_files(folder, manifest)
-    _check_claimed_size(folder, adapter, weights, tied=manifest.tied if manifest else ())
+    factors = FactorManifest.from_json(manifest.factors if manifest else {})
+    _check_claimed_size(folder, adapter, weights, tied=manifest.tied if manifest else (), factors=factors)
     model = _load_model(folder, adapter)
     check_scales(model)
-    return Checkpoint(folder, model, load_tokenizer(folder), adapter, manifest)
+    step_by_step = isinstance(adapter, GenerativeAdapter | Seq2SeqAdapter)
+    tokens = TOKENS_OF_A_STEP if step_by_step else TOKENS_OF_A_TEXT
+    choices = choose(model, evaluate=factors.evaluate, tokens=tokens)
+    apply_choices(model, choices)
+    return Checkpoint(folder, model, load_tokenizer(folder), adapter, manifest, tuple(choices))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -124,6 +143,7 @@ def save_checkpoint(
     *,
     result: CompressionResult,
     sentence_files_from: Path | None = None,
+    evaluate: Evaluate = "auto",
 ) -> None:
     """Writes a compressed model as a folder that ``from_pretrained`` loads after ``import edgeq.hf``.
 
@@ -133,8 +153,10 @@ def save_checkpoint(
         folder: Where to write; an existing folder is replaced when all is written.
         result: What :func:`edgeq.recipes.apply_recipe` returned.
         sentence_files_from: Folder whose sentence-transformers files (pooling) are kept.
+        evaluate: How factorised layers are to be computed.
     """
-    manifest = QuantizationManifest.of_model(model, result)
+    factors = FactorManifest(factor_specs(model), evaluate)
+    manifest = dataclasses.replace(QuantizationManifest.of_model(model, result), factors=factors.to_json())
     with new_folder(Path(folder)) as temporary:
         model.config.quantization_config = EdgeqConfig.from_dict(manifest.to_json())
         try:
@@ -216,7 +238,9 @@ def _expected_tensors(module: str, tensor: PackedTensor) -> dict[str, tuple[str,
     return expected
 
 
-def _check_claimed_size(folder: Path, adapter: ModelAdapter, weights: Path, *, tied: Iterable[str]) -> None:
+def _check_claimed_size(
+    folder: Path, adapter: ModelAdapter, weights: Path, *, tied: Iterable[str], factors: FactorManifest
+) -> None:
     """Refuses a config.json whose model could not fit in the weight file, before memory is taken for it."""
     try:
         with torch.device("meta"):
@@ -225,6 +249,7 @@ def _check_claimed_size(folder: Path, adapter: ModelAdapter, weights: Path, *, t
         raise FormatError(
             f"{folder / 'config.json'} describes no possible model: {_one_line(error)}"
         ) from error
+    insert_factor_modules(model, factors.for_model(model))
     modules = dict(model.named_modules())
     for name in tied:
         if name in modules:

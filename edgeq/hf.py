@@ -13,6 +13,8 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from edgeq.errors import FormatError, UnsupportedError
+from edgeq.factor.insert import insert_factor_modules
+from edgeq.factor.manifest import FactorManifest
 from edgeq.files import sha256
 from edgeq.quant.manifest import (
     QUANT_METHOD,
@@ -34,6 +36,7 @@ class EdgeqConfig(QuantizationConfigMixin):
     def __init__(self, **manifest: Any) -> None:
         self.quant_method = QUANT_METHOD
         self.manifest = QuantizationManifest.from_json({"quant_method": QUANT_METHOD, **manifest})
+        self.factors = FactorManifest.from_json(self.manifest.factors)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -48,7 +51,7 @@ class EdgeqConfig(QuantizationConfigMixin):
 
 @register_quantizer(QUANT_METHOD)
 class EdgeqQuantizer(HfQuantizer):
-    """Puts packed modules where ``config.json`` says, before ``transformers`` fills in the tensors."""
+    """Puts factorised and packed modules where ``config.json`` says, before ``transformers`` fills in the tensors."""
 
     requires_calibration = True
     required_packages = ("accelerate",)
@@ -73,7 +76,7 @@ class EdgeqQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> None:
         folder = Path(str(getattr(kwargs.get("config"), "_name_or_path", "")))
         verify_files(folder, self._manifest)
-        insert_packed_modules(model, self._manifest)
+        insert_compressed_modules(model, self._manifest)
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
         fill_zero_buffers(model, self._manifest)
@@ -90,6 +93,17 @@ class EdgeqQuantizer(HfQuantizer):
     def is_trainable(self) -> bool:
         """Packed codes are integers: training keeps its own checkpoints."""
         return False
+
+
+def insert_compressed_modules(model: nn.Module, manifest: QuantizationManifest) -> None:
+    """Replaces dense layers by the empty factorised and packed ones that the manifest describes.
+
+    Raises:
+        FormatError: If a layer is not there, or has another shape or kind.
+    """
+    factors = FactorManifest.from_json(manifest.factors)
+    insert_factor_modules(model, factors.for_model(model))
+    insert_packed_modules(model, manifest)
 
 
 def verify_files(folder: Path, manifest: QuantizationManifest) -> None:

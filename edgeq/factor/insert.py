@@ -74,12 +74,12 @@ def _build(model: nn.Module, spec: LayerSpec) -> nn.Module:
     if isinstance(spec, EmbeddingSpec):
         return KroneckerEmbedding(spec)
     if isinstance(spec, HeadSpec):
-        table = model.get_submodule(spec.table)
+        table = dict(model.named_modules()).get(spec.table)
         if not isinstance(table, KroneckerEmbedding):
             raise FormatError(f"config.json: {spec.table!r} should be a factorised table")
         return KroneckerHead(spec, table)
     if isinstance(spec, TuckerSpec):
-        bank = model.get_submodule(spec.bank)
+        bank = dict(model.named_modules()).get(spec.bank)
         if not isinstance(bank, TuckerBank) or _bank_of(spec, bank) != bank.spec:
             raise FormatError(f"config.json: {spec.bank!r} should be a bank of width {spec.width} and rank {spec.rank}")
         return TuckerLinear(spec, bank)

@@ -12,6 +12,9 @@ Fold = Literal["none", "up", "down"]
 """Which products of constant factors are made beforehand: none, core times last factor, or first times core."""
 FOLDS: tuple[Fold, ...] = ("none", "up", "down")
 
+Evaluate = Literal["auto", "factored", "up", "down", "dense"]
+"""How factorised layers are computed: as the cost model says, as stored, folded, or as the dense matrix."""
+
 
 def divisors(number: int) -> list[int]:
     """Returns all divisors of ``number`` in ascending order."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -100,6 +98,7 @@ class QuantizationManifest:
         kept_float: Layers that stay float, with the reason.
         files: SHA-256 of the weight files; empty when nobody computed it.
         zero_buffers: Buffers that hold zeros and are not stored.
+        factors: Description of factorised layers, which ``edgeq.factor`` writes and reads.
     """
 
     recipe: str
@@ -109,6 +108,7 @@ class QuantizationManifest:
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     tied: dict[str, TiedLayer] = dataclasses.field(default_factory=dict)
     zero_buffers: tuple[str, ...] = ()
+    factors: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of_model(cls, model: nn.Module, result: CompressionResult) -> QuantizationManifest:
@@ -135,10 +135,11 @@ class QuantizationManifest:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the value of ``quantization_config``."""
-        # Most models have neither; their files stay as they are.
+        # Most models have none of these; their files stay as they are.
         special = {
             "tied": {name: layer.to_json() for name, layer in self.tied.items()},
             "zero_buffers": list(self.zero_buffers),
+            "factors": self.factors,
         }
         return {
             "quant_method": QUANT_METHOD,
@@ -167,6 +168,9 @@ class QuantizationManifest:
         if not isinstance(recipe, dict) or not isinstance(tensors, dict):
             raise FormatError("config.json: quantization_config lacks 'recipe' or 'tensors'")
         kept, files = value.get("kept_float", {}), value.get("files", {})
+        factors = value.get("factors", {})
+        if not isinstance(factors, dict):
+            raise FormatError("config.json: 'factors' should be an object")
         for entries in (recipe, kept, files):
             if not isinstance(entries, dict) or any(not isinstance(text, str) for text in entries.values()):
                 raise FormatError("config.json: 'recipe', 'kept_float' and 'files' must map names to texts")
@@ -179,6 +183,7 @@ class QuantizationManifest:
             files=files,
             tied=_tied_layers(value.get("tied", {}), parsed),
             zero_buffers=_zero_buffers(value.get("zero_buffers", [])),
+            factors=factors,
         )
 
 
@@ -209,23 +214,33 @@ def insert_packed_modules(model: nn.Module, manifest: QuantizationManifest) -> N
     """
     for buffer in _present_zero_buffers(model, manifest):
         set_buffer(model, buffer, model.get_buffer(buffer))
+    # All float layers are looked at first: one on the weights of a table has none once the table is packed.
+    found: dict[str, torch.device] = {}
     for stored_name, tensor in manifest.tensors.items():
-        name = _name_in(model, stored_name)
+        name = name_in(model, stored_name)
         if name is None:
             raise FormatError(
                 f"config.json: {type(model).__name__} has no layer {stored_name!r} to be packed"
             )
-        _insert(model, name, tensor.kind, tensor.spec, tensor.build)
+        found[name] = _checked_device(model, name, tensor.kind, tensor.spec)
+    tied: list[tuple[str, str, TiedLayer]] = []
     for stored_name, layer in manifest.tied.items():
-        name, table_name = _name_in(model, stored_name), _name_in(model, layer.table)
-        if name is None and _is_body(model):
+        name, table_name = name_in(model, stored_name), name_in(model, layer.table)
+        if name is None and is_body(model):
             continue
         if name is None or table_name is None:
             raise FormatError(f"config.json: {type(model).__name__} has no layer {stored_name!r} to be tied")
+        found[name] = _checked_device(model, name, layer.kind, manifest.tensors[layer.table].spec)
+        tied.append((name, table_name, layer))
+    for (name, device), tensor in zip(found.items(), manifest.tensors.values(), strict=False):
+        with device:
+            model.set_submodule(name, tensor.build())
+    for name, table_name, layer in tied:
         table = model.get_submodule(table_name)
         if not isinstance(table, LowBitEmbedding):
             raise FormatError(f"config.json: layer {layer.table!r} should be a packed embedding")
-        _insert(model, name, layer.kind, table.spec, functools.partial(layer.build, table))
+        with found[name]:
+            model.set_submodule(name, layer.build(table))
 
 
 def fill_zero_buffers(model: nn.Module, manifest: QuantizationManifest) -> None:
@@ -238,19 +253,18 @@ def fill_zero_buffers(model: nn.Module, manifest: QuantizationManifest) -> None:
 def _present_zero_buffers(model: nn.Module, manifest: QuantizationManifest) -> list[str]:
     present = dict(model.named_buffers())
     missing = [name for name in manifest.zero_buffers if name not in present]
-    if missing and not _is_body(model):
+    if missing and not is_body(model):
         raise FormatError(f"config.json: {type(model).__name__} has no buffer {missing[0]!r}")
     return [name for name in manifest.zero_buffers if name in present]
 
 
-def _is_body(model: nn.Module) -> bool:
+def is_body(model: nn.Module) -> bool:
     """Tells a model without its output head, which lacks what belongs to the head."""
     return getattr(model, "base_model", None) is model
 
 
-def _insert(
-    model: nn.Module, name: str, kind: LayerKind, spec: PackedMatrix, build: Callable[[], nn.Module]
-) -> None:
+def _checked_device(model: nn.Module, name: str, kind: LayerKind, spec: PackedMatrix) -> torch.device:
+    """Returns where a float layer is that is to be replaced by a packed one of the given sizes."""
     module = model.get_submodule(name)
     shape = (spec.rows, spec.columns)
     if not isinstance(module, FLOAT_CLASSES[kind]) or tuple(weight_rows(module).shape) != shape:
@@ -258,11 +272,10 @@ def _insert(
             f"config.json: layer {name!r} should be a packed {kind} of {shape[0]} x {shape[1]}, "
             f"but the model has {module}"
         )
-    with torch.device(module.get_parameter("weight").device):
-        model.set_submodule(name, build())
+    return module.get_parameter("weight").device
 
 
-def _name_in(model: nn.Module, name: str) -> str | None:
+def name_in(model: nn.Module, name: str) -> str | None:
     """Finds a stored layer in a model that may be the bare encoder of it, or the encoder with a head."""
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     present = dict(model.named_modules())

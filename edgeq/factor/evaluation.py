@@ -1,0 +1,140 @@
+"""Decides how factorised layers are computed, and makes the products of constants that this takes.
+
+The decision depends on the checkpoint alone, so every stage after it (reference, export, parity) computes the
+same way.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+
+import torch
+from torch import nn
+
+from edgeq.errors import UsageError
+from edgeq.factor.cost import Cost, Evaluation, cheapest, costs
+from edgeq.factor.embedding import KroneckerEmbedding, KroneckerHead
+from edgeq.factor.insert import LINEARS, factor_specs
+from edgeq.factor.specs import Evaluate, Fold, LayerSpec, TuckerSpec
+from edgeq.factor.tucker import TuckerLinear
+from edgeq.quant.modules import PackedModule
+
+TOKENS_OF_A_TEXT, TOKENS_OF_A_STEP = 128, 1
+"""What costs are stated for: a text that is read at once, and one more token."""
+
+_READ_TOGETHER = ("query", "key", "value", "q_proj", "k_proj", "v_proj")
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """How one layer is computed.
+
+    Attributes:
+        name: Module name.
+        evaluation: The way that was chosen.
+        options: Costs of all ways.
+        forced: Whether the recipe or the packed factors left no choice.
+    """
+
+    name: str
+    evaluation: Evaluation
+    options: dict[Evaluation, Cost]
+    forced: bool
+
+    def __str__(self) -> str:
+        """One line with the costs in millions of multiply-adds, for a text and for one token."""
+        ways = ", ".join(
+            f"{way} {cost.total(TOKENS_OF_A_TEXT) / 1e6:.1f}M / {cost.total(TOKENS_OF_A_STEP) / 1e6:.2f}M"
+            for way, cost in self.options.items()
+        )
+        return f"{self.name}: {self.evaluation}{' (forced)' if self.forced else ''}; {ways}"
+
+
+def choose(model: nn.Module, *, evaluate: Evaluate, tokens: int) -> list[Choice]:
+    """Decides for every factorised linear layer how it is computed.
+
+    Args:
+        model: A model with factorised layers.
+        evaluate: What the recipe says.
+        tokens: What the cost model counts with: tokens of a call.
+
+    Returns:
+        One choice a layer, in the model's order.
+
+    Raises:
+        UsageError: If the recipe asks for dense matrices of packed factors.
+    """
+    specs = {name: spec for name, spec in factor_specs(model).items() if costs(spec)}
+    readers = _readers(specs)
+    choices = []
+    for name, spec in specs.items():
+        options = costs(spec, readers=readers[_group(name)] if _group(name) else 1)
+        packed = _is_packed(model.get_submodule(name))
+        if evaluate == "dense" and packed:
+            raise UsageError(f"{name} has packed factors, whose dense matrix would be float; use evaluate = 'auto'")
+        way: Evaluation = cheapest(options, tokens) if evaluate == "auto" else evaluate
+        if packed or way not in options:
+            way = "factored"
+        choices.append(Choice(name, way, options, forced=evaluate != "auto" or packed))
+    return choices
+
+
+@torch.no_grad()
+def apply_choices(model: nn.Module, choices: list[Choice]) -> None:
+    """Replaces layers in place by those that compute the chosen way; products of constants are made once, here.
+
+    The model then has other tensors than its checkpoint: it can be run and exported, but not saved.
+    """
+    for choice in choices:
+        layer = model.get_submodule(choice.name)
+        if choice.evaluation == "dense":
+            model.set_submodule(choice.name, dense_linear(layer))
+        elif choice.evaluation != "factored" and isinstance(layer, TuckerLinear):
+            model.set_submodule(choice.name, folded(layer, choice.evaluation))
+
+
+def folded(layer: TuckerLinear, fold: Fold) -> TuckerLinear:
+    """Returns a layer that computes the same with its cores multiplied into another factor."""
+    result = TuckerLinear(dataclasses.replace(layer.spec, fold=fold), layer.bank)
+    if result.folded is None or layer.spec.fold != "none":
+        raise UsageError(f"a layer folded {layer.spec.fold!r} cannot be folded {fold!r}")
+    with torch.no_grad():
+        result.folded.weight.copy_(layer.folded_weight(fold))  # type: ignore[operator]  # a tensor
+        owner = result.folded if fold == "up" else result
+        if layer.bias is not None:
+            owner.bias.copy_(layer.bias)  # type: ignore[operator]
+    result.train(layer.training)
+    return result
+
+
+def dense_linear(layer: nn.Module) -> nn.Linear:
+    """Returns the dense layer that a factorised one stands for."""
+    if not isinstance(layer, LINEARS):
+        raise UsageError(f"a {type(layer).__name__} has no dense matrix")
+    dense = nn.Linear(layer.in_features, layer.out_features)
+    with torch.no_grad():
+        bias = layer(torch.zeros(1, layer.in_features))
+        dense.weight.copy_((layer(torch.eye(layer.in_features)) - bias).T)
+        dense.bias.copy_(bias[0])
+    dense.train(layer.training)
+    return dense
+
+
+def _is_packed(module: nn.Module) -> bool:
+    parts = list(module.modules())
+    if isinstance(module, TuckerLinear):
+        parts += list(module.bank.modules())
+    if isinstance(module, KroneckerEmbedding | KroneckerHead):
+        return False
+    return any(isinstance(part, PackedModule) for part in parts)
+
+
+def _group(name: str) -> str:
+    """The attention whose queries, keys and values read one input; empty for other layers."""
+    owner, _, last = name.rpartition(".")
+    return owner if last in _READ_TOGETHER else ""
+
+
+def _readers(specs: dict[str, LayerSpec]) -> collections.Counter[str]:
+    return collections.Counter(_group(n) for n, s in specs.items() if isinstance(s, TuckerSpec) and _group(n))
