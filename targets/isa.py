@@ -30,6 +30,7 @@ class Isa:
         signed_codes: Whether 8-bit codes are turned into signed bytes (``code - 128``) before the product.
         dot4: ``(accumulator, codes, activations, bits)`` to the new accumulator, all ``lanes`` wide: adds, for
             each lane, the four products of its code bytes and its int8 activation bytes.
+        largest_byte: Largest unsigned byte that ``dot4`` takes for a code of fewer than 8 bits.
     """
 
     name: str
@@ -37,6 +38,17 @@ class Isa:
     row_tile: int
     signed_codes: bool
     dot4: DotProduct
+    largest_byte: int
+
+    def fields_in_place(self, bits: int) -> int:
+        """How many fields of a byte, counted from the lowest, ``dot4`` takes without a shift to the lowest place.
+
+        A power of two, so that it divides the number of fields.
+        """
+        fields = 8 // bits
+        while fields > 1 and (2**bits - 1) << ((fields - 1) * bits) > self.largest_byte:
+            fields //= 2
+        return fields
 
     @property
     def vectors(self) -> int:
@@ -101,10 +113,10 @@ def _dot4_neon(acc: Expression, codes: Expression, x: Expression, bits: int) -> 
 ISAS = {
     isa.name: isa
     for isa in (
-        Isa("avx512_vnni", lanes=16, row_tile=8, signed_codes=False, dot4=_dot4_avx512_vnni),
-        Isa("avx2", lanes=8, row_tile=4, signed_codes=True, dot4=_dot4_avx2),
-        Isa("neon_dotprod", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon_dotprod),
-        Isa("neon", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon),
+        Isa("avx512_vnni", lanes=16, row_tile=8, signed_codes=False, dot4=_dot4_avx512_vnni, largest_byte=255),
+        Isa("avx2", lanes=8, row_tile=4, signed_codes=True, dot4=_dot4_avx2, largest_byte=127),
+        Isa("neon_dotprod", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon_dotprod, largest_byte=127),
+        Isa("neon", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon, largest_byte=127),
     )
 }
 

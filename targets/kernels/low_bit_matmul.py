@@ -23,8 +23,8 @@ from edgeq.targets.kernels.shapes import leading_dimensions, row_parameter
 Epilogue = Literal["none", "gelu", "gelu_tanh"]
 EPILOGUES = {"none": lambda y: y, "gelu": gelu, "gelu_tanh": gelu_tanh}
 
-SINGLE_TOKEN_BLOCKS = 4
-"""Blocks of a tile of one token: enough independent sums to hide the latency of the dot product."""
+SINGLE_TOKEN_SUMS = 8
+"""Independent sums of a tile of one token: enough to hide the latency of the dot product."""
 
 
 class Operands(NamedTuple):
@@ -73,6 +73,21 @@ class LowBitProduct:
         return 2 if self.isa.lanes == ROW_TILE else 1
 
     @property
+    def single_token_blocks(self) -> int:
+        """Blocks of a tile of one token: few, so that the weights are read in one or two streams."""
+        return 2 if self.isa.lanes == ROW_TILE else 1
+
+    @property
+    def slots(self) -> int:
+        """Fields of a word that one token takes in where they stand, without a shift, each into a sum of its own."""
+        return self.isa.fields_in_place(self.matrix.bits)
+
+    @property
+    def steps(self) -> int:
+        """Words of a row that one token takes in at once, each into sums of their own."""
+        return max(1, SINGLE_TOKEN_SUMS // (self.single_token_blocks * self.isa.vectors * self.slots))
+
+    @property
     def full_blocks(self) -> int:
         """Blocks whose 16 rows all exist."""
         return self.matrix.rows // ROW_TILE
@@ -90,6 +105,17 @@ class LowBitProduct:
             return T.bitwise_xor(word, sign_bits) if self.flips_codes else word
         mask = T.broadcast(T.int32((2**bits - 1) * 0x01010101), lanes)
         return T.bitwise_and(T.shift_right(word, T.broadcast(T.int32(bits) * field, lanes)), mask)
+
+    def slot_codes(self, word: Any, field: int) -> Any:
+        """One field of packed words as bytes, times ``2**(bits * (field % slots))``."""
+        bits, lanes, slots = self.matrix.bits, self.isa.lanes, self.slots
+        if bits == 8:
+            return self.codes(word, 0)
+        if field >= slots:
+            word = T.shift_right(word, T.broadcast(T.int32(field // slots * slots * bits), lanes))
+        byte = (2**bits - 1) << (field % slots * bits)
+        mask = int.from_bytes(bytes([byte] * 4), "little", signed=True)
+        return T.bitwise_and(word, T.broadcast(T.int32(mask), lanes))
 
     def first_row(self, block: Any, vector: Any) -> Any:
         """First row of a vector of sums."""
@@ -187,12 +213,51 @@ def _several_tokens(p, operands, tokens):
         _all_tokens(p, operands, tokens, p.matrix.packed_shape[0] - 1, 1)
 
 
+def _take_in(p: LowBitProduct, operands: Operands, acc: Any, block: Any, blocks: int, k_block: Any, step: int) -> None:
+    """Emits the products of one packed word a row for one token; every slot of a vector has a sum of its own."""
+    first_row_of = [(b, v) for b in range(blocks) for v in range(p.isa.vectors)]
+    for field in range(p.matrix.fields):
+        x = T.broadcast(operands.words[0, k_block * p.matrix.fields + field], p.isa.lanes)
+        for index, (b, v) in enumerate(first_row_of):
+            word = operands.weight[block + b, k_block, T.ramp(v * p.isa.lanes, 1, p.isa.lanes)]
+            place = (index * p.steps + step) * p.slots + field % p.slots
+            T.buffer_store(acc, p.isa.dot4(acc[place], p.slot_codes(word, field), x, p.matrix.bits), [place])
+
+
+def _slot_sums(p: LowBitProduct, acc: Any, sums: Any, blocks: int) -> None:
+    """Emits the sum over slots and steps, each slot's factor taken out: an exact division by a power of two."""
+    for index in range(blocks * p.isa.vectors):
+        total: Any = None
+        for place in range(p.steps * p.slots):
+            part = acc[index * p.steps * p.slots + place]
+            shift = place % p.slots * p.matrix.bits
+            part = T.shift_right(part, T.broadcast(T.int32(shift), p.isa.lanes)) if shift else part
+            total = part if total is None else total + part
+        T.buffer_store(sums, total, [index])
+
+
+@macro
+def _single_token_tile(p, operands, block, blocks):
+    acc = registers((blocks * p.isa.vectors * p.steps * p.slots,), p.vector)
+    sums = registers((blocks * p.isa.vectors,), p.vector)
+    for a in T.unroll(blocks * p.isa.vectors * p.steps * p.slots):
+        acc[a] = T.broadcast(T.int32(0), p.isa.lanes)
+    for k in range(p.matrix.packed_shape[1] // p.steps):
+        for step in T.unroll(p.steps):
+            _take_in(p, operands, acc, block, blocks, k * p.steps + step, step)
+    for k_block in range(p.matrix.packed_shape[1] // p.steps * p.steps, p.matrix.packed_shape[1]):
+        _take_in(p, operands, acc, block, blocks, k_block, 0)
+    _slot_sums(p, acc, sums, blocks)
+    for b in T.unroll(blocks):
+        _store_block(p, operands, sums, 0, block + b, b * p.isa.vectors)
+
+
 @macro
 def _single_token(p, operands):
-    for tile in T.parallel(p.matrix.packed_shape[0] // SINGLE_TOKEN_BLOCKS):
-        _tile(p, operands, 0, tile * SINGLE_TOKEN_BLOCKS, 1, SINGLE_TOKEN_BLOCKS)
-    for rest in range(p.matrix.packed_shape[0] % SINGLE_TOKEN_BLOCKS):
-        _tile(p, operands, 0, p.matrix.packed_shape[0] // SINGLE_TOKEN_BLOCKS * SINGLE_TOKEN_BLOCKS + rest, 1, 1)
+    for tile in T.parallel(p.matrix.packed_shape[0] // p.single_token_blocks):
+        _single_token_tile(p, operands, tile * p.single_token_blocks, p.single_token_blocks)
+    if p.matrix.packed_shape[0] % p.single_token_blocks > 0:
+        _single_token_tile(p, operands, p.matrix.packed_shape[0] - 1, 1)
 
 
 def low_bit_matmul(
@@ -253,8 +318,9 @@ def check_accumulator(matrix: PackedMatrix, name: str) -> None:
     Raises:
         UnsupportedError: If ``columns`` is too large for the bit width.
     """
-    largest = 2 * matrix.columns * (2**matrix.bits - 1) * ACTIVATION_LEVELS
-    if largest >= 2**31:
+    doubled = 2 * matrix.columns * (2**matrix.bits - 1) * ACTIVATION_LEVELS
+    in_place = -(-matrix.columns // matrix.fields) * 255 * ACTIVATION_LEVELS
+    if max(doubled, in_place) >= 2**31:
         raise UnsupportedError(
             f"{name}: {matrix.columns} columns of {matrix.bits}-bit codes can overflow a 32-bit sum; "
             "split the layer or use fewer bits"

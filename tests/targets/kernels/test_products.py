@@ -57,10 +57,10 @@ def test_integer_product_matches_numpy(bits, zero_point, target, compile_kernel)
             assert_equal_but_for_one_rounding(y, exact_sum * factor + bias)
 
 
-@pytest.mark.parametrize("target_pair_bits", [2, 8])
+@pytest.mark.parametrize("target_pair_bits", [1, 2, 4, 8])
 def test_extreme_codes_neither_saturate_nor_overflow(target_pair_bits, target, compile_kernel):
     """Largest codes against largest activations: what `pmaddubsw` would saturate."""
-    bits, zero_point = target_pair_bits, {2: 1.5, 8: 128.0}[target_pair_bits]
+    bits, zero_point = target_pair_bits, {1: 0.5, 2: 1.5, 4: 8.0, 8: 128.0}[target_pair_bits]
     matrix = PackedMatrix(16, 512, bits, zero_point, 1)
     run = compile_kernel(
         low_bit_matmul(isa_named(load_target(target).isa), matrix, rank=1, has_bias=False), target
