@@ -1,4 +1,4 @@
-"""Random models of true size: what they take when stored with 2-bit weights, scales and all else included."""
+"""Random models of true size: what they take when stored in a few bits, scales and all else included."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,10 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgeq.checkpoint import load_checkpoint
+import edgeq
+from edgeq.checkpoint import load_checkpoint, save_checkpoint
 from edgeq.compress import compress_model
-from edgeq.ledger import ledger
+from edgeq.ledger import Ledger, ledger
 from edgeq.models import TorchDecoder, TorchPart
+from edgeq.quant.trainable import freeze, make_trainable
+from edgeq.recipes import load_recipe
+from edgeq.recipes.apply import compression_result, plan_layers
+from edgeq.recipes.layers import kept_layers, reduce_layers
+from edgeq.targets.target import load_target
 
 MIB = 2**20
 GPT2_SMALL = {
@@ -31,6 +37,72 @@ BART_BASE = {
     "decoder_ffn_dim": 3072,
     "max_position_embeddings": 1024,
 }
+BERT_BASE = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 512,
+}
+BERT_BASE_FLOAT = 437_935_112
+"""Bytes of BERT-base with a classifier of two labels in float32."""
+POOLER_TOO = """
+extends = "xtc-l5-w1a8"
+name = "xtc-l5-w1a8-pooler"
+summary = "the pooler is binary, too"
+
+[[override]]
+pattern = '(bert\\.)?pooler\\.dense'
+bits = 1
+"""
+
+
+def _frozen_at_once(source: Path, recipe_name: str | Path, out: Path) -> Ledger:
+    """Stores a model as a recipe that trains would, without a step of training."""
+    recipe, checkpoint = load_recipe(recipe_name), load_checkpoint(source)
+    model, adapter = checkpoint.model, checkpoint.adapter
+    if recipe.layers is not None:
+        model, adapter = reduce_layers(model, adapter, kept_layers(recipe.layers, adapter))
+    make_trainable(model, plan_layers(recipe, adapter))
+    result = compression_result(model, recipe, adapter, freeze(model))
+    save_checkpoint(model, checkpoint.tokenizer, out, result=result, sentence_files_from=source)
+    return ledger(out)
+
+
+def _exported(checkpoint: Path, out: Path) -> Ledger:
+    edgeq.export_onnx(checkpoint, out)
+    return ledger(out)
+
+
+@pytest.mark.slow
+def test_quantgpt_2_2_8_in_every_file(make_gpt2: Callable[..., Path], tmp_path: Path) -> None:
+    sizes = _frozen_at_once(make_gpt2(**GPT2_SMALL), "quantgpt-w2e2a8", tmp_path / "checkpoint")
+    assert sizes.float32_bytes / sizes.tensor_file_bytes >= 14.3
+    for files in (sizes, _exported(tmp_path / "checkpoint", tmp_path / "onnx")):
+        assert sizes.float32_bytes / files.stored_bytes >= 14.3
+    # Beside the file's bytes the ledger shows those of the codes and float tables alone.
+    assert sizes.paper_bytes < sizes.stored_bytes < sizes.folder_bytes
+
+
+@pytest.mark.slow
+def test_binary_bert_base_in_every_file(make_bert: Callable[..., Path], tmp_path: Path) -> None:
+    source = make_bert("BertForSequenceClassification", **BERT_BASE)
+    sizes = _frozen_at_once(source, "two-stage-w1a8", tmp_path / "two-stage")
+    assert sizes.float32_bytes == BERT_BASE_FLOAT
+    for files in (sizes, _exported(tmp_path / "two-stage", tmp_path / "two-stage-onnx")):
+        assert BERT_BASE_FLOAT / files.stored_bytes >= 30
+    assert sizes.paper_ratio > 31.5
+    (tmp_path / "recipe.toml").write_text(POOLER_TOO)
+    for recipe, least in (("xtc-l5-w1a8", 37), (tmp_path / "recipe.toml", 46)):
+        out = tmp_path / f"xtc-{least}"
+        sizes = _frozen_at_once(source, recipe, out)
+        assert BERT_BASE_FLOAT / sizes.stored_bytes >= least
+        assert BERT_BASE_FLOAT / _exported(out, tmp_path / f"xtc-{least}-onnx").stored_bytes >= least
+    edgeq.compile_bundle(tmp_path / "xtc-46-onnx", tmp_path / "bundle", target=load_target("host"))
+    assert BERT_BASE_FLOAT / ledger(tmp_path / "bundle").stored_bytes >= 46
+    # weights.bin, where tensors start at multiples of 64 bytes
+    assert BERT_BASE_FLOAT / ledger(tmp_path / "bundle").tensor_file_bytes >= 46
 
 
 @pytest.mark.slow
