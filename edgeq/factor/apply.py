@@ -161,8 +161,8 @@ def _fill_bank(model: nn.Module, name: str, weights: Mapping[str, torch.Tensor])
         bank.cores.weight.copy_(cores.flatten(0, 1))  # type: ignore[union-attr]  # the bank has cores
     else:
         u, cores, v = shared_outer_factors(slices, bank.spec.rank)
-    bank.left_down.weight.copy_(u.T)
-    bank.right_up.weight.copy_(v.T)
+    bank.get_parameter("left_down.weight").copy_(u.T)
+    bank.get_parameter("right_up.weight").copy_(v.T)
     first = 0
     for layer in layers.values():
         own = slice(first, first + layer.spec.slices)

@@ -6,7 +6,6 @@ same way.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 
 import torch
@@ -66,10 +65,9 @@ def choose(model: nn.Module, *, evaluate: Evaluate, tokens: int) -> list[Choice]
         UsageError: If the recipe asks for dense matrices of packed factors.
     """
     specs = {name: spec for name, spec in factor_specs(model).items() if costs(spec)}
-    readers = _readers(specs)
     choices = []
     for name, spec in specs.items():
-        options = costs(spec, readers=readers[_group(name)] if _group(name) else 1)
+        options = costs(spec, readers=readers_of(name, specs))
         packed = _is_packed(model.get_submodule(name))
         if evaluate == "dense" and packed:
             raise UsageError(f"{name} has packed factors, whose dense matrix would be float; use evaluate = 'auto'")
@@ -136,5 +134,9 @@ def _group(name: str) -> str:
     return owner if last in _READ_TOGETHER else ""
 
 
-def _readers(specs: dict[str, LayerSpec]) -> collections.Counter[str]:
-    return collections.Counter(_group(n) for n, s in specs.items() if isinstance(s, TuckerSpec) and _group(n))
+def readers_of(name: str, specs: dict[str, LayerSpec]) -> int:
+    """Returns how many of the layers read the input of ``name`` with its first factor: it is computed once."""
+    group = _group(name)
+    if not group or not isinstance(specs[name], TuckerSpec):
+        return 1
+    return sum(_group(other) == group and isinstance(spec, TuckerSpec) for other, spec in specs.items())

@@ -80,17 +80,15 @@ def _build(model: nn.Module, spec: LayerSpec) -> nn.Module:
         return KroneckerHead(spec, table)
     if isinstance(spec, TuckerSpec):
         bank = dict(model.named_modules()).get(spec.bank)
-        if not isinstance(bank, TuckerBank) or _bank_of(spec, bank) != bank.spec:
+        if not isinstance(bank, TuckerBank) or not _fits(spec, bank.spec):
             raise FormatError(f"config.json: {spec.bank!r} should be a bank of width {spec.width} and rank {spec.rank}")
         return TuckerLinear(spec, bank)
     raise FormatError(f"config.json: a {type(spec).__name__} is no layer")
 
 
-def _bank_of(spec: TuckerSpec, bank: TuckerBank) -> BankSpec:
-    """The bank that a layer expects; a layer that mixes no cores can stand on any."""
-    cores = spec.mixed if spec.fold == "none" and spec.mixed else bank.spec.cores
-    transposed = bank.spec.transposed or spec.transposed
-    return BankSpec(spec.width, spec.rank, cores, transposed, bank.spec.untied)
+def _fits(layer: TuckerSpec, bank: BankSpec) -> bool:
+    mixes = layer.fold == "none" and layer.mixed
+    return (layer.width, layer.rank) == (bank.width, bank.rank) and (not mixes or layer.mixed == bank.cores)
 
 
 def _dense_layer(model: nn.Module, name: str, spec: LayerSpec) -> nn.Module:

@@ -11,6 +11,7 @@ from torch import nn
 from edgeq.errors import FormatError
 from edgeq.factor.specs import (
     FOLDS,
+    OUTER_FACTORS,
     BankSpec,
     BlockSpec,
     EmbeddingSpec,
@@ -169,6 +170,12 @@ def _text(value: object) -> str:
     return value
 
 
+def _factors(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or any(factor not in OUTER_FACTORS for factor in value):
+        raise TypeError
+    return tuple(value)
+
+
 def _fold(value: object) -> Any:
     if value not in FOLDS:
         raise ValueError
@@ -180,6 +187,7 @@ _READERS: Mapping[str, Callable[[object], Any]] = {
     "bool": _flag,
     "str": _text,
     "tuple[int, int]": _pair,
+    "tuple[str, ...]": _factors,
     "Fold": _fold,
     "KroneckerSpec | LowRankSpec": _block,
 }

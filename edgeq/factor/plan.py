@@ -162,8 +162,7 @@ def _tucker(model: nn.Module, adapter: ModelAdapter, settings: TuckerSettings) -
             raise UsageError(
                 f"{bank}: a bank of {settings.cores} cores is larger than the {slices} slices that share it"
             )
-        transposed = any(layer.transposed for layer in layers.values())
-        specs[bank] = BankSpec(stack.width, settings.rank, settings.cores, transposed)
+        specs[bank] = BankSpec(stack.width, settings.rank, settings.cores)
         specs |= layers
     return specs
 

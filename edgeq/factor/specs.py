@@ -12,6 +12,9 @@ Fold = Literal["none", "up", "down"]
 """Which products of constant factors are made beforehand: none, core times last factor, or first times core."""
 FOLDS: tuple[Fold, ...] = ("none", "up", "down")
 
+OUTER_FACTORS = ("left_down", "right_up", "right_down", "left_up")
+"""Uses of ``U`` and ``V``: reading with ``U``, making with ``V``, and for transposed slices the reverse."""
+
 Evaluate = Literal["auto", "factored", "up", "down", "dense"]
 """How factorised layers are computed: as the cost model says, as stored, folded, or as the dense matrix."""
 
@@ -168,21 +171,19 @@ class BankSpec:
         width: Hidden size; every slice is ``[width, width]``.
         rank: ``d``.
         cores: ``l``, the number of shared core matrices; 0 where every slice has its own (III-d).
-        transposed: Whether a layer uses the factors the other way round (``x V^T ... U^T``).
-        untied: Whether those uses have factors of their own, so that each can be packed as it is read.
+        factors: Outer factors that are stored, of ``OUTER_FACTORS``. Transposed slices use ``U`` and ``V`` the other
+            way round; those uses are tied to the first two unless they are stored, too.
     """
 
     width: int
     rank: int
     cores: int
-    transposed: bool
-    untied: bool = False
+    factors: tuple[str, ...] = ("left_down", "right_up")
 
     @property
     def parameters(self) -> int:
         """Stored numbers."""
-        outer = 2 * self.width * self.rank
-        return outer * (2 if self.untied and self.transposed else 1) + self.cores * self.rank**2
+        return len(self.factors) * self.width * self.rank + self.cores * self.rank**2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgeq.errors import UsageError
-from edgeq.factor.specs import BankSpec, Fold, TuckerSpec
+from edgeq.factor.specs import OUTER_FACTORS, BankSpec, Fold, TuckerSpec
 from edgeq.factor.weights import weight_of
 
 
@@ -42,10 +42,10 @@ class TuckerBank(nn.Module):
     """What all layers share.
 
     Attributes:
-        spec: Sizes.
+        spec: Sizes, and which factors are stored.
         left_down: Linear layer with ``U^T``: reads ``[..., D]``.
         right_up: Linear layer with ``V^T``: makes ``[..., D]``.
-        right_down: Reads with ``V``, for transposed slices; tied to ``right_up`` unless ``spec.untied``.
+        right_down: Reads with ``V``, for transposed slices.
         left_up: Makes with ``U``, for transposed slices.
         cores: Float or packed table ``[l d, d]`` of the cores, one below the other, or None.
     """
@@ -53,31 +53,22 @@ class TuckerBank(nn.Module):
     def __init__(self, spec: BankSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.left_down = nn.Linear(spec.width, spec.rank, bias=False)
-        self.right_up = nn.Linear(spec.rank, spec.width, bias=False)
-        self.right_down: nn.Module | None = None
-        self.left_up: nn.Module | None = None
-        if spec.transposed and spec.untied:
-            self.right_down = nn.Linear(spec.width, spec.rank, bias=False)
-            self.left_up = nn.Linear(spec.rank, spec.width, bias=False)
-        elif spec.transposed:
-            self.right_down = TransposedLinear(self.right_up)
-            self.left_up = TransposedLinear(self.left_down)
+        stored = {}
+        for factor in spec.factors:
+            sizes = (spec.width, spec.rank) if factor.endswith("down") else (spec.rank, spec.width)
+            stored[factor] = nn.Linear(*sizes, bias=False)
+        for factor, tied in zip(OUTER_FACTORS, reversed(OUTER_FACTORS), strict=True):
+            layer = stored.get(factor) or (TransposedLinear(stored[tied]) if tied in stored else None)
+            self.add_module(factor, layer)
         self.cores = nn.Embedding(spec.cores * spec.rank, spec.rank) if spec.cores else None
 
     def first(self, *, transposed: bool) -> nn.Module:
         """The factor that reads a layer's input."""
-        factor = self.right_down if transposed else self.left_down
-        if factor is None:
-            raise UsageError("this bank was made for no transposed slices")
-        return factor
+        return self.get_submodule("right_down" if transposed else "left_down")
 
     def last(self, *, transposed: bool) -> nn.Module:
         """The factor that makes a layer's output."""
-        factor = self.left_up if transposed else self.right_up
-        if factor is None:
-            raise UsageError("this bank was made for no transposed slices")
-        return factor
+        return self.get_submodule("left_up" if transposed else "right_up")
 
     def core_matrices(self) -> torch.Tensor:
         """Returns the shared cores, decoded if they are packed: float32 ``[l, d * d]``."""

@@ -14,6 +14,7 @@ from edgeq.errors import FormatError
 from edgeq.factor.apply import factorise
 from edgeq.factor.insert import factor_specs
 from edgeq.factor.names import layer_names
+from edgeq.factor.prepare import prepare_for_packing
 from edgeq.factor.settings import KroneckerSettings, KroneckerShape, LowRankSettings, TuckerSettings
 from edgeq.models import adapter_for
 from edgeq.quant.apply import apply_plans
@@ -62,9 +63,11 @@ def source(make_bert: Callable[..., Path], make_gpt2: Callable[..., Path]) -> Ca
     return make
 
 
-def _saved(folder: Path, settings: Any, out: Path, *, bits: int = 0, evaluate: Any = "auto") -> Any:
+def _saved(folder: Path, settings: Any, out: Path, *, bits: int = 0, fold: bool = False, evaluate: Any = "auto") -> Any:
     checkpoint = load_checkpoint(folder)
     factorise(checkpoint.model, checkpoint.adapter, settings)
+    if bits:
+        prepare_for_packing(checkpoint.model, fold=fold, tokens=128)
     records = apply_plans(checkpoint.model, packed_plans(checkpoint.model, bits)) if bits else []
     if bits:
         checkpoint.model.config.tie_word_embeddings = False
@@ -74,16 +77,17 @@ def _saved(folder: Path, settings: Any, out: Path, *, bits: int = 0, evaluate: A
 
 
 @pytest.mark.parametrize(
-    ("family", "name", "bits"),
+    ("family", "name", "bits", "fold"),
     [
-        ("bert", "iii", 0), ("bert", "iv", 0), ("bert", "ii", 0), ("bert", "kronecker", 0), ("gpt2", "kronecker", 0),
-        ("bert", "iii", 4), ("bert", "ii", 2), ("bert", "kronecker", 8), ("gpt2", "kronecker", 4),
+        *(("bert", name, 0, False) for name in SETTINGS), ("gpt2", "kronecker", 0, False),
+        ("bert", "ii", 2, False), ("bert", "kronecker", 8, False), ("gpt2", "kronecker", 4, False),
+        ("bert", "iii", 4, False), ("bert", "iv", 4, False), ("bert", "iv", 8, True), ("bert", "iii", 2, True),
     ],
 )  # fmt: skip
-def test_round_trip_is_exact(family: str, name: str, bits: int, source: Callable[[str], Path], tmp_path: Path) -> None:
-    if bits and name == "iii":
-        pytest.skip("packed banks are untied first")
-    model = _saved(source(family), SETTINGS[name], tmp_path / "out", bits=bits)
+def test_round_trip_is_exact(
+    family: str, name: str, bits: int, fold: bool, source: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = _saved(source(family), SETTINGS[name], tmp_path / "out", bits=bits, fold=fold)
     auto = transformers.AutoModelForSequenceClassification if family == "bert" else transformers.AutoModelForCausalLM
     assert torch.equal(logits(auto.from_pretrained(tmp_path / "out")), logits(model))
     loaded = load_checkpoint(tmp_path / "out")
@@ -91,6 +95,31 @@ def test_round_trip_is_exact(family: str, name: str, bits: int, source: Callable
     assert (tmp_path / "out" / "model.safetensors").stat().st_size < (
         source(family) / "model.safetensors"
     ).stat().st_size
+
+
+@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("name", ["iii", "iv"])
+def test_getting_ready_for_packing_keeps_the_function(name: str, fold: bool, source: Callable[[str], Path]) -> None:
+    checkpoint = load_checkpoint(source("bert"))
+    model = checkpoint.model
+    factorise(model, checkpoint.adapter, SETTINGS[name])
+    expected, before = logits(model), sum(p.numel() for p in model.parameters())
+    prepare_for_packing(model, fold=fold, tokens=128)
+    assert torch.allclose(logits(model), expected, atol=1e-4)
+    bank = model.bert.encoder.bank
+    assert bank.spec.factors == ("left_down", "right_up", "right_down", *(() if fold else ("left_up",)))
+    assert (bank.cores is None) == (fold or name == "iii")
+    assert sum(p.numel() for p in model.parameters()) == before + _difference(name, fold)
+
+
+def _difference(name: str, fold: bool) -> int:
+    """Untied factors are stored twice; a folded slice is D x d where it was d x d, or a row of the mixture."""
+    width, rank = 40, SETTINGS[name].rank
+    if not fold:
+        return 2 * width * rank
+    slices = 2 * (4 + 2 * 2)
+    before = slices * rank**2 if name == "iii" else slices * 5 + 5 * rank**2
+    return slices * width * rank - before + width * rank
 
 
 def test_the_body_alone_loads(source: Callable[[str], Path], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ GRIDS = [((1, 1), False), ((3, 1), True), ((3, 1), False), ((1, 4), False), ((1,
 
 def _random(grid: tuple[int, int], transposed: bool, cores: int, fold: str = "none") -> TuckerLinear:
     torch.manual_seed(2)
-    bank = TuckerBank(BankSpec(WIDTH, RANK, cores, transposed=True))
+    bank = TuckerBank(BankSpec(WIDTH, RANK, cores))
     layer = TuckerLinear(TuckerSpec("bank", WIDTH, RANK, grid, cores, transposed, True, fold), bank)  # type: ignore[arg-type]
     for parameter in (*bank.parameters(), *layer.parameters()):
         torch.nn.init.normal_(parameter)
