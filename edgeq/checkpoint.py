@@ -174,6 +174,18 @@ def save_checkpoint(
             copy_sentence_files(sentence_files_from, temporary)
 
 
+def save_float_checkpoint(
+    model: Any, tokenizer: Any, folder: Path | str, *, sentence_files_from: Path | None = None
+) -> None:
+    """Writes a float model as a plain checkpoint; the arguments are those of :func:`save_checkpoint`."""
+    with new_folder(Path(folder)) as temporary:
+        model.save_pretrained(temporary, max_shard_size="100GB")
+        (temporary / WEIGHTS_NAME).chmod(0o644)  # safetensors creates it for its owner only
+        tokenizer.save_pretrained(temporary)
+        if sentence_files_from is not None:
+            copy_sentence_files(sentence_files_from, temporary)
+
+
 def copy_sentence_files(source: Path, folder: Path) -> None:
     """Copies the sentence-transformers files that ``source`` has: pooling, normalisation, longest input."""
     for name in _SENTENCE_FILES:

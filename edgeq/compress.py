@@ -7,7 +7,13 @@ from typing import Any
 
 import transformers
 
-from edgeq.checkpoint import Checkpoint, load_checkpoint, load_tokenizer, save_checkpoint
+from edgeq.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_tokenizer,
+    save_checkpoint,
+    save_float_checkpoint,
+)
 from edgeq.errors import FormatError, UsageError
 from edgeq.progress import Progress, silent
 from edgeq.quant.plan import CompressionResult
@@ -25,6 +31,8 @@ from edgeq.recipes import (
 from edgeq.stored import read_json_object
 from edgeq.targets.model_info import read_model_info
 
+FLOAT_BITS = 32
+"""Bits in the record of a layer that is not compressed."""
 _WANTED_FILES = ("*.json", "*.safetensors", "*.txt", "1_Pooling/*")  # no pickled weights, no other frameworks
 
 
@@ -69,7 +77,11 @@ def compress_model(
         student = _train(checkpoint, resolved, training, Path(out), progress)
         model, result = student.model, student.result
     progress("writing the checkpoint", 0, 1)
-    save_checkpoint(model, checkpoint.tokenizer, out, result=result, sentence_files_from=folder)
+    if any(layer.bits < FLOAT_BITS for layer in result.layers):
+        save_checkpoint(model, checkpoint.tokenizer, out, result=result, sentence_files_from=folder)
+    else:
+        # Trained without quantization: a plain float model, which others may take as a source or teacher.
+        save_float_checkpoint(model, checkpoint.tokenizer, out, sentence_files_from=folder)
     progress("writing the checkpoint", 1, 1)
     return result
 

@@ -139,6 +139,22 @@ def test_augmented_sentences_are_read_in_their_stage(classifier: Path, sentences
     assert '"augmented"' in run.read_text()
 
 
+def test_training_without_compression_gives_a_plain_model(
+    classifier: Path, sentences: Path, tmp_path: Path
+) -> None:
+    request = TrainingRequest(train_data=sentences, epochs=2)
+    compress_model(classifier, tmp_path / "float", recipe=_recipe(tmp_path, "finetune"), training=request)
+    trained = load_checkpoint(tmp_path / "float")
+    assert trained.manifest is None
+    before = load_checkpoint(classifier).model.state_dict()
+    assert any(not torch.equal(before[name], value) for name, value in trained.model.state_dict().items())
+    # It may be the teacher, and the source, of others.
+    request = TrainingRequest(train_data=sentences, epochs=1, teacher=tmp_path / "float")
+    recipe = _recipe(tmp_path, "xtc-l12-w2a8")
+    compress_model(tmp_path / "float", tmp_path / "low", recipe=recipe, training=request)
+    assert load_checkpoint(tmp_path / "low").manifest is not None
+
+
 @pytest.mark.parametrize(
     ("recipe", "request_", "message"),
     [
