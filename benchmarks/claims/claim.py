@@ -1,0 +1,114 @@
+"""One run of a claim: a recipe with its settings, carried out, measured, and written down."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.claims.measure import Places, measure_classifier, measure_language_model
+from benchmarks.claims.setting import describe_setting
+from edgeq.compress import compress_model
+from edgeq.errors import EdgeqError, UsageError
+from edgeq.files import write_text
+from edgeq.ledger import ledger
+from edgeq.progress import Progress, silent
+from edgeq.recipes import TrainingRequest, load_recipe
+
+RESULT = "result.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A run that a table needs.
+
+    Attributes:
+        name: Its name, and that of its folder.
+        task: ``sst2`` or ``wikitext2``: what the source, the data and the measurement are.
+        base: Built-in recipe that it extends.
+        changes: What it says differently, as the tables of a recipe file.
+        epochs: Passes over the training data.
+        seed: Of the training.
+    """
+
+    name: str
+    task: str
+    base: str
+    changes: Mapping[str, Any]
+    epochs: float
+    seed: int
+
+    @property
+    def recipe_text(self) -> str:
+        """The recipe file of the run."""
+        lines = [f"extends = {json.dumps(self.base)}", f"name = {json.dumps(self.name)}"]
+        return "\n".join([*lines, *_toml(self.changes)]) + "\n"
+
+
+def _toml(table: Mapping[str, Any], above: str = "") -> list[str]:
+    """Writes a table; values of TOML that JSON has too (texts, numbers, truth, flat lists) look the same."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            lines += [f"[{above}{key}]", *_toml(value, f"{above}{key}.")]
+    return lines
+
+
+def run_claim(claim: Claim, places: Places, *, progress: Progress = silent) -> dict[str, Any]:
+    """Carries a run out, or goes on with it, and writes its ``result.json``.
+
+    A training that diverges is a result as well: it is written down with the reason.
+
+    Args:
+        claim: The run.
+        places: Where data, models and runs are.
+        progress: Told how far it is.
+
+    Returns:
+        Contents of ``result.json``.
+
+    Raises:
+        UsageError: If data or models are missing.
+    """
+    folder = places.runs / claim.name
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "recipe.toml", claim.recipe_text)
+    recipe = load_recipe(folder / "recipe.toml")
+    started = time.monotonic()
+    result: dict[str, Any] = dataclasses.asdict(claim) | {"recipe_sha256": recipe.sha256}
+    request = TrainingRequest(
+        train_data=places.train_data(claim.task),
+        eval_data=places.validation_data(claim.task),
+        epochs=claim.epochs,
+        seed=claim.seed,
+        resume=True,
+        folder=folder / "training",
+    )
+    checkpoint = folder / "checkpoint"
+    try:
+        compress_model(places.source(claim.task), checkpoint, recipe=recipe, training=request, progress=progress)
+    except UsageError:
+        raise
+    except EdgeqError as error:
+        result["failed"] = str(error).replace(str(places.runs), "RUNS")
+    else:
+        measure = measure_classifier if claim.task == "sst2" else measure_language_model
+        result |= measure(checkpoint, places, progress=progress)
+        result["stored_bytes"] = ledger(checkpoint).to_json()["totals"]
+        result["steps"] = json.loads((folder / "training" / RESULT).read_text(encoding="utf-8"))["steps"]
+    result["seconds_of_last_start"] = round(time.monotonic() - started)
+    result["setting"] = describe_setting()
+    for state in (folder / "training").glob("state-*"):
+        shutil.rmtree(state)  # the optimizer's moments, which only an unfinished run needs
+    write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def finished_runs(runs: Path) -> dict[str, dict[str, Any]]:
+    """Returns the results that are there, by the name of the run."""
+    files = sorted(runs.glob(f"*/{RESULT}"))
+    return {file.parent.name: json.loads(file.read_text(encoding="utf-8")) for file in files}

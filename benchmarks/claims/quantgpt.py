@@ -1,0 +1,113 @@
+"""QuantGPT on WikiText-2: perplexity at 8, 4 and 2 bits against PACT, LSQ and LAQ, and against itself with less."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.claims.claim import Claim
+from benchmarks.claims.measure import CONTEXT
+from benchmarks.claims.rates import search
+from benchmarks.claims.table import Finished, Row, Table
+
+EPOCHS = 0.5
+SEARCH_EPOCHS = 0.1
+SEED = 1
+RATES = (2e-4, 5e-4, 1e-3, 2e-3)
+CONTROL = "float control"
+METHODS = {"QuantGPT": "", "PACT": "-pact", "LSQ": "-lsq", "LAQ": "-laq"}
+AIMS = {4: 1.08, 2: 1.20}
+"""Perplexity over that of the float control, which trains on for as many steps: the paper's own ratios."""
+# No choice of the best step: all runs end at their last one.
+_TRAINING = {"batch_size": 16, "max_length": CONTEXT, "bf16": True, "evaluate_every": 1_000_000, "select": "last"}
+_PACT_GRADIENT = {"weights": {"gradient": "pact"}, "embeddings": {"gradient": "pact"}}
+_VARIANTS: tuple[tuple[str, str, str, dict[str, Any], str], ...] = (
+    (
+        "QuantGPT 2-2-8 without contrastive loss",
+        "w2-no-contrastive",
+        "quantgpt-w2e2a8",
+        {"distill": {"contrastive": {"weight": 0.0}}},
+        "QuantGPT",
+    ),
+    ("QuantGPT 2-2-8 with PACT's gradient", "w2-pact-gradient", "quantgpt-w2e2a8", _PACT_GRADIENT, "QuantGPT"),
+    (
+        "QuantGPT 2-2-8 with token-scaled logits",
+        "w2-token-scaled",
+        "quantgpt-w2e2a8",
+        {"distill": {"token_scaled": True}},
+        "QuantGPT",
+    ),
+    ("elastic 2-2-8, four levels, scale a row", "w2-elastic-balanced", "paretoq-w2e2a8", {}, "elastic"),
+    ("elastic 2-2-8, three levels, scale a row", "w2-elastic-ternary", "paretoq-ternary-w2e2a8", {}, "elastic"),
+    ("statistics 2-2-8, three levels, scale a row", "w2-statistics", "tbt-w2e2a8", {}, "elastic"),
+)
+
+
+def quantgpt_table(scale: float) -> Table:
+    """Makes the table; ``scale`` multiplies all epochs."""
+    control = _claim("float-control", "finetune", {}, scale)
+    rows = [Row(CONTROL, (control,), "float")]
+    for bits in (2, 4, 8):
+        for method, suffix in METHODS.items():
+            base = f"quantgpt-w{bits}e{bits}a8{suffix}"
+            rows.append(Row(f"{method} {bits}-{bits}-8", (_claim(base, base, {}, scale),), method))
+    for label, name, base, changes, rates in _VARIANTS:
+        rows.append(Row(label, (_claim(name, base, changes, scale),), rates))
+    tried = {"float": control, "elastic": _claim("elastic", "paretoq-w2e2a8", {}, scale)}
+    # A method's rate is searched at 2 bits, where it matters most, and used at all widths.
+    for method, suffix in METHODS.items():
+        tried[method] = _claim(method.lower(), f"quantgpt-w2e2a8{suffix}", {}, scale)
+    searches = {
+        name: search(claim, rates=RATES, epochs=SEARCH_EPOCHS * scale, metric="valid", lower=True)
+        for name, claim in tried.items()
+    }
+    return Table("quantgpt", "QuantGPT on WikiText-2", rows, searches, _render)
+
+
+def _claim(name: str, base: str, changes: dict[str, Any], scale: float) -> Claim:
+    return Claim(
+        name=f"wikitext2-{name}",
+        task="wikitext2",
+        base=base,
+        changes={**changes, "training": _TRAINING},
+        epochs=EPOCHS * scale,
+        seed=SEED,
+    )
+
+
+def _render(table: Table, finished: Finished) -> list[str]:
+    tests = {
+        row.label: result.get("test") for row in table.rows for result in row.results(finished) if "test" in result
+    }
+    control = tests.get(CONTROL)
+    lines = [
+        "Perplexity per token of the packed model, windows of 256 tokens. The float control is the teacher, trained on "
+        "for as many steps as the others.",
+        "",
+        "| model | valid | test | test / float control | learning rate | MiB stored |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in table.rows:
+        for result in row.results(finished):
+            rate = result["changes"]["training"]["learning_rate"]
+            if "failed" in result:
+                lines.append(f"| {row.label} | failed: {result['failed']} | | | {rate:g} | |")
+                continue
+            ratio = f"{result['test'] / control:.3f}" if control else ""
+            stored = result["stored_bytes"]["stored_bytes"] / 2**20
+            lines.append(
+                f"| {row.label} | {result['valid']:.2f} | {result['test']:.2f} | {ratio} | {rate:g} | {stored:.2f} |"
+            )
+    return [*lines, "", *(_verdict(bits, aim, tests) for bits, aim in AIMS.items())]
+
+
+def _verdict(bits: int, aim: float, tests: dict[str, float]) -> str:
+    own, control = tests.get(f"QuantGPT {bits}-{bits}-8"), tests.get(CONTROL)
+    if own is None or control is None:
+        return f"- {bits}-{bits}-8: not measured yet."
+    measured = {method: tests.get(f"{method} {bits}-{bits}-8", float("inf")) for method in METHODS}
+    best = min(measured, key=lambda method: measured[method])
+    word = "met" if own <= aim * control else "missed"
+    return (
+        f"- {bits}-{bits}-8: {own / control:.3f} times the float control, aim {aim:.2f}: {word}; "
+        f"the best method at this width is {best}."
+    )

@@ -1,0 +1,153 @@
+"""Runs what the tables of claims need, one after the other; finished runs are skipped, killed ones go on.
+
+python -m benchmarks.claims.queue --data DATA --runs RUNS            all tables
+python -m benchmarks.claims.queue --data DATA --runs RUNS --table xtc one of them
+python -m benchmarks.claims.queue --data DATA --runs RUNS --list     what is finished and what is not
+
+The tables are written anew after every run. On a machine with a GPU the same command trains there; ``--budget 20``
+makes every run twenty times as long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.claims.claim import Claim, finished_runs, run_claim
+from benchmarks.claims.measure import TEACHER, Places
+from benchmarks.claims.quantgpt import quantgpt_table
+from benchmarks.claims.table import Table
+from benchmarks.claims.teacher import train_teacher
+from benchmarks.claims.two_stage import two_stage_table
+from benchmarks.claims.xtc import xtc_table
+from edgeq.errors import EdgeqError, UsageError
+from edgeq.files import write_text
+from edgeq.progress import Progress
+
+TABLES: dict[str, Callable[[float], Table]] = {
+    "quantgpt": quantgpt_table,
+    "xtc": xtc_table,
+    "two-stage": two_stage_table,
+}
+RESULTS = Path(__file__).parent / "results"
+_SECONDS_BETWEEN_LINES = 60.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the queue and returns the exit code."""
+    options = _parser().parse_args(arguments)
+    import torch
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    places = Places(options.data, options.runs, limit=options.limit)
+    tables = [TABLES[name](options.budget) for name in options.table or TABLES]
+    try:
+        if options.list:
+            return _list(tables, places)
+        return _work(tables, places, options)
+    except EdgeqError as error:
+        print(f"queue: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _work(tables: list[Table], places: Places, options: argparse.Namespace) -> int:
+    _check_budget(places.runs, options.budget)
+    done = 0
+    while options.count is None or done < options.count:
+        finished = finished_runs(places.runs)
+        write_tables(tables, places.runs, options)
+        claim = _next(tables, places.runs)
+        if claim is None:
+            print("all runs are finished")
+            return 0
+        if claim.task == "sst2" and TEACHER not in finished:
+            print(f"{TEACHER}: begins", flush=True)
+            result = train_teacher(places, scale=options.budget, progress=_lines(TEACHER))
+        else:
+            print(f"{claim.name}: begins", flush=True)
+            result = run_claim(claim, places, progress=_lines(claim.name))
+        done += 1
+        figures = {key: result[key] for key in ("accuracy", "valid", "test", "failed") if key in result}
+        print(f"{result['name']}: {json.dumps(figures)}", flush=True)
+    write_tables(tables, places.runs, options)
+    return 0
+
+
+def _check_budget(runs: Path, budget: float) -> None:
+    """Keeps runs of different length apart: a table is of one budget."""
+    runs.mkdir(parents=True, exist_ok=True)
+    file = runs / "queue.json"
+    if not file.is_file():
+        write_text(file, json.dumps({"budget": budget}) + "\n")
+    elif (before := json.loads(file.read_text(encoding="utf-8"))["budget"]) != budget:
+        raise UsageError(f"{runs} holds runs of --budget {before:g}, found {budget:g}; give another folder")
+
+
+def _next(tables: list[Table], runs: Path) -> Claim | None:
+    """Returns the next run: of the first table that has one, so that a table is whole before the next begins."""
+    finished = finished_runs(runs)
+    return next((claim for table in tables for claim in table.ready(finished)), None)
+
+
+def write_tables(tables: list[Table], runs: Path, options: argparse.Namespace) -> None:
+    """Writes each table of which something is finished as ``NAME.json`` and ``NAME.md``."""
+    finished = finished_runs(runs)
+    command = "python -m benchmarks.claims.queue --data DATA --runs RUNS"
+    if options.budget != 1.0:
+        command += f" --budget {options.budget:g}"
+    for table in tables:
+        if any(row.results(finished) for row in table.rows):
+            write_text(options.results / f"{table.name}.json", json.dumps(table.to_json(finished), indent=1) + "\n")
+            markdown = table.to_markdown(finished, command=f"{command} --table {table.name}")
+            write_text(options.results / f"{table.name}.md", markdown)
+
+
+def _list(tables: list[Table], places: Places) -> int:
+    finished = finished_runs(places.runs)
+    for table in tables:
+        for search in table.searches.values():
+            for claim in search.runs.values():
+                print(f"{'done   ' if claim.name in finished else 'waiting'} {table.name:10} {claim.name}")
+        for row in table.rows:
+            for claim in row.claims:
+                print(f"{'done   ' if claim.name in finished else 'waiting'} {table.name:10} {claim.name}")
+    return 0
+
+
+def _lines(name: str) -> Progress:
+    """Returns a progress that prints a line now and then, for a log file."""
+    last = [time.monotonic()]
+
+    def tell(what: str, done: int, total: int) -> None:
+        if time.monotonic() - last[0] >= _SECONDS_BETWEEN_LINES:
+            last[0] = time.monotonic()
+            print(f"{name}: {what} {done}/{total}", flush=True)
+
+    return tell
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="benchmarks.claims.queue"
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds sst2 and wikitext2")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of all runs: checkpoints and logs")
+    parser.add_argument("--table", action="append", choices=list(TABLES), help="repeatable; default: all of them")
+    parser.add_argument("--budget", type=float, default=1.0, help="factor on the epochs of every run")
+    parser.add_argument("--count", type=int, help="stop after this many runs")
+    parser.add_argument("--limit", type=int, help="measure this many sentences or windows only: for trying out")
+    parser.add_argument("--threads", type=int, help="threads of torch; by default OMP_NUM_THREADS, or all cores")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
+    parser.add_argument("--list", action="store_true", help="say what is finished, and stop")
+    return parser
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""What every table of claims is: rows, each a run or several, and searches that give rows their learning rates."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.claims.claim import Claim
+from benchmarks.claims.rates import Search, with_rate
+
+Finished = Mapping[str, dict[str, Any]]
+"""Results by the name of the run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        label: What it is called.
+        claims: Its runs, one a seed, with any learning rate.
+        search: Name of the search that gives the learning rate.
+    """
+
+    label: str
+    claims: tuple[Claim, ...]
+    search: str
+
+    def results(self, finished: Finished) -> list[dict[str, Any]]:
+        """Returns the results that are there, in the order of the seeds."""
+        return [finished[claim.name] for claim in self.claims if claim.name in finished]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of claims.
+
+    Attributes:
+        name: Name of its files.
+        title: Its heading.
+        command: What makes it.
+        rows: Its rows.
+        searches: Its searches by name.
+        render: Makes markdown of the results; told the table and what is finished.
+    """
+
+    name: str
+    title: str
+    rows: Sequence[Row]
+    searches: Mapping[str, Search]
+    render: Callable[[Table, Finished], list[str]]
+
+    def ready(self, finished: Finished) -> list[Claim]:
+        """Returns the runs that are not finished and can be done: searches, then rows seed by seed."""
+        runs = [claim for one in self.searches.values() for claim in one.missing(finished)]
+        rated = [
+            (number, with_rate(claim, self.searches[row.search].best(finished)))
+            for row in self.rows
+            if not self.searches[row.search].missing(finished)
+            for number, claim in enumerate(row.claims)
+        ]
+        # All rows with the first seed, then all with the second: a table is whole early, and grows surer.
+        runs += [claim for _, claim in sorted(rated, key=lambda pair: pair[0])]
+        return [claim for claim in runs if claim.name not in finished]
+
+    def to_json(self, finished: Finished) -> dict[str, Any]:
+        """Returns what is finished as JSON values."""
+        return {
+            "title": self.title,
+            "searches": {name: one.summary(finished) for name, one in self.searches.items()},
+            "rows": [{"label": row.label, "runs": row.results(finished)} for row in self.rows],
+        }
+
+    def to_markdown(self, finished: Finished, *, command: str) -> str:
+        """Returns the table with the command that made it."""
+        done = sum(len(row.results(finished)) for row in self.rows)
+        total = sum(len(row.claims) for row in self.rows)
+        lines = [f"# {self.title}", "", *self.render(self, finished), "", f"{done} of {total} runs are finished."]
+        lines += [*_settings(self.rows, finished), "", "```", command, "```"]
+        return "\n".join(lines) + "\n"
+
+
+def _settings(rows: Sequence[Row], finished: Finished) -> list[str]:
+    results = [result for row in rows for result in row.results(finished)]
+    if not results:
+        return []
+    kinds = {
+        f"{one['setting']['accelerator'] or one['setting']['processor']}, {one['setting']['threads']} threads, "
+        f"torch {one['setting']['torch']}"
+        for one in results
+    }
+    seeds = sorted({str(one["seed"]) for one in results})
+    return [f"Seeds: {', '.join(seeds)}. Measured on: {'; '.join(sorted(kinds))}."]

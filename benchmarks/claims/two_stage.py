@@ -1,0 +1,90 @@
+"""Two-stage progressive quantization on SST-2: against quantizing everything at once for as many steps."""
+
+from __future__ import annotations
+
+import statistics
+
+from benchmarks.claims.claim import Claim
+from benchmarks.claims.intervals import paired_difference
+from benchmarks.claims.measure import TEACHER
+from benchmarks.claims.rates import search
+from benchmarks.claims.table import Finished, Row, Table
+
+EPOCHS = 1.5
+SEARCH_EPOCHS = 0.25
+SEEDS = (1, 2, 3)
+RATES = (5e-5, 2e-4, 5e-4)
+WIDTHS = {"binary": "two-stage-w1a8", "ternary": "two-stage-w2a8"}
+WAYS = ("progressive", "at once")
+_TRAINING = {"batch_size": 32, "max_length": 64, "bf16": True, "evaluate_every": 250}
+
+
+def two_stage_table(scale: float) -> Table:
+    """Makes the table; ``scale`` multiplies all epochs."""
+    names = {f"{width}, {way}": (width, way) for width in WIDTHS for way in WAYS}
+    rows = [Row(label, _claims(*pair, scale), label) for label, pair in names.items()]
+    searches = {
+        label: search(
+            _claims(*pair, scale)[0], rates=RATES, epochs=SEARCH_EPOCHS * scale, metric="accuracy", lower=False
+        )
+        for label, pair in names.items()
+    }
+    return Table("two-stage", "Two-stage progressive quantization on SST-2", rows, searches, _render)
+
+
+def _claims(width: str, way: str, scale: float) -> tuple[Claim, ...]:
+    # "At once" is the recipe without its stages: all bits and activations from the first step.
+    at_once = {"family": "own", "stage": []} if way == "at once" else {}
+    return tuple(
+        Claim(
+            name=f"sst2-{width}-{way.replace(' ', '-')}-{seed}",
+            task="sst2",
+            base=WIDTHS[width],
+            changes={**at_once, "training": _TRAINING},
+            epochs=EPOCHS * scale,
+            seed=seed,
+        )
+        for seed in SEEDS
+    )
+
+
+def _render(table: Table, finished: Finished) -> list[str]:
+    lines = []
+    if (teacher := finished.get(TEACHER)) is not None:
+        lines += [f"Teacher: accuracy {100 * teacher['accuracy']:.2f}.", ""]
+    lines += [
+        "| weights, way | accuracy by seed | mean | spread (standard deviation) | learning rate | MiB stored |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in table.rows:
+        results = [result for result in row.results(finished) if "accuracy" in result]
+        if not results:
+            continue
+        values = [100 * result["accuracy"] for result in results]
+        spread = f"{statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        rate = results[0]["changes"]["training"]["learning_rate"]
+        stored = results[0]["stored_bytes"]["stored_bytes"] / 2**20
+        lines.append(
+            f"| {row.label} | {', '.join(f'{value:.2f}' for value in values)} | {statistics.mean(values):.2f} | "
+            f"{spread} | {rate:g} | {stored:.2f} |"
+        )
+    return [*lines, "", *(_verdict(width, table, finished) for width in WIDTHS)]
+
+
+def _verdict(width: str, table: Table, finished: Finished) -> str:
+    by_label = {row.label: row for row in table.rows}
+    marks = [
+        {one["seed"]: one["correct"] for one in by_label[f"{width}, {way}"].results(finished) if "correct" in one}
+        for way in WAYS
+    ]
+    shared = sorted(marks[0].keys() & marks[1].keys())
+    if not shared:
+        return f"- {width}: not measured yet."
+    gap = paired_difference(*([side[seed] for seed in shared] for side in marks))
+    if gap.low > 0:
+        word = "progressive wins"
+    elif gap.high < 0:
+        word = "progressive loses"
+    else:
+        word = "no difference beyond the interval"
+    return f"- {width}: progressive - at once: {gap} points over {len(shared)} seeds: {word}."
