@@ -51,10 +51,9 @@ class StaticActivation(nn.Module, abc.ABC):
         scale = self.scale()
         q = quantize_static(latent, scale)
         steps = latent / scale
-        inside = steps.abs() < ACTIVATION_LEVELS
-        return straight_through(
-            q * scale, x, GradientRule(inside, (LearnedTerm(self.bound, self.slope(steps, q, inside)),))
-        )
+        inside = steps.abs().lt_(ACTIVATION_LEVELS)
+        slope = LearnedTerm(self.bound, self.slope(steps, q, inside))
+        return straight_through(q * scale, x, GradientRule(inside, (slope,)))
 
     @abc.abstractmethod
     def first_bound(self, x: torch.Tensor) -> torch.Tensor:
@@ -66,7 +65,7 @@ class StaticActivation(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def slope(self, steps: torch.Tensor, q: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-        """Returns the derivative of each ``q * scale`` by the bound, with ``steps = x / scale``."""
+        """Returns the derivative of each ``q * scale`` by the bound; ``steps`` is ``x / scale``, ``inside`` 0 or 1."""
 
     def _start(self, x: torch.Tensor) -> None:
         first = self.first_bound(x).float().reshape(1)
@@ -91,7 +90,7 @@ class LearnedStep(StaticActivation):
 
     def slope(self, steps: torch.Tensor, q: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         """Returns ``q`` outside and ``q - x / s`` inside, over ``sqrt(features * 127)``."""
-        return (q - steps * inside) / math.sqrt(steps.shape[-1] * ACTIVATION_LEVELS)
+        return q.addcmul(steps, inside, value=-1) / math.sqrt(steps.shape[-1] * ACTIVATION_LEVELS)
 
 
 class LearnedClip(StaticActivation):
@@ -111,7 +110,7 @@ class LearnedClip(StaticActivation):
     def slope(self, steps: torch.Tensor, q: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         """Returns the sign outside and 0 inside."""
         del q
-        return steps.sign() * ~inside
+        return steps.sign() * (1 - inside)
 
 
 def make_activation(activation: Activation, static_method: StaticMethod) -> nn.Module | None:

@@ -24,9 +24,9 @@ SMALLEST_STEP = 1e-8
 class WeightQuantizer(nn.Module, abc.ABC):
     """Rounds the latent weights of one layer in every forward pass, exactly as they will be stored.
 
-    A new method is a subclass that sets the three class attributes and implements :meth:`scales`,
-    :meth:`codes`, and, where it learns something or clips, :meth:`start` and :meth:`gradient_rule`.
-    It is made by :func:`edgeq.quant.quantizers.make_quantizer` and needs :meth:`initialise` before use.
+    A new method is a subclass that sets the three class attributes and implements :meth:`rounded` and, where it
+    learns something or clips, :meth:`start`, :meth:`inside` and :meth:`gradient_rule`. It is made by
+    :func:`edgeq.quant.quantizers.make_quantizer` and needs :meth:`initialise` before use.
 
     Attributes:
         method: The method's name in recipes.
@@ -96,19 +96,20 @@ class WeightQuantizer(nn.Module, abc.ABC):
             ``codes``: float32 ``[N, K]`` holding integers in ``0..2**bits - 1`` (from 1 at 8 bits).
             ``scale``: float32, ``[1]`` or ``[N]``.
         """
-        latent = weight.detach().float()
-        scale = self.scales(latent).float().reshape(-1)
-        return self.codes(latent, scale), scale
+        levels, scale = self.rounded(weight.detach().float())
+        return levels + self.zero_point, scale
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """Returns ``scale * (code - zero_point)``: float32 ``[N, K]``, with the method's gradient."""
         latent = weight.detach().float()
-        codes, scale = self.encode(latent)
-        decoded = (codes - self.zero_point) * scale.reshape(-1, 1)
-        if not torch.is_grad_enabled():
-            return decoded
+        trains = torch.is_grad_enabled()
         with torch.no_grad():
-            rule = self.gradient_rule(latent, codes, scale)
+            levels, scale = self.rounded(latent)
+            # Codes know no negative zero, and what is trained has to be what is stored.
+            decoded = levels.add_(0.0) * scale.reshape(-1, 1)
+            if not trains:
+                return decoded
+            rule = self.gradient_rule(latent, levels, scale)
         return straight_through(decoded, weight, rule)
 
     def decode_rows(self, weight: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -129,46 +130,50 @@ class WeightQuantizer(nn.Module, abc.ABC):
         return part
 
     @abc.abstractmethod
-    def scales(self, weight: torch.Tensor) -> torch.Tensor:
-        """Returns the scales of ``weight`` (float32 ``[N, K]``): one, or one a row; 0 for a row of zeros."""
+    def rounded(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rounds the weights.
 
-    @abc.abstractmethod
-    def codes(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Returns the codes of ``weight`` under ``scale``: float32 ``[N, K]``."""
+        Args:
+            weight: float32 ``[N, K]``.
+
+        Returns:
+            ``levels``: ``code - zero_point`` in a new tensor: float32 ``[N, K]``.
+            ``scale``: float32, ``[1]`` or ``[N]``; 0 where all weights are zero, and positive elsewhere.
+        """
 
     def start(self, weight: torch.Tensor) -> None:
         """Sets learned parameters from ``weight``: float32 ``[N, K]``; most methods have none."""
 
-    def gradient_rule(self, weight: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor) -> GradientRule:
+    def gradient_rule(self, weight: torch.Tensor, levels: torch.Tensor, scale: torch.Tensor) -> GradientRule:
         """Returns how gradients pass; the default learns nothing and masks only where ``clipped`` is chosen."""
-        del codes
-        return GradientRule(self.inside(weight, scale) if self.gradient != "identity" else None)
+        del levels
+        return GradientRule(self.inside(weight, scale) if self.gradient == "clipped" else None)
 
     def inside(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Returns where ``weight`` lies inside the clip range: bool ``[N, K]``; everywhere, for most methods."""
+        """Returns 1 where ``weight`` lies inside the clip range, else 0: float32 ``[N, K]``; 1 for most methods."""
         del scale
-        return torch.ones_like(weight, dtype=torch.bool)
+        return torch.ones_like(weight)
 
     @property
     def largest(self) -> int:
         """``k = 2**(bits - 1) - 1``, the largest level of a symmetric grid: 1, 7 or 127."""
         return 2 ** (self.bits - 1) - 1
 
-    def symmetric_codes(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Returns ``clip(round(weight / scale), -k, k) + zero_point``, ties to even levels."""
-        return divide(weight, scale).round_().clamp_(-self.largest, self.largest).add_(self.zero_point)
+    def symmetric_levels(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Returns ``clip(round(weight / scale), -k, k)``, ties to even levels."""
+        return divide(weight, scale).round_().clamp_(-self.largest, self.largest)
 
     def over_groups(self, statistic: Callable[..., torch.Tensor], values: torch.Tensor) -> torch.Tensor:
         """Reduces ``values`` (``[N, K]``) by matrix or by row: ``[1]`` or ``[N]``."""
         return statistic(values, dim=1) if self.per_row else statistic(values).reshape(1)
 
-    def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """Returns the mean of each group: float32.
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns the sum of each group: float64, so that the number of threads does not show once it is rounded."""
+        return self.over_groups(functools.partial(torch.sum, dtype=torch.float64), values)
 
-        Summed in float64, so that the number of threads does not show in the rounded result.
-        """
-        total = self.over_groups(functools.partial(torch.sum, dtype=torch.float64), values)
-        return (total / (values.shape[1] if self.per_row else values.numel())).float()
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns the mean of each group: float32."""
+        return (self.total(values) / (values.shape[1] if self.per_row else values.numel())).float()
 
     def zero_point_of(self, bits: int) -> float:
         """Returns the code that stands for 0.0 at a bit width."""
@@ -212,6 +217,11 @@ class WeightQuantizer(nn.Module, abc.ABC):
         """Describes the quantizer in ``print(model)``."""
         scales = "row" if self.per_row else "matrix"
         return f"{self.method}, {self.bits} bits, one scale a {scales}, gradient {self.gradient}"
+
+
+def signs(weight: torch.Tensor) -> torch.Tensor:
+    """Returns the levels of binary weights, -0.5 and 0.5, in a new tensor; zero counts as positive."""
+    return weight.sign().add_(0.5).clamp_(-0.5, 0.5)
 
 
 def divide(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from edgeq.quant.grids import GridName
 from edgeq.quant.plan import GradientName
-from edgeq.quant.quantizers.base import divide, replace_values
+from edgeq.quant.quantizers.base import divide, replace_values, signs
 from edgeq.quant.quantizers.learned_step import LearnedStepSize
 from edgeq.quant.quantizers.straight_through import GradientRule, LearnedTerm
 
@@ -55,46 +55,39 @@ class Elastic(LearnedStepSize):
         peak = self.over_groups(torch.amax, weight.abs())
         replace_values(self.step, peak if self.bits == 2 else peak / self.largest)
 
-    def scales(self, weight: torch.Tensor) -> torch.Tensor:
-        """Returns the distance between levels."""
-        step = super().scales(weight)
+    def rounded(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`WeightQuantizer.rounded`; at 1 and 2 bits the scale is the distance between levels."""
         if self.bits > 2:
-            return step
+            return super().rounded(weight)
         # The last code is as far from zero as the zero point is.
-        return step * self.last_level / self.zero_point
-
-    def codes(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """See :meth:`WeightQuantizer.codes`."""
-        if self.bits > 2:
-            return super().codes(weight, scale)
+        scale = self.step_size() * self.last_level / self.zero_point
         if self.bits == 1:
-            return (weight >= 0).float()
+            return signs(weight), scale
         # The balanced grid changes levels at 0 and half of alpha, the ternary one at a third of it.
-        return divide(weight, scale).add_(self.zero_point).round_().clamp_(0, 2 * self.zero_point)
+        shift = self.zero_point % 1
+        levels = divide(weight, scale).sub_(shift).round_().add_(shift)
+        return levels.clamp_(-self.zero_point, self.zero_point), scale
 
     def inside(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Returns where ``|w|`` is at most ``alpha`` (1 bit) or ``0.99 * alpha`` (2 bits), or in LSQ's closed range."""
-        if self.bits > 2:
-            steps = divide(weight, scale)
-            return (steps >= self.lowest) & (steps <= self.largest)
-        return weight.abs() <= (1 if self.bits == 1 else CLIP_OF_ALPHA) * self._alpha()
+        """Returns 1 where ``|w|`` is at most ``alpha`` (1 bit), ``0.99 * alpha`` (2 bits), or in LSQ's closed range."""
+        if self.bits <= 2:
+            bound = (1 if self.bits == 1 else CLIP_OF_ALPHA) * self.step_size()
+            return weight.abs().le_(bound.reshape(-1, 1))
+        middle, half = (self.largest + self.lowest) / 2, (self.largest - self.lowest) / 2
+        return divide(weight, scale).sub_(middle).abs_().le_(half)
 
-    def gradient_rule(self, weight: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor) -> GradientRule:
+    def gradient_rule(self, weight: torch.Tensor, levels: torch.Tensor, scale: torch.Tensor) -> GradientRule:
         """Adds the slope of alpha or of the step."""
         if self.bits > 2:
-            return super().gradient_rule(weight, codes, scale)
+            return super().gradient_rule(weight, levels, scale)
         inside = self.inside(weight, scale)
-        slope = (codes - self.zero_point) * (self.last_level / self.zero_point)
+        slope = levels * (self.last_level / self.zero_point)
         if self.bits == 2:
-            slope -= divide(weight, self._alpha().reshape(-1)) * inside
-        slope *= 1 / math.sqrt(self.weights)
+            slope.addcmul_(divide(weight, self.step_size()), inside, value=-1)
         passes = None if self.gradient == "identity" else inside
-        return GradientRule(passes, (LearnedTerm(self.step, slope),))
+        return GradientRule(passes, (LearnedTerm(self.step, slope, 1 / math.sqrt(self.weights)),))
 
     def weights_of_a_step(self, weight: torch.Tensor) -> int:
         """Returns the weights of the matrix, whatever shares a step, as ParetoQ does."""
         del weight
         return self.weights
-
-    def _alpha(self) -> torch.Tensor:
-        return super().scales(self.step).reshape(-1, 1)

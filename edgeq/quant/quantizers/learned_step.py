@@ -43,27 +43,27 @@ class LearnedStepSize(WeightQuantizer):
         """Sets the step to ``2 * mean|w| / sqrt(Qp)``."""
         replace_values(self.step, 2 * self.mean(weight.abs()) / math.sqrt(self.largest))
 
-    def scales(self, weight: torch.Tensor) -> torch.Tensor:
-        """Returns the step."""
-        del weight
+    def step_size(self) -> torch.Tensor:
+        """Returns the learned number without gradient, never quite zero."""
         return self.step.detach().clamp(min=SMALLEST_STEP)
 
-    def codes(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """See :meth:`WeightQuantizer.codes`."""
-        return divide(weight, scale).round_().clamp_(self.lowest, self.largest).add_(self.zero_point)
+    def rounded(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`WeightQuantizer.rounded`; the scale is the step."""
+        scale = self.step_size()
+        return divide(weight, scale).round_().clamp_(self.lowest, self.largest), scale
 
     def inside(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Returns where ``Qn < w / s < Qp``."""
-        steps = divide(weight, scale)
-        return (steps > self.lowest) & (steps < self.largest)
+        """Returns 1 where ``Qn < w / s < Qp``."""
+        middle, half = (self.largest + self.lowest) / 2, (self.largest - self.lowest) / 2
+        return divide(weight, scale).sub_(middle).abs_().lt_(half)
 
-    def gradient_rule(self, weight: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor) -> GradientRule:
+    def gradient_rule(self, weight: torch.Tensor, levels: torch.Tensor, scale: torch.Tensor) -> GradientRule:
         """Adds the slope of the step."""
         inside = self.inside(weight, scale)
-        slope = (codes - self.zero_point) - divide(weight, scale) * inside
-        slope *= 1 / math.sqrt(self.weights_of_a_step(weight) * self.largest)
+        slope = levels.addcmul(divide(weight, scale), inside, value=-1)
+        factor = 1 / math.sqrt(self.weights_of_a_step(weight) * self.largest)
         passes = None if self.gradient == "identity" else inside
-        return GradientRule(passes, (LearnedTerm(self.step, slope),))
+        return GradientRule(passes, (LearnedTerm(self.step, slope, factor),))
 
     def weights_of_a_step(self, weight: torch.Tensor) -> int:
         """Returns how many weights share a step: a row of them, or all."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import ClassVar
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from edgeq.errors import UsageError
 from edgeq.quant.grids import grid_for
 from edgeq.quant.plan import GradientName
-from edgeq.quant.quantizers.base import WeightQuantizer, divide
+from edgeq.quant.quantizers.base import WeightQuantizer, divide, signs
 from edgeq.quant.scale_search import search_scale
 
 ALTERNATIONS = 10
@@ -67,20 +66,16 @@ class LossAware(WeightQuantizer):
                 self.kept_scale.copy_(self._best_scale(weight.detach().float(), self.kept_scale))
         return super().forward(weight)
 
-    def scales(self, weight: torch.Tensor) -> torch.Tensor:
-        """Returns the kept scale."""
-        del weight
-        return self.kept_scale.clone()
-
-    def codes(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """See :meth:`WeightQuantizer.codes`."""
-        if self.bits == 1:
-            return (weight >= 0).float()
-        return self.symmetric_codes(weight, scale)
+    def rounded(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`WeightQuantizer.rounded`; the scale is the kept one."""
+        return self._levels(weight, self.kept_scale), self.kept_scale.clone()
 
     def inside(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Returns where ``|w| < alpha``."""
-        return divide(weight, scale * self._largest_level).abs_() < 1
+        """Returns 1 where ``|w| <= alpha``."""
+        return divide(weight, scale * self._largest_level).abs_().le_(1)
+
+    def _levels(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return signs(weight) if self.bits == 1 else self.symmetric_levels(weight, scale)
 
     @property
     def _largest_level(self) -> float:
@@ -91,18 +86,15 @@ class LossAware(WeightQuantizer):
         curvature = torch.ones_like(weight) if self.curvature is None else self._nowhere_zero(self.curvature)
         weighted = weight * curvature
         for _ in range(ALTERNATIONS):
-            level = self.codes(weight, scale).sub_(self.zero_point)
-            fit = self._total((level * weighted).abs_())
-            energy = self._total(level.square_().mul_(curvature))
+            level = self._levels(weight, scale)
+            fit = self.total((level * weighted).abs_())
+            energy = self.total(level.square_().mul_(curvature))
             # Where all levels are zero there is nothing to fit, and the scale stays.
             found = torch.where(energy > 0, fit / energy.clamp(min=1e-300), scale.double()).float()
             if torch.equal(found, scale):
                 break
             scale = found
         return scale
-
-    def _total(self, values: torch.Tensor) -> torch.Tensor:
-        return self.over_groups(functools.partial(torch.sum, dtype=torch.float64), values)
 
     def _nowhere_zero(self, curvature: torch.Tensor) -> torch.Tensor:
         """A row without any gradient so far (a token that was not seen) counts all its weights alike."""

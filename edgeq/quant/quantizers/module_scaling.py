@@ -43,24 +43,27 @@ class ModuleScaling(WeightQuantizer):
         ones = torch.ones_like(mean)
         replace_values(self.gamma, torch.where(mean > 0, best * self.largest / torch.where(mean > 0, mean, ones), ones))
 
-    def scales(self, weight: torch.Tensor) -> torch.Tensor:
-        """Returns ``gamma * mean|w| / k``."""
-        return self.gamma.clamp(min=SMALLEST_FACTOR) * self.mean(weight.abs()) / self.largest
-
-    def codes(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """See :meth:`WeightQuantizer.codes`."""
-        return self.symmetric_codes(weight, scale)
+    def rounded(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`WeightQuantizer.rounded`; the scale is ``gamma * mean|w| / k``."""
+        scale = self._factor() * self.mean(weight.abs()) / self.largest
+        return self.symmetric_levels(weight, scale), scale
 
     def inside(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Returns where ``|w| < alpha``."""
-        return divide(weight, scale * self.largest).abs_() < 1
+        """Returns 1 where ``|w| <= alpha``."""
+        return divide(weight, scale * self.largest).abs_().le_(1)
 
-    def gradient_rule(self, weight: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor) -> GradientRule:
+    def gradient_rule(self, weight: torch.Tensor, levels: torch.Tensor, scale: torch.Tensor) -> GradientRule:
         """Adds the slope of ``gamma``."""
         fraction = divide(weight, scale * self.largest)
-        inside = fraction.abs() < 1
-        level = (codes - self.zero_point) / self.largest
-        slope = level * ~inside if self.gradient == "pact" else level - fraction * inside
-        slope *= self.mean(weight.abs()).reshape(-1, 1)
+        inside = fraction.abs().le_(1)
+        slope = levels / self.largest
+        if self.gradient == "pact":
+            slope *= 1 - inside
+        else:
+            slope.addcmul_(fraction, inside, value=-1)
+        mean = scale * self.largest / self._factor()
         passes = None if self.gradient == "identity" else inside
-        return GradientRule(passes, (LearnedTerm(self.gamma, slope),))
+        return GradientRule(passes, (LearnedTerm(self.gamma, slope, mean),))
+
+    def _factor(self) -> torch.Tensor:
+        return self.gamma.detach().clamp(min=SMALLEST_FACTOR)

@@ -35,32 +35,30 @@ class Pact(WeightQuantizer):
         replace_values(self.lower, -bound)
         replace_values(self.upper, bound)
 
-    def scales(self, weight: torch.Tensor) -> torch.Tensor:
-        """Returns the largest magnitude after clipping, over ``k``."""
-        return self.over_groups(torch.amax, self._clipped(weight).abs()) / self.largest
-
-    def codes(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """See :meth:`WeightQuantizer.codes`."""
-        return self.symmetric_codes(self._clipped(weight), scale)
+    def rounded(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`WeightQuantizer.rounded`; the scale is the largest magnitude after clipping, over ``k``."""
+        lower, upper = self._bounds()
+        clipped = torch.minimum(torch.maximum(weight, lower), upper)
+        scale = self.over_groups(torch.amax, clipped.abs()) / self.largest
+        return self.symmetric_levels(clipped, scale), scale
 
     def inside(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Returns where ``c- < w < c+``."""
+        """Returns 1 where ``c- < w < c+``."""
         del scale
-        lower, upper = self._bounds()
-        return (weight > lower) & (weight < upper)
+        below, above = self._beyond(weight)
+        return 1 - below - above
 
-    def gradient_rule(self, weight: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor) -> GradientRule:
+    def gradient_rule(self, weight: torch.Tensor, levels: torch.Tensor, scale: torch.Tensor) -> GradientRule:
         """Adds the slopes of the clips: 1 for weights beyond them."""
-        del codes
-        lower, upper = self._bounds()
-        passes = None if self.gradient == "identity" else self.inside(weight, scale)
-        below, above = (weight <= lower).float(), (weight >= upper).float()
+        del levels, scale
+        below, above = self._beyond(weight)
+        passes = None if self.gradient == "identity" else 1 - below - above
         return GradientRule(passes, (LearnedTerm(self.lower, below), LearnedTerm(self.upper, above)))
+
+    def _beyond(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        lower, upper = self._bounds()
+        return weight.clone().le_(lower), weight.clone().ge_(upper)
 
     def _bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
         lower = self.lower.detach().clamp(max=-SMALLEST_STEP)
         return lower.reshape(-1, 1), self.upper.detach().clamp(min=SMALLEST_STEP).reshape(-1, 1)
-
-    def _clipped(self, weight: torch.Tensor) -> torch.Tensor:
-        lower, upper = self._bounds()
-        return weight.clamp(lower, upper)

@@ -26,11 +26,13 @@ class LearnedTerm:
 
     Attributes:
         parameter: float32, ``[1]`` for the matrix or ``[N]`` for its rows.
-        slope: The derivative of each decoded weight by its parameter: float32, ``[N, K]``.
+        slope: The derivative of each decoded weight by its parameter, over ``factor``: float32, ``[N, K]``.
+        factor: What all slopes of one parameter have in common: a number, or float32 of the parameter's shape.
     """
 
     parameter: torch.Tensor
     slope: torch.Tensor
+    factor: torch.Tensor | float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,7 @@ class GradientRule:
     """What backward does.
 
     Attributes:
-        inside: bool ``[N, K]``, true where the gradient passes to the weight; None for everywhere.
+        inside: float32 ``[N, K]``, 1 where the gradient passes to the weight, else 0; None for everywhere.
         learned: The method's learned parameters.
     """
 
@@ -54,8 +56,8 @@ def straight_through(decoded: torch.Tensor, weight: torch.Tensor, rule: Gradient
         weight: The latent weights, ``[N, K]``.
         rule: Where the gradient goes.
     """
-    pairs = [tensor for term in rule.learned for tensor in (term.parameter, term.slope)]
-    result: torch.Tensor = _StraightThrough.apply(decoded, weight, rule.inside, *pairs)
+    parameters = [term.parameter for term in rule.learned]
+    result: torch.Tensor = _StraightThrough.apply(decoded, weight, rule, *parameters)
     return result
 
 
@@ -64,11 +66,11 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, decoded: torch.Tensor, weight: torch.Tensor, inside: torch.Tensor | None, *pairs: torch.Tensor
+        ctx: Any, decoded: torch.Tensor, weight: torch.Tensor, rule: GradientRule, *parameters: torch.Tensor
     ) -> torch.Tensor:
         del weight  # only its gradient matters
-        parameters, slopes = pairs[0::2], pairs[1::2]
-        ctx.save_for_backward(inside, *slopes)
+        ctx.save_for_backward(rule.inside, *(term.slope for term in rule.learned))
+        ctx.factors = [term.factor for term in rule.learned]
         ctx.sizes = [parameter.numel() for parameter in parameters]
         return decoded.view_as(decoded)
 
@@ -77,8 +79,9 @@ class _StraightThrough(torch.autograd.Function):
         (gradient,) = outputs
         inside, *slopes = ctx.saved_tensors
         of_weight = gradient if inside is None else gradient * inside
-        of_pairs: list[torch.Tensor | None] = []
-        for size, slope in zip(ctx.sizes, slopes, strict=True):
+        of_parameters = []
+        for size, slope, factor in zip(ctx.sizes, slopes, ctx.factors, strict=True):
             product = gradient * slope
-            of_pairs += [product.sum().reshape(1) if size == 1 else product.sum(dim=1), None]
-        return (None, of_weight, None, *of_pairs)
+            total = product.sum().reshape(1) if size == 1 else product.flatten(1).sum(dim=1)
+            of_parameters.append(total * factor)
+        return (None, of_weight, None, *of_parameters)

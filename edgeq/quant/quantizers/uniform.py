@@ -18,13 +18,10 @@ class Uniform(WeightQuantizer):
     supported_bits: ClassVar[tuple[int, ...]] = (2, 4, 8)
     gradients: ClassVar[tuple[GradientName, ...]] = ("identity",)
 
-    def scales(self, weight: torch.Tensor) -> torch.Tensor:
-        """Returns ``max|w| / k``."""
-        return self.over_groups(torch.amax, weight.abs()) / self.largest
-
-    def codes(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """See :meth:`WeightQuantizer.codes`."""
-        return self.symmetric_codes(weight, scale)
+    def rounded(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`WeightQuantizer.rounded`."""
+        scale = self.over_groups(torch.amax, weight.abs()) / self.largest
+        return self.symmetric_levels(weight, scale), scale
 
 
 class UniformAsymmetric(WeightQuantizer):
@@ -51,16 +48,12 @@ class UniformAsymmetric(WeightQuantizer):
         """Smallest code in use: 8-bit matrices leave 0 out."""
         return 1 if self.bits == 8 else 0
 
-    def scales(self, weight: torch.Tensor) -> torch.Tensor:
-        """Returns the distance between levels, and sets the zero point that belongs to it."""
+    def rounded(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`WeightQuantizer.rounded`; sets the zero point that belongs to the weights."""
         smallest, largest = weight.amin().clamp(max=0), weight.amax().clamp(min=0)
-        steps = 2**self.bits - 1 - self.lowest_code
-        scale = ((largest - smallest) / steps).reshape(1)
+        lowest, highest = self.lowest_code, 2**self.bits - 1
+        scale = ((largest - smallest) / (highest - lowest)).reshape(1)
         if bool(scale > 0):
-            self.zero_point = float(torch.round(-smallest / scale)) + self.lowest_code
-        return scale
-
-    def codes(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """See :meth:`WeightQuantizer.codes`."""
-        highest = 2**self.bits - 1
-        return divide(weight, scale).add_(self.zero_point).round_().clamp_(self.lowest_code, highest)
+            self.zero_point = float(torch.round(-smallest / scale)) + lowest
+        levels = divide(weight, scale).round_()
+        return levels.clamp_(lowest - self.zero_point, highest - self.zero_point), scale
