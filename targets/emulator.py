@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import struct
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,17 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.errors import EdgeqError, FormatError, UnsupportedError
-from edgeq.targets.runtime.inputs import checked_inputs
+from edgeq.errors import EdgeqError, UnsupportedError, UsageError
+from edgeq.targets.runtime.beams import Beams
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
-from edgeq.targets.runtime.sampling import GREEDY, Sampling
-from edgeq.targets.runtime.schema import RUNNER_FILE, Manifest, TensorSpec
+from edgeq.targets.runtime.sampling import Sampling
+from edgeq.targets.runtime.schema import RUNNER_FILE, Manifest
 from edgeq.targets.runtime.self_test import SelfTest
 from edgeq.targets.runtime.threads import users_environment
 from edgeq.targets.target import Emulator, Target, load_target
+from edgeq.targets.tensor_sets import Call, call_of_encode, call_of_main, decode_outputs, encode_calls
 
-_MAGIC = b"EQT1"
 _TIMEOUT_S = 1800
 
 
@@ -73,67 +72,140 @@ def run_many(
     """
     folder = Path(bundle).absolute()
     manifest = read_manifest(folder)
-    command = _command(folder, manifest, target)
-    verify_files(folder, manifest)
-    sets = [checked_inputs(given, manifest.inputs, model=manifest.model) for given in inputs]
-    with tempfile.TemporaryDirectory() as temporary:
-        source, result = Path(temporary) / "inputs", Path(temporary) / "outputs"
-        source.write_bytes(_encode(sets))
-        options = ["--no-verify", "--tensors", str(source), "--out", str(result)]
-        if threads is not None:
-            options += ["--threads", str(threads)]
-        _run([*command, str(folder), *options], folder)
-        return _decode(result.read_bytes(), manifest.outputs, count=len(sets))
+    calls = [call_of_main(given, manifest) for given in inputs]
+    return _run_sets(folder, manifest, calls, target=target, threads=threads)
 
 
-def generate(
+def run_with_source(
     bundle: Path | str,
-    prompts: Sequence[Sequence[int]],
+    source: Mapping[str, Any],
+    inputs: Sequence[Mapping[str, Any]],
     *,
-    max_new_tokens: int,
-    sampling: Sampling = GREEDY,
-    ignore_end: bool = False,
     target: Target | None = None,
     threads: int | None = None,
-) -> list[list[int]]:
-    """Continues token ids with ``edgeq-run --generate``.
+) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+    """Reads sources with an encoder-decoder and runs sets of inputs on them, all on one state.
 
     Args:
         bundle: Bundle that holds ``edgeq-run``.
-        prompts: Ids of each prompt.
-        max_new_tokens: Most tokens to make for a prompt.
-        sampling: How tokens are chosen.
-        ignore_end: Go on after the token that ends a text.
+        source: Inputs of ``encode``: ``input_ids``, ``attention_mask``, ``source_lengths``.
+        inputs: Inputs of ``main``, one mapping a call, each for as many sequences as there are sources.
         target: As for :func:`run_many`.
         threads: As for :func:`run_many`.
 
     Returns:
-        The tokens made for each prompt.
+        The encoder's outputs by name, and those of every call.
+
+    Raises:
+        UsageError: If there is no bundle, it reads no source, or an input is not what the model takes.
+        FormatError: If the bundle is damaged.
+        UnsupportedError: If nothing here can run the bundle.
+        EdgeqError: If the run fails.
+    """
+    folder = Path(bundle).absolute()
+    manifest = read_manifest(folder)
+    reads = manifest.generation.source if manifest.generation is not None else None
+    if reads is None:
+        raise UsageError(f"bundle {folder} reads no source; leave it out")
+    calls = [call_of_encode(source, manifest, reads), *(call_of_main(given, manifest) for given in inputs)]
+    encoded, *rest = _run_sets(folder, manifest, calls, target=target, threads=threads)
+    return encoded, rest
+
+
+def _run_sets(
+    folder: Path, manifest: Manifest, calls: Sequence[Call], *, target: Target | None, threads: int | None
+) -> list[dict[str, np.ndarray]]:
+    command = _command(folder, manifest, target)
+    verify_files(folder, manifest)
+    tagged = manifest.model.task == "seq2seq"
+    with tempfile.TemporaryDirectory() as temporary:
+        source, result = Path(temporary) / "inputs", Path(temporary) / "outputs"
+        source.write_bytes(encode_calls(calls, tagged=tagged))
+        options = ["--no-verify", "--tensors", str(source), "--out", str(result)]
+        if threads is not None:
+            options += ["--threads", str(threads)]
+        _run([*command, str(folder), *options], folder)
+        return decode_outputs(result.read_bytes(), calls, tagged=tagged)
+
+
+def generate(
+    bundle: Path | str,
+    texts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int | None = None,
+    min_new_tokens: int | None = None,
+    no_repeat_ngram_size: int | None = None,
+    sampling: Sampling | None = None,
+    beams: Beams | None = None,
+    ignore_end: bool = False,
+    batch: int = 1,
+    target: Target | None = None,
+    threads: int | None = None,
+) -> list[list[int]]:
+    """Continues or rewrites token ids with ``edgeq-run --generate``.
+
+    What is None is as the model's ``generation_config.json`` says.
+
+    Args:
+        bundle: Bundle that holds ``edgeq-run``.
+        texts: Ids of each prompt, or of each source for an encoder-decoder.
+        max_new_tokens: Most tokens to make for a text.
+        min_new_tokens: Tokens to make before one may end a text.
+        no_repeat_ngram_size: Make no sequence of this many tokens twice; 0 allows all.
+        sampling: How tokens are chosen.
+        beams: How beams are searched.
+        ignore_end: Go on after the token that ends a text.
+        batch: Most texts that run together; they do not depend on it.
+        target: As for :func:`run_many`.
+        threads: As for :func:`run_many`.
+
+    Returns:
+        The tokens made for each text.
 
     Raises:
         UsageError: If there is no bundle.
         FormatError: If the bundle is damaged.
         UnsupportedError: If nothing here can run the bundle.
-        EdgeqError: If the bundle makes no text, a prompt makes no sense, or the run fails.
+        EdgeqError: If the bundle makes no text, a text makes no sense, or the run fails.
     """
     folder = Path(bundle).absolute()
     manifest = read_manifest(folder)
     command = _command(folder, manifest, target)
     verify_files(folder, manifest)
-    options = ["--no-verify", "--json", "--generate", str(max_new_tokens)]
-    for field in dataclasses.fields(sampling):
-        value = getattr(sampling, field.name)
-        if value != field.default:
-            options += [f"--{field.name.replace('_', '-')}", repr(value)]
-    if ignore_end:
-        options.append("--ignore-end")
-    if threads is not None:
-        options += ["--threads", str(threads)]
+    given = {
+        "generate": "auto" if max_new_tokens is None else max_new_tokens,
+        "min_new_tokens": min_new_tokens,
+        "no_repeat_ngram_size": no_repeat_ngram_size,
+        "batch": batch if batch > 1 else None,
+        "threads": threads,
+        **(_sampling_options(sampling) if sampling is not None else {}),
+        **(_beam_options(beams) if beams is not None else {}),
+    }
+    options = ["--no-verify", "--json", *(["--ignore-end"] if ignore_end else [])]
+    for name, value in given.items():
+        options += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     with tempfile.TemporaryDirectory() as temporary:
         ids = Path(temporary) / "ids"
-        ids.write_text("".join(" ".join(map(str, prompt)) + "\n" for prompt in prompts), encoding="ascii")
+        ids.write_text("".join(" ".join(map(str, text)) + "\n" for text in texts), encoding="ascii")
         lines = _run([*command, str(folder), "--ids", str(ids), *options], folder).splitlines()
     return [json.loads(line)["ids"] for line in lines]
+
+
+def _sampling_options(sampling: Sampling) -> dict[str, str]:
+    """All of them, because the bundle may say otherwise."""
+    return {field.name: repr(getattr(sampling, field.name)) for field in dataclasses.fields(sampling)}
+
+
+def _beam_options(beams: Beams) -> dict[str, str]:
+    if beams.count == 1:
+        return {"num_beams": "1"}
+    early = beams.early_stopping
+    stopping = early if isinstance(early, str) else "yes" if early else "no"
+    return {
+        "num_beams": str(beams.count),
+        "length_penalty": repr(beams.length_penalty),
+        "early_stopping": stopping,
+    }
 
 
 def self_test(bundle: Path | str, *, target: Target | None = None) -> SelfTest:
@@ -179,11 +251,6 @@ def install_command(emulator: Emulator) -> str:
 def _command(folder: Path, manifest: Manifest, target: Target | None) -> list[str]:
     """Program and arguments that start the bundle's ``edgeq-run``."""
     runner = folder / RUNNER_FILE
-    if manifest.model.task == "seq2seq":
-        raise UnsupportedError(
-            f"bundle {folder} reads one text and writes another, which {RUNNER_FILE} cannot do; load it in Python on "
-            "a machine that it is for"
-        )
     if RUNNER_FILE not in manifest.files:
         raise UnsupportedError(
             f"bundle {folder} holds no {RUNNER_FILE}: it is for the machine that compiled it; load it there, "
@@ -251,35 +318,3 @@ def _run(command: list[str], folder: Path) -> str:
         reason = lines[-1] if lines else f"it ended with code {result.returncode}"
         raise EdgeqError(f"bundle {folder} failed under {Path(command[0]).name}: {reason}")
     return result.stdout
-
-
-def _encode(sets: Sequence[Sequence[np.ndarray]]) -> bytes:
-    """Writes the format that ``edgeq-run --tensors`` reads (described in runner/inputs.h)."""
-    parts = [_MAGIC, struct.pack("<I", len(sets))]
-    for arrays in sets:
-        for array in arrays:
-            parts.append(struct.pack(f"<I{array.ndim}q", array.ndim, *array.shape))
-            parts.append(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
-    return b"".join(parts)
-
-
-def _decode(data: bytes, specs: Sequence[TensorSpec], *, count: int) -> list[dict[str, np.ndarray]]:
-    try:
-        if data[:4] != _MAGIC or struct.unpack_from("<I", data, 4)[0] != count:
-            raise FormatError("edgeq-run wrote another number of outputs than it was given inputs")
-        at, sets = 8, []
-        for _ in range(count):
-            outputs = {}
-            for spec in specs:
-                (dimensions,) = struct.unpack_from("<I", data, at)
-                shape = struct.unpack_from(f"<{dimensions}q", data, at + 4)
-                at += 4 + 8 * dimensions
-                dtype = np.dtype(spec.dtype).newbyteorder("<")
-                items = int(np.prod(shape, dtype=np.int64))
-                array = np.frombuffer(data, dtype, items, at).reshape(shape)
-                at += array.nbytes
-                outputs[spec.name] = array.astype(spec.dtype)
-            sets.append(outputs)
-    except (struct.error, ValueError) as error:
-        raise FormatError(f"edgeq-run wrote outputs that are cut off ({error})") from error
-    return sets

@@ -1,23 +1,38 @@
-/* One growing sequence: tokens in, logits of what follows out. */
+/* A batch of growing sequences: tokens in, logits of what follows out. */
 #ifndef EDGEQ_DECODER_H
 #define EDGEQ_DECODER_H
 
 #include "bundle.h"
 #include "model.h"
+#include "rules.h"
+#include "state.h"
 
 typedef struct {
   const Bundle *bundle;
   Model *model;
-  Array *state;
-  int64_t *tokens, *length, *added; /* the inputs: new tokens, tokens that the caches hold, number of new ones */
-  Outputs outputs;                  /* of the last call */
+  State state;
+  size_t batch, vocabulary;
+  int64_t *lengths;        /* tokens that each sequence holds */
+  int64_t *source_lengths; /* and its source; NULL for models without one */
+  float *logits;           /* [batch, vocabulary]: after each sequence's last token */
 } Decoder;
 
-/* An empty sequence. Its caches stay the model's until decoder_close. */
-Decoder decoder_open(const Bundle *bundle, Model *model);
+/* `batch` empty sequences. Their caches stay the model's until decoder_close. */
+Decoder decoder_open(const Bundle *bundle, Model *model, size_t batch);
 
-/* Appends at least one token and returns the logits after the last; they stay valid until the next call. */
-const float *decoder_append(Decoder *decoder, const int64_t *ids, size_t count, const char *where);
+/* Sequences from `count` sources, which are read at once. With `beams` above 1 there is one source, and so many
+ * sequences share it. */
+Decoder decoder_open_sources(const Bundle *bundle, Model *model, const Tokens *sources, size_t count, size_t beams);
+
+/* Appends at least one token to every sequence and returns the logits after the last ones; they stay valid until the
+ * next call. */
+const float *decoder_append(Decoder *decoder, const Tokens *tokens);
+
+/* Keeps `count` sequences, closed up, and forgets the others: ascending row numbers. */
+void decoder_keep(Decoder *decoder, const size_t *rows, size_t count);
+
+/* Makes each sequence go on from another one of the same source and length. */
+void decoder_reorder(Decoder *decoder, const size_t *rows);
 
 void decoder_close(Decoder *decoder);
 

@@ -1,4 +1,4 @@
-/* Continues texts, token by token. */
+/* Making text: prompts that are continued, or sources from which others are written. */
 #ifndef EDGEQ_GENERATE_H
 #define EDGEQ_GENERATE_H
 
@@ -6,7 +6,7 @@
 #include "model.h"
 #include "options.h"
 
-/* Continues every text of options->ids by at most options->generate tokens and prints their ids as they come. */
+/* Prints for every text in the file of ids the tokens that the model makes of it. */
 void generate_texts(const Bundle *bundle, Model *model, const Options *options);
 
 #endif

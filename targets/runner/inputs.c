@@ -1,12 +1,12 @@
 #include "inputs.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <dlpack/dlpack.h>
 
 #include "fail.h"
+#include "files.h"
 
 static int64_t element(const Array *array, size_t at) {
   bool is_unsigned = array->type->code == kDLUInt;
@@ -56,38 +56,63 @@ static void check_size(Sizes *known, const Spec *spec, const Array *array, int a
 /* A decoder's sequences must fit their rows and the caches. */
 static void check_lengths(const Bundle *bundle, const Array *inputs, const char *where) {
   const int64_t *past = inputs[1].data, *added = inputs[2].data;
+  int64_t context = bundle->generation.context;
   for (int64_t row = 0; row < inputs[0].shape[0]; row++) {
     if (added[row] < 0 || added[row] > inputs[0].shape[1]) {
       fail(EXIT_USAGE, "%s: 'new_lengths' holds %lld, but a row of 'input_ids' has %lld tokens", where,
            (long long)added[row], (long long)inputs[0].shape[1]);
     }
-    if (past[row] < 0 || past[row] > bundle->context - added[row]) {
+    if (past[row] < 0 || past[row] > context - added[row]) {
       fail(EXIT_USAGE, "%s: %lld tokens after %lld do not fit the bundle's context of %lld", where,
-           (long long)added[row], (long long)past[row], (long long)bundle->context);
+           (long long)added[row], (long long)past[row], (long long)context);
     }
   }
 }
 
-void check_inputs(const Bundle *bundle, const Array *inputs, const char *where) {
-  Sizes known = {.count = 0};
-  for (size_t i = 0; i < bundle->input_count; i++) {
-    const Spec *spec = &bundle->inputs[i];
-    if (inputs[i].type != spec->type || inputs[i].dimensions != spec->dimensions) {
-      fail(EXIT_USAGE, "%s: input '%s' must have %d dimensions, found %d", where, spec->name, spec->dimensions,
-           inputs[i].dimensions);
+/* No source may be longer than its row; the mask must say the same. */
+static void check_source_lengths(const Array *inputs, const char *where) {
+  const int64_t *mask = inputs[1].data, *lengths = inputs[2].data, width = inputs[0].shape[1];
+  for (int64_t row = 0; row < inputs[0].shape[0]; row++) {
+    if (lengths[row] > width) {
+      fail(EXIT_USAGE, "%s: 'source_lengths' holds %lld, but a row of ids has %lld tokens", where,
+           (long long)lengths[row], (long long)width);
     }
-    for (int at = 0; at < spec->dimensions; at++) {
-      check_size(&known, spec, &inputs[i], at, where);
-      const char *name = spec->size_names[at];
-      if (name != NULL && strcmp(name, "sequence") == 0 && bundle->max_length > 0 &&
-          inputs[i].shape[at] > bundle->max_length) {
-        fail(EXIT_USAGE, "%s: the text has %lld tokens, the model takes at most %lld", where,
-             (long long)inputs[i].shape[at], (long long)bundle->max_length);
+    for (int64_t at = 0; at < width; at++) {
+      if ((mask[row * width + at] != 0) != (at < lengths[row])) {
+        fail(EXIT_USAGE, "%s: 'attention_mask' must be 1 for the tokens that 'source_lengths' counts and else 0", where);
       }
     }
-    check_values(spec, &inputs[i], where);
   }
-  if (bundle->context > 0) check_lengths(bundle, inputs, where);
+}
+
+static void check_input(Sizes *known, const Function *function, const Spec *spec, const Array *input, const char *where) {
+  if (input->type != spec->type || input->dimensions != spec->dimensions) {
+    fail(EXIT_USAGE, "%s: input '%s' must have %d dimensions, found %d", where, spec->name, spec->dimensions,
+         input->dimensions);
+  }
+  for (int at = 0; at < spec->dimensions; at++) {
+    check_size(known, spec, input, at, where);
+    const char *name = spec->size_names[at];
+    bool is_sequence = name != NULL && strcmp(name, "sequence") == 0;
+    if (is_sequence && function->longest > 0 && input->shape[at] > function->longest) {
+      fail(EXIT_USAGE, "%s: the text has %lld tokens, the model takes at most %lld", where,
+           (long long)input->shape[at], (long long)function->longest);
+    }
+  }
+  check_values(spec, input, where);
+}
+
+void check_inputs(const Bundle *bundle, FunctionName name, const Array *inputs, const char *where) {
+  const Function *function = &bundle->functions[name];
+  Sizes known = {.count = 0};
+  for (size_t i = 0; i < function->input_count; i++) {
+    check_input(&known, function, &function->inputs[i], &inputs[i], where);
+  }
+  if (name == ENCODE) {
+    check_source_lengths(inputs, where);
+  } else if (bundle->generation.context > 0) {
+    check_lengths(bundle, inputs, where);
+  }
 }
 
 static int64_t *read_ids(const char *at, const char *end, size_t *count, const char *path, size_t line) {
@@ -142,10 +167,11 @@ static void fill(Array *array, int64_t value) {
 }
 
 Array *inputs_from_text(const Bundle *bundle, const Text *text) {
-  Array *inputs = allocate(bundle->input_count, sizeof *inputs);
+  const Function *function = &bundle->functions[MAIN];
+  Array *inputs = allocate(function->input_count, sizeof *inputs);
   bool has_ids = false;
-  for (size_t i = 0; i < bundle->input_count; i++) {
-    const Spec *spec = &bundle->inputs[i];
+  for (size_t i = 0; i < function->input_count; i++) {
+    const Spec *spec = &function->inputs[i];
     Array *array = &inputs[i];
     bool is_ids = strcmp(spec->name, "input_ids") == 0;
     if (spec->dimensions != 2 || spec->type->code != kDLInt || spec->type->bits != 64) {
@@ -167,63 +193,7 @@ Array *inputs_from_text(const Bundle *bundle, const Text *text) {
   return inputs;
 }
 
-void inputs_release(const Bundle *bundle, Array *inputs) {
-  for (size_t i = 0; i < bundle->input_count; i++) free((void *)(uintptr_t)inputs[i].data);
+void inputs_release(const Bundle *bundle, FunctionName name, Array *inputs) {
+  for (size_t i = 0; i < bundle->functions[name].input_count; i++) free((void *)(uintptr_t)inputs[i].data);
   free(inputs);
-}
-
-static void take(TensorReader *reader, void *out, size_t bytes) {
-  if (bytes > reader->file.size - reader->at) fail(EXIT_USAGE, "%s is cut off", reader->path);
-  memcpy(out, reader->file.data + reader->at, bytes);
-  reader->at += bytes;
-}
-
-TensorReader open_tensors(const char *path) {
-  TensorReader reader = {map_file(path, EXIT_USAGE), 0, path, 0};
-  char magic[4];
-  take(&reader, magic, sizeof magic);
-  if (memcmp(magic, "EQT1", sizeof magic) != 0) fail(EXIT_USAGE, "%s is no file of tensors", path);
-  take(&reader, &reader.sets, sizeof reader.sets);
-  return reader;
-}
-
-Array *next_inputs(TensorReader *reader, const Bundle *bundle) {
-  Array *inputs = allocate(bundle->input_count, sizeof *inputs);
-  for (size_t i = 0; i < bundle->input_count; i++) {
-    const Spec *spec = &bundle->inputs[i];
-    uint32_t dimensions = 0;
-    take(reader, &dimensions, sizeof dimensions);
-    if (dimensions > MAX_DIMENSIONS) fail(EXIT_USAGE, "%s: '%s' has too many dimensions", reader->path, spec->name);
-    inputs[i].type = spec->type;
-    inputs[i].dimensions = (int)dimensions;
-    take(reader, inputs[i].shape, dimensions * sizeof(int64_t));
-    inputs[i].bytes = array_bytes(spec->type, (int)dimensions, inputs[i].shape, spec->name);
-    if (inputs[i].bytes > reader->file.size - reader->at) fail(EXIT_USAGE, "%s is cut off", reader->path);
-    void *data = allocate_data(inputs[i].bytes);
-    take(reader, data, inputs[i].bytes);
-    inputs[i].data = data;
-  }
-  return inputs;
-}
-
-void close_tensors(const TensorReader *reader) {
-  if (reader->at != reader->file.size) fail(EXIT_USAGE, "%s is longer than its sets", reader->path);
-}
-
-static void put(FILE *file, const void *data, size_t bytes) {
-  if (fwrite(data, 1, bytes, file) != bytes) fail(EXIT_FAULT, "cannot write the outputs: %s", strerror(errno));
-}
-
-void write_tensors_header(FILE *file, uint32_t sets) {
-  put(file, "EQT1", 4);
-  put(file, &sets, sizeof sets);
-}
-
-void write_tensors(FILE *file, const Array *arrays, size_t count) {
-  for (size_t i = 0; i < count; i++) {
-    uint32_t dimensions = (uint32_t)arrays[i].dimensions;
-    put(file, &dimensions, sizeof dimensions);
-    put(file, arrays[i].shape, dimensions * sizeof(int64_t));
-    put(file, arrays[i].data, arrays[i].bytes);
-  }
 }

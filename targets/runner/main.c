@@ -14,24 +14,35 @@
 #include "options.h"
 #include "output.h"
 #include "state.h"
+#include "tensor_file.h"
 
 /* Sets of inputs for one batch size follow each other on one state; a new batch size starts a new one. */
-static void use_state_for(const Bundle *bundle, Model *model, const Array *inputs, Array **state) {
+typedef struct {
+  const Bundle *bundle;
+  Model *model;
+  State state;
+  int64_t batch; /* 0 before the first */
+} Session;
+
+static Outputs run_set(Session *session, FunctionName name, const Array *inputs) {
   int64_t batch = inputs[0].shape[0];
-  if (bundle->context == 0 || (*state != NULL && (*state)[0].shape[0] == batch)) return;
-  Array *fresh = state_new(bundle, batch);
-  model_use_state(model, fresh);
-  if (*state != NULL) state_release(bundle, *state);
-  *state = fresh;
+  if (session->bundle->generation.context > 0 && session->batch != batch) {
+    State fresh = state_new(session->bundle, batch);
+    model_use_state(session->model, &fresh);
+    if (session->batch > 0) state_release(&session->state);
+    session->state = fresh;
+    session->batch = batch;
+  }
+  return model_run(session->model, name, inputs);
 }
 
-static size_t count_differing(const Bundle *bundle, const Array *found, const Array *wanted, size_t *values) {
+static size_t count_differing(const Function *function, const Array *found, const Array *wanted, size_t *values) {
   size_t differing = 0;
-  for (size_t i = 0; i < bundle->output_count; i++) {
+  for (size_t i = 0; i < function->output_count; i++) {
     size_t size = wanted[i].type->bits / 8u;
     if (memcmp(found[i].shape, wanted[i].shape, (size_t)wanted[i].dimensions * sizeof *wanted[i].shape) != 0) {
       fail(EXIT_FAULT, "self-test failed: output '%s' has another shape than the golden one",
-           bundle->outputs[i].name);
+           function->outputs[i].name);
     }
     for (size_t at = 0; at < wanted[i].bytes; at += size) {
       ++*values;
@@ -43,13 +54,12 @@ static size_t count_differing(const Bundle *bundle, const Array *found, const Ar
 
 static void self_test(const Bundle *bundle, Model *model, bool json) {
   size_t values = 0, differing = 0;
-  Array *state = NULL;
+  Session session = {.bundle = bundle, .model = model};
   for (size_t i = 0; i < bundle->golden_count; i++) {
     const GoldenRun *golden = &bundle->golden[i];
-    check_inputs(bundle, golden->inputs, "golden.bin");
-    use_state_for(bundle, model, golden->inputs, &state);
-    Outputs outputs = model_run(model, golden->inputs);
-    differing += count_differing(bundle, outputs.arrays, golden->outputs, &values);
+    check_inputs(bundle, golden->function, golden->inputs, "golden.bin");
+    Outputs outputs = run_set(&session, golden->function, golden->inputs);
+    differing += count_differing(&bundle->functions[golden->function], outputs.arrays, golden->outputs, &values);
     outputs_release(model, &outputs);
   }
   if (json) {
@@ -67,7 +77,7 @@ static void time_text(Model *model, const Array *inputs, size_t line, const Opti
   double *seconds = allocate(count, sizeof *seconds);
   for (size_t i = 0; i < count; i++) {
     double start = now();
-    Outputs outputs = model_run(model, inputs);
+    Outputs outputs = model_run(model, MAIN, inputs);
     seconds[i] = now() - start;
     outputs_release(model, &outputs);
   }
@@ -84,21 +94,21 @@ static void run_texts(const Bundle *bundle, Model *model, const Options *options
     char where[64];
     snprintf(where, sizeof where, "line %zu of the ids", texts[i].line);
     inputs[i] = inputs_from_text(bundle, &texts[i]);
-    check_inputs(bundle, inputs[i], where);
+    check_inputs(bundle, MAIN, inputs[i], where);
   }
   for (size_t i = 0; i < count; i++) {
-    Outputs outputs = model_run(model, inputs[i]);
+    Outputs outputs = model_run(model, MAIN, inputs[i]);
     print_outputs(bundle, outputs.arrays, texts[i].line, texts[i].count, options->json, options->raw);
     outputs_release(model, &outputs);
     if (options->repeat > 0) time_text(model, inputs[i], texts[i].line, options);
-    inputs_release(bundle, inputs[i]);
+    inputs_release(bundle, MAIN, inputs[i]);
   }
   free(inputs);
 }
 
 static void run_tensors(const Bundle *bundle, Model *model, const Options *options) {
-  TensorReader reader = open_tensors(options->tensors);
-  Array *state = NULL;
+  TensorReader reader = open_tensors(options->tensors, bundle);
+  Session session = {.bundle = bundle, .model = model};
   size_t length = strlen(options->out) + sizeof ".partial";
   char *partial = allocate(length, 1);
   snprintf(partial, length, "%s.partial", options->out);
@@ -106,13 +116,13 @@ static void run_tensors(const Bundle *bundle, Model *model, const Options *optio
   if (out == NULL) fail(EXIT_USAGE, "cannot write %s: %s", partial, strerror(errno));
   write_tensors_header(out, reader.sets);
   for (uint32_t set = 0; set < reader.sets; set++) {
-    Array *inputs = next_inputs(&reader, bundle);
-    check_inputs(bundle, inputs, options->tensors);
-    use_state_for(bundle, model, inputs, &state);
-    Outputs outputs = model_run(model, inputs);
-    write_tensors(out, outputs.arrays, bundle->output_count);
+    FunctionName name = MAIN;
+    Array *inputs = next_inputs(&reader, &name);
+    check_inputs(bundle, name, inputs, options->tensors);
+    Outputs outputs = run_set(&session, name, inputs);
+    write_tensors(out, bundle, name, outputs.arrays);
     outputs_release(model, &outputs);
-    inputs_release(bundle, inputs);
+    inputs_release(bundle, name, inputs);
   }
   close_tensors(&reader);
   /* The file appears under its name only when it is whole. */
@@ -123,11 +133,11 @@ static void run_tensors(const Bundle *bundle, Model *model, const Options *optio
 }
 
 static void check_task(const Bundle *bundle, const Options *options) {
-  if (options->generate > 0 && bundle->context == 0) {
+  if (options->generate && bundle->generation.context == 0) {
     fail(EXIT_USAGE, "the bundle makes no text: it is for '%s'; leave --generate out", bundle->task);
   }
-  if (options->ids != NULL && options->generate == 0 && bundle->context > 0) {
-    fail(EXIT_USAGE, "the bundle continues texts: say by how many tokens, with --generate N");
+  if (options->ids != NULL && !options->generate && bundle->generation.context > 0) {
+    fail(EXIT_USAGE, "the bundle makes texts: say of how many tokens, with --generate N");
   }
 }
 
@@ -140,7 +150,7 @@ int main(int count, char **arguments) {
   Model *model = model_open(&bundle, options.libraries != NULL ? options.libraries : libraries, (int)options.threads);
   if (options.self_test) {
     self_test(&bundle, model, options.json);
-  } else if (options.generate > 0) {
+  } else if (options.generate) {
     generate_texts(&bundle, model, &options);
   } else if (options.ids != NULL) {
     run_texts(&bundle, model, &options);

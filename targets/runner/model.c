@@ -22,14 +22,21 @@ typedef struct {
   void (*take_error)(TVMFFIObjectHandle *out);
 } Api;
 
+/* A function and what it takes: inputs, then its caches, then weights. */
+typedef struct {
+  TVMFFIObjectHandle function;
+  TVMFFIAny *arguments;
+  int32_t argument_count;
+  size_t cache_count;
+} Call;
+
 struct Model {
   const Bundle *bundle;
   Api api;
-  TVMFFIObjectHandle run, array_size, array_item, free_blocks;
-  TVMFFIAny *arguments; /* inputs, then state, then weights */
-  int32_t argument_count;
+  TVMFFIObjectHandle array_size, array_item, free_blocks;
+  Call calls[FUNCTIONS];
   bool has_state;
-  int64_t *seen_shapes; /* KEPT_SHAPES rows of all input sizes */
+  int64_t *seen_shapes; /* KEPT_SHAPES rows: a function and all its input sizes */
   size_t seen_count, sizes_per_shape;
 };
 
@@ -165,13 +172,36 @@ static void load_machine(Model *model) {
   TVMFFIObjectHandle start = module_function(api, machine, "vm_initialization");
   TVMFFIAny settings[3] = {any_integer(kDLCPU), any_integer(0), any_integer(POOLED_ALLOCATOR)};
   call(api, start, settings, 3, "start the virtual machine");
-  model->run = module_function(api, machine, "main");
+  for (int name = 0; name < FUNCTIONS; name++) {
+    const char *wanted = model->bundle->functions[name].name;
+    if (wanted != NULL) model->calls[name].function = module_function(api, machine, wanted);
+  }
   free(path);
 }
 
 static int available_cores(void) {
   cpu_set_t cores;
   return sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
+}
+
+/* Whether a function takes a cache: `main` takes all, `encode` those that it fills. */
+static bool takes(const Bundle *bundle, FunctionName name, size_t cache) {
+  return name == MAIN || bundle->generation.of_source[cache];
+}
+
+static void prepare_call(Model *model, FunctionName name, const TVMFFIAny *weights) {
+  const Bundle *bundle = model->bundle;
+  const Function *function = &bundle->functions[name];
+  Call *prepared = &model->calls[name];
+  if (function->name == NULL) return;
+  for (size_t i = 0; i < bundle->generation.state_count; i++) prepared->cache_count += takes(bundle, name, i);
+  size_t before_weights = function->input_count + prepared->cache_count, count = before_weights + bundle->weight_count;
+  if (count > INT32_MAX) fail(EXIT_FAULT, "the bundle has too many tensors");
+  prepared->argument_count = (int32_t)count;
+  prepared->arguments = allocate(count, sizeof *prepared->arguments);
+  if (bundle->weight_count > 0) {
+    memcpy(prepared->arguments + before_weights, weights, bundle->weight_count * sizeof *weights);
+  }
 }
 
 Model *model_open(const Bundle *bundle, const char *libraries, int threads) {
@@ -191,26 +221,28 @@ Model *model_open(const Bundle *bundle, const char *libraries, int threads) {
   model->array_size = global_function(&model->api, "ffi.ArraySize");
   model->array_item = global_function(&model->api, "ffi.ArrayGetItem");
   model->free_blocks = global_function(&model->api, "vm.builtin.memory_manager.clear");
-  size_t before_weights = bundle->input_count + bundle->state_count;
-  size_t count = before_weights + bundle->weight_count;
-  if (count > INT32_MAX) fail(EXIT_FAULT, "the bundle has too many tensors");
-  model->argument_count = (int32_t)count;
-  model->arguments = allocate(count, sizeof *model->arguments);
-  for (size_t i = 0; i < bundle->weight_count; i++) {
-    model->arguments[before_weights + i] = wrap(&model->api, &bundle->weights[i]);
+  TVMFFIAny *weights = allocate(bundle->weight_count, sizeof *weights);
+  for (size_t i = 0; i < bundle->weight_count; i++) weights[i] = wrap(&model->api, &bundle->weights[i]);
+  size_t most_inputs = 0;
+  for (int name = 0; name < FUNCTIONS; name++) {
+    prepare_call(model, (FunctionName)name, weights);
+    size_t inputs = bundle->functions[name].input_count;
+    most_inputs = inputs > most_inputs ? inputs : most_inputs;
   }
-  model->sizes_per_shape = bundle->input_count * MAX_DIMENSIONS;
+  free(weights);
+  model->sizes_per_shape = 1 + most_inputs * MAX_DIMENSIONS;
   model->seen_shapes = allocate(KEPT_SHAPES * model->sizes_per_shape, sizeof(int64_t));
   return model;
 }
 
 /* The allocator keeps every freed block for calls that need exactly its size, so texts of ever new lengths
  * would fill the memory: it is emptied when a ninth combination of input shapes comes along. */
-static void note_shape(Model *model, const Array *inputs) {
+static void note_shape(Model *model, FunctionName name, const Array *inputs) {
   size_t width = model->sizes_per_shape;
   int64_t *sizes = allocate(width, sizeof *sizes);
-  for (size_t i = 0; i < model->bundle->input_count; i++) {
-    memcpy(sizes + i * MAX_DIMENSIONS, inputs[i].shape, sizeof inputs[i].shape);
+  sizes[0] = name;
+  for (size_t i = 0; i < model->bundle->functions[name].input_count; i++) {
+    memcpy(sizes + 1 + i * MAX_DIMENSIONS, inputs[i].shape, sizeof inputs[i].shape);
   }
   bool known = false;
   for (size_t i = 0; i < model->seen_count && !known; i++) {
@@ -248,33 +280,40 @@ static void read_output(const Api *api, TVMFFIAny item, const Spec *spec, Array 
   api->release(item.v_obj);
 }
 
-void model_use_state(Model *model, const Array *state) {
-  TVMFFIAny *arguments = model->arguments + model->bundle->input_count;
-  for (size_t i = 0; i < model->bundle->state_count; i++) {
-    if (model->has_state) model->api.release(arguments[i].v_obj);
-    if (state != NULL) arguments[i] = wrap(&model->api, &state[i]);
+/* Both functions take the same tensors; the object is released once, through the arguments of `main`. */
+void model_use_state(Model *model, const State *state) {
+  const Bundle *bundle = model->bundle;
+  TVMFFIAny *of_main = model->calls[MAIN].arguments + bundle->functions[MAIN].input_count;
+  TVMFFIAny *of_encode = model->calls[ENCODE].arguments;
+  if (of_encode != NULL) of_encode += bundle->functions[ENCODE].input_count;
+  for (size_t i = 0; i < bundle->generation.state_count; i++) {
+    if (model->has_state) model->api.release(of_main[i].v_obj);
+    if (state != NULL) of_main[i] = wrap(&model->api, &state->arrays[i]);
+    if (of_encode != NULL && bundle->generation.of_source[i]) *of_encode++ = of_main[i];
   }
   model->has_state = state != NULL;
 }
 
-Outputs model_run(Model *model, const Array *inputs) {
+Outputs model_run(Model *model, FunctionName name, const Array *inputs) {
   const Api *api = &model->api;
-  const Bundle *bundle = model->bundle;
-  note_shape(model, inputs);
-  for (size_t i = 0; i < bundle->input_count; i++) model->arguments[i] = wrap(api, &inputs[i]);
-  TVMFFIAny tuple = call(api, model->run, model->arguments, model->argument_count, "run the model");
-  for (size_t i = 0; i < bundle->input_count; i++) api->release(model->arguments[i].v_obj);
+  const Function *function = &model->bundle->functions[name];
+  Call *prepared = &model->calls[name];
+  /* What follows the outputs of `encode` are the caches that it was given. */
+  size_t expected = function->output_count + (name == ENCODE ? prepared->cache_count : 0);
+  note_shape(model, name, inputs);
+  for (size_t i = 0; i < function->input_count; i++) prepared->arguments[i] = wrap(api, &inputs[i]);
+  TVMFFIAny tuple = call(api, prepared->function, prepared->arguments, prepared->argument_count, "run the model");
+  for (size_t i = 0; i < function->input_count; i++) api->release(prepared->arguments[i].v_obj);
   if (tuple.type_index != kTVMFFIArray) fail(EXIT_FAULT, "model.so did not return a list of outputs");
   int64_t count = call(api, model->array_size, &tuple, 1, "count outputs").v_int64;
-  if (count != (int64_t)bundle->output_count) {
-    fail(EXIT_FAULT, "model.so returned %lld outputs, the manifest lists %zu", (long long)count,
-         bundle->output_count);
+  if (count != (int64_t)expected) {
+    fail(EXIT_FAULT, "model.so returned %lld outputs, the manifest lists %zu", (long long)count, expected);
   }
-  Outputs outputs = {allocate(bundle->output_count, sizeof(Array)), tuple.v_obj};
-  for (size_t i = 0; i < bundle->output_count; i++) {
+  Outputs outputs = {allocate(function->output_count, sizeof(Array)), tuple.v_obj};
+  for (size_t i = 0; i < function->output_count; i++) {
     TVMFFIAny arguments[2] = {tuple, any_integer((int64_t)i)};
     TVMFFIAny item = call(api, model->array_item, arguments, 2, "read an output");
-    read_output(api, item, &bundle->outputs[i], &outputs.arrays[i]);
+    read_output(api, item, &function->outputs[i], &outputs.arrays[i]);
   }
   return outputs;
 }

@@ -3,12 +3,13 @@
 #define EDGEQ_MODEL_H
 
 #include "bundle.h"
+#include "state.h"
 
 typedef struct Model Model;
 
 /* Outputs of one run; their data stays valid until outputs_release. */
 typedef struct {
-  Array *arrays; /* as many as the bundle's outputs */
+  Array *arrays; /* as many as the function's outputs */
   void *owner;
 } Outputs;
 
@@ -16,11 +17,12 @@ typedef struct {
  * `threads` is 0 for the environment's choice or every core. Stops the program if anything is missing. */
 Model *model_open(const Bundle *bundle, const char *libraries, int threads);
 
-/* The caches that a decoder's runs read and change from now on; NULL before they are released. */
-void model_use_state(Model *model, const Array *state);
+/* The caches that runs read and change from now on; NULL before they are released. To be called again when their
+ * shapes change. */
+void model_use_state(Model *model, const State *state);
 
-/* Runs the model on inputs that check_inputs has accepted; a decoder needs a state. */
-Outputs model_run(Model *model, const Array *inputs);
+/* Runs a function on inputs that check_inputs has accepted; one that makes text needs a state. */
+Outputs model_run(Model *model, FunctionName name, const Array *inputs);
 
 void outputs_release(Model *model, Outputs *outputs);
 

@@ -1,6 +1,7 @@
 #include "options.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,8 @@ static const char USAGE[] =
     "  BUNDLE           folder that holds manifest.json, model.so, weights.bin and lib/\n"
     "  --self-test      run the stored input; exit 1 if one bit of the output differs\n"
     "  --ids FILE       one text a line, as token ids separated by spaces\n"
-    "  --generate N     continue every text of --ids by at most N tokens; prints their ids\n"
+    "  --generate N     continue or rewrite every text of --ids with at most N tokens; prints their ids; `auto` makes\n"
+    "                   as many as the model's generation_config.json says, or 100 (128 of a source)\n"
     "  --tensors IN     sets of inputs as `edgeq` writes them; outputs go to --out\n"
     "  --out OUT\n"
     "  --json           print JSON lines\n"
@@ -23,17 +25,24 @@ static const char USAGE[] =
     "  --libraries DIR  where libtvm_ffi.so and libtvm_runtime.so are (default: BUNDLE/lib)\n"
     "  --no-verify      skip the SHA-256 of the files\n"
     "\n"
-    "with --generate:\n"
-    "  --temperature T  draw by chance; 0 (the default) takes the likeliest token, 1 the model's probabilities\n"
+    "with --generate (what is not given is as the model's generation_config.json says):\n"
+    "  --temperature T  draw by chance; 0 takes the likeliest token, 1 the model's probabilities\n"
     "  --top-k K        draw from the K likeliest tokens only\n"
     "  --top-p P        draw from the likeliest tokens that together have probability P only\n"
-    "  --repetition-penalty F  factor against tokens that the text has already\n"
-    "  --seed N         start of the random numbers (default: 0)\n"
+    "  --repetition-penalty F      factor against tokens that the text has already\n"
+    "  --seed N         start of the random numbers\n"
+    "  --min-new-tokens N          tokens to make before one may end the text\n"
+    "  --no-repeat-ngram-size N    make no sequence of N tokens twice; 0 allows all\n"
+    "  --num-beams N    bundles that read a source: texts that beam search keeps; 1 is greedy\n"
+    "  --length-penalty F          beam search: above 0 favours longer texts\n"
+    "  --early-stopping WHEN       beam search: yes stops when as many texts as beams have ended, no when the best open\n"
+    "                              one is worse, never when none can become better\n"
     "  --ignore-end     go on after the token that ends a text\n"
+    "  --batch N        most texts that run together (default: 1)\n"
     "\n"
     "example: edgeq-run . --ids ids.txt --json --threads 4\n";
 
-typedef enum { TEXT, FLAG, INTEGER, NUMBER } Kind;
+typedef enum { TEXT, FLAG, INTEGER, NUMBER, LENGTH } Kind;
 
 /* An option: where its value goes, and for integers the range. */
 typedef struct {
@@ -57,8 +66,14 @@ static int64_t integer(const Option *option, const char *value) {
 static double number(const Option *option, const char *value) {
   char *end = NULL;
   double result = strtod(value, &end);
-  if (end == value || *end != '\0') fail(EXIT_USAGE, "%s takes a number, found '%s'", option->name, value);
+  if (end == value || *end != '\0' || isnan(result)) fail(EXIT_USAGE, "%s takes a number, found '%s'", option->name, value);
   return result;
+}
+
+/* A number of new tokens, or `auto`. */
+static void set_length(const Option *option, const char *value, Options *options) {
+  options->generate = true;
+  if (strcmp(value, "auto") != 0) options->changes.max_new_tokens = integer(option, value);
 }
 
 /* Sets one option; returns how many arguments it took. */
@@ -71,33 +86,29 @@ static int set(const Option *option, const char *value) {
   if (option->kind == TEXT) *(const char **)option->to = value;
   if (option->kind == INTEGER) *(int64_t *)option->to = integer(option, value);
   if (option->kind == NUMBER) *(double *)option->to = number(option, value);
+  if (option->kind == LENGTH) set_length(option, value, option->to);
   return 2;
 }
 
 static void check(const Options *options) {
   int jobs = options->self_test + (options->ids != NULL) + (options->tensors != NULL);
-  const Sampling *given = &options->sampling;
-  bool sampled = given->temperature != 0 || given->top_k != 0 || given->top_p != 1 ||
-                 given->repetition_penalty != 1 || given->seed != 0 || options->ignore_end;
+  bool changed = any_change(&options->changes) || options->ignore_end || options->batch > 1;
   if (options->bundle == NULL) fail(EXIT_USAGE, "name a bundle; see --help");
   if (jobs != 1) fail(EXIT_USAGE, "give one of --self-test, --ids and --tensors; see --help");
   if ((options->tensors != NULL) != (options->out != NULL)) {
     fail(EXIT_USAGE, "--tensors and --out belong together; see --help");
   }
   if (options->repeat > 0 && options->ids == NULL) fail(EXIT_USAGE, "--repeat needs --ids; see --help");
-  if (options->generate > 0 && options->ids == NULL) fail(EXIT_USAGE, "--generate needs --ids; see --help");
-  if (options->generate > 0 && (options->repeat > 0 || options->raw)) {
+  if (options->generate && options->ids == NULL) fail(EXIT_USAGE, "--generate needs --ids; see --help");
+  if (options->generate && (options->repeat > 0 || options->raw)) {
     fail(EXIT_USAGE, "--generate goes with neither --repeat nor --raw; see --help");
   }
-  if (sampled && options->generate == 0) {
-    fail(EXIT_USAGE, "the options that choose tokens need --generate; see --help");
-  }
-  check_sampling(given);
+  if (changed && !options->generate) fail(EXIT_USAGE, "the options that choose tokens need --generate; see --help");
 }
 
 Options read_options(int count, char **arguments) {
-  Options options = {.sampling = GREEDY};
-  Sampling *sampling = &options.sampling;
+  Options options = {.batch = 1, .changes = NO_CHANGES};
+  Changes *changes = &options.changes;
   const Option known[] = {
       {"--ids", TEXT, &options.ids, 0, 0},
       {"--tensors", TEXT, &options.tensors, 0, 0},
@@ -110,12 +121,18 @@ Options read_options(int count, char **arguments) {
       {"--ignore-end", FLAG, &options.ignore_end, 0, 0},
       {"--repeat", INTEGER, &options.repeat, 1, 1000000},
       {"--threads", INTEGER, &options.threads, 1, 1024},
-      {"--generate", INTEGER, &options.generate, 1, (int64_t)1 << 31},
-      {"--top-k", INTEGER, &sampling->top_k, 0, UINT32_MAX},
-      {"--seed", INTEGER, &sampling->seed, 0, INT64_MAX},
-      {"--temperature", NUMBER, &sampling->temperature, 0, 0},
-      {"--top-p", NUMBER, &sampling->top_p, 0, 0},
-      {"--repetition-penalty", NUMBER, &sampling->repetition_penalty, 0, 0},
+      {"--batch", INTEGER, &options.batch, 1, 1024},
+      {"--generate", LENGTH, &options, 1, INT32_MAX},
+      {"--min-new-tokens", INTEGER, &changes->min_new_tokens, 0, INT32_MAX},
+      {"--no-repeat-ngram-size", INTEGER, &changes->no_repeat_ngram_size, 0, INT32_MAX},
+      {"--num-beams", INTEGER, &changes->beams, 1, MOST_BEAMS},
+      {"--top-k", INTEGER, &changes->top_k, 0, UINT32_MAX},
+      {"--seed", INTEGER, &changes->seed, 0, INT64_MAX},
+      {"--temperature", NUMBER, &changes->temperature, 0, 0},
+      {"--top-p", NUMBER, &changes->top_p, 0, 0},
+      {"--repetition-penalty", NUMBER, &changes->repetition_penalty, 0, 0},
+      {"--length-penalty", NUMBER, &changes->length_penalty, 0, 0},
+      {"--early-stopping", TEXT, &changes->early_stopping, 0, 0},
   };
   for (int i = 1; i < count;) {
     const Option *option = NULL;

@@ -4,13 +4,15 @@
 
 #include <stdbool.h>
 
-#include "sampling.h"
+#include "settings.h"
 
 typedef struct {
   const char *bundle, *ids, *tensors, *out, *libraries;
   bool self_test, json, raw, no_verify, ignore_end;
-  int64_t repeat, threads, generate; /* 0 if not given */
-  Sampling sampling;
+  bool generate;
+  int64_t repeat, threads; /* 0 if not given */
+  int64_t batch;           /* most texts that run together; they do not depend on it */
+  Changes changes;         /* of how texts are made */
 } Options;
 
 /* Reads and checks the arguments; stops the program if they make no sense, or after --help. */

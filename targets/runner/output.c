@@ -41,7 +41,7 @@ static void print_values(const float *values, size_t count, bool json) {
 }
 
 static const Array *float_output(const Bundle *bundle, const Array *outputs, int least_dimensions) {
-  for (size_t i = 0; i < bundle->output_count; i++) {
+  for (size_t i = 0; i < bundle->functions[MAIN].output_count; i++) {
     const Array *output = &outputs[i];
     if (strcmp(output->type->name, "float32") == 0 && output->dimensions >= least_dimensions &&
         output->dimensions <= 3 && output->shape[0] == 1) {
@@ -109,14 +109,14 @@ static void print_label(const Bundle *bundle, const Array *outputs, bool json) {
 
 static void print_raw(const Bundle *bundle, const Array *outputs, bool json) {
   if (json) fputs(", \"outputs\": {", stdout);
-  for (size_t i = 0; i < bundle->output_count; i++) {
+  for (size_t i = 0; i < bundle->functions[MAIN].output_count; i++) {
     const Array *output = &outputs[i];
     if (strcmp(output->type->name, "float32") != 0) {
-      fail(EXIT_FAULT, "output '%s' is %s, only float32 is printed; use --tensors", bundle->outputs[i].name,
+      fail(EXIT_FAULT, "output '%s' is %s, only float32 is printed; use --tensors", bundle->functions[MAIN].outputs[i].name,
            output->type->name);
     }
     if (i > 0) fputs(json ? ", " : " ", stdout);
-    if (json) print_json_text(bundle->outputs[i].name);
+    if (json) print_json_text(bundle->functions[MAIN].outputs[i].name);
     fputs(json ? ": {\"shape\": [" : "[", stdout);
     for (int at = 0; at < output->dimensions; at++) {
       printf(at > 0 ? ", %lld" : "%lld", (long long)output->shape[at]);

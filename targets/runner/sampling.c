@@ -5,13 +5,12 @@
 #include <string.h>
 
 #include "fail.h"
+#include "numerics.h"
+
+/* Tokens among which top_p looks first; then among eight times as many. The result does not depend on it. */
+enum { FIRST_NUCLEUS = 64 };
 
 const Sampling GREEDY = {.top_p = 1, .repetition_penalty = 1};
-
-typedef struct {
-  int64_t id;
-  double logit, weight;
-} Candidate;
 
 struct Sampler {
   Sampling how;
@@ -19,19 +18,19 @@ struct Sampler {
   uint64_t random;
   bool *seen;
   float *logits;
-  Candidate *candidates;
+  double *kept, *weights; /* logits and weights of the tokens that may be drawn, by id */
+  size_t *ids, *order;
 };
 
-void check_sampling(const Sampling *s) {
+void check_sampling(const Sampling *s, int code) {
   bool warm = s->temperature >= 0.001 && s->temperature <= 1000;
-  if (!warm && s->temperature != 0) fail(EXIT_USAGE, "--temperature must be a number in 0.001..1000, or 0");
-  if (!(s->top_p > 0 && s->top_p <= 1)) fail(EXIT_USAGE, "--top-p must be a number above 0 and at most 1");
+  if (!warm && s->temperature != 0) fail(code, "--temperature must be a number in 0.001..1000, or 0");
+  if (!(s->top_p > 0 && s->top_p <= 1)) fail(code, "--top-p must be a number above 0 and at most 1");
   if (!(s->repetition_penalty >= 0.001 && s->repetition_penalty <= 1000)) {
-    fail(EXIT_USAGE, "--repetition-penalty must be a number in 0.001..1000");
+    fail(code, "--repetition-penalty must be a number in 0.001..1000");
   }
   if (s->temperature == 0 && (s->top_k != 0 || s->top_p != 1)) {
-    fail(EXIT_USAGE, "%s has no effect at temperature 0; give a temperature above 0",
-         s->top_k != 0 ? "--top-k" : "--top-p");
+    fail(code, "%s has no effect at temperature 0; give a temperature above 0", s->top_k != 0 ? "--top-k" : "--top-p");
   }
 }
 
@@ -42,14 +41,20 @@ Sampler *sampler_new(const Sampling *sampling, size_t vocabulary) {
   sampler->random = (uint64_t)sampling->seed;
   sampler->seen = allocate(vocabulary, sizeof *sampler->seen);
   sampler->logits = allocate(vocabulary, sizeof *sampler->logits);
-  sampler->candidates = allocate(vocabulary, sizeof *sampler->candidates);
+  sampler->kept = allocate(vocabulary, sizeof *sampler->kept);
+  sampler->weights = allocate(vocabulary, sizeof *sampler->weights);
+  sampler->ids = allocate(vocabulary, sizeof *sampler->ids);
+  sampler->order = allocate(vocabulary, sizeof *sampler->order);
   return sampler;
 }
 
 void sampler_release(Sampler *sampler) {
   free(sampler->seen);
   free(sampler->logits);
-  free(sampler->candidates);
+  free(sampler->kept);
+  free(sampler->weights);
+  free(sampler->ids);
+  free(sampler->order);
   free(sampler);
 }
 
@@ -63,71 +68,90 @@ static double next_fraction(Sampler *sampler) {
   return (double)((bits ^ bits >> 31) >> 11) * 0x1p-53;
 }
 
-/* e^x for x <= 0 of correctly rounded operations only; a library's exp differs between machines. */
-static double exp_of_negative(double x) {
-  static const double factorials[] = {6227020800.0, 479001600.0, 39916800.0, 3628800.0, 362880.0, 40320.0, 5040.0,
-                                      720.0,        120.0,       24.0,       6.0,       2.0,      1.0,     1.0};
-  if (x < -700) return 0;
-  double powers = rint(x * 1.4426950408889634);
-  double rest = (x - powers * 6.93147180369123816490e-01) - powers * 1.90821492927058770002e-10;
-  double result = 1.0 / factorials[0];
-  for (size_t i = 1; i < sizeof factorials / sizeof *factorials; i++) result = result * rest + 1.0 / factorials[i];
-  return ldexp(result, (int)powers);
+static int ascending(const void *left, const void *right) {
+  size_t a = *(const size_t *)left, b = *(const size_t *)right;
+  return (a > b) - (a < b);
 }
 
-static int by_logit(const void *left, const void *right) {
-  const Candidate *a = left, *b = right;
-  if (a->logit != b->logit) return a->logit > b->logit ? -1 : 1;
-  return (a->id > b->id) - (a->id < b->id);
-}
-
-static int by_id(const void *left, const void *right) {
-  const Candidate *a = left, *b = right;
-  return (a->id > b->id) - (a->id < b->id);
-}
-
-static int64_t draw(Sampler *sampler, double largest) {
-  const Sampling *how = &sampler->how;
-  Candidate *candidates = sampler->candidates;
+/* Tokens that top_k keeps, by id; returns how many. */
+static size_t keep_top_k(Sampler *sampler) {
   size_t count = sampler->vocabulary;
-  bool limited = how->top_k > 0 && (uint64_t)how->top_k < count;
+  for (size_t i = 0; i < count; i++) {
+    sampler->kept[i] = sampler->logits[i];
+    sampler->ids[i] = i;
+  }
+  if (sampler->how.top_k == 0 || (uint64_t)sampler->how.top_k >= count) return count;
+  size_t wanted = (size_t)sampler->how.top_k;
+  largest(sampler->kept, count, wanted, sampler->ids);
+  qsort(sampler->ids, wanted, sizeof *sampler->ids, ascending);
+  for (size_t i = 0; i < wanted; i++) sampler->kept[i] = sampler->logits[sampler->ids[i]];
+  return wanted;
+}
+
+/* Of those, the likeliest that together have top_p of the weight; few usually do, so not all are sorted. */
+static size_t keep_top_p(Sampler *sampler, size_t count, double total) {
+  double wanted = sampler->how.top_p * total, sum = 0;
+  size_t looked = FIRST_NUCLEUS < count ? FIRST_NUCLEUS : count, kept = 0;
+  for (;;) {
+    largest(sampler->kept, count, looked, sampler->order);
+    sum = 0;
+    for (kept = 0; kept == 0 || (kept < looked && sum < wanted); kept++) sum += sampler->weights[sampler->order[kept]];
+    if (sum >= wanted || looked == count) break;
+    looked = looked * 8 < count ? looked * 8 : count;
+  }
+  qsort(sampler->order, kept, sizeof *sampler->order, ascending);
+  /* Positions ascend, so each is read before it is overwritten. */
+  for (size_t i = 0; i < kept; i++) {
+    sampler->weights[i] = sampler->weights[sampler->order[i]];
+    sampler->ids[i] = sampler->ids[sampler->order[i]];
+  }
+  return kept;
+}
+
+static int64_t draw(Sampler *sampler, double largest_logit) {
+  const Sampling *how = &sampler->how;
+  size_t count = keep_top_k(sampler);
   double total = 0, sum = 0;
   for (size_t i = 0; i < count; i++) {
-    candidates[i] = (Candidate){.id = (int64_t)i, .logit = sampler->logits[i]};
-  }
-  if (limited || how->top_p < 1) qsort(candidates, count, sizeof *candidates, by_logit);
-  if (limited) count = (size_t)how->top_k;
-  for (size_t i = 0; i < count; i++) {
-    candidates[i].weight = exp_of_negative((candidates[i].logit - largest) / how->temperature);
-    total += candidates[i].weight;
+    sampler->weights[i] = exp_of_negative((sampler->kept[i] - largest_logit) / how->temperature);
+    total += sampler->weights[i];
   }
   if (how->top_p < 1) {
-    size_t kept = 0;
-    for (; kept == 0 || (kept < count && sum < how->top_p * total); kept++) sum += candidates[kept].weight;
-    count = kept;
+    count = keep_top_p(sampler, count, total);
+    total = 0;
+    for (size_t i = 0; i < count; i++) total += sampler->weights[i];
   }
-  if (limited || how->top_p < 1) qsort(candidates, count, sizeof *candidates, by_id);
-  total = sum = 0;
-  for (size_t i = 0; i < count; i++) total += candidates[i].weight;
   double wanted = next_fraction(sampler) * total;
   for (size_t i = 0; i < count; i++) {
-    sum += candidates[i].weight;
-    if (sum > wanted) return candidates[i].id;
+    sum += sampler->weights[i];
+    if (sum > wanted) return (int64_t)sampler->ids[i];
   }
-  return candidates[count - 1].id;
+  return (int64_t)sampler->ids[count - 1];
 }
 
-int64_t sampler_choose(Sampler *sampler, const float *logits) {
+void check_finite(const float *logits, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    if (!isfinite(logits[i])) {
+      fail(EXIT_FAULT, "the model's logits are not finite; compile the bundle again from a sound checkpoint");
+    }
+  }
+}
+
+int64_t sampler_choose(Sampler *sampler, const float *logits, const int64_t *banned, size_t banned_count) {
   float penalty = (float)sampler->how.repetition_penalty;
   float *own = sampler->logits;
   size_t best = 0;
   memcpy(own, logits, sampler->vocabulary * sizeof *own);
-  for (size_t i = 0; i < sampler->vocabulary; i++) {
-    if (sampler->seen[i] && penalty != 1) own[i] = own[i] > 0 ? own[i] / penalty : own[i] * penalty;
-    if (!isfinite(own[i])) {
-      fail(EXIT_FAULT, "the model's logits are not finite; compile the bundle again from a sound checkpoint");
-    }
+  for (size_t i = 0; i < sampler->vocabulary && penalty != 1; i++) {
+    if (sampler->seen[i]) own[i] = own[i] > 0 ? own[i] / penalty : own[i] * penalty;
+  }
+  check_finite(own, sampler->vocabulary);
+  for (size_t i = 0; i < banned_count; i++) own[banned[i]] = -INFINITY;
+  for (size_t i = 1; i < sampler->vocabulary; i++) {
     if (own[i] > own[best]) best = i;
+  }
+  if (isinf(own[best])) {
+    fail(EXIT_USAGE, "no token is left that may come next; allow repetitions, or ask for fewer tokens");
   }
   int64_t token = sampler->how.temperature == 0 ? (int64_t)best : draw(sampler, own[best]);
   sampler_see(sampler, token);

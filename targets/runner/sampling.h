@@ -18,8 +18,8 @@ typedef struct {
 /* Temperature 0 and nothing else. */
 extern const Sampling GREEDY;
 
-/* Stops the program if a value is out of range or has no effect. */
-void check_sampling(const Sampling *sampling);
+/* Stops the program with `code` if a value is out of range or has no effect. */
+void check_sampling(const Sampling *sampling, int code);
 
 typedef struct Sampler Sampler;
 
@@ -28,9 +28,13 @@ Sampler *sampler_new(const Sampling *sampling, size_t vocabulary);
 /* Counts a token as part of the sequence: the repetition penalty applies to it. */
 void sampler_see(Sampler *sampler, int64_t token);
 
-/* The next token, which counts as seen. `logits` has as many values as the vocabulary. */
-int64_t sampler_choose(Sampler *sampler, const float *logits);
+/* The next token, which counts as seen: none of the `banned_count` banned ones. `logits` has as many values as the
+ * vocabulary. */
+int64_t sampler_choose(Sampler *sampler, const float *logits, const int64_t *banned, size_t banned_count);
 
 void sampler_release(Sampler *sampler);
+
+/* Stops the program unless all logits are numbers. */
+void check_finite(const float *logits, size_t count);
 
 #endif

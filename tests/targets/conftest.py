@@ -193,6 +193,67 @@ def gpt2_board(
 
 
 @pytest.fixture(scope="session")
+def bart_onnx(make_bart: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BART of odd sizes and 41 positions with forced tokens, compressed by ``ptq-w4a8`` and exported."""
+    import edgeq
+
+    root = tmp_path_factory.mktemp("bart-onnx")
+    forced = {"forced_bos_token_id": 0, "forced_eos_token_id": 2}
+    checkpoint = make_bart(seed=4, encoder_layers=1, max_position_embeddings=41, **forced)
+    edgeq.compress_model(checkpoint, root / "checkpoint", recipe="ptq-w4a8")
+    edgeq.export_onnx(root / "checkpoint", root / "onnx")
+    return root / "onnx"
+
+
+@pytest.fixture(scope="session")
+def bart_bundle(bart_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its bundle for this machine, for texts of 30 tokens; tests must not change it."""
+    import edgeq
+    from edgeq.targets.target import load_target
+
+    out = tmp_path_factory.mktemp("bart") / "host"
+    return edgeq.compile_bundle(bart_onnx, out, target=load_target("host"), context=30)
+
+
+@pytest.fixture(scope="session")
+def bart_board(
+    bart_onnx: Path, bart_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Returns a function that compiles the same model for a named target; each only once a run."""
+    import edgeq
+    from edgeq.targets.target import load_target
+
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            out = tmp_path_factory.mktemp("bart") / name
+            made[name] = edgeq.compile_bundle(
+                bart_onnx, out, target=load_target(name), context=30, host_bundle=bart_bundle
+            )
+        return made[name]
+
+    return make
+
+
+@pytest.fixture
+def with_settings(copy_of: Callable[[Path], Path]) -> Callable[..., Path]:
+    """Returns a function that copies a bundle and gives it other settings of texts."""
+    import dataclasses
+
+    from edgeq.targets.runtime.manifest import read_manifest, write_manifest
+
+    def change(bundle: Path, settings: Any) -> Path:
+        changed = copy_of(bundle)
+        manifest = read_manifest(changed)
+        generation = dataclasses.replace(manifest.generation, settings=settings)
+        write_manifest(changed, dataclasses.replace(manifest, generation=generation))
+        return changed
+
+    return change
+
+
+@pytest.fixture(scope="session")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``edgeq-run`` with the address and undefined-behaviour sanitizers; any finding is a crash."""
     from edgeq.targets.target import load_target

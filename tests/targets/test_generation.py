@@ -14,6 +14,7 @@ from edgeq.targets.bundle import compile_bundle
 from edgeq.targets.runtime.decoder import Decoder, logits_along
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.runtime.sampling import Sampling
+from edgeq.targets.runtime.settings import GenerationSettings
 from edgeq.targets.runtime.tokenizer import load_tokenizer
 from edgeq.targets.target import load_target
 
@@ -96,6 +97,20 @@ def test_sampled_prompts_are_the_same_alone_and_together(bundle):
     assert len({tuple(ids) for ids in together}) == len(PROMPTS)
     other = Sampling(temperature=1.5, top_k=60, top_p=0.95, repetition_penalty=1.3, seed=12)
     assert [result.ids for result in _generate(bundle, PROMPTS, 40, sampling=other)] != together
+
+
+def test_the_settings_of_the_bundle_count_where_nothing_else_is_said(gpt2_bundle, with_settings, bundle):
+    settings = GenerationSettings(SAMPLED, no_repeat_ngram_size=2, min_length=16, max_length=24)
+    changed = edgeq.load(with_settings(gpt2_bundle, settings))
+    found = changed.generate(PROMPTS).results()
+    for result, prompt in zip(found, PROMPTS, strict=True):
+        explicit = {
+            "max_new_tokens": 24 - len(prompt), "min_new_tokens": max(16 - len(prompt), 0), "sampling": SAMPLED,
+            "no_repeat_ngram_size": 2, "ignore_end": False,
+        }  # fmt: skip
+        assert result.ids == bundle.generate([prompt], **explicit).results()[0].ids
+    with pytest.raises(UsageError, match="min_new_tokens must be an integer"):
+        bundle.generate("a", min_new_tokens=-1)
 
 
 def test_a_prompt_in_pieces_gives_the_bits_of_a_prompt_at_once(bundle):

@@ -13,6 +13,7 @@ import edgeq
 from edgeq.targets import emulator
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.sampling import Sampling
+from edgeq.targets.runtime.settings import GenerationSettings
 
 NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
 PROMPTS = [[5, 80, 200, 17], [9], [(7 * i) % 283 for i in range(140)]]
@@ -67,6 +68,27 @@ SAMPLINGS = [
 def test_c_and_python_choose_the_same_tokens(board, host, sampling):
     expected = host.generate(PROMPTS, max_new_tokens=100, sampling=sampling).results()
     assert emulator.generate(board, PROMPTS, max_new_tokens=100, sampling=sampling) == [r.ids for r in expected]
+
+
+@pytest.mark.parametrize("sampling", [SAMPLINGS[0], SAMPLINGS[4]])
+def test_rules_and_batches_give_the_tokens_of_python(board, host, sampling):
+    options = {"max_new_tokens": 60, "min_new_tokens": 30, "no_repeat_ngram_size": 2, "sampling": sampling}
+    expected = [result.ids for result in host.generate(PROMPTS, **options).results()]
+    assert emulator.generate(board, PROMPTS, **options) == expected
+    assert emulator.generate(board, PROMPTS, **options, batch=2, threads=1) == expected
+    assert expected != [r.ids for r in host.generate(PROMPTS, max_new_tokens=60, sampling=sampling).results()]
+
+
+def test_the_settings_of_the_bundle_count_where_nothing_else_is_said(board, host, with_settings):
+    sampled = Sampling(temperature=1.3, top_k=30, seed=4)
+    settings = GenerationSettings(sampled, no_repeat_ngram_size=3, min_length=150, max_length=24)
+    changed = with_settings(board, settings)
+    expected = [host.generate([p], max_new_tokens=max(24 - len(p), 1), sampling=sampled, no_repeat_ngram_size=3,
+                              min_new_tokens=150 - len(p)).results()[0].ids for p in PROMPTS]  # fmt: skip
+    assert emulator.generate(changed, PROMPTS) == expected
+    greedy = {"sampling": Sampling(), "max_new_tokens": 9, "min_new_tokens": 0, "no_repeat_ngram_size": 0}
+    expected = [result.ids for result in host.generate(PROMPTS, **greedy).results()]
+    assert emulator.generate(changed, PROMPTS, **greedy) == expected
 
 
 def test_c_sampling_is_pythons_on_any_logits(board, host, sanitized, ids):
@@ -125,11 +147,11 @@ def test_sets_of_tensors_go_on_where_the_last_ended(board, host):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "the bundle continues texts: say by how many tokens, with --generate N"),
+        ([], "the bundle makes texts: say of how many tokens, with --generate N"),
         (["--generate", "0"], "--generate takes a number in 1.."),
         (["--generate", "3", "--repeat", "3"], "--generate goes with neither --repeat nor --raw"),
         (["--generate", "3", "--temperature", "-1"], "--temperature must be a number"),
-        (["--generate", "3", "--temperature", "nan"], "--temperature must be a number"),
+        (["--generate", "3", "--temperature", "nan"], "--temperature takes a number, found 'nan'"),
         (["--generate", "3", "--temperature", "warm"], "--temperature takes a number, found 'warm'"),
         (["--generate", "3", "--top-k", "5"], "--top-k has no effect at temperature 0"),
         (["--generate", "3", "--top-p", "0.5"], "--top-p has no effect at temperature 0"),
@@ -203,8 +225,8 @@ WRONG = [
     (("generation", "end_ids"), ["x"], "'end_ids' must be token ids"),
     (("generation", "state"), [], "'state' is empty"),
     (("generation", "state", 0, "dtype"), "int8", "must be floats"),
-    (("generation", "state", 0, "shape", 0), 1, "must be floats [batch, ...]"),
-    (("generation", "state", 0, "shape", 2), "sequence", "must be floats [batch, ...]"),
+    (("generation", "state", 0, "shape", 0), 1, "must be floats [batch, heads, context, ...]"),
+    (("generation", "state", 0, "shape", 2), "sequence", "must be floats [batch, heads, context, ...]"),
     (("generation", "state", 1, "shape", 1), 1 << 39, "is not possible"),
     (("inputs", 0, "maximum"), 283, "ids of a decoder must lie in 0..282"),
     (("inputs", 1, "name"), "past", "the inputs of a decoder are"),

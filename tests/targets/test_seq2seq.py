@@ -1,22 +1,22 @@
 """A small BART as a bundle: the source is read once, and every way of writing gives the same bits."""
 
 import copy
+import itertools
 import json
 import random
-import subprocess
 
 import numpy as np
 import pytest
 
 import edgeq
 import edgeq.cli.main as cli
-from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
-from edgeq.targets import emulator
+from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.targets.bundle import compile_bundle
 from edgeq.targets.runtime.beams import Beams, BeamSearch
 from edgeq.targets.runtime.decoder import Decoder
 from edgeq.targets.runtime.manifest_parser import parse_manifest
 from edgeq.targets.runtime.sampling import Sampling
+from edgeq.targets.runtime.settings import GenerationSettings
 from edgeq.targets.runtime.source_decoder import SourceDecoder
 from edgeq.targets.runtime.text import run_texts
 from edgeq.targets.target import load_target
@@ -26,19 +26,13 @@ SAMPLED = Sampling(temperature=1.5, top_k=60, top_p=0.95, repetition_penalty=1.3
 
 
 @pytest.fixture(scope="module")
-def onnx_folder(make_bart, tmp_path_factory):
-    root = tmp_path_factory.mktemp("seq2seq")
-    forced = {"forced_bos_token_id": 0, "forced_eos_token_id": 2}
-    checkpoint = make_bart(seed=4, encoder_layers=1, max_position_embeddings=41, **forced)
-    edgeq.compress_model(checkpoint, root / "checkpoint", recipe="ptq-w4a8")
-    edgeq.export_onnx(root / "checkpoint", root / "onnx")
-    return root / "onnx"
+def onnx_folder(bart_onnx):
+    return bart_onnx
 
 
 @pytest.fixture(scope="module")
-def path(onnx_folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("bundles") / "host"
-    return compile_bundle(onnx_folder, out, target=load_target("host"), context=30)
+def path(bart_bundle):
+    return bart_bundle
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +194,13 @@ def test_what_compiled_code_must_not_see_is_refused(bundle):
 
 
 WRONG = [
+    (("generation", "settings", "beams", "count"), 0, r"the number of beams must be an integer in 1\.\.64"),
+    (("generation", "settings", "beams", "early_stopping"), 1, "early_stopping must be True, False"),
+    (("generation", "settings", "sampling", "top_k"), 5, "top_k has no effect"),
+    (("generation", "settings", "sampling", "top_p"), "x", "'top_p' must be a number"),
+    (("generation", "settings", "min_length"), -1, "'min_length' must be an integer of at least 0"),
+    (("generation", "settings", "max_length"), 0, "'max_length' must be an integer of at least 1"),
+    (("generation", "settings"), None, "must be a table"),
     (("model", "task"), "generate", "do not belong together"),
     (("generation", "source", "context"), 40, r"must lie in 1\.\.40, found 1\.\.41"),
     (("generation", "source", "start_id"), 283, r"start and forced ids must lie in 0\.\.282"),
@@ -299,11 +300,35 @@ def test_run_says_what_is_wrong_in_a_sentence(path, gpt2_bundle, capsys):
     assert cli.main(["verify", str(path)]) == 0
 
 
-def test_edgeq_run_refuses_it_in_a_sentence(path, sanitized):
-    command = [sanitized, path, "--self-test"]
-    quiet = {"ASAN_OPTIONS": "detect_leaks=0"}  # the process exits without freeing
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=quiet)
-    assert result.returncode == 2
-    assert "reads one text and writes another, which edgeq-run cannot do" in result.stderr
-    with pytest.raises(UnsupportedError, match="which edgeq-run cannot do; load it in Python"):
-        emulator.self_test(path)
+def test_the_settings_of_the_bundle_count_where_nothing_else_is_said(path, bundle, with_settings, capsys):
+    settings = GenerationSettings(
+        Sampling(repetition_penalty=1.3), Beams(3, 2.0, early_stopping=True), no_repeat_ngram_size=2, min_length=7,
+        max_length=16,
+    )  # fmt: skip
+    changed = with_settings(path, settings)
+    loaded = edgeq.load(changed)
+    assert loaded.manifest.generation.settings == settings
+    explicit = {
+        "max_new_tokens": 15, "min_new_tokens": 6, "no_repeat_ngram_size": 2,
+        "sampling": Sampling(repetition_penalty=1.3), "beams": Beams(3, 2.0, True),
+    }  # fmt: skip
+    expected = bundle.rewrite(TEXTS, **explicit)
+    assert loaded.rewrite(TEXTS) == expected
+    assert _ids(expected) != _ids(bundle.rewrite(TEXTS, max_new_tokens=15))
+    plain = loaded.rewrite(TEXTS, beams=Beams(), sampling=Sampling(), min_new_tokens=0, no_repeat_ngram_size=0)
+    assert _ids(plain) == _ids(bundle.rewrite(TEXTS, max_new_tokens=15))
+    assert _ids(loaded.rewrite(TEXTS, sampling=SAMPLED)) == _ids(
+        bundle.rewrite(TEXTS, sampling=SAMPLED, max_new_tokens=15, min_new_tokens=6, no_repeat_ngram_size=2)
+    )
+    said = ("--text", "the cat sat", "--no-early-stopping", "--length-penalty", 0.5, "--min-new-tokens", 2)
+    code, out, _ = _cli(capsys, changed, *said, "--repetition-penalty", 1, "--no-repeat-ngram-size", 0)
+    (found,) = bundle.rewrite("the cat sat", max_new_tokens=15, min_new_tokens=2, beams=Beams(3, 0.5))
+    assert (code, json.loads(out)) == (0, found.to_json())
+
+
+def test_rules_hold_in_greedy_texts_and_beams(bundle):
+    for beams in (Beams(), Beams(3)):
+        for ids in _ids(bundle.rewrite(TEXTS, max_new_tokens=25, no_repeat_ngram_size=2, beams=beams)):
+            body = [2, *ids[:-1]]  # the last token may be a forced one
+            pairs = list(itertools.pairwise(body))
+            assert len(set(pairs)) == len(pairs)
