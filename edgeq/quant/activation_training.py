@@ -29,7 +29,7 @@ class StaticActivation(nn.Module, abc.ABC):
 
     Attributes:
         bound: The learned number: float32, ``[1]``.
-        started: bool ``[1]``: whether ``bound`` was set by a first batch.
+        started: bool ``[1]``: whether ``bound`` was set by a first batch of training.
     """
 
     started: torch.Tensor
@@ -41,14 +41,16 @@ class StaticActivation(nn.Module, abc.ABC):
 
     def scale(self) -> torch.Tensor:
         """Returns the scale that is stored with the layer: positive float32, ``[1]``, without gradient."""
-        return self.scale_of(self.bound.detach().float()).clamp(min=SMALLEST_STEP)
+        return self._positive_scale(self.bound.detach().float())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns ``q * scale`` of :func:`edgeq.quant.activation.quantize_static`: float32, ``[..., K]``."""
         latent = x.detach().float()
-        if not bool(self.started):
+        if not bool(self.started) and self.training:
             self._start(latent)
-        scale = self.scale()
+        # A model that is evaluated before its first step stays as it is; each batch then counts for itself.
+        bound = self.bound.detach().float() if bool(self.started) else self.first_bound(latent).reshape(1)
+        scale = self._positive_scale(bound)
         q = quantize_static(latent, scale)
         steps = latent / scale
         inside = steps.abs().lt_(ACTIVATION_LEVELS)
@@ -66,6 +68,9 @@ class StaticActivation(nn.Module, abc.ABC):
     @abc.abstractmethod
     def slope(self, steps: torch.Tensor, q: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         """Returns the derivative of each ``q * scale`` by the bound; ``steps`` is ``x / scale``, ``inside`` 0 or 1."""
+
+    def _positive_scale(self, bound: torch.Tensor) -> torch.Tensor:
+        return self.scale_of(bound).clamp(min=SMALLEST_STEP)
 
     def _start(self, x: torch.Tensor) -> None:
         first = self.first_bound(x).float().reshape(1)

@@ -49,7 +49,7 @@ class LossAware(WeightQuantizer):
         Raises:
             UsageError: If a value is negative.
         """
-        if second_moment is not None and bool((second_moment < 0).any()):
+        if second_moment is not None and bool(second_moment.amin() < 0):
             raise UsageError("the second moment of a gradient should be positive, found a negative value")
         self.curvature = None if second_moment is None else second_moment.detach().float().sqrt()
 

@@ -79,6 +79,14 @@ def test_the_first_batch_sets_the_scale_once(kind: type[StaticActivation]) -> No
     assert torch.equal(other.scale(), first)
 
 
+@pytest.mark.parametrize("kind", STATIC)
+def test_evaluation_does_not_set_the_scale(kind: type[StaticActivation]) -> None:
+    activation, other = kind().eval(), kind()
+    assert torch.equal(activation(_input()), other(_input()))
+    assert not bool(activation.started)
+    assert bool(other.started)
+
+
 def test_a_bound_that_went_negative_leaves_a_positive_scale() -> None:
     for kind in STATIC:
         activation = kind()
