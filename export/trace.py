@@ -17,6 +17,7 @@ from edgeq.export.ops import attach_bodies
 from edgeq.export.passes.attention import merge_heads
 from edgeq.export.passes.attention_mask import repeat_mask_rows
 from edgeq.export.passes.clean import drop_dead_code, plain_dimensions, strip_origin
+from edgeq.export.passes.joined import drop_joins
 from edgeq.export.passes.names import name_by_module
 from edgeq.export.signature import Signature, signature_of
 from edgeq.models import ModelAdapter
@@ -84,6 +85,7 @@ def _parts(model: nn.Module, adapter: ModelAdapter, cache_dtype: torch.dtype) ->
 def _onnx_model(part: ExportPart, signature: Signature, opset: int, adapter: ModelAdapter) -> onnx.ModelProto:
     graph = _traced(part.module, signature, f"{part.name} of {adapter.architecture} at opset {opset}", opset=opset)
     drop_dead_code(graph)
+    drop_joins(graph)
     merge_heads(graph)
     repeat_mask_rows(graph)
     drop_dead_code(graph)

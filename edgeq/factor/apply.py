@@ -13,7 +13,7 @@ from edgeq.errors import FormatError, UsageError
 from edgeq.factor.blocks import BlockLinear
 from edgeq.factor.decompose import nearest_kronecker, shared_outer_factors, truncated_svd, tucker
 from edgeq.factor.embedding import KroneckerEmbedding
-from edgeq.factor.insert import factor_specs, insert_factor_modules
+from edgeq.factor.insert import LINEARS, factor_specs, insert_factor_modules
 from edgeq.factor.kronecker import KroneckerLinear
 from edgeq.factor.low_rank import LowRankLinear
 from edgeq.factor.plan import plan_factors
@@ -78,9 +78,8 @@ def factorise(
         progress("factorising layers", index, len(weights))
         module = model.get_submodule(name)
         nearest = _fill(module, weight)
-        if (bias := biases[name]) is not None:
-            owner = module.up if isinstance(module, LowRankLinear) else module
-            owner.bias = nn.Parameter(bias)
+        if (bias := biases[name]) is not None and isinstance(module, LINEARS):
+            module.set_bias(bias)
         records.append(_record(name, module, weight, nearest))
     progress("factorising layers", len(weights), len(weights))
     return records

@@ -20,7 +20,7 @@ class BlockLinear(nn.Module):
     Attributes:
         spec: The grid, and what one block is.
         parts: The blocks row by row.
-        bias: float32 ``[rows]``, or None.
+        bias: float32 ``[rows]``, or None where there is none, or the blocks have it.
     """
 
     def __init__(self, spec: BlockSpec) -> None:
@@ -28,7 +28,8 @@ class BlockLinear(nn.Module):
         self.spec = spec
         down, across = spec.grid
         self.parts = nn.ModuleList(build_block(spec.part) for _ in range(down * across))
-        self.bias = nn.Parameter(torch.zeros(spec.rows)) if spec.bias else None
+        own_bias = spec.bias and not spec.part.bias
+        self.bias = nn.Parameter(torch.zeros(spec.rows)) if own_bias else None
 
     @property
     def in_features(self) -> int:
@@ -43,7 +44,7 @@ class BlockLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Computes the layer: float32 ``[..., columns]`` to float32 ``[..., rows]``."""
         down, across = self.spec.grid
-        pieces = x.chunk(across, dim=-1)
+        pieces = x.chunk(across, dim=-1) if across > 1 else (x,)  # a split into one would stay in the graph
         outputs = []
         for row in range(down):
             total = self.parts[row * across](pieces[0])
@@ -52,6 +53,15 @@ class BlockLinear(nn.Module):
             outputs.append(total)
         y = torch.cat(outputs, dim=-1) if down > 1 else outputs[0]
         return y if self.bias is None else y + self.bias
+
+    def set_bias(self, bias: torch.Tensor) -> None:
+        """Stores a bias: ``[rows]``."""
+        if self.bias is not None:
+            self.bias.data.copy_(bias)
+            return
+        for part, own in zip(self.parts, bias.chunk(len(self.parts)), strict=True):
+            if isinstance(part, KroneckerLinear | LowRankLinear):
+                part.set_bias(own)
 
 
 def build_block(spec: KroneckerSpec | LowRankSpec) -> KroneckerLinear | LowRankLinear:

@@ -99,9 +99,8 @@ def folded(layer: TuckerLinear, fold: Fold) -> TuckerLinear:
         raise UsageError(f"a layer folded {layer.spec.fold!r} cannot be folded {fold!r}")
     with torch.no_grad():
         result.folded.weight.copy_(layer.folded_weight(fold))  # type: ignore[operator]  # a tensor
-        owner = result.folded if fold == "up" else result
         if layer.bias is not None:
-            owner.bias.copy_(layer.bias)  # type: ignore[operator]
+            result.set_bias(layer.bias)
     result.train(layer.training)
     return result
 

@@ -22,20 +22,22 @@ class KroneckerLinear(nn.Module):
         spec: Shapes of the factors.
         left: Float or packed linear layer that holds all ``A_r``.
         right: Float or packed linear layer that holds all ``B_r``.
-        bias: float32 ``[m1 m2]``, or None.
+        bias: float32 ``[m1 m2]``; None if there is none, or if the last of the two layers makes whole outputs and has
+            the bias itself.
     """
 
     def __init__(self, spec: KroneckerSpec) -> None:
         super().__init__()
         self.spec = spec
         (m1, n1), (m2, n2), terms = spec.left, spec.right, spec.terms
+        inner = spec.bias and (m2 if spec.right_first else m1) == 1
         if spec.right_first:
             self.right = nn.Linear(n2, terms * m2, bias=False)
-            self.left = nn.Linear(terms * n1, m1, bias=False)
+            self.left = nn.Linear(terms * n1, m1, bias=inner)
         else:
             self.left = nn.Linear(n1, terms * m1, bias=False)
-            self.right = nn.Linear(terms * n2, m2, bias=False)
-        self.bias = nn.Parameter(torch.zeros(spec.rows)) if spec.bias else None
+            self.right = nn.Linear(terms * n2, m2, bias=inner)
+        self.bias = nn.Parameter(torch.zeros(spec.rows)) if spec.bias and not inner else None
 
     @property
     def in_features(self) -> int:
@@ -57,17 +59,21 @@ class KroneckerLinear(nn.Module):
             float32, ``[..., m1 m2]``.
         """
         (m1, n1), (m2, n2), terms = self.spec.left, self.spec.right, self.spec.terms
-        state = x.unflatten(-1, (n1, n2))
         if self.spec.right_first:
-            state = self.right(state)  # [..., n1, R m2], term by term
-            state = _swapped(state, (n1, terms, m2)).flatten(-2)  # [..., m2, R n1]
-            state = _transposed(self.left(state), m2, m1)
+            state = self.right(x.unflatten(-1, (n1, n2)))  # [..., n1, R m2]
+            state = self.left(_regrouped(state, terms, m2))  # [..., m2, m1], or [..., m1]
+            y = state if m2 == 1 else state.transpose(-1, -2).flatten(-2)
         else:
-            state = self.left(_transposed(state, n1, n2))  # [..., n2, R m1]
-            state = _swapped(state, (n2, terms, m1)).flatten(-2)  # [..., m1, R n2]
-            state = self.right(state)
-        y = state.flatten(-2)
+            columns = x if n2 == 1 else x.unflatten(-1, (n1, n2)).transpose(-1, -2)
+            state = self.left(columns)  # [..., n2, R m1]
+            state = self.right(_regrouped(state.unsqueeze(-2) if n2 == 1 else state, terms, m1))
+            y = state if m1 == 1 else state.flatten(-2)
         return y if self.bias is None else y + self.bias
+
+    def set_bias(self, bias: torch.Tensor) -> None:
+        """Stores a bias: ``[m1 m2]``."""
+        parts = (self.bias, self.left.bias, self.right.bias)
+        next(part for part in parts if part is not None).data.copy_(bias)
 
     def set_factors(self, left: torch.Tensor, right: torch.Tensor) -> None:
         """Stores the factors.
@@ -90,16 +96,19 @@ class KroneckerLinear(nn.Module):
         return f"{self.spec.terms} x ({m1} x {n1}) (x) ({m2} x {n2})"
 
 
-def _transposed(state: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """``[..., rows, columns]`` to ``[..., columns, rows]``; a vector is only seen in another shape."""
-    if min(rows, columns) == 1:
-        return state.flatten(-2).unflatten(-1, (columns, rows))
-    return state.transpose(-1, -2)
+def _regrouped(state: torch.Tensor, terms: int, outputs: int) -> torch.Tensor:
+    """Makes the terms of a sum, and what the first factor left open, the input of the second one.
 
+    Args:
+        state: ``[..., n, terms outputs]``.
+        terms: Number of products in the sum.
+        outputs: Outputs of the first factor.
 
-def _swapped(state: torch.Tensor, sizes: tuple[int, int, int]) -> torch.Tensor:
-    """``[..., a, r b]`` to ``[..., b, r, a]``, where the last axis holds ``r`` groups of ``b``."""
-    a, r, b = sizes
-    if r == 1:
-        return _transposed(state, a, b).unsqueeze(-2)
-    return state.unflatten(-1, (r, b)).movedim(-3, -1).transpose(-3, -2)
+    Returns:
+        ``[..., outputs, terms n]``, or ``[..., terms n]`` if ``outputs`` is 1.
+    """
+    if outputs == 1:
+        return (state if terms == 1 else state.transpose(-1, -2)).flatten(-2)
+    if terms == 1:
+        return state.transpose(-1, -2)
+    return state.unflatten(-1, (terms, outputs)).movedim(-3, -1).transpose(-3, -2).flatten(-2)

@@ -42,3 +42,7 @@ class LowRankLinear(nn.Module):
             state = self.core(state)
         y: torch.Tensor = self.up(state)
         return y
+
+    def set_bias(self, bias: torch.Tensor) -> None:
+        """Stores a bias: ``[rows]``."""
+        self.up.bias.data.copy_(bias)

@@ -118,9 +118,8 @@ def _kronecker(matrix: _Matrix, shape: KroneckerShape) -> KroneckerSpec | BlockS
         check_divides(f"{matrix.name}: rows of the left Kronecker factor", rows, left[0])
         check_divides(f"{matrix.name}: columns of the left Kronecker factor", columns, left[1])
         right = (rows // left[0], columns // left[1])
-    whole = matrix.parts == 1
-    spec = KroneckerSpec.with_right(matrix.name, rows, columns, right, terms=shape.terms, bias=whole and matrix.bias)
-    return spec if whole else BlockSpec((matrix.parts, 1), spec, matrix.bias)
+    spec = KroneckerSpec.with_right(matrix.name, rows, columns, right, terms=shape.terms, bias=matrix.bias)
+    return spec if matrix.parts == 1 else BlockSpec((matrix.parts, 1), spec, matrix.bias)
 
 
 def _low_rank(matrix: _Matrix, settings: LowRankSettings) -> LowRankSpec | BlockSpec:
@@ -132,9 +131,9 @@ def _low_rank(matrix: _Matrix, settings: LowRankSettings) -> LowRankSpec | Block
         grid = (grid[0] * rows // width, columns // width)
         rows = columns = width
     check_rank(matrix.name, settings.rank, min(rows, columns))
-    whole = grid == (1, 1)
-    spec = LowRankSpec(rows, columns, settings.rank, core=settings.sliced, bias=whole and matrix.bias)
-    return spec if whole else BlockSpec(grid, spec, matrix.bias)
+    whole_rows = grid[1] == 1  # otherwise several blocks add up to one output
+    spec = LowRankSpec(rows, columns, settings.rank, core=settings.sliced, bias=whole_rows and matrix.bias)
+    return spec if grid == (1, 1) else BlockSpec(grid, spec, matrix.bias)
 
 
 def _table(model: nn.Module, adapter: ModelAdapter, factor: int) -> dict[str, LayerSpec]:

@@ -139,7 +139,7 @@ class BlockSpec:
 
     Attributes:
         grid: Blocks (down, across).
-        part: One block; its own bias is never used.
+        part: One block; it has a part of the bias where blocks only stand one below the other.
         bias: Whether the whole layer has a bias.
     """
 
@@ -160,7 +160,8 @@ class BlockSpec:
     @property
     def parameters(self) -> int:
         """Stored numbers, the bias included."""
-        return math.prod(self.grid) * self.part.parameters + (self.rows if self.bias else 0)
+        own_bias = self.bias and not self.part.bias
+        return math.prod(self.grid) * self.part.parameters + (self.rows if own_bias else 0)
 
 
 @dataclasses.dataclass(frozen=True)

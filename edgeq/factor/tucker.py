@@ -141,6 +141,11 @@ class TuckerLinear(nn.Module):
         y = self._spread(self.bank.last(transposed=spec.transposed), state, spec.grid[0], spec.rank)
         return y if self.bias is None else y + self.bias
 
+    def set_bias(self, bias: torch.Tensor) -> None:
+        """Stores a bias: ``[rows]``."""
+        owner = self.folded if self.spec.fold == "up" and self.folded is not None else self
+        owner.get_parameter("bias").data.copy_(bias)
+
     def core_weight(self) -> torch.Tensor:
         """Returns the cores as the weight of one linear layer: float32 ``[outputs d / D, inputs d / D]``."""
         if self.core is not None:

@@ -16,31 +16,34 @@ from edgeq.factor.specs import EmbeddingSpec, HeadSpec, KroneckerSpec
 sizes = st.integers(1, 6)
 
 
-def _layer(spec: KroneckerSpec) -> tuple[KroneckerLinear, torch.Tensor]:
-    """A random layer in float64, and the dense matrix that it stands for."""
+def _layer(spec: KroneckerSpec) -> tuple[KroneckerLinear, torch.Tensor, torch.Tensor | None]:
+    """A random layer in float64, and the dense matrix and bias that it stands for."""
     generator = torch.Generator().manual_seed(1)
     layer = KroneckerLinear(spec).double()
     left, right = (
         torch.randn(spec.terms, *shape, generator=generator, dtype=torch.float64) for shape in (spec.left, spec.right)
     )
     layer.set_factors(left, right)
-    if layer.bias is not None:
-        torch.nn.init.normal_(layer.bias, generator=generator)
-    return layer, sum(torch.kron(a, b) for a, b in zip(left, right, strict=True))
+    bias = torch.randn(spec.rows, generator=generator, dtype=torch.float64) if spec.bias else None
+    if bias is not None:
+        layer.set_bias(bias)
+    return layer, sum(torch.kron(a, b) for a, b in zip(left, right, strict=True)), bias
 
 
 @given(m1=sizes, n1=sizes, m2=sizes, n2=sizes, terms=st.integers(1, 3), bias=st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_layer_equals_the_dense_product(m1: int, n1: int, m2: int, n2: int, terms: int, bias: bool) -> None:
-    layer, dense = _layer(KroneckerSpec((m1, n1), (m2, n2), terms, bias))
+    spec = KroneckerSpec((m1, n1), (m2, n2), terms, bias)
+    layer, dense, bias_values = _layer(spec)
     x = torch.randn(2, 3, n1 * n2, dtype=torch.float64)
-    assert torch.allclose(layer(x), functional.linear(x, dense, layer.bias), atol=1e-12)
+    assert torch.allclose(layer(x), functional.linear(x, dense, bias_values), atol=1e-12)
+    assert sum(parameter.numel() for parameter in layer.parameters()) == spec.parameters
 
 
 @pytest.mark.parametrize("shapes", [((6, 5), (1, 2)), ((3, 10), (2, 1)), ((2, 8), (5, 3)), ((8, 2), (3, 5))])
 def test_gradients_are_those_of_the_dense_product(shapes: tuple[tuple[int, int], tuple[int, int]]) -> None:
     spec = KroneckerSpec(*shapes, 2, bias=True)
-    layer, _ = _layer(spec)
+    layer, _, _ = _layer(spec)
     x = torch.randn(4, spec.columns, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(layer, (x,))
     left, right = layer.left.weight, layer.right.weight
