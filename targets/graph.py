@@ -55,6 +55,11 @@ class GraphView:
         weight = self.initializers.get(node.input[1]) if len(node.input) > 1 else None
         return int(weight.dims[-1]) if weight is not None else 0
 
+    def columns_of_input(self, name: str) -> int:
+        """Returns the last dimension of an input of the graph, or 0 for other tensors."""
+        shapes = [value.type.tensor_type.shape.dim for value in self.graph.input if value.name == name]
+        return int(shapes[0][-1].dim_value) if shapes and shapes[0] else 0
+
     def set_interface(self, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> None:
         """Replaces the inputs and outputs of the graph."""
         for field, values in ((self.graph.input, inputs), (self.graph.output, outputs)):

@@ -1,4 +1,4 @@
-"""``parity``: whether every stage computes the same model."""
+"""``parity`` and ``diff``: whether every stage computes the same model, and which layer does not."""
 
 from __future__ import annotations
 
@@ -27,4 +27,34 @@ def parity(
         for line in parity_lines(result):
             say(line)
     if not result["passed"]:
+        raise typer.Exit(1)
+
+
+@verb("diff", example="diff ./run\ndiff ./run --backend onnxruntime --layers")
+def diff(
+    run: Annotated[Path, typer.Argument(help="Folder that 'edgeq deploy' wrote.")],
+    *,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option("--backend", "-b", help="onnx-reference, onnxruntime or tvm; repeatable. Default: all."),
+    ] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Print every layer, not only the first outside.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Walk the layers in order and mark the first that leaves its envelope; exit 1 if one does.
+
+    Each layer is judged on PyTorch's own input (isolated) and in the run of the whole model (accumulated).
+    """
+    from edgeq.parity import BACKENDS, diff_layers
+    from edgeq.report.text import diff_lines
+
+    with progress_bars() as progress:
+        found = [each.to_json() for each in diff_layers(run, backends=backend or BACKENDS, progress=progress)]
+    if as_json:
+        print_json({"run": str(run), "within": all(each["within"] for each in found), "backends": found})
+    else:
+        for each in found:
+            for line in diff_lines(each, every_layer=layers):
+                say(line)
+    if not all(each["within"] for each in found):
         raise typer.Exit(1)

@@ -13,9 +13,12 @@ measured or derived rather than picked by hand:
   again (:mod:`edgeq.parity.steps`).
 * ``bit-identical``: edgeq's own backends agree in every bit, on every processor, for every number of
   threads and every batch, with a cache and without (:mod:`edgeq.parity.bits`).
+
+Where a rule is broken, :func:`diff_layers` walks the layers in order and finds the first that leaves its envelope.
 """
 
+from edgeq.parity.diff import BACKENDS, BackendDiff, diff_layers
 from edgeq.parity.report import Check, ParityReport
 from edgeq.parity.run import run_parity
 
-__all__ = ["Check", "ParityReport", "run_parity"]
+__all__ = ["BACKENDS", "BackendDiff", "Check", "ParityReport", "diff_layers", "run_parity"]

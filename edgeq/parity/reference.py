@@ -42,6 +42,14 @@ class RecordedLayer:
     output: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """What went in and out of a module in one run: its first argument, and its result."""
+
+    value: np.ndarray
+    output: np.ndarray
+
+
 class Reference:
     """A loaded checkpoint, float or compressed, as the reference of a parity run.
 
@@ -84,6 +92,32 @@ class Reference:
                     stack.enter_context(_recording(name, module, recorded))
             self.run([feed])
         return recorded
+
+    def calls(self, feed: Arrays, *, seed: int | None = None) -> dict[str, Call]:
+        """Runs one feed and returns what went in and out of every module without parts, by name.
+
+        Args:
+            feed: Inputs by name.
+            seed: Seed of the noise; none if None.
+        """
+        calls: dict[str, Call] = {}
+
+        def recorder(name: str) -> Any:
+            def keep(_: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+                if arguments and isinstance(arguments[0], torch.Tensor) and isinstance(output, torch.Tensor):
+                    calls[name] = Call(arguments[0].numpy().copy(), output.numpy().copy())
+
+            return keep
+
+        with contextlib.ExitStack() as stack:
+            for name, module in self._model.named_modules(remove_duplicate=False):
+                if not any(module.children()):
+                    stack.callback(module.register_forward_hook(recorder(name)).remove)
+            if seed is None:
+                self.run([feed])
+            else:
+                self.run_with_noise([feed], seed=seed)
+        return calls
 
     def quantized_values(self, feeds: Sequence[Arrays]) -> int:
         """Counts the values that are rounded to int8 in one run of all feeds."""

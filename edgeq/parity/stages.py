@@ -83,7 +83,7 @@ def compiled_once(model: onnx.ModelProto, feed: Mapping[str, np.ndarray], *, tar
 
     Args:
         model: A model with its weights inside.
-        feed: Arrays by input name.
+        feed: Arrays by input name of the compiled model. The caches of a decoder are empty.
         target: ``edgeq.targets.target.Target``.
 
     Raises:
@@ -92,7 +92,10 @@ def compiled_once(model: onnx.ModelProto, feed: Mapping[str, np.ndarray], *, tar
     """
     from edgeq.targets.bundle import link_model
     from edgeq.targets.compiler import compile_onnx
-    from edgeq.targets.runtime.library import run_library
+    from edgeq.targets.interface import plain_specs
+    from edgeq.targets.runtime.library import open_library
+    from edgeq.targets.runtime.schema import GenerationInfo
+    from edgeq.targets.runtime.state import State
     from edgeq.targets.toolchain import find_linker
 
     with tempfile.TemporaryDirectory() as folder:
@@ -101,8 +104,12 @@ def compiled_once(model: onnx.ModelProto, feed: Mapping[str, np.ndarray], *, tar
         compiled = compile_onnx(path, target=target)
         library = Path(folder) / "model.so"
         link_model(compiled, library, find_linker(target))
-        arguments = [feed[info.name] for info in compiled.inputs] + [array for _, array in compiled.weights]
-        results = run_library(library, arguments)
+        inputs = [feed[info.name] for info in compiled.inputs]
+        state: list[Any] = []
+        if compiled.state:
+            batch, context = feed["input_ids"].shape
+            state = State(GenerationInfo(context, (), plain_specs(compiled.state)), batch).tensors
+        results = open_library(library, [*state, *(array for _, array in compiled.weights)])(inputs)
     return {info.name: result for info, result in zip(compiled.outputs, results, strict=True)}
 
 

@@ -106,3 +106,26 @@ def parity_lines(parity: dict[str, Any]) -> list[str]:
     total = len(parity["checks"])
     lines.append(f"all {total} parity checks hold" if not count else f"{count} of {total} parity checks are BROKEN")
     return lines
+
+
+def diff_lines(found: dict[str, Any], *, every_layer: bool) -> list[str]:
+    """What one backend made of the layers, as lines: the first that leaves its envelope, and all if asked for."""
+    lines, first = [], found["first"]
+    if every_layer:
+        for step in found["steps"]:
+            mark = "ok     " if step["within"] else "OUTSIDE"
+            accumulated = f"accumulated {step['moved']:.2e} (limit {step['limit']:.2e})"
+            lines.append(f"{mark}  alone {step['error']:8.2g} of bound   {accumulated}  {_step(step)}")
+    layers = sum(step["part"] == "layer" for step in found["steps"])
+    if first is None:
+        return [*lines, f"{found['backend']}: all {layers} layers are within their envelopes"]
+    alone = f"alone its error is {first['error']:.3g} times its bound"
+    if first["error"] <= 1:
+        alone = "alone it is within its bound"
+    accumulated = f"accumulated it is off by {first['moved']:.2e} of its size (limit {first['limit']:.2e})"
+    return [*lines, f"{found['backend']}: the first outside its envelope is {_step(first)}: {alone}, {accumulated}"]
+
+
+def _step(step: dict[str, Any]) -> str:
+    operators = ", ".join(step["operators"])
+    return f"{step['name']} ({operators})" if step["part"] == "layer" else f"what {step['name']} reads ({operators})"

@@ -32,7 +32,8 @@ STATE = (KEY_CACHE, VALUE_CACHE, SOURCE_KEYS, SOURCE_VALUES)
 LANES = 16
 """Neighbouring keys of one stored vector."""
 
-_PAST = "past_key_values."
+_PAST, _PRESENT = "past_key_values.", "present."
+_REPLACED_INPUTS = ("input_ids", "attention_mask", "encoder_attention_mask", "position_ids")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,7 @@ def product_part(view: GraphView, name: str) -> _Part:
     if split is None or split.op_type != "Split":
         return _Part(name, 0)
     product = view.producer(split.input[0])
-    columns = view.columns_of(product) if product is not None else 0
+    columns = view.columns_of(product) if product is not None else view.columns_of_input(split.input[0])
     return _Part(split.input[0], columns // len(split.output) * list(split.output).index(name))
 
 
@@ -183,12 +184,16 @@ def _replace_interface(view: GraphView, past: dict[str, onnx.ValueInfoProto]) ->
     has_source = any(name.endswith(".encoder.key") for name in past)
     lengths = [PAST_LENGTHS, NEW_LENGTHS, *([SOURCE_LENGTHS] if has_source else [])]
     inputs = [ids, *(helper.make_tensor_value_info(name, TensorProto.INT64, [batch]) for name in lengths)]
+    # What someone who looks for a fault has added stays: values given from outside, and values looked at.
+    inputs += [value for value in view.graph.input if value.name not in {*past, *_REPLACED_INPUTS}]
     for name, value in past.items():
         if name.endswith(".key"):
             inputs += cache_inputs(value, batch, of_source=name.endswith(".encoder.key"))
     logits = view.graph.output[0]
     vocabulary = logits.type.tensor_type.shape.dim[-1].dim_value
-    view.set_interface(inputs, [helper.make_tensor_value_info(logits.name, TensorProto.FLOAT, [batch, vocabulary])])
+    outputs = [helper.make_tensor_value_info(logits.name, TensorProto.FLOAT, [batch, vocabulary])]
+    outputs += [value for value in view.graph.output[1:] if not value.name.startswith(_PRESENT)]
+    view.set_interface(inputs, outputs)
 
 
 def cache_inputs(past_key: onnx.ValueInfoProto, batch: str, *, of_source: bool) -> list[onnx.ValueInfoProto]:

@@ -1,0 +1,176 @@
+"""``edgeq diff``: right models stay within every envelope, and a fault is found in the layer where it lies."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import edgeq.cli.main as cli
+from edgeq.compress import compress_model
+from edgeq.errors import UnsupportedError, UsageError
+from edgeq.export.exporter import export_onnx
+from edgeq.export.external_data import ModelWriter
+from edgeq.parity import diff_layers
+from edgeq.parity.taps import cut, layers_of, tapped
+from edgeq.report.text import diff_lines
+
+QUICK = ("onnx-reference", "onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def bert_run(float_checkpoint, compressed_checkpoint, tmp_path_factory):
+    run = tmp_path_factory.mktemp("diff") / "bert"
+    shutil.copytree(compressed_checkpoint, run / "checkpoint")
+    export_onnx(run / "checkpoint", run / "onnx")
+    return run
+
+
+@pytest.fixture(scope="module")
+def gpt2_run(make_gpt2, tmp_path_factory):
+    run = tmp_path_factory.mktemp("diff") / "gpt2"
+    compress_model(make_gpt2(), run / "checkpoint", recipe="ptq-w4a8")
+    export_onnx(run / "checkpoint", run / "onnx")
+    return run
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """Returns a function that copies a run and lets a function edit its graph."""
+
+    def edit(run, change):
+        copy = shutil.copytree(run, tmp_path / "run")
+        model = onnx.load(copy / "onnx" / "model.onnx")
+        change(model)
+        for tensor in model.graph.initializer:
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
+        with ModelWriter(copy / "onnx") as writer:
+            writer.write("model", model)
+        return copy
+
+    return edit
+
+
+def scale(name, factor):
+    def change(model):
+        tensor = next(t for t in model.graph.initializer if t.name == name)
+        array = (numpy_helper.to_array(tensor) * factor).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(array, name))
+
+    return change
+
+
+def test_every_layer_of_right_models_is_within_its_envelope(bert_run, gpt2_run):
+    for run, count in ((bert_run, 22), (gpt2_run, 16)):
+        for found in diff_layers(run, backends=QUICK):
+            assert found.first is None, found.first
+            names = [step.name for step in found.steps if step.part == "layer"]
+            assert len(names) == len(set(names)) == count
+            assert all(0 <= step.error < 1 for step in found.steps)
+            assert max(step.moved for step in found.steps) > 0
+
+
+def test_the_compiled_decoder_is_walked_with_its_cache(gpt2_run):
+    (found,) = diff_layers(gpt2_run, backends=["tvm"])
+    assert found.first is None, found.first
+    assert [step.name for step in found.steps][:3] == ["transformer.wte", "transformer.wpe", "transformer.h.0.ln_1"]
+    assert found.steps[-1].name == "lm_head"
+
+
+@pytest.mark.slow
+def test_the_compiled_encoder_is_walked(bert_run):
+    (found,) = diff_layers(bert_run, backends=["tvm"])
+    assert found.first is None, found.first
+
+
+@pytest.mark.parametrize(
+    ("tensor", "layer", "operator"),
+    [
+        ("encoder.layer.1.intermediate.dense.scale", "encoder.layer.1.intermediate.dense", "LowBitLinear"),
+        ("encoder.layer.0.output.LayerNorm.weight", "encoder.layer.0.output.LayerNorm", "LayerNormalization"),
+        ("embeddings.token_type_embeddings.weight", "embeddings.token_type_embeddings", "Gather"),
+    ],
+)
+def test_a_wrong_weight_is_found_in_its_layer(bert_run, edited, tensor, layer, operator):
+    (found,) = diff_layers(edited(bert_run, scale(tensor, np.float32(1.001))), backends=["onnxruntime"])
+    assert (found.first.name, found.first.part, found.first.operators) == (layer, "layer", (operator,))
+    assert not found.first.is_right_alone
+    # Alone, every other layer is right: they are given what PyTorch gave them.
+    assert [step.name for step in found.steps if not step.is_right_alone] == [layer]
+
+
+def test_a_fault_between_layers_is_found_before_the_layer_that_reads_it(bert_run, edited):
+    def sharpen(model):
+        node = next(n for n in model.graph.node if n.name == "encoder.layer.1.attention.self/Attention")
+        kept = [attribute for attribute in node.attribute if attribute.name != "scale"]
+        del node.attribute[:]
+        node.attribute.extend([*kept, onnx.helper.make_attribute("scale", 0.4)])
+
+    (found,) = diff_layers(edited(bert_run, sharpen), backends=["onnxruntime"])
+    assert (found.first.name, found.first.part) == ("encoder.layer.1.attention.output.dense", "before")
+    assert found.first.operators[0] == "Attention"
+
+
+def test_wrong_positions_are_found_in_their_table(gpt2_run, edited):
+    def roll(model):
+        table = next(t for t in model.graph.initializer if t.name == "transformer.wpe.weight")
+        rows = np.roll(numpy_helper.to_array(table), 1, axis=0)
+        table.CopyFrom(numpy_helper.from_array(rows, table.name))
+
+    (found,) = diff_layers(edited(gpt2_run, roll), backends=["onnxruntime"])
+    assert found.first.name == "transformer.wpe"
+    last = found.steps[-1]
+    assert last.is_right_alone
+    assert last.moved > last.limit
+    (line,) = diff_lines(found.to_json(), every_layer=False)
+    assert line.startswith("onnxruntime: the first outside its envelope is transformer.wpe (Gather): alone its error")
+    assert len(diff_lines(found.to_json(), every_layer=True)) == 1 + len(found.steps)
+
+
+def test_results_that_are_no_numbers_are_outside(bert_run, edited):
+    run = edited(bert_run, scale("encoder.layer.0.output.LayerNorm.bias", np.float32(np.nan)))
+    (found,) = diff_layers(run, backends=["onnxruntime"])
+    assert found.first.name == "encoder.layer.0.output.LayerNorm"
+    assert found.first.error == np.inf
+
+
+def test_a_graph_is_cut_at_every_layer(gpt2_run):
+    model = onnx.load(gpt2_run / "onnx" / "model.onnx")
+    names = {"transformer.h.0.ln_1", "transformer.h.0.attn.c_attn", "transformer.h.0.attn.c_proj"}
+    layers = layers_of(model.graph, names)
+    assert {layer.name for layer in layers} == names
+    assert [layer.width for layer in layers] == [36, 36, 36]
+    assert layers[0].between[0] == "Add"
+    assert layers[1].between == ()  # it reads what the layer before it made
+    values = {layer.output: np.zeros((2, 17, 36), np.float32) for layer in layers}
+    pieces = cut(model, values)
+    assert {f"{name}@given" for name in values} <= {value.name for value in pieces.graph.input}
+    assert not any(name in values for node in pieces.graph.node for name in node.input)
+    assert set(values) <= {value.name for value in tapped(model, values).graph.output}
+    assert len(model.graph.input) == 3 + 4
+
+
+def test_wrong_use_is_a_sentence(bert_run, make_bart, tmp_path, capsys):
+    with pytest.raises(UsageError, match="there is no backend 'qnn'; there are onnx-reference"):
+        diff_layers(bert_run, backends=["qnn"])
+    with pytest.raises(UsageError, match="is not a run of `edgeq deploy`"):
+        diff_layers(tmp_path)
+    shutil.copytree(make_bart(), tmp_path / "checkpoint")
+    (tmp_path / "onnx").mkdir()
+    with pytest.raises(UnsupportedError, match="several graphs, which edgeq diff does not walk"):
+        diff_layers(tmp_path)
+    assert cli.main(["diff", str(tmp_path / "nowhere")]) == 2
+    assert capsys.readouterr().err.count("edgeq: ") == 1
+
+
+def test_the_verb_exits_with_1_and_names_the_layer(bert_run, edited, capsys):
+    assert cli.main(["diff", str(bert_run), "--backend", "onnxruntime"]) == 0
+    assert "onnxruntime: all 22 layers are within their envelopes" in capsys.readouterr().out
+    run = edited(bert_run, scale("encoder.layer.0.output.dense.scale", np.float32(1.01)))
+    assert cli.main(["diff", str(run), "-b", "onnxruntime", "--json"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    assert result["within"] is False
+    assert result["backends"][0]["first"]["name"] == "encoder.layer.0.output.dense"
