@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -71,7 +73,8 @@ def load_task_data(
     Columns are known by their names: ``sentence`` or ``text``, or a pair (``sentence1`` and ``sentence2``,
     ``premise`` and ``hypothesis``, ``question1`` and ``question2``, ``question`` and ``sentence``), with ``label``
     or ``score``; ``text`` for language models; ``source`` and ``target`` (or ``document`` and ``summary``, ...)
-    for sequence-to-sequence. Others are ignored.
+    for sequence-to-sequence, where a JSON list is the sentences of a source, or targets of which the first one is
+    learned. Others are ignored.
 
     Args:
         train: A file or a data set of the hub; see :func:`edgeq.training.rows.read_data`.
@@ -201,8 +204,9 @@ class _Encoder:
         pair = next((pair for pair in _SOURCES if all(rows.column(name) for name in pair)), None)
         if pair is None:
             raise _columns_error(rows, "source and target")
-        ids, _ = self._tokens(rows.texts(pair[0]))
-        targets, _ = self._tokens(rows.texts(pair[1]))
+        sources = [" ".join(_alternatives(text)) for text in rows.texts(pair[0])]
+        ids, _ = self._tokens(sources)
+        targets, _ = self._tokens([_alternatives(text)[0] for text in rows.texts(pair[1])])
         start = int(self.adapter.config.decoder_start_token_id)
         return ExampleSet(ids, self._pad, labels=targets, decoder_start=start)
 
@@ -233,6 +237,16 @@ class _Encoder:
         if len(stream) < 2:
             raise UsageError(f"{source} is too short: a language model needs a token to read and one to predict")
         return stream
+
+
+def _alternatives(cell: str) -> list[str]:
+    """Reads a cell that may be a JSON list of texts: the sentences of a source, or several good targets."""
+    if cell.startswith("["):
+        with contextlib.suppress(json.JSONDecodeError, RecursionError):
+            values = json.loads(cell)
+            if values and isinstance(values, list) and all(isinstance(value, str) for value in values):
+                return values
+    return [cell]
 
 
 def _columns_error(rows: Rows, wanted: str) -> UsageError:

@@ -131,7 +131,9 @@ class _Run:
                 figures = stage.run()
             first_step += stage.steps
             self._finish(settings, stage, figures)
-        self.student.to("cpu").eval()
+        for model in (self.student, self.teacher):
+            if model is not None:
+                model.to("cpu").eval()
         return self._outcome(first_step)
 
     def _begin(self, index: int, settings: StageSettings, *, load: bool) -> None:
@@ -204,7 +206,7 @@ class _Run:
 
 
 def _accelerator() -> Accelerator:
-    # A sentence embedding leaves BERT's pooler out, which is an error unless looked for.
+    # BERT's pooler, or a quantizer that a stage leaves off, gets no gradient: an error unless looked for.
     return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
 
 

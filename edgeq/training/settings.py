@@ -66,7 +66,7 @@ class TrainingSettings:
         dropout: Whether the model's own dropout is active while it trains.
         bf16: Whether matrix products are computed in bfloat16.
         evaluate_every: Steps between evaluations; None is once an epoch. A stage's end is evaluated always.
-        save_every: Steps between training checkpoints; None is as often as evaluations.
+        save_every: Steps between training checkpoints; None is as often as evaluations, and every ten minutes.
         log_every: Steps between lines of the log.
         seed: Decides the order of the examples, dropout and sampled negatives.
         select: Which weights a stage ends with: those of its ``best`` evaluation, or the ``last``.

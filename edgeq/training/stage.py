@@ -30,6 +30,8 @@ from edgeq.training.run_folder import RunFolder
 from edgeq.training.schedule import rate_factor
 from edgeq.training.settings import StageSettings, TrainingSettings
 
+_SECONDS_BETWEEN_STATES = 600.0
+
 
 @dataclasses.dataclass(frozen=True)
 class StageContext:
@@ -94,6 +96,7 @@ class Stage:
         self.best_values: dict[str, float] = {}
         self._best: float | None = None
         self._step = 0
+        self._saved = time.monotonic()
         self._seconds = 0.0
         self._sums: dict[str, float] = {}
         self._counted = 0
@@ -225,10 +228,14 @@ class Stage:
         run, context = self._context.settings, self._context
         evaluate_every = run.evaluate_every or self._order.steps_per_epoch
         save_every = run.save_every or evaluate_every
+        # Clocks of several processes differ, and they save together.
+        late = run.save_every is None and time.monotonic() - self._saved > _SECONDS_BETWEEN_STATES
+        late = late and context.accelerator.num_processes == 1
         if context.data.evaluation is not None and (last or self._step % evaluate_every == 0):
             self._evaluate()
-        if last or self._step % save_every == 0:
+        if last or late or self._step % save_every == 0:
             self._save()
+            self._saved = time.monotonic()
 
     def _evaluate(self) -> None:
         context = self._context

@@ -127,6 +127,15 @@ def test_sources_and_targets(loaded, tmp_path):
     assert options["tokenizer"].decode(batch["labels"][0]).strip() == "a fox"
 
 
+def test_lists_of_sentences_and_of_targets(loaded, tmp_path):
+    file = written(tmp_path, "a.jsonl", '{"source": ["the cat", "sat"], "target": ["a cat", "it sat"]}\n'
+                                        '{"source": "[1, 2]", "target": "[the dog"}\n')  # fmt: skip
+    options = loaded("bart")
+    examples = load_task_data(file, None, **options, max_length=30).train
+    texts = [[options["tokenizer"].decode(ids).strip() for ids in side] for side in (examples.inputs, examples.labels)]
+    assert texts == [["the cat sat", "[1, 2]"], ["a cat", "[the dog"]]
+
+
 def test_padding_of_targets_is_no_label(loaded):
     rows = Rows("here", [{"source": "the cat", "target": "a"}, {"source": "dog", "target": "a lazy dog"}], ["1", "2"])
     examples = encode_rows(rows, **loaded("bart"), max_length=16, task="seq2seq", first=40)

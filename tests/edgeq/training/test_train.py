@@ -262,3 +262,15 @@ def test_damaged_and_foreign_checkpoints(classifier, labelled, losses, tmp_path)
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(FormatError, match="is damaged"):
         start_from(student, tmp_path / "run")
+
+
+def test_long_epochs_are_saved_by_the_clock(classifier, labelled, losses, tmp_path, monkeypatch):
+    student = classifier()
+    monkeypatch.setattr("edgeq.training.stage._SECONDS_BETWEEN_STATES", -1.0)
+    seen = []
+    train(
+        student, None, data=labelled, objective=losses(student, **ON_LABELS), out=tmp_path / "run",
+        settings=settings(evaluate_every=100, steps=3),
+        progress=lambda *_: seen.append(sorted(path.name for path in (tmp_path / "run").glob("state-*"))),
+    )  # fmt: skip
+    assert seen == [["state-1"], ["state-2"], ["state-3"]]
