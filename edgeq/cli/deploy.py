@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from edgeq.cli import training_options as training
 from edgeq.cli.console import print_json, print_table, progress_bars, say
 from edgeq.cli.stages import Cache, Context, RecipeName, Source
 from edgeq.cli.verb import Json, verb
@@ -15,7 +16,8 @@ from edgeq.cli.verb import Json, verb
 @verb(
     "deploy",
     example="deploy ./my-bert ./run --recipe ptq-w8a8 --target host\n"
-    "deploy ./my-bert ./run -r ptq-w4a8 -t host -t cortex-a76 --eval-data dev.tsv",
+    "deploy ./my-bert ./run -r ptq-w4a8 -t host -t cortex-a76 --eval-data dev.tsv\n"
+    "deploy ./my-bert ./run -r xtc-l6-w1a8 --train-data train.tsv --eval-data dev.tsv --budget A",
 )
 def deploy(
     source: Source,
@@ -30,8 +32,19 @@ def deploy(
     ] = None,
     eval_data: Annotated[
         Path | None,
-        typer.Option(help="Sentence pairs with scores, or sentences with labels (.tsv, .csv, .jsonl)."),
+        typer.Option(
+            help="Sentence pairs with scores, or sentences with labels (.tsv, .csv, .jsonl): what the task is "
+            "measured on, and, for recipes that train, what the best model is chosen by."
+        ),
     ] = None,
+    task: training.Task = None,
+    train_data: training.TrainData = None,
+    teacher: training.Teacher = None,
+    epochs: training.Epochs = None,
+    budget: training.Budget = None,
+    seed: training.Seed = None,
+    resume: training.Resume = False,
+    augment_model: training.AugmentModel = None,
     name: Annotated[str | None, typer.Option(help="What the report calls the model.")] = None,
     opset: Annotated[
         int | None, typer.Option(help="ONNX opset, 18 to 23; the exporter's default if not given.")
@@ -45,16 +58,27 @@ def deploy(
 ) -> None:
     """Do the whole job: compress, export, compile, evaluate, check parity, profile, report.
 
-    Exits with 1 if a parity rule is broken.
+    An unfinished run, its training included, goes on where it stopped. Exits with 1 if a parity rule is broken.
     """
     from edgeq.deploy import deploy as deploy_model
-    from edgeq.report.text import summary_table
 
+    request = training.request(
+        train_data=train_data,
+        eval_data=eval_data if train_data is not None else None,
+        task=task,
+        teacher=teacher,
+        epochs=epochs,
+        budget=budget,
+        seed=seed,
+        resume=resume,
+        augment_model=augment_model,
+    )
     with progress_bars() as progress:
         result = deploy_model(
             source,
             out,
             recipe=recipe,
+            training=request,
             targets=target or ["host"],
             name=name,
             eval_data=eval_data,
@@ -66,13 +90,19 @@ def deploy(
             threads=threads,
             progress=progress,
         )
-    if as_json:
-        print_json(result.report)
-    else:
-        print_table(*summary_table(result.report))
-        for verdict in result.report["verdicts"]:
-            if verdict["topic"] in ("accuracy", "parity"):
-                say(f"{verdict['level']:4}  {verdict['sentence']}")
-        say(f"report: {out / 'report.html'}")
+    _show(result.report, out, as_json=as_json)
     if not result.passed:
         raise typer.Exit(1)
+
+
+def _show(report: dict[str, Any], out: Path, *, as_json: bool) -> None:
+    from edgeq.report.text import summary_table
+
+    if as_json:
+        print_json(report)
+        return
+    print_table(*summary_table(report))
+    for verdict in report["verdicts"]:
+        if verdict["topic"] in ("accuracy", "parity"):
+            say(f"{verdict['level']:4}  {verdict['sentence']}")
+    say(f"report: {out / 'report.html'}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from edgeq.data import EvaluationSet, read_evaluation_set
 from edgeq.deploy.accuracy import measure_accuracy
 from edgeq.deploy.pipeline import Stage
 from edgeq.deploy.state import fingerprint_source
+from edgeq.deploy.training import placed, training_parameters
 from edgeq.doctor import diagnose
 from edgeq.errors import UnsupportedError, UsageError
 from edgeq.export.exporter import CACHE_DTYPES, DEFAULT_CACHE, export_onnx
@@ -21,7 +22,7 @@ from edgeq.files import sha256, write_text
 from edgeq.ledger import ledger
 from edgeq.parity import run_parity
 from edgeq.progress import Progress
-from edgeq.recipes import Recipe, load_recipe
+from edgeq.recipes import Recipe, TrainingRequest, check_request, load_recipe
 from edgeq.report import write_report
 from edgeq.targets.bundle import compile_bundle
 from edgeq.targets.model_info import read_model_info
@@ -42,6 +43,7 @@ class Plan:
         name: What reports call the model.
         folder: The float checkpoint's folder.
         recipe: The recipe.
+        training: Data and wishes for a recipe that trains; None for others.
         targets: Targets by name, in the user's order.
         data: Examples for the task stage, or None.
         opset: ONNX opset, or None for the exporter's default.
@@ -56,6 +58,7 @@ class Plan:
     name: str
     folder: Path
     recipe: Recipe
+    training: TrainingRequest | None
     targets: dict[str, Target]
     data: EvaluationSet | None
     opset: int | None
@@ -90,6 +93,7 @@ def make_plan(
     *,
     name: str | None,
     recipe: str | Path | Recipe,
+    training: TrainingRequest | None = None,
     targets: Sequence[str],
     eval_data: str | Path | None,
     opset: int | None,
@@ -116,14 +120,22 @@ def make_plan(
     folder = resolve_source(source)
     if cache not in CACHE_DTYPES:
         raise UsageError(f"the cache must be {' or '.join(CACHE_DTYPES)}, found {cache!r}")
-    _check_task(folder, targets=chosen, context=context, sequence=sequence, eval_data=eval_data)
+    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    check_request(resolved, training)
+    writes = _check_task(folder, context=context, sequence=sequence)
+    if writes and training is None and eval_data is not None:
+        raise UnsupportedError(
+            f"{folder} makes text, whose quality deploy does not measure: leave --eval-data out "
+            "(edgeq.perplexity measures a text file)"
+        )
     plan = Plan(
         source=str(source),
         name=name or Path(source).name or folder.resolve().name,
         folder=folder,
-        recipe=recipe if isinstance(recipe, Recipe) else load_recipe(recipe),
+        recipe=resolved,
+        training=training,
         targets=chosen,
-        data=read_evaluation_set(eval_data) if eval_data is not None else None,
+        data=read_evaluation_set(eval_data) if eval_data is not None and not writes else None,
         opset=opset,
         cache=cache,
         context=context,
@@ -135,27 +147,15 @@ def make_plan(
     return plan
 
 
-def _check_task(
-    folder: Path, *, targets: Mapping[str, Target], context: int | None, sequence: int, eval_data: str | Path | None
-) -> None:
-    """Refuses before minutes of work what a later stage would refuse."""
+def _check_task(folder: Path, *, context: int | None, sequence: int) -> bool:
+    """Refuses before minutes of work what a later stage would refuse; tells whether the model makes text."""
     model = read_model_info(folder, context=context)
     writes = model.task in ("generate", "seq2seq")
     longest = None if model.max_length is None else model.max_length - writes
     if longest is not None and sequence > longest:
         what = "before the token that the profile times" if writes else "of a text in the profile"
         raise UsageError(f"{folder} holds at most {longest} tokens {what}; give --sequence {longest} or less")
-    foreign = [name for name, target in targets.items() if not target.runs_on(this_machine())]
-    if model.task == "seq2seq" and foreign:
-        raise UnsupportedError(
-            f"{folder} is an encoder-decoder, which nothing here runs as {foreign[0]}; leave that target out "
-            "(edgeq compile makes its bundle, and Python runs it on such a machine)"
-        )
-    if writes and eval_data is not None:
-        raise UnsupportedError(
-            f"{folder} makes text, whose quality deploy does not measure: leave --eval-data out "
-            "(edgeq.perplexity measures a text file)"
-        )
+    return writes
 
 
 def _check_tools(targets: list[str]) -> None:
@@ -171,7 +171,7 @@ def stages_of(plan: Plan, out: Path) -> list[Stage]:
     native = [f"compile {name}" for name in plan.native]
     work = _Work(plan, out)
     source = {"source": fingerprint_source(str(plan.folder))}
-    recipe = {"recipe": plan.recipe.sha256}
+    compression = compression_parameters(plan)
     opset = {"opset": plan.opset} | ({} if plan.cache == DEFAULT_CACHE else {"cache": plan.cache})
     measuring = {
         "rounds": plan.rounds,
@@ -183,7 +183,7 @@ def stages_of(plan: Plan, out: Path) -> list[Stage]:
     data = {"data": None if plan.data is None else sha256(plan.data.path)}
     results = ("accuracy", "parity", "ledger", "profile")
     return [
-        Stage("compress", ("checkpoint",), (), source | recipe, work.compress),
+        Stage("compress", ("checkpoint",), (), compression, work.compress),
         Stage("export", ("onnx",), ("compress",), opset, work.export),
         Stage("export float", ("float-onnx",), (), source | opset, work.export_float),
         *_compile_stages(plan, work),
@@ -193,6 +193,12 @@ def stages_of(plan: Plan, out: Path) -> list[Stage]:
         Stage("profile", ("profile.json",), ("export float", *native), measuring, work.profile),
         Stage("report", ("report.json", "report.html"), results, plan.about(), work.report),
     ]
+
+
+def compression_parameters(plan: Plan) -> dict[str, Any]:
+    """Returns what the compressed checkpoint depends on, as JSON values."""
+    source = {"source": fingerprint_source(str(plan.folder)), "recipe": plan.recipe.sha256}
+    return source | training_parameters(plan.training)
 
 
 def _compile_stages(plan: Plan, work: _Work) -> list[Stage]:
@@ -216,7 +222,13 @@ class _Work:
     out: Path
 
     def compress(self, progress: Progress) -> None:
-        compress_model(self.plan.folder, self.out / "checkpoint", recipe=self.plan.recipe, progress=progress)
+        compress_model(
+            self.plan.folder,
+            self.out / "checkpoint",
+            recipe=self.plan.recipe,
+            training=placed(self.plan.training, self.out, parameters=compression_parameters(self.plan)),
+            progress=progress,
+        )
 
     def export(self, progress: Progress) -> None:
         self._export(self.out / "checkpoint", "onnx", progress)
@@ -255,6 +267,8 @@ class _Work:
     def accuracy(self, progress: Progress) -> None:
         if self.plan.data is None:
             reason = "no evaluation data was given; use --eval-data FILE"
+            if self.plan.training is not None and self.plan.training.eval_data is not None:
+                reason = "deploy does not measure texts; see result.json of the training"
             self._write("accuracy.json", {"measured": False, "reason": reason})
             return
         bundles = {name: self.bundle(name) for name in self.plan.native}

@@ -19,7 +19,7 @@ from edgeq.targets.runtime.manifest import read_manifest, verify_files
 
 if TYPE_CHECKING:
     from edgeq.deploy.plan import Plan
-    from edgeq.recipes import Recipe
+    from edgeq.recipes import Recipe, TrainingRequest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,7 @@ def deploy(
     out: str | Path,
     *,
     recipe: str | Path | Recipe,
+    training: TrainingRequest | None = None,
     targets: Sequence[str] = ("host",),
     name: str | None = None,
     eval_data: str | Path | None = None,
@@ -64,6 +65,8 @@ def deploy(
         source: Folder of a float checkpoint, or a hub name.
         out: Folder of the run. If it is a run already, finished and unchanged stages are not repeated.
         recipe: A recipe, the name of a built-in one, or a ``.toml`` file.
+        training: Data and wishes, for recipes that train. The training goes on where it was stopped, in a folder
+            ``training-...`` of the run.
         targets: Names of targets or ``.toml`` files; one bundle each.
         name: What reports call the model; the last part of ``source`` if None.
         eval_data: Examples to measure the task on; without them the report says that nothing was measured.
@@ -89,6 +92,7 @@ def deploy(
         source,
         name=name,
         recipe=recipe,
+        training=training,
         targets=targets,
         eval_data=eval_data,
         opset=opset,
