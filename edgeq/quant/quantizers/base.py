@@ -235,5 +235,5 @@ def learned(values: torch.Tensor) -> nn.Parameter:
 
 
 def replace_values(parameter: nn.Parameter, values: torch.Tensor) -> None:
-    """Gives a learned parameter new values; keeps the object, which an optimizer may hold."""
-    parameter.data = values.detach().float().to(parameter.device).clone()
+    """Gives a learned parameter new values, on their device; keeps the object, which an optimizer may hold."""
+    parameter.data = values.detach().float().clone()

@@ -7,25 +7,23 @@ from typing import ClassVar
 import torch
 
 from edgeq.errors import UsageError
-from edgeq.quant.grids import grid_for
 from edgeq.quant.plan import GradientName
 from edgeq.quant.quantizers.base import WeightQuantizer, divide, signs
-from edgeq.quant.scale_search import search_scale
 
-ALTERNATIONS = 10
+TURNS = 10
+SMALLEST_CURVATURE = 1e-8
 
 
 class LossAware(WeightQuantizer):
-    """Minimises ``sum D * (alpha * b - w)**2`` over ``alpha`` and the levels ``b`` in turn, from the last ``alpha``.
+    """Looks for the ``alpha`` and levels ``b`` that lose least under the curvature ``D`` of the loss, in turns.
 
-    ``alpha = sum|b D w| / sum|b D b|``; ``b = round(k * clip(w / alpha, -1, 1)) / k`` (Hou and Kwok, Loss-aware Weight
-    Quantization, 2018, eq. 9 and 10, and its baseline form in BinaryBERT's code). ``D`` is the diagonal curvature,
-    the square root of Adam's second moment, which the trainer may set with :meth:`set_curvature`; without it all
-    weights count alike. There are up to ten turns. At 1 bit ``b`` is the sign, and ``alpha`` the weighted mean
-    magnitude at once. The gradient passes to every weight.
+    ``alpha = sum|b D w| / sum|b D|``, then ``b = round(k * clip(w / alpha, -1, 1)) / k``, ten times from
+    ``b = sign(w)`` in every training step (Hou and Kwok, Loss-aware Weight Quantization, 2018; the formula is that of
+    BinaryBERT's code, the baseline of QuantGPT, which clips wide grids hard). ``D`` is the square root of Adam's
+    second moment, which the trainer sets with :meth:`set_curvature`; without it all weights count alike, as in that
+    code. At 1 bit ``b`` is the sign, and ``alpha`` the weighted mean magnitude. The gradient passes to every weight.
 
-    The scale is found in each training step and kept for evaluation and storage: it belongs to the weights and the
-    curvature that the step had.
+    The scale is kept for evaluation and storage: it belongs to the weights and the curvature of a training step.
 
     Attributes:
         kept_scale: The scale of the last training step: float32, ``[1]`` or ``[N]``.
@@ -51,19 +49,18 @@ class LossAware(WeightQuantizer):
         """
         if second_moment is not None and bool(second_moment.amin() < 0):
             raise UsageError("the second moment of a gradient should be positive, found a negative value")
-        self.curvature = None if second_moment is None else second_moment.detach().float().sqrt()
+        self.curvature = None if second_moment is None else second_moment.detach().float().sqrt() + SMALLEST_CURVATURE
 
     def start(self, weight: torch.Tensor) -> None:
-        """Forgets the curvature and finds the scale of least squared error."""
+        """Forgets the curvature and finds a first scale."""
         self.curvature = None
-        best = search_scale(weight.cpu(), grid_for(self.bits), per_row=self.per_row)
-        self.kept_scale = best.to(weight.device)
+        self.kept_scale = self._found_scale(weight)
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """See :meth:`WeightQuantizer.forward`; finds the scale anew in training."""
         if self.training and torch.is_grad_enabled():
             with torch.no_grad():
-                self.kept_scale.copy_(self._best_scale(weight.detach().float(), self.kept_scale))
+                self.kept_scale.copy_(self._found_scale(weight.detach().float()))
         return super().forward(weight)
 
     def rounded(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,22 +78,18 @@ class LossAware(WeightQuantizer):
     def _largest_level(self) -> float:
         return 0.5 if self.bits == 1 else self.largest
 
-    def _best_scale(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Alternates from ``scale``, ten times or until it stands still; in units of levels: ``alpha / k``."""
-        curvature = torch.ones_like(weight) if self.curvature is None else self._nowhere_zero(self.curvature)
-        weighted = weight * curvature
-        for _ in range(ALTERNATIONS):
-            level = self._levels(weight, scale)
-            fit = self.total((level * weighted).abs_())
-            energy = self.total(level.square_().mul_(curvature))
-            # Where all levels are zero there is nothing to fit, and the scale stays.
-            found = torch.where(energy > 0, fit / energy.clamp(min=1e-300), scale.double()).float()
-            if torch.equal(found, scale):
-                break
+    def _found_scale(self, weight: torch.Tensor) -> torch.Tensor:
+        curvature = torch.ones_like(weight) if self.curvature is None else self.curvature
+        weighted = (weight * curvature).abs_()
+        level = torch.ones_like(weight)
+        scale = torch.zeros(1, device=weight.device)
+        for _ in range(1 + TURNS):
+            total = self.total(level * curvature)
+            # Where all weights are zero there is nothing to fit.
+            alpha = (self.total(level * weighted) / total.where(total > 0, 1.0)).float()
+            found = alpha / self._largest_level
+            if self.bits == 1 or torch.equal(found, scale):
+                return found
             scale = found
+            level = self._levels(weight, scale).abs_()
         return scale
-
-    def _nowhere_zero(self, curvature: torch.Tensor) -> torch.Tensor:
-        """A row without any gradient so far (a token that was not seen) counts all its weights alike."""
-        largest = self.over_groups(torch.amax, curvature).reshape(-1, 1)
-        return torch.where(largest > 0, curvature, torch.ones_like(curvature))

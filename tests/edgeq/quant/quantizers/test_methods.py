@@ -81,11 +81,11 @@ def _laq(w, learned, bits, grid, per_row):
     if bits == 1:
         alpha = _mean(w.abs(), per_row)
         return _passing(w, torch.where(w >= 0, alpha, -alpha))
-    alpha = k * learned["kept_scale"].reshape(-1, 1)
     total = (lambda v: v.sum(dim=1, keepdim=True)) if per_row else torch.sum
-    for _ in range(10):
+    b = w.sign()
+    for _ in range(11):
+        alpha = total((b * w).abs()) / total(b.abs())
         b = torch.round(k * torch.clamp(w / alpha, -1, 1)) / k
-        alpha = total((b * w).abs()) / total(b.abs() * b.abs())
     return _passing(w, alpha * torch.round(k * torch.clamp(w / alpha, -1, 1)) / k)
 
 
