@@ -15,20 +15,14 @@ import transformers
 from torch import nn
 
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
-from edgeq.factor.evaluation import (
-    TOKENS_OF_A_STEP,
-    TOKENS_OF_A_TEXT,
-    Choice,
-    apply_choices,
-    choose,
-)
+from edgeq.factor.evaluation import Choice, apply_choices, call_tokens, choose
 from edgeq.factor.insert import factor_specs, insert_factor_modules
 from edgeq.factor.manifest import FactorManifest
 from edgeq.factor.specs import Evaluate
 from edgeq.files import new_folder, sha256
 from edgeq.formats import PackedMatrix
 from edgeq.hf import EdgeqConfig, check_scales, verify_files
-from edgeq.models import GenerativeAdapter, ModelAdapter, Seq2SeqAdapter, adapter_for
+from edgeq.models import ModelAdapter, adapter_for
 from edgeq.quant.manifest import QUANT_METHOD, PackedTensor, QuantizationManifest
 from edgeq.quant.plan import CompressionResult
 from edgeq.tensor_header import TensorEntry, read_tensor_header
@@ -91,9 +85,7 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
     _check_claimed_size(folder, adapter, weights, tied=manifest.tied if manifest else (), factors=factors)
     model = _load_model(folder, adapter)
     check_scales(model)
-    step_by_step = isinstance(adapter, GenerativeAdapter | Seq2SeqAdapter)
-    tokens = TOKENS_OF_A_STEP if step_by_step else TOKENS_OF_A_TEXT
-    choices = choose(model, evaluate=factors.evaluate, tokens=tokens)
+    choices = choose(model, evaluate=factors.evaluate, tokens=call_tokens(adapter))
     apply_choices(model, choices)
     return Checkpoint(folder, model, load_tokenizer(folder), adapter, manifest, tuple(choices))
 

@@ -77,8 +77,11 @@ def compress_model(
         student = _train(checkpoint, resolved, training, Path(out), progress)
         model, result = student.model, student.result
     progress("writing the checkpoint", 0, 1)
-    if any(layer.bits < FLOAT_BITS for layer in result.layers):
-        save_checkpoint(model, checkpoint.tokenizer, out, result=result, sentence_files_from=folder)
+    if resolved.factor is not None or any(layer.bits < FLOAT_BITS for layer in result.layers):
+        evaluate = "auto" if resolved.factor is None else resolved.factor.evaluate
+        save_checkpoint(
+            model, checkpoint.tokenizer, out, result=result, sentence_files_from=folder, evaluate=evaluate
+        )
     else:
         # Trained without quantization: a plain float model, which others may take as a source or teacher.
         save_float_checkpoint(model, checkpoint.tokenizer, out, sentence_files_from=folder)

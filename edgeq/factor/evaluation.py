@@ -17,6 +17,7 @@ from edgeq.factor.embedding import KroneckerEmbedding, KroneckerHead
 from edgeq.factor.insert import LINEARS, factor_specs
 from edgeq.factor.specs import Evaluate, Fold, LayerSpec, TuckerSpec
 from edgeq.factor.tucker import TuckerLinear
+from edgeq.models import GenerativeAdapter, ModelAdapter, Seq2SeqAdapter
 from edgeq.quant.modules import PackedModule
 
 TOKENS_OF_A_TEXT, TOKENS_OF_A_STEP = 128, 1
@@ -48,6 +49,11 @@ class Choice:
             for way, cost in self.options.items()
         )
         return f"{self.name}: {self.evaluation}{' (forced)' if self.forced else ''}; {ways}"
+
+
+def call_tokens(adapter: ModelAdapter) -> int:
+    """Returns the tokens of the calls that matter: a whole text, or for models that make text one token."""
+    return TOKENS_OF_A_STEP if isinstance(adapter, GenerativeAdapter | Seq2SeqAdapter) else TOKENS_OF_A_TEXT
 
 
 def choose(model: nn.Module, *, evaluate: Evaluate, tokens: int) -> list[Choice]:

@@ -6,6 +6,10 @@ import dataclasses
 from typing import Any
 
 from edgeq.errors import UsageError
+from edgeq.factor.apply import factorise
+from edgeq.factor.evaluation import call_tokens
+from edgeq.factor.names import LayerNames, layer_names
+from edgeq.factor.prepare import prepare_for_packing
 from edgeq.formats import Activation
 from edgeq.models import ModelAdapter
 from edgeq.progress import Progress, silent
@@ -17,14 +21,21 @@ from edgeq.quant.quantizers import METHOD_OF_BITS
 from edgeq.recipes.schema import Recipe
 from edgeq.recipes.storage_sections import EmbeddingSection, QuantizerName, WeightSection
 
+Section = WeightSection | EmbeddingSection
+
 _KEPT_FLOAT = {
     "embedding": "the recipe keeps embeddings in float (embeddings.bits = 0)",
     "linear": "the recipe keeps linear layers in float (weights.bits = 0)",
 }
 
 
-def plan_layers(recipe: Recipe, adapter: ModelAdapter) -> list[LayerPlan]:
+def plan_layers(recipe: Recipe, adapter: ModelAdapter, names: LayerNames | None = None) -> list[LayerPlan]:
     """Resolves a recipe and its overrides for every layer of a model.
+
+    Args:
+        recipe: What to do.
+        adapter: The adapter of the model.
+        names: The layers of a factorised model; those of the adapter if not given.
 
     Returns:
         One plan a layer: embeddings first, then linear layers in the order in which they run.
@@ -32,17 +43,45 @@ def plan_layers(recipe: Recipe, adapter: ModelAdapter) -> list[LayerPlan]:
     Raises:
         UsageError: If an override stores a layer in another way than the table it shares its weights with.
     """
-    names: list[tuple[str, LayerKind]] = [(name, "embedding") for name in adapter.embedding_names]
-    names += [(name, "linear") for name in adapter.linear_names]
+    if names is None:
+        lists = adapter.embedding_names, adapter.linear_names, adapter.tied_names, adapter.float_names
+        names = LayerNames(*lists, matrices=[])
+    layers: list[tuple[str, LayerKind]] = [(name, "embedding") for name in (*names.embeddings, *names.matrices)]
+    layers += [(name, "linear") for name in names.linears]
     plans: dict[str, LayerPlan] = {}
-    for name, kind in names:
-        if name in adapter.float_names:
-            plans[name] = LayerPlan(name, kind, None, keep_float_reason=adapter.float_names[name])
-        elif name in adapter.tied_names:
-            plans[name] = _tied_plan(recipe, name, kind, plans[adapter.tied_names[name]])
+    for name, kind in layers:
+        section: Section = recipe.embeddings if name in names.embeddings else recipe.weights
+        if name in names.kept_float:
+            plans[name] = LayerPlan(name, kind, None, keep_float_reason=names.kept_float[name])
+        elif name in names.tied:
+            plans[name] = _tied_plan(recipe, section, name, kind, plans[names.tied[name]])
         else:
-            plans[name] = _plan(recipe, name, kind)
+            plans[name] = _plan(recipe, section, name, kind)
     return list(plans.values())
+
+
+def factorise_model(
+    model: Any, recipe: Recipe, adapter: ModelAdapter, *, progress: Progress = silent
+) -> LayerNames:
+    """Does in place what the table ``[factor]`` of a recipe says, if it has one.
+
+    Args:
+        model: A float32 ``transformers`` model.
+        recipe: What to do.
+        adapter: The adapter of the model.
+        progress: Told before each layer.
+
+    Returns:
+        The layers that are left to be quantized, or kept.
+
+    Raises:
+        UsageError: If the factors do not fit the model; nothing was changed then.
+    """
+    if recipe.factor is not None:
+        factorise(model, adapter, recipe.factor.settings(), progress=progress)
+        if recipe.weights.bits:
+            prepare_for_packing(model, fold=recipe.factor.fold, tokens=call_tokens(adapter))
+    return layer_names(model, adapter)
 
 
 def apply_recipe(
@@ -60,7 +99,8 @@ def apply_recipe(
         UnsupportedError: If the model has a layer that its adapter does not know.
         FormatError: If a weight is not finite.
     """
-    records = apply_plans(model, plan_layers(recipe, adapter), progress=progress)
+    names = factorise_model(model, recipe, adapter, progress=progress)
+    records = apply_plans(model, plan_layers(recipe, adapter, names), progress=progress)
     return compression_result(model, recipe, adapter, records)
 
 
@@ -75,9 +115,9 @@ def compression_result(
     return CompressionResult(recipe.name, recipe.sha256, records, zeros)
 
 
-def _tied_plan(recipe: Recipe, name: str, kind: LayerKind, table: LayerPlan) -> LayerPlan:
+def _tied_plan(recipe: Recipe, section: Section, name: str, kind: LayerKind, table: LayerPlan) -> LayerPlan:
     """A tied layer is stored as its table is; only what happens to its input is its own."""
-    own = _plan(recipe, name, kind)
+    own = _plan(recipe, section, name, kind)
     meant = any(override.matches(name) for override in recipe.override)
     if meant and (own.grid, own.method) != (table.grid, table.method):
         raise UsageError(
@@ -88,8 +128,7 @@ def _tied_plan(recipe: Recipe, name: str, kind: LayerKind, table: LayerPlan) -> 
     return dataclasses.replace(table, name=name, kind=kind, activation=activation, tied_to=table.name)
 
 
-def _plan(recipe: Recipe, name: str, kind: LayerKind) -> LayerPlan:
-    section: WeightSection | EmbeddingSection = recipe.weights if kind == "linear" else recipe.embeddings
+def _plan(recipe: Recipe, section: Section, name: str, kind: LayerKind) -> LayerPlan:
     bits: int = section.bits
     grid_name: GridName | None = section.grid
     method: QuantizerName | None = section.quantizer
@@ -113,7 +152,7 @@ def _plan(recipe: Recipe, name: str, kind: LayerKind) -> LayerPlan:
 
 
 def _trained(
-    recipe: Recipe, section: WeightSection | EmbeddingSection, method: QuantizerName | None, bits: int
+    recipe: Recipe, section: Section, method: QuantizerName | None, bits: int
 ) -> dict[str, Any]:
     """Returns what training adds to a layer's plan."""
     chosen = method or METHOD_OF_BITS[bits]

@@ -31,6 +31,11 @@ def kept_layers(section: LayersSection | None, adapter: ModelAdapter) -> dict[st
     keep: dict[str, tuple[int, ...]] = {name: tuple(range(depth)) for name, depth in stacks.items()}
     if section is None:
         return keep
+    if not isinstance(section.keep, tuple):
+        halves = {name: indices[section.keep == "odd" :: 2] for name, indices in keep.items()}
+        if not all(halves.values()):
+            raise UsageError(f"the recipe keeps {section.keep} layers, of which {adapter.architecture} has none")
+        return halves
     wanted = {next(iter(stacks)): section.keep}
     if section.keep_decoder is not None:
         if len(stacks) < 2:

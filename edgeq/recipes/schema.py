@@ -9,6 +9,7 @@ from typing import Literal
 
 import pydantic
 
+from edgeq.recipes.factor_section import FactorSection
 from edgeq.recipes.section import Section
 from edgeq.recipes.storage_sections import (
     ActivationSection,
@@ -37,6 +38,7 @@ class Recipe(Section):
         summary: Its meaning in one line.
         family: The published method that it follows, whose rules it is held to; ``own`` for none.
         layers: Blocks that the student keeps; all if left out.
+        factor: Matrices that become products of smaller ones.
         weights: How linear layers are stored.
         activations: How their inputs are quantized.
         embeddings: How embedding tables are stored.
@@ -51,6 +53,7 @@ class Recipe(Section):
     summary: str
     family: FamilyName = "own"
     layers: LayersSection | None = None
+    factor: FactorSection | None = None
     weights: WeightSection
     activations: ActivationSection = ActivationSection()
     embeddings: EmbeddingSection
@@ -73,8 +76,10 @@ class Recipe(Section):
     @pydantic.model_validator(mode="after")
     def _check_training(self) -> Recipe:
         if self.training is None:
-            if self.weights.bits == 0:
-                raise ValueError("weights have 1, 2, 4, 8 bits, found 0, which is for recipes with [training]")
+            if self.weights.bits == 0 and self.factor is None:
+                raise ValueError(
+                    "weights have 1, 2, 4, 8 bits, found 0, which is for recipes with [training] or [factor]"
+                )
             for key in ("layers", "distill", "stage", "augment"):
                 if getattr(self, key):
                     raise ValueError(f"[{key}] needs [training]")
@@ -85,6 +90,14 @@ class Recipe(Section):
             section = getattr(self, key)
             if section.bits and section.quantizer is None:
                 raise ValueError(f"{key}.quantizer is missing, which a recipe with [training] needs")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _check_factor(self) -> Recipe:
+        if self.factor is not None and self.weights.bits and self.factor.evaluate != "auto":
+            raise ValueError("factor.evaluate is for float factors; packed ones are computed as they are stored")
+        if self.factor is not None and self.factor.fold and not self.weights.bits:
+            raise ValueError("factor.fold is for packed factors; float ones are folded when a model is loaded")
         return self
 
     @pydantic.model_validator(mode="after")

@@ -10,13 +10,14 @@ from typing import Any
 from torch import nn
 
 from edgeq.distill.sentence import Pooling
+from edgeq.factor.plan import plan_factors
 from edgeq.models import ModelAdapter
 from edgeq.progress import Progress, silent
 from edgeq.quant.apply import apply_plans
 from edgeq.quant.plan import CompressionResult, LayerPlan
 from edgeq.quant.trainable import freeze, make_trainable, set_stage, trainable_layers
 from edgeq.quant.trainable_layers import TrainableLayer
-from edgeq.recipes.apply import compression_result, plan_layers
+from edgeq.recipes.apply import compression_result, factorise_model, plan_layers
 from edgeq.recipes.families import check_family
 from edgeq.recipes.layers import kept_layers, reduce_layers
 from edgeq.recipes.request import TrainingRequest
@@ -108,10 +109,12 @@ def train_student(
     settings = training_settings(recipe, epochs=request.epochs, budget=request.budget, seed=request.seed)
     kept = kept_layers(recipe.layers, source.adapter)
     guide = teacher or source
-    data = _data(source, recipe, request, settings, masked, progress)
     student, adapter = _student(source, kept, reduced=recipe.layers is not None)
+    if recipe.factor is not None:
+        plan_factors(student, adapter, recipe.factor.settings())  # what does not fit is refused at once
+    data = _data(source, recipe, request, settings, masked, progress)
     losses = objectives(recipe, student=adapter, teacher=guide.adapter, kept=kept)
-    plans = plan_layers(recipe, adapter)
+    plans = plan_layers(recipe, adapter, factorise_model(student, recipe, adapter, progress=progress))
     low_bit = any(plan.grid is not None for plan in plans)
     if low_bit:
         make_trainable(student, plans, progress=progress)

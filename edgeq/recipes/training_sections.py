@@ -19,17 +19,18 @@ class LayersSection(Section):
     """Which blocks of the source the student keeps, counted from 0.
 
     Attributes:
-        keep: Blocks of an encoder or a decoder alone; of the encoder of an encoder-decoder.
+        keep: Blocks of an encoder or a decoder alone; of the encoder of an encoder-decoder. ``even`` and ``odd``
+            are every second one of each stack.
         keep_decoder: Blocks of the decoder of an encoder-decoder.
     """
 
-    keep: tuple[Index, ...]
+    keep: tuple[Index, ...] | Literal["even", "odd"]
     keep_decoder: tuple[Index, ...] | None = None
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> LayersSection:
         for chosen in (self.keep, self.keep_decoder):
-            if chosen is not None and (not chosen or list(chosen) != sorted(set(chosen))):
+            if isinstance(chosen, tuple) and (not chosen or list(chosen) != sorted(set(chosen))):
                 raise ValueError(f"the layers to keep are different and in rising order, found {list(chosen)}")
         return self
 

@@ -26,10 +26,11 @@ def _rewire(split: ir.Node) -> bool:
     join = source.producer() if source is not None else None
     if join is None or join.op_type != "Concat" or len(join.inputs) != len(split.outputs):
         return False
-    parts = list(zip(join.inputs, split.outputs, strict=True))
-    if any(value.is_graph_output() or not _same_width(part, value) for part, value in parts):
+    parts = [(part, value) for part, value in zip(join.inputs, split.outputs, strict=True) if part is not None]
+    kept = (value.is_graph_output() or not _same_width(part, value) for part, value in parts)
+    if len(parts) < len(split.outputs) or any(kept):
         return False
-    axis, rank = join.attributes["axis"].as_int(), len(source.shape or ())
+    axis, rank = join.attributes["axis"].as_int(), len(source.shape or ()) if source is not None else 0
     if rank == 0 or axis % rank != _axis(split) % rank:
         return False
     for part, value in parts:
@@ -42,7 +43,7 @@ def _axis(split: ir.Node) -> int:
     return axis.as_int() if axis is not None else 0
 
 
-def _same_width(part: ir.Value | None, value: ir.Value) -> bool:
-    if part is None or part.shape is None or value.shape is None or len(part.shape) != len(value.shape):
+def _same_width(part: ir.Value, value: ir.Value) -> bool:
+    if part.shape is None or value.shape is None or len(part.shape) != len(value.shape):
         return False
     return all(a == b for a, b in zip(part.shape, value.shape, strict=True))
