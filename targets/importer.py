@@ -24,6 +24,7 @@ from edgeq.targets.converters.kernel_calls import KernelCalls, shape_of
 from edgeq.targets.converters.rows import float_embedding
 from edgeq.targets.graph import attributes
 from edgeq.targets.isa import Isa
+from edgeq.targets.kernels.float_matmul import panels
 from edgeq.targets.passes.float_linear import FLOAT_LINEAR
 
 _EXACT_OPERATORS = frozenset(
@@ -40,7 +41,7 @@ class WeightTensor:
 
     Attributes:
         name: Name of the ONNX initializer.
-        array: Its values as the kernels read them: packed codes as int32 words, float matrices as ``[K, N]``.
+        array: Its values as the kernels read them: packed codes as int32 words, float matrices in panels.
     """
 
     name: str
@@ -102,13 +103,16 @@ class EdgeqImporter(ONNXGraphImporter):
     def _read_initializers(self, graphs: list[onnx.GraphProto]) -> None:
         """Float and packed tensors become weights; integers (shapes, positions) and scalars constants."""
         nodes = [node for graph in graphs for node in graph.node]
-        transposed = {n.input[1] for n in nodes if n.op_type == FLOAT_LINEAR and n.attribute[0].i == 1}
+        tensors = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
+        in_panels = _name_panels(nodes, tensors)
         packed = {n.input[1] for n in nodes if n.op_type in ("LowBitLinear", "LowBitEmbedding")}
         used = {name for node in nodes for name in node.input}
         products = {n.input[1]: n for n in nodes if n.op_type == "LowBitLinear"}
-        for initializer in [tensor for graph in graphs for tensor in graph.initializer]:
-            name = initializer.name
-            if name not in used or name in self._constants or any(name == weight.name for weight in self.weights):
+        for name, initializer in tensors.items():
+            for panel_name, transposed in in_panels.get(name, {}).items():
+                matrix = onnx.numpy_helper.to_array(initializer)
+                self.weights.append(WeightTensor(panel_name, panels(matrix.T if transposed else matrix)))
+            if name not in used or name in in_panels.get(name, {}):
                 continue
             array = onnx.numpy_helper.to_array(initializer)
             if array.dtype.kind in "ib" or (array.dtype.kind == "f" and array.ndim == 0):
@@ -118,8 +122,6 @@ class EdgeqImporter(ONNXGraphImporter):
                 _check_codes(products[name], array)
             if name in packed:
                 array = np.ascontiguousarray(array).view(np.int32).reshape(array.shape[:3])
-            elif name in transposed:
-                array = np.ascontiguousarray(array.T)
             self.weights.append(WeightTensor(name, array))
 
     def _parse_graph_initializers(self, graph: onnx.GraphProto) -> None:
@@ -157,6 +159,29 @@ class EdgeqImporter(ONNXGraphImporter):
 
     def _is_table(self, value: Any) -> bool:
         return any(value.same_as(var) for var, _ in self._params.values()) and len(shape_of(value)) == 2
+
+
+def _name_panels(
+    nodes: list[onnx.NodeProto], tensors: dict[str, onnx.TensorProto]
+) -> dict[str, dict[str, bool]]:
+    """Renames the matrices of float layers that others read as well, since panels are another tensor than a table.
+
+    Returns:
+        For each initializer that is needed in panels, their names and whether it is transposed first.
+    """
+    uses: dict[str, set[int | None]] = {}
+    for node in nodes:
+        for position, name in enumerate(node.input):
+            is_matrix = node.op_type == FLOAT_LINEAR and position == 1
+            uses.setdefault(name, set()).add(int(str(attributes(node)["transposed"])) if is_matrix else None)
+    found: dict[str, dict[str, bool]] = {}
+    for node in [n for n in nodes if n.op_type == FLOAT_LINEAR]:
+        source, transposed = node.input[1], int(str(attributes(node)["transposed"]))
+        node.input[1] = source if uses[source] == {transposed} else f"{source}.panels{transposed}"
+        found.setdefault(source, {})[node.input[1]] = bool(transposed)
+        outputs = tensors[source].dims[0 if transposed else 1]
+        node.attribute.append(onnx.helper.make_attribute("outputs", outputs))
+    return found
 
 
 def _check_codes(node: onnx.NodeProto, packed: np.ndarray) -> None:

@@ -51,6 +51,11 @@ class Isa:
         return fields
 
     @property
+    def float_panels(self) -> int:
+        """Vectors of 16 floats that a tile of several tokens holds for each."""
+        return 2 if self.lanes == 16 else 1
+
+    @property
     def vectors(self) -> int:
         """Registers that hold one column of a 16-row weight block."""
         return 16 // self.lanes

@@ -27,7 +27,10 @@ def low_bit_linear(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any])
     out = tensor([*lead, matrix.rows])
     if attrs["activation"] == "none":
         return calls.call(
-            ("weight_only_matmul", *key), lambda: weight_only_matmul(matrix, **options), [x, weight, scale, bias], out
+            ("weight_only_matmul", *key),
+            lambda: weight_only_matmul(calls.isa, matrix, **options),
+            [x, weight, scale, bias],
+            out,
         )
     check_accumulator(matrix, attrs["name"])
     quantized = _quantize(calls, x, inputs[4] if attrs["activation"] == "static" else None)
@@ -57,16 +60,15 @@ def _quantize(calls: KernelCalls, x: Any, static_scale: Any) -> list[Any]:
 
 
 def float_linear(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
-    """``FloatLinear``: a dense float32 matrix ``[K, N]`` and an optional bias."""
-    del attrs
+    """``FloatLinear``: a dense float32 matrix in panels, and an optional bias."""
     x, weight = inputs[:2]
-    k, n = (int(d) for d in shape_of(weight))
+    k, n = int(shape_of(weight)[1]), int(attrs["outputs"])
     lead = shape_of(x)[:-1]
     has_bias = len(inputs) > 2
     bias = inputs[2] if has_bias else relax.const(np.zeros(1, np.float32))
     return calls.call(
         ("float_matmul", k, n, len(lead), has_bias),
-        lambda: float_matmul(k, n, rank=len(lead), has_bias=has_bias),
+        lambda: float_matmul(calls.isa, k, n, rank=len(lead), has_bias=has_bias),
         [x, weight, bias],
         tensor([*lead, n]),
     )

@@ -9,7 +9,8 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from edgeq.formats import COLUMN_GROUP, ROW_TILE, PackedMatrix
-from edgeq.targets.kernels.float_matmul import TOKEN_TILE
+from edgeq.targets.isa import Isa
+from edgeq.targets.kernels.float_matmul import SINGLE_TOKEN_PANELS
 from edgeq.targets.kernels.low_bit_matmul import EPILOGUES, Epilogue
 from edgeq.targets.kernels.macro import macro
 from edgeq.targets.kernels.numerics import fma, registers
@@ -33,6 +34,7 @@ class WeightOnlyProduct:
     matrix: PackedMatrix
     has_bias: bool
     epilogue: Epilogue
+    row_tile: int
 
     @property
     def block_columns(self) -> int:
@@ -56,48 +58,76 @@ class WeightOnlyProduct:
 
 
 @macro
-def _block(p, o, acc, m, n_block, k_block, count, tile):
-    for column in T.unroll(count):
-        w = registers((1,), "float32x16")
-        w[0] = p.decoded(o.weight[n_block, k_block, T.ramp(0, 1, ROW_TILE)], column)
-        for r in T.unroll(tile):
-            acc[r] = fma(T.broadcast(o.x[m + r, k_block * p.block_columns + column], ROW_TILE), w[0], acc[r])
+def _block(p, o, acc, m, n_block, k_block, columns, tokens, blocks):
+    for column in T.unroll(columns):
+        w = registers((blocks,), "float32x16")
+        for b in T.unroll(blocks):
+            w[b] = p.decoded(o.weight[n_block + b, k_block, T.ramp(0, 1, ROW_TILE)], column)
+        for r in T.unroll(tokens):
+            for b in T.unroll(blocks):
+                acc[r * blocks + b] = fma(
+                    T.broadcast(o.x[m + r, k_block * p.block_columns + column], ROW_TILE), w[b], acc[r * blocks + b]
+                )
 
 
 @macro
-def _store(p, o, acc, m, n_block, r):
+def _store(p, o, acc, m, n_block):
     if n_block < p.matrix.rows // ROW_TILE:
-        o.out[m + r, T.ramp(n_block * ROW_TILE, 1, ROW_TILE)] = p.result(acc[r], o, n_block * ROW_TILE, ROW_TILE)
+        o.out[m, T.ramp(n_block * ROW_TILE, 1, ROW_TILE)] = p.result(acc, o, n_block * ROW_TILE, ROW_TILE)
     else:
         sums = registers((ROW_TILE,), "float32")
-        sums[T.ramp(0, 1, ROW_TILE)] = acc[r]
+        sums[T.ramp(0, 1, ROW_TILE)] = acc
         for last in range(p.matrix.rows // ROW_TILE * ROW_TILE, p.matrix.rows):
-            o.out[m + r, last] = p.result(sums[last % ROW_TILE], o, last, 1)
+            o.out[m, last] = p.result(sums[last % ROW_TILE], o, last, 1)
 
 
 @macro
-def _tile(p, o, m, n_block, tile):
-    acc = registers((tile,), "float32x16")
-    for r in T.unroll(tile):
-        acc[r] = T.broadcast(T.float32(0), ROW_TILE)
+def _tile(p, o, m, n_block, tokens, blocks):
+    acc = registers((tokens * blocks,), "float32x16")
+    for a in T.unroll(tokens * blocks):
+        acc[a] = T.broadcast(T.float32(0), ROW_TILE)
     for k_block in range(p.matrix.columns // p.block_columns):
-        _block(p, o, acc, m, n_block, k_block, p.block_columns, tile)
+        _block(p, o, acc, m, n_block, k_block, p.block_columns, tokens, blocks)
     if p.matrix.columns % p.block_columns > 0:
         _block(
-            p, o, acc, m, n_block, p.matrix.columns // p.block_columns, p.matrix.columns % p.block_columns, tile
-        )
-    for r in T.unroll(tile):
-        _store(p, o, acc, m, n_block, r)
+            p, o, acc, m, n_block, p.matrix.columns // p.block_columns, p.matrix.columns % p.block_columns, tokens,
+            blocks,
+        )  # fmt: skip
+    for r in T.unroll(tokens):
+        for b in T.unroll(blocks):
+            _store(p, o, acc[r * blocks + b], m + r, n_block + b)
+
+
+@macro
+def _all_tokens(p, o, rows, n_block, blocks):
+    """Full tiles, then what is left in tiles of 4, 2 and 1."""
+    for tile in range(rows // p.row_tile):
+        _tile(p, o, tile * p.row_tile, n_block, p.row_tile, blocks)
+    if p.row_tile > 4 and rows % p.row_tile >= 4:
+        _tile(p, o, rows // p.row_tile * p.row_tile, n_block, 4, blocks)
+    if rows % 4 >= 2:
+        _tile(p, o, rows // 4 * 4, n_block, 2, blocks)
+    if rows % 2 == 1:
+        _tile(p, o, rows - 1, n_block, 1, blocks)
+
+
+@macro
+def _blocks_in_parallel(p, o, rows, count):
+    for group in T.parallel(p.matrix.packed_shape[0] // count):
+        _all_tokens(p, o, rows, group * count, count)
+    for rest in range(p.matrix.packed_shape[0] // count * count, p.matrix.packed_shape[0]):
+        _all_tokens(p, o, rows, rest, 1)
 
 
 def weight_only_matmul(
-    matrix: PackedMatrix, *, rank: int, has_bias: bool, epilogue: Epilogue = "none"
+    isa: Isa, matrix: PackedMatrix, *, rank: int, has_bias: bool, epilogue: Epilogue = "none"
 ) -> tirx.PrimFunc:
     """Builds ``y = epilogue((sum (code - zero_point) * x) * scale + bias)`` with float32 activations.
 
     One fused multiply-add accumulator per output, in ascending order of k.
 
     Args:
+        isa: Instruction set to compile for (its register count sets the tile, which changes no result).
         matrix: The packed weight.
         rank: Number of leading dimensions of x.
         has_bias: Whether the bias has one entry a row; otherwise it is ``[1]`` and holds 0.
@@ -108,7 +138,7 @@ def weight_only_matmul(
         bias float32 ``[N]`` or ``[1]``, and the output float32 ``[..., N]``.
     """
     lead, rows = leading_dimensions(rank)
-    p = WeightOnlyProduct(matrix, has_bias, epilogue)
+    p = WeightOnlyProduct(matrix, has_bias, epilogue, isa.row_tile)
 
     @T.prim_func(s_tir=True)
     def product(x_: T.handle, w_: T.handle, scale_: T.handle, bias_: T.handle, y: T.handle):
@@ -121,10 +151,9 @@ def weight_only_matmul(
         with T.sblock("root"):
             x = T.decl_buffer((rows, matrix.columns), "float32", data=x_buffer.data)
             out = T.decl_buffer((rows, matrix.rows), "float32", data=y_buffer.data)
-            for n_block in T.parallel(matrix.packed_shape[0]):
-                for tile in range(rows // TOKEN_TILE):
-                    _tile(p, Operands(x, weight, scale, bias, out), tile * TOKEN_TILE, n_block, TOKEN_TILE)
-                for m in range(rows % TOKEN_TILE):
-                    _tile(p, Operands(x, weight, scale, bias, out), rows // TOKEN_TILE * TOKEN_TILE + m, n_block, 1)
+            if rows == 1:
+                _blocks_in_parallel(p, Operands(x, weight, scale, bias, out), rows, SINGLE_TOKEN_PANELS)
+            else:
+                _blocks_in_parallel(p, Operands(x, weight, scale, bias, out), rows, isa.float_panels)
 
     return product

@@ -81,6 +81,33 @@ def test_float_layers_match_the_reference_evaluator(tmp_path):
             assert np.allclose(found, reference, rtol=1e-4, atol=1e-4)
 
 
+def test_a_table_that_is_a_matrix_as_well(tmp_path):
+    """A tied head: rows are looked up in the table, and columns of its transpose multiplied."""
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["e"]),
+        helper.make_node("Gemm", ["e", "table"], ["y"], transB=1),
+        helper.make_node("Gemm", ["e", "w"], ["z"]),
+    ]
+    generator = np.random.default_rng(0)
+    model = save(
+        tmp_path / "m.onnx",
+        nodes,
+        [("ids", TensorProto.INT64, ["n"])],
+        [("y", ["n", 19]), ("z", ["n", 3])],
+        table=generator.standard_normal((19, 7)).astype(np.float32),
+        w=generator.standard_normal((7, 3)).astype(np.float32),
+    )
+    ids = np.array([3, 0, 18, 7, 7])
+    compiled = compile_onnx(tmp_path / "m.onnx", target=load_target("host"))
+    assert {name: array.shape for name, array in compiled.weights} == {
+        "table": (19, 7),
+        "table.panels1": (2, 7, 16),
+        "w": (1, 7, 16),
+    }
+    for found, expected in zip(run(compiled, ids), ReferenceEvaluator(model).run(None, {"ids": ids}), strict=True):
+        assert np.allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def low_bit_model(path: Path, *, n: int = 5, k: int = 7, codes: np.ndarray | None = None, **attributes) -> None:
     codes = np.random.default_rng(0).integers(0, 3, (n, k)).astype(np.uint8) if codes is None else codes
     values = {"N": n, "K": k, "bits": 2, "zero_point": 1.0, "activation": "dynamic", **attributes}

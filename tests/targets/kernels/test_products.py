@@ -10,7 +10,7 @@ from edgeq.errors import UnsupportedError
 from edgeq.formats import PackedMatrix, levels
 from edgeq.packing import pack
 from edgeq.targets.isa import isa_named
-from edgeq.targets.kernels.float_matmul import float_matmul
+from edgeq.targets.kernels.float_matmul import float_matmul, panels
 from edgeq.targets.kernels.low_bit_matmul import check_accumulator, low_bit_matmul
 from edgeq.targets.kernels.quantize_rows import padded_columns
 from edgeq.targets.kernels.weight_only_matmul import weight_only_matmul
@@ -29,6 +29,10 @@ def random_matrix(rows: int, columns: int, bits: int, zero_point: float, scales:
     packed = pack(codes, bits)
     scale = generator.uniform(0.01, 1, matrix.scales).astype(np.float32)
     return matrix, codes, packed.view(np.int32).reshape(packed.shape[:3]), scale
+
+
+def isa_of(target: str):
+    return isa_named(load_target(target).isa)
 
 
 def assert_equal_but_for_one_rounding(found: np.ndarray, exact: np.ndarray) -> None:
@@ -101,11 +105,12 @@ def test_epilogue_is_the_activation_of_the_result(epilogue, target, compile_kern
 def test_weight_only_product_matches_numpy_and_is_the_same_everywhere(bits, zero_point, compile_kernel, runnable):
     for rows, columns in [ODD_SHAPE, *(SMALL_SHAPES if bits == 4 else [])]:
         matrix, codes, words, scale = random_matrix(rows, columns, bits, zero_point)
-        kernel = weight_only_matmul(matrix, rank=1, has_bias=True)
-        runs = [compile_kernel(kernel, name) for name in runnable]
+        runs = [
+            compile_kernel(weight_only_matmul(isa_of(name), matrix, rank=1, has_bias=True), name) for name in runnable
+        ]
         generator = np.random.default_rng(3)
         bias = generator.standard_normal(rows).astype(np.float32)
-        for tokens in (0, 1, 5, 8):
+        for tokens in (0, 1, 5, 8, 15):
             x = generator.standard_normal((tokens, columns)).astype(np.float32)
             results = [run(x, words, scale, bias, np.zeros((tokens, rows), np.float32)) for run in runs]
             assert all(np.array_equal(results[0], other) for other in results[1:])
@@ -117,14 +122,16 @@ def test_weight_only_product_matches_numpy_and_is_the_same_everywhere(bits, zero
 @pytest.mark.parametrize("has_bias", [True, False])
 def test_float_product_matches_numpy_and_is_the_same_everywhere(has_bias, compile_kernel, runnable):
     for outputs, inputs in [ODD_SHAPE, *(SMALL_SHAPES if has_bias else [])]:
-        kernel = float_matmul(inputs, outputs, rank=1, has_bias=has_bias)
-        runs = [compile_kernel(kernel, name) for name in runnable]
+        runs = [
+            compile_kernel(float_matmul(isa_of(name), inputs, outputs, rank=1, has_bias=has_bias), name)
+            for name in runnable
+        ]
         generator = np.random.default_rng(3)
         w = generator.standard_normal((inputs, outputs)).astype(np.float32)
         bias = generator.standard_normal(outputs).astype(np.float32) if has_bias else np.zeros(1, np.float32)
-        for tokens in (0, 1, 5, 8):
+        for tokens in (0, 1, 5, 8, 15):
             x = generator.standard_normal((tokens, inputs)).astype(np.float32)
-            results = [run(x, w, bias, np.zeros((tokens, outputs), np.float32)) for run in runs]
+            results = [run(x, panels(w), bias, np.zeros((tokens, outputs), np.float32)) for run in runs]
             assert all(np.array_equal(results[0], other) for other in results[1:])
             exact = x.astype(np.float64) @ w + bias
             magnitude = np.abs(x).astype(np.float64) @ np.abs(w) + np.abs(bias)
