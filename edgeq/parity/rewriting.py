@@ -15,8 +15,9 @@ from edgeq.parity.parity_run import RunFolder
 from edgeq.parity.reference import Reference
 from edgeq.parity.sourced_texts import NEXT_STEP, PARTS, SourcedText, at_once, make_sourced_texts, torch_parts
 from edgeq.parity.stages import cache_type, load_model, onnx_reference, onnx_runtime
-from edgeq.parity.writing import WritingParity
+from edgeq.parity.writing import EMULATED_TOKENS, WritingParity
 from edgeq.progress import Progress
+from edgeq.targets.emulator import run_with_source
 from edgeq.targets.model_info import read_target_tokens
 
 
@@ -75,10 +76,13 @@ class RewritingParity(WritingParity):
 
     def run_emulated(self, bundle: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_emulated`."""
-        raise UnsupportedError(
-            f"bundle {bundle} is for another machine, and nothing here runs encoder-decoders of others; "
-            "check its parity there, or leave its target out"
-        )
+        target = self.folder.targets.get(bundle.name)
+        found = []
+        for text in self.texts:
+            beginning = text.beginning(EMULATED_TOKENS)
+            calls = beginning.bundle_inputs()
+            found.append(beginning.of_calls(*run_with_source(bundle, beginning.bundle_source, calls, target=target)))
+        return found
 
     def conditions(self) -> dict[str, Any]:
         """See :meth:`ParityRun.conditions`."""

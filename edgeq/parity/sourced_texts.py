@@ -94,9 +94,8 @@ class SourcedText:
 
     def in_bundle(self, bundle: Any) -> Arrays:
         """Runs a loaded bundle token by token; returns as :meth:`step_by_step`."""
-        lengths = np.array([len(source) for source in self.sources], np.int64)
-        state = bundle.new_state(len(lengths))
-        states = bundle.encode_source({**self.source, "source_lengths": lengths}, state=state)["last_hidden_state"]
+        state = bundle.new_state(len(self.sources))
+        states = bundle.encode_source(self.bundle_source, state=state)["last_hidden_state"]
         decoder = SourceDecoder(bundle, self._source_ids)
         logits = [decoder.append(column[:, None].tolist()) for column in self.targets[:, :-1].T]
         return self._outputs(states, np.stack(logits, axis=1))
@@ -115,6 +114,24 @@ class SourcedText:
             newest = self.made[:, step] if step < self.forced else likeliest
             made.append(newest)
         return np.stack(made, axis=1)
+
+    @property
+    def bundle_source(self) -> Arrays:
+        """Inputs of a bundle's ``encode``."""
+        return {**self.source, "source_lengths": np.array([len(source) for source in self.sources], np.int64)}
+
+    def bundle_inputs(self) -> list[Arrays]:
+        """Returns the inputs of a bundle's ``main``, call by call on one state: token by token."""
+        ones = np.ones(len(self.sources), np.int64)
+        same = {"new_lengths": ones, "source_lengths": self.bundle_source["source_lengths"]}
+        return [
+            {"input_ids": self.targets[:, step : step + 1], "past_lengths": step * ones, **same}
+            for step in range(self.new)
+        ]
+
+    def of_calls(self, encoded: Arrays, calls: Sequence[Arrays]) -> Arrays:
+        """Returns the outputs of those calls as :meth:`step_by_step` does."""
+        return self._outputs(encoded["last_hidden_state"], np.stack([call["logits"] for call in calls], axis=1))
 
     @property
     def _source_ids(self) -> list[list[int]]:

@@ -12,10 +12,10 @@ from onnx import numpy_helper
 import edgeq
 from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
-from edgeq.errors import FormatError, UnsupportedError
+from edgeq.errors import FormatError
 from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import ModelWriter
-from edgeq.parity import parity_run, run_parity
+from edgeq.parity import run_parity
 from edgeq.parity.sourced_texts import PARTS, at_once, make_sourced_texts, torch_parts
 from edgeq.targets.model_info import TargetTokens
 from edgeq.targets.target import load_target
@@ -174,7 +174,24 @@ def test_a_missing_graph_is_named(copied_run):
         run_parity(copied_run)
 
 
-def test_a_bundle_for_another_machine_is_a_sentence(good_run, monkeypatch):
-    monkeypatch.setattr(parity_run, "is_native", lambda _: False)
-    with pytest.raises(UnsupportedError, match="leave its target out"):
-        run_parity(good_run)
+def test_the_calls_for_an_emulator_are_the_steps(good_run, texts):
+    bundle = edgeq.load(good_run / "bundles" / "host", threads=1)
+    for text in texts:
+        state = bundle.new_state(len(text.sources))
+        encoded = bundle.encode_source(text.bundle_source, state=state)
+        got = text.of_calls(encoded, [bundle.run(inputs, state=state) for inputs in text.bundle_inputs()])
+        for name, value in text.in_bundle(bundle).items():
+            np.testing.assert_array_equal(got[name], value)
+
+
+@pytest.mark.slow
+def test_bundles_for_arm_compute_the_same_bits(good_run, tmp_path):
+    run = shutil.copytree(good_run, tmp_path / "run")
+    host = run / "bundles" / "host"
+    for name in ("cortex-a72", "cortex-a76"):
+        out = run / "bundles" / name
+        edgeq.compile_bundle(run / "onnx", out, target=load_target(name), host_bundle=host)
+    report = run_parity(run)
+    assert report.passed, report.first_breach
+    exact = {check.stage for check in report.checks if check.rule == "bit-identical"}
+    assert {"tvm cortex-a72", "tvm cortex-a76"} <= exact

@@ -17,11 +17,7 @@ OPTIONS = {
 
 
 def test_an_encoder_decoder_is_proven_where_it_runs(make_bart: Callable[..., Path]):
-    plan = make_plan(make_bart(), eval_data=None, **OPTIONS)
-    assert plan.native == ["host"]
-    for name in ("cortex-a76", "cortex-a53"):
-        with pytest.raises(UnsupportedError, match=rf"is an encoder-decoder, which nothing here runs as {name}"):
-            make_plan(make_bart(), eval_data=None, **(OPTIONS | {"targets": ["host", name]}))
+    assert make_plan(make_bart(), eval_data=None, **OPTIONS).native == ["host"]
 
 
 @pytest.mark.parametrize(("maker", "longest"), [("make_bert", 37), ("make_gpt2", 32), ("make_bart", 32)])
