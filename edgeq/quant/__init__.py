@@ -1,1 +1,1 @@
-"""Quantizers: grids, scale search, activation quantization, low-bit modules, and how they enter a model."""
+"""Quantizers: grids, scale search, activations, low-bit modules, and how they enter a model, at once or by training."""

@@ -79,11 +79,12 @@ def set_stage(
     Args:
         model: A model that :func:`make_trainable` prepared.
         bits: Bits of the weights, never below what a layer is planned to end with; None leaves them.
-        method: A method for this stage instead of the planned one, for layers whose bits change.
+        method: A method for this stage instead of the planned one, for layers that have not arrived at the bits that
+            they are planned to end with.
         activations: Whether planned activation quantizers are on; None leaves them.
 
     Raises:
-        UsageError: If the model is not trainable, or no method has these bits.
+        UsageError: If the model is not trainable, or the method has no such bits.
     """
     layers = trainable_layers(model)
     for layer in layers.values():

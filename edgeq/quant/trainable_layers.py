@@ -43,16 +43,17 @@ class TrainableLayer(nn.Module):
         """Sets the bit width, and the method where the planned one does not define these bits.
 
         Args:
-            bits: New bit width; never below the planned one.
-            method: Another method than the planned one.
+            bits: New bit width; the planned one is taken where this would go below it.
+            method: The method above the planned bits; None for the planned one, or its stand-in there.
 
         Raises:
-            UsageError: If no method has these bits.
+            UsageError: If no method has these bits, or ``method`` has not.
         """
         if self.plan.grid is None or self.plan.method is None:
             raise UsageError(f"layer {self.plan.name!r} has no quantizer to be trained with")
         bits = max(bits, self.plan.grid.bits)
-        name = method_at(method or self.plan.method, bits)
+        arrived = bits == self.plan.grid.bits
+        name = method if method is not None and not arrived else method_at(self.plan.method, bits)
         present = getattr(self, "quantizer", None)
         if present is not None and present.method == name:
             present.set_bits(bits, self.weight)

@@ -192,7 +192,11 @@ def test_a_schedule_never_goes_below_the_plan() -> None:
     with pytest.raises(UsageError, match="'table' should end with 2 bits, found 4"):
         freeze(net)
     set_stage(net, bits=4, method="uniform")
-    assert net.linear.quantizer.method == "uniform"
+    assert (net.conv.quantizer.method, net.linear.quantizer.method) == ("module-scaling", "uniform")
+    with pytest.raises(UsageError, match="'twn' is for 2 bits, found 4"):
+        set_stage(net, bits=4, method="twn")
+    set_stage(net, bits=2, method="twn")
+    assert net.linear.quantizer.method == "module-scaling"
 
 
 def test_state_comes_back_with_bits_and_switches() -> None:
