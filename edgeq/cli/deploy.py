@@ -33,8 +33,9 @@ def deploy(
     eval_data: Annotated[
         Path | None,
         typer.Option(
-            help="Sentence pairs with scores, or sentences with labels (.tsv, .csv, .jsonl): what the task is "
-            "measured on, and, for recipes that train, what the best model is chosen by."
+            help="Sentence pairs with scores, or sentences with labels (.tsv, .csv, .jsonl), or for models that "
+            "continue texts a text: what the task is measured on, and, for recipes that train, what the best model "
+            "is chosen by."
         ),
     ] = None,
     task: training.Task = None,

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.compress import compress_model, resolve_source
-from edgeq.data import EvaluationSet, read_evaluation_set
+from edgeq.data import EvaluationSet, TextFile, read_evaluation_set, read_text_file
 from edgeq.deploy.accuracy import measure_accuracy
+from edgeq.deploy.perplexity import MOST_TOKENS, measure_perplexity
 from edgeq.deploy.pipeline import Stage
 from edgeq.deploy.state import fingerprint_source
 from edgeq.deploy.training import placed, training_parameters
@@ -32,6 +33,9 @@ from edgeq.targets.target import Target, load_target
 
 HOST = "host"
 """Name of the target made from this machine's processor."""
+_WRITING = ("generate", "seq2seq")
+"""Tasks of models that make text."""
+_TABLES = (".tsv", ".csv", ".jsonl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Plan:
         training: Data and wishes for a recipe that trains; None for others.
         targets: Targets by name, in the user's order.
         data: Examples for the task stage, or None.
+        text: A text for the task stage of a model that continues texts, or None.
         opset: ONNX opset, or None for the exporter's default.
         cache: Type of the key/value cache of models that make text: ``float16`` or ``float32``.
         context: Most tokens of a sequence for models that make text, or None for as many as they have positions.
@@ -61,6 +66,7 @@ class Plan:
     training: TrainingRequest | None
     targets: dict[str, Target]
     data: EvaluationSet | None
+    text: TextFile | None
     opset: int | None
     cache: str
     context: int | None
@@ -122,12 +128,8 @@ def make_plan(
         raise UsageError(f"the cache must be {' or '.join(CACHE_DTYPES)}, found {cache!r}")
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_request(resolved, training)
-    writes = _check_task(folder, context=context, sequence=sequence)
-    if writes and training is None and eval_data is not None:
-        raise UnsupportedError(
-            f"{folder} makes text, whose quality deploy does not measure: leave --eval-data out "
-            "(edgeq.perplexity measures a text file)"
-        )
+    model_task = _check_task(folder, context=context, sequence=sequence)
+    reads_examples = eval_data is not None and model_task not in _WRITING
     plan = Plan(
         source=str(source),
         name=name or Path(source).name or folder.resolve().name,
@@ -135,7 +137,8 @@ def make_plan(
         recipe=resolved,
         training=training,
         targets=chosen,
-        data=read_evaluation_set(eval_data) if eval_data is not None and not writes else None,
+        data=read_evaluation_set(eval_data) if eval_data is not None and reads_examples else None,
+        text=_text_of(folder, model_task, eval_data, trains=training is not None),
         opset=opset,
         cache=cache,
         context=context,
@@ -147,15 +150,31 @@ def make_plan(
     return plan
 
 
-def _check_task(folder: Path, *, context: int | None, sequence: int) -> bool:
-    """Refuses before minutes of work what a later stage would refuse; tells whether the model makes text."""
+def _check_task(folder: Path, *, context: int | None, sequence: int) -> str:
+    """Refuses before minutes of work what a later stage would refuse; returns what the model is for."""
     model = read_model_info(folder, context=context)
-    writes = model.task in ("generate", "seq2seq")
+    writes = model.task in _WRITING
     longest = None if model.max_length is None else model.max_length - writes
     if longest is not None and sequence > longest:
         what = "before the token that the profile times" if writes else "of a text in the profile"
         raise UsageError(f"{folder} holds at most {longest} tokens {what}; give --sequence {longest} or less")
-    return writes
+    return model.task
+
+
+def _text_of(folder: Path, task: str, eval_data: str | Path | None, *, trains: bool) -> TextFile | None:
+    """Returns the text that a model's perplexity is measured on; data of a training may be of other kinds."""
+    if eval_data is None or task not in _WRITING:
+        return None
+    is_text = Path(eval_data).suffix not in _TABLES
+    if task == "generate" and is_text and (not trains or Path(eval_data).is_file()):
+        return read_text_file(eval_data)
+    if trains:
+        return None
+    if task == "generate":
+        raise UsageError(f"{folder} continues texts, so --eval-data should be a text file, found the table {eval_data}")
+    raise UnsupportedError(
+        f"{folder} writes texts of others, whose quality deploy does not measure: leave --eval-data out"
+    )
 
 
 def _check_tools(targets: list[str]) -> None:
@@ -180,7 +199,9 @@ def stages_of(plan: Plan, out: Path) -> list[Stage]:
         "machine": this_machine().model,
         "targets": list(plan.targets),
     }
-    data = {"data": None if plan.data is None else sha256(plan.data.path)}
+    measured_on = plan.data or plan.text
+    data: dict[str, Any] = {"data": None if measured_on is None else sha256(measured_on.path)}
+    data |= {} if plan.text is None else {"tokens": MOST_TOKENS, "cache": plan.cache}
     results = ("accuracy", "parity", "ledger", "profile")
     return [
         Stage("compress", ("checkpoint",), (), compression, work.compress),
@@ -265,16 +286,20 @@ class _Work:
         progress("counting bytes", 1, 1)
 
     def accuracy(self, progress: Progress) -> None:
-        if self.plan.data is None:
+        bundles = {name: self.bundle(name) for name in self.plan.native}
+        source, checkpoint = self.plan.folder, self.out / "checkpoint"
+        if self.plan.data is not None:
+            result = measure_accuracy(source, checkpoint, bundles, data=self.plan.data, progress=progress)
+        elif self.plan.text is not None:
+            cache = CACHE_DTYPES[self.plan.cache]
+            result = measure_perplexity(
+                source, checkpoint, bundles, text=self.plan.text, cache_dtype=cache, progress=progress
+            )
+        else:
             reason = "no evaluation data was given; use --eval-data FILE"
             if self.plan.training is not None and self.plan.training.eval_data is not None:
-                reason = "deploy does not measure texts; see result.json of the training"
-            self._write("accuracy.json", {"measured": False, "reason": reason})
-            return
-        bundles = {name: self.bundle(name) for name in self.plan.native}
-        checkpoint = self.out / "checkpoint"
-        data = self.plan.data
-        result = measure_accuracy(self.plan.folder, checkpoint, bundles, data=data, progress=progress)
+                reason = "deploy measures no such data; see result.json of the training"
+            result = {"measured": False, "reason": reason}
         self._write("accuracy.json", result)
 
     def parity(self, progress: Progress) -> None:

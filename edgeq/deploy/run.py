@@ -38,8 +38,9 @@ class DeployResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every parity rule held."""
-        return bool(self.report["parity"]["passed"])
+        """Whether every parity rule held, that of the perplexity included."""
+        agreement = self.report["accuracy"].get("agreement", [])
+        return bool(self.report["parity"]["passed"]) and all(entry["passed"] for entry in agreement)
 
 
 def deploy(
@@ -69,7 +70,8 @@ def deploy(
             ``training-...`` of the run.
         targets: Names of targets or ``.toml`` files; one bundle each.
         name: What reports call the model; the last part of ``source`` if None.
-        eval_data: Examples to measure the task on; without them the report says that nothing was measured.
+        eval_data: Examples to measure the task on, or a text for the perplexity of a model that continues texts;
+            without them the report says that nothing was measured.
         opset: ONNX opset; the exporter's default if None.
         cache: Type of the key/value cache of models that make text: ``float16`` or ``float32``.
         context: For models that make text: most tokens of a sequence, prompt included; as many as the model has

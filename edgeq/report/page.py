@@ -76,11 +76,11 @@ def _accuracy(accuracy: dict[str, Any]) -> str:
         pearson = "" if stage["pearson"] is None else f"{stage['pearson']:.4f}"
         rows.append([name, f"{stage['value']:.4f}", pearson, f"{loss['value']:+.4f}" if loss else "", interval])
     columns = ["stage", accuracy["metric"], "pearson", "loss", "95% interval of the loss"]
-    if accuracy["metric"] == "accuracy":
+    if all(stage["pearson"] is None for stage in accuracy["stages"].values()):
         columns, rows = [columns[0], *columns[1:2], *columns[3:]], [[*row[:2], *row[3:]] for row in rows]
     note = (
-        f'<p class="small">{accuracy["examples"]} examples of <code>{escape(accuracy["data"])}</code>. '
-        "The interval is a paired bootstrap over the examples.</p>"
+        f'<p class="small">{accuracy["examples"]} {escape(accuracy.get("unit", "examples"))} of '
+        f'<code>{escape(accuracy["data"])}</code>. The interval is a paired bootstrap.</p>'
     )
     return plots.accuracy_plot(accuracy) + table(columns, rows) + note
 

@@ -15,6 +15,8 @@ Level = Literal["good", "warn", "bad"]
 _SMALL_LOSS = 0.99
 _NOTICEABLE_LOSS = 0.95
 
+_LESS_IS_BETTER = "perplexity"
+"""The metric whose loss is an increase."""
 _BUSY = 0.1
 """Share of processor time taken by other programs above which a reader of latencies is warned."""
 
@@ -33,6 +35,7 @@ def verdicts(report: dict[str, Any]) -> list[Verdict]:
     return [
         accuracy_verdict(report["accuracy"]),
         parity_verdict(report["parity"]),
+        *_agreement_verdicts(report["accuracy"]),
         *_size_verdicts(report["ledger"]),
         *_latency_verdicts(report["profile"]),
     ]
@@ -43,12 +46,13 @@ def accuracy_verdict(accuracy: dict[str, Any]) -> Verdict:
     if not accuracy["measured"]:
         return Verdict("accuracy", "warn", f"Accuracy was not measured: {accuracy['reason']}.")
     stage, loss = max(accuracy["losses"].items(), key=lambda item: item[1]["value"])
-    metric, examples = accuracy["metric"], accuracy["examples"]
+    metric, examples = accuracy["metric"], f"{accuracy['examples']} {accuracy.get('unit', 'examples')}"
     reference = next(value["value"] for name, value in accuracy["stages"].items() if name not in accuracy["losses"])
     value, kept = accuracy["stages"][stage]["value"], loss["retained"]
+    change = "increase" if metric == _LESS_IS_BETTER else "loss"
     numbers = (
-        f"{metric} {value:.3f} against {reference:.3f} of the float model on {examples} examples "
-        f"(loss {loss['value']:+.4f}, 95% interval {loss['low']:+.4f} to {loss['high']:+.4f})"
+        f"{metric} {value:.3f} against {reference:.3f} of the float model on {examples} "
+        f"({change} {loss['value']:+.4f}, 95% interval {loss['low']:+.4f} to {loss['high']:+.4f})"
     )
     if kept >= _SMALL_LOSS:
         size = "No loss beyond sampling noise" if loss["low"] <= 0.0 else "Small loss"
@@ -58,6 +62,8 @@ def accuracy_verdict(accuracy: dict[str, Any]) -> Verdict:
     if loss["low"] <= 0.0:
         return Verdict("accuracy", "warn", f"Too few examples to tell a large loss from chance: {numbers}.")
     share = f"keeps {kept:.0%} of the float model's {metric}" if kept == kept else "cannot be compared"
+    if metric == _LESS_IS_BETTER and kept > 0:
+        share = f"has {1 / kept:.2f} times the float model's {metric}"
     advice = "do not ship it as it is; use more bits, or a recipe that trains"
     return Verdict("accuracy", "bad", f"LARGE LOSS: the compressed model {share}: {numbers}; {advice}.")
 
@@ -67,6 +73,20 @@ def parity_verdict(parity: dict[str, Any]) -> Verdict:
     if parity["passed"]:
         return Verdict("parity", "good", "Every stage computes the same model: all parity rules hold.")
     return Verdict("parity", "bad", f"PARITY IS BROKEN: {first_breach(parity)}.")
+
+
+def _agreement_verdicts(accuracy: dict[str, Any]) -> list[Verdict]:
+    """Says which bundles have another perplexity than PyTorch with the same weights."""
+    return [
+        Verdict(
+            "parity",
+            "bad",
+            f"PARITY IS BROKEN: the perplexity of {entry['stage']} differs from that of PyTorch by "
+            f"{entry['relative']:.2%}, where {entry['limit']:.2%} is allowed.",
+        )
+        for entry in accuracy.get("agreement", [])
+        if not entry["passed"]
+    ]
 
 
 def first_breach(parity: dict[str, Any]) -> str:

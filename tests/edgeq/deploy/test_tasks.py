@@ -33,8 +33,18 @@ def test_a_short_context_shortens_the_profile(make_gpt2: Callable[..., Path]):
         make_plan(make_gpt2(), eval_data=None, **(OPTIONS | {"context": 10}))
 
 
-def test_evaluation_data_for_a_text_generator_is_refused(make_gpt2: Callable[..., Path], tmp_path: Path):
-    data = tmp_path / "data.tsv"
-    data.write_text("sentence\tlabel\na\t1\n", encoding="utf-8")
-    with pytest.raises(UnsupportedError, match="makes text, whose quality deploy does not measure"):
-        make_plan(make_gpt2(), eval_data=data, **OPTIONS)
+def test_a_model_that_continues_texts_is_measured_on_a_text(make_gpt2: Callable[..., Path], tmp_path: Path):
+    text, table = tmp_path / "text.txt", tmp_path / "data.tsv"
+    text.write_text("the cat sat over the lazy dog\n", encoding="utf-8")
+    table.write_text("sentence\tlabel\na\t1\n", encoding="utf-8")
+    plan = make_plan(make_gpt2(), eval_data=text, **OPTIONS)
+    assert (plan.data, plan.text.content) == (None, "the cat sat over the lazy dog\n")
+    with pytest.raises(UsageError, match="continues texts, so --eval-data should be a text file, found the table"):
+        make_plan(make_gpt2(), eval_data=table, **OPTIONS)
+    with pytest.raises(UsageError, match=r"nowhere\.txt does not exist"):
+        make_plan(make_gpt2(), eval_data=tmp_path / "nowhere.txt", **OPTIONS)
+
+
+def test_evaluation_data_for_an_encoder_decoder_is_refused(make_bart: Callable[..., Path], tmp_path: Path):
+    with pytest.raises(UnsupportedError, match="writes texts of others, whose quality deploy does not measure"):
+        make_plan(make_bart(), eval_data=tmp_path / "data.jsonl", **OPTIONS)

@@ -165,3 +165,35 @@ def test_unfinished_and_damaged_runs_are_sentences(results, write_run, tmp_path)
         write_report(folder)
     assert not (folder / "report.html").exists()
     json.loads((folder / "deploy.json").read_text())
+
+
+def perplexity_results(results, *, retained=0.995, agrees=True):
+    loss = {"value": 0.4, "low": 0.1, "high": 0.9, "retained": retained}
+    relative = 1e-5 if agrees else 0.02
+    accuracy = {
+        "measured": True, "data": "text.txt", "examples": 4096, "unit": "tokens", "metric": "perplexity",
+        "stages": {
+            "torch float32": {"value": 20.0, "pearson": None}, "torch compressed": {"value": 20.4, "pearson": None},
+            "bundle host": {"value": 20.4, "pearson": None},
+        },
+        "losses": {"torch compressed": loss, "bundle host": loss},
+        "agreement": [{"stage": "bundle host", "relative": relative, "limit": 0.001, "passed": agrees}],
+    }  # fmt: skip
+    return results | {"accuracy": accuracy}
+
+
+def test_perplexity_is_told_in_its_own_words(results, write_run):
+    folder = write_run(perplexity_results(results))
+    report = write_report(folder)
+    sentence = report["verdicts"][0]["sentence"]
+    assert "perplexity 20.400 against 20.000 of the float model on 4096 tokens (increase +0.4000" in sentence
+    page = (folder / "report.html").read_text()
+    assert "4096 tokens of <code>text.txt</code>" in page
+    assert "pearson" not in page
+
+
+def test_a_ruined_perplexity_and_one_of_its_own_are_told(results, write_run):
+    report = write_report(write_run(perplexity_results(results, retained=0.5, agrees=False)))
+    sentences = [verdict["sentence"] for verdict in report["verdicts"]]
+    assert "has 2.00 times the float model's perplexity" in sentences[0]
+    assert any("PARITY IS BROKEN: the perplexity of bundle host" in sentence for sentence in sentences)

@@ -1,0 +1,156 @@
+"""The task stage of models that continue texts: the perplexity of every stage on the same tokens of one text."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgeq.checkpoint import Checkpoint, load_checkpoint
+from edgeq.data import TextFile
+from edgeq.deploy.accuracy import COMPRESSED, FLOAT, Loss
+from edgeq.errors import UnsupportedError
+from edgeq.models import GenerativeAdapter, TorchDecoder
+from edgeq.perplexity import Perplexity, Score, evaluate_perplexity
+from edgeq.progress import Progress
+from edgeq.targets.runtime.decoder import Decoder
+from edgeq.targets.runtime.loader import Bundle, load
+
+AGREEMENT = 1e-3
+"""Rule (c) of parity: how far the perplexity of a bundle may be from that of PyTorch, relatively."""
+MOST_TOKENS = 4096
+"""Tokens that are predicted: a bundle makes a step for each."""
+_WINDOW = 128
+_WINDOWS_AT_A_TIME = 8
+_RESAMPLES = 1000
+_CONFIDENCE = 0.95
+
+
+def measure_perplexity(
+    source: Path,
+    checkpoint: Path,
+    bundles: Mapping[str, Path],
+    *,
+    text: TextFile,
+    cache_dtype: torch.dtype,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Measures the stages of a run on the beginning of a text.
+
+    Args:
+        source: The float checkpoint.
+        checkpoint: The compressed checkpoint.
+        bundles: Bundles for this machine by target name; others are bit-identical to them, as parity proves.
+        text: The text.
+        cache_dtype: Type of the caches of the run.
+        progress: Told the progress of each measurement.
+
+    Returns:
+        JSON values: the perplexity of each stage, how much of it compression cost, and whether every bundle agrees
+        with PyTorch.
+
+    Raises:
+        UsageError: If the text has too few tokens.
+        UnsupportedError: If the model does not continue texts.
+    """
+    float_model, loaded = load_checkpoint(source), {name: load(folder) for name, folder in bundles.items()}
+    contexts = [bundle.generation.context for bundle in loaded.values()]
+    window = min([_WINDOW, float_model.adapter.max_positions, *contexts])
+    scores = {FLOAT: _torch_score(float_model, cache_dtype)}
+    scores[COMPRESSED] = _torch_score(load_checkpoint(checkpoint), cache_dtype)
+    scores |= {f"bundle {name}": bundle_score(bundle) for name, bundle in loaded.items()}
+    found = {
+        name: evaluate_perplexity(
+            score,
+            float_model.tokenizer,
+            text,
+            context=window,
+            max_tokens=MOST_TOKENS,
+            batch_size=_WINDOWS_AT_A_TIME,
+            progress=_named(name, progress),
+        )
+        for name, score in scores.items()
+    }
+    reference = found[FLOAT]
+    losses = {name: perplexity_loss(reference, entry) for name, entry in found.items() if name != FLOAT}
+    return {
+        "measured": True,
+        "data": str(text.path),
+        "examples": reference.tokens,
+        "unit": "tokens",
+        "metric": "perplexity",
+        "stages": {name: {"value": entry.value, "pearson": None} for name, entry in found.items()},
+        "losses": {name: dataclasses.asdict(loss) for name, loss in losses.items()},
+        "agreement": agreement(found[COMPRESSED], {name: found[name] for name in list(found)[2:]}),
+    }
+
+
+def perplexity_loss(reference: Perplexity, result: Perplexity) -> Loss:
+    """Compares two measurements of the same tokens by resampling the windows.
+
+    Args:
+        reference: The float model's.
+        result: The other model's.
+
+    Returns:
+        The increase of the perplexity with its interval, and the float model's perplexity over this one's.
+    """
+    starts = range(0, reference.tokens, reference.context)
+    sums = [
+        np.array([-each.log_probabilities[start : start + each.context].sum(dtype=np.float64) for start in starts])
+        for each in (reference, result)
+    ]
+    counts = np.array([min(reference.context, reference.tokens - start) for start in starts])
+    generator = np.random.default_rng(0)
+    chosen = generator.integers(0, len(counts), (_RESAMPLES, len(counts)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        drawn = [np.exp(part[chosen].sum(axis=1) / counts[chosen].sum(axis=1)) for part in sums]
+        increases = np.nan_to_num(drawn[1] - drawn[0], nan=np.inf)
+    tail = (1.0 - _CONFIDENCE) / 2.0
+    low, high = np.quantile(increases, [tail, 1.0 - tail], method="nearest")
+    return Loss(result.value - reference.value, float(low), float(high), reference.value / result.value)
+
+
+def agreement(torch_result: Perplexity, bundles: Mapping[str, Perplexity]) -> list[dict[str, Any]]:
+    """Applies rule (c) of parity to the bundles: the perplexity of each is PyTorch's, within a thousandth."""
+    verdicts = []
+    for name, found in bundles.items():
+        relative = abs(found.value / torch_result.value - 1.0)
+        # Written so that a value that is no number does not pass.
+        verdicts.append({"stage": name, "relative": relative, "limit": AGREEMENT, "passed": relative <= AGREEMENT})
+    return verdicts
+
+
+def bundle_score(bundle: Bundle) -> Score:
+    """Returns a bundle as a function from ids to the log-probabilities of each after the first, step by step."""
+
+    def score(ids: np.ndarray) -> np.ndarray:
+        decoder = Decoder(bundle, batch=len(ids))
+        steps: Sequence[np.ndarray] = [
+            _log_probability(decoder.append(ids[:, step : step + 1].tolist()), ids[:, step + 1])
+            for step in range(ids.shape[1] - 1)
+        ]
+        return np.stack(steps, axis=1)
+
+    return score
+
+
+def _log_probability(logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    wide = logits.astype(np.float64)
+    wide -= wide.max(axis=1, keepdims=True)
+    likelihood: np.ndarray = np.take_along_axis(wide, chosen[:, None], axis=1)[:, 0]
+    return likelihood - np.log(np.exp(wide).sum(axis=1))
+
+
+def _torch_score(checkpoint: Checkpoint, cache_dtype: torch.dtype) -> Score:
+    if not isinstance(checkpoint.adapter, GenerativeAdapter):
+        raise UnsupportedError(f"{checkpoint.adapter.architecture} does not continue texts: it has no perplexity")
+    return TorchDecoder(checkpoint.model, checkpoint.adapter, cache_dtype=cache_dtype).score
+
+
+def _named(stage: str, progress: Progress) -> Progress:
+    return lambda what, done, total: progress(f"{what} {stage}", done, total)
