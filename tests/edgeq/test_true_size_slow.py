@@ -86,6 +86,14 @@ def test_quantgpt_2_2_8_in_every_file(make_gpt2: Callable[..., Path], tmp_path: 
 
 
 @pytest.mark.slow
+def test_quantbart_2_2_8_in_every_file(make_bart: Callable[..., Path], tmp_path: Path) -> None:
+    sizes = _frozen_at_once(make_bart(**BART_BASE), "quantgpt-w2e2a8", tmp_path / "checkpoint")
+    assert sizes.float32_bytes / sizes.tensor_file_bytes >= 13.3
+    for files in (sizes, _exported(tmp_path / "checkpoint", tmp_path / "onnx")):
+        assert sizes.float32_bytes / files.stored_bytes >= 13.3
+
+
+@pytest.mark.slow
 def test_binary_bert_base_in_every_file(make_bert: Callable[..., Path], tmp_path: Path) -> None:
     source = make_bert("BertForSequenceClassification", **BERT_BASE)
     sizes = _frozen_at_once(source, "two-stage-w1a8", tmp_path / "two-stage")
