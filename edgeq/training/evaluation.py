@@ -15,6 +15,7 @@ from torch.nn import functional
 from edgeq.distill import FeatureReader, Features, Wanted
 from edgeq.distill.labels import NO_LABEL
 from edgeq.distill.sentence import Pooling
+from edgeq.errors import UsageError
 from edgeq.models import ModelAdapter
 from edgeq.training.data import TaskData
 from edgeq.training.examples import ExampleSet
@@ -71,10 +72,13 @@ def evaluate_model(
         Accuracy and loss of classification; Spearman's and Pearson's correlation of regression and of
         embeddings of graded pairs; the mean cosine to the teacher's of other embeddings; perplexity and loss
         per token of language models and sequence-to-sequence models.
+
+    Raises:
+        UsageError: If the data hold no evaluation set, or ungraded texts and no teacher is given.
     """
     examples = data.evaluation
     if examples is None:
-        raise ValueError("the data hold no evaluation set")
+        raise UsageError("there are no held-out examples to evaluate on; give evaluation data")
     own = _outputs(model, adapter, examples, pooling, processes)
     if data.task == "classification":
         return _classification(own, examples)
@@ -85,7 +89,7 @@ def evaluate_model(
             pairs = examples.similarities
             return _correlation(_cosines(own[pairs.pairs[:, 0]], own[pairs.pairs[:, 1]]), pairs.scores)
         if teacher is None:
-            raise ValueError("embeddings of texts without grades are compared with a teacher's")
+            raise UsageError("embeddings are evaluated on graded pairs, or against a teacher; give one of them")
         wanted = _outputs(teacher, adapter, examples, pooling, processes)
         return Figures("cosine", {"cosine": float(_cosines(own, wanted).mean())})
     loss = float(own[:, 0].sum() / own[:, 1].sum())

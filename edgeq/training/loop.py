@@ -101,6 +101,8 @@ class _Run:
         if any(stage.augmented for stage in settings.stages) and data.augmented is None:
             raise UsageError("a stage asks for augmented examples, but none were made")
         self.accelerator = _accelerator()
+        if self.accelerator.mixed_precision == "fp16":
+            raise UsageError("training in float16 is not supported; launch with --mixed_precision no, and set bf16")
         self.adapter = adapter_for(student)
         self.pooling = pooling
         self.first_weights: dict[str, Any] | None = None

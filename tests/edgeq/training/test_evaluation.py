@@ -9,6 +9,7 @@ import torch
 import transformers
 from scipy import stats
 
+from edgeq.errors import UsageError
 from edgeq.models import TorchDecoder, adapter_for
 from edgeq.perplexity import evaluate_perplexity
 from edgeq.training import Figures, TaskData, evaluate_model, load_task_data
@@ -97,6 +98,15 @@ def test_embeddings_of_graded_pairs_and_of_texts_alone(make_bert, labelled):
     data = TaskData("embedding", texts, texts)
     assert evaluate_model(model, adapter, data, teacher=model).value == pytest.approx(1, abs=1e-6)
     assert evaluate_model(model, adapter, data, teacher=teacher).value < 0.99
+
+
+def test_nothing_to_compare_with(make_bert, labelled):
+    model = transformers.BertModel.from_pretrained(make_bert())
+    texts = dataclasses.replace(labelled.evaluation, labels=None)
+    with pytest.raises(UsageError, match="graded pairs, or against a teacher"):
+        evaluate_model(model, adapter_for(model), TaskData("embedding", texts, texts))
+    with pytest.raises(UsageError, match="no held-out examples"):
+        evaluate_model(model, adapter_for(model), TaskData("embedding", texts))
 
 
 def test_which_figure_is_better():
