@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_RESAMPLES = 10_000
+_RESAMPLES = 4000
 _CONFIDENCE = 0.95
 
 
@@ -44,11 +44,11 @@ def paired_difference(first: Sequence[str], second: Sequence[str]) -> Difference
     wide = [np.broadcast_to(matrix, (seeds, matrix.shape[1])) for matrix in matrices]
     gaps = 100 * (wide[0] - wide[1])
     generator = np.random.default_rng(0)
-    means = np.empty(_RESAMPLES)
-    for index in range(_RESAMPLES):
-        rows = generator.integers(0, seeds, seeds)
-        columns = generator.integers(0, gaps.shape[1], gaps.shape[1])
-        means[index] = gaps[rows][:, columns].mean()
+    count = gaps.shape[1]
+    # How often each seed, and each sentence, is drawn in each resample.
+    rows = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=_RESAMPLES)
+    columns = generator.multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+    means = ((rows @ gaps) * columns).sum(axis=1) / (seeds * count)
     tail = (1 - _CONFIDENCE) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return Difference(float(gaps.mean()), float(low), float(high))

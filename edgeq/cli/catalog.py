@@ -13,14 +13,15 @@ from edgeq.cli.verb import Json, verb
 
 @verb("recipes", example="recipes")
 def recipes(*, as_json: Json = False) -> None:
-    """List the built-in recipes with their meaning."""
+    """List the built-in recipes with their meaning; those that train need --train-data."""
     from edgeq.recipes import list_recipes
 
     known = list_recipes()
     if as_json:
         print_json([dataclasses.asdict(recipe) for recipe in known])
     else:
-        print_table(["recipe", "meaning"], [[recipe.name, recipe.summary] for recipe in known])
+        rows = [[recipe.name, "yes" if recipe.trains else "", recipe.summary] for recipe in known]
+        print_table(["recipe", "trains", "meaning"], rows)
 
 
 @verb("targets", example="targets")

@@ -16,16 +16,23 @@ from edgeq.recipes.schema import Recipe
 
 @dataclasses.dataclass(frozen=True)
 class RecipeSummary:
-    """A built-in recipe and its meaning in one line."""
+    """A built-in recipe and its meaning in one line.
+
+    Attributes:
+        name: Its name.
+        summary: Its meaning.
+        trains: Whether it needs training data.
+    """
 
     name: str
     summary: str
+    trains: bool
 
 
 def list_recipes() -> list[RecipeSummary]:
     """Returns the built-in recipes in alphabetical order."""
     recipes = [load_recipe(name) for name in _builtin_names()]
-    return [RecipeSummary(recipe.name, recipe.summary) for recipe in recipes]
+    return [RecipeSummary(recipe.name, recipe.summary, recipe.trains) for recipe in recipes]
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
