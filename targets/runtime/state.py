@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from edgeq.formats import WEIGHT_ALIGNMENT
+from edgeq.targets.runtime.aligned import aligned_zeros
 from edgeq.targets.runtime.schema import LANES, SOURCE_STATE, GenerationInfo
 from edgeq.targets.runtime.tvm_import import import_tvm
 
@@ -31,7 +30,7 @@ class State:
 
     def __init__(self, generation: GenerationInfo, batch: int) -> None:
         self._arrays = [
-            _aligned_zeros(generation.state_shape(spec, batch), np.dtype(spec.dtype)) for spec in generation.state
+            aligned_zeros(generation.state_shape(spec, batch), np.dtype(spec.dtype)) for spec in generation.state
         ]
         self._tokens_per_slot = [LANES if _IN_VECTORS.intersection(spec.shape) else 1 for spec in generation.state]
         self._of_source = [spec.name.startswith(SOURCE_STATE) for spec in generation.state]
@@ -99,11 +98,3 @@ class State:
         from_dlpack = import_tvm().runtime.from_dlpack
         self.batch = batch
         self.tensors: list[Any] = [from_dlpack(array[:batch]) for array in self._arrays]
-
-
-def _aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Zeros at an address that vector instructions may use; numpy promises 16 bytes only."""
-    size = math.prod(shape) * dtype.itemsize
-    data = np.zeros(size + WEIGHT_ALIGNMENT, np.uint8)
-    start = -data.ctypes.data % WEIGHT_ALIGNMENT
-    return data[start : start + size].view(dtype).reshape(shape)
