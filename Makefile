@@ -58,8 +58,9 @@ check: $(INSTALLED)  ## ruff, mypy on the whole package, and the direction of de
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(DEMO_MODEL)  ## measure the demo model against ONNX Runtime, with more rounds than the demo
+bench: $(DEMO_MODEL)  ## measure the demo model with more rounds, and GPT-2 small and BART-base at true size
 	$(BIN)/python benchmarks/demo.py --rounds 60 --output bench-output $(if $(EVAL_DATA),--eval-data "$(EVAL_DATA)")
+	$(BIN)/python -m benchmarks.true_size --out bench-output/true-size
 
 clean:  ## remove what the other commands made, but not .venv
 	rm -rf demo-output bench-output build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
