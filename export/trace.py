@@ -19,6 +19,7 @@ from edgeq.export.passes.attention_mask import repeat_mask_rows
 from edgeq.export.passes.clean import drop_dead_code, plain_dimensions, strip_origin
 from edgeq.export.passes.joined import drop_joins
 from edgeq.export.passes.names import name_by_module
+from edgeq.export.passes.reshapes import keep_leading_axes
 from edgeq.export.signature import Signature, signature_of
 from edgeq.models import ModelAdapter
 from edgeq.models.adapter import ExportPart, GenerativeAdapter, Seq2SeqAdapter
@@ -86,6 +87,7 @@ def _onnx_model(part: ExportPart, signature: Signature, opset: int, adapter: Mod
     graph = _traced(part.module, signature, f"{part.name} of {adapter.architecture} at opset {opset}", opset=opset)
     drop_dead_code(graph)
     drop_joins(graph)
+    keep_leading_axes(graph)
     merge_heads(graph)
     repeat_mask_rows(graph)
     drop_dead_code(graph)

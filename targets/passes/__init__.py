@@ -11,10 +11,14 @@ from edgeq.targets.graph import GraphView
 from edgeq.targets.passes.activation import fuse_activations
 from edgeq.targets.passes.attention_mask import drop_mask_expansion
 from edgeq.targets.passes.cache import use_cache_in_place
+from edgeq.targets.passes.constants import fold_constants
 from edgeq.targets.passes.float_linear import fuse_float_linear
 from edgeq.targets.passes.residual import fuse_residual_additions
 
-PASSES = (use_cache_in_place, drop_mask_expansion, fuse_float_linear, fuse_activations, fuse_residual_additions)
+PASSES = (
+    *(fold_constants, use_cache_in_place, drop_mask_expansion),
+    *(fuse_float_linear, fuse_activations, fuse_residual_additions),
+)
 """In the order in which they run: a bias is taken in before an activation, both before residual additions."""
 
 
