@@ -12,14 +12,15 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_FUNCTIONS = {
+_NAMES = {
     "compress_model": "edgeq.compress",
     "export_onnx": "edgeq.export.exporter",
     "compile_bundle": "edgeq.targets.bundle",
     "load": "edgeq.targets.runtime.loader",
+    "TrainingRequest": "edgeq.recipes",
 }
 
-__all__ = ["__version__", "compile_bundle", "compress_model", "export_onnx", "load"]
+__all__ = ["TrainingRequest", "__version__", "compile_bundle", "compress_model", "export_onnx", "load"]
 
 for _linked in ("export", "targets", "models"):
     if (Path(__file__).parent / _linked).is_file():
@@ -30,8 +31,8 @@ for _linked in ("export", "targets", "models"):
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FUNCTIONS:
-        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
     raise AttributeError(f"module 'edgeq' has no attribute {name!r}")
 
 
