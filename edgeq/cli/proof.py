@@ -36,7 +36,7 @@ def diff(
     *,
     backend: Annotated[
         list[str] | None,
-        typer.Option("--backend", "-b", help="onnx-reference, onnxruntime or tvm; repeatable. Default: all."),
+        typer.Option("--backend", "-b", help="onnx-reference, onnxruntime or tvm; repeatable. Default: all that can."),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Print every layer, not only the first outside.")] = False,
     as_json: Json = False,
@@ -45,11 +45,11 @@ def diff(
 
     Each layer is judged on PyTorch's own input (isolated) and in the run of the whole model (accumulated).
     """
-    from edgeq.parity import BACKENDS, diff_layers
+    from edgeq.parity import diff_layers
     from edgeq.report.text import diff_lines
 
     with progress_bars() as progress:
-        found = [each.to_json() for each in diff_layers(run, backends=backend or BACKENDS, progress=progress)]
+        found = [each.to_json() for each in diff_layers(run, backends=backend or None, progress=progress)]
     if as_json:
         print_json({"run": str(run), "within": all(each["within"] for each in found), "backends": found})
     else:

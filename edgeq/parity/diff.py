@@ -12,15 +12,16 @@ import onnx
 
 from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.errors import UnsupportedError, UsageError
-from edgeq.models import GenerativeAdapter, TorchDecoder, positions
+from edgeq.models import GenerativeAdapter, Seq2SeqAdapter, TorchDecoder, positions
 from edgeq.parity.feeds import Arrays, make_feeds
 from edgeq.parity.reference import Reference
+from edgeq.parity.sourced_texts import ENCODER, FIRST_STEP, NEXT_STEP, torch_parts
 from edgeq.parity.stages import cache_type, compiled_once, load_model, onnx_reference, onnx_runtime
 from edgeq.parity.walk import Backend, LayerWalk, Step, first_outside
 from edgeq.progress import Progress, silent
 from edgeq.targets.target import load_target
 
-BACKENDS = ("onnx-reference", "onnxruntime", "tvm")
+BACKENDS = ("onnx-reference", "onnxruntime", _COMPILED := "tvm")
 _BATCH, _LENGTH = 2, 17
 """Odd, and one more than a register holds."""
 
@@ -53,63 +54,94 @@ class BackendDiff:
 
 
 def diff_layers(
-    run: Path | str, *, backends: Sequence[str] = BACKENDS, progress: Progress = silent
+    run: Path | str, *, backends: Sequence[str] | None = None, progress: Progress = silent
 ) -> list[BackendDiff]:
     """Walks the layers of a run's exported model in each backend, beside PyTorch on the compressed checkpoint.
 
     Args:
         run: Folder with ``checkpoint`` and ``onnx``.
-        backends: Some of :data:`BACKENDS`; ``tvm`` compiles the graph for this machine.
+        backends: Some of :data:`BACKENDS`; ``tvm`` compiles the graph for this machine. All that can walk the model
+            if None: an encoder-decoder is walked as exported, not as compiled.
         progress: Told which backend runs.
 
     Raises:
         UsageError: If the folder is not a run, or a backend is unknown.
-        UnsupportedError: If the kind of model is not walked.
+        UnsupportedError: If a backend cannot walk this kind of model.
         FormatError: If a file of the run is damaged.
     """
     folder = Path(run)
-    if unknown := [name for name in backends if name not in BACKENDS]:
+    if unknown := [name for name in backends or () if name not in BACKENDS]:
         raise UsageError(f"there is no backend {unknown[0]!r}; there are {', '.join(BACKENDS)}")
     if not (folder / "checkpoint").is_dir() or not (folder / "onnx").is_dir():
         raise UsageError(f"{folder} is not a run of `edgeq deploy`: it holds no checkpoint or no onnx")
-    progress("diff: PyTorch", 0, 1 + len(backends))
     checkpoint = load_checkpoint(folder / "checkpoint")
-    if checkpoint.adapter.task == "seq2seq":
-        raise UnsupportedError(
-            f"{checkpoint.adapter.architecture} is several graphs, which edgeq diff does not walk; `edgeq parity` "
-            "says which of them differs"
-        )
-    model = load_model(folder / "onnx" / "model.onnx")
-    walk, compiled_feed = _prepare(checkpoint, model)
+    chosen = _chosen(checkpoint, backends)
+    progress("diff: PyTorch", 0, 1 + len(chosen))
+    walks, compiled_feed = _prepare(checkpoint, folder / "onnx")
     found = []
-    for done, name in enumerate(backends, start=1):
-        progress(f"diff: {name}", done, 1 + len(backends))
-        found.append(BackendDiff(name, tuple(walk.run(_backend(name, compiled_feed)))))
+    for done, name in enumerate(chosen, start=1):
+        progress(f"diff: {name}", done, 1 + len(chosen))
+        run_graph = _backend(name, compiled_feed)
+        found.append(BackendDiff(name, tuple(step for walk in walks for step in walk.run(run_graph))))
     progress("diff", 1, 1)
     return found
 
 
-def _prepare(checkpoint: Checkpoint, model: onnx.ModelProto) -> tuple[LayerWalk, Arrays]:
-    """Returns the walk, and inputs that the compiled graph takes in place of the exported one's."""
-    if isinstance(checkpoint.adapter, GenerativeAdapter):
-        return _prepare_decoder(checkpoint, checkpoint.adapter, model)
+def _chosen(checkpoint: Checkpoint, backends: Sequence[str] | None) -> Sequence[str]:
+    """Returns the backends that walk a model: all that can, or those that were asked for."""
+    if checkpoint.adapter.task != "seq2seq":
+        return BACKENDS if backends is None else backends
+    if backends is not None and _COMPILED in backends:
+        raise UnsupportedError(
+            f"{checkpoint.adapter.architecture} is compiled with its source in caches, which edgeq diff does not cut "
+            f"into layers; leave --backend {_COMPILED} out (`edgeq parity` compares the bundle)"
+        )
+    return [name for name in BACKENDS if name != _COMPILED] if backends is None else backends
+
+
+def _prepare(checkpoint: Checkpoint, folder: Path) -> tuple[list[LayerWalk], Arrays]:
+    """Returns the walks of all graphs, and inputs that a compiled graph takes in place of the exported one's."""
     adapter, config = checkpoint.adapter, checkpoint.model.config
-    length = min(_LENGTH, adapter.max_positions)
+    if isinstance(adapter, Seq2SeqAdapter):
+        return _prepare_encoder_decoder(checkpoint, adapter, folder), {}
+    model = load_model(folder / "model.onnx")
+    if isinstance(adapter, GenerativeAdapter):
+        return _prepare_decoder(checkpoint, adapter, model)
     feeds = make_feeds(
         adapter.input_names,
         vocabulary=config.vocab_size,
         token_types=config.type_vocab_size,
-        longest=length,
+        longest=min(_LENGTH, adapter.max_positions),
         tokenizer=checkpoint.tokenizer,
         texts=[],
     )
     feed = max(feeds.grid, key=lambda feed: int(feed["input_ids"].size))
-    return LayerWalk(model, Reference(checkpoint), feed), {}
+    return [LayerWalk(model, Reference(checkpoint), feed)], {}
+
+
+def _prepare_encoder_decoder(checkpoint: Checkpoint, adapter: Seq2SeqAdapter, folder: Path) -> list[LayerWalk]:
+    """The encoder, then the decoder's first step on a whole target, with the reference's states of the source."""
+    exported = {name: load_model(folder / f"{name}.onnx") for name in (ENCODER, FIRST_STEP, NEXT_STEP)}
+    parts = torch_parts(checkpoint.model, adapter, cache_dtype=cache_type(exported[NEXT_STEP]))
+    # Source and target are equally long: a tensor's shape does not tell which of them it belongs to.
+    length = min(_LENGTH, adapter.max_positions)
+    source, target = np.random.default_rng(24).integers(0, adapter.config.vocab_size, (2, _BATCH, length))
+    mask = np.ones_like(source)
+    read = {"input_ids": source, "attention_mask": mask}
+    states = parts[ENCODER](read)["last_hidden_state"]
+    written = {"encoder_attention_mask": mask, "input_ids": target, "encoder_hidden_states": states}
+
+    def walk(part: str, feed: Arrays) -> LayerWalk:
+        model = exported[part]
+        reference = Reference(checkpoint, lambda given: parts[part](_taken(model, given)))
+        return LayerWalk(model, reference, {"attention_mask": mask, **feed}, graph_feed=feed)
+
+    return [walk(ENCODER, read), walk(FIRST_STEP, written)]
 
 
 def _prepare_decoder(
     checkpoint: Checkpoint, adapter: GenerativeAdapter, model: onnx.ModelProto
-) -> tuple[LayerWalk, Arrays]:
+) -> tuple[list[LayerWalk], Arrays]:
     dtype = cache_type(model)
     decoder = TorchDecoder(checkpoint.model, adapter, cache_dtype=dtype)
     length = min(_LENGTH, adapter.max_positions)
@@ -121,7 +153,7 @@ def _prepare_decoder(
     cache = {name: tensor.numpy() for name, tensor in zip(names, empty, strict=True)}
     walk = LayerWalk(model, Reference(checkpoint, lambda given: decoder(**given)), {**feed, **cache})
     lengths = np.full(_BATCH, length, np.int64)
-    return walk, {"past_lengths": np.zeros_like(lengths), "new_lengths": lengths}
+    return [walk], {"past_lengths": np.zeros_like(lengths), "new_lengths": lengths}
 
 
 def _backend(name: str, compiled_feed: Arrays) -> Backend:

@@ -47,7 +47,11 @@ def fewest_noise_runs(quantized_values: int) -> int:
 
 
 def noise_runs(
-    run: Callable[[int], T], rms: Callable[[T], Sequence[float]], *, quantized_values: int
+    run: Callable[[int], T],
+    rms: Callable[[T], Sequence[float]],
+    *,
+    quantized_values: int,
+    most: int = MOST_NOISE_RUNS,
 ) -> list[T]:
     """Runs the reference under noise until its runs say what a step looks like.
 
@@ -59,9 +63,10 @@ def noise_runs(
         run: Runs the reference under noise of a given seed; returns the outputs, or what is kept of them.
         rms: How far a run is from the reference without noise, for each output that is judged by itself.
         quantized_values: How many values one run quantizes.
+        most: Most runs of a model that shows no step.
 
     Returns:
-        What each run returned: 8 for a model of usual size, at most 128.
+        What each run returned: 8 for a model of usual size, at most ``most``.
     """
     fewest = fewest_noise_runs(quantized_values)
     runs: list[T] = []
@@ -70,7 +75,7 @@ def noise_runs(
     def enough() -> bool:
         if len(runs) < fewest:
             return False
-        settled = fewest == FEWEST_NOISE_RUNS or len(runs) >= MOST_NOISE_RUNS
+        settled = fewest == FEWEST_NOISE_RUNS or len(runs) >= most
         return settled or all(max(column) > _STANDS_OUT * min(column) for column in zip(*distances, strict=True))
 
     while not enough():

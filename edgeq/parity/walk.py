@@ -24,6 +24,9 @@ from edgeq.parity.isolated import Case, allowed
 from edgeq.parity.reference import Call, RecordedLayer, Reference
 from edgeq.parity.taps import Layer, cut, given, layers_of, tapped
 
+_MOST_NOISE_RUNS = 64
+"""A search for a fault is not stopped by an envelope that is too wide, and should not keep someone waiting."""
+
 Backend = Callable[[onnx.ModelProto, Arrays], Arrays]
 """Runs a model on named arrays, some of which it may not take."""
 
@@ -83,6 +86,7 @@ class LayerWalk:
             lambda seed: self._distances(self._values_of(reference.calls(feed, seed=seed))),
             lambda moved: [moved[self.layers[-1].output].rms],
             quantized_values=self._count_quantized(),
+            most=_MOST_NOISE_RUNS,
         )
         self._limits = self._make_limits(noisy)
 

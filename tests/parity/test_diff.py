@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 import edgeq.cli.main as cli
 from edgeq.compress import compress_model
-from edgeq.errors import UnsupportedError, UsageError
+from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import ModelWriter
 from edgeq.parity import diff_layers
@@ -40,15 +40,16 @@ def gpt2_run(make_gpt2, tmp_path_factory):
 def edited(tmp_path):
     """Returns a function that copies a run and lets a function edit its graph."""
 
-    def edit(run, change):
+    def edit(run, change, graph="model"):
         copy = shutil.copytree(run, tmp_path / "run")
-        model = onnx.load(copy / "onnx" / "model.onnx")
-        change(model)
-        for tensor in model.graph.initializer:
-            tensor.data_location = onnx.TensorProto.DEFAULT
-            del tensor.external_data[:]
+        models = {path.stem: onnx.load(path) for path in (copy / "onnx").glob("*.onnx")}
+        change(models[graph])
         with ModelWriter(copy / "onnx") as writer:
-            writer.write("model", model)
+            for name, model in models.items():
+                for tensor in model.graph.initializer:
+                    tensor.data_location = onnx.TensorProto.DEFAULT
+                    del tensor.external_data[:]
+                writer.write(name, model)
         return copy
 
     return edit
@@ -78,6 +79,20 @@ def test_the_compiled_decoder_is_walked_with_its_cache(gpt2_run):
     assert found.first is None, found.first
     assert [step.name for step in found.steps][:3] == ["transformer.wte", "transformer.wpe", "transformer.h.0.ln_1"]
     assert found.steps[-1].name == "lm_head"
+
+
+def test_both_halves_of_an_encoder_decoder_are_walked(make_bart, edited, tmp_path):
+    compress_model(make_bart(encoder_layers=1), tmp_path / "bart" / "checkpoint", recipe="ptq-w4a8")
+    export_onnx(tmp_path / "bart" / "checkpoint", tmp_path / "bart" / "onnx")
+    for found in diff_layers(tmp_path / "bart"):
+        assert found.first is None, found.first
+        names = [step.name for step in found.steps]
+        assert names[0] == "model.encoder.embed_tokens"
+        assert names[-1] == "lm_head"
+        assert "model.decoder.layers.1.encoder_attn.k_proj" in names
+    wrong = edited(tmp_path / "bart", scale("model.decoder.layers.0.encoder_attn.v_proj.scale", 1.01), "decoder_model")
+    (found,) = diff_layers(wrong, backends=["onnxruntime"])
+    assert found.first.name == "model.decoder.layers.0.encoder_attn.v_proj"
 
 
 @pytest.mark.slow
@@ -160,7 +175,9 @@ def test_wrong_use_is_a_sentence(bert_run, make_bart, tmp_path, capsys):
         diff_layers(tmp_path)
     shutil.copytree(make_bart(), tmp_path / "checkpoint")
     (tmp_path / "onnx").mkdir()
-    with pytest.raises(UnsupportedError, match="several graphs, which edgeq diff does not walk"):
+    with pytest.raises(UnsupportedError, match="which edgeq diff does not cut into layers; leave --backend tvm out"):
+        diff_layers(tmp_path, backends=["tvm"])
+    with pytest.raises(FormatError, match=r"encoder_model\.onnx"):
         diff_layers(tmp_path)
     assert cli.main(["diff", str(tmp_path / "nowhere")]) == 2
     assert capsys.readouterr().err.count("edgeq: ") == 1
