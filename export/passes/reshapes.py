@@ -30,8 +30,9 @@ def _rewrite(graph: ir.Graph, node: ir.Node) -> bool:
     before, after = data.shape, node.outputs[0].shape
     if before is None or after is None:
         return False
+    unknown = ir.SymbolicDim(None)
     kept = 0
-    while kept < min(len(before), len(after) - 1) and before[kept] == after[kept] and before[kept] != ir.SymbolicDim(None):
+    while kept < min(len(before), len(after) - 1) and before[kept] == after[kept] != unknown:
         kept += 1
     rest = list(after)[kept:]
     if any(not isinstance(size, int) for size in rest) or 0 in rest:
