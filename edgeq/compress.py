@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from edgeq.recipes import (
 )
 from edgeq.stored import read_json_object
 from edgeq.targets.model_info import read_model_info
+from edgeq.training.processes import first_process_writes
 
 FLOAT_BITS = 32
 """Bits in the record of a layer that is not compressed."""
@@ -76,17 +78,22 @@ def compress_model(
     else:
         student = _train(checkpoint, resolved, training, Path(out), progress)
         model, result = student.model, student.result
-    progress("writing the checkpoint", 0, 1)
-    if resolved.factor is not None or any(layer.bits < FLOAT_BITS for layer in result.layers):
-        evaluate = "auto" if resolved.factor is None else resolved.factor.evaluate
-        save_checkpoint(
-            model, checkpoint.tokenizer, out, result=result, sentence_files_from=folder, evaluate=evaluate
-        )
+    with contextlib.nullcontext(True) if training is None else first_process_writes() as writes:
+        if writes:
+            progress("writing the checkpoint", 0, 1)
+            _write(checkpoint, resolved, model, result, out)
+            progress("writing the checkpoint", 1, 1)
+    return result
+
+
+def _write(checkpoint: Checkpoint, recipe: Recipe, model: Any, result: CompressionResult, out: str | Path) -> None:
+    kept = {"sentence_files_from": checkpoint.folder}
+    if recipe.factor is not None or any(layer.bits < FLOAT_BITS for layer in result.layers):
+        evaluate = "auto" if recipe.factor is None else recipe.factor.evaluate
+        save_checkpoint(model, checkpoint.tokenizer, out, result=result, evaluate=evaluate, **kept)
     else:
         # Trained without quantization: a plain float model, which others may take as a source or teacher.
-        save_float_checkpoint(model, checkpoint.tokenizer, out, sentence_files_from=folder)
-    progress("writing the checkpoint", 1, 1)
-    return result
+        save_float_checkpoint(model, checkpoint.tokenizer, out, **kept)
 
 
 def training_folder(out: str | Path) -> Path:

@@ -12,12 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from edgeq.checkpoint import load_checkpoint
+
 PROGRAM = pathlib.Path(__file__).with_name("small_run.py")
 ONE = [sys.executable, str(PROGRAM)]
-TWO = [
+LAUNCH_TWO = [
     sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
-    "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", str(PROGRAM),
+    "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
 ]  # fmt: skip
+TWO = [*LAUNCH_TWO, str(PROGRAM)]
 pytestmark = pytest.mark.slow
 
 
@@ -100,3 +103,19 @@ def test_a_run_is_resumed_with_as_many_processes(tmp_path):
     assert "has another processes (2, not 1)" in done.stderr
 
 
+
+
+def test_the_command_line_in_two_processes(make_bert, tmp_path):
+    (tmp_path / "data.tsv").write_text("sentence\tlabel\n" + "the good cat\t1\na lazy dog\t0\n" * 12)
+    (tmp_path / "recipe.toml").write_text(
+        'extends = "xtc-l12-w2a8"\nname = "tiny"\n[layers]\nkeep = [0, 1]\n'
+        "[training]\nbatch_size = 4\nmax_length = 16\n"
+    )
+    model = make_bert("BertForSequenceClassification")
+    options = ["--recipe", str(tmp_path / "recipe.toml"), "--train-data", str(tmp_path / "data.tsv"), "--epochs", "1"]
+    edgeq = str(pathlib.Path(sys.executable).with_name("edgeq"))
+    command = [*LAUNCH_TWO, edgeq, "compress", str(model), str(tmp_path / "out"), *options]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "out-training" / "run.json").read_text())["processes"] == 2
+    load_checkpoint(tmp_path / "out")
