@@ -1,0 +1,50 @@
+"""PyTorch: float32, and its dynamic int8 quantization of linear layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from turns import Call, ids, serve
+
+
+def load(request: dict[str, Any]) -> Call:
+    """Returns the call of one variant."""
+    torch.set_num_threads(request["threads"])
+    torch.set_grad_enabled(False)
+    decoder = request["kind"] != "encode"
+    kind = transformers.GPT2LMHeadModel if decoder else transformers.BertModel
+    model = kind.from_pretrained(request["folder"]).eval()
+    if request["variant"] == "int8":
+        _as_linear(model)
+        model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    given, tokens = torch.from_numpy(ids(request)), request["tokens"]
+    if not decoder:
+        return lambda: model(given).last_hidden_state.numpy()
+    if request["kind"] == "prefill":
+        return lambda: model(given[:, :tokens], use_cache=True, logits_to_keep=1).logits[:, -1].numpy()
+    cache = model(given[:, :tokens], use_cache=True, logits_to_keep=1).past_key_values
+
+    def step() -> np.ndarray:
+        result = model(given[:, tokens:], past_key_values=cache, use_cache=True)
+        cache.crop(tokens)
+        return result.logits[:, -1].numpy()
+
+    return step
+
+
+def _as_linear(model: torch.nn.Module) -> None:
+    """GPT-2 keeps its weights the other way round, in a class that the quantizer does not know."""
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, transformers.pytorch_utils.Conv1D):
+                linear = torch.nn.Linear(layer.weight.shape[0], layer.weight.shape[1])
+                linear.weight.copy_(layer.weight.T)
+                linear.bias.copy_(layer.bias)
+                setattr(parent, name, linear)
+
+
+if __name__ == "__main__":
+    serve(load)

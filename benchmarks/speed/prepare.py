@@ -1,0 +1,96 @@
+"""Models on disk: random weights, the float ONNX that peers start from, and edgeq's bundles.
+
+Everything is made once and kept; a folder that is there is taken as it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from benchmarks.speed.works import MODELS, Work
+
+SEED = 0
+_WORD = "<x>"
+
+
+def float_checkpoint(model: str, root: Path) -> Path:
+    """Returns a float checkpoint with random weights, with a tokenizer that is never used."""
+    import torch
+    import transformers
+
+    folder = root / model / "float"
+    if folder.is_dir():
+        return folder
+    options = dict(MODELS[model])
+    config = transformers.AutoConfig.for_model(options.pop("model_type"), **options)
+    kind = transformers.GPT2LMHeadModel if config.model_type == "gpt2" else transformers.BertModel
+    torch.manual_seed(SEED)
+    made = folder.with_name("float-unfinished")
+    shutil.rmtree(made, ignore_errors=True)
+    kind(config).eval().save_pretrained(made)
+    _tokenizer(made, config.model_type)
+    made.rename(folder)
+    return folder
+
+
+def float_onnx(model: str, root: Path) -> Path:
+    """Returns the folder with the peers' float ONNX; a decoder computes the logits of the last token only."""
+    from optimum.exporters.onnx import main_export
+
+    folder = root / model / "peers"
+    if (folder / "model.onnx").is_file():
+        return folder
+    checkpoint = float_checkpoint(model, root)
+    decoder = MODELS[model]["model_type"] == "gpt2"
+    made = folder.with_name("peers-unfinished")
+    shutil.rmtree(made, ignore_errors=True)
+    task = "text-generation-with-past" if decoder else "feature-extraction"
+    main_export(str(checkpoint), output=made, task=task, do_validation=False, no_post_process=True)
+    if decoder:
+        _last_logits_only(made / "model.onnx")
+    made.rename(folder)
+    return folder
+
+
+def bundle(work: Work, root: Path) -> Path:
+    """Returns edgeq's bundle of a model under the recipe of ``work``, compiled for this machine."""
+    import edgeq
+    from edgeq.targets.target import load_target
+
+    folder = root / work.model / work.recipe
+    if not (folder / "bundle").is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+        edgeq.compress_model(float_checkpoint(work.model, root), folder / "checkpoint", recipe=work.recipe)
+        edgeq.export_onnx(folder / "checkpoint", folder / "onnx")
+        edgeq.compile_bundle(folder / "onnx", folder / "bundle-unfinished", target=load_target("host"))
+        (folder / "bundle-unfinished").rename(folder / "bundle")
+    return folder / "bundle"
+
+
+def _tokenizer(folder: Path, model_type: str) -> None:
+    """Writes a tokenizer with one word: bundles carry one, and calls are made with ids."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["eos_token", "bos_token"] if model_type == "gpt2" else ["pad_token"]
+    names = dict.fromkeys(["unk_token", *special], _WORD)
+    tokenizer = Tokenizer(models.WordLevel({_WORD: 0}, unk_token=_WORD))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+
+
+def _last_logits_only(file: Path) -> None:
+    """Lets the output head read the last token: what a generator computes."""
+    model = onnx.load(file)
+    head = next(node for node in model.graph.node if "logits" in node.output)
+    for name, value in (("last_start", [-1]), ("last_end", [2**31 - 1]), ("last_axis", [1])):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
+    cut = helper.make_node("Slice", [head.input[0], "last_start", "last_end", "last_axis"], ["last_state"], name="last")
+    model.graph.node.insert(list(model.graph.node).index(head), cut)
+    head.input[0] = "last_state"
+    del model.graph.value_info[:]
+    onnx.save(model, file)
