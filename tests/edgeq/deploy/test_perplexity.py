@@ -70,9 +70,26 @@ def test_an_increase_has_an_interval_over_windows():
     assert (same.value, same.low, same.high, same.retained) == (0.0, 0.0, 0.0, 1.0)
 
 
+def judged(values, noise=-2.0):
+    runs = []
+
+    def under_noise(seed):
+        runs.append(seed)
+        return measured([noise + 1e-5 * seed] * 8)
+
+    found = agreement(
+        measured([-2.0] * 8), {str(i): measured([value] * 8) for i, value in enumerate(values)}, under_noise=under_noise
+    )
+    return [entry["passed"] for entry in found], found[0]["limit"], runs
+
+
 def test_a_bundle_may_differ_by_a_thousandth():
-    torch_result = measured([-2.0] * 8)
-    close, far = measured([-2.0009] * 8), measured([-2.0011] * 8)
-    broken = measured([np.nan] * 8)
-    found = agreement(torch_result, {"close": close, "far": far, "broken": broken})
-    assert [entry["passed"] for entry in found] == [True, False, False]
+    assert judged([-2.0009]) == ([True], 1e-3, [])
+    passed, limit, runs = judged([-2.0009, -2.0011, np.nan])
+    assert (passed, limit, runs) == ([True, False, False], 1e-3, list(range(8)))
+
+
+def test_on_a_short_text_noise_says_what_a_bundle_may_differ_by():
+    passed, limit, _ = judged([-2.015, -2.025], noise=-2.01)
+    assert passed == [True, False]
+    assert limit == pytest.approx(2 * (np.exp(0.01) - 1), rel=1e-3)
