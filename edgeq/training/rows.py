@@ -62,7 +62,10 @@ def read_data(source: str | Path, *, split: Split) -> Rows:
         return _of_file(path)
     if path.is_dir():
         raise UsageError(f"{path} is a folder; give a data file or the name of a data set")
-    return _of_hub(str(source), split)
+    name = str(source)
+    if isinstance(source, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
+        raise UsageError(f"there is no data file {name!r}; its name ends in {', '.join(_TABLES)} or .txt")
+    return _of_hub(name, split)
 
 
 def _of_file(path: Path) -> Rows:

@@ -63,7 +63,7 @@ def load_tensors(file: Path) -> dict[str, Any]:
         entries.update({name: entries[source] for name, source in same_as.items()})
         entries.update(other)
     except (safetensors.SafetensorError, KeyError, json.JSONDecodeError, AttributeError) as error:
-        raise FormatError(f"{file} is damaged ({' '.join(str(error).split())}); use an older checkpoint") from None
+        raise FormatError(f"{file} is damaged ({' '.join(str(error).split())}); restore it or start anew") from None
     return entries
 
 

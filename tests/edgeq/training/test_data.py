@@ -212,6 +212,9 @@ def test_missing_files(tmp_path):
         read_data(tmp_path / "a.tsv", split="train")
     with pytest.raises(UsageError, match="is a folder"):
         read_data(tmp_path, split="train")
+    for source in (tmp_path / "train", "./train", "a/b/c"):
+        with pytest.raises(UsageError, match="there is no data file"):
+            read_data(source, split="train")
 
 
 def test_task_of(loaded):
