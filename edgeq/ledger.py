@@ -70,6 +70,8 @@ class Ledger:
         rows: One row a low-bit matrix or float tensor, in stored order.
         tensor_file_bytes: Size of the files with tensors, such as ``model.safetensors`` or ``weights.bin``.
         folder_bytes: Size of everything in the folder (tokenizer, code, libraries).
+        replaced_weights: Weights of the dense layers that factorised ones stand for, less what those store (all
+            without biases); negative where factors are multiplied beforehand to more than the dense layer.
     """
 
     path: str
@@ -77,6 +79,7 @@ class Ledger:
     rows: tuple[LedgerRow, ...]
     tensor_file_bytes: int
     folder_bytes: int
+    replaced_weights: int = 0
 
     @property
     def weights(self) -> int:
@@ -90,8 +93,8 @@ class Ledger:
 
     @property
     def float32_bytes(self) -> int:
-        """Bytes that the same weights take as float32."""
-        return 4 * self.weights
+        """Bytes that the same model takes as float32, with dense matrices for its factors."""
+        return 4 * (self.weights + self.replaced_weights)
 
     @property
     def ratio(self) -> float:
@@ -106,13 +109,13 @@ class Ledger:
     @property
     def paper_ratio(self) -> float:
         """The ratio that belongs to :attr:`paper_bytes`."""
-        weights = sum(row.weights for row in self._matrices())
+        weights = sum(row.weights for row in self._matrices()) + self.replaced_weights
         return 4 * weights / self.paper_bytes if self.paper_bytes else math.nan
 
     @property
     def is_compressed(self) -> bool:
-        """Whether any matrix is stored in fewer than 32 bits."""
-        return any(row.kind != "float" for row in self.rows)
+        """Whether any matrix is stored in fewer than 32 bits, or as factors."""
+        return bool(self.replaced_weights) or any(row.kind != "float" for row in self.rows)
 
     def _matrices(self) -> list[LedgerRow]:
         return [row for row in self.rows if row.kind != "float" or len(row.shape) > 1]
@@ -128,6 +131,7 @@ class Ledger:
             "form": self.form,
             "totals": {
                 "weights": self.weights,
+                "replaced_weights": self.replaced_weights,
                 "stored_bytes": self.stored_bytes,
                 "code_bytes": self.total("code_bytes"),
                 "scale_bytes": self.total("scale_bytes"),
@@ -159,10 +163,13 @@ def ledger(path: str | Path) -> Ledger:
         raise UsageError(f"{path} does not exist; give a checkpoint, an ONNX model or a bundle")
     stored = read_stored_model(path)
     folder = path if path.is_dir() else path.parent
+    rows = tuple(_rows(stored))
+    factors = sum(row.weights for row in rows if len(row.shape) > 1 and stored.is_factor(row.tensor))
     return Ledger(
         path=str(path),
         form=stored.form,
-        rows=tuple(_rows(stored)),
+        rows=rows,
+        replaced_weights=sum(stored.factorised.values()) - factors,
         tensor_file_bytes=sum(file.stat().st_size for file in stored.tensor_files),
         folder_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
     )
@@ -235,6 +242,8 @@ def _why_float(tensor: StoredTensor, stored: StoredModel) -> str:
         if "norm" in lower or ".ln_" in lower:
             return "layer norm: one float a channel"
         return "bias: one float a row" if lower.endswith("bias") else "vector"
+    if stored.is_factor(tensor.name):
+        return "a factor, or a product of factors"
     return "no reason recorded" if stored.matrices else "model is not compressed"
 
 

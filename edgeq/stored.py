@@ -59,6 +59,8 @@ class StoredModel:
         kept_float: Module name to the reason why it was not compressed.
         tensor_files: Files that hold the tensors.
         repeated: Names of tensors that another graph of the model stores as well, being small.
+        factorised: Weights, without biases, of the dense layer that each factorised module stands for; 0 for what
+            several of them share.
     """
 
     path: Path
@@ -68,6 +70,11 @@ class StoredModel:
     kept_float: dict[str, str]
     tensor_files: tuple[Path, ...]
     repeated: frozenset[str] = frozenset()
+    factorised: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def is_factor(self, tensor: str) -> bool:
+        """Tells whether a tensor belongs to a factorised module, by its name."""
+        return any(tensor.startswith((f"{module}.", f"{module}/")) for module in self.factorised)
 
 
 def read_stored_model(path: Path) -> StoredModel:
@@ -132,7 +139,8 @@ def _read_checkpoint(folder: Path) -> StoredModel:
             items = math.prod(entry.shape)
             tensors[name] = StoredTensor(name, entry.shape, dtype, entry.bytes // max(1, items), entry.bytes)
     matrices, kept = _from_config(folder, tensors, form="checkpoint")
-    return StoredModel(folder, "checkpoint", tensors, matrices, kept, tuple(files))
+    factorised = _factorised(folder)
+    return StoredModel(folder, "checkpoint", tensors, matrices, kept, tuple(files), factorised=factorised)
 
 
 def _read_bundle(folder: Path) -> StoredModel:
@@ -161,7 +169,8 @@ def _read_bundle(folder: Path) -> StoredModel:
         )
     tensors = {tensor.name: tensor for tensor in listed}
     matrices, kept = _from_config(folder, tensors, form="bundle")
-    return StoredModel(folder, "bundle", tensors, matrices, kept, (weights,))
+    factorised = _factorised(folder)
+    return StoredModel(folder, "bundle", tensors, matrices, kept, (weights,), factorised=factorised)
 
 
 def _from_config(
@@ -198,6 +207,17 @@ def _from_config(
     return matrices, kept
 
 
+def _factorised(folder: Path) -> dict[str, int]:
+    """Reads which modules are factorised, and how many weights each stands for, from ``config.json``."""
+    config_file = folder / "config.json"
+    config = read_json_object(config_file) if config_file.is_file() else {}
+    try:
+        layers = (config.get("quantization_config") or {}).get("factors", {}).get("layers", {})
+        return {str(module): int(entry["dense"]) for module, entry in layers.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{config_file}: 'factors' are not as edgeq writes them ({error!r})") from error
+
+
 def _find(wanted: str, tensors: Mapping[str, StoredTensor]) -> str | None:
     if wanted in tensors:
         return wanted
@@ -226,7 +246,8 @@ def _read_onnx(graphs: Sequence[Path]) -> StoredModel:
     _, kept = _from_config(graphs[0].parent, tensors, form="onnx")
     files = {*graphs, *(place.file for place in places.values() if place is not None)}
     path = graphs[0] if len(graphs) == 1 else graphs[0].parent
-    return StoredModel(path, "onnx", tensors, matrices, kept, tuple(sorted(files)), frozenset(repeated))
+    sorted_files, factorised = tuple(sorted(files)), _factorised(graphs[0].parent)
+    return StoredModel(path, "onnx", tensors, matrices, kept, sorted_files, frozenset(repeated), factorised)
 
 
 def _load_graph(file: Path) -> Any:

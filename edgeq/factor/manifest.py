@@ -53,11 +53,11 @@ class FactorManifest:
     def to_json(self) -> dict[str, Any]:
         """Returns the value of ``factors``; an empty one for a dense model.
 
-        ``dense`` is the number of weights, biases included, that an entry stands for.
+        ``dense`` is the number of weights, without the bias, that an entry stands for.
         """
         if not self.layers:
             return {}
-        layers = {name: {**_entry(spec), "dense": dense_parameters(spec)} for name, spec in self.layers.items()}
+        layers = {name: {**_entry(spec), "dense": dense_weights(spec)} for name, spec in self.layers.items()}
         return {"evaluate": self.evaluate, "layers": layers}
 
     @classmethod
@@ -100,12 +100,9 @@ class FactorManifest:
         return renamed
 
 
-def dense_parameters(spec: LayerSpec) -> int:
-    """Returns the numbers of the dense layer that a factorised one stands for, its bias included."""
-    if isinstance(spec, BankSpec | HeadSpec):
-        return 0
-    bias = spec.rows if getattr(spec, "bias", False) else 0
-    return spec.rows * spec.columns + bias
+def dense_weights(spec: LayerSpec) -> int:
+    """Returns the weights of the dense layer that a factorised one stands for; 0 for what layers share."""
+    return 0 if isinstance(spec, BankSpec | HeadSpec) else spec.rows * spec.columns
 
 
 def _owner_name(model: nn.Module, name: str) -> str | None:

@@ -16,6 +16,7 @@ from edgeq.factor.insert import factor_specs
 from edgeq.factor.names import layer_names
 from edgeq.factor.prepare import prepare_for_packing
 from edgeq.factor.settings import KroneckerSettings, KroneckerShape, LowRankSettings, TuckerSettings
+from edgeq.ledger import ledger
 from edgeq.models import adapter_for
 from edgeq.quant.apply import apply_plans
 from edgeq.quant.grids import grid_for
@@ -181,3 +182,19 @@ def test_missing_factors_are_refused(source: Callable[[str], Path], tmp_path: Pa
     _damage(tmp_path / "out", lambda f: f["layers"]["bert.encoder.bank"].update(cores=16, rank=24))
     with pytest.raises(FormatError):
         load_checkpoint(tmp_path / "out")
+
+
+@pytest.mark.parametrize(("family", "name", "bits"), [("bert", "iv", 0), ("gpt2", "kronecker", 4)])
+def test_the_ledger_compares_with_the_dense_model(
+    family: str, name: str, bits: int, source: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = _saved(source(family), SETTINGS[name], tmp_path / "out", bits=bits)
+    dense, book = ledger(source(family)), ledger(tmp_path / "out")
+    # Biases count on both sides; the vectors beside a factorised table and the mixture of cores are no dense weights.
+    assert book.float32_bytes == pytest.approx(dense.float32_bytes, abs=8 * 40)
+    assert book.stored_bytes < dense.stored_bytes
+    assert book.is_compressed
+    if not bits:
+        assert book.weights == sum(parameter.numel() for parameter in model.parameters())
+        reasons = {row.tensor: row.reason for row in book.rows}
+        assert reasons["bert.encoder.bank.cores.weight"] == "a factor, or a product of factors"
