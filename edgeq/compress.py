@@ -149,12 +149,15 @@ def _source(checkpoint: Checkpoint) -> Source:
 
 def _masked_model(folder: Path) -> MaskedModel:
     try:
-        model = transformers.AutoModelForMaskedLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True
+        model, info = transformers.AutoModelForMaskedLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # transformers reports files that disagree by whatever then fails
         reason = " ".join(str(error).split())[:200]
         raise FormatError(f"the masked language model in {folder} cannot be loaded: {reason}") from error
+    if missing := sorted(info["missing_keys"]):
+        # transformers would predict words with random weights.
+        raise UsageError(f"{folder} holds no masked language model: it lacks {missing[0]!r}; give another one")
     return MaskedModel(model.eval(), load_tokenizer(folder))
 
 

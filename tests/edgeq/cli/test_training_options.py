@@ -113,3 +113,19 @@ def test_a_recipe_without_training_refuses_data(run, classifier, data, tmp_path)
     code, _, err = run("compress", classifier, tmp_path / "out", "-r", "ptq-w8a8", "--train-data", data)
     assert code == 2
     assert "does not train" in _sentence(err)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give --train-data"),
+        (["--seed", "1"], "--seed is for training"),
+        (["--train-data", "DATA", "--eval-data", "nowhere.tsv"], "nowhere.tsv does not exist"),
+    ],
+)
+def test_deploy_asks_for_what_a_training_needs(run, classifier, recipe, data, tmp_path, options, message):
+    words = [str(data) if word == "DATA" else word for word in options]
+    code, _, err = run("deploy", classifier, tmp_path / "run", "--sequence", 16, "-r", recipe, *words)
+    assert code == 2
+    assert message in _sentence(err)
+    assert not (tmp_path / "run").exists()

@@ -1,5 +1,7 @@
 """Recipes that train, on models of a few thousand weights: what comes out is what was trained."""
 
+import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,6 +139,27 @@ def test_augmented_sentences_are_read_in_their_stage(classifier: Path, sentences
     assert steps["more"] >= 1
     run = training_folder(tmp_path / "out") / "run.json"
     assert '"augmented"' in run.read_text()
+
+
+def test_other_words_from_a_masked_language_model(
+    classifier: Path, make_bert: Callable[..., Path], sentences: Path, tmp_path: Path
+) -> None:
+    changes = (
+        "[augment]\ncopies = 2\nreplace = 0.9\nsource = 'masked-lm'\n"
+        "[[stage]]\nname = 'plain'\nactivations = false\nshare = 0.5\n"
+        "[[stage]]\nname = 'more'\nshare = 0.5\naugment = true\ninitialise_from = 'teacher'\n"
+    )
+    recipe = _recipe(tmp_path, "two-stage-w1a8", changes)
+    request = TrainingRequest(train_data=sentences, epochs=2)
+    with pytest.raises(UsageError, match="give --augment-model"):
+        compress_model(classifier, tmp_path / "out", recipe=recipe, training=request)
+    request = dataclasses.replace(request, augment_model=classifier)
+    with pytest.raises(UsageError, match="holds no masked language model"):
+        compress_model(classifier, tmp_path / "out", recipe=recipe, training=request)
+    request = dataclasses.replace(request, augment_model=make_bert("BertForMaskedLM", seed=5))
+    compress_model(classifier, tmp_path / "out", recipe=recipe, training=request)
+    run = json.loads((training_folder(tmp_path / "out") / "run.json").read_text())
+    assert "augmented" in run["data"]
 
 
 def test_training_without_compression_gives_a_plain_model(
