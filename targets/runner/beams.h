@@ -1,4 +1,5 @@
-/* Beam search: the likeliest texts of a source, as transformers searches for them; targets/runtime/beams.py bit for bit. */
+/* Beam search: the likeliest texts of a source, as transformers searches for them; targets/runtime/beams.py, bit for
+ * bit. */
 #ifndef EDGEQ_BEAMS_H
 #define EDGEQ_BEAMS_H
 

@@ -63,7 +63,8 @@ typedef struct {
 } Bundle;
 
 /* Reads the manifest in `folder`, checks that this processor is the target, compares every file's size (and
- * SHA-256 if `verify`) with it, and maps weights.bin and golden.bin read-only. Stops the program if anything does not fit. */
+ * SHA-256 if `verify`) with it, and maps weights.bin and golden.bin read-only. Stops the program if anything does not
+ * fit. */
 void bundle_open(Bundle *bundle, const char *folder, bool verify);
 
 /* Path of a file in the bundle. */

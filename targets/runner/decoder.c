@@ -120,7 +120,9 @@ void decoder_keep(Decoder *decoder, const size_t *rows, size_t count) {
   model_use_state(decoder->model, &decoder->state);
 }
 
-void decoder_reorder(Decoder *decoder, const size_t *rows) { state_reorder(&decoder->state, rows, decoder->lengths[0]); }
+void decoder_reorder(Decoder *decoder, const size_t *rows) {
+  state_reorder(&decoder->state, rows, decoder->lengths[0]);
+}
 
 void decoder_close(Decoder *decoder) {
   model_use_state(decoder->model, NULL);

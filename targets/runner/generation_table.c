@@ -11,7 +11,8 @@ static bool begins_with(const char *text, const char *beginning) {
 
 /* [batch, heads, slots, ...]: slots are tokens, or vectors of tokens, of the sequence or of its source. */
 static void check_cache(const Spec *spec, bool of_source, const char *file) {
-  const char *slots = of_source ? "source_context" : "context", *blocks = of_source ? "source_context_blocks" : "context_blocks";
+  const char *slots = of_source ? "source_context" : "context";
+  const char *blocks = of_source ? "source_context_blocks" : "context_blocks";
   bool fits = spec->type->code == kDLFloat && spec->dimensions > 2;
   for (int i = 0; fits && i < spec->dimensions; i++) {
     const char *name = spec->size_names[i];

@@ -79,13 +79,15 @@ static void check_source_lengths(const Array *inputs, const char *where) {
     }
     for (int64_t at = 0; at < width; at++) {
       if ((mask[row * width + at] != 0) != (at < lengths[row])) {
-        fail(EXIT_USAGE, "%s: 'attention_mask' must be 1 for the tokens that 'source_lengths' counts and else 0", where);
+        fail(EXIT_USAGE, "%s: 'attention_mask' must be 1 for the tokens that 'source_lengths' counts and else 0",
+             where);
       }
     }
   }
 }
 
-static void check_input(Sizes *known, const Function *function, const Spec *spec, const Array *input, const char *where) {
+static void check_input(Sizes *known, const Function *function, const Spec *spec, const Array *input,
+                        const char *where) {
   if (input->type != spec->type || input->dimensions != spec->dimensions) {
     fail(EXIT_USAGE, "%s: input '%s' must have %d dimensions, found %d", where, spec->name, spec->dimensions,
          input->dimensions);

@@ -35,8 +35,8 @@ static const char USAGE[] =
     "  --no-repeat-ngram-size N    make no sequence of N tokens twice; 0 allows all\n"
     "  --num-beams N    bundles that read a source: texts that beam search keeps; 1 is greedy\n"
     "  --length-penalty F          beam search: above 0 favours longer texts\n"
-    "  --early-stopping WHEN       beam search: yes stops when as many texts as beams have ended, no when the best open\n"
-    "                              one is worse, never when none can become better\n"
+    "  --early-stopping WHEN       beam search: yes stops when as many texts as beams have ended, no when the best\n"
+    "                              open one is worse, never when none can become better\n"
     "  --ignore-end     go on after the token that ends a text\n"
     "  --batch N        most texts that run together (default: 1)\n"
     "\n"
@@ -66,7 +66,9 @@ static int64_t integer(const Option *option, const char *value) {
 static double number(const Option *option, const char *value) {
   char *end = NULL;
   double result = strtod(value, &end);
-  if (end == value || *end != '\0' || isnan(result)) fail(EXIT_USAGE, "%s takes a number, found '%s'", option->name, value);
+  if (end == value || *end != '\0' || isnan(result)) {
+    fail(EXIT_USAGE, "%s takes a number, found '%s'", option->name, value);
+  }
   return result;
 }
 

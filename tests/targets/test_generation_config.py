@@ -78,3 +78,13 @@ def test_what_no_runtime_does_is_refused(tmp_path, table, with_source, message):
 def test_wrong_values_are_a_sentence(tmp_path, table, message):
     with pytest.raises(FormatError, match=message):
         _read(tmp_path, table)
+
+
+def test_the_settings_outlive_compression(make_bart, tmp_path):
+    """Transformers moves them from one file to the other when it saves; nothing may be lost on the way."""
+    import edgeq
+
+    asked = {"num_beams": 3, "length_penalty": 2.0, "min_length": 4, "max_length": 21, "no_repeat_ngram_size": 3}
+    edgeq.compress_model(make_bart(encoder_layers=1, decoder_layers=1, **asked), tmp_path / "c", recipe="ptq-w4a8")
+    found = read_generation_settings(tmp_path / "c", with_source=True)
+    assert found == GenerationSettings(beams=Beams(3, 2.0), no_repeat_ngram_size=3, min_length=4, max_length=21)
