@@ -54,7 +54,8 @@ def train(
     Under ``accelerate launch`` every process calls this with the same arguments; each reads its part of every
     batch, and the first one writes ``out``, which all must see. What a step does depends on the seed, the number
     of the step and the number of processes alone: a run that was killed and resumed gives the same weights, bit
-    for bit, on the same kind of machine with the same number of threads.
+    for bit, on the same kind of processor with the same number of threads. GPUs add some sums in an order that
+    changes from run to run; there, only what is read, dropped and sampled is the same.
 
     Args:
         student: A model of one of the supported architectures, float or in its training form.
@@ -74,7 +75,17 @@ def train(
         FormatError: If a checkpoint is damaged.
         EdgeqError: If the loss is not a number; the message names the step and the last good checkpoint.
     """
-    run = _Run(student, teacher, data, settings, objective, RunFolder(Path(out)), begin_stage, pooling, progress)
+    run = _Run(
+        student,
+        teacher,
+        data=data,
+        settings=settings,
+        objectives=_by_stage(objective, settings),
+        folder=RunFolder(Path(out)),
+        begin_stage=begin_stage,
+        pooling=pooling,
+        progress=progress,
+    )
     return run.whole(resume=resume)
 
 
@@ -85,9 +96,10 @@ class _Run:
         self,
         student: nn.Module,
         teacher: nn.Module | None,
+        *,
         data: TaskData,
         settings: TrainingSettings,
-        objective: Objective | Mapping[str, Objective],
+        objectives: dict[str, Objective],
         folder: RunFolder,
         begin_stage: BeginStage | None,
         pooling: Pooling,
@@ -95,7 +107,7 @@ class _Run:
     ) -> None:
         self.student, self.teacher, self.data, self.settings = student, teacher, data, settings
         self.folder, self.begin_stage, self.progress = folder, begin_stage, progress
-        self.objectives = _by_stage(objective, settings)
+        self.objectives = objectives
         if teacher is None and any(one.settings.needs_teacher for one in self.objectives.values()):
             raise UsageError("distillation needs a teacher; give one, or train on labels alone")
         if any(stage.augmented for stage in settings.stages) and data.augmented is None:
