@@ -19,10 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.claims.claim import Claim, finished_runs, run_claim
+from benchmarks.claims.kngpt2 import kngpt2_table
 from benchmarks.claims.measure import TEACHER, Places
 from benchmarks.claims.quantgpt import quantgpt_table
 from benchmarks.claims.table import Table
 from benchmarks.claims.teacher import train_teacher
+from benchmarks.claims.tucker import tucker_table
 from benchmarks.claims.two_stage import two_stage_table
 from benchmarks.claims.xtc import xtc_table
 from edgeq.errors import EdgeqError, UsageError
@@ -33,6 +35,8 @@ TABLES: dict[str, Callable[[float], Table]] = {
     "quantgpt": quantgpt_table,
     "xtc": xtc_table,
     "two-stage": two_stage_table,
+    "kngpt2": kngpt2_table,
+    "tucker": tucker_table,
 }
 RESULTS = Path(__file__).parent / "results"
 _SECONDS_BETWEEN_LINES = 60.0

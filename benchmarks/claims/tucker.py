@@ -1,0 +1,89 @@
+"""Tucker-BERT on SST-2: a seventh and a 48th of the encoder, beside low rank, fewer layers and fewer bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.claims.claim import Claim
+from benchmarks.claims.intervals import paired_difference
+from benchmarks.claims.measure import TEACHER
+from benchmarks.claims.rates import search
+from benchmarks.claims.table import Finished, Row, Table
+
+EPOCHS = 3.0
+SEARCH_EPOCHS = 0.25
+SEEDS = (1,)
+RATES = (1e-4, 3e-4, 1e-3)
+_TRAINING = {"batch_size": 32, "max_length": 64, "bf16": True, "evaluate_every": 250}
+_BANK = {"rank": 192, "bank": 36}
+STUDENTS: dict[str, tuple[str, dict[str, Any], float | None]] = {
+    "IV-36-192": ("tucker-iv-36-192", {}, 0.98),
+    "III-46": ("tucker-iii-32", {"factor": {"rank": 46}}, 0.93),
+    "low rank 25 (II), as many numbers as IV-36-192": ("low-rank-64", {"factor": {"rank": 25}}, None),
+    "3 layers, IV-18-192": (
+        "tucker-iv-36-192",
+        {"layers": {"keep": [1, 3, 5]}, "factor": {"rank": 192, "bank": 18}},
+        None,
+    ),
+    "IV-36-192, ternary cores, 8-bit activations": ("tucker-iv-72-384-w2a8", {"factor": _BANK}, None),
+    "rank 192 folded, 8-bit weights and activations": ("tucker-iv-72-384-w8a8-folded", {"factor": _BANK}, None),
+}
+"""Recipe, changes and the share of the teacher's accuracy that is aimed at, by the label of the row.
+
+The teacher has 6 blocks of width 384 and 10.6M numbers in them: IV-36-192 is a seventh, III-46 a 48th.
+"""
+
+
+def tucker_table(scale: float) -> Table:
+    """Makes the table; ``scale`` multiplies all epochs."""
+    rows = [Row(label, _claims(label, scale), label) for label in STUDENTS]
+    searches = {
+        label: search(
+            _claims(label, scale)[0], rates=RATES, epochs=SEARCH_EPOCHS * scale, metric="accuracy", lower=False
+        )
+        for label in STUDENTS
+    }
+    return Table("tucker", "Tucker-BERT on SST-2", rows, searches, _render)
+
+
+def _claims(label: str, scale: float) -> tuple[Claim, ...]:
+    base, changes, _ = STUDENTS[label]
+    return tuple(
+        Claim(
+            name=f"sst2-tucker{list(STUDENTS).index(label)}-{seed}",
+            task="sst2",
+            base=base,
+            changes={**changes, "training": _TRAINING},
+            epochs=EPOCHS * scale,
+            seed=seed,
+        )
+        for seed in SEEDS
+    )
+
+
+def _render(table: Table, finished: Finished) -> list[str]:
+    teacher = finished.get(TEACHER)
+    if teacher is None:
+        return ["The teacher has not been trained yet."]
+    lines = [
+        f"Teacher: all-MiniLM-L6-v2 fine-tuned on SST-2, accuracy {100 * teacher['accuracy']:.2f}.",
+        "",
+        "| student | numbers stored | MiB stored | accuracy by seed | share of the teacher's | aim | "
+        "student - teacher, points [95%] |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in table.rows:
+        results = [result for result in row.results(finished) if "accuracy" in result]
+        if not results:
+            continue
+        values = [result["accuracy"] for result in results]
+        share = sum(values) / len(values) / teacher["accuracy"]
+        aim = STUDENTS[row.label][2]
+        goal = "" if aim is None else f"{aim:.2f}: {'met' if share >= aim else 'missed'}"
+        book = results[0]["stored_bytes"]
+        gap = paired_difference([result["correct"] for result in results], [teacher["correct"]])
+        lines.append(
+            f"| {row.label} | {book['weights']} | {book['stored_bytes'] / 2**20:.2f} | "
+            f"{', '.join(f'{100 * value:.2f}' for value in values)} | {share:.3f} | {goal} | {gap} |"
+        )
+    return lines
