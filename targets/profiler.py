@@ -25,7 +25,7 @@ from edgeq.errors import EdgeqError, UsageError
 from edgeq.progress import Progress, silent
 from edgeq.targets.runtime.loader import Bundle, KernelTime, load
 from edgeq.targets.timing import Speedup, Timing, paired_speedup, summarize
-from edgeq.targets.workload import Workload, make_workload
+from edgeq.targets.workload import Workload, make_reading, make_workload
 
 Contestant = Callable[[], Any]
 
@@ -71,6 +71,7 @@ class ProfileReport:
         others: Share of the machine's processor time that other programs took meanwhile; None if unknown.
         step: Whether a call is a decoder's step.
         source: Tokens of each source that an encoder-decoder has read before the step; 0 for other models.
+        reading: Whether a call reads sources.
     """
 
     bundle: str
@@ -87,6 +88,7 @@ class ProfileReport:
     others: float | None
     step: bool = False
     source: int = 0
+    reading: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON values, with each speed-up's sentence."""
@@ -108,6 +110,7 @@ def profile_bundle(
     batch: int = 1,
     threads: int = 2,
     rounds: int = 30,
+    reading: bool = False,
     progress: Progress = silent,
 ) -> ProfileReport:
     """Measures a bundle, and ONNX Runtime float32 and dynamic int8 if the float model is given.
@@ -119,6 +122,8 @@ def profile_bundle(
         batch: Texts in a call.
         threads: Threads of every contestant.
         rounds: Rounds in which they take turns; fewer than 6 support no claim.
+        reading: Time the reading of a source by an encoder-decoder instead of a step. The bundle then also makes the
+            keys and values that the decoder looks at, which the baselines leave to its first step.
         progress: Told after each round.
 
     Raises:
@@ -128,11 +133,12 @@ def profile_bundle(
     if min(sequence, batch, threads, rounds) < 1:
         raise UsageError("sequence, batch, threads and rounds must be at least 1")
     loaded = load(bundle, threads=threads)
-    work = make_workload(loaded, batch=batch, sequence=sequence)
+    make = make_reading if reading else make_workload
+    work = make(loaded, batch=batch, sequence=sequence)
     machine = _machine()
     missing: dict[str, str] = {}
     with _baselines(float_onnx, work, threads=threads, missing=missing) as baselines:
-        contestants = {EDGEQ: lambda: loaded.run(work.inputs, state=work.state), **baselines}
+        contestants = {EDGEQ: lambda: work.run(loaded), **baselines}
         before = _processor_seconds()
         times = take_turns(contestants, rounds=rounds, progress=progress)
         after = _processor_seconds()
@@ -150,8 +156,9 @@ def profile_bundle(
         missing=missing,
         machine=machine,
         others=None if before is None or after is None else _others_share(before, after),
-        step=work.state is not None,
-        source=work.source,
+        step=work.is_step,
+        source=work.source if work.is_step else 0,
+        reading=reading,
     )
 
 
@@ -212,8 +219,9 @@ def _baselines(
 
 
 def _timed_graph(path: Path, work: Workload) -> Path:
-    """Finds the graph that does the work of a call: of an encoder-decoder, that of the decoder's later steps."""
+    """Finds the graph that does the work of a call: of an encoder-decoder, the encoder or the decoder's later steps."""
     name = "decoder_with_past_model.onnx" if work.source else "model.onnx"
+    name = "encoder_model.onnx" if work.reading else name
     file = path / name if path.is_dir() else path
     if not file.is_file():
         raise UsageError(f"{file} does not exist; give the folder of the float model that 'edgeq export' wrote")
@@ -252,7 +260,7 @@ def _quantize_dynamic(file: Path, out: Path) -> None:
 
 
 def _operators(bundle: Bundle, work: Workload) -> tuple[Operator, ...]:
-    runs = [_joined(bundle.time_kernels(work.inputs, state=work.state)) for _ in range(_KERNEL_RUNS)]
+    runs = [_joined(work.time_kernels(bundle)) for _ in range(_KERNEL_RUNS)]
     seconds = {name: float(np.median([run[name].seconds for run in runs])) for name in runs[0]}
     whole = sum(seconds.values())
     rows = [Operator(name, runs[0][name].calls, spent, spent / whole) for name, spent in seconds.items()]

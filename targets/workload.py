@@ -1,6 +1,7 @@
 """What a profile times: one call on texts, or for a decoder one step with the tokens before it in the cache.
 
 The decoder of an encoder-decoder makes its step with a source in the source caches, as long as the target so far.
+Reading a source is a call of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import UsageError
+from edgeq.targets.runtime.library import KernelTime
 from edgeq.targets.runtime.loader import Bundle
 from edgeq.targets.runtime.state import State
 
@@ -28,12 +30,31 @@ class Workload:
         state: Caches of the bundle; None for models that make no text. They hold zeros: time does not depend on it.
         sequence: Tokens of each text, or in the cache before the step.
         source: Tokens of each source of an encoder-decoder; 0 for other models.
+        reading: Whether the call reads sources.
     """
 
     inputs: dict[str, np.ndarray]
     state: State | None
     sequence: int
     source: int = 0
+    reading: bool = False
+
+    @property
+    def is_step(self) -> bool:
+        """Whether the call is a decoder's step."""
+        return self.state is not None and not self.reading
+
+    def run(self, bundle: Bundle) -> dict[str, np.ndarray]:
+        """Makes the call."""
+        if self.reading and self.state is not None:
+            return bundle.encode_source(self.inputs, state=self.state)
+        return bundle.run(self.inputs, state=self.state)
+
+    def time_kernels(self, bundle: Bundle) -> list[KernelTime]:
+        """Makes the call and returns the time of each kernel."""
+        if self.reading and self.state is not None:
+            return bundle.time_source_kernels(self.inputs, state=self.state)
+        return bundle.time_kernels(self.inputs, state=self.state)
 
     def onnx_inputs(self, entries: Sequence[Any]) -> dict[str, np.ndarray]:
         """Returns the same call for the exported graph.
@@ -56,6 +77,32 @@ class Workload:
         if entry.name == "encoder_attention_mask":
             return np.ones((batch, self.source), np.int64)
         return np.ones((batch, self.sequence + 1), np.int64)
+
+
+def make_reading(bundle: Bundle, *, batch: int, sequence: int) -> Workload:
+    """Makes a call that reads sources of random ids; the same at every call.
+
+    Args:
+        bundle: The bundle that will be timed.
+        batch: Sources in a call.
+        sequence: Tokens in each source.
+
+    Raises:
+        UsageError: If the model reads no sources, or none of that length.
+    """
+    source = bundle.generation.source
+    if source is None:
+        raise UsageError(f"bundle {bundle.path} reads no source; leave --reading out")
+    if sequence > source.context:
+        raise UsageError(f"--sequence must be at most {source.context} for sources of {bundle.path}, found {sequence}")
+    limit = (source.inputs[0].maximum or 0) + 1
+    ids = np.random.default_rng(0).integers(0, limit, (batch, sequence), dtype=np.int64)
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "source_lengths": np.full(batch, sequence, np.int64),
+    }
+    return Workload(inputs, bundle.new_state(batch), sequence, source=sequence, reading=True)
 
 
 def make_workload(bundle: Bundle, *, batch: int, sequence: int) -> Workload:

@@ -79,6 +79,9 @@ def profile(
     rounds: Annotated[
         int, typer.Option(min=1, help="Rounds in which they take turns; 6 are the fewest for a claim.")
     ] = 30,
+    reading: Annotated[
+        bool, typer.Option("--reading", help="Encoder-decoders: time the reading of a source instead of a step.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure latency beside ONNX Runtime float32 and dynamic int8, taking turns in one run."""
@@ -93,6 +96,7 @@ def profile(
             batch=batch,
             threads=threads,
             rounds=rounds,
+            reading=reading,
             progress=progress,
         )
     if as_json:

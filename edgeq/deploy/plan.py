@@ -29,6 +29,7 @@ from edgeq.targets.bundle import compile_bundle
 from edgeq.targets.model_info import read_model_info
 from edgeq.targets.profiler import profile_bundle
 from edgeq.targets.runtime.machine import this_machine
+from edgeq.targets.runtime.manifest import read_manifest
 from edgeq.targets.target import Target, load_target
 
 HOST = "host"
@@ -308,17 +309,24 @@ class _Work:
     def profile(self, progress: Progress) -> None:
         measured = {}
         for name in self.plan.native:
-            measured[name] = profile_bundle(
-                self.bundle(name),
-                float_onnx=self.out / "float-onnx",
-                sequence=self.plan.sequence,
-                threads=self.plan.threads,
-                rounds=self.plan.rounds,
-                progress=progress,
-            ).to_json()
+            measured[name] = self._profile(name, reading=False, progress=progress)
+            generation = read_manifest(self.bundle(name)).generation
+            if generation is not None and generation.source is not None:
+                measured[f"{name}, reading"] = self._profile(name, reading=True, progress=progress)
         reason = "not this machine's processor: an emulator proves numbers, never latency"
         others = {name: reason for name in self.plan.targets if name not in measured}
         self._write("profile.json", {"measured": measured, "not_measured": others})
+
+    def _profile(self, name: str, *, reading: bool, progress: Progress) -> dict[str, Any]:
+        return profile_bundle(
+            self.bundle(name),
+            float_onnx=self.out / "float-onnx",
+            sequence=self.plan.sequence,
+            threads=self.plan.threads,
+            rounds=self.plan.rounds,
+            reading=reading,
+            progress=progress,
+        ).to_json()
 
     def report(self, progress: Progress) -> None:
         progress("drawing", 0, 1)

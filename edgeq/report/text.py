@@ -67,6 +67,8 @@ def milliseconds(seconds: float) -> str:
 def workload(measured: dict[str, Any]) -> str:
     """What one call of a profile worked on: texts, or for a decoder the step after some tokens."""
     tokens = f"{measured['sequence']} tokens"
+    if measured.get("reading"):
+        return f"reading a source of {tokens}"
     source = f", of a source of {measured['source']}" if measured.get("source") else ""
     return f"one token after {tokens}{source}" if measured.get("step") else tokens
 

@@ -69,13 +69,16 @@ def new_machine(library: Any) -> Any:
     return machine
 
 
-def time_kernels(library: Any, call: Callable[..., Any], arguments: Sequence[Any]) -> list[KernelTime]:
-    """Runs ``main`` once in a machine of its own and returns the time of each kernel, longest first.
+def time_kernels(
+    library: Any, call: Callable[..., Any], arguments: Sequence[Any], *, function: str = "main"
+) -> list[KernelTime]:
+    """Runs a function once in a machine of its own and returns the time of each kernel, longest first.
 
     Args:
         library: A loaded ``model.so``.
         call: Calls a function with arguments, on the wanted number of threads.
-        arguments: What ``main`` takes.
+        arguments: What the function takes.
+        function: Its name.
     """
     machine = new_machine(library)
     spent: dict[str, list[float]] = {}
@@ -90,6 +93,6 @@ def time_kernels(library: Any, call: Callable[..., Any], arguments: Sequence[Any
         return 0
 
     machine["set_instrument"](instrument)
-    call(machine["main"], *arguments)
+    call(machine[function], *arguments)
     times = [KernelTime(name, len(seconds), sum(seconds)) for name, seconds in spent.items()]
     return sorted(times, key=lambda kernel: -kernel.seconds)

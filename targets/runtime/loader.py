@@ -28,6 +28,7 @@ from edgeq.targets.runtime.schema import (
     WEIGHTS_FILE,
     GenerationInfo,
     Manifest,
+    SourceInfo,
     StoredRun,
     StoredTensor,
     TensorSpec,
@@ -225,15 +226,8 @@ class Bundle:
         Raises:
             UsageError: If the model reads no source, or an input does not fit.
         """
-        source = self.generation.source
-        if source is None or self._encode is None:
-            raise UsageError(f"bundle {self.path} reads no source; use `edgeq generate`")
-        limits = dataclasses.replace(self.manifest.model, max_length=source.context)
-        arrays = checked_inputs(inputs, source.inputs, model=limits)
-        _check_batch(state, arrays)
-        tensors = [self._tensor(array) for array in arrays]
-        arguments = [*tensors, *state.source_tensors, *self._weights]
-        results = self._execute(self._encode, arguments, len(tensors))
+        source = self._source()
+        results = self._execute(self._encode, self._source_arguments(inputs, state), len(source.inputs))
         return {spec.name: result.numpy() for spec, result in zip(source.outputs, results, strict=False)}
 
     def run(self, inputs: Mapping[str, Any], *, state: State | None = None) -> dict[str, np.ndarray]:
@@ -265,6 +259,12 @@ class Bundle:
         arguments = self._arguments(inputs, state)
         with self._lock:
             return time_kernels(self._library, self._kernel_threads.call, arguments)
+
+    def time_source_kernels(self, inputs: Mapping[str, Any], *, state: State) -> list[KernelTime]:
+        """Does the same as :meth:`time_kernels` for :meth:`encode_source`."""
+        arguments = self._source_arguments(inputs, state)
+        with self._lock:
+            return time_kernels(self._library, self._kernel_threads.call, arguments, function="encode")
 
     def golden(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Returns the stored inputs and outputs of the self-test, by name; for a decoder those of the first call."""
@@ -313,6 +313,19 @@ class Bundle:
             _check_batch(state, arrays)
             kept = state.tensors
         return [*(self._tensor(array) for array in arrays), *kept, *self._weights]
+
+    def _source(self) -> SourceInfo:
+        source = self.generation.source
+        if source is None or self._encode is None:
+            raise UsageError(f"bundle {self.path} reads no source; use `edgeq generate`")
+        return source
+
+    def _source_arguments(self, inputs: Mapping[str, Any], state: State) -> list[Any]:
+        source = self._source()
+        limits = dataclasses.replace(self.manifest.model, max_length=source.context)
+        arrays = checked_inputs(inputs, source.inputs, model=limits)
+        _check_batch(state, arrays)
+        return [*(self._tensor(array) for array in arrays), *state.source_tensors, *self._weights]
 
     def _tensor(self, array: np.ndarray) -> Any:
         """An input as compiled code takes it: a copy, which costs a quarter of what TVM's own copying does."""

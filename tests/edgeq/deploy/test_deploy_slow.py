@@ -82,6 +82,8 @@ def test_models_that_make_text_are_deployed_whole(maker, request, tmp_path):
     assert set(measured["timings"]) == {"edgeq", "onnxruntime float32", "onnxruntime int8 dynamic"}
     assert measured["step"]
     assert measured["source"] == (20 if maker == "make_bart" else 0)
+    reading = result.report["profile"]["measured"].get("host, reading", {})
+    assert reading.get("reading", False) == (maker == "make_bart")
     rows = result.report["ledger"]["bundles"]["host"]["rows"]
     assert {row["nominal_bits"] for row in rows if row["kind"] != "float"} == {4}
     assert "one token after 20 tokens" in (tmp_path / "run" / "report.html").read_text()

@@ -197,3 +197,18 @@ def test_a_ruined_perplexity_and_one_of_its_own_are_told(results, write_run):
     sentences = [verdict["sentence"] for verdict in report["verdicts"]]
     assert "has 2.00 times the float model's perplexity" in sentences[0]
     assert any("PARITY IS BROKEN: the perplexity of bundle host" in sentence for sentence in sentences)
+
+
+def test_a_bundle_that_was_timed_at_two_things_has_two_sections(results, write_run):
+    step = results["profile"]["measured"]["host"] | {"step": True, "source": 64}
+    reading = results["profile"]["measured"]["host"] | {"reading": True, "sequence": 64}
+    profile = results["profile"] | {"measured": {"host": step, "host, reading": reading}}
+    folder = write_run(results | {"profile": profile})
+    report = write_report(folder)
+    page = written(folder)
+    assert "one token after 128 tokens, of a source of 64" in page
+    assert "reading a source of 64 tokens" in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert any("Bundle host, reading: 8.00 ms" in verdict["sentence"] for verdict in report["verdicts"])
+    assert len(summary_table(report)[1]) == 4
