@@ -9,6 +9,7 @@ same checkpoint gives the same bytes, wherever it lies.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -18,6 +19,7 @@ from edgeq.checkpoint import copy_sentence_files, load_checkpoint
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.export.external_data import ModelWriter
 from edgeq.export.trace import DEFAULT_OPSET, check_opset, onnx_models
+from edgeq.factor.evaluation import describe_choices
 from edgeq.files import new_folder
 from edgeq.progress import Progress, silent
 
@@ -33,6 +35,7 @@ def export_onnx(
     opset: int = DEFAULT_OPSET,
     cache: str = DEFAULT_CACHE,
     progress: Progress | None = None,
+    remark: Callable[[str], None] | None = None,
 ) -> Path:
     """Exports a checkpoint to ONNX.
 
@@ -44,6 +47,7 @@ def export_onnx(
             runtimes that know no such operator, below 20 GELU is several nodes as well.
         cache: Type of the key/value cache of a model that generates: ``float16`` or ``float32``.
         progress: Told how far the work is.
+        remark: Told how factorised layers are computed, one line for those of a kind.
 
     Returns:
         The path of ``model.onnx``, or of ``encoder_model.onnx``.
@@ -62,6 +66,9 @@ def export_onnx(
         raise UsageError(f"the output {out} would replace the checkpoint {source}; give another folder")
     report("loading the checkpoint", 0, 3)
     checkpoint = load_checkpoint(source)
+    if remark is not None:
+        for line in describe_choices(checkpoint.choices):
+            remark(line)
     report("tracing and writing the graph", 1, 3)
     with new_folder(out) as temporary:
         with ModelWriter(temporary) as writer:

@@ -259,7 +259,7 @@ class _Work:
         self._export(self.plan.folder, "float-onnx", progress)
 
     def _export(self, checkpoint: Path, name: str, progress: Progress) -> None:
-        options = {} if self.plan.opset is None else {"opset": self.plan.opset}
+        options: dict[str, Any] = {} if self.plan.opset is None else {"opset": self.plan.opset}
         export_onnx(checkpoint, self.out / name, cache=self.plan.cache, progress=progress, **options)
 
     def compile(self, target: Target, progress: Progress) -> None:

@@ -7,6 +7,7 @@ same way.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -42,13 +43,23 @@ class Choice:
     options: dict[Evaluation, Cost]
     forced: bool
 
-    def __str__(self) -> str:
-        """One line with the costs in millions of multiply-adds, for a text and for one token."""
+
+def describe_choices(choices: Sequence[Choice]) -> list[str]:
+    """Returns one line for all layers that cost the same and are computed in one way.
+
+    Costs are in millions of multiply-adds, for a text of ``TOKENS_OF_A_TEXT`` tokens and for one token.
+    """
+    groups: dict[str, list[str]] = {}
+    for choice in choices:
         ways = ", ".join(
             f"{way} {cost.total(TOKENS_OF_A_TEXT) / 1e6:.1f}M / {cost.total(TOKENS_OF_A_STEP) / 1e6:.2f}M"
-            for way, cost in self.options.items()
+            for way, cost in choice.options.items()
         )
-        return f"{self.name}: {self.evaluation}{' (forced)' if self.forced else ''}; {ways}"
+        forced = " (no choice)" if choice.forced else ""
+        groups.setdefault(f"computed {choice.evaluation}{forced}; {ways}", []).append(choice.name)
+    return [
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {what}" for what, names in groups.items()
+    ]
 
 
 def call_tokens(adapter: ModelAdapter) -> int:

@@ -12,6 +12,7 @@ import transformers
 from edgeq.checkpoint import load_checkpoint, save_checkpoint
 from edgeq.errors import FormatError
 from edgeq.factor.apply import factorise
+from edgeq.factor.evaluation import describe_choices
 from edgeq.factor.insert import factor_specs
 from edgeq.factor.names import layer_names
 from edgeq.factor.prepare import prepare_for_packing
@@ -144,7 +145,10 @@ def test_the_recipe_can_force_how_layers_are_computed(
     folds = {getattr(spec, "fold", "") for spec in factor_specs(loaded.model).values()} - {""}
     assert folds == ({"none"} if evaluate == "factored" else {evaluate} if evaluate != "dense" else set())
     assert torch.allclose(logits(loaded.model), logits(model), atol=1e-4)
-    assert evaluate in str(loaded.choices[0])
+    lines = describe_choices(loaded.choices)
+    assert len(lines) == 4  # queries, keys and values; the attention's output; both of the feed-forward layer
+    assert all(f"computed {evaluate} (no choice); factored" in line for line in lines)
+    assert "query and 5 more" in lines[0]
 
 
 def _damage(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
