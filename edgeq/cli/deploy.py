@@ -45,6 +45,7 @@ def deploy(
     budget: training.Budget = None,
     seed: training.Seed = None,
     resume: training.Resume = False,
+    start_from: training.StartFrom = None,
     augment_model: training.AugmentModel = None,
     name: Annotated[str | None, typer.Option(help="What the report calls the model.")] = None,
     opset: Annotated[
@@ -72,6 +73,7 @@ def deploy(
         budget=budget,
         seed=seed,
         resume=resume,
+        start_from=start_from,
         augment_model=augment_model,
     )
     with progress_bars() as progress:

@@ -45,6 +45,7 @@ def compress(
     budget: training.Budget = None,
     seed: training.Seed = None,
     resume: training.Resume = False,
+    start_from: training.StartFrom = None,
     augment_model: training.AugmentModel = None,
     training_folder: training.TrainingFolder = None,
     as_json: Json = False,
@@ -65,6 +66,7 @@ def compress(
         budget=budget,
         seed=seed,
         resume=resume,
+        start_from=start_from,
         augment_model=augment_model,
         folder=training_folder,
     )
@@ -104,10 +106,13 @@ def export(
     _existing_folder(checkpoint, "checkpoint")
     with progress_bars() as progress:
         options: dict[str, Any] = {} if opset is None else {"opset": opset}
-        file = export_onnx(checkpoint, out, cache=cache, progress=progress, **options)
+        remarks: list[str] = []
+        file = export_onnx(checkpoint, out, cache=cache, progress=progress, remark=remarks.append, **options)
     if as_json:
-        print_json({"out": str(out), "model": str(file), "files": _sizes(out)})
+        print_json({"out": str(out), "model": str(file), "files": _sizes(out), "evaluation": remarks})
     else:
+        for line in remarks:
+            say(line)
         say(str(file))
 
 

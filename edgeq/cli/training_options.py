@@ -45,6 +45,13 @@ Resume = Annotated[
     bool,
     typer.Option("--resume", help="Go on with an interrupted training.", rich_help_panel=_PANEL),
 ]
+StartFrom = Annotated[
+    Path | None,
+    typer.Option(
+        help="Training checkpoint to start from instead of the source's weights: folder of a training or of its stage.",
+        rich_help_panel=_PANEL,
+    ),
+]
 AugmentModel = Annotated[
     str | None,
     typer.Option(

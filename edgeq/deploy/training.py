@@ -9,6 +9,7 @@ from typing import Any
 from edgeq.deploy.state import digest, fingerprint_source
 from edgeq.files import sha256
 from edgeq.recipes import TrainingRequest
+from edgeq.training import training_checkpoint
 
 _SETTINGS = ("task", "epochs", "budget", "seed")
 _DATA = ("train_data", "eval_data")
@@ -23,7 +24,8 @@ def training_parameters(request: TrainingRequest | None) -> dict[str, Any]:
     data = {name: _fingerprint(getattr(request, name)) for name in _DATA}
     models = {name: getattr(request, name) for name in _MODELS}
     prints = {name: None if value is None else fingerprint_source(str(value)) for name, value in models.items()}
-    return {"training": settings | data | prints}
+    start = {} if request.start_from is None else {"start_from": sha256(training_checkpoint(request.start_from))}
+    return {"training": settings | data | prints | start}
 
 
 def placed(request: TrainingRequest | None, run: Path, *, parameters: dict[str, Any]) -> TrainingRequest | None:

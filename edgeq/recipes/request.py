@@ -24,6 +24,8 @@ class TrainingRequest:
         budget: Name of one of the recipe's budgets instead.
         seed: Of the run.
         resume: Go on with an interrupted run.
+        start_from: Training checkpoint whose latent weights the student starts from, instead of the source's: the
+            folder of a finished training, or one of its ``stage-...`` folders.
         augment_model: Folder or hub name of a masked language model, for recipes that ask it for other words.
         folder: Where the run keeps its checkpoints and its log; None is beside the output, named after it.
     """
@@ -36,6 +38,7 @@ class TrainingRequest:
     budget: str | None = None
     seed: int = 0
     resume: bool = False
+    start_from: str | Path | None = None
     augment_model: str | Path | None = None
     folder: str | Path | None = None
 

@@ -29,7 +29,9 @@ from edgeq.training import (
     TrainingOutcome,
     TrainingSettings,
     encode_rows,
+    is_quantized_checkpoint,
     load_task_data,
+    start_from,
     train,
 )
 from edgeq.training.augmentation import AugmentationSettings, augment_rows, neighbours_of, predictions_of
@@ -113,11 +115,18 @@ def train_student(
     if recipe.factor is not None:
         plan_factors(student, adapter, recipe.factor.settings())  # what does not fit is refused at once
     data = _data(source, recipe, request, settings, masked, progress)
-    losses = objectives(recipe, student=adapter, teacher=guide.adapter, kept=kept)
+    losses = objectives(
+        recipe, student=adapter, teacher=guide.adapter, kept=_compared(kept, source.adapter, guide.adapter)
+    )
     plans = plan_layers(recipe, adapter, factorise_model(student, recipe, adapter, progress=progress))
     low_bit = any(plan.grid is not None for plan in plans)
+    quantized = request.start_from is not None and is_quantized_checkpoint(request.start_from)
+    if request.start_from is not None and not quantized:
+        start_from(student, request.start_from)
     if low_bit:
         make_trainable(student, plans, progress=progress)
+    if request.start_from is not None and quantized:
+        start_from(student, request.start_from)
     outcome = train(
         student,
         guide.model,
@@ -132,6 +141,14 @@ def train_student(
     )
     result = _packed(student, recipe, adapter, plans, low_bit=low_bit, progress=progress)
     return TrainedStudent(student.eval(), adapter, result, outcome)
+
+
+def _compared(
+    kept: dict[str, tuple[int, ...]], source: ModelAdapter, guide: ModelAdapter
+) -> dict[str, tuple[int, ...]]:
+    """Compares each layer with the one it was made of; with a teacher of another depth, at even distances."""
+    depths = {stack.name: stack.depth for stack in guide.stacks}
+    return {stack.name: kept[stack.name] for stack in source.stacks if depths.get(stack.name) == stack.depth}
 
 
 def _student(source: Source, kept: dict[str, tuple[int, ...]], *, reduced: bool) -> tuple[Any, ModelAdapter]:

@@ -5,7 +5,7 @@ from edgeq.training.evaluation import Figures, evaluate_model
 from edgeq.training.examples import ExampleSet
 from edgeq.training.loop import BeginStage, train
 from edgeq.training.outcome import StageOutcome, TrainingOutcome
-from edgeq.training.run_folder import start_from, training_checkpoint
+from edgeq.training.run_folder import is_quantized_checkpoint, start_from, training_checkpoint
 from edgeq.training.settings import StageSettings, TaskName, TrainingSettings
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "TrainingSettings",
     "encode_rows",
     "evaluate_model",
+    "is_quantized_checkpoint",
     "load_task_data",
     "start_from",
     "task_of",

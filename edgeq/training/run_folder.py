@@ -12,7 +12,9 @@ from torch import nn
 
 from edgeq.errors import FormatError, UsageError
 from edgeq.files import new_folder, write_text
-from edgeq.training.tensors import load_tensors, load_weights, save_tensors
+from edgeq.quant.trainable_layers import TrainableLayer
+from edgeq.tensor_header import read_tensor_header
+from edgeq.training.tensors import load_tensors, load_weights, low_bit_layers, save_tensors
 
 _RUN = "run.json"
 _WEIGHTS = "weights.safetensors"
@@ -160,10 +162,11 @@ def training_checkpoint(path: Path | str) -> Path:
 
 
 def start_from(model: nn.Module, path: Path | str, *, quantizers: bool = False) -> None:
-    """Puts the latent weights of a training checkpoint into ``model``.
+    """Puts the latent weights of a training checkpoint into ``model``; its quantizers start anew from them.
 
     Args:
-        model: The student of a new run, already in its training form.
+        model: The student of a new run: in its training form for the checkpoint of a quantized run, which may be
+            of other bits and methods; float for that of a float run.
         path: What :func:`training_checkpoint` takes.
         quantizers: Take the state of the quantizers as well; the two models then need the same quantizers.
 
@@ -172,6 +175,19 @@ def start_from(model: nn.Module, path: Path | str, *, quantizers: bool = False) 
         FormatError: If it is damaged.
     """
     load_weights(model, training_checkpoint(path), quantizers=quantizers)
+    for layer in model.modules():
+        if isinstance(layer, TrainableLayer) and not quantizers:
+            layer.quantizer.initialise(layer.weight)
+
+
+def is_quantized_checkpoint(path: Path | str) -> bool:
+    """Tells whether a training checkpoint is of a quantized run.
+
+    Raises:
+        UsageError: If there is no such checkpoint.
+        FormatError: If it is damaged.
+    """
+    return bool(low_bit_layers(read_tensor_header(training_checkpoint(path))))
 
 
 def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

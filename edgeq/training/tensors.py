@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edgeq.errors import FormatError, UsageError
-from edgeq.training.quantizers import quantizer_entries
+from edgeq.quant.trainable_layers import TrainableEmbedding
 
 _SAME_AS = "same-as"
 _OTHER = "other"
+_EXTRA = "._extra_state"
 
 
 def save_tensors(file: Path, entries: Mapping[str, Any]) -> None:
@@ -87,9 +88,14 @@ def put_weights(model: nn.Module, state: Mapping[str, Any], *, source: str, quan
     """Puts a state into ``model``; see :func:`load_weights`, which names the file as ``source``."""
     saved, own = dict(state), model.state_dict()
     if not quantizers:
-        of_quantizer = quantizer_entries(model)
-        saved = {name: value for name, value in saved.items() if not of_quantizer(name)}
-        own = {name: value for name, value in own.items() if not of_quantizer(name)}
+        # Whether a layer is quantized, and how, is for the model to say: what is float here may be low-bit there.
+        layers = [low_bit_layers(entries) for entries in (saved, own)]
+        for name in sorted(layers[0] ^ layers[1]):
+            _check_order(model, name, own, source)
+        saved, own = (
+            {name: value for name, value in entries.items() if not _of_quantizer(name, low_bit)}
+            for entries, low_bit in zip((saved, own), layers, strict=True)
+        )
     for name in sorted(own.keys() | saved.keys()):
         expected, found = _form(own.get(name)), _form(saved.get(name))
         if expected != found:
@@ -97,12 +103,32 @@ def put_weights(model: nn.Module, state: Mapping[str, Any], *, source: str, quan
                 f"{source} is of another model: {name!r} should be {expected}, found {found}; start from a "
                 "checkpoint of the same model and recipe, and load float weights before layers are made trainable"
             )
-    if quantizers:
-        model.load_state_dict(saved)
-        return
-    # Whether a layer quantizes its input is for the stage to say, as are the quantizers.
-    kept = {name: value for name, value in saved.items() if not name.endswith("_extra_state")}
-    model.load_state_dict(kept, strict=False)
+    model.load_state_dict(saved, strict=quantizers)
+
+
+def low_bit_layers(names: Iterable[str]) -> set[str]:
+    """Returns the layers that are quantized in training, from the names in a training checkpoint."""
+    ends = [name.removesuffix(_EXTRA) for name in names if name.endswith(_EXTRA)]
+    return {name.removesuffix(".quantizer") for name in ends}
+
+
+def _of_quantizer(name: str, layers: set[str]) -> bool:
+    owner = name.rpartition(".")[0]
+    if owner in layers:
+        return name.endswith(_EXTRA)
+    outer, _, part = owner.rpartition(".")
+    return part in ("quantizer", "activation") and outer in layers
+
+
+def _check_order(model: nn.Module, name: str, own: Mapping[str, Any], source: str) -> None:
+    """Refuses matrices that may be the other way round, where their shape does not tell: Conv1D's are."""
+    weight = own.get(f"{name}.weight")
+    square = isinstance(weight, torch.Tensor) and weight.ndim == 2 and weight.shape[0] == weight.shape[1]
+    if square and not isinstance(model.get_submodule(name), nn.Linear | nn.Embedding | TrainableEmbedding):
+        raise UsageError(
+            f"layer {name!r} is quantized either in {source} or in the model, and not in both; start from a "
+            "checkpoint of the same recipe, and load float weights before layers are made trainable"
+        )
 
 
 def _form(value: Any) -> str:

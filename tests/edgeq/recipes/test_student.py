@@ -197,6 +197,19 @@ def test_wrong_requests(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_deeper_teacher_is_compared_at_even_distances(
+    classifier: Path, make_bert: Callable[..., Path], sentences: Path, tmp_path: Path
+) -> None:
+    deeper = make_bert("BertForSequenceClassification", seed=6, num_hidden_layers=4)
+    request = TrainingRequest(train_data=sentences, teacher=deeper, epochs=1)
+    recipe = _recipe(tmp_path, "xtc-l12-w2a8")
+    compress_model(classifier, tmp_path / "out", recipe=recipe, training=request)
+    uneven = make_bert("BertForSequenceClassification", seed=6, num_hidden_layers=3)
+    request = dataclasses.replace(request, teacher=uneven)
+    with pytest.raises(UsageError, match="does not divide a teacher of 3"):
+        compress_model(classifier, tmp_path / "other", recipe=recipe, training=request)
+
+
 def test_a_teacher_of_another_task_is_refused(
     classifier: Path, make_bert: Callable[..., Path], sentences: Path, tmp_path: Path
 ) -> None:
@@ -204,3 +217,32 @@ def test_a_teacher_of_another_task_is_refused(
     request = TrainingRequest(train_data=sentences, teacher=other)
     with pytest.raises(UsageError, match="teacher"):
         compress_model(classifier, tmp_path / "out", recipe="xtc-l12-w1a8", training=request)
+
+
+@pytest.mark.parametrize("first", ["two-stage-w2a8", "finetune"])
+def test_a_training_starts_where_another_ended(
+    classifier: Path, sentences: Path, tmp_path: Path, first: str
+) -> None:
+    request = TrainingRequest(train_data=sentences, epochs=2)
+    compress_model(classifier, tmp_path / "first", recipe=_recipe(tmp_path, first), training=request)
+    start = training_folder(tmp_path / "first")
+    start = start / "stage-w4" if first == "two-stage-w2a8" else start
+    # A learning rate that changes nothing: the weights at the end are those of the start.
+    recipe = load_recipe(_recipe(tmp_path, "xtc-l12-w1a8"))
+    section = recipe.training.model_copy(update={"learning_rate": 1e-30, "weight_decay": 0.0})
+    layers = recipe.layers.model_copy(update={"keep": (0, 1)}) if recipe.layers is not None else None
+    recipe = recipe.model_copy(update={"training": section, "layers": layers})
+    again = TrainingRequest(train_data=sentences, epochs=1, start_from=start)
+    compress_model(classifier, tmp_path / "second", recipe=recipe, training=again)
+    weights = "stage-w4" if first == "two-stage-w2a8" else "stage-train"
+    before = load_tensors(training_folder(tmp_path / "first") / weights / "weights.safetensors")
+    after = load_tensors(training_folder(tmp_path / "second") / "stage-train" / "weights.safetensors")
+    name = "bert.encoder.layer.1.output.dense.weight"
+    assert torch.equal(before[name], after[name])
+    source = load_checkpoint(classifier).model.state_dict()[name]
+    assert not torch.equal(source, after[name])
+    with pytest.raises(UsageError, match="is no training checkpoint"):
+        compress_model(
+            classifier, tmp_path / "third", recipe=recipe,
+            training=dataclasses.replace(again, start_from=tmp_path),
+        )  # fmt: skip

@@ -1,5 +1,6 @@
 """Settings, order of examples, learning rate, optimizer, tensors on disk, dropout."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -181,6 +182,25 @@ def test_latent_weights_go_from_one_method_to_another(decoder, plans, tmp_path):
     assert torch.equal(first.transformer.h[0].attn.c_attn.weight, second.transformer.h[0].attn.c_attn.weight)
     with pytest.raises(UsageError, match=r"quantizer\..* should be missing"):
         load_weights(second, tmp_path / "w.safetensors", quantizers=True)
+
+
+def test_layers_may_be_float_on_one_side_alone(classifier, plans, tmp_path):
+    first, second = classifier(seed=1), classifier(seed=2)
+    low_bit = [
+        dataclasses.replace(plan, grid=None, method=None, keep_float_reason="test") if "pooler" in plan.name else plan
+        for plan in plans(first)
+    ]
+    make_trainable(first, low_bit)
+    make_trainable(second, plans(second))
+    expected = first.bert.embeddings.word_embeddings.weight.detach().clone()
+    save_tensors(tmp_path / "w.safetensors", first.state_dict())
+    with pytest.raises(UsageError, match=r"layer 'bert\.pooler\.dense' is quantized either in"):
+        load_weights(second, tmp_path / "w.safetensors", quantizers=False)
+    third = classifier(seed=3)
+    load_weights(third, tmp_path / "w.safetensors", quantizers=False)
+    assert torch.equal(third.bert.embeddings.word_embeddings.weight, expected)
+    with pytest.raises(UsageError, match="should be missing"):
+        load_weights(third, tmp_path / "w.safetensors", quantizers=True)
 
 
 def test_dropout_is_off_inside_the_block(make_bart):
