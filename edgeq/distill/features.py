@@ -157,9 +157,9 @@ class FeatureReader(nn.Module):
     def _scores(self, stack: LayerStack, index: int) -> dict[str, torch.Tensor]:
         scores = {}
         for tap in stack.attentions:
-            query = self._output_of(f"{stack.block(index)}.{tap.query}").chunk(tap.parts, dim=-1)[0]
-            key = self._output_of(f"{stack.block(index)}.{tap.key}").chunk(tap.parts, dim=-1)[min(tap.parts - 1, 1)]
-            scores[tap.name] = _attention_scores(query, key, tap.heads)
+            query = self._output_of(f"{stack.block(index)}.{tap.query}").chunk(tap.parts, dim=-1)
+            key = self._output_of(f"{stack.block(index)}.{tap.key}").chunk(tap.parts, dim=-1)
+            scores[tap.name] = _attention_scores(query[0], key[1 if tap.parts > 1 else 0], tap.heads)
         return scores
 
 
