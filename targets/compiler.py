@@ -12,6 +12,7 @@ import onnx
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.targets.passes import run_passes
 from edgeq.targets.passes.cache import STATE
+from edgeq.targets.passes.shared_table import PANEL_GATHER
 from edgeq.targets.passes.source import join_encoder
 from edgeq.targets.runtime.tvm_import import import_tvm
 from edgeq.targets.target import Target
@@ -180,6 +181,8 @@ def _largest_id(graph: onnx.GraphProto, name: str) -> int | None:
     for node in graph.node:
         if node.op_type == "LowBitEmbedding" and node.input[0] == name:
             rows.append(next(int(a.i) for a in node.attribute if a.name == "N"))
+        if node.op_type == PANEL_GATHER and node.input[1] == name:
+            rows.append(next(int(a.i) for a in node.attribute if a.name == "rows"))
         if node.op_type == "Gather" and node.input[1] == name and node.input[0] in tables:
             rows.append(int(tables[node.input[0]].dims[0]))
     return min(rows) - 1 if rows else None

@@ -26,6 +26,7 @@ from edgeq.targets.graph import attributes
 from edgeq.targets.isa import Isa
 from edgeq.targets.kernels.float_matmul import panels
 from edgeq.targets.passes.float_linear import FLOAT_LINEAR
+from edgeq.targets.passes.shared_table import PANEL_GATHER
 
 _EXACT_OPERATORS = frozenset(
     {"Add", "Sub", "Mul", "Cast", "Concat", "Constant", "Equal", "Expand", "Gather", "Identity", "Not", "Reshape"}
@@ -33,6 +34,9 @@ _EXACT_OPERATORS = frozenset(
 )
 """Lowered by TVM itself: data movement, integer arithmetic, and single float additions or products, which have only
 one correctly rounded result."""
+
+_PANEL_INPUT = {FLOAT_LINEAR: 1, PANEL_GATHER: 0}
+"""Which input of an operator is a matrix in panels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,16 +176,22 @@ def _name_panels(
     uses: dict[str, set[int | None]] = {}
     for node in nodes:
         for position, name in enumerate(node.input):
-            is_matrix = node.op_type == FLOAT_LINEAR and position == 1
-            uses.setdefault(name, set()).add(int(str(attributes(node)["transposed"])) if is_matrix else None)
+            uses.setdefault(name, set()).add(_orientation(node) if position == _PANEL_INPUT.get(node.op_type) else None)
     found: dict[str, dict[str, bool]] = {}
-    for node in [n for n in nodes if n.op_type == FLOAT_LINEAR]:
-        source, transposed = node.input[1], int(str(attributes(node)["transposed"]))
-        node.input[1] = source if uses[source] == {transposed} else f"{source}.panels{transposed}"
-        found.setdefault(source, {})[node.input[1]] = bool(transposed)
-        outputs = tensors[source].dims[0 if transposed else 1]
-        node.attribute.append(onnx.helper.make_attribute("outputs", outputs))
+    for node in [n for n in nodes if n.op_type in _PANEL_INPUT]:
+        position, transposed = _PANEL_INPUT[node.op_type], _orientation(node)
+        source = node.input[position]
+        node.input[position] = source if uses[source] == {transposed} else f"{source}.panels{transposed}"
+        found.setdefault(source, {})[node.input[position]] = bool(transposed)
+        if node.op_type == FLOAT_LINEAR:
+            outputs = tensors[source].dims[0 if transposed else 1]
+            node.attribute.append(onnx.helper.make_attribute("outputs", outputs))
     return found
+
+
+def _orientation(node: onnx.NodeProto) -> int:
+    """1 where the matrix in panels is stored ``[N, K]``; a table always is."""
+    return int(str(attributes(node).get("transposed", 1)))
 
 
 def _check_codes(node: onnx.NodeProto, packed: np.ndarray) -> None:

@@ -16,6 +16,7 @@ from edgeq.targets.passes.cache import (
 )
 from edgeq.targets.passes.float_linear import FLOAT_LINEAR
 from edgeq.targets.passes.residual import RESIDUAL_LAYER_NORM
+from edgeq.targets.passes.shared_table import PANEL_GATHER
 
 Converter = Callable[[KernelCalls, list[Any], dict[str, Any]], Any]
 
@@ -29,6 +30,7 @@ CONVERTERS: dict[str, Converter] = {
     "LayerNormalization": rows.normalise,
     "LowBitEmbedding": rows.low_bit_embedding,
     "LowBitLinear": linear.low_bit_linear,
+    PANEL_GATHER: rows.panel_embedding,
     SOURCE_ATTENTION: attention.attention_over_source,
     STORE_IN_CACHE: attention.store_in_cache,
     RESIDUAL_LAYER_NORM: rows.add_and_normalise,

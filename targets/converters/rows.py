@@ -11,7 +11,7 @@ from edgeq.errors import UnsupportedError
 from edgeq.targets.converters.kernel_calls import KernelCalls, shape_of, tensor
 from edgeq.targets.converters.linear import packed_matrix
 from edgeq.targets.kernels.elementwise import elementwise
-from edgeq.targets.kernels.gather_rows import gather_rows
+from edgeq.targets.kernels.gather_rows import gather_panel_rows, gather_rows
 from edgeq.targets.kernels.layer_norm import layer_norm
 from edgeq.targets.kernels.low_bit_embedding import low_bit_embedding as low_bit_embedding_kernel
 from edgeq.targets.kernels.sequence import last_token as last_token_kernel
@@ -39,6 +39,19 @@ def float_embedding(calls: KernelCalls, table: Any, ids: Any) -> Any:
         ("gather_rows", rows, columns, len(lead)),
         lambda: gather_rows(rows, columns, rank=len(lead)),
         [table, ids],
+        tensor([*lead, columns]),
+    )
+
+
+def panel_embedding(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``PanelGather``: rows of a float table that is stored for a product."""
+    panels, ids = inputs
+    rows, columns = int(attrs["rows"]), int(shape_of(panels)[1])
+    lead = shape_of(ids)
+    return calls.call(
+        ("gather_panel_rows", rows, columns, len(lead)),
+        lambda: gather_panel_rows(rows, columns, rank=len(lead)),
+        [panels, ids],
         tensor([*lead, columns]),
     )
 

@@ -14,10 +14,11 @@ from edgeq.targets.passes.cache import use_cache_in_place
 from edgeq.targets.passes.constants import fold_constants
 from edgeq.targets.passes.float_linear import fuse_float_linear
 from edgeq.targets.passes.residual import fuse_residual_additions
+from edgeq.targets.passes.shared_table import share_tables
 
 PASSES = (
     *(fold_constants, use_cache_in_place, drop_mask_expansion),
-    *(fuse_float_linear, fuse_activations, fuse_residual_additions),
+    *(fuse_float_linear, fuse_activations, fuse_residual_additions, share_tables),
 )
 """In the order in which they run: a bias is taken in before an activation, both before residual additions."""
 
