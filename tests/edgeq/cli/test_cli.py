@@ -28,8 +28,8 @@ def assert_one_sentence(err, *words):
 
 
 def test_the_verbs_of_the_design_exist():
-    stages = {"compress", "export", "compile", "parity", "size", "profile", "report"}
-    assert {"deploy", "run", "verify", "recipes", "targets", "doctor"} | stages <= set(VERBS)
+    stages = {"compress", "export", "compile", "parity", "diff", "size", "profile", "report"}
+    assert {"deploy", "run", "generate", "verify", "recipes", "targets", "doctor"} | stages <= set(VERBS)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -71,7 +71,7 @@ def test_wrong_usage_is_one_sentence_and_exit_2(capsys, arguments):
 
 
 def test_a_missing_path_is_one_sentence_and_exit_2(capsys, tmp_path):
-    for verb in ("size", "report", "parity", "profile", "verify"):
+    for verb in ("size", "report", "parity", "diff", "profile", "verify"):
         code, out, err = run(capsys, verb, tmp_path / "nowhere")
         assert (verb, code) == (verb, 2)
         assert out == ""
