@@ -8,15 +8,46 @@ Only the 4-way integer dot product, its operands' signs and the tile sizes diffe
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm.script import tirx as T
 
 from edgeq.errors import UsageError, nearest_name_hint
+from edgeq.formats import ACTIVATION_LEVELS
 
 Expression = Any  # a TIR expression: TVM ships no types for them
 DotProduct = Callable[[Expression, Expression, Expression, int], Expression]
+
+
+@dataclasses.dataclass(frozen=True)
+class NarrowSums:
+    """Sums of products in 16 bits, widened before they could overflow: for instruction sets without a dot product.
+
+    Attributes:
+        token_tile: Tokens whose sums are held in registers at once.
+        parts: Registers that stand for one register of 32-bit sums.
+        vector: Type of a part.
+        products: Products that one step adds to a lane.
+        add: ``(parts, codes, activations)`` to the new parts.
+        widen: ``(accumulator, parts)`` to the new accumulator.
+    """
+
+    token_tile: int
+    parts: int
+    vector: str
+    products: int
+    add: Callable[[Sequence[Expression], Expression, Expression], list[Expression]]
+    widen: Callable[[Expression, Sequence[Expression]], Expression]
+
+    @property
+    def lanes(self) -> int:
+        """16-bit sums of a part."""
+        return int(self.vector.removeprefix("int16x"))
+
+    def steps(self, bits: int) -> int:
+        """How many steps fit into 16 bits."""
+        return (2**15 - 1) // (self.products * (2**bits - 1) * ACTIVATION_LEVELS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +62,7 @@ class Isa:
         dot4: ``(accumulator, codes, activations, bits)`` to the new accumulator, all ``lanes`` wide: adds, for
             each lane, the four products of its code bytes and its int8 activation bytes.
         largest_byte: Largest unsigned byte that ``dot4`` takes for a code of fewer than 8 bits.
+        narrow: How codes of up to 4 bits are added up faster than with ``dot4``, or None.
     """
 
     name: str
@@ -39,6 +71,7 @@ class Isa:
     signed_codes: bool
     dot4: DotProduct
     largest_byte: int
+    narrow: NarrowSums | None = None
 
     def fields_in_place(self, bits: int) -> int:
         """How many fields of a byte, counted from the lowest, ``dot4`` takes without a shift to the lowest place.
@@ -115,13 +148,39 @@ def _dot4_neon(acc: Expression, codes: Expression, x: Expression, bits: int) -> 
     return acc + _intrinsic("llvm.aarch64.neon.saddlp", "int32x4", pairs)
 
 
+def _narrow_add_avx2(parts: Sequence[Expression], codes: Expression, x: Expression) -> list[Expression]:
+    codes, x = T.reinterpret(codes, dtype="int8x32"), T.reinterpret(x, dtype="int8x32")
+    return [parts[0] + _intrinsic("llvm.x86.avx2.pmadd.ub.sw", "int16x16", codes, x)]
+
+
+def _widen_avx2(acc: Expression, parts: Sequence[Expression]) -> Expression:
+    return acc + _intrinsic("llvm.x86.avx2.pmadd.wd", "int32x8", parts[0], T.broadcast(T.int16(1), 16))
+
+
+def _narrow_add_neon(parts: Sequence[Expression], codes: Expression, x: Expression) -> list[Expression]:
+    codes, x = T.reinterpret(codes, dtype="int8x16"), T.reinterpret(x, dtype="int8x16")
+    halves = (T.vectorlow, T.vectorhigh)
+    return [
+        part + _intrinsic("llvm.aarch64.neon.smull", "int16x8", half("int8x8", codes), half("int8x8", x))
+        for part, half in zip(parts, halves, strict=True)
+    ]
+
+
+def _widen_neon(acc: Expression, parts: Sequence[Expression]) -> Expression:
+    low, high = (_intrinsic("llvm.aarch64.neon.saddlp", "int32x4", part) for part in parts)
+    return acc + _intrinsic("llvm.aarch64.neon.addp", "int32x4", low, high)
+
+
+_NARROW_AVX2 = NarrowSums(4, 1, "int16x16", 2, _narrow_add_avx2, _widen_avx2)
+_NARROW_NEON = NarrowSums(2, 2, "int16x8", 1, _narrow_add_neon, _widen_neon)
+
 ISAS = {
     isa.name: isa
     for isa in (
         Isa("avx512_vnni", lanes=16, row_tile=8, signed_codes=False, dot4=_dot4_avx512_vnni, largest_byte=255),
-        Isa("avx2", lanes=8, row_tile=4, signed_codes=True, dot4=_dot4_avx2, largest_byte=127),
+        Isa("avx2", lanes=8, row_tile=4, signed_codes=True, dot4=_dot4_avx2, largest_byte=127, narrow=_NARROW_AVX2),
         Isa("neon_dotprod", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon_dotprod, largest_byte=127),
-        Isa("neon", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon, largest_byte=127),
+        Isa("neon", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon, largest_byte=127, narrow=_NARROW_NEON),
     )
 }
 

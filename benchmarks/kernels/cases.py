@@ -14,7 +14,8 @@ from edgeq.targets.kernels.attention import attention
 from edgeq.targets.kernels.cached_attention import CachedHead, Columns, cached_attention
 from edgeq.targets.kernels.float_matmul import float_matmul, panel_count
 from edgeq.targets.kernels.layer_norm import layer_norm
-from edgeq.targets.kernels.low_bit_matmul import Epilogue, low_bit_matmul
+from edgeq.targets.kernels.low_bit_matmul import low_bit_matmul
+from edgeq.targets.kernels.low_bit_product import Epilogue
 from edgeq.targets.kernels.quantize_rows import padded_columns, quantize_rows
 from edgeq.targets.kernels.weight_only_matmul import weight_only_matmul
 
@@ -54,7 +55,7 @@ def all_cases(isa: Isa) -> list[Case]:
     cases += [float_product(isa, n, 768, m) for n, m in ((768, 1), (768, 128), (3072, 128))]
     cases += [weight_only(isa, 3072, 768, m) for m in (1, 128)]
     cases += [self_attention(isa, tokens) for tokens in (32, 128, 256)]
-    cases += [attention_step(past, generator) for past in (150, 1000)]
+    cases += [attention_step(isa, past, generator) for past in (150, 1000)]
     cases += [rows_of(128), rows_of(1), norm_of(128), norm_of(1)]
     return cases
 
@@ -129,7 +130,7 @@ def self_attention(isa: Isa, tokens: int) -> Case:
     )
 
 
-def attention_step(past: int, generator: np.random.Generator) -> Case:
+def attention_step(isa: Isa, past: int, generator: np.random.Generator) -> Case:
     """One token of GPT-2 small over a float16 cache; what counts are the bytes of keys and values."""
     head = CachedHead(HEADS, HEAD_SIZE, "float16")
 
@@ -141,7 +142,7 @@ def attention_step(past: int, generator: np.random.Generator) -> Case:
 
     return Case(
         f"attention over a cache of {past}, 1 token",
-        lambda: cached_attention(head, queries=Columns(3 * WIDTH, 0), scale=HEAD_SIZE**-0.5, causal=True),
+        lambda: cached_attention(isa, head, queries=Columns(3 * WIDTH, 0), scale=HEAD_SIZE**-0.5, causal=True),
         arrays,
         4.0 * WIDTH * (past + 1),
         READ,

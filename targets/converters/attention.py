@@ -74,7 +74,7 @@ def _attend(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any], *, cau
     scale = float(attrs["scale"])
     return calls.call(
         ("cached_attention" if causal else "source_attention", *dataclasses.astuple(head), queries, scale),
-        lambda: cached_attention(head, queries=queries, scale=scale, causal=causal),
+        lambda: cached_attention(calls.isa, head, queries=queries, scale=scale, causal=causal),
         inputs,
         tensor([*shape_of(q)[:-1], head.width]),
     )

@@ -14,10 +14,9 @@ from tvm.script import tirx as T
 
 from edgeq.targets.isa import Isa
 from edgeq.targets.kernels.macro import macro
-from edgeq.targets.kernels.numerics import LANES, exp, fma, larger, registers, splat, tree_max, tree_sum
-
-LOWEST = -3.4028234663852886e38
-"""Score of a key that does not exist (padding of the last key vector)."""
+from edgeq.targets.kernels.numerics import LANES, fma, larger, registers, splat
+from edgeq.targets.kernels.query_tile import LOWEST
+from edgeq.targets.kernels.softmax import softmax_row
 
 
 class Operands(NamedTuple):
@@ -105,21 +104,6 @@ def _scores(p, o, k_columns, mask_row, scores, peaks, s, tile):
 
 
 @macro
-def _softmax(p, scores, peaks, sums, r):
-    """Leaves the numerators in ``scores`` and their sum in ``sums``."""
-    peak = registers((1,), "float32")
-    weight = registers((1,), "float32x16")
-    total = registers((1,), "float32x16")
-    peak[0] = tree_max(peaks[r])
-    total[0] = T.broadcast(T.float32(0), LANES)
-    for t in range(p.key_vectors):
-        weight[0] = exp(scores[r, T.ramp(t * LANES, 1, LANES)] - T.broadcast(peak[0], LANES))
-        scores[r, T.ramp(t * LANES, 1, LANES)] = weight[0]
-        total[0] = total[0] + weight[0]
-    sums[r] = tree_sum(total[0])
-
-
-@macro
 def _weighted_sum(p, o, scores, sums, s, tile):
     for c in range(p.head_size // LANES):
         acc = registers((tile,), "float32x16")
@@ -155,7 +139,7 @@ def _query_tile(p, o, k_columns, mask_row, scores, s, tile):
         peaks[r] = T.broadcast(T.float32(LOWEST), LANES)
     _scores(p, o, k_columns, mask_row, scores, peaks, s, tile)
     for r in range(tile):
-        _softmax(p, scores, peaks, sums, r)
+        softmax_row(scores, peaks, sums, r, p.key_vectors)
     _weighted_sum(p, o, scores, sums, s, tile)
 
 

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 from tvm import tirx
 from tvm.script import tirx as T
 
-from edgeq.targets.kernels.attention import LOWEST
+from edgeq.targets.isa import Isa
 from edgeq.targets.kernels.macro import macro
-from edgeq.targets.kernels.numerics import LANES, exp, fma, larger, registers, splat, tree_max, tree_sum
+from edgeq.targets.kernels.numerics import LANES, fma, larger, registers, splat
+from edgeq.targets.kernels.query_tile import LOWEST, query_tile
 from edgeq.targets.kernels.shapes import PARALLEL_ROWS
+from edgeq.targets.kernels.softmax import softmax_row
 
 BLOCKS = 4
 """Key vectors of a tile: their sums are independent, which hides the latency of the multiply-adds."""
@@ -107,22 +109,8 @@ def _score_blocks(p, o, scores, peak, first_block, blocks, length):
             )
     for b in T.unroll(blocks):
         acc[b] = p.score(acc[b], o.scale, (first_block + b) * LANES, length)
-        scores[T.ramp((first_block + b) * LANES, 1, LANES)] = acc[b]
+        scores[0, T.ramp((first_block + b) * LANES, 1, LANES)] = acc[b]
         peak[0] = larger(acc[b], peak[0])
-
-
-@macro
-def _softmax(scores, peak, total, key_vectors):
-    largest = registers((1,), "float32")
-    weight = registers((1,), "float32x16")
-    partial = registers((1,), "float32x16")
-    largest[0] = tree_max(peak[0])
-    partial[0] = T.broadcast(T.float32(0), LANES)
-    for t in range(key_vectors):
-        weight[0] = exp(scores[T.ramp(t * LANES, 1, LANES)] - T.broadcast(largest[0], LANES))
-        scores[T.ramp(t * LANES, 1, LANES)] = weight[0]
-        partial[0] = partial[0] + weight[0]
-    total[0] = tree_sum(partial[0])
 
 
 @macro
@@ -133,7 +121,7 @@ def _weighted_sum(p, o, scores, total, length):
     for t in range(length):
         for c in T.unroll(p.head_size // LANES):
             acc[c] = fma(
-                T.broadcast(scores[t], LANES), p.values(o.value_cache, o.batch, o.head, t, c * LANES), acc[c]
+                T.broadcast(scores[0, t], LANES), p.values(o.value_cache, o.batch, o.head, t, c * LANES), acc[c]
             )
     for c in T.unroll(p.head_size // LANES):
         o.out[o.batch, o.query, T.ramp(o.head * p.head_size + c * LANES, 1, LANES)] = acc[c] / T.broadcast(
@@ -143,7 +131,7 @@ def _weighted_sum(p, o, scores, total, length):
         last = registers((1,), "float32")
         last[0] = T.float32(0)
         for t in range(length):
-            last[0] = fma(scores[t], p.value(o.value_cache, o.batch, o.head, t, column), last[0])
+            last[0] = fma(scores[0, t], p.value(o.value_cache, o.batch, o.head, t, column), last[0])
         o.out[o.batch, o.query, o.head * p.head_size + column] = last[0] / total[0]
 
 
@@ -158,7 +146,7 @@ def _query(p, o, scores, length):
         _score_blocks(p, o, scores, peak, tile * BLOCKS, BLOCKS, length)
     for rest in range(key_vectors[0] % BLOCKS):
         _score_blocks(p, o, scores, peak, key_vectors[0] // BLOCKS * BLOCKS + rest, 1, length)
-    _softmax(scores, peak, total, key_vectors[0])
+    softmax_row(scores, peak, total, 0, key_vectors[0])
     _weighted_sum(p, o, scores, total, length)
 
 
@@ -217,10 +205,11 @@ def append_to_cache(head: CachedHead, *, keys: Columns, values: Columns) -> tirx
     return append
 
 
-def cached_attention(head: CachedHead, *, queries: Columns, scale: float, causal: bool) -> tirx.PrimFunc:
+def cached_attention(isa: Isa, head: CachedHead, *, queries: Columns, scale: float, causal: bool) -> tirx.PrimFunc:
     """Builds attention of new tokens over what their sequence holds in the cache.
 
     Args:
+        isa: Instruction set to compile for (its register count sets the tile, which changes no result).
         head: Heads and their cache.
         queries: Where the queries are.
         scale: Factor on the dot products.
@@ -232,7 +221,7 @@ def cached_attention(head: CachedHead, *, queries: Columns, scale: float, causal
         ``[B, heads, C/16, head_size, 16]``, values ``[B, heads, C, head_size]`` and the output float32
         ``[B, S, width]``. Padding tokens (``s >= new[b]``) give zeros.
     """
-    p = head
+    p, growth = head, int(causal)
     batch, tokens, blocks, capacity = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks", "capacity"))
 
     @T.prim_func(s_tir=True)
@@ -248,10 +237,26 @@ def cached_attention(head: CachedHead, *, queries: Columns, scale: float, causal
         out = T.match_buffer(y, (batch, tokens, p.width), "float32")
         with T.sblock("root"):
             for task in T.parallel(batch * p.heads):
-                scores = T.alloc_buffer((blocks * LANES,), "float32")
-                for s in range(tokens):
-                    length = registers((1,), "int64")
-                    length[0] = T.min(past[task // p.heads] + (s + 1 if causal else 0), capacity)
+                scores = T.alloc_buffer((isa.row_tile, blocks * LANES), "float32")
+                tiled = registers((1,), "int64")
+                length = registers((1,), "int64")
+                # Tiles are for sequences that fit into the cache; the runtimes refuse others.
+                tiled[0] = T.Select(
+                    T.And(past[task // p.heads] >= 1 - growth, past[task // p.heads] + tokens * growth <= capacity),
+                    T.max(T.min(new[task // p.heads], tokens), T.int64(0)) // isa.row_tile,
+                    T.int64(0),
+                )
+                for tile in range(tiled[0]):
+                    query_tile(
+                        p,
+                        Operands(
+                            q, queries.first, scale, key_cache, value_cache, out, task // p.heads, task % p.heads,
+                            tile * isa.row_tile,
+                        ),
+                        scores, isa.row_tile, past[task // p.heads] + (tile * isa.row_tile + 1) * growth, growth,
+                    )  # fmt: skip
+                for s in range(tiled[0] * isa.row_tile, tokens):
+                    length[0] = T.min(past[task // p.heads] + (s + 1) * growth, capacity)
                     if s < new[task // p.heads] and length[0] > 0:
                         _query(
                             p,

@@ -11,7 +11,7 @@ from tvm.script import tirx as T
 from edgeq.formats import COLUMN_GROUP, ROW_TILE, PackedMatrix
 from edgeq.targets.isa import Isa
 from edgeq.targets.kernels.float_matmul import SINGLE_TOKEN_PANELS
-from edgeq.targets.kernels.low_bit_matmul import EPILOGUES, Epilogue
+from edgeq.targets.kernels.low_bit_product import EPILOGUES, Epilogue
 from edgeq.targets.kernels.macro import macro
 from edgeq.targets.kernels.numerics import fma, registers
 from edgeq.targets.kernels.shapes import leading_dimensions, row_parameter

@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgeq.targets.isa import isa_named
 from edgeq.targets.kernels.cached_attention import CachedHead, Columns, append_to_cache, cached_attention
 from edgeq.targets.kernels.sequence import last_token, token_positions
+from edgeq.targets.target import load_target
 
 CONTEXT = 48
+
+
+def isa_of(target: str):
+    return isa_named(load_target(target).isa)
 
 
 class Decoder:
@@ -19,7 +25,7 @@ class Decoder:
         queries, keys, values = (Columns(3 * head.width, part * head.width) for part in range(3))
         self.append = compile_kernel(append_to_cache(head, keys=keys, values=values), target)
         self.attend = compile_kernel(
-            cached_attention(head, queries=queries, scale=head.head_size**-0.5, causal=True), target
+            cached_attention(isa_of(target), head, queries=queries, scale=head.head_size**-0.5, causal=True), target
         )
         self.reset(1)
 
@@ -87,7 +93,9 @@ def test_a_source_is_seen_whole_by_every_token(compile_kernel, runnable):
     head = CachedHead(2, 12, "float16")
     plain = Columns(head.width, 0)
     append = compile_kernel(append_to_cache(head, keys=plain, values=plain), runnable[0])
-    attend = compile_kernel(cached_attention(head, queries=plain, scale=0.3, causal=False), runnable[0])
+    attend = compile_kernel(
+        cached_attention(isa_of(runnable[0]), head, queries=plain, scale=0.3, causal=False), runnable[0]
+    )
     q, k, v = np.random.default_rng(0).standard_normal((3, 1, 20, head.width)).astype(np.float32)
     keys = np.zeros((1, 2, CONTEXT // 16, 12, 16), np.float16)
     values = np.zeros((1, 2, CONTEXT, 12), np.float16)

@@ -63,7 +63,7 @@ def test_integer_product_matches_numpy(bits, zero_point, target, compile_kernel)
 
 @pytest.mark.parametrize("target_pair_bits", [1, 2, 4, 8])
 def test_extreme_codes_neither_saturate_nor_overflow(target_pair_bits, target, compile_kernel):
-    """Largest codes against largest activations: what `pmaddubsw` would saturate."""
+    """Largest codes against largest activations: what `pmaddubsw` would saturate, and sums in 16 bits overflow."""
     bits, zero_point = target_pair_bits, {1: 0.5, 2: 1.5, 4: 8.0, 8: 128.0}[target_pair_bits]
     matrix = PackedMatrix(16, 512, bits, zero_point, 1)
     run = compile_kernel(
@@ -72,13 +72,14 @@ def test_extreme_codes_neither_saturate_nor_overflow(target_pair_bits, target, c
     for code in levels(bits, zero_point):
         packed = pack(np.full((16, 512), code, np.uint8), bits)
         for activation in (-127, 127):
-            q = np.full((1, 512), activation, np.int8)
-            y = run(
-                q.view(np.int32), np.ones(1, np.float32), q.sum(1, dtype=np.int32),
-                packed.view(np.int32).reshape(packed.shape[:3]), np.ones(1, np.float32), np.zeros(1, np.float32),
-                np.zeros((1, 16), np.float32),
-            )  # fmt: skip
-            assert np.all(y == np.float32((code - zero_point) * activation * 512))
+            for tokens in (1, 7):
+                q = np.full((tokens, 512), activation, np.int8)
+                y = run(
+                    q.view(np.int32), np.ones(tokens, np.float32), q.sum(1, dtype=np.int32),
+                    packed.view(np.int32).reshape(packed.shape[:3]), np.ones(1, np.float32), np.zeros(1, np.float32),
+                    np.zeros((tokens, 16), np.float32),
+                )  # fmt: skip
+                assert np.all(y == np.float32((code - zero_point) * activation * 512))
 
 
 @pytest.mark.parametrize("epilogue", ["gelu", "gelu_tanh"])

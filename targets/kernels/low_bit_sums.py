@@ -1,0 +1,126 @@
+"""The sums of a low-bit product, in integers and so exact in any order.
+
+Three ways: products added up in 32 bits, in 16 bits that are widened before they could overflow, and, for one token,
+codes taken in where they stand in their word. Statements that depend on the number of a field are emitted by
+functions, since shifts and masks are then constants.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm.script import tirx as T
+
+from edgeq.targets.kernels.low_bit_product import LowBitProduct, Operands
+from edgeq.targets.kernels.macro import macro
+from edgeq.targets.kernels.numerics import registers
+
+
+def _narrow_step(
+    p: LowBitProduct, operands: Operands, sums: Any, m: Any, block: Any, k_block: Any, tokens: int, blocks: int
+) -> None:
+    """Emits the products of one packed word a row, into 16-bit sums."""
+    vectors = [(b, v) for b in range(blocks) for v in range(p.isa.vectors)]
+    for field in range(p.matrix.fields):
+        codes = registers((len(vectors),), p.vector)
+        for index, (b, v) in enumerate(vectors):
+            word = operands.weight[block + b, k_block, T.ramp(v * p.isa.lanes, 1, p.isa.lanes)]
+            T.buffer_store(codes, p.codes(word, field), [index])
+        for r in range(tokens):
+            x = T.broadcast(operands.words[m + r, k_block * p.matrix.fields + field], p.isa.lanes)
+            for index in range(len(vectors)):
+                first = (r * len(vectors) + index) * p.narrow.parts
+                parts = [sums[first + part] for part in range(p.narrow.parts)]
+                for part, total in enumerate(p.narrow.add(parts, codes[index], x)):
+                    T.buffer_store(sums, total, [first + part])
+
+
+def _widen_all(p: LowBitProduct, acc: Any, sums: Any, count: int) -> None:
+    """Emits the addition of 16-bit sums to the 32-bit ones."""
+    for index in range(count):
+        parts = [sums[index * p.narrow.parts + part] for part in range(p.narrow.parts)]
+        T.buffer_store(acc, p.narrow.widen(acc[index], parts), [index])
+
+
+@macro
+def _narrow_chunk(p, operands, acc, m, block, tokens, blocks, first, words):
+    sums = registers((tokens * blocks * p.isa.vectors * p.narrow.parts,), p.narrow.vector)
+    for a in T.unroll(tokens * blocks * p.isa.vectors * p.narrow.parts):
+        sums[a] = T.broadcast(T.int16(0), p.narrow.lanes)
+    for k in range(words):
+        _narrow_step(p, operands, sums, m, block, first + k, tokens, blocks)
+    _widen_all(p, acc, sums, tokens * blocks * p.isa.vectors)
+
+
+@macro
+def _wide_products(p, operands, acc, m, block, tokens, blocks):
+    for k_block in range(p.matrix.packed_shape[1]):
+        for field in T.unroll(p.matrix.fields):
+            codes = registers((blocks * p.isa.vectors,), p.vector)
+            for v in T.unroll(blocks * p.isa.vectors):
+                codes[v] = p.codes(
+                    operands.weight[
+                        block + v // p.isa.vectors, k_block, T.ramp((v % p.isa.vectors) * p.isa.lanes, 1, p.isa.lanes)
+                    ],
+                    field,
+                )
+            for r in T.unroll(tokens):
+                for v in T.unroll(blocks * p.isa.vectors):
+                    acc[r * blocks * p.isa.vectors + v] = p.isa.dot4(
+                        acc[r * blocks * p.isa.vectors + v],
+                        codes[v],
+                        T.broadcast(operands.words[m + r, k_block * p.matrix.fields + field], p.isa.lanes),
+                        p.matrix.bits,
+                    )
+
+
+@macro
+def accumulate(p, operands, acc, m, block, tokens, blocks):
+    """Adds the products of some tokens with some blocks to ``acc``."""
+    if p.narrow_words > 0:
+        for chunk in range(p.matrix.packed_shape[1] // p.narrow_words):
+            _narrow_chunk(p, operands, acc, m, block, tokens, blocks, chunk * p.narrow_words, p.narrow_words)
+        if p.matrix.packed_shape[1] % p.narrow_words > 0:
+            _narrow_chunk(
+                p, operands, acc, m, block, tokens, blocks,
+                p.matrix.packed_shape[1] // p.narrow_words * p.narrow_words, p.matrix.packed_shape[1] % p.narrow_words,
+            )  # fmt: skip
+    else:
+        _wide_products(p, operands, acc, m, block, tokens, blocks)
+
+
+def _take_in(p: LowBitProduct, operands: Operands, acc: Any, block: Any, blocks: int, k_block: Any, step: int) -> None:
+    """Emits the products of one packed word a row for one token; every slot of a vector has a sum of its own."""
+    first_row_of = [(b, v) for b in range(blocks) for v in range(p.isa.vectors)]
+    for field in range(p.matrix.fields):
+        x = T.broadcast(operands.words[0, k_block * p.matrix.fields + field], p.isa.lanes)
+        for index, (b, v) in enumerate(first_row_of):
+            word = operands.weight[block + b, k_block, T.ramp(v * p.isa.lanes, 1, p.isa.lanes)]
+            place = (index * p.steps + step) * p.slots + field % p.slots
+            T.buffer_store(acc, p.isa.dot4(acc[place], p.slot_codes(word, field), x, p.matrix.bits), [place])
+
+
+def _slot_sums(p: LowBitProduct, acc: Any, sums: Any, blocks: int) -> None:
+    """Emits the sum over slots and steps, each slot's factor taken out: an exact division by a power of two."""
+    for index in range(blocks * p.isa.vectors):
+        total: Any = None
+        for place in range(p.steps * p.slots):
+            part = acc[index * p.steps * p.slots + place]
+            shift = place % p.slots * p.matrix.bits
+            part = T.shift_right(part, T.broadcast(T.int32(shift), p.isa.lanes)) if shift else part
+            total = part if total is None else total + part
+        T.buffer_store(sums, total, [index])
+
+
+@macro
+def single_token_sums(p, operands, sums, block, blocks):
+    """Leaves the sums of one token and some blocks in ``sums``."""
+    acc = registers((blocks * p.isa.vectors * p.steps * p.slots,), p.vector)
+    for a in T.unroll(blocks * p.isa.vectors * p.steps * p.slots):
+        acc[a] = T.broadcast(T.int32(0), p.isa.lanes)
+    for k in range(p.matrix.packed_shape[1] // p.steps):
+        for step in T.unroll(p.steps):
+            _take_in(p, operands, acc, block, blocks, k * p.steps + step, step)
+    for k_block in range(p.matrix.packed_shape[1] // p.steps * p.steps, p.matrix.packed_shape[1]):
+        _take_in(p, operands, acc, block, blocks, k_block, 0)
+    _slot_sums(p, acc, sums, blocks)
