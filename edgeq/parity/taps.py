@@ -72,22 +72,26 @@ def layers_of(graph: onnx.GraphProto, modules: Container[str]) -> list[Layer]:
     return layers
 
 
-def tapped(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+def tapped(
+    model: onnx.ModelProto, values: Mapping[str, np.ndarray], *, batch: int, tokens: int
+) -> onnx.ModelProto:
     """Returns a copy of a model whose outputs are also the named tensors.
 
     Args:
         model: A model with its weights.
-        values: The reference's values of those tensors; they say types and ranks.
+        values: The reference's values of those tensors; they say types and shapes.
+        batch: Texts of the reference's run.
+        tokens: Tokens of each.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     present = {value.name for value in copy.graph.output}
-    sizes = _sizes(copy.graph)
+    sizes = _sizes(copy.graph, batch, tokens)
     copy.graph.output.extend(_info(name, value, sizes) for name, value in values.items() if name not in present)
     return copy
 
 
-def cut(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+def cut(model: onnx.ModelProto, values: Mapping[str, np.ndarray], *, batch: int, tokens: int) -> onnx.ModelProto:
     """Returns a copy of a model cut at the named tensors: each is an output, and what reads it reads an input instead.
 
     So every piece computes its result from what the reference gave the piece, whatever the others do.
@@ -95,9 +99,11 @@ def cut(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelP
     Args:
         model: A model with its weights.
         values: The reference's values of those tensors.
+        batch: Texts of the reference's run.
+        tokens: Tokens of each.
     """
-    copy = tapped(model, values)
-    sizes = _sizes(copy.graph)
+    copy = tapped(model, values, batch=batch, tokens=tokens)
+    sizes = _sizes(copy.graph, batch, tokens)
     for node in copy.graph.node:
         for index, name in enumerate(node.input):
             if name in values:
@@ -134,13 +140,14 @@ def _terms(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> i
     return max((max(constants[name].dims, default=1) for name in node.input if name in constants), default=1)
 
 
-def _sizes(graph: onnx.GraphProto) -> dict[int, str]:
-    """Names of the sizes that vary, by axis, as the inputs have them."""
+def _sizes(graph: onnx.GraphProto, batch: int, tokens: int) -> dict[tuple[int, int], str]:
+    """Names of the sizes that vary, by axis and size, as the inputs have them."""
     ids = next(value for value in graph.input if value.name == "input_ids")
-    return dict(enumerate(dimension.dim_param for dimension in ids.type.tensor_type.shape.dim[:2]))
+    names = [dimension.dim_param for dimension in ids.type.tensor_type.shape.dim]
+    return {(0, batch): names[0], (1, tokens): names[1]}
 
 
-def _info(name: str, value: np.ndarray, sizes: Mapping[int, str]) -> onnx.ValueInfoProto:
-    # A size of 1 is broadcast, not a batch or a sequence of one.
-    shape = [sizes[axis] if axis in sizes and size > 1 else size for axis, size in enumerate(value.shape)]
+def _info(name: str, value: np.ndarray, sizes: Mapping[tuple[int, int], str]) -> onnx.ValueInfoProto:
+    # Any other size, such as that of what is broadcast or flattened, holds for this run.
+    shape = [sizes.get((axis, size), size) for axis, size in enumerate(value.shape)]
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), shape)

@@ -92,8 +92,10 @@ class LayerWalk:
 
     def run(self, backend: Backend) -> list[Step]:
         """Runs a backend on the whole graph and on its pieces, and judges every layer."""
-        whole = backend(tapped(self._model, self.values), self._feed)
-        pieces = backend(cut(self._model, self.values), {**self._feed, **given(self.values)})
+        batch, tokens = self._mask.shape
+        shown = tapped(self._model, self.values, batch=batch, tokens=tokens)
+        apart = cut(self._model, self.values, batch=batch, tokens=tokens)
+        whole, pieces = backend(shown, self._feed), backend(apart, {**self._feed, **given(self.values)})
         return [
             step
             for layer in self.layers

@@ -171,11 +171,15 @@ def test_a_graph_is_cut_at_every_layer(gpt2_run):
     assert layers[0].between[0] == "Add"
     assert layers[1].between == ()  # it reads what the layer before it made
     values = {layer.output: np.zeros((2, 17, 36), np.float32) for layer in layers}
-    pieces = cut(model, values)
+    pieces = cut(model, values, batch=2, tokens=17)
     assert {f"{name}@given" for name in values} <= {value.name for value in pieces.graph.input}
     assert not any(name in values for node in pieces.graph.node for name in node.input)
-    assert set(values) <= {value.name for value in tapped(model, values).graph.output}
+    assert set(values) <= {value.name for value in tapped(model, values, batch=2, tokens=17).graph.output}
     assert len(model.graph.input) == 3 + 4
+    sizes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in pieces.graph.input]
+    assert sizes[-1] == ["batch_size", "sequence_length", 36]
+    flat = cut(model, {"transformer.h.0.ln_1/LayerNormalization": np.zeros((34, 36), np.float32)}, batch=2, tokens=17)
+    assert [d.dim_value for d in flat.graph.input[-1].type.tensor_type.shape.dim] == [34, 36]
 
 
 def test_wrong_use_is_a_sentence(bert_run, make_bart, tmp_path, capsys):
