@@ -120,13 +120,7 @@ def train_student(
     )
     plans = plan_layers(recipe, adapter, factorise_model(student, recipe, adapter, progress=progress))
     low_bit = any(plan.grid is not None for plan in plans)
-    quantized = request.start_from is not None and is_quantized_checkpoint(request.start_from)
-    if request.start_from is not None and not quantized:
-        start_from(student, request.start_from)
-    if low_bit:
-        make_trainable(student, plans, progress=progress)
-    if request.start_from is not None and quantized:
-        start_from(student, request.start_from)
+    _prepare(student, plans if low_bit else [], request, progress)
     outcome = train(
         student,
         guide.model,
@@ -141,6 +135,17 @@ def train_student(
     )
     result = _packed(student, recipe, adapter, plans, low_bit=low_bit, progress=progress)
     return TrainedStudent(student.eval(), adapter, result, outcome)
+
+
+def _prepare(student: Any, plans: list[LayerPlan], request: TrainingRequest, progress: Progress) -> None:
+    """Puts the student into its training form, with the weights of an earlier training if one is asked for."""
+    quantized = request.start_from is not None and is_quantized_checkpoint(request.start_from)
+    if request.start_from is not None and not quantized:
+        start_from(student, request.start_from)
+    if plans:
+        make_trainable(student, plans, progress=progress)
+    if request.start_from is not None and quantized:
+        start_from(student, request.start_from)
 
 
 def _compared(

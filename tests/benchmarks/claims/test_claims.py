@@ -169,7 +169,7 @@ def test_tables_are_drawn_of_whatever_is_there(name: str) -> None:
         for run in row.claims:
             done = dataclasses.asdict(with_rate(run, 1e-3)) | {"setting": setting}
             done |= {"accuracy": 0.75, "correct": "1100", "valid": 120.0, "test": 118.0}
-            finished[run.name] = done | {"stored_bytes": {"stored_bytes": 1 << 20}}
+            finished[run.name] = done | {"stored_bytes": {"stored_bytes": 1 << 20, "weights": 1000}}
     text = table.to_markdown(finished, command="x")
     assert all(row.label in text for row in table.rows)
     assert "not measured yet" not in text
