@@ -5,6 +5,7 @@ import copy
 import pytest
 
 from benchmarks.true_size import __main__ as true_size
+from benchmarks.true_size import stage
 from benchmarks.true_size.models import MEBIBYTE, MODELS
 
 GOOD = {
@@ -24,7 +25,7 @@ def test_the_bounds_hold_where_they_should():
 
 
 @pytest.mark.parametrize(
-    ("stage", "key", "value", "what"),
+    ("name", "key", "value", "what"),
     [
         ("compress", "stored_bytes", 34 * MEBIBYTE, "MiB of all tensors"),
         ("compile", "stored_bytes", 34 * MEBIBYTE, "MiB of weights.bin"),
@@ -35,9 +36,9 @@ def test_the_bounds_hold_where_they_should():
         ("generate", "a_batch_gives_the_tokens_of_a_text_alone", False, "a batch gives"),
     ],
 )
-def test_a_broken_bound_is_seen(stage, key, value, what):
+def test_a_broken_bound_is_seen(name, key, value, what):
     results = copy.deepcopy(GOOD)
-    results[stage][key] = value
+    results[name][key] = value
     broken = [check["what"] for check in true_size._checks("gpt2-small", results) if not check["ok"]]
     assert len(broken) == 1
     assert what in broken[0]
@@ -54,3 +55,13 @@ def test_the_models_are_those_that_were_published():
 def test_a_stage_that_fails_ends_the_benchmark(tmp_path):
     with pytest.raises(SystemExit, match="gpt2-small: export ended with code 1"):
         true_size._run_stage("gpt2-small", "export", tmp_path)
+
+
+def test_parity_tells_which_checks_failed(monkeypatch, tmp_path):
+    from edgeq.parity import run
+    from edgeq.parity.report import Check, ParityReport
+
+    checks = [Check("a", "b", passed, "why", {}) for passed in (True, False)]
+    monkeypatch.setattr(run, "run_parity", lambda _: ParityReport(checks, {}))
+    found = stage.parity("gpt2-small", tmp_path)
+    assert (found["passed"], found["checks"], [check["passed"] for check in found["breaches"]]) == (False, 2, [False])
