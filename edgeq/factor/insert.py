@@ -44,7 +44,9 @@ def insert_factor_modules(model: nn.Module, specs: Mapping[str, LayerSpec]) -> N
         if isinstance(spec, BankSpec):
             owner, _, attribute = name.rpartition(".")
             with torch.device(next(model.parameters()).device):
-                model.get_submodule(owner).add_module(attribute, TuckerBank(spec))
+                bank = TuckerBank(spec)
+            model.get_submodule(owner).add_module(attribute, bank)
+            bank.serve(model.get_submodule(owner))
             continue
         dense = _dense_layer(model, name, spec)
         with torch.device(dense.get_parameter("weight").device):

@@ -61,6 +61,23 @@ class TuckerBank(nn.Module):
             layer = stored.get(factor) or (TransposedLinear(stored[tied]) if tied in stored else None)
             self.add_module(factor, layer)
         self.cores = nn.Embedding(spec.cores * spec.rank, spec.rank) if spec.cores else None
+        self._in_pass = False
+        self._rounded: torch.Tensor | None = None
+
+    def serve(self, blocks: nn.Module) -> None:
+        """Lets all layers inside ``blocks`` share what one forward pass of it makes of the cores.
+
+        A core in training is rounded, and a packed one decoded; once a pass is enough for all layers.
+        """
+        blocks.register_forward_pre_hook(self._begin_pass)
+        blocks.register_forward_hook(self._end_pass, always_call=True)
+
+    def _begin_pass(self, *_: object) -> None:
+        # A tensor that is kept while the model is traced would become a constant of the graph.
+        self._in_pass, self._rounded = not torch.compiler.is_exporting(), None
+
+    def _end_pass(self, *_: object) -> None:
+        self._in_pass, self._rounded = False, None
 
     def first(self, *, transposed: bool) -> nn.Module:
         """The factor that reads a layer's input."""
@@ -75,10 +92,21 @@ class TuckerBank(nn.Module):
         cores = self.cores
         if cores is None:
             raise UsageError("in this bank every slice has a core of its own")
-        rows = self.spec.cores * self.spec.rank
-        # A look-up of all rows, which decodes packed cores once when a runtime loads; float ones need none.
-        matrices = cores.weight if isinstance(cores, nn.Embedding) else cores(torch.arange(rows))
-        return matrices.reshape(self.spec.cores, self.spec.rank**2)
+        shape = (self.spec.cores, self.spec.rank**2)
+        if isinstance(cores, nn.Embedding):
+            return cores.weight.reshape(shape)
+        if self._rounded is not None:
+            return self._rounded
+        # A look-up of all rows, which runtimes decode once when they load.
+        rows = torch.arange(self.spec.cores * self.spec.rank, device=self._device())
+        matrices: torch.Tensor = cores(rows).reshape(shape)
+        if self._in_pass:
+            self._rounded = matrices
+        return matrices
+
+    def _device(self) -> torch.device:
+        tensors = (*self.parameters(), *self.buffers())
+        return tensors[0].device
 
 
 class TuckerLinear(nn.Module):

@@ -1,5 +1,6 @@
 """Recipes with factors: the built-in ones on true shapes, trained small ones, and what cannot be chained."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from edgeq.factor.names import layer_names
 from edgeq.factor.plan import plan_factors
 from edgeq.factor.prepare import prepare_for_packing
 from edgeq.models import adapter_for
+from edgeq.quant.trainable import make_trainable
 from edgeq.recipes import TrainingRequest, list_recipes, load_recipe
-from edgeq.recipes.apply import plan_layers
+from edgeq.recipes.apply import factorise_model, plan_layers
 from edgeq.recipes.layers import kept_layers
 
 FACTORISED = [summary.name for summary in list_recipes() if load_recipe(summary.name).factor is not None]
@@ -134,6 +136,31 @@ def test_a_trained_decoder(base: str, make_gpt2: Callable[..., Path], text: Path
     else:
         assert "transformer.h.1.mlp.c_fc" in factor_specs(loaded.model)
         assert "transformer.h.0.mlp.c_fc" not in factor_specs(loaded.model)
+
+
+def test_cores_are_rounded_once_a_pass(make_bert: Callable[..., Path], sentences: Path, tmp_path: Path) -> None:
+    model = transformers.BertForSequenceClassification.from_pretrained(
+        make_bert("BertForSequenceClassification", hidden_size=32, intermediate_size=128)
+    )
+    recipe = load_recipe(_file(tmp_path, "tucker-iv-72-384-w2a8", "[factor]\nrank = 20\nbank = 5"))
+    adapter = adapter_for(model)
+    make_trainable(model, plan_layers(recipe, adapter, factorise_model(model, recipe, adapter)))
+    calls = []
+    cores = model.bert.encoder.bank.cores
+    cores.register_forward_hook(lambda *_: calls.append(1))
+    ids = torch.arange(12).reshape(2, 6) + 5
+    gradients = []
+    for _ in range(2):
+        cores.weight.grad = None
+        model.eval()(input_ids=ids, labels=torch.tensor([0, 1])).loss.backward()
+        gradients.append(cores.weight.grad)
+    assert len(calls) == 2
+    assert bool(gradients[0].any())
+    assert torch.equal(*gradients)
+    again = copy.deepcopy(model)
+    with torch.no_grad():
+        again.bert.encoder.bank.cores.weight.zero_()
+    assert not torch.equal(again(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
 def test_every_second_block() -> None:
