@@ -12,6 +12,8 @@ import onnx
 
 from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.errors import UnsupportedError, UsageError
+from edgeq.factor.manifest import FactorManifest
+from edgeq.factor.specs import TuckerSpec
 from edgeq.models import GenerativeAdapter, Seq2SeqAdapter, TorchDecoder, positions
 from edgeq.parity.feeds import Arrays, make_feeds
 from edgeq.parity.reference import Reference
@@ -75,6 +77,7 @@ def diff_layers(
     if not (folder / "checkpoint").is_dir() or not (folder / "onnx").is_dir():
         raise UsageError(f"{folder} is not a run of `edgeq deploy`: it holds no checkpoint or no onnx")
     checkpoint = load_checkpoint(folder / "checkpoint")
+    _check_layers(checkpoint)
     chosen = _chosen(checkpoint, backends)
     progress("diff: PyTorch", 0, 1 + len(chosen))
     walks, compiled_feed = _prepare(checkpoint, folder / "onnx")
@@ -85,6 +88,16 @@ def diff_layers(
         found.append(BackendDiff(name, tuple(step for walk in walks for step in walk.run(run_graph))))
     progress("diff", 1, 1)
     return found
+
+
+def _check_layers(checkpoint: Checkpoint) -> None:
+    """Refuses models whose modules are not what the exported graph computes one by one."""
+    factors = FactorManifest.from_json(checkpoint.manifest.factors if checkpoint.manifest else {})
+    if name := next((name for name, spec in factors.layers.items() if isinstance(spec, TuckerSpec)), None):
+        raise UnsupportedError(
+            f"{name} is a slice of a Tucker bank, whose products the exported graph orders otherwise than PyTorch; "
+            "edgeq diff does not walk such models, `edgeq parity` compares them"
+        )
 
 
 def _chosen(checkpoint: Checkpoint, backends: Sequence[str] | None) -> Sequence[str]:

@@ -63,7 +63,10 @@ def layers_of(graph: onnx.GraphProto, modules: Container[str]) -> list[Layer]:
     producers = {name: node for node in graph.node for name in node.output}
     layers = []
     for module, nodes in groups.items():
-        read = next(name for name in nodes[0].input if name not in constants)
+        made = {name for node in nodes for name in node.output}
+        read = next((n for node in nodes for n in node.input if n and n not in constants and n not in made), None)
+        if read is None:  # it makes a matrix of others, as a part of what reads that matrix
+            continue
         is_lookup = nodes[0].op_type in ("Gather", "LowBitEmbedding")
         value = "" if is_lookup or read in given else read
         between = () if value in outputs else tuple(_operators_before(value, producers, outputs))

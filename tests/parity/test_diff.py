@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import types
 
 import numpy as np
 import onnx
@@ -13,7 +14,9 @@ from edgeq.compress import compress_model
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import ModelWriter
-from edgeq.parity import diff_layers
+from edgeq.factor.manifest import FactorManifest
+from edgeq.factor.specs import BankSpec, TuckerSpec
+from edgeq.parity import diff, diff_layers
 from edgeq.parity.taps import cut, layers_of, tapped
 from edgeq.report.text import diff_lines
 
@@ -195,6 +198,17 @@ def test_wrong_use_is_a_sentence(bert_run, make_bart, tmp_path, capsys):
         diff_layers(tmp_path)
     assert cli.main(["diff", str(tmp_path / "nowhere")]) == 2
     assert capsys.readouterr().err.count("edgeq: ") == 1
+
+
+def test_slices_of_a_tucker_bank_are_refused_in_a_sentence():
+    layers = {
+        "factor_bank": BankSpec(40, 8, 0),
+        "encoder.layer.0.output.dense": TuckerSpec("factor_bank", 40, 8, (1, 2), 0, False, bias=True),
+    }
+    manifest = types.SimpleNamespace(factors=FactorManifest(layers, "factored").to_json())
+    with pytest.raises(UnsupportedError, match=r"output\.dense is a slice of a Tucker bank"):
+        diff._check_layers(types.SimpleNamespace(manifest=manifest))
+    diff._check_layers(types.SimpleNamespace(manifest=None))
 
 
 def test_the_verb_exits_with_1_and_names_the_layer(bert_run, edited, capsys):
