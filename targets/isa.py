@@ -123,6 +123,17 @@ def _dot4_avx2(acc: Expression, codes: Expression, x: Expression, bits: int) -> 
     return acc + _intrinsic("llvm.x86.avx2.pmadd.wd", "int32x8", pairs, T.broadcast(T.int16(1), 16))
 
 
+def _dot4_avx512bw(acc: Expression, codes: Expression, x: Expression, bits: int) -> Expression:
+    """As with AVX2, but there is no instruction that takes the sign of ``x`` to the code."""
+    codes, x = T.reinterpret(codes, dtype="int8x64"), T.reinterpret(x, dtype="int8x64")
+    if bits == 8:
+        zero = T.broadcast(T.int8(0), 64)
+        codes = T.Select(x < zero, zero - codes, codes)
+        x, codes = codes, _intrinsic("llvm.abs", "int8x64", x, T.bool(False))
+    pairs = _intrinsic("llvm.x86.avx512.pmaddubs.w.512", "int16x32", codes, x)
+    return _widen_avx512bw(acc, [pairs])
+
+
 def _dot4_neon_dotprod(acc: Expression, codes: Expression, x: Expression, bits: int) -> Expression:
     del bits  # codes are signed here, and narrower ones are small
     return _intrinsic(
@@ -157,6 +168,15 @@ def _widen_avx2(acc: Expression, parts: Sequence[Expression]) -> Expression:
     return acc + _intrinsic("llvm.x86.avx2.pmadd.wd", "int32x8", parts[0], T.broadcast(T.int16(1), 16))
 
 
+def _narrow_add_avx512bw(parts: Sequence[Expression], codes: Expression, x: Expression) -> list[Expression]:
+    codes, x = T.reinterpret(codes, dtype="int8x64"), T.reinterpret(x, dtype="int8x64")
+    return [parts[0] + _intrinsic("llvm.x86.avx512.pmaddubs.w.512", "int16x32", codes, x)]
+
+
+def _widen_avx512bw(acc: Expression, parts: Sequence[Expression]) -> Expression:
+    return acc + _intrinsic("llvm.x86.avx512.pmaddw.d.512", "int32x16", parts[0], T.broadcast(T.int16(1), 32))
+
+
 def _narrow_add_neon(parts: Sequence[Expression], codes: Expression, x: Expression) -> list[Expression]:
     codes, x = T.reinterpret(codes, dtype="int8x16"), T.reinterpret(x, dtype="int8x16")
     halves = (T.vectorlow, T.vectorhigh)
@@ -172,12 +192,14 @@ def _widen_neon(acc: Expression, parts: Sequence[Expression]) -> Expression:
 
 
 _NARROW_AVX2 = NarrowSums(4, 1, "int16x16", 2, _narrow_add_avx2, _widen_avx2)
+_NARROW_BW = NarrowSums(8, 1, "int16x32", 2, _narrow_add_avx512bw, _widen_avx512bw)
 _NARROW_NEON = NarrowSums(2, 2, "int16x8", 1, _narrow_add_neon, _widen_neon)
 
 ISAS = {
     isa.name: isa
     for isa in (
         Isa("avx512_vnni", lanes=16, row_tile=8, signed_codes=False, dot4=_dot4_avx512_vnni, largest_byte=255),
+        Isa("avx512bw", 16, row_tile=8, signed_codes=True, dot4=_dot4_avx512bw, largest_byte=127, narrow=_NARROW_BW),
         Isa("avx2", lanes=8, row_tile=4, signed_codes=True, dot4=_dot4_avx2, largest_byte=127, narrow=_NARROW_AVX2),
         Isa("neon_dotprod", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon_dotprod, largest_byte=127),
         Isa("neon", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon, largest_byte=127, narrow=_NARROW_NEON),

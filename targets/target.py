@@ -16,6 +16,7 @@ from edgeq.targets.runtime.machine import Machine, this_machine
 
 ISAS: dict[str, str] = {
     "avx2": "x86_64",
+    "avx512bw": "x86_64",
     "avx512_vnni": "x86_64",
     "neon": "aarch64",
     "neon_dotprod": "aarch64",
@@ -34,6 +35,7 @@ _V4_FLAGS = (*_V3_FLAGS, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512v
 _HOST_LEVELS: dict[str, list[tuple[str, tuple[str, ...], str, tuple[str, ...]]]] = {
     "x86_64": [
         ("x86-64-v4", ("+avx512vnni", "-prefer-256-bit"), "avx512_vnni", (*_V4_FLAGS, "avx512_vnni")),
+        ("x86-64-v4", ("-prefer-256-bit",), "avx512bw", _V4_FLAGS),
         ("x86-64-v3", (), "avx2", _V3_FLAGS),
     ],
     "aarch64": [

@@ -41,11 +41,11 @@ def assert_equal_but_for_one_rounding(found: np.ndarray, exact: np.ndarray) -> N
 
 
 @pytest.mark.parametrize(("bits", "zero_point"), FORMATS)
-def test_integer_product_matches_numpy(bits, zero_point, target, compile_kernel):
+def test_integer_product_matches_numpy(bits, zero_point, product_target, compile_kernel):
     for rows, columns in [ODD_SHAPE, *(SMALL_SHAPES if bits == 2 else [])]:
         matrix, codes, words, scale = random_matrix(rows, columns, bits, zero_point)
-        isa = isa_named(load_target(target).isa)
-        run = compile_kernel(low_bit_matmul(isa, matrix, rank=1, has_bias=True), target)
+        isa = isa_named(load_target(product_target).isa)
+        run = compile_kernel(low_bit_matmul(isa, matrix, rank=1, has_bias=True), product_target)
         generator = np.random.default_rng(7)
         for tokens in (0, 1, 2, 3, 5, 8, 13, 15):
             q = np.zeros((tokens, padded_columns(columns)), np.int8)
@@ -62,12 +62,12 @@ def test_integer_product_matches_numpy(bits, zero_point, target, compile_kernel)
 
 
 @pytest.mark.parametrize("target_pair_bits", [1, 2, 4, 8])
-def test_extreme_codes_neither_saturate_nor_overflow(target_pair_bits, target, compile_kernel):
+def test_extreme_codes_neither_saturate_nor_overflow(target_pair_bits, product_target, compile_kernel):
     """Largest codes against largest activations: what `pmaddubsw` would saturate, and sums in 16 bits overflow."""
     bits, zero_point = target_pair_bits, {1: 0.5, 2: 1.5, 4: 8.0, 8: 128.0}[target_pair_bits]
     matrix = PackedMatrix(16, 512, bits, zero_point, 1)
     run = compile_kernel(
-        low_bit_matmul(isa_named(load_target(target).isa), matrix, rank=1, has_bias=False), target
+        low_bit_matmul(isa_named(load_target(product_target).isa), matrix, rank=1, has_bias=False), product_target
     )
     for code in levels(bits, zero_point):
         packed = pack(np.full((16, 512), code, np.uint8), bits)
