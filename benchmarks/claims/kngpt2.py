@@ -27,7 +27,8 @@ STUDENTS: dict[str, tuple[str, dict[str, Any]]] = {
     SMALLER: ("kngpt2", _FOUR_BLOCKS),
     f"{SMALLER}, logits as well": ("kngpt2", {**_FOUR_BLOCKS, "distill": {"logits": 1.0}}),
     f"{SMALLER}, no distillation": ("kngpt2", {**_FOUR_BLOCKS, **_LABELS_ONLY}),
-    "KnGPT2 with 4-bit factors, 8-bit activations": ("kngpt2-w4a8", {}),
+    "KnGPT2 with 4-bit factors, 8-bit activations, at once": ("kngpt2-w4a8", {}),
+    "the same, factors first, then bits": ("kngpt2-then-w4a8", {}),
 }
 """Recipe and changes by the label of the row; each is given its own learning rate."""
 

@@ -49,7 +49,7 @@ def _file(folder: Path, base: str, changes: str = "") -> Path:
 
 def test_they_are_all_there() -> None:
     assert set(FACTORISED) == {
-        *("kngpt2", "kngpt2-w4a8", "kronecker-bert-8x", "low-rank-64"),
+        *("kngpt2", "kngpt2-w4a8", "kngpt2-then-w4a8", "kronecker-bert-8x", "low-rank-64"),
         *(f"tucker-{size}" for size in ("iii-64", "iii-32", "iv-72-384", "iv-36-256", "iv-36-192", "iv-36-128")),
         *("tucker-iv-72-384-w2a8", "tucker-iv-72-384-w8a8-folded", "tucker-l6-iv-36-384-w2a8"),
     }
