@@ -36,6 +36,7 @@ ROLES = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "mask_to
 POSITIONS = 512
 MASKED_SHARE = 0.3
 INFILL_EVERY = 4  # during summarisation
+WRITING = {"num_beams": 4, "no_repeat_ngram_size": 3, "max_new_tokens": 60}  # what generate() does unless told otherwise
 SHORTER = 4  # how much shorter the short texts are, and how many more there are in a step
 
 Pair = tuple[np.ndarray, np.ndarray]  # source ids, target ids; both with begin and end
@@ -244,6 +245,7 @@ def main() -> None:
     tokenizer = prepare_tokenizer(arguments.data, arguments.out, entries=arguments.entries)
     task = _task(arguments, tokenizer)
     model = BartForConditionalGeneration(configuration(arguments.entries, dropout=arguments.dropout))
+    model.generation_config.update(**WRITING)
     print(f"{model.num_parameters()} parameters, {len(task.blocks.stream)} training tokens,", end=" ")
     print(f"{task.blocks.steps_per_epoch} infilling steps an epoch", flush=True)
     steps = arguments.infill_steps + arguments.summary_steps

@@ -105,13 +105,7 @@ def _summaries(model: PreTrainedModel, tokenizer: Tokenizer, sources: list[str],
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
         ids = torch.nn.utils.rnn.pad_sequence([encoded[i] for i in chosen], batch_first=True, padding_value=bart.PAD)
-        written = model.generate(
-            ids,
-            attention_mask=(ids != bart.PAD).long(),
-            num_beams=4,
-            max_new_tokens=NEW_TOKENS,
-            no_repeat_ngram_size=3,
-        )
+        written = model.generate(ids, attention_mask=(ids != bart.PAD).long(), **bart.WRITING)
         for i, row in zip(chosen, written, strict=True):
             texts[i] = tokenizer.decode(row.tolist()).strip()
     return texts
