@@ -36,7 +36,7 @@ ROLES = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "mask_to
 POSITIONS = 512
 MASKED_SHARE = 0.3
 INFILL_EVERY = 4  # during summarisation
-WRITING = {"num_beams": 4, "no_repeat_ngram_size": 3, "max_new_tokens": 60}  # what generate() does unless told otherwise
+WRITING = {"num_beams": 4, "no_repeat_ngram_size": 3, "max_new_tokens": 60}  # unless told otherwise
 SHORTER = 4  # how much shorter the short texts are, and how many more there are in a step
 
 Pair = tuple[np.ndarray, np.ndarray]  # source ids, target ids; both with begin and end
