@@ -119,6 +119,7 @@ def test_wrong_positions_of_the_target_show_in_the_decoder_only(copied_run):
     assert not found["onnxruntime", "end-to-end"]
 
 
+@pytest.mark.slow
 def test_wrong_positions_of_the_source_show_in_the_encoder_first(copied_run):
     def shift(models):
         tables = {tensor.name: tensor for tensor in models[PARTS[0]].graph.initializer}
