@@ -93,7 +93,9 @@ def test_padded_keys_change_no_bit_of_the_result(compile_kernel, runnable):
         assert np.array_equal(run(*padded, mask, np.zeros_like(padded[0]))[:, :9], alone)
 
 
-@pytest.mark.parametrize(("bits", "zero_point"), [(1, 0.5), (2, 1.0), (2, 1.5), (2, 2.0), (4, 8.0), (4, 3.0), (8, 128.0), (8, 41.0)])
+@pytest.mark.parametrize(
+    ("bits", "zero_point"), [(1, 0.5), (2, 1.0), (2, 1.5), (2, 2.0), (4, 8.0), (4, 3.0), (8, 128.0), (8, 41.0)]
+)
 def test_low_bit_embedding(bits, zero_point, run_everywhere):
     generator = np.random.default_rng(bits)
     for rows, columns in [(19, 37), *([(1, 1)] if bits == 8 else [])]:
