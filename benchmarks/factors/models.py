@@ -74,7 +74,9 @@ def make_checkpoint(contestant: Contestant, dense: Path, out: Path) -> None:
     _randomise(model)
     if recipe.weights.bits:
         prepare_for_packing(model, fold=recipe.factor.fold, tokens=call_tokens(adapter))
-    records = apply_plans(model, plan_layers(recipe, adapter, layer_names(model, adapter)))
+    plans = plan_layers(recipe, adapter, layer_names(model, adapter))
+    # Random weights are rounded once; nothing is trained.
+    records = apply_plans(model, [dataclasses.replace(plan, method=None) for plan in plans])
     result = compression_result(model, recipe, adapter, records)
     save_checkpoint(model, checkpoint.tokenizer, out, result=result, evaluate=recipe.factor.evaluate)
 
