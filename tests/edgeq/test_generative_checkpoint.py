@@ -56,7 +56,7 @@ def _copy(folder: Path, to: Path, change: Callable[[dict[str, Any]], object]) ->
     return to
 
 
-@pytest.mark.parametrize("recipe", [recipe.name for recipe in list_recipes()])
+@pytest.mark.parametrize("recipe", [recipe.name for recipe in list_recipes() if recipe.name.startswith("ptq-")])
 def test_round_trip_is_exact_to_the_last_bit(
     recipe: str, make_gpt2: Callable[..., Path], tmp_path: Path
 ) -> None:
