@@ -89,6 +89,7 @@ def test_external_data_is_aligned_and_complete(compressed_onnx):
     assert end == size
 
 
+@pytest.mark.slow
 def test_same_bytes_from_another_folder_and_hash_seed(compressed_checkpoint, compressed_onnx, tmp_path):
     moved = tmp_path / "elsewhere" / "copy"
     shutil.copytree(compressed_checkpoint, moved)

@@ -77,6 +77,7 @@ def test_every_layer_of_right_models_is_within_its_envelope(bert_run, gpt2_run):
             assert max(step.moved for step in found.steps) > 0
 
 
+@pytest.mark.slow
 def test_the_compiled_decoder_is_walked_with_its_cache(gpt2_run):
     (found,) = diff_layers(gpt2_run, backends=["tvm"])
     assert found.first is None, found.first
@@ -84,6 +85,7 @@ def test_the_compiled_decoder_is_walked_with_its_cache(gpt2_run):
     assert found.steps[-1].name == "lm_head"
 
 
+@pytest.mark.slow
 def test_both_halves_of_an_encoder_decoder_are_walked(make_bart, tmp_path):
     source = make_bart(encoder_layers=1, decoder_layers=1)
     compress_model(source, tmp_path / "checkpoint", recipe="ptq-w4a8")

@@ -104,6 +104,7 @@ def test_a_right_run_passes_every_rule(good_run):
     assert steps.measured["steps"] == 4 * 33 + 16
 
 
+@pytest.mark.slow
 def test_wrong_positions_of_the_target_show_in_the_decoder_only(copied_run):
     def shift(models):
         for part in PARTS[1:]:
@@ -129,6 +130,7 @@ def test_wrong_positions_of_the_source_show_in_the_encoder_first(copied_run):
     assert run_parity(copied_run).first_breach.stage == "onnx reference encoder"
 
 
+@pytest.mark.slow
 def test_a_fault_of_later_steps_alone_is_found(copied_run):
     """What the first step computes with the same weights is right."""
 

@@ -14,6 +14,8 @@ from edgeq.targets.compiler import CompiledModel, compile_folder
 from edgeq.targets.runtime.tvm_import import import_tvm
 from edgeq.targets.target import load_target
 
+pytestmark = pytest.mark.slow  # bundles of such models are tested in test_seq2seq.py, and their proof in tests/parity
+
 SIZES = {"context": 32, "context_blocks": 2, "source_context": 32, "source_context_blocks": 2}
 GENERATOR = np.random.default_rng(0)
 

@@ -71,6 +71,7 @@ def test_c_and_python_write_the_same_texts(board, host, options):
     assert emulator.generate(board, TEXTS, **options, batch=3, threads=1) == expected
 
 
+@pytest.mark.slow
 def test_scores_and_ends_are_the_same_under_the_sanitizers(board, host, sanitized, ids):
     flags = ["--generate", 22, "--num-beams", 3, "--length-penalty", 1.7, "--early-stopping", "never", "--json"]
     lines = [json.loads(line) for line in _run(sanitized, board, "--ids", ids, *flags).stdout.splitlines()]
@@ -142,6 +143,7 @@ def test_sets_of_tensors_read_a_source_first(board, host):
         np.testing.assert_array_equal(one["logits"], other["logits"])
 
 
+@pytest.mark.slow
 def test_a_decoder_reads_no_source(gpt2_board, host):
     source, sets, _, _ = _sets(host)
     with pytest.raises(UsageError, match="reads no source"):
@@ -273,6 +275,7 @@ def test_hostile_manifests_never_crash(board, copy_of, sanitized):
     assert refused > 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("core", [pytest.param("cortex-a72", marks=pytest.mark.slow), "cortex-a76"])
 def test_arm_writes_the_texts_of_this_machine(bart_board, host, core):
     arm = bart_board(core)

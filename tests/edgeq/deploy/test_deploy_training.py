@@ -30,6 +30,7 @@ def recipe(tmp_path_factory):
     return file
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_inside_its_training_and_ends_with_a_report(classifier, recipe, data, tmp_path):
     request = TrainingRequest(train_data=data, eval_data=data, epochs=2)
     options = {"recipe": recipe, "training": request, "eval_data": data, "rounds": 4, "sequence": 16}
