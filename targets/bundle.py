@@ -55,7 +55,7 @@ from edgeq.targets.runtime.schema import (
     TargetInfo,
     TensorSpec,
 )
-from edgeq.targets.runtime.settings import PLAIN_SETTINGS
+from edgeq.targets.runtime.settings import PLAIN_SETTINGS, GenerationSettings
 from edgeq.targets.runtime.state import State
 from edgeq.targets.runtime.tvm_import import import_tvm
 from edgeq.targets.runtime_wheels import package_versions, runtime_libraries
@@ -135,9 +135,7 @@ def compile_bundle(
         raise UsageError(f"{source} has no model.onnx; give a folder that `edgeq export` wrote")
     # Everything cheap that can fail comes before minutes of compiling.
     config, model, linker = read_config(source), read_model_info(source, context=context), find_linker(target)
-    end_ids, settings = read_end_ids(source), PLAIN_SETTINGS
-    if model.task in WRITING_TASKS:
-        settings = read_generation_settings(source, with_source=model.task == "seq2seq")
+    end_ids, settings = read_end_ids(source), _generation_settings(source, model)
     if not target.is_host:
         runtime_libraries(target)
     from edgeq.targets.compiler import compile_folder
@@ -280,6 +278,12 @@ def model_on_this_machine(
             return LocalModel(run)
         encode = open_library(library, [*kept.source_tensors, *weights], function="encode")
         return LocalModel(run, _by_name(encode, generation.source.inputs, generation.source.outputs))
+
+
+def _generation_settings(folder: Path, model: ModelInfo) -> GenerationSettings:
+    if model.task not in WRITING_TASKS:
+        return PLAIN_SETTINGS
+    return read_generation_settings(folder, with_source=model.task == "seq2seq")
 
 
 def _golden_source(reads: SourceInfo | None, model: ModelInfo, local: LocalModel) -> GoldenRun | None:

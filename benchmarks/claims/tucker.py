@@ -10,8 +10,8 @@ from benchmarks.claims.measure import TEACHER
 from benchmarks.claims.rates import search
 from benchmarks.claims.table import Finished, Row, Table
 
-EPOCHS = 3.0
-SEARCH_EPOCHS = 0.25
+EPOCHS = 1.5
+SEARCH_EPOCHS = 0.1
 SEEDS = (1,)
 RATES = (1e-4, 3e-4, 1e-3)
 _TRAINING = {"batch_size": 32, "max_length": 64, "bf16": True, "evaluate_every": 250}

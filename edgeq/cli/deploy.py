@@ -9,8 +9,20 @@ import typer
 
 from edgeq.cli import training_options as training
 from edgeq.cli.console import print_json, print_table, progress_bars, say
-from edgeq.cli.stages import Cache, Context, RecipeName, Source
+from edgeq.cli.stages import Cache, Context, Opset, RecipeName, Source
 from edgeq.cli.verb import Json, verb
+
+Targets = Annotated[
+    list[str] | None,
+    typer.Option("--target", "-t", help="Target (see 'edgeq targets'); repeatable. Default: host."),
+]
+EvalData = Annotated[
+    Path | None,
+    typer.Option(
+        help="Sentence pairs with scores, or sentences with labels (.tsv, .csv, .jsonl), or for models that continue "
+        "texts a text: what the task is measured on, and, for recipes that train, what the best model is chosen by."
+    ),
+]
 
 
 @verb(
@@ -26,18 +38,8 @@ def deploy(
     ],
     *,
     recipe: RecipeName,
-    target: Annotated[
-        list[str] | None,
-        typer.Option("--target", "-t", help="Target (see 'edgeq targets'); repeatable. Default: host."),
-    ] = None,
-    eval_data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Sentence pairs with scores, or sentences with labels (.tsv, .csv, .jsonl), or for models that "
-            "continue texts a text: what the task is measured on, and, for recipes that train, what the best model "
-            "is chosen by."
-        ),
-    ] = None,
+    target: Targets = None,
+    eval_data: EvalData = None,
     task: training.Task = None,
     train_data: training.TrainData = None,
     teacher: training.Teacher = None,
@@ -48,9 +50,7 @@ def deploy(
     start_from: training.StartFrom = None,
     augment_model: training.AugmentModel = None,
     name: Annotated[str | None, typer.Option(help="What the report calls the model.")] = None,
-    opset: Annotated[
-        int | None, typer.Option(help="ONNX opset, 18 to 23; the exporter's default if not given.")
-    ] = None,
+    opset: Opset = None,
     cache: Cache = "float16",
     context: Context = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of the latency measurement.")] = 20,

@@ -16,6 +16,13 @@ from edgeq.errors import UsageError
 if TYPE_CHECKING:
     from edgeq.targets.runtime.generation import GeneratedText, Generation, Speed
 
+Temperature = Annotated[
+    float | None, typer.Option(help="0 takes the likeliest token; 1 draws as the model says, less is sharper.")
+]
+TopK = Annotated[int | None, typer.Option(help="Draw from the K likeliest tokens only; 0 from all.")]
+TopP = Annotated[
+    float | None, typer.Option(help="Draw from the likeliest tokens that together have this probability only.")
+]
 _SHORTER_THAN_ASKED = {"context": "the context is full", "end": "the text ended", "stop": "a stop text came"}
 
 
@@ -34,13 +41,9 @@ def generate(
     ] = None,
     min_new_tokens: MinNewTokens = None,
     no_repeat_ngram_size: NoRepeatNgramSize = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="0 takes the likeliest token; 1 draws as the model says, less is sharper.")
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(help="Draw from the K likeliest tokens only; 0 from all.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Draw from the likeliest tokens that together have this probability only.")
-    ] = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
     repetition_penalty: RepetitionPenalty = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends a continuation; repeatable.")] = None,
     seed: Annotated[int | None, typer.Option(help="Start of the random numbers.")] = None,
@@ -85,13 +88,17 @@ def generate(
     )
     if as_json:
         print_json(_json(generation))
-    elif len(prompts) == 1:
+        return
+    _print(generation, prompts)
+    _note_end(generation.results(), generation.speed, asked=max_new_tokens, threads=loaded.threads)
+
+
+def _print(generation: Generation, prompts: list[str]) -> None:
+    if len(prompts) == 1:
         _stream(generation, prompts[0])
-    else:
-        for result in generation.results():
-            say(f"{result.prompt}{result.text}\n")
-    if not as_json:
-        _note_end(generation.results(), generation.speed, asked=max_new_tokens, threads=loaded.threads)
+        return
+    for result in generation.results():
+        say(f"{result.prompt}{result.text}\n")
 
 
 def _stream(generation: Generation, prompt: str) -> None:

@@ -28,6 +28,12 @@ MinNewTokens = Annotated[
 NoRepeatNgramSize = Annotated[
     int | None, typer.Option("--no-repeat-ngram-size", help="Make no sequence of this many tokens twice; 0 allows all.")
 ]
+EarlyStopping = Annotated[
+    bool | None,
+    typer.Option(
+        "--early-stopping/--no-early-stopping", help="Beam search: stop when as many texts as beams have ended."
+    ),
+]
 RepetitionPenalty = Annotated[
     float | None, typer.Option(help="Factor against tokens that the text has already; 1 is none.")
 ]
@@ -53,12 +59,7 @@ def run(
         int | None, typer.Option("--num-beams", help="Encoder-decoders: texts that beam search keeps; 1 is greedy.")
     ] = None,
     length_penalty: Annotated[float | None, typer.Option(help="Beam search: above 0 favours longer texts.")] = None,
-    early_stopping: Annotated[
-        bool | None,
-        typer.Option(
-            "--early-stopping/--no-early-stopping", help="Beam search: stop when as many texts as beams have ended."
-        ),
-    ] = None,
+    early_stopping: EarlyStopping = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:

@@ -18,6 +18,7 @@ Source = Annotated[str, typer.Argument(help="Folder of a Hugging Face checkpoint
 RecipeName = Annotated[
     str, typer.Option("--recipe", "-r", help="Built-in recipe (see 'edgeq recipes') or a .toml file.")
 ]
+Opset = Annotated[int | None, typer.Option(help="ONNX opset, 18 to 23; the exporter's default if not given.")]
 Cache = Annotated[
     str, typer.Option(help="Type of the key/value cache of models that make text: float16 or float32.")
 ]
@@ -94,9 +95,7 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="Compressed (or plain) checkpoint folder.")],
     out: Out,
     *,
-    opset: Annotated[
-        int | None, typer.Option(help="ONNX opset, 18 to 23; the exporter's default if not given.")
-    ] = None,
+    opset: Opset = None,
     cache: Cache = "float16",
     as_json: Json = False,
 ) -> None:

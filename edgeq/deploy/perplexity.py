@@ -62,9 +62,11 @@ def measure_perplexity(
     float_model, loaded = load_checkpoint(source), {name: load(folder) for name, folder in bundles.items()}
     contexts = [bundle.generation.context for bundle in loaded.values()]
     window = min([_WINDOW, float_model.adapter.max_positions, *contexts])
-    scores = {FLOAT: _torch_score(float_model, cache_dtype)}
-    scores[COMPRESSED] = _torch_score(load_checkpoint(checkpoint), cache_dtype)
-    scores |= {f"bundle {name}": bundle_score(bundle) for name, bundle in loaded.items()}
+    scores = {
+        FLOAT: _torch_score(float_model, cache_dtype),
+        COMPRESSED: _torch_score(load_checkpoint(checkpoint), cache_dtype),
+        **{f"bundle {name}": bundle_score(bundle) for name, bundle in loaded.items()},
+    }
 
     def measure(name: str) -> Perplexity:
         return evaluate_perplexity(
@@ -92,9 +94,7 @@ def measure_perplexity(
         "metric": "perplexity",
         "stages": {name: {"value": entry.value, "pearson": None} for name, entry in found.items()},
         "losses": {name: dataclasses.asdict(loss) for name, loss in losses.items()},
-        "agreement": agreement(
-            found[COMPRESSED], {name: found[name] for name in list(found)[2:]}, under_noise=under_noise
-        ),
+        "agreement": agreement(found[COMPRESSED], dict(list(found.items())[2:]), under_noise=under_noise),
     }
 
 

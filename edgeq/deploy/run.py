@@ -105,6 +105,11 @@ def deploy(
         threads=threads,
     )
     _check_apart(plan, folder)
+    return _run_alone(plan, folder, progress)
+
+
+def _run_alone(plan: Plan, folder: Path, progress: Progress) -> DeployResult:
+    """Runs the stages while nobody else writes into the folder; one that got nothing is taken away again."""
     created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,9 +86,9 @@ class WritingParity(ParityRun):
         )
         self.noise = logit_noise([run.moved for run in self.noisy])
 
+    @abc.abstractmethod
     def count_quantized(self) -> int:
         """Counts the values that one run of the reference rounds to int8."""
-        raise NotImplementedError
 
     def source_masks(self) -> list[Arrays]:
         """Says which tokens of each source count; empty for a model that reads none."""

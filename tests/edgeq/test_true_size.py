@@ -1,19 +1,38 @@
-"""What recipes that train store at true size, counted from shapes alone: no weight exists here."""
+"""Models of true size in a few bits, scales and all else included.
+
+Recipes that train are counted from shapes alone, without any weight; the slow tests write files of random ones.
+"""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 
+import edgeq
+from edgeq.checkpoint import load_checkpoint, save_checkpoint
+from edgeq.compress import compress_model
 from edgeq.formats import PackedMatrix
-from edgeq.models import adapter_for
+from edgeq.ledger import Ledger, ledger
+from edgeq.models import TorchDecoder, TorchPart, adapter_for
 from edgeq.quant.float_layers import weight_rows
+from edgeq.quant.trainable import freeze, make_trainable
 from edgeq.recipes import load_recipe
-from edgeq.recipes.apply import plan_layers
+from edgeq.recipes.apply import compression_result, plan_layers
+from edgeq.recipes.layers import kept_layers, reduce_layers
+from edgeq.targets.target import load_target
 
 MIB = 2**20
+GPT2_SMALL = {
+    "vocab_size": 50257,
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "n_inner": None,
+    "n_positions": 1024,
+}
 BART_BASE = {
     "vocab_size": 50265,
     "d_model": 768,
@@ -23,7 +42,18 @@ BART_BASE = {
     "decoder_attention_heads": 12,
     "encoder_ffn_dim": 3072,
     "decoder_ffn_dim": 3072,
+    "max_position_embeddings": 1024,
 }
+BERT_BASE = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 512,
+}
+BERT_BASE_FLOAT = 437_935_112
+"""Bytes of BERT-base with a classifier of two labels in float32."""
 POOLER_TOO = """
 extends = "xtc-l5-w1a8"
 name = "xtc-l5-w1a8-pooler"
@@ -109,3 +139,88 @@ def test_xtc_with_five_layers(tmp_path: Path) -> None:
     assert float32 / pooler_too.stored >= 46
     # 50x and more appear only where positions, biases and norms are not counted.
     assert float32 / pooler_too.codes > 58
+
+
+def _frozen_at_once(source: Path, recipe_name: str | Path, out: Path) -> Ledger:
+    """Stores a model as a recipe that trains would, without a step of training."""
+    recipe, checkpoint = load_recipe(recipe_name), load_checkpoint(source)
+    model, adapter = checkpoint.model, checkpoint.adapter
+    if recipe.layers is not None:
+        model, adapter = reduce_layers(model, adapter, kept_layers(recipe.layers, adapter))
+    make_trainable(model, plan_layers(recipe, adapter))
+    result = compression_result(model, recipe, adapter, freeze(model))
+    save_checkpoint(model, checkpoint.tokenizer, out, result=result, sentence_files_from=source)
+    return ledger(out)
+
+
+def _exported(checkpoint: Path, out: Path) -> Ledger:
+    edgeq.export_onnx(checkpoint, out)
+    return ledger(out)
+
+
+@pytest.mark.slow
+def test_quantgpt_2_2_8_in_every_file(make_gpt2: Callable[..., Path], tmp_path: Path) -> None:
+    sizes = _frozen_at_once(make_gpt2(**GPT2_SMALL), "quantgpt-w2e2a8", tmp_path / "checkpoint")
+    assert sizes.float32_bytes / sizes.tensor_file_bytes >= 14.3
+    for files in (sizes, _exported(tmp_path / "checkpoint", tmp_path / "onnx")):
+        assert sizes.float32_bytes / files.stored_bytes >= 14.3
+    # Beside the file's bytes the ledger shows those of the codes and float tables alone.
+    assert sizes.paper_bytes < sizes.stored_bytes < sizes.folder_bytes
+
+
+@pytest.mark.slow
+def test_quantbart_2_2_8_in_every_file(make_bart: Callable[..., Path], tmp_path: Path) -> None:
+    sizes = _frozen_at_once(make_bart(**BART_BASE), "quantgpt-w2e2a8", tmp_path / "checkpoint")
+    assert sizes.float32_bytes / sizes.tensor_file_bytes >= 13.3
+    for files in (sizes, _exported(tmp_path / "checkpoint", tmp_path / "onnx")):
+        assert sizes.float32_bytes / files.stored_bytes >= 13.3
+
+
+@pytest.mark.slow
+def test_binary_bert_base_in_every_file(make_bert: Callable[..., Path], tmp_path: Path) -> None:
+    source = make_bert("BertForSequenceClassification", **BERT_BASE)
+    sizes = _frozen_at_once(source, "two-stage-w1a8", tmp_path / "two-stage")
+    assert sizes.float32_bytes == BERT_BASE_FLOAT
+    for files in (sizes, _exported(tmp_path / "two-stage", tmp_path / "two-stage-onnx")):
+        assert BERT_BASE_FLOAT / files.stored_bytes >= 30
+    assert sizes.paper_ratio > 31.5
+    (tmp_path / "recipe.toml").write_text(POOLER_TOO)
+    for recipe, least in (("xtc-l5-w1a8", 37), (tmp_path / "recipe.toml", 46)):
+        out = tmp_path / f"xtc-{least}"
+        sizes = _frozen_at_once(source, recipe, out)
+        assert BERT_BASE_FLOAT / sizes.stored_bytes >= least
+        assert BERT_BASE_FLOAT / _exported(out, tmp_path / f"xtc-{least}-onnx").stored_bytes >= least
+    edgeq.compile_bundle(tmp_path / "xtc-46-onnx", tmp_path / "bundle", target=load_target("host"))
+    assert BERT_BASE_FLOAT / ledger(tmp_path / "bundle").stored_bytes >= 46
+    # weights.bin, where tensors start at multiples of 64 bytes
+    assert BERT_BASE_FLOAT / ledger(tmp_path / "bundle").tensor_file_bytes >= 46
+
+
+@pytest.mark.slow
+def test_gpt2_small_at_2_2_8(make_gpt2: Callable[..., Path], tmp_path: Path) -> None:
+    compress_model(make_gpt2(**GPT2_SMALL), tmp_path / "out", recipe="ptq-w2e2a8")
+    sizes = ledger(tmp_path / "out")
+    assert sizes.float32_bytes / MIB == pytest.approx(474.7, abs=0.1)
+    assert sizes.stored_bytes <= 33.19 * MIB
+    # The file adds its header, which names and places the tensors.
+    assert sizes.tensor_file_bytes - sizes.stored_bytes < 0.03 * MIB
+    checkpoint = load_checkpoint(tmp_path / "out")
+    scores = TorchDecoder(checkpoint.model, checkpoint.adapter).score(torch.arange(1, 9)[None].numpy())
+    assert scores.shape == (1, 7)
+    assert (scores < 0).all()
+
+
+@pytest.mark.slow
+def test_bart_base_at_2_2_8(make_bart: Callable[..., Path], tmp_path: Path) -> None:
+    compress_model(make_bart(**BART_BASE), tmp_path / "out", recipe="ptq-w2e2a8")
+    sizes = ledger(tmp_path / "out")
+    assert sizes.float32_bytes / MIB == pytest.approx(531.8, abs=0.1)
+    assert sizes.stored_bytes <= 39.7 * MIB
+    assert sizes.tensor_file_bytes - sizes.stored_bytes < 0.05 * MIB
+    checkpoint = load_checkpoint(tmp_path / "out")
+    ids = torch.arange(1, 9)[None].numpy()
+    ones = ids * 0 + 1
+    encoder, first, _ = map(TorchPart, checkpoint.adapter.export_parts(checkpoint.model))
+    states = encoder(input_ids=ids, attention_mask=ones)["last_hidden_state"]
+    outputs = first(encoder_attention_mask=ones, input_ids=ids[:, :1], encoder_hidden_states=states)
+    assert outputs["logits"].shape == (1, 1, 50265)
