@@ -20,6 +20,8 @@ from edgeq.progress import Progress, silent
 from edgeq.recipes import TrainingRequest, load_recipe
 
 RESULT = "result.json"
+SEARCH_WINDOWS = 128
+"""Windows of the validation text that learning rates are compared on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ class Claim:
         changes: What it says differently, as the tables of a recipe file.
         epochs: Passes over the training data.
         seed: Of the training.
+        search: Whether it only helps to choose a learning rate, and is measured on little for that.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Claim:
     changes: Mapping[str, Any]
     epochs: float
     seed: int
+    search: bool = False
 
     @property
     def recipe_text(self) -> str:
@@ -82,7 +86,8 @@ def run_claim(claim: Claim, places: Places, *, progress: Progress = silent) -> d
     result: dict[str, Any] = dataclasses.asdict(claim) | {"recipe_sha256": recipe.sha256}
     request = TrainingRequest(
         train_data=places.train_data(claim.task),
-        eval_data=places.validation_data(claim.task),
+        # A language model ends at its last step; measuring it in between would choose nothing.
+        eval_data=places.validation_data(claim.task) if claim.task == "sst2" else None,
         epochs=claim.epochs,
         seed=claim.seed,
         resume=True,
@@ -96,8 +101,7 @@ def run_claim(claim: Claim, places: Places, *, progress: Progress = silent) -> d
     except EdgeqError as error:
         result["failed"] = str(error).replace(str(places.runs), "RUNS")
     else:
-        measure = measure_classifier if claim.task == "sst2" else measure_language_model
-        result |= measure(checkpoint, places, progress=progress)
+        result |= _measured(claim, checkpoint, places, progress)
         result["stored_bytes"] = ledger(checkpoint).to_json()["totals"]
         result["steps"] = json.loads((folder / "training" / RESULT).read_text(encoding="utf-8"))["steps"]
     result["seconds_of_last_start"] = round(time.monotonic() - started)
@@ -106,6 +110,14 @@ def run_claim(claim: Claim, places: Places, *, progress: Progress = silent) -> d
         shutil.rmtree(state)  # the optimizer's moments, which only an unfinished run needs
     write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
     return result
+
+
+def _measured(claim: Claim, checkpoint: Path, places: Places, progress: Progress) -> dict[str, Any]:
+    if claim.task == "sst2":
+        return measure_classifier(checkpoint, places, progress=progress)
+    splits = ("valid",) if claim.search else ("valid", "test")
+    most = SEARCH_WINDOWS if claim.search else None
+    return measure_language_model(checkpoint, places, splits=splits, most=most, progress=progress)
 
 
 def finished_runs(runs: Path) -> dict[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,19 +101,27 @@ def measure_classifier(folder: Path, places: Places, *, progress: Progress = sil
     return {"accuracy": result.value, "correct": correct}
 
 
-def measure_language_model(folder: Path, places: Places, *, progress: Progress = silent) -> dict[str, Any]:
-    """Measures the perplexity per token on WikiText-2: ``valid`` and ``test``, in windows of 256 tokens."""
+def measure_language_model(
+    folder: Path,
+    places: Places,
+    *,
+    splits: Sequence[str] = ("valid", "test"),
+    most: int | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Measures the perplexity per token on WikiText-2 in windows of 256 tokens, at most ``most`` of each split."""
+    most = places.limit if most is None else min(most, places.limit or most)
     checkpoint = load_checkpoint(folder)
     adapter: Any = checkpoint.adapter
     decoder = TorchDecoder(checkpoint.model, adapter)
     figures = {}
-    for split in ("valid", "test"):
+    for split in splits:
         result = evaluate_perplexity(
             decoder.score,
             checkpoint.tokenizer,
             read_text_file(places.data / "wikitext2" / f"{split}.txt"),
             context=min(CONTEXT, adapter.max_positions),
-            max_tokens=None if places.limit is None else places.limit * CONTEXT,
+            max_tokens=None if most is None else most * CONTEXT,
             batch_size=8,
             progress=progress,
         )

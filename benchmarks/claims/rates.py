@@ -63,7 +63,7 @@ def search(claim: Claim, *, rates: Sequence[float], epochs: float, metric: str, 
     runs = {}
     for rate in rates:
         name = f"search-{claim.name}-{rate:g}"
-        short = dataclasses.replace(claim, name=name, epochs=epochs, seed=SEARCH_SEED)
+        short = dataclasses.replace(claim, name=name, epochs=epochs, seed=SEARCH_SEED, search=True)
         runs[rate] = with_rate(short, rate)
     return Search(runs, metric, lower)
 
