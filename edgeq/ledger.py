@@ -18,7 +18,7 @@ from edgeq.errors import FormatError, UsageError
 from edgeq.formats import PackedMatrix
 from edgeq.stored import StoredModel, StoredTensor, read_stored_model
 
-FLOAT_BITS = 32
+_SHAPES = "integers of the graph"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class LedgerRow:
 
     Attributes:
         tensor: Name of the module (low-bit) or of the tensor (float).
-        kind: ``"linear"``, ``"embedding"`` or ``"float"``.
+        kind: ``"linear"``, ``"embedding"``, ``"float"``, or ``"integers"`` for what a graph computes shapes with.
         shape: Logical shape: ``(N, K)`` for a low-bit matrix.
         nominal_bits: Bits of one code, or of one float.
         stored_bits: All bits stored for this row, divided by the number of weights.
@@ -36,6 +36,8 @@ class LedgerRow:
         padding_bytes: Bytes that only fill up tiles.
         float_bytes: Bytes of a tensor that is stored as floats (or integers).
         reason: Why it stayed float; None for a low-bit matrix.
+
+    All bytes count every copy: each graph of an encoder-decoder stores its small tensors itself.
     """
 
     tensor: str
@@ -51,8 +53,13 @@ class LedgerRow:
 
     @property
     def weights(self) -> int:
-        """Number of weights."""
-        return math.prod(self.shape)
+        """Number of weights, each counted once; integers of a graph are none."""
+        return 0 if self.kind == "integers" else math.prod(self.shape)
+
+    @property
+    def is_low_bit(self) -> bool:
+        """Whether it is a matrix of codes."""
+        return self.kind in ("linear", "embedding")
 
     @property
     def stored_bytes(self) -> int:
@@ -115,10 +122,10 @@ class Ledger:
     @property
     def is_compressed(self) -> bool:
         """Whether any matrix is stored in fewer than 32 bits, or as factors."""
-        return bool(self.replaced_weights) or any(row.kind != "float" for row in self.rows)
+        return bool(self.replaced_weights) or any(row.is_low_bit for row in self.rows)
 
     def _matrices(self) -> list[LedgerRow]:
-        return [row for row in self.rows if row.kind != "float" or len(row.shape) > 1]
+        return [row for row in self.rows if row.is_low_bit or (row.kind == "float" and len(row.shape) > 1)]
 
     def total(self, field: str) -> int:
         """Sums one of the byte fields of the rows."""
@@ -197,47 +204,44 @@ def _low_bit_row(name: str, stored: StoredModel) -> LedgerRow:
             f"{stored.path}: {codes.name} should take {spec.packed_bytes} bytes for {spec.rows} x "
             f"{spec.columns} codes of {spec.bits} bits, found {codes.bytes}; the file is damaged"
         )
-    code_bytes = -(-spec.code_bits // 8)
+    code_bytes, scale_bytes = -(-spec.code_bits // 8), scale.copies * scale.bytes
     return LedgerRow(
         tensor=name,
         kind=matrix.kind,
         shape=(spec.rows, spec.columns),
         nominal_bits=spec.bits,
-        stored_bits=8 * (codes.bytes + scale.bytes) / (spec.rows * spec.columns),
-        code_bytes=code_bytes,
-        scale_bytes=scale.bytes,
-        padding_bytes=codes.bytes - code_bytes,
+        stored_bits=8 * (codes.copies * codes.bytes + scale_bytes) / (spec.rows * spec.columns),
+        code_bytes=codes.copies * code_bytes,
+        scale_bytes=scale_bytes,
+        padding_bytes=codes.copies * (codes.bytes - code_bytes),
         float_bytes=0,
         reason=None,
     )
 
 
 def _float_row(tensor: StoredTensor, stored: StoredModel) -> LedgerRow:
-    weights = math.prod(tensor.shape)
+    entries, stored_bytes = math.prod(tensor.shape), tensor.copies * tensor.bytes
+    kind, reason = ("float", _why_float(tensor, stored)) if "float" in tensor.dtype else ("integers", _SHAPES)
     return LedgerRow(
         tensor=tensor.name,
-        kind="float",
+        kind=kind,
         shape=tensor.shape,
         nominal_bits=8 * tensor.item_bytes,
-        stored_bits=8 * tensor.bytes / weights if weights else 0.0,
+        stored_bits=8 * stored_bytes / entries if entries else 0.0,
         code_bytes=0,
         scale_bytes=0,
         padding_bytes=0,
-        float_bytes=tensor.bytes,
-        reason=_why_float(tensor, stored),
+        float_bytes=stored_bytes,
+        reason=reason if tensor.copies == 1 else f"{reason}; in {tensor.copies} graphs",
     )
 
 
 def _why_float(tensor: StoredTensor, stored: StoredModel) -> str:
     """The recorded reason for this tensor's module, or what the tensor's role and shape say."""
-    if tensor.name in stored.repeated:
-        return "stored again: every graph holds its own small tensors"
     for module, reason in stored.kept_float.items():
         if tensor.name == f"{module}.weight" or tensor.name.endswith(f".{module}.weight"):
             return reason
     lower = tensor.name.lower()
-    if "float" not in tensor.dtype:
-        return "integers of the graph"
     if len(tensor.shape) <= 1:
         if "norm" in lower or ".ln_" in lower:
             return "layer norm: one float a channel"
@@ -248,12 +252,12 @@ def _why_float(tensor: StoredTensor, stored: StoredModel) -> str:
 
 
 def grouped(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
-    """Joins the vectors (biases, norms) that stayed float for one reason into one row; matrices keep theirs."""
+    """Joins the vectors (biases, norms, integers) of one reason into one row; matrices keep theirs."""
     kept: list[LedgerRow] = []
-    vectors: dict[tuple[str, int], list[LedgerRow]] = {}
+    vectors: dict[tuple[str, str, int], list[LedgerRow]] = {}
     for row in rows:
-        if row.kind == "float" and len(row.shape) <= 1:
-            vectors.setdefault((row.reason or "", row.nominal_bits), []).append(row)
+        if not row.is_low_bit and len(row.shape) <= 1:
+            vectors.setdefault((row.kind, row.reason or "", row.nominal_bits), []).append(row)
         else:
             kept.append(row)
     return kept + [_joined(group) for group in vectors.values()]
@@ -265,7 +269,7 @@ def _joined(group: Sequence[LedgerRow]) -> LedgerRow:
     return dataclasses.replace(
         group[0],
         tensor=f"({len(group)} vectors)",
-        shape=(sum(row.weights for row in group),),
+        shape=(sum(math.prod(row.shape) for row in group),),
         float_bytes=sum(row.float_bytes for row in group),
     )
 

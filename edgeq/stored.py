@@ -28,13 +28,23 @@ _ENCODER_DECODER_GRAPHS = ("encoder_model.onnx", "decoder_model.onnx", "decoder_
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a file: name, shape, numpy-like dtype name, size of one entry, bytes of all."""
+    """One tensor of a model.
+
+    Attributes:
+        name: Its name.
+        shape: Its shape.
+        dtype: Type of its entries as numpy names it.
+        item_bytes: Bytes of one entry.
+        bytes: Bytes of all entries.
+        copies: How many times they are stored: each graph of a model holds its small tensors itself.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     item_bytes: int
     bytes: int
+    copies: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +68,6 @@ class StoredModel:
         matrices: Low-bit matrices by module name.
         kept_float: Module name to the reason why it was not compressed.
         tensor_files: Files that hold the tensors.
-        repeated: Names of tensors that another graph of the model stores as well, being small.
         factorised: Weights, without biases, of the dense layer that each factorised module stands for; 0 for what
             several of them share.
     """
@@ -69,7 +78,6 @@ class StoredModel:
     matrices: dict[str, StoredMatrix]
     kept_float: dict[str, str]
     tensor_files: tuple[Path, ...]
-    repeated: frozenset[str] = frozenset()
     factorised: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def is_factor(self, tensor: str) -> bool:
@@ -226,28 +234,28 @@ def _find(wanted: str, tensors: Mapping[str, StoredTensor]) -> str | None:
 
 
 def _read_onnx(graphs: Sequence[Path]) -> StoredModel:
-    """Reads the graphs of one model; what several of them read in one place counts once."""
+    """Reads the graphs of one model; what several of them read in one place is stored once."""
     tensors: dict[str, StoredTensor] = {}
-    places: dict[str, _Place | None] = {}
+    contents: dict[str, _Place | bytes] = {}
     matrices: dict[str, StoredMatrix] = {}
-    repeated = set()
     for file in graphs:
         model = _load_graph(file)
         for proto in model.graph.initializer:
-            tensor, place = _onnx_tensor(proto, file)
+            tensor, content = _onnx_tensor(proto, file)
             name = proto.name
-            if name in tensors:
-                if place is not None and place == places[name]:
-                    continue
+            if name in tensors and content == contents[name] and tensor.shape == tensors[name].shape:
+                if isinstance(content, bytes):
+                    tensors[name] = dataclasses.replace(tensors[name], copies=tensors[name].copies + 1)
+                continue
+            if name in tensors:  # exporters number what they make: one name, another tensor
                 name = f"{name} ({file.stem})"
-                repeated.add(name)
-            tensors[name], places[name] = dataclasses.replace(tensor, name=name), place
+            tensors[name], contents[name] = dataclasses.replace(tensor, name=name), content
         _add_onnx_matrices(matrices, model, tensors, file)
     _, kept = _from_config(graphs[0].parent, tensors, form="onnx")
-    files = {*graphs, *(place.file for place in places.values() if place is not None)}
+    files = {*graphs, *(content.file for content in contents.values() if isinstance(content, _Place))}
     path = graphs[0] if len(graphs) == 1 else graphs[0].parent
-    sorted_files, factorised = tuple(sorted(files)), _factorised(graphs[0].parent)
-    return StoredModel(path, "onnx", tensors, matrices, kept, sorted_files, frozenset(repeated), factorised)
+    factorised = _factorised(graphs[0].parent)
+    return StoredModel(path, "onnx", tensors, matrices, kept, tuple(sorted(files)), factorised)
 
 
 def _load_graph(file: Path) -> Any:
@@ -293,21 +301,23 @@ class _Place:
     offset: int
 
 
-def _onnx_tensor(proto: Any, file: Path) -> tuple[StoredTensor, _Place | None]:
-    """Size of one initializer, and its place in an external file that it needs; the file's length is checked."""
+def _onnx_tensor(proto: Any, file: Path) -> tuple[StoredTensor, _Place | bytes]:
+    """Size of one initializer, and its place in an external file, whose length is checked, or what it holds."""
     import onnx
 
     dtype = onnx.helper.tensor_dtype_to_np_dtype(proto.data_type)
     shape = tuple(proto.dims)
     size = dtype.itemsize * math.prod(shape)
-    place = None
+    content: _Place | bytes
     if proto.data_location == onnx.TensorProto.EXTERNAL:
         entries = {entry.key: entry.value for entry in proto.external_data}
-        place = _Place(file.parent / entries.get("location", ""), int(entries.get("offset", 0)))
+        content = place = _Place(file.parent / entries.get("location", ""), int(entries.get("offset", 0)))
         end = place.offset + int(entries.get("length", size))
         found = place.file.stat().st_size if place.file.is_file() else 0
         if found < end:
             raise FormatError(
                 f"{place.file} should hold {end} bytes or more for {proto.name}, found {found}; get it again"
             )
-    return StoredTensor(proto.name, shape, str(dtype), dtype.itemsize, size), place
+    else:
+        content = onnx.numpy_helper.to_array(proto).tobytes()
+    return StoredTensor(proto.name, shape, str(dtype), dtype.itemsize, size), content

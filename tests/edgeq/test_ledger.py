@@ -159,25 +159,37 @@ def three_graphs(onnx_file, tmp_path):
             for tensor in model.graph.initializer:
                 tensor.data_location = TensorProto.DEFAULT
                 del tensor.external_data[:]
-            model.graph.initializer.append(numpy_helper.from_array(np.full(100, index, np.float32), "table"))
+            made = {"table": np.full(100, index, np.float32), "shape": np.array([0, 0, 3 + index // 2])}
+            model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in made.items())
             writer.write(name, model)
     return folder
 
 
-def test_what_several_graphs_read_in_one_place_counts_once(three_graphs):
+def test_what_is_stored_once_counts_once_and_every_copy_counts(three_graphs):
     book = ledger(three_graphs)
     assert book.form == "onnx"
-    assert [row.tensor for row in book.rows if row.kind == "linear"] == ["layer.dense"]
-    tables = {row.tensor for row in book.rows if row.tensor.startswith("table")}
-    assert tables == {"table", "table (decoder_model)", "table (decoder_with_past_model)"}
-    small = 4 * (ROWS + 1)  # scales and bias are stored in every graph
-    assert book.stored_bytes == matrix_tensors(4)[0].nbytes + 3 * (small + 400)
-    again = next(row for row in book.rows if row.tensor == "b (decoder_model)")
-    assert "every graph holds its own small tensors" in again.reason
-    sizes = [file.stat().st_size for file in three_graphs.iterdir()]
-    assert book.tensor_file_bytes == sum(sizes)
+    rows = {row.tensor: row for row in book.rows}
+    # Tensors that share nothing but a name are several; the copies of one are a row with the bytes of all.
+    assert set(rows) == {
+        "layer.dense", "b", "table", "table (decoder_model)", "table (decoder_with_past_model)",
+        "shape", "shape (decoder_with_past_model)",
+    }  # fmt: skip
+    codes = matrix_tensors(4)[0].nbytes
+    assert (rows["layer.dense"].code_bytes + rows["layer.dense"].padding_bytes) == codes
+    assert rows["layer.dense"].scale_bytes == 3 * 4 * ROWS  # small: every graph holds them itself
+    assert (rows["b"].stored_bytes, rows["b"].reason) == (3 * 4, "vector; in 3 graphs")
+    assert (rows["shape"].kind, rows["shape"].stored_bytes) == ("integers", 2 * 3 * 8)
+    assert book.stored_bytes == codes + 3 * 4 * (ROWS + 1) + 3 * 400 + 3 * 24
+    assert book.weights == ROWS * COLUMNS + 1 + 3 * 100  # no copies, no integers
+    assert book.is_compressed
+
+
+def test_the_files_of_several_graphs_are_all_counted(three_graphs):
+    book = ledger(three_graphs)
+    assert book.tensor_file_bytes == sum(file.stat().st_size for file in three_graphs.iterdir())
     alone = ledger(three_graphs / "decoder_model.onnx")
-    assert [row.tensor for row in alone.rows] == ["layer.dense", "b", "table"]
+    assert [row.tensor for row in alone.rows] == ["layer.dense", "b", "table", "shape"]
+    assert alone.stored_bytes == matrix_tensors(4)[0].nbytes + 4 * (ROWS + 1) + 400 + 24
 
 
 def test_a_missing_graph_of_several_is_named(three_graphs):
