@@ -48,6 +48,7 @@ def deploy(
     seed: training.Seed = None,
     resume: training.Resume = False,
     start_from: training.StartFrom = None,
+    pretrain_data: training.PretrainData = None,
     augment_model: training.AugmentModel = None,
     name: Annotated[str | None, typer.Option(help="What the report calls the model.")] = None,
     opset: Opset = None,
@@ -74,6 +75,7 @@ def deploy(
         seed=seed,
         resume=resume,
         start_from=start_from,
+        pretrain_data=pretrain_data,
         augment_model=augment_model,
     )
     with progress_bars() as progress:

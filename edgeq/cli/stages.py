@@ -47,6 +47,7 @@ def compress(
     seed: training.Seed = None,
     resume: training.Resume = False,
     start_from: training.StartFrom = None,
+    pretrain_data: training.PretrainData = None,
     augment_model: training.AugmentModel = None,
     training_folder: training.TrainingFolder = None,
     as_json: Json = False,
@@ -68,6 +69,7 @@ def compress(
         seed=seed,
         resume=resume,
         start_from=start_from,
+        pretrain_data=pretrain_data,
         augment_model=augment_model,
         folder=training_folder,
     )
@@ -83,7 +85,7 @@ def compress(
     if trained is not None:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in trained["values"].items())
         say(f"trained for {trained['steps']} steps{': ' if figures else ''}{figures}")
-    kinds = collections.Counter((row.kind, row.nominal_bits) for row in book.rows if row.kind != "float")
+    kinds = collections.Counter((row.kind, row.nominal_bits) for row in book.rows if row.is_low_bit)
     for (kind, bits), count in sorted(kinds.items()):
         say(f"{count:4} {kind} matrices at {bits} bits")
     say(summary_line(book))

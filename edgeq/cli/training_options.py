@@ -52,6 +52,13 @@ StartFrom = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+PretrainData = Annotated[
+    str | None,
+    typer.Option(
+        help="Texts without labels to learn from before the task: a text file, or data with a column of texts.",
+        rich_help_panel=_PANEL,
+    ),
+]
 AugmentModel = Annotated[
     str | None,
     typer.Option(

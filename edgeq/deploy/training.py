@@ -12,7 +12,7 @@ from edgeq.recipes import TrainingRequest
 from edgeq.training import training_checkpoint
 
 _SETTINGS = ("task", "epochs", "budget", "seed")
-_DATA = ("train_data", "eval_data")
+_DATA = ("train_data", "eval_data", "pretrain_data")
 _MODELS = ("teacher", "augment_model")
 
 

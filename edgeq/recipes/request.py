@@ -26,6 +26,7 @@ class TrainingRequest:
         resume: Go on with an interrupted run.
         start_from: Training checkpoint whose latent weights the student starts from, instead of the source's: the
             folder of a finished training, or one of its ``stage-...`` folders.
+        pretrain_data: Texts to pre-train on before the task: a text file, or data with a column of texts.
         augment_model: Folder or hub name of a masked language model, for recipes that ask it for other words.
         folder: Where the run keeps its checkpoints and its log; None is beside the output, named after it.
     """
@@ -39,6 +40,7 @@ class TrainingRequest:
     seed: int = 0
     resume: bool = False
     start_from: str | Path | None = None
+    pretrain_data: str | Path | None = None
     augment_model: str | Path | None = None
     folder: str | Path | None = None
 

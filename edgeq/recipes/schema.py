@@ -21,6 +21,7 @@ from edgeq.recipes.training_sections import (
     AugmentSection,
     DistillSection,
     LayersSection,
+    PretrainingSection,
     StageSection,
     TrainingSection,
 )
@@ -28,6 +29,8 @@ from edgeq.recipes.training_sections import (
 FamilyName = Literal["quantgpt", "xtc", "two-stage", "own"]
 TEACHER = "teacher"
 """What ``initialise_from`` of a stage calls the weights that the training began with, which are the teacher's."""
+PRETRAINING = "pretraining"
+"""Name of the stage on texts without labels, which comes before all others."""
 
 
 class Recipe(Section):
@@ -45,6 +48,7 @@ class Recipe(Section):
         override: Exceptions by layer name.
         distill: What is learnt from the teacher; of recipes that train.
         training: The run; a recipe without it does not train.
+        pretraining: A stage on texts without labels before the others, if a user gives such texts.
         stage: Parts of the run with settings of their own.
         augment: Where more training sentences come from.
     """
@@ -60,6 +64,7 @@ class Recipe(Section):
     override: tuple[OverrideSection, ...] = ()
     distill: DistillSection | None = None
     training: TrainingSection | None = None
+    pretraining: PretrainingSection | None = None
     stage: tuple[StageSection, ...] = ()
     augment: AugmentSection | None = None
 
@@ -80,7 +85,7 @@ class Recipe(Section):
                 raise ValueError(
                     "weights have 1, 2, 4, 8 bits, found 0, which is for recipes with [training] or [factor]"
                 )
-            for key in ("layers", "distill", "stage", "augment"):
+            for key in ("layers", "distill", "pretraining", "stage", "augment"):
                 if getattr(self, key):
                     raise ValueError(f"[{key}] needs [training]")
             if self.weights.quantizer or self.embeddings.quantizer or self.activations.quantizer:
@@ -104,7 +109,7 @@ class Recipe(Section):
     def _check_stages(self) -> Recipe:
         earlier: set[str] = set()
         for stage in self.stage:
-            if stage.name in earlier or stage.name == TEACHER:
+            if stage.name in (TEACHER, PRETRAINING, *earlier):
                 raise ValueError(f"stage {stage.name!r} needs a name of its own")
             if stage.initialise_from not in (None, TEACHER, *earlier):
                 known = ", ".join([TEACHER, *sorted(earlier)])

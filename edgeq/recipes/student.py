@@ -23,6 +23,7 @@ from edgeq.recipes.layers import kept_layers, reduce_layers
 from edgeq.recipes.request import TrainingRequest
 from edgeq.recipes.schema import Recipe
 from edgeq.recipes.training import objectives, training_settings
+from edgeq.recipes.training_sections import AugmentSection
 from edgeq.training import (
     StageSettings,
     TaskData,
@@ -30,6 +31,7 @@ from edgeq.training import (
     TrainingSettings,
     encode_rows,
     is_quantized_checkpoint,
+    load_pretraining_texts,
     load_task_data,
     start_from,
     train,
@@ -108,7 +110,10 @@ def train_student(
         EdgeqError: If the training diverges.
     """
     check_family(recipe, source.adapter)
-    settings = training_settings(recipe, epochs=request.epochs, budget=request.budget, seed=request.seed)
+    pretraining = request.pretrain_data is not None
+    settings = training_settings(
+        recipe, epochs=request.epochs, budget=request.budget, seed=request.seed, pretraining=pretraining
+    )
     kept = kept_layers(recipe.layers, source.adapter)
     guide = teacher or source
     student, adapter = _student(source, kept, reduced=recipe.layers is not None)
@@ -116,7 +121,11 @@ def train_student(
         plan_factors(student, adapter, recipe.factor.settings())  # what does not fit is refused at once
     data = _data(source, recipe, request, settings, masked, progress)
     losses = objectives(
-        recipe, student=adapter, teacher=guide.adapter, kept=_compared(kept, source.adapter, guide.adapter)
+        recipe,
+        student=adapter,
+        teacher=guide.adapter,
+        kept=_compared(kept, source.adapter, guide.adapter),
+        pretraining=pretraining,
     )
     plans = plan_layers(recipe, adapter, factorise_model(student, recipe, adapter, progress=progress))
     low_bit = any(plan.grid is not None for plan in plans)
@@ -181,10 +190,30 @@ def _data(
         max_length=longest,
         task=request.task,
     )
+    if recipe.augment is not None and any(stage.augmented for stage in settings.stages):
+        data = _augmented(data, source, recipe.augment, request, settings, masked, progress)
+    if request.pretrain_data is not None:
+        texts = load_pretraining_texts(
+            request.pretrain_data,
+            tokenizer=source.tokenizer,
+            adapter=source.adapter,
+            max_length=longest,
+            first=len(data.train) + len(data.augmented or ()),
+        )
+        data = dataclasses.replace(data, pretraining=texts)
     progress("reading the data", 1, 1)
-    section = recipe.augment
-    if section is None or not any(stage.augmented for stage in settings.stages):
-        return data
+    return data
+
+
+def _augmented(
+    data: TaskData,
+    source: Source,
+    section: AugmentSection,
+    request: TrainingRequest,
+    settings: TrainingSettings,
+    masked: MaskedModel | None,
+    progress: Progress,
+) -> TaskData:
     wishes = AugmentationSettings(
         copies=section.copies, candidates=section.candidates, replace=section.replace, seed=settings.seed
     )
@@ -197,7 +226,7 @@ def _data(
         rows,
         tokenizer=source.tokenizer,
         adapter=source.adapter,
-        max_length=longest,
+        max_length=min(settings.max_length, source.adapter.max_positions),
         task=data.task,
         first=len(data.train),
     )

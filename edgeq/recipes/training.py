@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from edgeq.distill import Objective, ObjectiveSettings
 from edgeq.errors import UsageError, nearest_name_hint
 from edgeq.models import ModelAdapter
-from edgeq.recipes.schema import Recipe
-from edgeq.recipes.training_sections import DistillSection, StageSection
+from edgeq.recipes.schema import PRETRAINING, Recipe
+from edgeq.recipes.training_sections import DistillSection, PretrainingSection, StageSection
 from edgeq.training.settings import StageSettings, TrainingSettings
 
 LOWEST_BITS = 1
@@ -36,6 +37,7 @@ def objectives(
     student: ModelAdapter,
     teacher: ModelAdapter,
     kept: Mapping[str, tuple[int, ...]],
+    pretraining: bool = False,
 ) -> dict[str, Objective]:
     """Makes the losses of each stage, by its name.
 
@@ -44,20 +46,36 @@ def objectives(
         student: Adapter of the student.
         teacher: Adapter of the teacher.
         kept: For each stack by name, the teacher's layer of each of the student's.
+        pretraining: Whether there is a stage on texts without labels before the others.
 
     Raises:
         UsageError: If student and teacher do not match.
     """
     wanted = {stage.name: stage.distill or recipe.distill for stage in recipe.stage}
     sections = wanted or {StageSettings().name: recipe.distill}
+    settings = {name: objective_settings(section) for name, section in sections.items()}
+    if pretraining:
+        settings[PRETRAINING] = _pretraining_losses(recipe, next(iter(settings.values())), student)
     return {
-        name: Objective(objective_settings(section), student=student, teacher=teacher, kept=kept)
-        for name, section in sections.items()
+        name: Objective(losses, student=student, teacher=teacher, kept=kept) for name, losses in settings.items()
     }
 
 
+def _pretraining_losses(recipe: Recipe, first: ObjectiveSettings, student: ModelAdapter) -> ObjectiveSettings:
+    """The losses of ``[pretraining]``, or those of the first stage as far as they need no labels."""
+    if recipe.pretraining is not None and recipe.pretraining.distill is not None:
+        return objective_settings(recipe.pretraining.distill)
+    # The labels of a language model are the next words, which every text has.
+    return first if student.task == "generate" else dataclasses.replace(first, labels=0.0)
+
+
 def training_settings(
-    recipe: Recipe, *, epochs: float | None = None, budget: str | None = None, seed: int = 0
+    recipe: Recipe,
+    *,
+    epochs: float | None = None,
+    budget: str | None = None,
+    seed: int = 0,
+    pretraining: bool = False,
 ) -> TrainingSettings:
     """Returns the settings of a recipe's run.
 
@@ -66,6 +84,7 @@ def training_settings(
         epochs: Instead of the recipe's.
         budget: Name of one of the recipe's budgets, whose epochs count; not together with ``epochs``.
         seed: Of the run.
+        pretraining: Whether a stage on texts without labels comes before the others.
 
     Raises:
         UsageError: If the recipe does not train or has no such budget, or a number makes no sense.
@@ -83,6 +102,17 @@ def training_settings(
         epochs = section.budgets[budget]
     values = section.model_dump(exclude={"epochs", "budgets"})
     stages = _stages(recipe.stage)
+    if pretraining:
+        own = recipe.pretraining or PretrainingSection()
+        first = dataclasses.replace(
+            stages[0],
+            name=PRETRAINING,
+            initialise_from=None,
+            augmented=False,
+            learning_rate=own.learning_rate,
+            pretraining_epochs=own.epochs,
+        )
+        stages = (first, *stages)
     return TrainingSettings(**values, epochs=epochs or section.epochs, seed=seed, stages=stages)
 
 

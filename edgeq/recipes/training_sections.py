@@ -150,6 +150,20 @@ class StageSection(Section):
     distill: DistillSection | None = None
 
 
+class PretrainingSection(Section):
+    """A first stage on texts without labels, which is done when such texts are given.
+
+    Attributes:
+        epochs: Passes over the texts.
+        learning_rate: Instead of that of ``[training]``.
+        distill: Instead of ``[distill]``; losses on labels, and on the logits of a classifier, make no sense here.
+    """
+
+    epochs: Positive = 1.0
+    learning_rate: Positive | None = None
+    distill: DistillSection | None = None
+
+
 class AugmentSection(Section):
     """More training sentences by replacing words (TinyBERT).
 

@@ -1,6 +1,6 @@
 """Training: a student, a teacher, data, and a run that can be killed and resumed."""
 
-from edgeq.training.data import TaskData, encode_rows, load_task_data, task_of
+from edgeq.training.data import TaskData, encode_rows, load_pretraining_texts, load_task_data, task_of
 from edgeq.training.evaluation import Figures, evaluate_model
 from edgeq.training.examples import ExampleSet
 from edgeq.training.loop import BeginStage, train
@@ -21,6 +21,7 @@ __all__ = [
     "encode_rows",
     "evaluate_model",
     "is_quantized_checkpoint",
+    "load_pretraining_texts",
     "load_task_data",
     "start_from",
     "task_of",

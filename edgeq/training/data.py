@@ -44,12 +44,14 @@ class TaskData:
         train: Examples to train on.
         evaluation: Held-out examples; None where there are none.
         augmented: More examples, for the stages that use them; numbered on after those of ``train``.
+        pretraining: Texts without labels of the task, for the stages that pre-train.
     """
 
     task: TaskName
     train: ExampleSet
     evaluation: ExampleSet | None = None
     augmented: ExampleSet | None = None
+    pretraining: ExampleSet | None = None
 
 
 def task_of(adapter: ModelAdapter) -> TaskName:
@@ -116,6 +118,29 @@ def encode_rows(
         UsageError: See :func:`load_task_data`.
     """
     examples = _Encoder(tokenizer, adapter, max_length, task).encoded(rows, "train")
+    return dataclasses.replace(examples, first=first)
+
+
+def load_pretraining_texts(
+    source: str | Path, *, tokenizer: Any, adapter: ModelAdapter, max_length: int, first: int = 0
+) -> ExampleSet:
+    """Reads and tokenises texts to pre-train on: lines for an encoder, blocks of tokens for a language model.
+
+    Args:
+        source: A file or a data set of the hub, with a column of texts; see :func:`edgeq.training.rows.read_data`.
+        tokenizer: The model's tokenizer.
+        adapter: The model's adapter.
+        max_length: Tokens of an example, or of a block; longer lines are cut.
+        first: Number of the first of them: how many examples the task has.
+
+    Raises:
+        UsageError: If the model is an encoder-decoder, or the data are missing, empty, or without texts.
+        FormatError: If a row is damaged.
+    """
+    if adapter.task == "seq2seq":
+        raise UsageError(f"{source}: pre-training on texts is for BERT and GPT-2, found {adapter.architecture}")
+    task: TaskName = "language-model" if adapter.task == "generate" else "embedding"
+    examples = _Encoder(tokenizer, adapter, max_length, task).examples(source, "train")
     return dataclasses.replace(examples, first=first)
 
 

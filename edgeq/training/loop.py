@@ -208,6 +208,7 @@ class _Run:
     def _identity(self) -> dict[str, Any]:
         """What decides the weights that come out."""
         sets = {"train": self.data.train, "evaluation": self.data.evaluation, "augmented": self.data.augmented}
+        sets["pretraining"] = self.data.pretraining
         return {
             "task": self.data.task,
             "settings": self.settings.to_json(),

@@ -25,6 +25,8 @@ class StageSettings:
             ``"teacher"`` the weights the run began with, which are a teacher's.
         augmented: Whether the augmented examples are used beside the others.
         learning_rate: Peak of the learning rate; None is that of the run.
+        pretraining_epochs: Passes over the texts to pre-train on, which this stage reads instead of the task's
+            examples; its ``share`` counts nothing then. None is a stage on the task.
     """
 
     name: str = "train"
@@ -34,6 +36,7 @@ class StageSettings:
     initialise_from: str | None = None
     augmented: bool = False
     learning_rate: float | None = None
+    pretraining_epochs: float | None = None
 
     def __post_init__(self) -> None:
         if not self.name or self.name == "teacher" or not self.name.replace("-", "").isalnum():
@@ -43,6 +46,8 @@ class StageSettings:
         _check_number(f"stage {self.name!r}: share", self.share, above=0.0)
         if self.learning_rate is not None:
             _check_number(f"stage {self.name!r}: learning_rate", self.learning_rate, above=0.0)
+        if self.pretraining_epochs is not None:
+            _check_number(f"stage {self.name!r}: pretraining_epochs", self.pretraining_epochs, above=0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,8 +134,8 @@ class TrainingSettings:
             raise UsageError(f"steps should be a whole number of 1 or more, found {self.steps!r}")
 
     def _check_stages(self) -> None:
-        if not self.stages:
-            raise UsageError("a run needs one stage or more")
+        if all(stage.pretraining_epochs is not None for stage in self.stages):
+            raise UsageError("a run needs one stage or more on the task's own data")
         seen = {"teacher"}
         for stage in self.stages:
             if stage.name in seen:

@@ -21,7 +21,7 @@ from edgeq.progress import Progress
 from edgeq.training.batches import BatchOrder
 from edgeq.training.data import TaskData
 from edgeq.training.evaluation import Figures, evaluate_model
-from edgeq.training.examples import joined
+from edgeq.training.examples import ExampleSet, joined
 from edgeq.training.log import RunLog
 from edgeq.training.optimizer import make_optimizer, set_rate
 from edgeq.training.outcome import StageOutcome
@@ -86,9 +86,8 @@ class Stage:
     def __init__(self, context: StageContext, settings: StageSettings) -> None:
         self._context, self._settings = context, settings
         run, data = context.settings, context.data
-        self._examples = data.train
-        if settings.augmented and data.augmented is not None:
-            self._examples = joined(data.train, data.augmented)
+        self._examples = _examples(data, settings)
+        self._evaluation = None if settings.pretraining_epochs is not None else data.evaluation
         order_seed = int(np.random.SeedSequence([run.seed, context.index]).generate_state(1)[0])
         self._order = BatchOrder(self._examples.lengths, run.batch_size, seed=order_seed)
         self.steps = _stage_steps(run, settings, self._order)
@@ -231,7 +230,7 @@ class Stage:
         # Clocks of several processes differ, and they save together.
         late = run.save_every is None and time.monotonic() - self._saved > _SECONDS_BETWEEN_STATES
         late = late and context.accelerator.num_processes == 1
-        if context.data.evaluation is not None and (last or self._step % evaluate_every == 0):
+        if self._evaluation is not None and (last or self._step % evaluate_every == 0):
             self._evaluate()
         if last or late or self._step % save_every == 0:
             self._save()
@@ -292,8 +291,20 @@ class Stage:
         return {f"{rank}/{name}": value for rank, state in enumerate(states) for name, value in state.items()}
 
 
+def _examples(data: TaskData, settings: StageSettings) -> ExampleSet:
+    if settings.pretraining_epochs is not None:
+        if data.pretraining is None:
+            raise UsageError(f"stage {settings.name!r} pre-trains, but there are no texts for it")
+        return data.pretraining
+    if settings.augmented and data.augmented is not None:
+        return joined(data.train, data.augmented)
+    return data.train
+
+
 def _stage_steps(run: TrainingSettings, settings: StageSettings, order: BatchOrder) -> int:
-    share = settings.share / sum(stage.share for stage in run.stages)
+    if settings.pretraining_epochs is not None:
+        return order.steps(settings.pretraining_epochs)
+    share = settings.share / sum(stage.share for stage in run.stages if stage.pretraining_epochs is None)
     if run.epochs is not None:
         return order.steps(run.epochs * share)
     return max(1, round((run.steps or 1) * share))
