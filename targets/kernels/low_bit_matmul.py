@@ -32,7 +32,7 @@ def _store_block(p, operands, acc, m, block, first):
         for v in T.unroll(p.isa.vectors):
             sums[T.ramp(v * p.isa.lanes, 1, p.isa.lanes)] = acc[first + v]
         for last_row in range(p.matrix.rows // p.isa.lanes * p.isa.lanes, p.matrix.rows):
-            operands.out[m, last_row] = p.result(sums[last_row - block * ROW_TILE], operands, m, last_row, 1)
+            operands.out[m, last_row] = p.result(sums[last_row % ROW_TILE], operands, m, last_row, 1)
 
 
 @macro
