@@ -13,6 +13,7 @@
 #include "model.h"
 #include "options.h"
 #include "output.h"
+#include "profile.h"
 #include "state.h"
 #include "tensor_file.h"
 
@@ -24,7 +25,7 @@ typedef struct {
   int64_t batch; /* 0 before the first */
 } Session;
 
-static Outputs run_set(Session *session, FunctionName name, const Array *inputs) {
+static void use_state_for(Session *session, const Array *inputs) {
   int64_t batch = inputs[0].shape[0];
   if (session->bundle->generation.context > 0 && session->batch != batch) {
     State fresh = state_new(session->bundle, batch);
@@ -33,6 +34,10 @@ static Outputs run_set(Session *session, FunctionName name, const Array *inputs)
     session->state = fresh;
     session->batch = batch;
   }
+}
+
+static Outputs run_set(Session *session, FunctionName name, const Array *inputs) {
+  use_state_for(session, inputs);
   return model_run(session->model, name, inputs);
 }
 
@@ -132,6 +137,27 @@ static void run_tensors(const Bundle *bundle, Model *model, const Options *optio
   free(partial);
 }
 
+/* Sets before the last one fill the caches that it reads. */
+static void run_profile(const Bundle *bundle, Model *model, const Options *options) {
+  TensorReader reader = open_tensors(options->profile, bundle);
+  Session session = {.bundle = bundle, .model = model};
+  if (reader.sets == 0) fail(EXIT_USAGE, "%s holds no set of inputs", options->profile);
+  for (uint32_t set = 0; set < reader.sets; set++) {
+    FunctionName name = MAIN;
+    Array *inputs = next_inputs(&reader, &name);
+    check_inputs(bundle, name, inputs, options->profile);
+    if (set + 1 == reader.sets) {
+      close_tensors(&reader);
+      use_state_for(&session, inputs);
+      profile_set(model, name, inputs, options->repeat);
+    } else {
+      Outputs outputs = run_set(&session, name, inputs);
+      outputs_release(model, &outputs);
+    }
+    inputs_release(bundle, name, inputs);
+  }
+}
+
 static void check_task(const Bundle *bundle, const Options *options) {
   if (options->generate && bundle->generation.context == 0) {
     fail(EXIT_USAGE, "the bundle makes no text: it is for '%s'; leave --generate out", bundle->task);
@@ -154,6 +180,8 @@ int main(int count, char **arguments) {
     generate_texts(&bundle, model, &options);
   } else if (options.ids != NULL) {
     run_texts(&bundle, model, &options);
+  } else if (options.profile != NULL) {
+    run_profile(&bundle, model, &options);
   } else {
     run_tensors(&bundle, model, &options);
   }

@@ -20,6 +20,7 @@ typedef struct {
   int (*release)(TVMFFIObjectHandle object);
   int (*from_dlpack)(DLManagedTensor *from, int32_t alignment, int32_t contiguous, TVMFFIObjectHandle *out);
   void (*take_error)(TVMFFIObjectHandle *out);
+  int (*new_function)(void *self, TVMFFISafeCallType call, void (*deleter)(void *), TVMFFIObjectHandle *out);
 } Api;
 
 /* A function and what it takes: inputs, then its caches, then weights. */
@@ -33,11 +34,13 @@ typedef struct {
 struct Model {
   const Bundle *bundle;
   Api api;
-  TVMFFIObjectHandle array_size, array_item, free_blocks;
+  TVMFFIObjectHandle array_size, array_item, free_blocks, set_instrument;
   Call calls[FUNCTIONS];
   bool has_state;
   int64_t *seen_shapes; /* KEPT_SHAPES rows: a function and all its input sizes */
   size_t seen_count, sizes_per_shape;
+  void (*watch)(void *context, const KernelEvent *event); /* NULL for none */
+  void *watch_context;
 };
 
 static void *open_library(const char *folder, const char *name) {
@@ -68,6 +71,7 @@ static void open_api(Api *api, const char *folder) {
   look_up(ffi, "TVMFFIObjectDecRef", &api->release, sizeof api->release);
   look_up(ffi, "TVMFFITensorFromDLPack", &api->from_dlpack, sizeof api->from_dlpack);
   look_up(ffi, "TVMFFIErrorMoveFromRaised", &api->take_error, sizeof api->take_error);
+  look_up(ffi, "TVMFFIFunctionCreate", &api->new_function, sizeof api->new_function);
   api->get_version(&version);
   if (version.major != TVM_FFI_VERSION_MAJOR || version.minor != TVM_FFI_VERSION_MINOR) {
     fail(EXIT_FAULT, "libtvm_ffi.so is version %u.%u, edgeq-run was built for %d.%d; copy the bundle again",
@@ -172,6 +176,7 @@ static void load_machine(Model *model) {
   TVMFFIObjectHandle start = module_function(api, machine, "vm_initialization");
   TVMFFIAny settings[3] = {any_integer(kDLCPU), any_integer(0), any_integer(POOLED_ALLOCATOR)};
   call(api, start, settings, 3, "start the virtual machine");
+  model->set_instrument = module_function(api, machine, "set_instrument");
   for (int name = 0; name < FUNCTIONS; name++) {
     const char *wanted = model->bundle->functions[name].name;
     if (wanted != NULL) model->calls[name].function = module_function(api, machine, wanted);
@@ -316,6 +321,55 @@ Outputs model_run(Model *model, FunctionName name, const Array *inputs) {
     read_output(api, item, &function->outputs[i], &outputs.arrays[i]);
   }
   return outputs;
+}
+
+static void read_text(const TVMFFIAny *any, KernelEvent *event) {
+  if (any->type_index == kTVMFFIRawStr) {
+    event->name = any->v_c_str;
+    event->length = strlen(any->v_c_str);
+  } else if (any->type_index == kTVMFFISmallStr) {
+    event->name = any->v_bytes;
+    event->length = any->small_str_len;
+  } else if (any->type_index == kTVMFFIStr) {
+    const TVMFFIByteArray *text = (const TVMFFIByteArray *)((const char *)any->v_obj + sizeof(TVMFFIObject));
+    event->name = text->data;
+    event->length = text->size;
+  }
+}
+
+static void add_bytes(const Bundle *bundle, const TVMFFIAny *any, KernelEvent *event) {
+  if (any->type_index != kTVMFFITensor) return;
+  const DLTensor *tensor = (const DLTensor *)((const char *)any->v_obj + sizeof(TVMFFIObject));
+  size_t bytes = tensor->dtype.bits / 8u;
+  for (int i = 0; i < tensor->ndim; i++) bytes *= (size_t)tensor->shape[i];
+  event->bytes += bytes;
+  if (bundle->weight_count == 0) return;
+  const Array *first = &bundle->weights[0], *last = &bundle->weights[bundle->weight_count - 1];
+  const char *data = tensor->data, *end = (const char *)last->data + last->bytes;
+  if (data >= (const char *)first->data && data < end) event->weight_bytes += bytes;
+}
+
+/* The virtual machine gives: the function, its name, whether it is still to run, its result, its arguments. */
+static int on_instrument(void *self, const TVMFFIAny *arguments, int32_t count, TVMFFIAny *result) {
+  const Model *model = self;
+  KernelEvent event = {.name = "", .before = count > 2 && arguments[2].v_int64 != 0};
+  if (count > 1) read_text(&arguments[1], &event);
+  for (int32_t i = 4; i < count; i++) add_bytes(model->bundle, &arguments[i], &event);
+  model->watch(model->watch_context, &event);
+  *result = any_integer(0); /* go on as usual */
+  return 0;
+}
+
+void model_watch_kernels(Model *model, void (*watch)(void *context, const KernelEvent *event), void *context) {
+  TVMFFIObjectHandle function = NULL;
+  model->watch = watch;
+  model->watch_context = context;
+  if (model->api.new_function(model, on_instrument, NULL, &function) != 0) {
+    fail_with_tvm_error(&model->api, "make a function");
+  }
+  TVMFFIAny argument = any_object(function);
+  call(&model->api, model->set_instrument, &argument, 1, "watch the kernels");
+  model->api.release(function);
 }
 
 void outputs_release(Model *model, Outputs *outputs) {

@@ -24,6 +24,17 @@ void model_use_state(Model *model, const State *state);
 /* Runs a function on inputs that check_inputs has accepted; one that makes text needs a state. */
 Outputs model_run(Model *model, FunctionName name, const Array *inputs);
 
+/* A kernel is about to run, or has run. Bytes are those of all its tensors, and of those that are weights. */
+typedef struct {
+  const char *name; /* `length` bytes, no end mark */
+  size_t length;
+  bool before;
+  size_t bytes, weight_bytes;
+} KernelEvent;
+
+/* Calls `watch` around every kernel from now on. */
+void model_watch_kernels(Model *model, void (*watch)(void *context, const KernelEvent *event), void *context);
+
 void outputs_release(Model *model, Outputs *outputs);
 
 #endif

@@ -9,7 +9,8 @@
 #include "fail.h"
 
 static const char USAGE[] =
-    "usage: edgeq-run BUNDLE --self-test | --ids FILE [--generate N] | --tensors IN --out OUT\n"
+    "usage: edgeq-run BUNDLE --self-test | --ids FILE [--generate N] | --tensors IN --out OUT |\n"
+    "       --profile IN\n"
     "\n"
     "  BUNDLE           folder that holds manifest.json, model.so, weights.bin and lib/\n"
     "  --self-test      run the stored input; exit 1 if one bit of the output differs\n"
@@ -18,9 +19,10 @@ static const char USAGE[] =
     "                   as many as the model's generation_config.json says, or 100 (128 of a source)\n"
     "  --tensors IN     sets of inputs as `edgeq` writes them; outputs go to --out\n"
     "  --out OUT\n"
+    "  --profile IN     the last of the sets of inputs in IN: latency, kernels and memory, as a line of JSON\n"
     "  --json           print JSON lines\n"
     "  --raw            print the model's outputs as they are, not an embedding or a label\n"
-    "  --repeat N       after one run to warm up, time N runs of every text\n"
+    "  --repeat N       after one run to warm up, time N runs of every text (or of --profile)\n"
     "  --threads N      threads of the kernels (default: every core); results do not depend on it\n"
     "  --libraries DIR  where libtvm_ffi.so and libtvm_runtime.so are (default: BUNDLE/lib)\n"
     "  --no-verify      skip the SHA-256 of the files\n"
@@ -93,14 +95,16 @@ static int set(const Option *option, const char *value) {
 }
 
 static void check(const Options *options) {
-  int jobs = options->self_test + (options->ids != NULL) + (options->tensors != NULL);
+  int jobs = options->self_test + (options->ids != NULL) + (options->tensors != NULL) + (options->profile != NULL);
   bool changed = any_change(&options->changes) || options->ignore_end || options->batch > 1;
   if (options->bundle == NULL) fail(EXIT_USAGE, "name a bundle; see --help");
-  if (jobs != 1) fail(EXIT_USAGE, "give one of --self-test, --ids and --tensors; see --help");
+  if (jobs != 1) fail(EXIT_USAGE, "give one of --self-test, --ids, --tensors and --profile; see --help");
   if ((options->tensors != NULL) != (options->out != NULL)) {
     fail(EXIT_USAGE, "--tensors and --out belong together; see --help");
   }
-  if (options->repeat > 0 && options->ids == NULL) fail(EXIT_USAGE, "--repeat needs --ids; see --help");
+  if (options->repeat > 0 && options->ids == NULL && options->profile == NULL) {
+    fail(EXIT_USAGE, "--repeat needs --ids or --profile; see --help");
+  }
   if (options->generate && options->ids == NULL) fail(EXIT_USAGE, "--generate needs --ids; see --help");
   if (options->generate && (options->repeat > 0 || options->raw)) {
     fail(EXIT_USAGE, "--generate goes with neither --repeat nor --raw; see --help");
@@ -115,6 +119,7 @@ Options read_options(int count, char **arguments) {
       {"--ids", TEXT, &options.ids, 0, 0},
       {"--tensors", TEXT, &options.tensors, 0, 0},
       {"--out", TEXT, &options.out, 0, 0},
+      {"--profile", TEXT, &options.profile, 0, 0},
       {"--libraries", TEXT, &options.libraries, 0, 0},
       {"--self-test", FLAG, &options.self_test, 0, 0},
       {"--json", FLAG, &options.json, 0, 0},

@@ -7,7 +7,7 @@
 #include "settings.h"
 
 typedef struct {
-  const char *bundle, *ids, *tensors, *out, *libraries;
+  const char *bundle, *ids, *tensors, *profile, *out, *libraries;
   bool self_test, json, raw, no_verify, ignore_end;
   bool generate;
   int64_t repeat, threads; /* 0 if not given */
