@@ -35,6 +35,7 @@ class BertAdapter(ModelAdapter):
     """``BertModel`` and ``BertForSequenceClassification`` with absolute positions."""
 
     family: ClassVar[str] = "bert"
+    display_name: ClassVar[str] = "BERT"
     architectures: ClassVar[dict[str, Task]] = {
         "BertModel": "embed",
         "BertForSequenceClassification": "classify",
@@ -50,28 +51,31 @@ class BertAdapter(ModelAdapter):
             check_labels(config)
         if config.hidden_act != "gelu":
             raise UnsupportedError(
-                f"BERT with activation {config.hidden_act!r} is not supported, only 'gelu'"
+                f"{self.display_name} with activation {config.hidden_act!r} is not supported, only 'gelu'"
             )
         if config.position_embedding_type != "absolute":
             raise UnsupportedError(
-                f"BERT with {config.position_embedding_type!r} positions is not supported, only 'absolute'"
+                f"{self.display_name} with {config.position_embedding_type!r} positions is not supported, "
+                "only 'absolute'"
             )
         if config.is_decoder or config.add_cross_attention:
-            raise UnsupportedError("BERT as a decoder is not supported, only as an encoder")
+            raise UnsupportedError(f"{self.display_name} as a decoder is not supported, only as an encoder")
 
     @property
     def _prefix(self) -> str:
-        return "" if self.architecture == "BertModel" else "bert."
+        return "" if self.task == "embed" else f"{self.family}."
 
     @property
     def linear_names(self) -> list[str]:
         """See :attr:`ModelAdapter.linear_names`."""
-        blocks = [f"{self._prefix}encoder.layer.{index}" for index in range(self.config.num_hidden_layers)]
-        names = [f"{block}.{linear}" for block in blocks for linear in _LINEARS_OF_A_LAYER]
-        names.append(f"{self._prefix}pooler.dense")
-        if self.task == "classify":
-            names.append("classifier")
-        return names
+        names = [*self.block_linear_names, f"{self._prefix}pooler.dense"]
+        return [*names, "classifier"] if self.task == "classify" else names
+
+    @property
+    def block_linear_names(self) -> list[str]:
+        """Module names of the linear layers of all blocks, in the order in which they run."""
+        blocks = self.layer_names[1:]
+        return [f"{block}.{linear}" for block in blocks for linear in _LINEARS_OF_A_LAYER]
 
     @property
     def embedding_names(self) -> list[str]:

@@ -39,6 +39,13 @@ def check_epsilon(config: Any, name: str) -> None:
         raise FormatError(f"config.json: {name} must be in 0..1, found {value!r}")
 
 
+def check_padding_id(config: Any, *, positions: str) -> None:
+    """Raises :class:`FormatError` unless rows of the table of positions are left behind the padding id."""
+    padding, rows = config.pad_token_id, getattr(config, positions)
+    if not isinstance(padding, int) or isinstance(padding, bool) or not 0 <= padding < rows - 1:
+        raise FormatError(f"config.json: pad_token_id must be in 0..{rows - 2}, found {padding!r}")
+
+
 def check_labels(config: Any) -> None:
     """Raises :class:`FormatError` unless ``id2label`` numbers the labels of a classifier from 0."""
     if set(config.id2label) != set(range(len(config.id2label))):

@@ -24,24 +24,24 @@ class TorchEncoder:
 
     def __init__(self, model: nn.Module, adapter: ModelAdapter) -> None:
         self._module = adapter.export_module(model).eval()
-        self._output_names = adapter.output_names
+        self._input_names, self._output_names = adapter.input_names, adapter.output_names
 
     def __call__(
-        self, input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray
+        self, input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
         """Runs a batch.
 
         Args:
             input_ids: int64, ``[batch, sequence]``.
             attention_mask: int64, ``[batch, sequence]``, 1 for a token and 0 for padding.
-            token_type_ids: int64, ``[batch, sequence]``.
+            token_type_ids: int64, ``[batch, sequence]``; None is all zeros. Models without token types ignore them.
 
         Returns:
             float32 arrays by output name.
         """
-        tensors = [
-            torch.from_numpy(np.asarray(a, np.int64)) for a in (input_ids, attention_mask, token_type_ids)
-        ]
+        types = np.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": types}
+        tensors = [torch.from_numpy(np.asarray(given[name], np.int64)) for name in self._input_names]
         # no_grad, not inference_mode: weights decoded here may later take part in a traced export.
         with torch.no_grad():
             result = self._module(*tensors)

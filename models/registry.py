@@ -8,10 +8,13 @@ from edgeq.errors import UnsupportedError
 from edgeq.models.adapter import ModelAdapter
 from edgeq.models.bart import BartAdapter
 from edgeq.models.bert import BertAdapter
+from edgeq.models.distilbert import DistilBertAdapter
 from edgeq.models.gpt2 import Gpt2Adapter
+from edgeq.models.roberta import RobertaAdapter
 
 _ADAPTERS: dict[str, type[ModelAdapter]] = {
-    adapter.family: adapter for adapter in (BertAdapter, Gpt2Adapter, BartAdapter)
+    adapter.family: adapter
+    for adapter in (BertAdapter, RobertaAdapter, DistilBertAdapter, Gpt2Adapter, BartAdapter)
 }
 
 

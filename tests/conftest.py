@@ -111,6 +111,25 @@ def make_bart(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="session")
+def make_bert_relative(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that saves a random RoBERTa or DistilBERT and a tokenizer, and returns the folder."""
+
+    def make(architecture: str, *, seed: int = 0, **config: Any) -> Path:
+        import transformers
+
+        folder = tmp_path_factory.mktemp("relative")
+        sizes: dict[str, Any] = {"vocab_size": VOCABULARY_OF_BYTES, "max_position_embeddings": 39, "pad_token_id": 1}
+        if architecture.startswith("Roberta"):
+            sizes |= {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 76}
+            sizes |= {"type_vocab_size": 1}
+            return _save_random(architecture, transformers.RobertaConfig(**{**sizes, **config}), folder, seed=seed)
+        sizes |= {"dim": 40, "n_layers": 2, "n_heads": 4, "hidden_dim": 76}
+        return _save_random(architecture, transformers.DistilBertConfig(**{**sizes, **config}), folder, seed=seed)
+
+    return make
+
+
 def _save_random(architecture: str, config: Any, folder: Path, *, seed: int) -> Path:
     import torch
     import transformers

@@ -88,8 +88,11 @@ def measure_accuracy(
 
 
 def _encoder(bundle: Bundle) -> Encode:
+    names = {spec.name for spec in bundle.manifest.inputs}  # not all models know token types
+
     def encode(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
-        return bundle.run({"input_ids": ids, "attention_mask": mask, "token_type_ids": types})
+        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        return bundle.run({name: values for name, values in given.items() if name in names})
 
     return encode
 

@@ -24,7 +24,7 @@ from edgeq.quant.modules import PackedModule
 TOKENS_OF_A_TEXT, TOKENS_OF_A_STEP = 128, 1
 """What costs are stated for: a text that is read at once, and one more token."""
 
-_READ_TOGETHER = ("query", "key", "value", "q_proj", "k_proj", "v_proj")
+_READ_TOGETHER = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin")
 
 
 @dataclasses.dataclass(frozen=True)

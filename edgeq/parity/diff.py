@@ -123,7 +123,7 @@ def _prepare(checkpoint: Checkpoint, folder: Path) -> tuple[list[LayerWalk], Arr
     feeds = make_feeds(
         adapter.input_names,
         vocabulary=config.vocab_size,
-        token_types=config.type_vocab_size,
+        token_types=getattr(config, "type_vocab_size", 1),
         longest=min(_LENGTH, adapter.max_positions),
         tokenizer=checkpoint.tokenizer,
         texts=[],

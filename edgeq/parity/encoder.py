@@ -111,7 +111,7 @@ class EncoderParity(ParityRun):
         return make_feeds(
             checkpoint.adapter.input_names,
             vocabulary=config.vocab_size,
-            token_types=config.type_vocab_size,
+            token_types=getattr(config, "type_vocab_size", 1),
             longest=checkpoint.adapter.max_positions,
             tokenizer=checkpoint.tokenizer,
             texts=self.folder.texts,

@@ -182,13 +182,13 @@ class _Encoder:
         pad = self.tokenizer.pad_token_id
         return 0 if pad is None else int(pad)
 
-    def _tokens(self, first: list[str], second: list[str] | None = None) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def _tokens(self, first: list[str], second: list[str] | None = None) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
         encoded = self.tokenizer(
             first, second, truncation=True, max_length=self.max_length, return_token_type_ids=True
         )
         keys = ("input_ids", "token_type_ids")
         ids, types = ([np.array(row, np.int32) for row in encoded[key]] for key in keys)
-        return ids, types
+        return ids, types if "token_type_ids" in self.adapter.input_names else None
 
     def _labelled(self, rows: Rows) -> ExampleSet:
         pair = next((pair for pair in _PAIRS if all(rows.column(name) for name in pair)), None)

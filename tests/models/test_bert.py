@@ -91,7 +91,7 @@ def test_tasks_inputs_outputs_and_labels() -> None:
         (transformers.BertConfig(architectures=["BertForMaskedLM"]), "BertForMaskedLM"),
         (transformers.BertConfig(), "names no architecture"),
         (transformers.BertConfig(architectures="BertModel"), "names no architecture"),
-        (transformers.RobertaConfig(architectures=["RobertaModel"]), "roberta"),
+        (transformers.RobertaConfig(architectures=["RobertaForMaskedLM"]), "roberta"),
     ],
 )
 def test_other_architectures_are_named_together_with_the_known_ones(config: Any, found: str) -> None:

@@ -1,0 +1,70 @@
+"""RoBERTa: BERT's layers with positions that begin behind the padding id, and one kind of token."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from edgeq.models.adapter import Task
+from edgeq.models.bert import BertAdapter
+from edgeq.models.config_checks import check_padding_id
+
+
+class RobertaAdapter(BertAdapter):
+    """``RobertaModel`` and ``RobertaForSequenceClassification`` with absolute positions; DistilRoBERTa as well."""
+
+    family: ClassVar[str] = "roberta"
+    display_name: ClassVar[str] = "RoBERTa"
+    architectures: ClassVar[dict[str, Task]] = {
+        "RobertaModel": "embed",
+        "RobertaForSequenceClassification": "classify",
+    }
+
+    def check_config(self) -> None:
+        """See :meth:`ModelAdapter.check_config`."""
+        super().check_config()
+        check_padding_id(self.config, positions="max_position_embeddings")
+
+    @property
+    def linear_names(self) -> list[str]:
+        """See :attr:`ModelAdapter.linear_names`."""
+        blocks = self.block_linear_names
+        if self.task == "classify":
+            return [*blocks, "classifier.dense", "classifier.out_proj"]
+        return [*blocks, "pooler.dense"]
+
+    @property
+    def input_names(self) -> list[str]:
+        """See :attr:`ModelAdapter.input_names`."""
+        return ["input_ids", "attention_mask"]
+
+    @property
+    def max_positions(self) -> int:
+        """See :attr:`ModelAdapter.max_positions`: the table's first rows, up to the padding id's, are not used."""
+        return int(self.config.max_position_embeddings) - self.config.pad_token_id - 1
+
+    def export_module(self, model: nn.Module) -> nn.Module:
+        """See :meth:`ModelAdapter.export_module`."""
+        first = self.config.pad_token_id + 1
+        return _PositionalRoberta(model, self.output_names[0], first=first, count=self.max_positions)
+
+
+class _PositionalRoberta(nn.Module):
+    """RoBERTa with positional inputs and one tensor as output."""
+
+    def __init__(self, model: nn.Module, output_name: str, *, first: int, count: int) -> None:
+        super().__init__()
+        self.model = model
+        self.output_name = output_name
+        self.register_buffer("positions", torch.arange(first, first + count)[None], persistent=False)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        # transformers counts the tokens that are not padding, which comes to the same for texts padded behind.
+        positions = self.positions[:, : input_ids.shape[1]]
+        output = self.model(
+            input_ids=input_ids, attention_mask=attention_mask[:, None, :], position_ids=positions
+        )
+        result: torch.Tensor = output[self.output_name]
+        return result
