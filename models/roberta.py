@@ -54,6 +54,8 @@ class RobertaAdapter(BertAdapter):
 class _PositionalRoberta(nn.Module):
     """RoBERTa with positional inputs and one tensor as output."""
 
+    positions: torch.Tensor
+
     def __init__(self, model: nn.Module, output_name: str, *, first: int, count: int) -> None:
         super().__init__()
         self.model = model
