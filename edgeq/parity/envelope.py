@@ -51,6 +51,7 @@ def noise_runs(
     rms: Callable[[T], Sequence[float]],
     *,
     quantized_values: int,
+    fewest: int = FEWEST_NOISE_RUNS,
     most: int = MOST_NOISE_RUNS,
 ) -> list[T]:
     """Runs the reference under noise until its runs say what a step looks like.
@@ -63,19 +64,20 @@ def noise_runs(
         run: Runs the reference under noise of a given seed; returns the outputs, or what is kept of them.
         rms: How far a run is from the reference without noise, for each output that is judged by itself.
         quantized_values: How many values one run quantizes.
+        fewest: Fewest runs of any model.
         most: Most runs of a model that shows no step.
 
     Returns:
-        What each run returned: 8 for a model of usual size, at most ``most``.
+        What each run returned: ``fewest`` for a model of usual size, at most ``most``.
     """
-    fewest = fewest_noise_runs(quantized_values)
+    wanted = fewest_noise_runs(quantized_values)
     runs: list[T] = []
     distances: list[Sequence[float]] = []
 
     def enough() -> bool:
-        if len(runs) < fewest:
+        if len(runs) < max(fewest, wanted):
             return False
-        settled = fewest == FEWEST_NOISE_RUNS or len(runs) >= most
+        settled = wanted == FEWEST_NOISE_RUNS or len(runs) >= most
         return settled or all(max(column) > _STANDS_OUT * min(column) for column in zip(*distances, strict=True))
 
     while not enough():

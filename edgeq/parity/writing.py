@@ -16,7 +16,7 @@ from edgeq.parity.envelope import Distance, check_end_to_end, distance, float_er
 from edgeq.parity.feeds import Arrays
 from edgeq.parity.parity_run import ParityRun, RunFolder
 from edgeq.parity.reference import Reference
-from edgeq.parity.steps import Choices, check_free_running, check_steps, logit_noise
+from edgeq.parity.steps import RUNS, Choices, ClearChoices, check_free_running, check_steps
 from edgeq.progress import Progress
 from edgeq.targets.runtime.loader import load
 from edgeq.targets.runtime.manifest import read_manifest
@@ -58,7 +58,7 @@ class _NoiseRun:
     whole: Distance
     beginning: Distance
     states: Distance | None
-    moved: np.ndarray
+    moved: list[np.ndarray]
 
 
 class WritingParity(ParityRun):
@@ -83,8 +83,9 @@ class WritingParity(ParityRun):
             self._noise_run,
             lambda run: [found.rms for found in (run.whole, run.states) if found is not None],
             quantized_values=self.count_quantized(),
+            fewest=RUNS,
         )
-        self.noise = logit_noise([run.moved for run in self.noisy])
+        self.clear = ClearChoices.under(self.choices, [run.moved for run in self.noisy])
 
     @abc.abstractmethod
     def count_quantized(self) -> int:
@@ -115,7 +116,7 @@ class WritingParity(ParityRun):
         found = distance(self.results(got), want, self._scored(steps))
         envelope = [run.whole if is_whole else run.beginning for run in self.noisy]
         self.checks.append(check_end_to_end(stage, found, envelope))
-        self.checks.append(check_steps(stage, got, self.choices, noise=self.noise))
+        self.checks.append(check_steps(stage, got, self.clear))
 
     def run_native(self, stage: str, bundle: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_native`."""
@@ -133,9 +134,7 @@ class WritingParity(ParityRun):
         self.checks.append(check_bits(f"{stage}, without cache", again, want, against="step by step"))
         made = [text.free_running(two) for text in self.texts]
         reference = [text.made for text in self.texts]
-        self.checks.append(
-            check_free_running(f"{stage}, free-running", made, reference, self.choices, noise=self.noise)
-        )
+        self.checks.append(check_free_running(f"{stage}, free-running", made, reference, self.clear))
         return got
 
     def shared(self, mine: list[Arrays], theirs: list[Arrays]) -> tuple[list[Arrays], list[Arrays]]:

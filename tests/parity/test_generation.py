@@ -19,7 +19,7 @@ from edgeq.models import TorchDecoder
 from edgeq.parity import run_parity, writing
 from edgeq.parity.continuations import Continuation, make_continuations
 from edgeq.parity.stages import cache_type
-from edgeq.parity.steps import Choices, check_free_running, check_steps, logit_noise
+from edgeq.parity.steps import Choices, ClearChoices, check_free_running, check_steps
 from edgeq.targets.target import load_target
 
 
@@ -160,37 +160,64 @@ def logits_of(*rows):
     return [{"logits": np.array([rows], np.float32)}]
 
 
+def judged(want, *runs):
+    """The clear choices of ``want``, given what noise runs made of it."""
+    choices = Choices.of(want)
+    return ClearChoices.under(choices, [choices.moved(run) for run in runs])
+
+
 def test_clear_choices_must_agree():
-    want = Choices.of(logits_of([0.0, 3.0, 1.0], [2.0, 1.9, 0.0]))
-    assert want.leading[0].tolist() == [[[1, 2], [0, 1]]]
+    want = logits_of([0.0, 3.0, 1.0], [2.0, 1.9, 0.0])
     other = logits_of([0.0, 3.0, 1.0], [1.9, 2.0, 0.0])
-    assert check_steps("s", other, want, noise=0.06).passed
-    verdict = check_steps("s", other, want, noise=0.04)
+    loud = judged(want, logits_of([0.0, 3.0, 1.0], [1.94, 1.9, 0.0]))
+    assert [batch.tolist() for batch in loud.tokens] == [[[1, 0]]]
+    found = check_steps("s", other, loud)
+    assert found.passed
+    assert (found.measured["clear"], found.measured["unclear_changed"]) == (1, 1)
+    quiet = judged(want, logits_of([0.0, 3.0, 1.0], [1.96, 1.9, 0.0]))
+    verdict = check_steps("s", other, quiet)
     assert not verdict.passed
     assert (verdict.measured["changed"], verdict.measured["steps"], verdict.measured["share_clear"]) == (1, 2, 1.0)
-    unclear = check_steps("s", other, want, noise=0.06)
-    assert (unclear.measured["clear"], unclear.measured["unclear_changed"]) == (1, 1)
     # A stage that made fewer steps is judged by those.
-    assert check_steps("s", logits_of([0.0, 3.0, 1.0]), want, noise=0.0).measured["steps"] == 1
+    assert check_steps("s", logits_of([0.0, 3.0, 1.0]), quiet).measured["steps"] == 1
 
 
 def test_a_text_may_part_where_the_choice_was_not_clear_and_only_there():
-    want = Choices.of(logits_of([0.0, 3.0, 1.0], [2.0, 1.9, 0.0], [0.0, 0.0, 5.0]))
+    want = logits_of([0.0, 3.0, 1.0], [2.0, 1.9, 0.0], [0.0, 0.0, 5.0])
+    loud = judged(want, logits_of([0.0, 3.0, 1.0], [1.94, 1.9, 0.0], [0.0, 0.0, 5.0]))
+    quiet = judged(want, want)
     reference = [np.array([[1, 0, 2]])]
-    assert check_free_running("s", reference, reference, want, noise=9.0).measured["parted"] == 0
+    assert check_free_running("s", reference, reference, quiet).measured["parted"] == 0
     after_unclear = [np.array([[1, 1, 0]])]
-    found = check_free_running("s", after_unclear, reference, want, noise=0.06)
+    found = check_free_running("s", after_unclear, reference, loud)
     assert found.passed
     assert (found.measured["parted"], found.measured["texts"]) == (1, 1)
-    assert not check_free_running("s", after_unclear, reference, want, noise=0.04).passed
-    assert not check_free_running("s", [np.array([[0, 0, 2]])], reference, want, noise=0.06).passed
+    assert not check_free_running("s", after_unclear, reference, quiet).passed
+    assert not check_free_running("s", [np.array([[0, 0, 2]])], reference, loud).passed
 
 
-def test_noise_is_that_of_the_leading_logits():
-    want = Choices.of(logits_of([0.0, 3.0, 1.0]))
-    moved = want.moved(logits_of([9.0, 3.25, 1.5]))
-    assert sorted(moved.tolist()) == [0.25, 0.5]
-    assert 0.25 < logit_noise([moved, np.zeros(2)]) <= 0.5
+def test_a_lead_is_judged_by_the_noise_of_its_own_step():
+    calm, wild = [5.0, 4.0, 0.0], [5.0, 4.0, 0.0]
+    moved = logits_of([5.0, 4.01, 0.0], [5.0, 4.6, 0.0])
+    found = judged(logits_of(calm, wild), moved, logits_of(calm, wild))
+    assert [batch.tolist() for batch in found.clear] == [[[True, False]]]
+    # Where all noise runs left a step alone, it counts as moved by what leads are moved on the whole.
+    assert np.isclose(found.noise, np.sqrt((0.01**2 + 0.6**2) / 4))
+    narrow = judged(logits_of([5.0, 4.5, 0.0], wild), logits_of([5.0, 4.5, 0.0], [5.0, 4.6, 0.0]))
+    assert not narrow.clear[0][0, 0]
+
+
+def test_logits_that_move_together_move_no_lead():
+    want = logits_of([5.0, 4.0, 0.0])
+    found = judged(want, logits_of([7.0, 6.0, 2.0]))
+    assert (found.noise, found.clear[0].tolist()) == (0.0, [[True]])
+
+
+def test_a_third_token_may_be_the_one_that_noise_lifts():
+    want = logits_of([5.0, 4.0, 3.9])
+    found = judged(want, logits_of([5.0, 4.0, 4.5]))
+    assert found.noise == 0.0
+    assert not found.clear[0].any()
 
 
 def test_an_encoder_has_no_cache_to_ask_for(good_run):

@@ -131,14 +131,17 @@ def test_a_narrow_envelope_does_not_forbid_float_arithmetic():
     assert not check_end_to_end("s", Distance(1e-5, 1e-7, 1e-5), envelope, floor=float_error(100, 1.0)).passed
 
 
-def runs_with(steps, quantized_values):
+def runs_with(steps, quantized_values, **options):
     """Noise runs of a model whose run number ``steps`` (if any) shows a step."""
     want, feed = [{"y": np.zeros((1, 4))}], feed_of([[1]])
 
     def run(seed):
         return [{"y": np.full((1, 4), 1e-3 if seed == steps else 1e-7)}]
 
-    return len(noise_runs(run, lambda got: [distance(got, want, [feed]).rms], quantized_values=quantized_values))
+    def rms(got):
+        return [distance(got, want, [feed]).rms]
+
+    return len(noise_runs(run, rms, quantized_values=quantized_values, **options))
 
 
 def test_small_models_are_run_until_a_step_shows():
@@ -147,6 +150,8 @@ def test_small_models_are_run_until_a_step_shows():
     assert runs_with(3, 2**19) == 16
     assert runs_with(40, 2**19) == 41
     assert runs_with(None, 2**19) == runs_with(None, 1) == MOST_NOISE_RUNS
+    assert runs_with(None, 10**9, fewest=16) == 16
+    assert runs_with(3, 2**18, fewest=16) == 32
 
 
 def test_every_output_that_is_judged_must_show_a_step():
