@@ -43,8 +43,13 @@ def cross_entropies(
     student: torch.Tensor, teacher: torch.Tensor, *, temperature: float = 1.0
 ) -> torch.Tensor:
     """Returns the cross-entropy of each place, float32 ``[...]``, of logits ``[..., classes]``."""
-    target = functional.softmax(teacher.detach().float() / temperature, dim=-1)
-    return -(target * functional.log_softmax(student.float() / temperature, dim=-1)).sum(dim=-1)
+    target = functional.softmax(_tempered(teacher.detach(), temperature), dim=-1)
+    return -(target * functional.log_softmax(_tempered(student, temperature), dim=-1)).sum(dim=-1)
+
+
+def _tempered(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    # Logits of a language model are the largest tensors of a step: a division by one would cost a twentieth of it.
+    return logits.float() if temperature == 1.0 else logits.float() / temperature
 
 
 def squared_difference(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ from edgeq.progress import Progress, silent
 from edgeq.training.data import TaskData
 from edgeq.training.dropout import without_dropout
 from edgeq.training.evaluation import Figures
+from edgeq.training.fused_gelu import fused_gelu
 from edgeq.training.log import RunLog
 from edgeq.training.outcome import StageOutcome, TrainingOutcome
 from edgeq.training.run_folder import RunFolder
@@ -141,7 +142,8 @@ class _Run:
             stage = Stage(self._context(log, index, first_step), settings)
             if index == current and state is not None:
                 stage.restore(state, progress)
-            with contextlib.nullcontext() if self.settings.dropout else without_dropout(self.student):
+            dropout = contextlib.nullcontext() if self.settings.dropout else without_dropout(self.student)
+            with dropout, fused_gelu(self.student, self.teacher):
                 figures = stage.run()
             first_step += stage.steps
             self._finish(settings, stage, figures)

@@ -1,11 +1,14 @@
-"""Settings, order of examples, learning rate, optimizer, tensors on disk, dropout."""
+"""Settings, order of examples, learning rate, optimizer, tensors on disk, dropout, GELU."""
 
 import dataclasses
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -16,6 +19,7 @@ from edgeq.training import ExampleSet, StageSettings, TrainingSettings
 from edgeq.training.batches import BatchOrder
 from edgeq.training.dropout import without_dropout
 from edgeq.training.examples import joined
+from edgeq.training.fused_gelu import fused_gelu
 from edgeq.training.log import RunLog
 from edgeq.training.optimizer import make_optimizer, set_rate
 from edgeq.training.schedule import rate_factor
@@ -233,3 +237,16 @@ def test_the_log_is_strict_json(tmp_path):
     log = RunLog(tmp_path / "log.jsonl", step=0)
     log.write(step=1, evaluation={"perplexity": float("inf")})
     assert json.loads((tmp_path / "log.jsonl").read_text())["evaluation"] == {"perplexity": None}
+
+
+def test_gelu_is_fused_within_the_block_alone(make_gpt2: Callable[..., Path]) -> None:
+    model = transformers.GPT2LMHeadModel.from_pretrained(make_gpt2(activation_function="gelu_new"))
+    ids = torch.arange(12)[None]
+    own = model.transformer.h[1].mlp.act
+    before = model(ids).logits
+    with fused_gelu(model, None):
+        assert isinstance(model.transformer.h[1].mlp.act, torch.nn.GELU)
+        within = model(ids).logits
+    assert model.transformer.h[1].mlp.act is own
+    torch.testing.assert_close(within, before, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model(ids).logits, before, atol=0, rtol=0)
