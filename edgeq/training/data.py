@@ -182,7 +182,9 @@ class _Encoder:
         pad = self.tokenizer.pad_token_id
         return 0 if pad is None else int(pad)
 
-    def _tokens(self, first: list[str], second: list[str] | None = None) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+    def _tokens(
+        self, first: list[str], second: list[str] | None = None
+    ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
         encoded = self.tokenizer(
             first, second, truncation=True, max_length=self.max_length, return_token_type_ids=True
         )
