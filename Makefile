@@ -3,17 +3,22 @@
 #   TORCH_PIP_FLAGS=...    extra flags for installing torch, such as an index of CPU-only wheels
 #   TEST_WORKERS=4         processes of `make test` (default 2)
 #   EVAL_DATA=dev.tsv      evaluation file for the demo (default: the small set in benchmarks/data)
+#   GROUP=bert THREADS=2   part of `make bench-speed`, when there is no quiet hour (default: all, 2 threads and 1)
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_PIP_FLAGS ?=
 EVAL_DATA ?=
+GROUP ?=
+THREADS ?= 2 1
 PYTEST_FLAGS ?=
 TEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_MODEL := $(VENV)/.demo-model
+PEERS := .venv-peers
+PEERS_INSTALLED := $(PEERS)/.installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
 # One thread a library: two libraries with a pool each on the same cores measure and test each other.
@@ -21,10 +26,10 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check bench clean
+.PHONY: help install demo test test-slow check bench bench-speed clean
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 install: $(INSTALLED)  ## create .venv and install edgeq into it, with pinned versions
 
@@ -58,10 +63,19 @@ check: $(INSTALLED)  ## ruff, mypy on the whole package, and the direction of de
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(DEMO_MODEL)  ## measure the demo model with more rounds, and GPT-2 small and BART-base at true size
+# The peers get an environment of their own. One that cannot be installed is listed as missing, so `make` goes on.
+$(PEERS_INSTALLED): $(INSTALLED) benchmarks/speed/peers.txt benchmarks/speed/peers.py
+	-TORCH_PIP_FLAGS="$(TORCH_PIP_FLAGS)" $(BIN)/python -m benchmarks.speed.peers $(PEERS)
+	@touch $@
+
+bench-speed: $(PEERS_INSTALLED)  ## BERT, MiniLM and GPT-2 beside other engines: benchmarks/speed/results.md
+	$(BIN)/python -m benchmarks.speed.run --prepare --group "$(GROUP)"
+	$(BIN)/python -m benchmarks.speed.run --group "$(GROUP)" --threads $(THREADS) --out benchmarks/speed/results.json
+
+bench: $(DEMO_MODEL) bench-speed  ## the same, the demo model with more rounds, GPT-2 small and BART-base at true size
 	$(BIN)/python benchmarks/demo.py --rounds 60 --output bench-output $(if $(EVAL_DATA),--eval-data "$(EVAL_DATA)")
 	$(BIN)/python -m benchmarks.true_size --out bench-output/true-size
 
 clean:  ## remove what the other commands made, but not .venv
 	rm -rf demo-output bench-output build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
+	find . -path "./.venv*" -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

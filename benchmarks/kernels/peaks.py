@@ -44,11 +44,11 @@ class Peak:
 
 
 @macro
-def _integer_steps(isa, codes, words, out, thread, vector):
+def _integer_steps(isa, codes, words, out, thread, vector, steps):
     acc = registers((ROWS * VECTORS,), vector)
     for a in T.unroll(ROWS * VECTORS):
         acc[a] = T.broadcast(T.int32(0), isa.lanes)
-    for step in range(STEPS):
+    for step in range(steps):
         for r in T.unroll(ROWS):
             for v in T.unroll(VECTORS):
                 acc[r * VECTORS + v] = isa.dot4(
@@ -61,7 +61,7 @@ def _integer_steps(isa, codes, words, out, thread, vector):
         out[thread, T.ramp(a * isa.lanes, 1, isa.lanes)] = acc[a]
 
 
-def integer_peak(isa: Isa, threads: int) -> Peak:
+def integer_peak(isa: Isa, threads: int, *, steps: int = STEPS) -> Peak:
     """Builds a tile of the low-bit product that unpacks nothing: only dot products of operands at hand."""
     width = ROWS * VECTORS * isa.lanes
     vector = f"int32x{isa.lanes}"
@@ -74,10 +74,10 @@ def integer_peak(isa: Isa, threads: int) -> Peak:
         out = T.match_buffer(y, (threads, width), "int32")
         with T.sblock("root"):
             for thread in T.parallel(threads):
-                _integer_steps(isa, codes, words, out, thread, vector)
+                _integer_steps(isa, codes, words, out, thread, vector, steps)
 
     arrays = [np.full(n, 0x01020103, np.int32) for n in (VECTORS * isa.lanes, WORDS + ROWS)]
-    work = threads * STEPS * ROWS * VECTORS * isa.lanes * 4
+    work = threads * steps * ROWS * VECTORS * isa.lanes * 4
     return Peak("int8 products in registers", loop, [*arrays, np.zeros((threads, width), np.int32)], work, "GMAC/s")
 
 

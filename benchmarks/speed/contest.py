@@ -7,37 +7,21 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.speed.contestants import FLOOR, Contestant
 from benchmarks.speed.works import Work
 
 ENGINES = Path(__file__).parent / "engines"
+_REPOSITORY = Path(__file__).parents[2]
 _REST_SECONDS = 0.02
 """Longer than thread pools spin after their last task."""
 _TURN_SECONDS = 0.1
-
-
-@dataclasses.dataclass(frozen=True)
-class Contestant:
-    """An engine with one way to run the model.
-
-    Attributes:
-        name: Name in tables.
-        script: File in ``engines``.
-        variant: What the script is asked for.
-        python: Interpreter of its environment.
-        folder: The model as the engine reads it.
-    """
-
-    name: str
-    script: str
-    variant: str
-    python: Path
-    folder: Path
 
 
 @dataclasses.dataclass
@@ -48,11 +32,68 @@ class Outcome:
         missing: Why it did not take part; empty if it did.
         rounds: Median seconds of a call in each round.
         similarity: Cosine of its output and that of the reference.
+        versions: Its packages.
     """
 
     missing: str = ""
     rounds: list[float] = dataclasses.field(default_factory=list)
     similarity: float = 0.0
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+class Engine:
+    """The process of one contestant, held to as many cores as it has threads."""
+
+    def __init__(self, contestant: Contestant, threads: int) -> None:
+        environment = os.environ | {
+            "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": str(_REPOSITORY), **contestant.environment,
+        }  # fmt: skip
+        self._contestant, self._threads = contestant, threads
+        self.started = time.perf_counter()
+        with _cores(threads):
+            self._process = subprocess.Popen(
+                [str(contestant.python), str(ENGINES / contestant.script)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
+            )  # fmt: skip
+
+    def load(self, work: Work, *, limit: int, output: Path) -> Any:
+        """Has the model loaded and one call made.
+
+        Args:
+            work: The call.
+            limit: Token ids lie below this.
+            output: File for the call's output.
+
+        Returns:
+            ``load_seconds``, ``peak_kib`` and ``versions``, or ``missing``: the reason why it cannot.
+        """
+        return self.ask({
+            "folder": str(self._contestant.folder.resolve()), "variant": self._contestant.variant,
+            "threads": self._threads, "kind": work.kind, "batch": self._contestant.batch or work.batch,
+            "tokens": work.tokens, "limit": limit, "output": str(output.resolve()),
+        })  # fmt: skip
+
+    def make(self, variant: str) -> Any:
+        """Has the files of a variant made, which a later process loads; returns ``made`` or ``missing``."""
+        return self.ask({"make": True, "folder": str(self._contestant.folder.resolve()), "variant": variant})
+
+    def ask(self, request: dict[str, Any]) -> Any:
+        """Sends one request and returns the answer; ``missing`` if the process has ended."""
+        if self._process.stdin is None or self._process.stdout is None:
+            raise ValueError("an engine is asked over pipes")
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        return json.loads(line) if line else {"missing": f"the engine ended with status {self._process.wait()}"}
+
+    def stop(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.communicate()
 
 
 def compete(
@@ -67,61 +108,52 @@ def compete(
         rounds: Turns of each.
         limit: Token ids lie below this.
         scratch: Folder for outputs.
+
+    Raises:
+        RuntimeError: If an engine ends in the middle.
     """
     outcomes = {contestant.name: Outcome() for contestant in contestants}
-    running: dict[str, subprocess.Popen[str]] = {}
+    running: dict[str, Engine] = {}
     try:
         for contestant in contestants:
-            request = {
-                "folder": str(contestant.folder.resolve()), "variant": contestant.variant, "threads": threads,
-                "kind": work.kind, "batch": work.batch, "tokens": work.tokens, "limit": limit,
-                "output": str((scratch / f"{contestant.name}.npy").resolve()),
-            }  # fmt: skip
-            process = _start(contestant, threads)
-            answer = _ask(process, request)
+            engine = running[contestant.name] = Engine(contestant, threads)
+            answer = engine.load(work, limit=limit, output=scratch / f"{contestant.name}.npy")
             if "missing" in answer:
                 outcomes[contestant.name].missing = answer["missing"]
-                process.wait()
+                running.pop(contestant.name).stop()
                 continue
-            running[contestant.name] = process
+            outcomes[contestant.name].versions = answer["versions"]
         names = list(running)
         for index in range(rounds if names else 0):
             shift = index % len(names)
             for name in names[shift:] + names[:shift]:
                 time.sleep(_REST_SECONDS)
-                times = _ask(running[name], {"seconds": _TURN_SECONDS})
+                times = running[name].ask({"seconds": _TURN_SECONDS})
+                if "missing" in times:
+                    raise RuntimeError(f"{name}: {times['missing']} in round {index + 1}")
                 outcomes[name].rounds.append(float(np.median(times)))
     finally:
-        for process in running.values():
-            process.kill()
-            process.wait()
-    _compare(outcomes, [c.name for c in contestants], scratch)
+        for engine in running.values():
+            engine.stop()
+    _compare(outcomes, contestants, scratch)
     return outcomes
 
 
-def _start(contestant: Contestant, threads: int) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-    return subprocess.Popen(
-        [str(contestant.python), str(ENGINES / contestant.script)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
-    )  # fmt: skip
-
-
-def _ask(process: subprocess.Popen[str], request: dict[str, Any]) -> Any:
-    if process.stdin is None or process.stdout is None:
-        raise ValueError("an engine is asked over pipes")
+@contextmanager
+def _cores(threads: int) -> Iterator[None]:
+    """Lets processes that start meanwhile use the last ``threads`` of the available cores."""
+    available = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(available)[-threads:])
     try:
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-    except BrokenPipeError:
-        line = ""
-    return json.loads(line) if line else {"missing": f"the engine ended with status {process.wait()}"}
+        yield
+    finally:
+        os.sched_setaffinity(0, available)
 
 
-def _compare(outcomes: dict[str, Outcome], names: Sequence[str], scratch: Path) -> None:
-    present = [name for name in names if not outcomes[name].missing]
-    outputs = {name: np.load(scratch / f"{name}.npy").ravel().astype(np.float64) for name in present}
+def _compare(outcomes: dict[str, Outcome], contestants: Sequence[Contestant], scratch: Path) -> None:
+    """Fills in the similarities, over the first text where batches differ."""
+    present = [c.name for c in contestants if not outcomes[c.name].missing and c.name != FLOOR]
+    outputs = {name: np.load(scratch / f"{name}.npy")[:1].ravel().astype(np.float64) for name in present}
     for name in present:
         a, b = outputs[present[0]], outputs[name]
         outcomes[name].similarity = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))

@@ -1,10 +1,12 @@
-"""Models on disk: random weights, the float ONNX that peers start from, and edgeq's bundles.
+"""Models on disk: random weights, the files that peers start from, and edgeq's bundles.
 
-Everything is made once and kept; a folder that is there is taken as it is.
+Everything is made once and kept; a folder that is there is taken as it is, but for bundles, which are compiled again
+when the compiler has changed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -12,9 +14,11 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from benchmarks.speed.works import MODELS, Work
+from benchmarks.speed.works import MODELS
 
 SEED = 0
+_COMPILER = Path(__file__).parents[2] / "targets"
+_SOURCES = (".py", ".c", ".h", ".toml")
 _WORD = "<x>"
 
 
@@ -57,19 +61,44 @@ def float_onnx(model: str, root: Path) -> Path:
     return folder
 
 
-def bundle(work: Work, root: Path) -> Path:
-    """Returns edgeq's bundle of a model under the recipe of ``work``, compiled for this machine."""
+def bundle_folder(model: str, recipe: str, *, target: str, root: Path) -> Path:
+    """Returns where the bundle of a model under a recipe lies."""
+    return root / model / recipe / f"bundle-{target}"
+
+
+def bundle(model: str, recipe: str, *, target: str, root: Path) -> None:
+    """Makes edgeq's bundle unless it is there and was made by this very compiler."""
     import edgeq
     from edgeq.targets.target import load_target
 
-    folder = root / work.model / work.recipe
-    if not (folder / "bundle").is_dir():
+    folder = bundle_folder(model, recipe, target=target, root=root)
+    stamp = folder.with_suffix(".compiler")
+    if folder.is_dir() and stamp.is_file() and stamp.read_text(encoding="utf-8") == compiler_digest():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    edgeq.compile_bundle(low_bit_onnx(model, recipe, root=root), folder, target=load_target(target))
+    stamp.write_text(compiler_digest(), encoding="utf-8")
+
+
+def low_bit_onnx(model: str, recipe: str, *, root: Path) -> Path:
+    """Returns the folder with the compressed model as ONNX, which :func:`bundle` compiles."""
+    import edgeq
+
+    folder = root / model / recipe
+    if not (folder / "onnx").is_dir():
         shutil.rmtree(folder, ignore_errors=True)
-        edgeq.compress_model(float_checkpoint(work.model, root), folder / "checkpoint", recipe=work.recipe)
-        edgeq.export_onnx(folder / "checkpoint", folder / "onnx")
-        edgeq.compile_bundle(folder / "onnx", folder / "bundle-unfinished", target=load_target("host"))
-        (folder / "bundle-unfinished").rename(folder / "bundle")
-    return folder / "bundle"
+        edgeq.compress_model(float_checkpoint(model, root), folder / "checkpoint", recipe=recipe)
+        edgeq.export_onnx(folder / "checkpoint", folder / "onnx-unfinished")
+        (folder / "onnx-unfinished").rename(folder / "onnx")
+    return folder / "onnx"
+
+
+def compiler_digest() -> str:
+    """Returns a digest of what decides how fast a bundle is: the sources of compiler, kernels and runtimes."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in _COMPILER.rglob("*") if file.suffix in _SOURCES):
+        digest.update(str(file.relative_to(_COMPILER)).encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _tokenizer(folder: Path, model_type: str) -> None:

@@ -1,19 +1,22 @@
 """edgeq beside other engines: the same models, machine, threads and minutes.
 
-    python -m benchmarks.speed.run --threads 2 --out benchmarks/speed/results.json
-    python -m benchmarks.speed.run --smoke        # tiny models, shows that everything works
+    python -m benchmarks.speed.run --prepare                      # makes every file, times nothing
+    python -m benchmarks.speed.run --group bert --threads 2       # one group of works, some minutes
+    python -m benchmarks.speed.run                                # all that the file of results lacks
+    python -m benchmarks.speed.run --smoke                        # tiny models, shows that everything works
 
 Each engine is a process of its own; they take turns, and what counts is the median over rounds of the ratio of two
 engines in the same round. Every output is compared with PyTorch's float32 (cosine), so that nobody is fast at
 something else; edgeq's compressed models differ from it by their compression. A peer that cannot be installed or
-cannot run a model is listed with its reason.
+cannot run a model is listed with its reason. What was measured with the present compiler is not measured again
+unless --again says so, and the page beside the file of results is written after every work.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
+import itertools
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,95 +24,181 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import facts
-from benchmarks.speed.contest import Contestant, Outcome, compete
-from benchmarks.speed.works import SMOKE_WORKS, WORKS, Work
+from benchmarks.speed import footprint, prepare, results, tables
+from benchmarks.speed.contest import Engine, Outcome, compete
+from benchmarks.speed.contestants import OWN, Contestant, own, peers
+from benchmarks.speed.works import AVX2, HOST, MODELS, SMOKE_WORKS, WORKS, Work
 from edgeq.files import write_text
 
-EDGEQ = "edgeq"
-REFERENCE = "PyTorch float32"
-PEERS = (
-    (REFERENCE, "torch_engine.py", "float32"),
-    ("PyTorch int8 dynamic", "torch_engine.py", "int8"),
-    ("ONNX Runtime float32", "onnxruntime_engine.py", "float32"),
-    ("ONNX Runtime int8 dynamic", "onnxruntime_engine.py", "int8"),
-    ("ONNX Runtime MatMulNBits 8", "onnxruntime_engine.py", "nbits8"),
-    ("ONNX Runtime MatMulNBits 4", "onnxruntime_engine.py", "nbits4"),
-    ("ONNX Runtime MatMulNBits 2", "onnxruntime_engine.py", "nbits2"),
-)
-"""Name, script and variant of every peer."""
+START, COMPILE = "start", "compile"
+_PREPARING_THREADS = 2
+GROUPS = (*dict.fromkeys(work.group for work in WORKS), START, COMPILE)
 
 
 def main() -> int:
-    """Measures, prints the tables and writes the file."""
+    """Prepares or measures, prints the tables and writes the files."""
     options = _arguments()
-    works = [work for work in (SMOKE_WORKS if options.smoke else WORKS) if options.only in work.name]
-    rounds = 3 if options.smoke else options.rounds
-    result: dict[str, Any] = {"machine": facts(), "threads": options.threads, "rounds": rounds, "works": []}
-    for work in works:
-        outcomes = _measure(work, options, rounds)
-        result["works"].append({"work": dataclasses.asdict(work), "engines": _rows(outcomes)})
-        print(f"\n### {work.name}, {options.threads} threads\n\n{table(result['works'][-1])}", flush=True)
-        if options.out is not None:
-            write_text(options.out, json.dumps(result, indent=1) + "\n")
+    works = SMOKE_WORKS if options.smoke else WORKS
+    works = tuple(work for work in works if options.smoke or options.group in ("", work.group))
+    starts = footprint.SMOKE_STARTS if options.smoke else footprint.STARTS if options.group in ("", START) else ()
+    compiled = footprint.COMPILED if not options.smoke and options.group in ("", COMPILE) else ()
+    if options.prepare or options.smoke:
+        _prepare((*works, *starts), options)
+        if options.prepare:
+            return 0
+    entries = results.read(options.out)
+    digest = prepare.compiler_digest()
+    for threads in options.threads:
+        for work in works:
+            if _is_wanted(entries, results.SPEED, work.name, threads, digest, options):
+                entries = _keep(entries, _speed(work, threads, options), options, digest)
+        for work in starts:
+            if _is_wanted(entries, results.START, work.name, threads, digest, options):
+                entries = _keep(entries, _start(work, threads, options), options, digest)
+    for model, recipe in compiled:
+        if _is_wanted(entries, results.COMPILE, model, 1, digest, options):
+            row = footprint.compilation(model, recipe, models=options.models).row()
+            entry = _entry(results.COMPILE, model, 1, 0) | {"engines": [row]}
+            entries = _keep(entries, entry, options, digest)
     return 0
 
 
-def table(entry: dict[str, Any]) -> str:
-    """Returns one work's engines as a Markdown table, fastest first."""
-    lines = ["| engine | median | edgeq is | like float32 |", "| --- | --- | --- | --- |"]
-    present = [row for row in entry["engines"] if not row["missing"]]
-    for row in sorted(present, key=lambda row: row["median"]):
-        claim = "" if row["name"] == EDGEQ else row["sentence"]
-        lines.append(f"| {row['name']} | {row['median'] * 1e3:.2f} ms | {claim} | {row['similarity']:.4f} |")
-    lines += [f"| {row['name']} | missing | {row['missing']} | |" for row in entry["engines"] if row["missing"]]
-    return "\n".join(lines)
+def rows(outcomes: dict[str, Outcome], bits: dict[str, int]) -> list[dict[str, Any]]:
+    """Returns what is kept of a contest: each engine, and how edgeq's contestants compare with all others.
 
-
-def _measure(work: Work, options: argparse.Namespace, rounds: int) -> dict[str, Outcome]:
-    from benchmarks.speed import prepare
-
-    folders = {
-        "torch_engine.py": prepare.float_checkpoint(work.model, options.models),
-        "onnxruntime_engine.py": prepare.float_onnx(work.model, options.models),
-    }
-    contestants = [
-        Contestant(name, script, variant, options.peers_python, folders[script]) for name, script, variant in PEERS
-    ]
-    own = Contestant(EDGEQ, "edgeq_engine.py", work.recipe, Path(sys.executable), prepare.bundle(work, options.models))
-    config = json.loads((folders["torch_engine.py"] / "config.json").read_text(encoding="utf-8"))
-    with tempfile.TemporaryDirectory(prefix="edgeq-speed-") as scratch:
-        return compete(
-            [*contestants, own], work, threads=options.threads, rounds=rounds, limit=config["vocab_size"],
-            scratch=Path(scratch),
-        )  # fmt: skip
-
-
-def _rows(outcomes: dict[str, Outcome]) -> Sequence[dict[str, Any]]:
+    Args:
+        outcomes: What :func:`~benchmarks.speed.contest.compete` returned.
+        bits: Bits of the weights, by name.
+    """
     import numpy as np
 
-    from edgeq.targets.timing import paired_speedup
-
-    own, rows = outcomes[EDGEQ], []
+    found = []
     for name, outcome in outcomes.items():
-        row: dict[str, Any] = {"name": name, **dataclasses.asdict(outcome)}
+        row: dict[str, Any] = {"name": name, "bits": bits[name], **dataclasses.asdict(outcome)}
         if not outcome.missing:
             row["median"] = float(np.median(outcome.rounds))
-        if not outcome.missing and not own.missing and name != EDGEQ:
-            speedup = paired_speedup(outcome.rounds, own.rounds)
-            row |= {"ratio": speedup.ratio, "low": speedup.low, "high": speedup.high, "sentence": speedup.sentence()}
-        rows.append(row)
-    return rows
+            row["versus"] = _versus(name, outcomes) if name.startswith(OWN) else {}
+        found.append(row)
+    return found
+
+
+def _versus(name: str, outcomes: dict[str, Outcome]) -> dict[str, Any]:
+    from edgeq.targets.timing import paired_speedup
+
+    found = {}
+    for rival, outcome in outcomes.items():
+        if rival != name and not outcome.missing:
+            speedup = paired_speedup(outcome.rounds, outcomes[name].rounds)
+            found[rival] = {
+                "ratio": speedup.ratio, "low": speedup.low, "high": min(speedup.high, sys.float_info.max),
+                "sentence": speedup.sentence(),
+            }  # fmt: skip
+    return found
+
+
+def _prepare(works: Sequence[Work], options: argparse.Namespace) -> None:
+    """Makes the files of all contestants; what a peer cannot make is said, and missed again in the contest."""
+    for model in dict.fromkeys(work.model for work in works):
+        print(f"preparing {model} for the peers", flush=True)
+        prepare.float_checkpoint(model, options.models)
+        prepare.float_onnx(model, options.models)
+        found = peers(next(work for work in works if work.model == model), models=options.models,
+                      python=options.peers_python)  # fmt: skip
+        for _, alike in itertools.groupby(found, key=lambda peer: peer.script):
+            _make(list(alike))
+    for work in works:
+        for recipe in work.recipes:
+            # The C runner, whose start is measured, is only in bundles for a named target.
+            for target in (HOST, AVX2) if work.group == START else (work.target,):
+                print(f"preparing {work.model}, {recipe}, {target}", flush=True)
+                prepare.bundle(work.model, recipe, target=target, root=options.models)
+
+
+def _make(alike: Sequence[Contestant]) -> None:
+    """Has one process make the files of all variants of one engine."""
+    engine = Engine(alike[0], _PREPARING_THREADS)
+    for peer in alike:
+        answer = engine.make(peer.variant)
+        if "missing" in answer:
+            print(f"  {peer.name}: {answer['missing']}", flush=True)
+    engine.stop()
+
+
+def _speed(work: Work, threads: int, options: argparse.Namespace) -> dict[str, Any]:
+    contestants = [
+        *peers(work, models=options.models, python=options.peers_python),
+        *own(work, models=options.models),
+    ]
+    rounds = 3 if options.smoke else options.rounds
+    entry = _entry(results.SPEED, work.name, threads, rounds) | {"work": dataclasses.asdict(work)}
+    with tempfile.TemporaryDirectory(prefix="edgeq-speed-") as scratch:
+        outcomes = compete(
+            contestants, work, threads=threads, rounds=rounds, limit=_vocabulary(work), scratch=Path(scratch)
+        )
+    return _complete(entry, outcomes, contestants)
+
+
+def _complete(entry: dict[str, Any], outcomes: dict[str, Outcome], contestants: Sequence[Contestant]) -> dict[str, Any]:
+    for outcome in outcomes.values():
+        entry["versions"] |= outcome.versions
+    return entry | {"engines": rows(outcomes, {contestant.name: contestant.bits for contestant in contestants})}
+
+
+def _start(work: Work, threads: int, options: argparse.Namespace) -> dict[str, Any]:
+    rounds = 2 if options.smoke else 5
+    entry = _entry(results.START, work.name, threads, rounds) | {"work": dataclasses.asdict(work)}
+    found, versions = footprint.starts(
+        work, models=options.models, python=options.peers_python, threads=threads, rounds=rounds,
+        limit=_vocabulary(work),
+    )  # fmt: skip
+    return entry | {"versions": versions, "engines": [program.row() for program in found]}
+
+
+def _entry(kind: str, name: str, threads: int, rounds: int) -> dict[str, Any]:
+    return {
+        "kind": kind, "name": name, "threads": threads, "rounds": rounds, "seed": prepare.SEED, "machine": facts(),
+        "versions": {}, "compiler": prepare.compiler_digest(),
+    }  # fmt: skip
+
+
+def _is_wanted(
+    entries: list[dict[str, Any]], kind: str, name: str, threads: int, digest: str, options: argparse.Namespace
+) -> bool:
+    old = results.find(entries, kind, name, threads)
+    return options.again or old is None or old["compiler"] != digest
+
+
+def _keep(
+    entries: list[dict[str, Any]], entry: dict[str, Any], options: argparse.Namespace, digest: str
+) -> list[dict[str, Any]]:
+    """Prints an entry, and writes it if there is a file of results."""
+    if entry["compiler"] != digest:
+        raise SystemExit("the compiler's sources changed while it was measured: nothing of this work is kept")
+    entries = results.put(entries, entry)
+    show = {results.SPEED: tables.speed_table, results.START: tables.start_table, results.COMPILE: tables.compile_table}
+    print(f"\n### {tables.title(entry)}\n\n{show[entry['kind']](entry)}", flush=True)
+    if options.out is not None:
+        results.write(options.out, entries)
+        write_text(options.out.with_suffix(".md"), tables.document(entries))
+    return entries
+
+
+def _vocabulary(work: Work) -> int:
+    sizes = MODELS[work.model]
+    return int(sizes.get("vocab_size", 30522 if sizes["model_type"] == "bert" else 50257))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=20, help="turns of each engine; fewer than 6 support no claim")
-    parser.add_argument("--only", default="", help="part of the names of the works that are wanted")
+    parser.add_argument("--prepare", action="store_true", help="make models, peers' files and bundles; time nothing")
+    parser.add_argument("--group", default="", choices=("", *GROUPS), help="works that are measured; default: all")
+    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1], help="default: 2, then 1")
+    parser.add_argument("--rounds", type=int, default=15, help="turns of each engine; fewer than 6 support no claim")
+    parser.add_argument("--again", action="store_true", help="measure again what the file of results has")
     parser.add_argument("--models", type=Path, default=Path("bench-output/speed"), help="folder where models are kept")
-    parser.add_argument("--peers-python", type=Path, default=Path(sys.executable), help="interpreter with the peers")
+    parser.add_argument("--peers-python", type=Path, default=Path(".venv-peers/bin/python"), help="has the peers")
     parser.add_argument("--smoke", action="store_true", help="tiny models, three rounds")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="file of results; the page goes beside it")
     return parser.parse_args()
 
 

@@ -6,6 +6,8 @@ import dataclasses
 from typing import Any, Literal
 
 Kind = Literal["encode", "prefill", "step"]
+HOST = "host"
+AVX2 = "x86-64-v3"
 
 MODELS: dict[str, dict[str, Any]] = {
     "bert-base": {"model_type": "bert"},
@@ -15,11 +17,11 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "gpt2-small": {"model_type": "gpt2"},
     "tiny-bert": {
-        "model_type": "bert", "vocab_size": 211, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "intermediate_size": 96, "max_position_embeddings": 64,
+        "model_type": "bert", "vocab_size": 211, "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 256, "max_position_embeddings": 64,
     },
     "tiny-gpt2": {
-        "model_type": "gpt2", "vocab_size": 211, "n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 64,
+        "model_type": "gpt2", "vocab_size": 256, "n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": 64,
         "bos_token_id": 0, "eos_token_id": 0,
     },
 }  # fmt: skip
@@ -31,34 +33,62 @@ class Work:
     """One kind of call.
 
     Attributes:
-        name: Name in tables.
+        name: Name in tables; with the number of threads it names an entry of the results.
+        group: What is measured together in a few minutes.
         model: Key of :data:`MODELS`.
         kind: Encoding texts, reading a prompt, or one step after a prompt.
-        recipe: How edgeq compresses the model.
+        recipes: How edgeq compresses the model; each is a contestant.
         tokens: Tokens of each text or prompt.
         batch: Texts in a call.
+        target: What edgeq compiles for: this machine, or AVX2 with the peers held to it too.
+        beside_one: Whether edgeq takes part a second time, with a batch of one.
     """
 
     name: str
+    group: str
     model: str
     kind: Kind
-    recipe: str
+    recipes: tuple[str, ...]
     tokens: int
     batch: int = 1
+    target: str = HOST
+    beside_one: bool = False
 
+
+_BERT = ("ptq-w2a8", "ptq-w4a8", "ptq-w8a8")
+_MINILM = ("ptq-w2a8", "ptq-w8a8")
+_GPT2 = ("ptq-w2e2a8", "ptq-w4a8", "ptq-w8a8")
 
 WORKS = (
-    *(Work(f"BERT-base w2a8, {n} tokens", "bert-base", "encode", "ptq-w2a8", n) for n in (32, 128, 256)),
-    Work("BERT-base w2a8, 8 x 128 tokens", "bert-base", "encode", "ptq-w2a8", 128, batch=8),
-    *(Work(f"MiniLM-L6 w{b}a8, 128 tokens", "minilm-l6", "encode", f"ptq-w{b}a8", 128) for b in (2, 8)),
-    Work("GPT-2 small w2e2a8, prompt of 128", "gpt2-small", "prefill", "ptq-w2e2a8", 128),
-    Work("GPT-2 small w2e2a8, step after 160", "gpt2-small", "step", "ptq-w2e2a8", 160),
-    Work("GPT-2 small w2e2a8, step after 160, batch 4", "gpt2-small", "step", "ptq-w2e2a8", 160, batch=4),
-    *(Work(f"GPT-2 small w{b}a8, step after 160", "gpt2-small", "step", f"ptq-w{b}a8", 160) for b in (4, 8)),
+    *(Work(f"BERT-base, {n} tokens", "bert", "bert-base", "encode", _BERT, n) for n in (32, 128, 256)),
+    Work("BERT-base, 8 x 128 tokens", "bert-batch", "bert-base", "encode", _BERT, 128, batch=8),
+    Work("MiniLM-L6, 128 tokens", "minilm", "minilm-l6", "encode", _MINILM, 128),
+    Work("GPT-2 small, prompt of 128", "gpt2-prompt", "gpt2-small", "prefill", _GPT2, 128),
+    Work("GPT-2 small, step after 160", "gpt2-step", "gpt2-small", "step", _GPT2, 160),
+    Work("GPT-2 small, step after 160, batch 4", "gpt2-step", "gpt2-small", "step", _GPT2[:1], 160, 4, HOST, True),
+    Work("BERT-base, 128 tokens, AVX2 only", "avx2", "bert-base", "encode", ("ptq-w2a8", "ptq-w8a8"), 128, 1, AVX2),
+    Work("MiniLM-L6, 128 tokens, AVX2 only", "avx2", "minilm-l6", "encode", _MINILM, 128, 1, AVX2),
+    Work("GPT-2 small, prompt of 128, AVX2 only", "avx2", "gpt2-small", "prefill", _GPT2[::2], 128, 1, AVX2),
 )
 SMOKE_WORKS = (
-    Work("tiny BERT, 16 tokens", "tiny-bert", "encode", "ptq-w4a8", 16),
-    Work("tiny GPT-2, prompt of 16", "tiny-gpt2", "prefill", "ptq-w4a8", 16),
-    Work("tiny GPT-2, step after 16", "tiny-gpt2", "step", "ptq-w4a8", 16),
+    Work("tiny BERT, 16 tokens", "smoke", "tiny-bert", "encode", ("ptq-w2a8", "ptq-w8a8"), 16),
+    Work("tiny GPT-2, prompt of 16", "smoke", "tiny-gpt2", "prefill", ("ptq-w4a8",), 16),
+    Work("tiny GPT-2, step after 16, batch 2", "smoke", "tiny-gpt2", "step", ("ptq-w4a8",), 16, 2, HOST, True),
+    Work("tiny BERT, 16 tokens, AVX2 only", "smoke", "tiny-bert", "encode", ("ptq-w8a8",), 16, 1, AVX2),
 )
 """Seconds instead of minutes: shows that everything works, says nothing about speed."""
+
+
+def multiply_adds(work: Work) -> int:
+    """Returns the products with weights in one call: what the integer units must do at least.
+
+    Attention's own products are left out, as are a decoder's layers after the last token but for its logits.
+    """
+    sizes = MODELS[work.model]
+    bert = sizes["model_type"] == "bert"
+    width = sizes.get("hidden_size", sizes.get("n_embd", 768))
+    layers = sizes.get("num_hidden_layers", sizes.get("n_layer", 12))
+    inner = sizes.get("intermediate_size", 4 * width)
+    tokens = 1 if work.kind == "step" else work.tokens
+    once = 0 if bert else width * sizes.get("vocab_size", 50257)
+    return work.batch * (tokens * layers * (4 * width * width + 2 * width * inner) + once)

@@ -10,9 +10,12 @@ import pytest
 
 from benchmarks.kernels import run as kernels
 from benchmarks.machine import facts, turn_seconds
+from benchmarks.speed import footprint, results, tables
 from benchmarks.speed import run as speed
-from benchmarks.speed.contest import Contestant, compete
-from benchmarks.speed.works import MODELS, SMOKE_WORKS, WORKS
+from benchmarks.speed.contest import ENGINES, Engine, Outcome, compete
+from benchmarks.speed.contestants import FLOOR, PEERS, Contestant, own, peers
+from benchmarks.speed.goals import GOALS, verdicts
+from benchmarks.speed.works import AVX2, MODELS, SMOKE_WORKS, WORKS, multiply_adds
 
 
 def test_a_turn_takes_the_fastest_call():
@@ -42,8 +45,40 @@ def test_a_kernel_is_measured_beside_its_limit(monkeypatch):
     assert f"| {row['name']} |" in kernels.table(result)
 
 
-def test_every_work_has_a_model():
-    assert {work.model for work in (*WORKS, *SMOKE_WORKS)} <= MODELS.keys()
+FAKE_ENGINE = """
+import os, sys, time
+sys.path.insert(0, {engines!r})
+import numpy as np
+from turns import ids, serve
+
+def make(folder, variant):
+    if variant == "impossible":
+        raise ValueError("no such variant")
+    (folder / variant).touch()
+
+def load(request):
+    if request["variant"] == "broken":
+        raise ValueError("does not run this")
+    seconds = float(request["variant"])
+    output = np.append(np.full(7, request["batch"]), len(os.sched_getaffinity(0)))
+
+    def call():
+        time.sleep(seconds)
+        return output[None]
+
+    return call
+
+serve(load, make=make, packages=("numpy",))
+"""
+
+
+@pytest.fixture
+def fake(tmp_path):
+    script = tmp_path / "fake_engine.py"
+    script.write_text(FAKE_ENGINE.format(engines=str(ENGINES)))
+    return lambda name, variant, **more: Contestant(
+        name, str(script), variant, Path(sys.executable), tmp_path, **{"bits": 8, **more}
+    )
 
 
 @pytest.fixture
@@ -51,18 +86,107 @@ def work():
     return SMOKE_WORKS[0]
 
 
-def test_an_engine_that_fails_is_listed_with_its_reason(work, tmp_path):
-    absent = Contestant("edgeq", "edgeq_engine.py", "", Path(sys.executable), tmp_path / "nothing")
+def test_every_work_has_a_model_and_every_goal_a_work():
+    assert {work.model for work in (*WORKS, *SMOKE_WORKS)} <= MODELS.keys()
+    contestants = {(work.name, recipe) for work in WORKS for recipe in work.recipes}
+    assert {(goal.work, goal.recipe) for goal in GOALS} <= contestants
+
+
+def test_the_floor_counts_the_products_with_weights():
+    bert = next(work for work in WORKS if work.name == "BERT-base, 128 tokens")
+    assert multiply_adds(bert) == 128 * 12 * 12 * 768 * 768
+    step = next(work for work in WORKS if work.name == "GPT-2 small, step after 160, batch 4")
+    assert multiply_adds(step) == 4 * (12 * 12 * 768 * 768 + 768 * 50257)
+
+
+def test_only_engines_that_can_be_held_to_avx2_take_part_there(tmp_path):
+    work = next(work for work in WORKS if work.target == AVX2)
+    found = peers(work, models=tmp_path, python=Path(sys.executable))
+    assert {peer.script for peer in found} == {"torch_engine.py", "openvino_engine.py"}
+    assert all(peer.environment["ONEDNN_MAX_CPU_ISA"] == "AVX2" for peer in found)
+    assert all(AVX2 in str(entry.folder) for entry in own(work, models=tmp_path)[:-1])
+
+
+def test_programs_whose_start_is_measured_are_peers():
+    assert set(footprint._TAKING_PART) <= {name for name, *_ in PEERS}
+
+
+def test_engines_take_turns_on_as_many_cores_as_threads(fake, work, tmp_path):
+    contestants = [fake("slow", "0.006"), fake("edgeq w8a8", "0.002"), fake("gone", "broken")]
+    outcomes = compete(contestants, work, threads=1, rounds=8, limit=10, scratch=tmp_path)
+    assert outcomes["gone"].missing == "ValueError: does not run this"
+    assert outcomes["slow"].versions == {"numpy": np.__version__}
+    assert np.isclose(outcomes["edgeq w8a8"].similarity, 1)
+    assert np.load(tmp_path / "slow.npy")[0, -1] == 1
+    rows = speed.rows(outcomes, {contestant.name: 8 for contestant in contestants})
+    assert rows[1]["versus"]["slow"]["ratio"] > 1.5
+
+
+def test_an_engine_makes_files_until_told_to_stop(fake, tmp_path):
+    engine = Engine(fake("fake", "0"), 1)
+    assert engine.make("first") == engine.make("second") == {"made": True}
+    assert engine.make("impossible") == {"missing": "ValueError: no such variant"}
+    engine.stop()
+    assert {"first", "second"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_bundle_that_is_not_there_is_listed_with_its_reason(work, tmp_path):
+    absent = Contestant("edgeq w8a8", "edgeq_engine.py", "", Path(sys.executable), tmp_path / "nothing", 8)
     outcomes = compete([absent], work, threads=1, rounds=1, limit=10, scratch=tmp_path)
-    assert outcomes["edgeq"].missing.startswith("UsageError: ")
-    text = speed.table({"engines": speed._rows(outcomes)})
-    assert "| edgeq | missing | UsageError: " in text
+    assert outcomes["edgeq w8a8"].missing.startswith("UsageError: ")
+    assert "| edgeq w8a8 | missing: UsageError: " in tables.speed_table(_entry(outcomes, {"edgeq w8a8": 8}))
+
+
+def _entry(outcomes, bits, name="BERT-base, 128 tokens", **work):
+    return {
+        "kind": results.SPEED, "name": name, "threads": 2, "rounds": 12, "machine": facts(), "versions": {},
+        "compiler": "", "work": {"batch": 1, "kind": "encode", **work}, "engines": speed.rows(outcomes, bits),
+    }  # fmt: skip
+
+
+def _steady(seconds):
+    return Outcome(rounds=[seconds] * 12)
 
 
 def test_the_table_claims_nothing_from_few_rounds():
-    from benchmarks.speed.contest import Outcome
+    outcomes = {"edgeq w8a8": Outcome(rounds=[1.0] * 3), "peer": Outcome(rounds=[2.0] * 3)}
+    bits = {"edgeq w8a8": 8, "peer": 8}
+    assert "no difference beyond noise" in tables.speed_table(_entry(outcomes, bits))
+    outcomes = {"edgeq w8a8": _steady(1.0), "peer": _steady(2.0)}
+    assert "| peer | 2000.00 ms | 2.00x faster" in tables.speed_table(_entry(outcomes, bits))
 
-    outcomes = {"edgeq": Outcome(rounds=[1.0, 1.0, 1.0]), "peer": Outcome(rounds=[2.0, 2.0, 2.0])}
-    assert "no difference beyond noise" in speed.table({"engines": speed._rows(outcomes)})
-    outcomes = {"edgeq": Outcome(rounds=[1.0] * 12), "peer": Outcome(rounds=[2.0] * 12)}
-    assert "| peer | 2000.00 ms | 2.00x faster" in speed.table({"engines": speed._rows(outcomes)})
+
+def test_goals_are_judged_against_the_best_engine_and_the_best_at_the_same_bits():
+    outcomes = {"edgeq w2a8": _steady(1.0), "edgeq w8a8": _steady(1.5), "edgeq w4a8": _steady(1.0)}
+    outcomes |= {"ONNX Runtime float32": _steady(4.0), "eight": _steady(1.3), "four": _steady(2.0)}
+    outcomes[FLOOR] = _steady(0.5)
+    bits = {"edgeq w2a8": 2, "edgeq w4a8": 4, "edgeq w8a8": 8, "eight": 8, "four": 4, FLOOR: 0}
+    entry = _entry(outcomes, {"ONNX Runtime float32": 32, **bits})
+    found = {(v.goal.recipe, v.goal.against): (v.rival, round(v.found, 3), v.is_met) for v in verdicts(entry)}
+    assert found["ptq-w2a8", "best engine"] == ("eight", 1.3, True)
+    assert found["ptq-w2a8", "ONNX Runtime float32"] == ("ONNX Runtime float32", 4.0, True)
+    assert found["ptq-w2a8", "integer floor"] == (FLOOR, 2.0, False)
+    assert found["ptq-w4a8", "best engine at the same bits"] == ("four", 2.0, True)
+    assert found["ptq-w8a8", "best engine at the same bits"] == ("eight", 0.867, False)
+    page = tables.document([entry])
+    assert "- BERT-base, 128 tokens, 2 threads: edgeq w8a8 is slower than eight." in page
+    assert "| ≤ 1.45 | 2.00 (2.00 to 2.00) | **missed** |" in page
+
+
+def test_a_batch_is_compared_with_one_text_by_texts_a_second():
+    outcomes = {"edgeq w2e2a8": _steady(1.6), "edgeq w2e2a8, batch 1": _steady(1.0), "peer": _steady(1.7)}
+    name = "GPT-2 small, step after 160, batch 4"
+    entry = _entry(outcomes, dict.fromkeys(outcomes, 2), name, batch=4, kind="step")
+    (verdict,) = verdicts(entry)
+    assert (round(verdict.found, 3), verdict.is_met) == (2.5, True)
+    assert "| edgeq w2e2a8, batch 1 | 1000.00 ms | 1 |" in tables.speed_table(entry)
+
+
+def test_an_entry_takes_the_place_of_the_older_one(tmp_path):
+    first, other = (_entry({"edgeq w2a8": _steady(1.0)}, {"edgeq w2a8": 2}, name) for name in ("one", "two"))
+    entries = results.put(results.put([], first), other)
+    again = first | {"rounds": 20}
+    results.write(tmp_path / "results.json", results.put(entries, again))
+    read = results.read(tmp_path / "results.json")
+    assert [(entry["name"], entry["rounds"]) for entry in read] == [("one", 20), ("two", 12)]
+    assert results.find(read, results.SPEED, "one", 1) is None

@@ -33,4 +33,4 @@ def load(request: dict[str, Any]) -> Call:
 
 
 if __name__ == "__main__":
-    serve(load)
+    serve(load, packages=("edgeq", "apache-tvm"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ def load(request: dict[str, Any]) -> Call:
     torch.set_grad_enabled(False)
     decoder = request["kind"] != "encode"
     kind = transformers.GPT2LMHeadModel if decoder else transformers.BertModel
-    model = kind.from_pretrained(request["folder"]).eval()
+    model = kind.from_pretrained(Path(request["folder"]) / "float").eval()
     if request["variant"] == "int8":
         _as_linear(model)
         model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
@@ -47,4 +48,4 @@ def _as_linear(model: torch.nn.Module) -> None:
 
 
 if __name__ == "__main__":
-    serve(load)
+    serve(load, packages=("torch", "transformers"))

@@ -1,47 +1,84 @@
-"""The side of an engine: one process, told over its standard input when its turn is.
+"""The side of an engine: one process, told over its standard input what to load and when its turn is.
 
 Runs in the peers' environment, so it needs the standard library and numpy only.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 Call = Callable[[], np.ndarray]
+_STARTED = time.perf_counter()
 
 
-def serve(load: Callable[[dict[str, Any]], Call]) -> None:
-    """Loads what the first line asks for, then times calls until the input ends.
+def serve(
+    load: Callable[[dict[str, Any]], Call],
+    *,
+    make: Callable[[Path, str], None] | None = None,
+    packages: tuple[str, ...] = (),
+) -> None:
+    """Makes files as long as it is asked to, or loads what the first line asks for and times calls.
 
     Args:
         load: Takes the request (``folder``, ``variant``, ``threads``, ``kind``, ``batch``, ``tokens``, ``limit``) and
             returns what makes one call; its result is the output that is compared.
+        make: Takes the model's folder and the variant, and makes the files that ``load`` reads. It runs in a process
+            of its own, so that the memory of conversion is not counted as memory of running.
+        packages: Whose versions are reported.
     """
     answers = sys.stdout
     sys.stdout = sys.stderr  # what libraries print must not come between the answers
     request = json.loads(sys.stdin.readline())
+    while request.get("make"):
+        _say(answers, _made(make, request))
+        line = sys.stdin.readline()
+        if not line:
+            return
+        request = json.loads(line)
     try:
+        imported = time.perf_counter() - _STARTED
         call = load(request)
-        np.save(Path(request["output"]), np.asarray(call(), np.float32))
+        output = np.asarray(call(), np.float32)
+        ready = time.perf_counter() - _STARTED
     except Exception as error:  # what a peer cannot do is a fact of the run, and reported as one
-        print(json.dumps({"missing": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}), file=answers)
+        _say(answers, _reason(error))
         return
-    print(json.dumps({"loaded": True}), file=answers, flush=True)
+    np.save(Path(request["output"]), output)
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    _say(answers, {"load_seconds": ready - imported, "peak_kib": _peak_kib(), "versions": versions})
     for line in sys.stdin:
-        print(json.dumps(_turn(call, json.loads(line)["seconds"])), file=answers, flush=True)
+        _say(answers, _turn(call, json.loads(line)["seconds"]))
 
 
 def ids(request: dict[str, Any]) -> np.ndarray:
     """Token ids int64 ``[batch, tokens]``, and one column more for a step: the same for every engine."""
     width = request["tokens"] + (request["kind"] == "step")
     return np.random.default_rng(0).integers(0, request["limit"], (request["batch"], width))
+
+
+def _made(make: Callable[[Path, str], None] | None, request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        if make is not None:
+            make(Path(request["folder"]), request["variant"])
+    except Exception as error:  # as above
+        return _reason(error)
+    return {"made": True}
+
+
+def _reason(error: Exception) -> dict[str, Any]:
+    return {"missing": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+
+
+def _say(answers: TextIO, answer: Any) -> None:
+    print(json.dumps(answer), file=answers, flush=True)
 
 
 def _turn(call: Call, seconds: float) -> list[float]:
@@ -53,3 +90,10 @@ def _turn(call: Call, seconds: float) -> list[float]:
         call()
         times.append(time.perf_counter() - start)
     return times
+
+
+def _peak_kib() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1])
+    raise OSError("/proc/self/status has no line VmHWM")

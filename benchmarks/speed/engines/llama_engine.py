@@ -1,0 +1,126 @@
+"""llama.cpp, built for this machine, through the C interface of llama-cpp-python.
+
+Its quantizations are told to use one format for all matrices (``pure``), which is their fastest: by default the
+embedding and some layers get more bits.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+from gguf_file import write_gguf
+from turns import Call, ids, serve
+
+_FLOAT = "F32"
+
+
+@llama_cpp.llama_log_callback
+def _silent(_level: int, _text: bytes, _data: ctypes.c_void_p) -> None:
+    """Takes llama.cpp's log, which is long."""
+
+
+def make(model: Path, variant: str) -> None:
+    """Writes the file of one variant; the float file first, which the others start from."""
+    folder = model / "llama"
+    folder.mkdir(exist_ok=True)
+    file, start = folder / f"{variant}.gguf", folder / f"{_FLOAT}.gguf"
+    for target in (start, file):
+        if target.is_file():
+            continue
+        unfinished = target.with_suffix(".unfinished")
+        if target == start:
+            write_gguf(model / "float", unfinished)
+        else:
+            settings = llama_cpp.llama_model_quantize_default_params()
+            settings.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{variant}")
+            settings.pure = True
+            status = llama_cpp.llama_model_quantize(str(start).encode(), str(unfinished).encode(), settings)
+            if status:
+                raise RuntimeError(f"llama.cpp does not quantize this model to {variant}, status {status}")
+        unfinished.rename(target)
+
+
+def load(request: dict[str, Any]) -> Call:
+    """Returns the call of one variant."""
+    folder, given, tokens = Path(request["folder"]), ids(request), request["tokens"]
+    sizes = json.loads((folder / "float" / "config.json").read_text(encoding="utf-8"))
+    encode = request["kind"] == "encode"
+    context = _context(folder / "llama" / f"{request['variant']}.gguf", given, request["threads"], encode)
+    memory = llama_cpp.llama_get_memory(context)
+    whole = _batch(given[:, :tokens], 0, all_outputs=encode)
+    if encode:
+        return lambda: _encoded(context, whole, given.shape, sizes["hidden_size"])
+
+    def logits(batch: llama_cpp.llama_batch, outputs: Iterable[int]) -> np.ndarray:
+        _check(llama_cpp.llama_decode(context, batch))
+        rows = [llama_cpp.llama_get_logits_ith(context, output) for output in outputs]
+        return np.stack([np.ctypeslib.as_array(row, (sizes["vocab_size"],)).copy() for row in rows])
+
+    lasts = [tokens - 1 + text * tokens for text in range(len(given))]
+    if request["kind"] == "prefill":
+
+        def read_prompt() -> np.ndarray:
+            llama_cpp.llama_memory_clear(memory, False)
+            return logits(whole, lasts)
+
+        return read_prompt
+    logits(whole, lasts)
+    one = _batch(given[:, tokens:], tokens)
+
+    def make_step() -> np.ndarray:
+        llama_cpp.llama_memory_seq_rm(memory, -1, tokens, -1)
+        return logits(one, range(len(given)))
+
+    return make_step
+
+
+def _context(file: Path, given: np.ndarray, threads: int, encode: bool) -> Any:
+    llama_cpp.llama_log_set(_silent, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+    model = llama_cpp.llama_model_load_from_file(str(file).encode(), llama_cpp.llama_model_default_params())
+    if not model:
+        raise RuntimeError(f"llama.cpp does not load {file.name}")
+    settings = llama_cpp.llama_context_default_params()
+    settings.n_ctx = given.size + 64 * len(given)
+    settings.n_batch = settings.n_ubatch = given.size
+    settings.n_seq_max = len(given)
+    settings.n_threads = settings.n_threads_batch = threads
+    settings.embeddings = encode
+    context = llama_cpp.llama_init_from_model(model, settings)
+    if not context:
+        raise RuntimeError(f"llama.cpp makes no context for {file.name}")
+    return context
+
+
+def _batch(new: np.ndarray, past: int, *, all_outputs: bool = False) -> llama_cpp.llama_batch:
+    """Returns every text as a sequence of its own; the last token of each gives an output."""
+    batch = llama_cpp.llama_batch_init(new.size, 0, 1)
+    batch.n_tokens = new.size
+    for index, token in enumerate(new.ravel()):
+        text, position = divmod(index, new.shape[1])
+        batch.token[index] = int(token)
+        batch.pos[index] = past + position
+        batch.n_seq_id[index] = 1
+        batch.seq_id[index][0] = text
+        batch.logits[index] = all_outputs or position == new.shape[1] - 1
+    return batch
+
+
+def _encoded(context: Any, batch: llama_cpp.llama_batch, shape: tuple[int, ...], width: int) -> np.ndarray:
+    _check(llama_cpp.llama_encode(context, batch))
+    return np.ctypeslib.as_array(llama_cpp.llama_get_embeddings(context), (*shape, width)).copy()
+
+
+def _check(status: int) -> None:
+    if status:
+        raise RuntimeError(f"llama.cpp ended a call with status {status}")
+
+
+if __name__ == "__main__":
+    serve(load, make=make, packages=("llama-cpp-python",))

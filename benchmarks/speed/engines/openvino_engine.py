@@ -1,0 +1,147 @@
+"""OpenVINO: float32, bfloat16, int8 after NNCF's post-training quantization, and int8 or 4-bit weights.
+
+The model is converted by optimum-intel, which keeps a decoder's cache inside the engine. Compressed weights are
+multiplied with activations quantized in groups of 128, the fastest of the sizes that OpenVINO offers.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from openvino import opset13
+from turns import Call, ids, serve
+
+_CALIBRATION_TEXTS = 16
+_CALIBRATION_TOKENS = 128
+_GROUP = 128
+_FLOAT = "float32"
+
+
+def make(model: Path, variant: str) -> None:
+    """Writes the file of one variant; the float file first, which the others start from."""
+    folder = model / "openvino"
+    _convert(model / "float", folder)
+    file = folder / f"{_file_name(variant)}.xml"
+    if file.is_file():
+        return
+    import nncf
+
+    read = openvino.Core().read_model(folder / f"{_FLOAT}.xml")
+    if variant.startswith("int8"):
+        vocabulary = json.loads((model / "float" / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+        texts = np.random.default_rng(1).integers(0, vocabulary, (_CALIBRATION_TEXTS, 1, _tokens(model)))
+        data = nncf.Dataset([_inputs(read, text, 0) for text in texts])
+        made = nncf.quantize(
+            read, data, model_type=nncf.ModelType.TRANSFORMER, preset=nncf.QuantizationPreset.PERFORMANCE,
+            subset_size=_CALIBRATION_TEXTS, fast_bias_correction=True,
+        )  # fmt: skip
+    elif variant == "weights8":
+        made = nncf.compress_weights(read, mode=nncf.CompressWeightsMode.INT8_SYM)
+    else:
+        made = nncf.compress_weights(
+            read, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=_GROUP, ratio=1.0, all_layers=True
+        )
+    openvino.save_model(made, file, compress_to_fp16=False)
+
+
+def load(request: dict[str, Any]) -> Call:
+    """Returns the call of one variant."""
+    variant = request["variant"]
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(request["threads"]),
+        "INFERENCE_PRECISION_HINT": "bf16" if variant.endswith("bf16") else "f32",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(_GROUP if variant.startswith("weights") else 0),
+    }  # fmt: skip
+    core, file = openvino.Core(), Path(request["folder"]) / "openvino" / f"{_file_name(variant)}.xml"
+    compiled = core.compile_model(core.read_model(file), "CPU", settings)
+    asked, given, tokens = compiled.create_infer_request(), ids(request), request["tokens"]
+    output = 0
+    if request["kind"] == "encode":
+        inputs = _inputs(compiled, given, 0)
+        return lambda: asked.infer(inputs, share_inputs=True, share_outputs=True)[output]
+    prompt = _inputs(compiled, given[:, :tokens], 0)
+
+    def read_prompt() -> np.ndarray:
+        asked.reset_state()
+        return asked.infer(prompt, share_inputs=True, share_outputs=True)[output][:, -1]
+
+    if request["kind"] == "prefill":
+        return read_prompt
+    read_prompt()
+    # The cache lives in the engine and grows: the state after the prompt is put back before every step.
+    kept = [(state, _copy(state.state)) for state in asked.query_state()]
+    step = _inputs(compiled, given[:, tokens:], tokens)
+
+    def make_step() -> np.ndarray:
+        for state, value in kept:
+            state.state = value
+        return asked.infer(step, share_inputs=True, share_outputs=True)[output][:, -1]
+
+    return make_step
+
+
+def _file_name(variant: str) -> str:
+    """Bfloat16 is a setting, not a file."""
+    return _FLOAT if variant == "bf16" else variant.removesuffix("-bf16")
+
+
+def _convert(checkpoint: Path, folder: Path) -> None:
+    if (folder / f"{_FLOAT}.xml").is_file():
+        return
+    from optimum.intel import OVModelForCausalLM, OVModelForFeatureExtraction
+
+    decoder = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["model_type"] == "gpt2"
+    kind = OVModelForCausalLM if decoder else OVModelForFeatureExtraction
+    made = folder.with_name("openvino-unfinished")
+    shutil.rmtree(made, ignore_errors=True)
+    kind.from_pretrained(checkpoint, export=True, compile=False, load_in_8bit=False).save_pretrained(made)
+    model = openvino.Core().read_model(made / "openvino_model.xml")
+    if decoder:
+        _last_logits_only(model)
+    openvino.save_model(model, made / f"{_FLOAT}.xml", compress_to_fp16=False)
+    del model
+    for name in ("openvino_model.xml", "openvino_model.bin"):
+        (made / name).unlink()
+    made.rename(folder)
+
+
+def _last_logits_only(model: openvino.Model) -> None:
+    """Lets the output head read the last token: what a generator computes."""
+    head = model.output("logits").get_node().input_value(0).get_node()
+    while head.get_type_name() != "MatMul":
+        head = head.input_value(0).get_node()
+    states = head.input_value(0)
+    start, stop, stride, axis = (opset13.constant([value], np.int64) for value in (-1, 2**31 - 1, 1, 1))
+    head.input(0).replace_source_output(opset13.slice(states, start, stop, stride, axis).output(0))
+    model.validate_nodes_and_infer_types()
+
+
+def _tokens(model: Path) -> int:
+    config = json.loads((model / "float" / "config.json").read_text(encoding="utf-8"))
+    return min(_CALIBRATION_TOKENS, config.get("max_position_embeddings") or config["n_positions"])
+
+
+def _inputs(model: Any, new: np.ndarray, past: int) -> dict[str, np.ndarray]:
+    """Returns what ``model`` asks for, of all that a BERT or GPT-2 may ask for."""
+    batch, tokens = new.shape
+    possible = {
+        "input_ids": new,
+        "attention_mask": np.ones((batch, past + tokens), np.int64),
+        "token_type_ids": np.zeros_like(new),
+        "position_ids": np.ascontiguousarray(np.broadcast_to(np.arange(past, past + tokens), new.shape)),
+        "beam_idx": np.arange(batch, dtype=np.int32),
+    }
+    return {port.get_any_name(): possible[port.get_any_name()] for port in model.inputs}
+
+
+def _copy(tensor: openvino.Tensor) -> openvino.Tensor:
+    return openvino.Tensor(np.array(tensor.data))
+
+
+if __name__ == "__main__":
+    serve(load, make=make, packages=("openvino", "nncf", "optimum-intel"))
