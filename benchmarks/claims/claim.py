@@ -115,9 +115,9 @@ def run_claim(claim: Claim, places: Places, *, progress: Progress = silent) -> d
 def _measured(claim: Claim, checkpoint: Path, places: Places, progress: Progress) -> dict[str, Any]:
     if claim.task == "sst2":
         return measure_classifier(checkpoint, places, progress=progress)
-    splits = ("valid",) if claim.search else ("valid", "test")
-    most = SEARCH_WINDOWS if claim.search else None
-    return measure_language_model(checkpoint, places, splits=splits, most=most, progress=progress)
+    if claim.search:
+        return measure_language_model(checkpoint, places, split="valid", most=SEARCH_WINDOWS, progress=progress)
+    return measure_language_model(checkpoint, places, split="test", progress=progress)
 
 
 def finished_runs(runs: Path) -> dict[str, dict[str, Any]]:

@@ -10,10 +10,10 @@ from benchmarks.claims.measure import CONTEXT
 from benchmarks.claims.rates import search
 from benchmarks.claims.table import Finished, Row, Table
 
-EPOCHS = 0.25
+EPOCHS = 0.125
 SEARCH_EPOCHS = 0.05
 SEEDS = (1, 2, 3)
-RATES = (5e-4, 1e-3, 2e-3)
+RATES = (2e-4, 5e-4, 1e-3)
 # No choice of the best step: all runs end at their last one.
 _TRAINING = {"batch_size": 8, "max_length": CONTEXT, "bf16": True, "evaluate_every": 1_000_000, "select": "last"}
 BASELINE = "layer-drop"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,28 +101,27 @@ def measure_classifier(folder: Path, places: Places, *, progress: Progress = sil
 
 
 def measure_language_model(
-    folder: Path,
-    places: Places,
-    *,
-    splits: Sequence[str] = ("valid", "test"),
-    most: int | None = None,
-    progress: Progress = silent,
+    folder: Path, places: Places, *, split: str, most: int | None = None, progress: Progress = silent
 ) -> dict[str, Any]:
-    """Measures the perplexity per token on WikiText-2 in windows of 256 tokens, at most ``most`` of each split."""
-    most = places.limit if most is None else min(most, places.limit or most)
+    """Measures the perplexity per token on a split of WikiText-2.
+
+    Args:
+        folder: A checkpoint.
+        places: Where the text is.
+        split: ``valid`` or ``test``, which is also what the result calls the figure.
+        most: Windows of 256 tokens that are measured at most; None is all of them.
+        progress: Told how many are done.
+    """
     checkpoint = load_checkpoint(folder)
     adapter: Any = checkpoint.adapter
-    decoder = TorchDecoder(checkpoint.model, adapter)
-    figures = {}
-    for split in splits:
-        result = evaluate_perplexity(
-            decoder.score,
-            checkpoint.tokenizer,
-            read_text_file(places.data / "wikitext2" / f"{split}.txt"),
-            context=min(CONTEXT, adapter.max_positions),
-            max_tokens=None if most is None else most * CONTEXT,
-            batch_size=8,
-            progress=progress,
-        )
-        figures[split] = result.value
-    return figures
+    limits = [limit for limit in (most, places.limit) if limit is not None]
+    result = evaluate_perplexity(
+        TorchDecoder(checkpoint.model, adapter).score,
+        checkpoint.tokenizer,
+        read_text_file(places.data / "wikitext2" / f"{split}.txt"),
+        context=min(CONTEXT, adapter.max_positions),
+        max_tokens=min(limits) * CONTEXT if limits else None,
+        batch_size=8,
+        progress=progress,
+    )
+    return {split: result.value}
