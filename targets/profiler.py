@@ -23,7 +23,7 @@ import numpy as np
 
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.progress import Progress, silent
-from edgeq.targets.runtime.loader import Bundle, KernelTime, load
+from edgeq.targets.runtime.loader import KernelTime, load
 from edgeq.targets.timing import Speedup, Timing, paired_speedup, summarize
 from edgeq.targets.workload import Workload, make_reading, make_workload
 
@@ -152,7 +152,7 @@ def profile_bundle(
         rounds=rounds,
         timings={name: summarize([call for turn in turns for call in turn]) for name, turns in times.items()},
         speedups={name: paired_speedup(per_round[name], per_round[EDGEQ]) for name in times if name != EDGEQ},
-        operators=_operators(loaded, work),
+        operators=operators_of([work.time_kernels(loaded) for _ in range(_KERNEL_RUNS)]),
         missing=missing,
         machine=machine,
         others=None if before is None or after is None else _others_share(before, after),
@@ -259,11 +259,12 @@ def _quantize_dynamic(file: Path, out: Path) -> None:
     )
 
 
-def _operators(bundle: Bundle, work: Workload) -> tuple[Operator, ...]:
-    runs = [_joined(work.time_kernels(bundle)) for _ in range(_KERNEL_RUNS)]
-    seconds = {name: float(np.median([run[name].seconds for run in runs])) for name in runs[0]}
+def operators_of(runs: Sequence[Sequence[KernelTime]]) -> tuple[Operator, ...]:
+    """Returns the kernels of one run, longest first, each with the median of its time in several runs of the model."""
+    joined = [_joined(kernels) for kernels in runs]
+    seconds = {name: float(np.median([run[name].seconds for run in joined])) for name in joined[0]}
     whole = sum(seconds.values())
-    rows = [Operator(name, runs[0][name].calls, spent, spent / whole) for name, spent in seconds.items()]
+    rows = [Operator(name, joined[0][name].calls, spent, spent / whole) for name, spent in seconds.items()]
     return tuple(sorted(rows, key=lambda row: -row.seconds))
 
 

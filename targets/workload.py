@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from edgeq.errors import UsageError
 from edgeq.targets.runtime.library import KernelTime
 from edgeq.targets.runtime.loader import Bundle
+from edgeq.targets.runtime.schema import Manifest
 from edgeq.targets.runtime.state import State
 
 _PAST = "past_key_values."
@@ -79,6 +81,23 @@ class Workload:
         return np.ones((batch, self.sequence + 1), np.int64)
 
 
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """Inputs of one call, made up: the same for every contestant and on every machine.
+
+    Attributes:
+        inputs: Arrays by the name of the model's inputs.
+        sequence: As in :class:`Workload`.
+        source: As in :class:`Workload`.
+        reading: As in :class:`Workload`.
+    """
+
+    inputs: dict[str, np.ndarray]
+    sequence: int
+    source: int = 0
+    reading: bool = False
+
+
 def make_reading(bundle: Bundle, *, batch: int, sequence: int) -> Workload:
     """Makes a call that reads sources of random ids; the same at every call.
 
@@ -90,19 +109,8 @@ def make_reading(bundle: Bundle, *, batch: int, sequence: int) -> Workload:
     Raises:
         UsageError: If the model reads no sources, or none of that length.
     """
-    source = bundle.generation.source
-    if source is None:
-        raise UsageError(f"bundle {bundle.path} reads no source; leave --reading out")
-    if sequence > source.context:
-        raise UsageError(f"--sequence must be at most {source.context} for sources of {bundle.path}, found {sequence}")
-    limit = (source.inputs[0].maximum or 0) + 1
-    ids = np.random.default_rng(0).integers(0, limit, (batch, sequence), dtype=np.int64)
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": np.ones_like(ids),
-        "source_lengths": np.full(batch, sequence, np.int64),
-    }
-    return Workload(inputs, bundle.new_state(batch), sequence, source=sequence, reading=True)
+    texts = made_up_sources(bundle.manifest, bundle.path, batch=batch, sequence=sequence)
+    return Workload(texts.inputs, bundle.new_state(batch), sequence, source=sequence, reading=True)
 
 
 def make_workload(bundle: Bundle, *, batch: int, sequence: int) -> Workload:
@@ -116,16 +124,37 @@ def make_workload(bundle: Bundle, *, batch: int, sequence: int) -> Workload:
     Raises:
         UsageError: If the model takes no texts of that length.
     """
-    generation = bundle.manifest.generation
+    texts = made_up_texts(bundle.manifest, bundle.path, batch=batch, sequence=sequence)
+    state = bundle.new_state(batch) if bundle.manifest.generation is not None else None
+    return Workload(texts.inputs, state, sequence, texts.source)
+
+
+def made_up_sources(manifest: Manifest, folder: Path, *, batch: int, sequence: int) -> Texts:
+    """Makes what :func:`make_reading` reads, from the manifest alone; ``folder`` is for messages."""
+    source = manifest.generation.source if manifest.generation is not None else None
+    if source is None:
+        raise UsageError(f"bundle {folder} reads no source; leave --reading out")
+    if sequence > source.context:
+        raise UsageError(f"--sequence must be at most {source.context} for sources of {folder}, found {sequence}")
+    limit = (source.inputs[0].maximum or 0) + 1
+    ids = np.random.default_rng(0).integers(0, limit, (batch, sequence), dtype=np.int64)
+    lengths = np.full(batch, sequence, np.int64)
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "source_lengths": lengths}
+    return Texts(inputs, sequence, source=sequence, reading=True)
+
+
+def made_up_texts(manifest: Manifest, folder: Path, *, batch: int, sequence: int) -> Texts:
+    """Makes what :func:`make_workload` runs, from the manifest alone; ``folder`` is for messages."""
+    generation = manifest.generation
     source = min(sequence, generation.source.context) if generation is not None and generation.source else 0
-    longest = bundle.manifest.model.max_length
+    longest = manifest.model.max_length
     if longest is not None and sequence > longest - (generation is not None):
         raise UsageError(
-            f"--sequence must be at most {longest - (generation is not None)} for {bundle.path}, found {sequence}"
+            f"--sequence must be at most {longest - (generation is not None)} for {folder}, found {sequence}"
         )
     generator = np.random.default_rng(0)
     inputs = {}
-    for spec in bundle.inputs:
+    for spec in manifest.inputs:
         shape = (batch,) if len(spec.shape) == 1 else (batch, 1 if generation is not None else sequence)
         if spec.name == "input_ids":
             limit = 1000 if spec.maximum is None else spec.maximum + 1
@@ -137,4 +166,4 @@ def make_workload(bundle: Bundle, *, batch: int, sequence: int) -> Workload:
         else:
             filled = spec.name in ("attention_mask", "new_lengths")
             inputs[spec.name] = np.full(shape, int(filled), np.int64)
-    return Workload(inputs, bundle.new_state(batch) if generation is not None else None, sequence, source)
+    return Texts(inputs, sequence, source)

@@ -1,4 +1,4 @@
-"""``size``, ``profile`` and ``report``: what a model weighs, how fast it is, and both in one page."""
+"""``size`` and ``report``: what a model weighs, and all results of a run in one page."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from edgeq.cli.console import print_json, print_table, progress_bars, say
+from edgeq.cli.console import print_json, print_table, say
 from edgeq.cli.verb import Json, verb
 from edgeq.ledger import LedgerRow, grouped, ledger, megabytes, summary_line
-from edgeq.stored import onnx_graphs
 
 
 @verb("size", example="size ./bundle\nsize ./my-bert-w8 --tensors\nsize ./my-bert-onnx/model.onnx --json")
@@ -56,60 +55,6 @@ def _cells(row: LedgerRow) -> list[str]:
         row.tensor, row.kind, shape, str(row.nominal_bits), stored,
         *(f"{amount:,}" if amount else "" for amount in amounts), row.reason or "",
     ]  # fmt: skip
-
-
-@verb(
-    "profile",
-    example="profile ./run/bundles/host\nprofile ./bundle --float-onnx ./my-bert-float-onnx --sequence 32",
-)
-def profile(
-    bundle: Annotated[Path, typer.Argument(help="Bundle for this machine.")],
-    *,
-    float_onnx: Annotated[
-        Path | None,
-        typer.Option(
-            help="ONNX folder of the float model, for the baselines; found by itself inside a run of deploy."
-        ),
-    ] = None,
-    sequence: Annotated[
-        int, typer.Option(min=1, help="Tokens in each text; for a decoder those before the step that is timed.")
-    ] = 128,
-    batch: Annotated[int, typer.Option(min=1, help="Texts in one call.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="Threads for every contestant.")] = 2,
-    rounds: Annotated[
-        int, typer.Option(min=1, help="Rounds in which they take turns; 6 are the fewest for a claim.")
-    ] = 30,
-    reading: Annotated[
-        bool, typer.Option("--reading", help="Encoder-decoders: time the reading of a source instead of a step.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Measure latency beside ONNX Runtime float32 and dynamic int8, taking turns in one run."""
-    from edgeq.report.text import profile_lines
-    from edgeq.targets.profiler import profile_bundle
-
-    with progress_bars() as progress:
-        measured = profile_bundle(
-            bundle,
-            float_onnx=float_onnx or _float_onnx_of_run(bundle),
-            sequence=sequence,
-            batch=batch,
-            threads=threads,
-            rounds=rounds,
-            reading=reading,
-            progress=progress,
-        )
-    if as_json:
-        print_json(measured.to_json())
-    else:
-        for line in profile_lines(measured.to_json()):
-            say(line)
-
-
-def _float_onnx_of_run(bundle: Path) -> Path | None:
-    """``RUN/float-onnx`` for a bundle at ``RUN/bundles/NAME``."""
-    candidate = bundle.absolute().parent.parent / "float-onnx"
-    return candidate if onnx_graphs(candidate) else None
 
 
 @verb("report", example="report ./run")

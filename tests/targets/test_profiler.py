@@ -113,9 +113,9 @@ def decoder_bundle(*, source_context):
     specs = [TensorSpec(name, "int64", ("batch", "sequence")[: 1 + (name == "input_ids")]) for name in names]
     source = types.SimpleNamespace(context=source_context) if source_context else None
     manifest = types.SimpleNamespace(
-        generation=types.SimpleNamespace(source=source), model=types.SimpleNamespace(max_length=30)
+        inputs=specs, generation=types.SimpleNamespace(source=source), model=types.SimpleNamespace(max_length=30)
     )
-    return types.SimpleNamespace(path="b", inputs=specs, manifest=manifest, new_state=lambda batch: f"for {batch}")
+    return types.SimpleNamespace(path="b", manifest=manifest, new_state=lambda batch: f"for {batch}")
 
 
 def test_a_step_of_an_encoder_decoder_has_a_source_and_the_same_graph_input():

@@ -1,0 +1,91 @@
+"""``profile``: how fast a bundle is, here beside ONNX Runtime or on the device it is for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeq.cli.console import print_json, progress_bars, say
+from edgeq.cli.verb import Json, verb
+from edgeq.errors import UsageError
+from edgeq.stored import onnx_graphs
+
+_On = Annotated[
+    str | None,
+    typer.Option(
+        help="Measure on a device: ssh://user@host[:port][/folder]. The bundle is copied there (only what changed), "
+        "its golden output checked, and only then timed."
+    ),
+]
+_SshConfig = Annotated[Path | None, typer.Option(help="With --on: configuration file for ssh instead of your own.")]
+_FloatOnnx = Annotated[
+    Path | None,
+    typer.Option(help="ONNX folder of the float model, for the baselines; found by itself inside a run of deploy."),
+]
+_Rounds = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Rounds in which they take turns; 6 are the fewest for a claim. With --on: calls that are timed."
+    ),
+]
+
+
+@verb(
+    "profile",
+    example="profile ./run/bundles/host\nprofile ./bundle --float-onnx ./my-bert-float-onnx --sequence 32\n"
+    "profile ./run/bundles/cortex-a72 --on ssh://pi@192.168.1.7 --threads 4",
+)
+def profile(
+    bundle: Annotated[Path, typer.Argument(help="Bundle for this machine, or for the one named by --on.")],
+    *,
+    on: _On = None,
+    ssh_config: _SshConfig = None,
+    float_onnx: _FloatOnnx = None,
+    sequence: Annotated[
+        int, typer.Option(min=1, help="Tokens in each text; for a decoder those before the step that is timed.")
+    ] = 128,
+    batch: Annotated[int, typer.Option(min=1, help="Texts in one call.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads for every contestant.")] = 2,
+    rounds: _Rounds = 30,
+    reading: Annotated[
+        bool, typer.Option("--reading", help="Encoder-decoders: time the reading of a source instead of a step.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure latency beside ONNX Runtime float32 and dynamic int8, taking turns in one run; or on a device."""
+    from edgeq.report.text import profile_lines
+    from edgeq.targets.profiler import profile_bundle
+    from edgeq.targets.remote.address import parse_address
+    from edgeq.targets.remote.profile import profile_on_device
+
+    if on is not None and float_onnx is not None:
+        raise UsageError("--float-onnx is measured on this machine only; leave it or --on out")
+    if on is None and ssh_config is not None:
+        raise UsageError("--ssh-config belongs to --on; name the device, such as --on ssh://pi@192.168.1.7")
+    same = {"sequence": sequence, "batch": batch, "threads": threads}
+    with progress_bars() as progress:
+        if on is not None:
+            address = parse_address(on)
+            remote = profile_on_device(
+                bundle, address, runs=rounds, reading=reading, ssh_config=ssh_config, progress=progress, **same
+            )
+            table, more = remote.to_json(), remote.lines()
+        else:
+            graph = float_onnx or _float_onnx_of_run(bundle)
+            here = profile_bundle(
+                bundle, float_onnx=graph, rounds=rounds, reading=reading, progress=progress, **same
+            )
+            table, more = here.to_json(), []
+    if as_json:
+        print_json(table)
+    else:
+        for line in [*profile_lines(table), *more]:
+            say(line)
+
+
+def _float_onnx_of_run(bundle: Path) -> Path | None:
+    """``RUN/float-onnx`` for a bundle at ``RUN/bundles/NAME``."""
+    candidate = bundle.absolute().parent.parent / "float-onnx"
+    return candidate if onnx_graphs(candidate) else None
