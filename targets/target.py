@@ -154,25 +154,33 @@ def load_target(name_or_path: str | Path) -> Target:
     return _read_file(builtin)
 
 
+def processor_levels(architecture: str) -> list[Target]:
+    """Returns a target for each level of processors of an architecture, best first; none if it has no kernels."""
+    return [
+        Target(
+            name=isa,
+            summary=f"{architecture} with {isa}",
+            triple=f"{architecture}-linux-gnu",
+            cpu=cpu,
+            features=features,
+            isa=isa,
+            linker="cc",
+            runtime_platform=f"manylinux_2_28_{architecture}",
+            cpu_flags=flags,
+        )
+        for cpu, features, isa, flags in _HOST_LEVELS.get(architecture, [])
+    ]
+
+
 def host_target(machine: Machine) -> Target:
     """Returns the best target that runs on ``machine``.
 
     Raises:
         UnsupportedError: If the processor has none of the instruction sets that kernels exist for.
     """
-    for cpu, features, isa, flags in _HOST_LEVELS.get(machine.architecture, []):
-        if not machine.lacks(flags):
-            return Target(
-                name=_HOST,
-                summary=f"this machine: {machine.model}",
-                triple=f"{machine.architecture}-linux-gnu",
-                cpu=cpu,
-                features=features,
-                isa=isa,
-                linker="cc",
-                runtime_platform=f"manylinux_2_28_{machine.architecture}",
-                cpu_flags=flags,
-            )
+    for level in processor_levels(machine.architecture):
+        if level.runs_on(machine):
+            return dataclasses.replace(level, name=_HOST, summary=f"this machine: {machine.model}")
     raise UnsupportedError(
         f"this machine ({machine.model}, {machine.architecture}) has neither AVX2 with FMA nor NEON, which "
         "the kernels need; name another target, such as cortex-a72, to compile for a different machine"

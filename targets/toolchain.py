@@ -15,7 +15,7 @@ from edgeq.errors import EdgeqError
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.target import Target
 
-_RUNNER = Path(__file__).parent / "runner"
+RUNNER = Path(__file__).parent / "runner"
 _OLDEST_GLIBC = "2.28"
 """C library that the TVM runtime wheels (manylinux_2_28) need, so older boards cannot run bundles anyway."""
 _NATIVE_COMPILERS = ("cc", "gcc", "clang")
@@ -120,7 +120,7 @@ def build_runner(linker: Linker, out: Path, *, extra_flags: tuple[str, ...] = ()
     Raises:
         EdgeqError: If the compiler fails or the headers of apache-tvm-ffi are missing.
     """
-    sources = [str(path) for path in sorted(_RUNNER.glob("*.c"))]
+    sources = [str(path) for path in sorted(RUNNER.glob("*.c"))]
     flags = [
         "-std=c11",
         "-D_GNU_SOURCE",
@@ -136,7 +136,7 @@ def build_runner(linker: Linker, out: Path, *, extra_flags: tuple[str, ...] = ()
     arguments = [
         *flags,
         *extra_flags,
-        f"-I{_ffi_headers()}",
+        f"-I{ffi_headers()}",
         "-o",
         str(out),
         *sources,
@@ -147,7 +147,12 @@ def build_runner(linker: Linker, out: Path, *, extra_flags: tuple[str, ...] = ()
     run_compiler(linker, arguments, purpose="build edgeq-run")
 
 
-def _ffi_headers() -> Path:
+def ffi_headers() -> Path:
+    """Returns the folder of the C headers of apache-tvm-ffi.
+
+    Raises:
+        EdgeqError: If they are not installed.
+    """
     # Found without importing tvm_ffi: that would load its libraries (and torch) for two header files.
     spec = importlib.util.find_spec("tvm_ffi")
     for folder in (spec.submodule_search_locations or []) if spec else []:

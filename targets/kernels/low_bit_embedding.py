@@ -42,6 +42,17 @@ def _decode_row(matrix, ids, table, scale, out, i):
             out[i, column] = last[column % COLUMN_GROUP]
 
 
+@macro
+def decode_rows(matrix, ids, table, scale, out, rows):
+    """Decodes the rows that ``ids`` name."""
+    if rows < PARALLEL_ROWS:
+        for i in range(rows):
+            _decode_row(matrix, ids, table, scale, out, i)
+    else:
+        for i in T.parallel(rows):
+            _decode_row(matrix, ids, table, scale, out, i)
+
+
 def low_bit_embedding(matrix: PackedMatrix, *, rank: int) -> tirx.PrimFunc:
     """Builds ``y = scale[id] * (code[id] - zero_point)``.
 
@@ -57,6 +68,7 @@ def low_bit_embedding(matrix: PackedMatrix, *, rank: int) -> tirx.PrimFunc:
         output float32 ``[..., K]``.
     """
     lead, rows = leading_dimensions(rank)
+
     @T.prim_func(s_tir=True)
     def gather(ids_: T.handle, table_: T.handle, scale_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
@@ -67,11 +79,6 @@ def low_bit_embedding(matrix: PackedMatrix, *, rank: int) -> tirx.PrimFunc:
         with T.sblock("root"):
             ids = T.decl_buffer((rows,), "int64", data=ids_buffer.data)
             out = T.decl_buffer((rows, matrix.columns), "float32", data=y_buffer.data)
-            if rows < PARALLEL_ROWS:
-                for i in range(rows):
-                    _decode_row(matrix, ids, table, scale, out, i)
-            else:
-                for i in T.parallel(rows):
-                    _decode_row(matrix, ids, table, scale, out, i)
+            decode_rows(matrix, ids, table, scale, out, rows)
 
     return gather

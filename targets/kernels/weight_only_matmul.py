@@ -57,9 +57,14 @@ class WeightOnlyProduct:
         return EPILOGUES[self.epilogue](fma(total, scale, bias))
 
 
+def _each(columns: Any) -> Any:
+    """A loop over columns, unrolled where their number is known."""
+    return T.unroll(columns) if isinstance(columns, int) else T.serial(columns)
+
+
 @macro
 def _block(p, o, acc, m, n_block, k_block, columns, tokens, blocks):
-    for column in T.unroll(columns):
+    for column in _each(columns):
         w = registers((blocks,), "float32x16")
         for b in T.unroll(blocks):
             w[b] = p.decoded(o.weight[n_block + b, k_block, T.ramp(0, 1, ROW_TILE)], column)
@@ -119,6 +124,15 @@ def _blocks_in_parallel(p, o, rows, count):
         _all_tokens(p, o, rows, rest, 1)
 
 
+@macro
+def weight_only_product(p, operands, rows, panels):
+    """The whole product of ``rows`` rows; several are taken with ``panels`` blocks at a time."""
+    if rows == 1:
+        _blocks_in_parallel(p, operands, rows, SINGLE_TOKEN_PANELS)
+    else:
+        _blocks_in_parallel(p, operands, rows, panels)
+
+
 def weight_only_matmul(
     isa: Isa, matrix: PackedMatrix, *, rank: int, has_bias: bool, epilogue: Epilogue = "none"
 ) -> tirx.PrimFunc:
@@ -151,9 +165,6 @@ def weight_only_matmul(
         with T.sblock("root"):
             x = T.decl_buffer((rows, matrix.columns), "float32", data=x_buffer.data)
             out = T.decl_buffer((rows, matrix.rows), "float32", data=y_buffer.data)
-            if rows == 1:
-                _blocks_in_parallel(p, Operands(x, weight, scale, bias, out), rows, SINGLE_TOKEN_PANELS)
-            else:
-                _blocks_in_parallel(p, Operands(x, weight, scale, bias, out), rows, isa.float_panels)
+            weight_only_product(p, Operands(x, weight, scale, bias, out), rows, isa.float_panels)
 
     return product
