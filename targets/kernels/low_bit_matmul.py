@@ -83,6 +83,15 @@ def _single_token(p, operands):
         _single_token_tile(p, operands, p.matrix.packed_shape[0] - 1, 1)
 
 
+@macro
+def low_bit_product(p, operands, tokens):
+    """The whole product of ``tokens`` rows of codes."""
+    if tokens == 1:
+        _single_token(p, operands)
+    else:
+        _several_tokens(p, operands, tokens)
+
+
 def low_bit_matmul(
     isa: Isa, matrix: PackedMatrix, *, rank: int, has_bias: bool, epilogue: Epilogue = "none"
 ) -> tirx.PrimFunc:
@@ -127,10 +136,7 @@ def low_bit_matmul(
             a_scales = T.decl_buffer((tokens,), "float32", data=a_buffer.data)
             code_sums = T.decl_buffer((tokens,), "int32", data=sum_buffer.data)
             out = T.decl_buffer((tokens, matrix.rows), "float32", data=y_buffer.data)
-            if tokens == 1:
-                _single_token(p, Operands(q_words, a_scales, code_sums, weight, scale, bias, out))
-            else:
-                _several_tokens(p, Operands(q_words, a_scales, code_sums, weight, scale, bias, out), tokens)
+            low_bit_product(p, Operands(q_words, a_scales, code_sums, weight, scale, bias, out), tokens)
 
     return product
 

@@ -60,6 +60,11 @@ class LowBitProduct:
         return 1 if self.zero_point == int(self.zero_point) else 2
 
     @property
+    def offset(self) -> Any:
+        """``zero_point * factor``, an integer."""
+        return T.int32(int(self.zero_point * self.factor))
+
+    @property
     def block_tile(self) -> int:
         """Blocks of a tile of several tokens."""
         return 2 if self.isa.lanes == ROW_TILE else 1
@@ -146,8 +151,7 @@ class LowBitProduct:
         def spread(value: Any) -> Any:
             return value if width == 1 else T.broadcast(value, width)
 
-        offset = T.int32(int(self.zero_point * self.factor))
-        exact = total * spread(T.int32(self.factor)) - spread(operands.code_sums[m] * offset)
+        exact = total * spread(T.int32(self.factor)) - spread(operands.code_sums[m] * self.offset)
         scale = self.scale_of(operands.scale, row, width) * spread(operands.a_scales[m])
         if self.factor == 2:
             scale = scale * splat(0.5, scale)
