@@ -44,6 +44,7 @@ from edgeq.targets.runtime.schema import (
     LIBRARY_FOLDER,
     MODEL_FILE,
     RUNNER_FILE,
+    TOKENIZER_TABLE_FILE,
     WEIGHTS_FILE,
     FileRecord,
     GenerationInfo,
@@ -57,9 +58,11 @@ from edgeq.targets.runtime.schema import (
 )
 from edgeq.targets.runtime.settings import PLAIN_SETTINGS, GenerationSettings
 from edgeq.targets.runtime.state import State
+from edgeq.targets.runtime.tokenizer import TOKENIZER_FILE
 from edgeq.targets.runtime.tvm_import import import_tvm
 from edgeq.targets.runtime_wheels import package_versions, runtime_libraries
 from edgeq.targets.target import Target, load_target
+from edgeq.targets.tokenizer.table import write_tokenizer
 from edgeq.targets.toolchain import Linker, build_runner, find_linker, library_linker
 
 if TYPE_CHECKING:
@@ -183,6 +186,8 @@ def write_bundle(compiled: CompiledModel, out: Path, *, target: Target, linker: 
             for name, path in runtime_libraries(target).items():
                 shutil.copyfile(path, folder / LIBRARY_FOLDER / name)
             build_runner(linker, folder / RUNNER_FILE)
+            if (folder / TOKENIZER_FILE).is_file():
+                write_tokenizer(folder / TOKENIZER_FILE, folder / TOKENIZER_TABLE_FILE)
         manifest = Manifest(
             target=_target_info(target),
             model=content.model,

@@ -53,8 +53,8 @@ static bool plain_name(const char *name) {
   return !start;
 }
 
-/* Maps every listed file, which checks its size, and keeps weights.bin and golden.bin. */
-static void check_files(const Bundle *bundle, const JsonValue *root, bool verify, Mapping *weights,
+/* Maps every listed file, which checks its size, and keeps weights.bin, golden.bin and tokenizer.bin. */
+static void check_files(Bundle *bundle, const JsonValue *root, bool verify, Mapping *weights,
                         Mapping *golden, const char *file) {
   bool has_weights = false, has_golden = false, has_model = false;
   const JsonValue *files = json_member(root, "files", JSON_OBJECT, file);
@@ -74,6 +74,8 @@ static void check_files(const Bundle *bundle, const JsonValue *root, bool verify
     } else if (strcmp(item->key, "golden.bin") == 0) {
       has_golden = true;
       *golden = data;
+    } else if (strcmp(item->key, "tokenizer.bin") == 0) {
+      bundle->tokenizer = data;
     }
     free(path);
   }

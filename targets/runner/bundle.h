@@ -60,6 +60,7 @@ typedef struct {
   GoldenRun *golden; /* one; for models that make text, calls that follow each other on one state */
   size_t golden_count;
   Generation generation;
+  Mapping tokenizer; /* tokenizer.bin; its size is 0 if there is none */
 } Bundle;
 
 /* Reads the manifest in `folder`, checks that this processor is the target, compares every file's size (and

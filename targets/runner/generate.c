@@ -8,7 +8,8 @@
 #include "clock.h"
 #include "decoder.h"
 #include "fail.h"
-#include "inputs.h"
+#include "output.h"
+#include "tokenizer.h"
 
 /* Where neither the caller nor the model says. */
 enum { NEW_TOKENS_OF_A_PROMPT = 100, NEW_TOKENS_OF_A_SOURCE = 128 };
@@ -22,6 +23,8 @@ typedef struct {
   Sampler *sampler;
   double score, seconds; /* of the best text, with beam search; from the first token to the last */
   int64_t *banned;
+  TextOutput output; /* `text` as far as it is certain */
+  Buffer text;
 } Sequence;
 
 /* What is the same for all texts. */
@@ -29,27 +32,28 @@ typedef struct {
   const Bundle *bundle;
   Model *model;
   const Options *options;
+  const Texts *texts;
   Settings settings;
 } Job;
 
-static void check_text(const Bundle *bundle, const Text *text) {
+static void check_text(const Bundle *bundle, const Text *text, const char *kind) {
   int64_t most = bundle->functions[MAIN].inputs[0].maximum;
   int64_t context = reads_source(bundle) ? bundle->generation.source_context : bundle->generation.context;
   for (size_t i = 0; i < text->count; i++) {
     if (text->ids[i] > most) {
-      fail(EXIT_USAGE, "line %zu of the ids holds %lld; ids lie in 0..%lld", text->line, (long long)text->ids[i],
-           (long long)most);
+      fail(EXIT_USAGE, "line %zu of the %s holds %lld; ids lie in 0..%lld", text->line, kind,
+           (long long)text->ids[i], (long long)most);
     }
   }
   if ((int64_t)text->count > context) {
-    fail(EXIT_USAGE, "line %zu of the ids has %zu tokens, the bundle's context holds %lld; shorten it", text->line,
-         text->count, (long long)context);
+    fail(EXIT_USAGE, "line %zu of the %s has %zu tokens, the bundle's context holds %lld; shorten it", text->line,
+         kind, text->count, (long long)context);
   }
 }
 
 static Sequence start_sequence(const Job *job, const Text *text) {
   const Generation *generation = &job->bundle->generation;
-  Sequence sequence = {.given = text};
+  Sequence sequence = {.given = text, .output = {.table = &job->texts->tokenizer}};
   Rules *rules = &sequence.rules;
   rules->generation = generation;
   rules->ignore_end = job->options->ignore_end;
@@ -82,6 +86,7 @@ static void end_sequence(Sequence *sequence) {
   if (sequence->sampler != NULL) sampler_release(sequence->sampler);
   free(sequence->made.ids);
   free(sequence->banned);
+  buffer_release(&sequence->text);
 }
 
 static bool has_ended(const Sequence *sequence) {
@@ -104,21 +109,50 @@ static void print_start(const Job *job, const Sequence *sequence) {
   if (job->options->json) printf("{\"line\": %zu, \"ids\": [", sequence->given->line);
 }
 
-static void print_newest(const Job *job, const Sequence *sequence) {
+/* Decodes the newest token; without --json it is printed as far as its characters are whole. */
+static void print_text(const Job *job, Sequence *sequence) {
   const Tokens *made = &sequence->made;
+  size_t before = sequence->text.size;
+  text_output_add(&sequence->output, made->ids[made->count - 1], &sequence->text);
+  if (job->options->json) return;
+  fwrite(sequence->text.data + before, 1, sequence->text.size - before, stdout);
+  fflush(stdout);
+}
+
+static void print_newest(const Job *job, Sequence *sequence) {
+  const Tokens *made = &sequence->made;
+  if (needs_tokenizer(job->options)) print_text(job, sequence);
+  if (needs_tokenizer(job->options) && !job->options->json) return;
   if (made->count > 1) fputs(job->options->json ? ", " : " ", stdout);
   printf("%lld", (long long)made->ids[made->count - 1]);
   if (!job->options->json) fflush(stdout);
 }
 
-static void print_end(const Job *job, const Sequence *sequence) {
+/* The end of an incomplete character, and with --json the whole text. */
+static void print_rest(const Job *job, Sequence *sequence) {
+  size_t before = sequence->text.size;
+  text_output_finish(&sequence->output, &sequence->text);
+  if (job->options->json) {
+    fputs("], \"text\": ", stdout);
+    print_json_text(sequence->text.data, sequence->text.size);
+  } else {
+    fwrite(sequence->text.data + before, 1, sequence->text.size - before, stdout);
+  }
+}
+
+static void print_end(const Job *job, Sequence *sequence) {
   const Tokens *made = &sequence->made;
   const char *finish = sequence->rules.most == sequence->asked ? "length" : "context";
   if (ends_text(&sequence->rules, made->ids[made->count - 1])) finish = "end";
   /* The first token comes from reading the prompt. */
   double rate = made->count > 1 && sequence->seconds > 0 ? (double)(made->count - 1) / sequence->seconds : 0;
+  if (needs_tokenizer(job->options)) {
+    print_rest(job, sequence);
+  } else if (job->options->json) {
+    putchar(']');
+  }
   if (job->options->json) {
-    printf("], \"finish\": \"%s\", \"prompt_tokens\": %zu", finish, sequence->given->count);
+    printf(", \"finish\": \"%s\", \"prompt_tokens\": %zu", finish, sequence->given->count);
     if (job->settings.beams.count > 1) printf(", \"score\": %.17g", sequence->score);
     printf(rate > 0 ? ", \"tokens_per_second\": %.3f}\n" : ", \"tokens_per_second\": null}\n", rate);
   } else {
@@ -216,15 +250,15 @@ static void search_text(const Job *job, Sequence *sequence) {
   free(parents);
 }
 
-void generate_texts(const Bundle *bundle, Model *model, const Options *options) {
-  size_t count = 0;
-  Job job = {bundle, model, options, changed_settings(&bundle->generation.settings, &options->changes)};
-  Text *texts = read_texts(options->ids, &count);
+void generate_texts(const Bundle *bundle, Model *model, const Texts *given, const Options *options) {
+  const Text *texts = given->items;
+  size_t count = given->count;
+  Job job = {bundle, model, options, given, changed_settings(&bundle->generation.settings, &options->changes)};
   if (job.settings.beams.count > 1 && !reads_source(bundle)) {
     fail(EXIT_USAGE, "beam search is for bundles that read a source; leave --num-beams out");
   }
   /* Every text is checked before the first is run: a mistake in the last line costs no time. */
-  for (size_t i = 0; i < count; i++) check_text(bundle, &texts[i]);
+  for (size_t i = 0; i < count; i++) check_text(bundle, &texts[i], given->kind);
   size_t together = job.settings.beams.count > 1 ? 1 : (size_t)options->batch;
   Sequence *sequences = allocate(together, sizeof *sequences);
   for (size_t first = 0; first < count; first += together) {

@@ -5,8 +5,9 @@
 #include "bundle.h"
 #include "model.h"
 #include "options.h"
+#include "texts.h"
 
-/* Prints for every text in the file of ids the tokens that the model makes of it. */
-void generate_texts(const Bundle *bundle, Model *model, const Options *options);
+/* Prints for every text what the model makes of it: a text, or tokens if it was given as ids. */
+void generate_texts(const Bundle *bundle, Model *model, const Texts *texts, const Options *options);
 
 #endif

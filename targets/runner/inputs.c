@@ -6,7 +6,6 @@
 #include <dlpack/dlpack.h>
 
 #include "fail.h"
-#include "files.h"
 
 static int64_t element(const Array *array, size_t at) {
   bool is_unsigned = array->type->code == kDLUInt;
@@ -115,50 +114,6 @@ void check_inputs(const Bundle *bundle, FunctionName name, const Array *inputs, 
   } else if (bundle->generation.context > 0) {
     check_lengths(bundle, inputs, where);
   }
-}
-
-static int64_t *read_ids(const char *at, const char *end, size_t *count, const char *path, size_t line) {
-  /* Every id takes a digit and a separator. */
-  int64_t *ids = allocate((size_t)(end - at) / 2 + 1, sizeof *ids);
-  *count = 0;
-  while (at < end) {
-    int64_t id = 0;
-    if (*at == ' ' || *at == '\t' || *at == '\r') {
-      at++;
-      continue;
-    }
-    for (; at < end && *at >= '0' && *at <= '9'; at++) {
-      if (__builtin_mul_overflow(id, 10, &id) || __builtin_add_overflow(id, *at - '0', &id)) {
-        fail(EXIT_USAGE, "%s, line %zu: a token id is too large", path, line);
-      }
-    }
-    if (at < end && *at != ' ' && *at != '\t' && *at != '\r') {
-      fail(EXIT_USAGE, "%s, line %zu: token ids separated by spaces are expected, found byte 0x%02x", path, line,
-           (unsigned char)*at);
-    }
-    ids[(*count)++] = id;
-  }
-  if (*count == 0) fail(EXIT_USAGE, "%s, line %zu is empty: one text's token ids are expected", path, line);
-  return ids;
-}
-
-Text *read_texts(const char *path, size_t *count) {
-  Mapping file = map_file(path, EXIT_USAGE);
-  const char *at = file.data, *end = file.data + file.size;
-  size_t lines = 1;
-  for (size_t i = 0; i < file.size; i++) lines += file.data[i] == '\n';
-  Text *texts = allocate(lines, sizeof *texts);
-  *count = 0;
-  while (at < end) {
-    const char *stop = memchr(at, '\n', (size_t)(end - at));
-    if (stop == NULL) stop = end;
-    Text *text = &texts[(*count)++];
-    text->line = *count;
-    text->ids = read_ids(at, stop, &text->count, path, text->line);
-    at = stop < end ? stop + 1 : end;
-  }
-  if (*count == 0) fail(EXIT_USAGE, "%s is empty: one line of token ids a text is expected", path);
-  return texts;
 }
 
 static void fill(Array *array, int64_t value) {

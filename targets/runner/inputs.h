@@ -3,16 +3,7 @@
 #define EDGEQ_INPUTS_H
 
 #include "bundle.h"
-
-/* Token ids of one text. */
-typedef struct {
-  int64_t *ids;
-  size_t count;
-  size_t line; /* counted from 1 */
-} Text;
-
-/* Reads a file with one text a line: token ids, separated by spaces or tabs. */
-Text *read_texts(const char *path, size_t *count);
+#include "texts.h"
 
 /* Inputs for a batch of one text: `input_ids` from the text, every other input from its default. */
 Array *inputs_from_text(const Bundle *bundle, const Text *text);

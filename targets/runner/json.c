@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fail.h"
+#include "utf8.h"
 
 enum { MAX_DEPTH = 32 };
 
@@ -104,22 +105,6 @@ static char *read_escape(Reader *reader, char *out) {
   return put_utf8(out, code);
 }
 
-/* Number of bytes of the UTF-8 character at `at`, or 0 if it is malformed. */
-static size_t utf8_length(const unsigned char *at, size_t left) {
-  size_t length = at[0] < 0x80 ? 1 : at[0] >= 0xC2 && at[0] < 0xE0 ? 2 : (at[0] & 0xF0) == 0xE0 ? 3
-                  : at[0] >= 0xF0 && at[0] < 0xF5                  ? 4
-                                                                   : 0;
-  if (length == 0 || length > left) return 0;
-  for (size_t i = 1; i < length; i++) {
-    if ((at[i] & 0xC0) != 0x80) return 0;
-  }
-  if (at[0] == 0xE0 && at[1] < 0xA0) return 0; /* longer than needed */
-  if (at[0] == 0xED && at[1] > 0x9F) return 0; /* surrogate */
-  if (at[0] == 0xF0 && at[1] < 0x90) return 0;
-  if (at[0] == 0xF4 && at[1] > 0x8F) return 0;
-  return length;
-}
-
 static const char *read_text(Reader *reader) {
   expect(reader, '"', "a text is expected");
   const char *close = reader->at;
@@ -135,7 +120,7 @@ static const char *read_text(Reader *reader) {
       out = read_escape(reader, out);
       continue;
     }
-    size_t length = utf8_length((const unsigned char *)reader->at, (size_t)(close - reader->at));
+    size_t length = character_size(reader->at, (size_t)(close - reader->at));
     if (byte < 0x20 || length == 0) malformed(reader, "a text holds a byte that is not allowed");
     memcpy(out, reader->at, length);
     out += length;

@@ -90,14 +90,14 @@ static void time_text(Model *model, const Array *inputs, size_t line, const Opti
   free(seconds);
 }
 
-static void run_texts(const Bundle *bundle, Model *model, const Options *options) {
-  size_t count = 0;
-  Text *texts = read_texts(options->ids, &count);
+static void run_texts(const Bundle *bundle, Model *model, const Texts *given, const Options *options) {
+  const Text *texts = given->items;
+  size_t count = given->count;
   Array **inputs = allocate(count, sizeof *inputs);
   /* Every text is checked before the first is run: a mistake in the last line costs no time. */
   for (size_t i = 0; i < count; i++) {
     char where[64];
-    snprintf(where, sizeof where, "line %zu of the ids", texts[i].line);
+    snprintf(where, sizeof where, "line %zu of the %s", texts[i].line, given->kind);
     inputs[i] = inputs_from_text(bundle, &texts[i]);
     check_inputs(bundle, MAIN, inputs[i], where);
   }
@@ -162,9 +162,14 @@ static void check_task(const Bundle *bundle, const Options *options) {
   if (options->generate && bundle->generation.context == 0) {
     fail(EXIT_USAGE, "the bundle makes no text: it is for '%s'; leave --generate out", bundle->task);
   }
-  if (options->ids != NULL && !options->generate && bundle->generation.context > 0) {
+  if (has_texts(options) && !options->tokens && !options->generate && bundle->generation.context > 0) {
     fail(EXIT_USAGE, "the bundle makes texts: say of how many tokens, with --generate N");
   }
+}
+
+static int finish(void) {
+  if (fflush(stdout) != 0) fail(EXIT_FAULT, "cannot write to standard output: %s", strerror(errno));
+  return 0;
 }
 
 int main(int count, char **arguments) {
@@ -172,19 +177,23 @@ int main(int count, char **arguments) {
   Bundle bundle;
   bundle_open(&bundle, options.bundle, !options.no_verify);
   check_task(&bundle, &options);
+  Texts texts = read_texts(&bundle, &options);
+  if (options.tokens) {
+    print_texts(&texts, options.json);
+    return finish();
+  }
   char *libraries = bundle_file(&bundle, "lib");
   Model *model = model_open(&bundle, options.libraries != NULL ? options.libraries : libraries, (int)options.threads);
   if (options.self_test) {
     self_test(&bundle, model, options.json);
   } else if (options.generate) {
-    generate_texts(&bundle, model, &options);
-  } else if (options.ids != NULL) {
-    run_texts(&bundle, model, &options);
+    generate_texts(&bundle, model, &texts, &options);
+  } else if (has_texts(&options)) {
+    run_texts(&bundle, model, &texts, &options);
   } else if (options.profile != NULL) {
     run_profile(&bundle, model, &options);
   } else {
     run_tensors(&bundle, model, &options);
   }
-  if (fflush(stdout) != 0) fail(EXIT_FAULT, "cannot write to standard output: %s", strerror(errno));
-  return 0;
+  return finish();
 }

@@ -9,14 +9,17 @@
 #include "fail.h"
 
 static const char USAGE[] =
-    "usage: edgeq-run BUNDLE --self-test | --ids FILE [--generate N] | --tensors IN --out OUT |\n"
-    "       --profile IN\n"
+    "usage: edgeq-run BUNDLE --self-test | --text TEXT | --file FILE | --ids FILE |\n"
+    "                        --tensors IN --out OUT | --profile IN\n"
     "\n"
     "  BUNDLE           folder that holds manifest.json, model.so, weights.bin and lib/\n"
     "  --self-test      run the stored input; exit 1 if one bit of the output differs\n"
-    "  --ids FILE       one text a line, as token ids separated by spaces\n"
-    "  --generate N     continue or rewrite every text of --ids with at most N tokens; prints their ids; `auto` makes\n"
-    "                   as many as the model's generation_config.json says, or 100 (128 of a source)\n"
+    "  --text TEXT      embed, classify, continue or rewrite a text\n"
+    "  --file FILE      the same for one text a line, in UTF-8\n"
+    "  --ids FILE       the same for one text a line, as token ids separated by spaces\n"
+    "  --tokens         print the token ids of --text or --file, and do nothing else\n"
+    "  --generate N     continue or rewrite every text with at most N tokens, `auto` as many as the model's\n"
+    "                   generation_config.json says, or 100 (128 of a source); prints texts, and for --ids ids\n"
     "  --tensors IN     sets of inputs as `edgeq` writes them; outputs go to --out\n"
     "  --out OUT\n"
     "  --profile IN     the last of the sets of inputs in IN: latency, kernels and memory, as a line of JSON\n"
@@ -42,7 +45,7 @@ static const char USAGE[] =
     "  --ignore-end     go on after the token that ends a text\n"
     "  --batch N        most texts that run together (default: 1)\n"
     "\n"
-    "example: edgeq-run . --ids ids.txt --json --threads 4\n";
+    "example: edgeq-run . --text 'A cat sat on the mat.' --json --threads 4\n";
 
 typedef enum { TEXT, FLAG, INTEGER, NUMBER, LENGTH } Kind;
 
@@ -95,17 +98,23 @@ static int set(const Option *option, const char *value) {
 }
 
 static void check(const Options *options) {
-  int jobs = options->self_test + (options->ids != NULL) + (options->tensors != NULL) + (options->profile != NULL);
+  int jobs = options->self_test + (options->text != NULL) + (options->file != NULL) + (options->ids != NULL) +
+             (options->tensors != NULL) + (options->profile != NULL);
   bool changed = any_change(&options->changes) || options->ignore_end || options->batch > 1;
   if (options->bundle == NULL) fail(EXIT_USAGE, "name a bundle; see --help");
-  if (jobs != 1) fail(EXIT_USAGE, "give one of --self-test, --ids, --tensors and --profile; see --help");
+  if (jobs != 1) {
+    fail(EXIT_USAGE, "give one of --self-test, --text, --file, --ids, --tensors and --profile; see --help");
+  }
   if ((options->tensors != NULL) != (options->out != NULL)) {
     fail(EXIT_USAGE, "--tensors and --out belong together; see --help");
   }
-  if (options->repeat > 0 && options->ids == NULL && options->profile == NULL) {
-    fail(EXIT_USAGE, "--repeat needs --ids or --profile; see --help");
+  if (options->repeat > 0 && !has_texts(options) && options->profile == NULL) {
+    fail(EXIT_USAGE, "--repeat needs texts, --ids or --profile; see --help");
   }
-  if (options->generate && options->ids == NULL) fail(EXIT_USAGE, "--generate needs --ids; see --help");
+  if (options->generate && !has_texts(options)) fail(EXIT_USAGE, "--generate needs texts or --ids; see --help");
+  if (options->tokens && (!needs_tokenizer(options) || options->generate || options->repeat > 0 || options->raw)) {
+    fail(EXIT_USAGE, "--tokens goes with --text or --file alone; see --help");
+  }
   if (options->generate && (options->repeat > 0 || options->raw)) {
     fail(EXIT_USAGE, "--generate goes with neither --repeat nor --raw; see --help");
   }
@@ -117,6 +126,9 @@ Options read_options(int count, char **arguments) {
   Changes *changes = &options.changes;
   const Option known[] = {
       {"--ids", TEXT, &options.ids, 0, 0},
+      {"--text", TEXT, &options.text, 0, 0},
+      {"--file", TEXT, &options.file, 0, 0},
+      {"--tokens", FLAG, &options.tokens, 0, 0},
       {"--tensors", TEXT, &options.tensors, 0, 0},
       {"--out", TEXT, &options.out, 0, 0},
       {"--profile", TEXT, &options.profile, 0, 0},

@@ -3,17 +3,24 @@
 #define EDGEQ_OPTIONS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "settings.h"
 
 typedef struct {
-  const char *bundle, *ids, *tensors, *profile, *out, *libraries;
-  bool self_test, json, raw, no_verify, ignore_end;
+  const char *bundle, *ids, *text, *file, *tensors, *profile, *out, *libraries;
+  bool self_test, tokens, json, raw, no_verify, ignore_end;
   bool generate;
   int64_t repeat, threads; /* 0 if not given */
   int64_t batch;           /* most texts that run together; they do not depend on it */
   Changes changes;         /* of how texts are made */
 } Options;
+
+/* Whether there are texts that the bundle's tokenizer turns into ids. */
+static inline bool needs_tokenizer(const Options *options) { return options->text != NULL || options->file != NULL; }
+
+/* Whether there are texts or ids to run. */
+static inline bool has_texts(const Options *options) { return options->ids != NULL || needs_tokenizer(options); }
 
 /* Reads and checks the arguments; stops the program if they make no sense, or after --help. */
 Options read_options(int count, char **arguments);

@@ -7,10 +7,10 @@
 
 #include "fail.h"
 
-static void print_json_text(const char *text) {
+void print_json_text(const char *text, size_t size) {
   putchar('"');
-  for (; *text != '\0'; text++) {
-    unsigned char byte = (unsigned char)*text;
+  for (size_t i = 0; i < size; i++) {
+    unsigned char byte = (unsigned char)text[i];
     if (byte == '"' || byte == '\\') {
       printf("\\%c", byte);
     } else if (byte < 0x20) {
@@ -97,7 +97,7 @@ static void print_label(const Bundle *bundle, const Array *outputs, bool json) {
   const char *label = best < bundle->label_count ? bundle->labels[best] : number;
   if (json) {
     fputs(", \"label\": ", stdout);
-    print_json_text(label);
+    print_json_text(label, strlen(label));
     fputs(", \"score\": ", stdout);
     print_number(1 / total, json);
     fputs(", \"logits\": ", stdout);
@@ -116,7 +116,8 @@ static void print_raw(const Bundle *bundle, const Array *outputs, bool json) {
            output->type->name);
     }
     if (i > 0) fputs(json ? ", " : " ", stdout);
-    if (json) print_json_text(bundle->functions[MAIN].outputs[i].name);
+    const char *name = bundle->functions[MAIN].outputs[i].name;
+    if (json) print_json_text(name, strlen(name));
     fputs(json ? ": {\"shape\": [" : "[", stdout);
     for (int at = 0; at < output->dimensions; at++) {
       printf(at > 0 ? ", %lld" : "%lld", (long long)output->shape[at]);

@@ -16,6 +16,7 @@ MODEL_FILE = "model.so"
 WEIGHTS_FILE = "weights.bin"
 GOLDEN_FILE = "golden.bin"
 RUNNER_FILE = "edgeq-run"
+TOKENIZER_TABLE_FILE = "tokenizer.bin"
 LIBRARY_FOLDER = "lib"
 
 ITEM_BYTES = {

@@ -260,6 +260,6 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from edgeq.targets.toolchain import build_runner, find_linker
 
     out = tmp_path_factory.mktemp("sanitized") / "edgeq-run"
-    flags = ("-Werror", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    flags = ("-Werror", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     build_runner(find_linker(load_target("host")), out, extra_flags=flags)
     return out

@@ -1,0 +1,111 @@
+#include "characters.h"
+
+#include <stdlib.h>
+
+#include "fail.h"
+#include "utf8.h"
+
+bool set_has(const TokenizerTable *table, uint32_t set, uint32_t character) {
+  const Range *ranges = table->ranges + table->sets[set].first_range;
+  size_t low = 0, high = table->sets[set].count;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (character > ranges[middle].last) {
+      low = middle + 1;
+    } else if (character < ranges[middle].first) {
+      high = middle;
+    } else {
+      return true;
+    }
+  }
+  return false;
+}
+
+static const CharacterMapping *mapping_of(const TokenizerTable *table, const Step *step, uint32_t character) {
+  const CharacterMapping *mappings = table->mappings + step->a;
+  size_t low = 0, high = step->b;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (character > mappings[middle].last) {
+      low = middle + 1;
+    } else if (character < mappings[middle].first) {
+      high = middle;
+    } else {
+      return &mappings[middle];
+    }
+  }
+  return NULL;
+}
+
+/* A Hangul syllable's two or three parts (Unicode, 3.12). */
+static void add_parts(Buffer *out, uint32_t syllable) {
+  uint32_t index = syllable - 0xAC00;
+  add_character(out, 0x1100 + index / 588);
+  add_character(out, 0x1161 + index % 588 / 28);
+  if (index % 28 != 0) add_character(out, 0x11A7 + index % 28);
+}
+
+static uint32_t order_of(const TokenizerTable *table, uint32_t character) {
+  size_t low = 0, high = table->combining_count;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (table->combining[middle].character < character) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  bool found = low < table->combining_count && table->combining[low].character == character;
+  return found ? table->combining[low].order : 0;
+}
+
+/* Puts the marks that follow each other into canonical order. They are few: insertion keeps equals as they are. */
+static void order_marks(const TokenizerTable *table, Buffer *text, size_t from) {
+  Buffer ordered = {0};
+  uint32_t *marks = NULL;
+  size_t room = 0;
+  for (size_t at = from; at < text->size;) {
+    size_t count = 0;
+    for (; at < text->size; at = character_after(text->data, at)) {
+      uint32_t mark = character_at(text->data, at), order = order_of(table, mark);
+      if (order == 0) break;
+      if (count == room) {
+        room = room * 2 + 16;
+        marks = realloc(marks, room * sizeof *marks);
+        if (marks == NULL) fail(EXIT_FAULT, "out of memory (a text)");
+      }
+      size_t place = count++;
+      for (; place > 0 && order_of(table, marks[place - 1]) > order; place--) marks[place] = marks[place - 1];
+      marks[place] = mark;
+    }
+    for (size_t i = 0; i < count; i++) add_character(&ordered, marks[i]);
+    if (at < text->size) {
+      add_character(&ordered, character_at(text->data, at));
+      at = character_after(text->data, at);
+    }
+  }
+  text->size = from;
+  buffer_add(text, ordered.data, ordered.size);
+  buffer_release(&ordered);
+  free(marks);
+}
+
+void map_characters(const TokenizerTable *table, const Step *step, const char *text, size_t size, Buffer *out) {
+  size_t from = out->size;
+  for (size_t at = 0; at < size; at = character_after(text, at)) {
+    uint32_t character = character_at(text, at);
+    const CharacterMapping *mapping = mapping_of(table, step, character);
+    if (mapping == NULL) {
+      add_character(out, character);
+    } else if (mapping->kind == PAD) {
+      buffer_add(out, " ", 1);
+      add_character(out, character);
+      buffer_add(out, " ", 1);
+    } else if (mapping->kind == DECOMPOSED) {
+      add_parts(out, character);
+    } else {
+      buffer_add(out, table->strings + mapping->text.place, mapping->text.size);
+    }
+  }
+  if (step->c != 0) order_marks(table, out, from);
+}

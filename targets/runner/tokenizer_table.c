@@ -1,0 +1,127 @@
+#include "tokenizer_table.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#include "fail.h"
+#include "pattern.h"
+#include "utf8.h"
+
+enum { MAGIC_SIZE = 8, SECTIONS = 17 };
+enum { FIRST_SYLLABLE = 0xAC00, LAST_SYLLABLE = 0xD7A3 }; /* of Hangul */
+
+typedef struct {
+  Mapping file;
+  const char *path;
+  uint32_t next; /* section */
+} Reader;
+
+static _Noreturn void damaged(const char *path, const char *what) {
+  fail(EXIT_FAULT, "%s is damaged: %s; copy or compile the bundle again", path, what);
+}
+
+/* The next section as records of `size` bytes. */
+static const void *section(Reader *reader, size_t size, size_t *count) {
+  uint32_t at[2];
+  memcpy(at, reader->file.data + MAGIC_SIZE + reader->next++ * sizeof at, sizeof at);
+  if (at[0] % 4 != 0 || at[0] > reader->file.size || at[1] > reader->file.size - at[0] || at[1] % size != 0) {
+    damaged(reader->path, "a section lies outside of it");
+  }
+  *count = at[1] / size;
+  return reader->file.data + at[0];
+}
+
+static void check(bool fits, const char *path, const char *what) {
+  if (!fits) damaged(path, what);
+}
+
+static bool is_string(const TokenizerTable *table, Words text) {
+  return text.place <= table->strings_size && text.size <= table->strings_size - text.place;
+}
+
+static bool is_text(const TokenizerTable *table, Words text) {
+  return is_string(table, text) && is_utf8(table->strings + text.place, text.size);
+}
+
+static void check_steps(const TokenizerTable *table, const Step *steps, size_t count, const char *path) {
+  for (size_t i = 0; i < count; i++) {
+    const Step *step = &steps[i];
+    bool fits = step->kind <= PREFIX_SPACE;
+    if (step->kind == MAP) fits = step->a <= table->mapping_count && step->b <= table->mapping_count - step->a;
+    if (step->kind == REPLACE) fits = step->a < table->code_size && is_text(table, (Words){step->b, step->c});
+    if (step->kind == SPLIT) fits = step->a < table->code_size;
+    check(fits, path, "a step refers to what is not there");
+  }
+}
+
+static void check_words(const TokenizerTable *table, const Word *words, size_t count, const char *path) {
+  for (size_t i = 0; i < count; i++) check(is_string(table, words[i].text), path, "a word lies outside of it");
+}
+
+static void check_characters(const TokenizerTable *table, const char *path) {
+  for (size_t i = 0; i < table->set_count; i++) {
+    CharacterSet set = table->sets[i];
+    bool fits = set.first_range <= table->range_count && set.count <= table->range_count - set.first_range;
+    check(fits, path, "a set of characters lies outside of it");
+  }
+  for (size_t i = 0; i < table->mapping_count; i++) {
+    const CharacterMapping *mapping = &table->mappings[i];
+    bool fits = mapping->kind <= DECOMPOSED && is_text(table, mapping->text);
+    if (mapping->kind == DECOMPOSED) fits = mapping->first >= FIRST_SYLLABLE && mapping->last <= LAST_SYLLABLE;
+    check(fits, path, "a mapping lies outside of it");
+  }
+  const TokenizerSettings *settings = table->settings;
+  check(settings->space_set < table->set_count && settings->word_set < table->set_count, path, "it lacks a set");
+}
+
+static void check_table(const TokenizerTable *table, const char *path) {
+  check(table->settings->model <= WHOLE_WORDS, path, "it is of an unknown kind");
+  check(table->settings->model != BYTE_PAIRS || table->byte_count == 256, path, "it lacks bytes");
+  check_characters(table, path);
+  check_steps(table, table->normalizers, table->normalizer_count, path);
+  check_steps(table, table->splitters, table->splitter_count, path);
+  check_words(table, table->words, table->word_count, path);
+  check_words(table, table->inner_words, table->inner_word_count, path);
+  for (size_t i = 0; i < table->token_count; i++) {
+    check(is_string(table, table->tokens[i]), path, "a token lies outside of it");
+  }
+  for (size_t i = 0; i < table->added_count; i++) {
+    bool fits = is_string(table, table->added[i].text) && table->added[i].text.size > 0;
+    check(fits, path, "an added token lies outside of it");
+  }
+  check(pattern_fits(table), path, "a pattern refers to what is not there");
+}
+
+TokenizerTable tokenizer_table(Mapping file, const char *path) {
+  TokenizerTable table = {0};
+  Reader reader = {file, path, 0};
+  size_t one = 0;
+  if (file.size >= MAGIC_SIZE && memcmp(file.data, "EQTOKEN0", MAGIC_SIZE) == 0) {
+    int length = file.size - MAGIC_SIZE < 1000 ? (int)(file.size - MAGIC_SIZE) : 1000;
+    fail(EXIT_USAGE, "edgeq-run does not know this bundle's tokenizer (%.*s); give token ids with --ids", length,
+         file.data + MAGIC_SIZE);
+  }
+  if (file.size < MAGIC_SIZE + SECTIONS * 8 || memcmp(file.data, "EQTOKEN1", MAGIC_SIZE) != 0) {
+    damaged(path, "it is no table of a tokenizer");
+  }
+  table.settings = section(&reader, sizeof *table.settings, &one);
+  check(one == 1, path, "it lacks settings");
+  table.prefix = section(&reader, sizeof *table.prefix, &table.prefix_count);
+  table.suffix = section(&reader, sizeof *table.suffix, &table.suffix_count);
+  table.strings = section(&reader, 1, &table.strings_size);
+  table.tokens = section(&reader, sizeof *table.tokens, &table.token_count);
+  table.words = section(&reader, sizeof *table.words, &table.word_count);
+  table.inner_words = section(&reader, sizeof *table.inner_words, &table.inner_word_count);
+  table.merges = section(&reader, sizeof *table.merges, &table.merge_count);
+  table.bytes = section(&reader, sizeof *table.bytes, &table.byte_count);
+  table.sets = section(&reader, sizeof *table.sets, &table.set_count);
+  table.ranges = section(&reader, sizeof *table.ranges, &table.range_count);
+  table.code = section(&reader, sizeof *table.code, &table.code_size);
+  table.normalizers = section(&reader, sizeof *table.normalizers, &table.normalizer_count);
+  table.splitters = section(&reader, sizeof *table.splitters, &table.splitter_count);
+  table.mappings = section(&reader, sizeof *table.mappings, &table.mapping_count);
+  table.combining = section(&reader, sizeof *table.combining, &table.combining_count);
+  table.added = section(&reader, sizeof *table.added, &table.added_count);
+  check_table(&table, path);
+  return table;
+}
