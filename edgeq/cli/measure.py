@@ -1,4 +1,4 @@
-"""``size`` and ``report``: what a model weighs, and all results of a run in one page."""
+"""``size`` and ``report``: what a model weighs, and the results of a run, or of several, in one page."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from edgeq.cli.console import print_json, print_table, say
 from edgeq.cli.verb import Json, verb
+from edgeq.errors import UsageError
 from edgeq.ledger import LedgerRow, grouped, ledger, megabytes, summary_line
 
 
@@ -57,15 +58,25 @@ def _cells(row: LedgerRow) -> list[str]:
     ]  # fmt: skip
 
 
-@verb("report", example="report ./run")
+@verb("report", example="report ./run\nreport ./run-w8 ./run-w4 ./run-w2 --out comparison.html")
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder that 'edgeq deploy' wrote.")], *, as_json: Json = False
+    runs: Annotated[list[Path], typer.Argument(help="Folders that 'edgeq deploy' wrote.", metavar="RUN")],
+    *,
+    out: Annotated[
+        Path | None, typer.Option(help="For several runs: the page to write, quality against stored bytes.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Write report.json and report.html of a run again from its results."""
-    from edgeq.report import write_report
+    """Write report.json and report.html of a run again, or one page that compares several runs."""
+    from edgeq.report import compare_runs, write_report
 
-    summary = write_report(run)
+    if len(runs) > 1 and out is None:
+        raise UsageError(f"{len(runs)} runs are compared in a page of their own; give its name by --out")
+    if out is not None:
+        summary, page = compare_runs(runs, out), out
+    else:
+        summary, page = write_report(runs[0]), runs[0] / "report.html"
     if as_json:
         print_json(summary)
     else:
-        say(str(run / "report.html"))
+        say(str(page))

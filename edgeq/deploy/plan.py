@@ -15,7 +15,7 @@ from edgeq.deploy.accuracy import measure_accuracy
 from edgeq.deploy.perplexity import MOST_TOKENS, measure_perplexity
 from edgeq.deploy.pipeline import Stage
 from edgeq.deploy.state import fingerprint_source
-from edgeq.deploy.training import placed, training_parameters
+from edgeq.deploy.training import placed, training_folder_name, training_parameters
 from edgeq.doctor import diagnose
 from edgeq.errors import UnsupportedError, UsageError
 from edgeq.export.exporter import CACHE_DTYPES, DEFAULT_CACHE, export_onnx
@@ -83,7 +83,8 @@ class Plan:
 
     def about(self) -> dict[str, Any]:
         """What the run is of, for ``deploy.json`` and the report."""
-        return {
+        trained = {} if self.training is None else {"training": training_folder_name(compression_parameters(self))}
+        return trained | {
             "name": self.name,
             "source": self.source,
             "source_folder": str(self.folder.absolute()),

@@ -41,7 +41,12 @@ def placed(request: TrainingRequest | None, run: Path, *, parameters: dict[str, 
     """
     if request is None:
         return None
-    return dataclasses.replace(request, folder=run / f"training-{digest(parameters)[:12]}", resume=True)
+    return dataclasses.replace(request, folder=run / training_folder_name(parameters), resume=True)
+
+
+def training_folder_name(parameters: dict[str, Any]) -> str:
+    """Returns the name of the folder of a training that depends on ``parameters``, inside the run's folder."""
+    return f"training-{digest(parameters)[:12]}"
 
 
 def _fingerprint(data: str | Path | None) -> str | None:

@@ -1,5 +1,6 @@
-"""The report of a run: one JSON file for machines and one self-contained page for people."""
+"""Reports: of one run, or of several beside each other; JSON for machines and a self-contained page for people."""
 
 from edgeq.report.build import write_report
+from edgeq.report.comparison import compare_runs
 
-__all__ = ["write_report"]
+__all__ = ["compare_runs", "write_report"]

@@ -11,6 +11,7 @@ import edgeq
 from edgeq.errors import FormatError, UsageError
 from edgeq.files import write_text
 from edgeq.report.page import render
+from edgeq.report.training import read_training
 from edgeq.report.verdicts import verdicts
 from edgeq.stored import read_json_object
 
@@ -42,6 +43,8 @@ def write_report(run: str | Path) -> dict[str, Any]:
         about = read_json_object(state)["about"]
         report |= {key: about[key] for key in ("name", "source", "recipe", "targets")}
         report |= {part: read_json_object(folder / f"{part}.json") for part in _PARTS}
+        if "training" in about:
+            report["training"] = read_training(folder / str(about["training"]))
         report["verdicts"] = [dataclasses.asdict(verdict) for verdict in verdicts(report)]
         page = render(report)
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:

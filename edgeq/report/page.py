@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeq.ledger import LedgerRow, grouped, megabytes
 from edgeq.report import plots
-from edgeq.report.text import milliseconds, summary_table, workload
+from edgeq.report.text import duration, milliseconds, summary_table, workload
 
 _LONGEST_NUMBER = 20
 """Characters of a number with its unit; a longer cell is a sentence that begins with one."""
@@ -23,9 +23,9 @@ def render(report: dict[str, Any]) -> str:
         report: Contents of ``report.json``.
     """
     recipe, targets = report["recipe"], ", ".join(report["targets"])
-    return string.Template(_resource("page.html")).substitute(
+    return string.Template(resource("page.html")).substitute(
         title=escape(f"{report['name']} as {recipe['name']}"),
-        style=_resource("style.css"),
+        style=resource("style.css"),
         about=(
             f"Source <code>{escape(report['source'])}</code>. Recipe <b>{escape(recipe['name'])}</b>: "
             f"{escape(recipe['summary'])}. Targets: {escape(targets)}."
@@ -36,6 +36,7 @@ def render(report: dict[str, Any]) -> str:
         ),
         summary=table(*summary_table(report)),
         accuracy=_accuracy(report["accuracy"]),
+        training=_training(report["training"]) if "training" in report else "",
         parity=_parity(report["parity"]),
         ledger=_ledger(report["ledger"]),
         latency=_latency(report["profile"]),
@@ -62,7 +63,8 @@ def _is_number(cell: str) -> bool:
     return not cell or (cell[0] in "+-0123456789" and len(cell) <= _LONGEST_NUMBER)
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """Returns a file of this package as text."""
     return resources.files("edgeq.report").joinpath(name).read_text(encoding="utf-8")
 
 
@@ -83,6 +85,24 @@ def _accuracy(accuracy: dict[str, Any]) -> str:
         f'<code>{escape(accuracy["data"])}</code>. The interval is a paired bootstrap.</p>'
     )
     return plots.accuracy_plot(accuracy) + table(columns, rows) + note
+
+
+def _training(training: dict[str, Any]) -> str:
+    """A section of its own: most recipes need no training, and their page does not speak of it."""
+    rows = []
+    for stage in training["stages"]:
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in stage["values"].items() if value is not None)
+        weights = "" if stage["weights_of"] is None else str(stage["weights_of"])
+        rows.append([stage["name"], str(stage["steps"]), duration(stage["seconds"]), weights, figures])
+    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in training["settings"].items())
+    parts = [
+        plots.training_plot(training),
+        table(["stage", "steps", "time of its steps", "weights of step", "evaluation of these weights"], rows),
+        f'<p class="small">Task {escape(training["task"])}; {escape(settings)}. Figures are those of the model in '
+        f"training; those of the packed one stand under Accuracy. The log is in "
+        f"<code>{escape(training['folder'])}</code>.</p>",
+    ]
+    return '<section id="training">\n<h2>Training</h2>\n' + "\n".join(parts) + "\n</section>"
 
 
 def _parity(parity: dict[str, Any]) -> str:

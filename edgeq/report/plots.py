@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 import matplotlib.figure
+from matplotlib.transforms import Bbox
 
 from edgeq.ledger import megabytes
 
 _BLUE, _ORANGE, _GREEN, _GREY, _RED = "#0072b2", "#e69f00", "#009e73", "#999999", "#d55e00"
 """Colours that colour-blind readers tell apart (Okabe and Ito's set)."""
+_PALE = "#e6e9ec"
 _WIDTH = 7.2
 _BYTES = {"codes": _BLUE, "scales": _ORANGE, "padding": _GREY, "float": _GREEN}
 _OPERATORS_SHOWN = 10
+_LABEL_PLACES = {
+    (7, 0): ("left", "center"), (-7, 0): ("right", "center"), (0, 7): ("center", "bottom"), (0, -7): ("center", "top"),
+    (7, 12): ("left", "center"), (7, -12): ("left", "center"), (-7, 12): ("right", "center"),
+}  # fmt: skip
+"""Offsets of a label from its point in the order in which they are tried, and how the text lies there."""
 
 _STYLE = {
     "svg.fonttype": "none",  # letters stay letters: smaller, searchable, in the reader's font
@@ -86,6 +94,100 @@ def operator_plot(measured: dict[str, Any]) -> str:
     xlabel = "% of the kernels' time"
     colours = [_BLUE] * len(names)
     return _bars(f"operators-{_call_of(measured)}", names, shares, colours, labels, xlabel=xlabel)
+
+
+def training_plot(training: dict[str, Any]) -> str:
+    """The loss of every step that was logged and, below it, what evaluations found; stages apart."""
+    metric = training["metric"]
+    rows = 1 + (metric is not None)
+    with matplotlib.rc_context(_STYLE):
+        figure = matplotlib.figure.Figure(figsize=(_WIDTH, 1.9 * rows), layout="constrained")
+        panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
+        panels[0].plot(*_columns(training["loss"]), color=_BLUE, linewidth=1.2)
+        panels[0].set_ylabel("loss of the training")
+        if metric is not None:
+            found = [(one["step"], one["values"].get(metric)) for one in training["evaluations"]]
+            found = [(step, value) for step, value in found if value is not None]
+            chosen = [point for point in found if point[0] in {stage["weights_of"] for stage in training["stages"]}]
+            panels[1].plot(*_columns(found), color=_GREEN, marker="o", markersize=3, linewidth=1.2)
+            if chosen:
+                label = "weights that a stage ended with"
+                panels[1].plot(*_columns(chosen), "o", color=_ORANGE, markersize=6, label=label)
+                panels[1].legend(frameon=False)
+            panels[1].set_ylabel(metric)
+        _mark_stages(panels, training["stages"])
+        panels[-1].set_xlabel("step")
+        return _svg(figure, "training")
+
+
+def _mark_stages(panels: Any, stages: Sequence[dict[str, Any]]) -> None:
+    """A line where a stage ends and another begins, and the names above."""
+    start = 0
+    for stage in stages if len(stages) > 1 else ():
+        middle, start = start + stage["steps"] / 2, start + stage["steps"]
+        panels[0].annotate(
+            stage["name"], (middle, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=_GREY
+        )
+        for panel in panels:
+            panel.axvline(start, color=_GREY, linewidth=0.6, linestyle=":")
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def quality_plot(points: Sequence[dict[str, Any]], metric: str) -> str:
+    """Quality against stored bytes: a point a model, the float ones grey.
+
+    Args:
+        points: Each with ``label``, ``bytes``, ``value`` and ``is_float``.
+        metric: What the values are.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = matplotlib.figure.Figure(figsize=(_WIDTH, 3.6), layout="constrained")
+        axes = figure.add_subplot()
+        sizes = [point["bytes"] / 1e6 for point in points]
+        for size, point in zip(sizes, points, strict=True):
+            axes.plot(size, point["value"], "o", color=_GREY if point["is_float"] else _BLUE, markersize=6)
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(2 ** math.floor(math.log2(min(sizes)) - 0.1), 2 ** math.ceil(math.log2(max(sizes)) + 0.1))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.margins(y=0.2)
+        axes.grid(color=_PALE, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.set_xlabel("MB of tensors as stored; each line doubles")
+        axes.set_ylabel(metric)
+        _label_points(axes, [(size, point["value"], point["label"]) for size, point in zip(sizes, points, strict=True)])
+        return _svg(figure, "quality")
+
+
+def _label_points(axes: Any, points: Sequence[tuple[float, float, str]]) -> None:
+    """Writes each label where it covers least of those that stand already, and of the points."""
+    figure = axes.figure
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # labels must not move the axes that they were placed in
+    dots = [axes.transData.transform((x, y)) for x, y, _ in points]
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in dots]
+    inside = axes.get_window_extent()
+    for x, y, label in points:
+        best = None
+        for (dx, dy), (across, upright) in _LABEL_PLACES.items():
+            text = axes.annotate(label, (x, y), (dx, dy), textcoords="offset points", ha=across, va=upright)
+            box = text.get_window_extent()
+            outside = max(0.0, inside.x0 - box.x0) + max(0.0, box.x1 - inside.x1)
+            covered = sum(_area(Bbox.intersection(box, other)) for other in taken) + 100 * outside
+            if best is None or covered < best[0]:
+                if best is not None:
+                    best[1].remove()
+                best = (covered, text, box)
+            else:
+                text.remove()
+        if best is not None:
+            taken.append(best[2])
+
+
+def _area(box: Bbox | None) -> float:
+    return 0.0 if box is None else float(box.width * box.height)
 
 
 def _call_of(measured: dict[str, Any]) -> str:

@@ -36,7 +36,7 @@ def summary_table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         ]
         cells += [megabytes(totals["stored_bytes"]), f"{totals['ratio']:.2f}x"]
         cells += _latency(measured["timings"]["edgeq"] if measured else None)
-        cells.append(_speedup(measured["speedups"].get("onnxruntime float32")) if measured else "(emulated)")
+        cells.append(speedup(measured["speedups"].get("onnxruntime float32")) if measured else "(emulated)")
         rows.append(cells)
     return columns, [row for row in rows if any(row[1:])]
 
@@ -53,15 +53,25 @@ def _latency(timing: dict[str, Any] | None) -> list[str]:
     return ["", ""] if timing is None else [milliseconds(timing["median"]), milliseconds(timing["p95"])]
 
 
-def _speedup(speedup: dict[str, Any] | None) -> str:
-    if speedup is None:
+def speedup(found: dict[str, Any] | None) -> str:
+    """Formats a speed-up; one that may be chance is no number, and one that was not measured is nothing."""
+    if found is None:
         return ""
-    return f"{speedup['ratio']:.2f}x" if speedup["beyond_noise"] else "within noise"
+    return f"{found['ratio']:.2f}x" if found["beyond_noise"] else "within noise"
 
 
 def milliseconds(seconds: float) -> str:
     """Formats a latency."""
     return f"{1e3 * seconds:.2f} ms"
+
+
+def duration(seconds: float) -> str:
+    """Formats a long time: minutes and seconds, or hours and minutes."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def workload(measured: dict[str, Any]) -> str:

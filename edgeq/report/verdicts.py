@@ -15,7 +15,7 @@ Level = Literal["good", "warn", "bad"]
 _SMALL_LOSS = 0.99
 _NOTICEABLE_LOSS = 0.95
 
-_LESS_IS_BETTER = "perplexity"
+LESS_IS_BETTER = "perplexity"
 """The metric whose loss is an increase."""
 _BUSY = 0.1
 """Share of processor time taken by other programs above which a reader of latencies is warned."""
@@ -49,7 +49,7 @@ def accuracy_verdict(accuracy: dict[str, Any]) -> Verdict:
     metric, examples = accuracy["metric"], f"{accuracy['examples']} {accuracy.get('unit', 'examples')}"
     reference = next(value["value"] for name, value in accuracy["stages"].items() if name not in accuracy["losses"])
     value, kept = accuracy["stages"][stage]["value"], loss["retained"]
-    change = "increase" if metric == _LESS_IS_BETTER else "loss"
+    change = "increase" if metric == LESS_IS_BETTER else "loss"
     numbers = (
         f"{metric} {value:.3f} against {reference:.3f} of the float model on {examples} "
         f"({change} {loss['value']:+.4f}, 95% interval {loss['low']:+.4f} to {loss['high']:+.4f})"
@@ -62,7 +62,7 @@ def accuracy_verdict(accuracy: dict[str, Any]) -> Verdict:
     if loss["low"] <= 0.0:
         return Verdict("accuracy", "warn", f"Too few examples to tell a large loss from chance: {numbers}.")
     share = f"keeps {kept:.0%} of the float model's {metric}" if kept == kept else "cannot be compared"
-    if metric == _LESS_IS_BETTER and kept > 0:
+    if metric == LESS_IS_BETTER and kept > 0:
         share = f"has {1 / kept:.2f} times the float model's {metric}"
     advice = "do not ship it as it is; use more bits, or a recipe that trains"
     return Verdict("accuracy", "bad", f"LARGE LOSS: the compressed model {share}: {numbers}; {advice}.")

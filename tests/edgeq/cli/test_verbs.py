@@ -136,6 +136,17 @@ def test_report_is_written_again(run, deployed, tmp_path):
     assert (folder / "report.html").read_bytes() == page
 
 
+def test_runs_are_compared_in_a_page_of_their_own(run, deployed, tmp_path):
+    again = shutil.copytree(deployed.folder, tmp_path / "again")
+    code, _, err = run("report", deployed.folder, again)
+    assert (code, one_sentence(err)) == (2, True)
+    code, out, _ = run("report", deployed.folder, again, "--out", tmp_path / "both.html", "--json")
+    assert code == 0
+    found = [model["label"].split(", ")[1] for model in json.loads(out)["models"]]
+    assert sorted(found) == ["float32", "ptq-w4a8", "ptq-w4a8 (again)"]
+    assert (tmp_path / "both.html").is_file()
+
+
 def test_deploy_prints_the_table_and_says_what_it_skipped(run, deployed, float_checkpoint, run_options):
     options = [
         f"--{key.replace('_', '-')}={run_options[key]}" for key in ("recipe", "eval_data", "name", "rounds")
