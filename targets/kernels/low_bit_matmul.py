@@ -68,19 +68,11 @@ def _several_tokens(p, operands, tokens):
 
 
 @macro
-def _single_token_tile(p, operands, block, blocks):
-    sums = registers((blocks * p.isa.vectors,), p.vector)
-    single_token_sums(p, operands, sums, block, blocks)
-    for b in T.unroll(blocks):
-        _store_block(p, operands, sums, 0, block + b, b * p.isa.vectors)
-
-
-@macro
 def _single_token(p, operands):
-    for tile in T.parallel(p.matrix.packed_shape[0] // p.single_token_blocks):
-        _single_token_tile(p, operands, tile * p.single_token_blocks, p.single_token_blocks)
-    if p.matrix.packed_shape[0] % p.single_token_blocks > 0:
-        _single_token_tile(p, operands, p.matrix.packed_shape[0] - 1, 1)
+    for block in T.parallel(p.matrix.packed_shape[0]):
+        sums = registers((p.isa.vectors,), p.vector)
+        single_token_sums(p, operands, sums, block)
+        _store_block(p, operands, sums, 0, block, 0)
 
 
 @macro

@@ -89,11 +89,6 @@ class LowBitProduct:
         return self.narrow.token_tile if self.narrow_words > 0 else self.isa.row_tile
 
     @property
-    def single_token_blocks(self) -> int:
-        """Blocks of a tile of one token: few, so that the weights are read in one or two streams."""
-        return 2 if self.isa.lanes == ROW_TILE else 1
-
-    @property
     def slots(self) -> int:
         """Fields of a word that one token takes in where they stand, without a shift, each into a sum of its own."""
         return self.isa.fields_in_place(self.matrix.bits)
@@ -101,7 +96,7 @@ class LowBitProduct:
     @property
     def steps(self) -> int:
         """Words of a row that one token takes in at once, each into sums of their own."""
-        return max(1, SINGLE_TOKEN_SUMS // (self.single_token_blocks * self.isa.vectors * self.slots))
+        return max(1, SINGLE_TOKEN_SUMS // (self.isa.vectors * self.slots))
 
     @property
     def full_blocks(self) -> int:

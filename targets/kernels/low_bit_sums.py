@@ -89,38 +89,41 @@ def accumulate(p, operands, acc, m, block, tokens, blocks):
         _wide_products(p, operands, acc, m, block, tokens, blocks)
 
 
-def _take_in(p: LowBitProduct, operands: Operands, acc: Any, block: Any, blocks: int, k_block: Any, step: int) -> None:
+def _take_in(p: LowBitProduct, operands: Operands, acc: Any, block: Any, k_block: Any, step: int) -> None:
     """Emits the products of one packed word a row for one token; every slot of a vector has a sum of its own."""
-    first_row_of = [(b, v) for b in range(blocks) for v in range(p.isa.vectors)]
     for field in range(p.matrix.fields):
         x = T.broadcast(operands.words[0, k_block * p.matrix.fields + field], p.isa.lanes)
-        for index, (b, v) in enumerate(first_row_of):
-            word = operands.weight[block + b, k_block, T.ramp(v * p.isa.lanes, 1, p.isa.lanes)]
-            place = (index * p.steps + step) * p.slots + field % p.slots
+        for v in range(p.isa.vectors):
+            word = operands.weight[block, k_block, T.ramp(v * p.isa.lanes, 1, p.isa.lanes)]
+            place = (v * p.steps + step) * p.slots + field % p.slots
             T.buffer_store(acc, p.isa.dot4(acc[place], p.slot_codes(word, field), x, p.matrix.bits), [place])
 
 
-def _slot_sums(p: LowBitProduct, acc: Any, sums: Any, blocks: int) -> None:
+def _slot_sums(p: LowBitProduct, acc: Any, sums: Any) -> None:
     """Emits the sum over slots and steps, each slot's factor taken out: an exact division by a power of two."""
-    for index in range(blocks * p.isa.vectors):
+    for v in range(p.isa.vectors):
         total: Any = None
         for place in range(p.steps * p.slots):
-            part = acc[index * p.steps * p.slots + place]
+            part = acc[v * p.steps * p.slots + place]
             shift = place % p.slots * p.matrix.bits
             part = T.shift_right(part, T.broadcast(T.int32(shift), p.isa.lanes)) if shift else part
             total = part if total is None else total + part
-        T.buffer_store(sums, total, [index])
+        T.buffer_store(sums, total, [v])
 
 
 @macro
-def single_token_sums(p, operands, sums, block, blocks):
-    """Leaves the sums of one token and some blocks in ``sums``."""
-    acc = registers((blocks * p.isa.vectors * p.steps * p.slots,), p.vector)
-    for a in T.unroll(blocks * p.isa.vectors * p.steps * p.slots):
+def single_token_sums(p, operands, sums, block):
+    """Leaves the sums of one token and one block in ``sums``.
+
+    One block at a time, so that the weights are read in a single stream: with two, reading from memory took twice as
+    long.
+    """
+    acc = registers((p.isa.vectors * p.steps * p.slots,), p.vector)
+    for a in T.unroll(p.isa.vectors * p.steps * p.slots):
         acc[a] = T.broadcast(T.int32(0), p.isa.lanes)
     for k in range(p.matrix.packed_shape[1] // p.steps):
         for step in T.unroll(p.steps):
-            _take_in(p, operands, acc, block, blocks, k * p.steps + step, step)
+            _take_in(p, operands, acc, block, k * p.steps + step, step)
     for k_block in range(p.matrix.packed_shape[1] // p.steps * p.steps, p.matrix.packed_shape[1]):
-        _take_in(p, operands, acc, block, blocks, k_block, 0)
-    _slot_sums(p, acc, sums, blocks)
+        _take_in(p, operands, acc, block, k_block, 0)
+    _slot_sums(p, acc, sums)
