@@ -14,7 +14,10 @@ from edgeq.cli.verb import app
 
 # In the order of the help. Each module registers its verbs when it is imported, and imports what is
 # heavy (torch, onnx, tvm) only when a verb runs.
-_VERB_MODULES = ("deploy", "stages", "proof", "measure", "profile", "run", "generate", "catalog")
+_VERB_MODULES = (
+    *("deploy", "stages", "proof", "measure", "profile", "run", "generate"),
+    *("trust", "catalog"),
+)
 
 
 def _show_version(wanted: bool) -> None:

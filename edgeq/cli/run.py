@@ -1,4 +1,4 @@
-"""``run`` and ``verify``: a bundle at work."""
+"""``run``: a bundle at work."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.console import print_json, print_json_line, say
+from edgeq.cli.console import print_json, print_json_line
 from edgeq.cli.verb import Json, verb
-from edgeq.errors import EdgeqError, UnsupportedError, UsageError
+from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
     from edgeq.targets.runtime.beams import Beams
@@ -111,31 +111,3 @@ def _beams(loaded: Bundle, count: int | None, penalty: float | None, early_stopp
     if beams.count == 1 and (penalty is not None or early_stopping is not None):
         raise UsageError("--length-penalty and --early-stopping belong to beam search; give --num-beams above 1")
     return beams
-
-
-@verb("verify", example="verify ./run/bundles/host\nverify ./run/bundles/cortex-a76")
-def verify(
-    bundle: Annotated[Path, typer.Argument(help="Bundle to check.")],
-    *,
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Check every file of a bundle against its sha256, then run its self-test, bit for bit.
-
-    A bundle for another processor runs under the emulator of that processor.
-    """
-    from edgeq.targets.emulator import self_test, where_it_runs
-    from edgeq.targets.runtime.loader import load
-
-    try:
-        loaded = load(bundle, threads=threads)
-    except UnsupportedError:
-        where, result = where_it_runs(bundle), self_test(bundle)
-    else:
-        where, result = f"in this process, {loaded.threads} threads", loaded.self_test()
-    if not result.ok:
-        raise EdgeqError(f"{bundle} failed its self-test ({where}): {result.detail}; compile it again")
-    if as_json:
-        print_json({"bundle": str(bundle), "ok": True, "where": where, "detail": result.detail})
-    else:
-        say(f"{bundle}: every file is intact; {result.detail} ({where})")

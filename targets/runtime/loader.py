@@ -35,6 +35,7 @@ from edgeq.targets.runtime.schema import (
 )
 from edgeq.targets.runtime.self_test import SelfTest, compare_golden
 from edgeq.targets.runtime.seq2seq import Rewritten, rewrite
+from edgeq.targets.runtime.signature import check_signature
 from edgeq.targets.runtime.state import State
 from edgeq.targets.runtime.threads import KernelThreads, choose_threads
 from edgeq.targets.runtime.tvm_import import import_tvm
@@ -43,7 +44,9 @@ _KEPT_SHAPES = 8
 """Input shapes whose blocks are kept; see :meth:`Bundle.run`."""
 
 
-def load(bundle: Path | str, *, threads: int | None = None, verify: bool = True) -> Bundle:
+def load(
+    bundle: Path | str, *, threads: int | None = None, verify: bool = True, public_key: Path | str | None = None
+) -> Bundle:
     """Loads a bundle made for this machine.
 
     Args:
@@ -51,16 +54,20 @@ def load(bundle: Path | str, *, threads: int | None = None, verify: bool = True)
         threads: Threads of the kernels; None takes ``TVM_NUM_THREADS`` or else every available core.
             The results do not depend on it.
         verify: Compare the SHA-256 of every file first.
+        public_key: Key of minisign, as a file or its second line: refuse a bundle that its owner did not sign. The
+            files are then compared in any case.
 
     Raises:
-        UsageError: If there is no bundle there or ``threads`` is not positive.
-        FormatError: If a file is damaged.
+        UsageError: If there is no bundle there, ``threads`` is not positive, or the key is none.
+        FormatError: If a file is damaged, or the signature is missing or wrong.
         UnsupportedError: If the bundle is for another processor.
     """
     folder = Path(bundle)
     manifest = read_manifest(folder)
+    if public_key is not None:
+        check_signature(folder, public_key)
     check_machine(folder, manifest.target)
-    if verify:
+    if verify or public_key is not None:
         verify_files(folder, manifest)
     return Bundle(folder, manifest, threads=choose_threads(threads))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgeq.errors import FormatError, UsageError
 from edgeq.targets.runtime.manifest_parser import parse_manifest
-from edgeq.targets.runtime.schema import MANIFEST_DIGEST_FILE, MANIFEST_FILE, Manifest
+from edgeq.targets.runtime.schema import MANIFEST_DIGEST_FILE, MANIFEST_FILE, SIGNATURE_FILE, Manifest
 
 _MAX_MANIFEST_BYTES = 16 << 20
 
@@ -71,6 +71,13 @@ def verify_files(bundle: Path, manifest: Manifest) -> None:
                 f"{path} is damaged: its SHA-256 is {found[:12]}..., the manifest says "
                 f"{record.sha256[:12]}...; copy or compile the bundle again"
             )
+
+
+def unlisted_files(bundle: Path, manifest: Manifest) -> list[str]:
+    """Returns the files in a bundle's folder that its manifest does not list, and so does not vouch for."""
+    known = {MANIFEST_FILE, MANIFEST_DIGEST_FILE, SIGNATURE_FILE, *manifest.files}
+    found = (path.relative_to(bundle).as_posix() for path in Path(bundle).rglob("*") if not path.is_dir())
+    return sorted(name for name in found if name not in known)
 
 
 def _check_digest(bundle: Path, data: bytes) -> None:

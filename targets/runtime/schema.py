@@ -12,6 +12,7 @@ from edgeq.targets.runtime.settings import PLAIN_SETTINGS, GenerationSettings
 FORMAT_NAME = "edgeq-bundle"
 MANIFEST_FILE = "manifest.json"
 MANIFEST_DIGEST_FILE = "manifest.sha256"
+SIGNATURE_FILE = "manifest.json.minisig"
 MODEL_FILE = "model.so"
 WEIGHTS_FILE = "weights.bin"
 GOLDEN_FILE = "golden.bin"

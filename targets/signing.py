@@ -1,0 +1,125 @@
+"""Signs bundles with keys of minisign (ed25519); :mod:`edgeq.targets.runtime.signature` checks them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeq.errors import EdgeqError, UsageError
+from edgeq.files import write_text
+from edgeq.targets.runtime.manifest import read_manifest, verify_files
+from edgeq.targets.runtime.schema import MANIFEST_FILE, SIGNATURE_FILE
+from edgeq.targets.runtime.signature import ED25519, PREHASHED, TRUSTED, PublicKey, signed_bytes
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+_PLAIN, _CHECKSUM = b"\0\0", b"B2"
+# Algorithm of the key, of its encryption, of its checksum; salt and limits of the encryption; then the key itself.
+_SECRET_KEY_BYTES = 2 + 2 + 2 + 32 + 8 + 8 + 8 + 64 + 32
+
+
+@dataclasses.dataclass(frozen=True)
+class SecretKey:
+    """A secret key of minisign: its number, the ed25519 seed, and the public key."""
+
+    seed: bytes
+    public: PublicKey
+
+
+def new_key(path: Path | str) -> PublicKey:
+    """Makes a pair of keys: ``path``, to be kept secret, and ``path.pub``.
+
+    The secret key is not encrypted; minisign reads both.
+
+    Raises:
+        UsageError: If a file is there already.
+        EdgeqError: If the package cryptography is missing.
+    """
+    path = Path(path)
+    public_path = path.with_name(f"{path.name}.pub")
+    for existing in (path, public_path):
+        if existing.exists():
+            raise UsageError(f"{existing} exists already; name another file for the new key")
+    seed, number = secrets.token_bytes(32), secrets.token_bytes(8)
+    public = PublicKey(number, _private(seed).public_key().public_bytes_raw())
+    secret = number + seed + public.key
+    # Salt, limits and checksum are for encrypted keys; minisign leaves them empty in others.
+    data = ED25519 + _PLAIN + _CHECKSUM + bytes(48) + secret + bytes(32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="ascii") as stream:
+        stream.write(f"untrusted comment: minisign secret key {public.name}\n{_base64(data)}\n")
+    encoded = _base64(ED25519 + number + public.key)
+    write_text(public_path, f"untrusted comment: minisign public key {public.name}\n{encoded}\n")
+    return public
+
+
+def read_secret_key(path: Path | str) -> SecretKey:
+    """Reads a secret key that is not encrypted: of :func:`new_key`, or of ``minisign -G -W``.
+
+    Raises:
+        UsageError: If the file is none.
+    """
+    path = Path(path)
+    try:
+        data = base64.b64decode(path.read_text(encoding="ascii").splitlines()[1], validate=True)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, IndexError, binascii.Error) as error:
+        raise UsageError(f"{path} is no secret key of minisign") from error
+    if len(data) != _SECRET_KEY_BYTES or data[:2] != ED25519 or data[4:6] != _CHECKSUM:
+        raise UsageError(f"{path} is no secret key of minisign")
+    if data[2:4] != _PLAIN:
+        raise UsageError(
+            f"{path} is encrypted; sign with `minisign -S -s {path} -m BUNDLE/{MANIFEST_FILE}`, or with another key"
+        )
+    number, seed, public = data[54:62], data[62:94], data[94:126]
+    if _private(seed).public_key().public_bytes_raw() != public:
+        raise UsageError(f"{path} is damaged: its two halves are no pair")
+    return SecretKey(seed, PublicKey(number, public))
+
+
+def sign_bundle(bundle: Path | str, key: Path | str) -> PublicKey:
+    """Signs a bundle, after every file of it was compared with the manifest.
+
+    Args:
+        bundle: The bundle's folder; ``manifest.json.minisig`` is written into it.
+        key: Secret key file.
+
+    Returns:
+        The public half of the key.
+
+    Raises:
+        UsageError: If there is no bundle or no key.
+        FormatError: If the bundle is damaged.
+    """
+    bundle = Path(bundle)
+    secret = read_secret_key(key)
+    verify_files(bundle, read_manifest(bundle))
+    private = _private(secret.seed)
+    signature = private.sign(signed_bytes((bundle / MANIFEST_FILE).read_bytes(), PREHASHED))
+    comment = f"timestamp:{int(time.time())}\tfile:{MANIFEST_FILE}\thashed"
+    of_comment = private.sign(signature + comment.encode("utf-8"))
+    encoded = _base64(PREHASHED + secret.public.number + signature)
+    lines = ["untrusted comment: signature from edgeq", encoded, f"{TRUSTED}{comment}", _base64(of_comment), ""]
+    write_text(bundle / SIGNATURE_FILE, "\n".join(lines))
+    return secret.public
+
+
+def _private(seed: bytes) -> Ed25519PrivateKey:
+    try:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    except ImportError as error:
+        raise EdgeqError("signing needs the package cryptography: pip install cryptography") from error
+    return Ed25519PrivateKey.from_private_bytes(seed)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
