@@ -16,7 +16,7 @@ from edgeq.cli.verb import app
 # heavy (torch, onnx, tvm) only when a verb runs.
 _VERB_MODULES = (
     *("deploy", "stages", "proof", "measure", "profile", "run", "generate"),
-    *("trust", "catalog"),
+    *("trust", "ort_library", "catalog"),
 )
 
 
