@@ -56,7 +56,8 @@ def compare_runs(runs: Sequence[str | Path], out: str | Path) -> dict[str, Any]:
         out: The page to write, such as ``comparison.html``.
 
     Returns:
-        The contents of the JSON file: ``metric``, ``examples``, ``data`` and ``models``, the smallest first.
+        The contents of the JSON file: what was compared by which ``metric`` on what, and ``models``, the smallest
+        first.
 
     Raises:
         UsageError: If a folder is no finished run, or runs were measured on different data or not at all.
@@ -67,11 +68,12 @@ def compare_runs(runs: Sequence[str | Path], out: str | Path) -> dict[str, Any]:
         raise UsageError(f"--out {out} should be the name of a page to write, such as comparison.html")
     results = [_read(Path(run)) for run in runs]
     first = results[0]["accuracy"]
+    names = {str(result["deploy"].get("about", {}).get("name")) for result in results}
     models: dict[str, Model] = {}
     for run, result in zip(runs, results, strict=True):
         _check_same_data(first, result["accuracy"], runs[0], run)
         try:
-            for model in _models(result):
+            for model in _models(result, named=len(names) > 1):
                 if model.is_float and model.label in models:
                     continue
                 label = model.label if model.label not in models else f"{model.label} ({Path(run).name})"
@@ -82,6 +84,7 @@ def compare_runs(runs: Sequence[str | Path], out: str | Path) -> dict[str, Any]:
     ordered = [dataclasses.replace(one, outdone_by=_outdone_by(one, ordered, first["metric"])) for one in ordered]
     facts = {key: first[key] for key in ("metric", "examples", "data")} | {"unit": first.get("unit", "examples")}
     comparison = {"format": "edgeq-comparison", "format_version": 1, "edgeq": edgeq.__version__, **facts}
+    comparison["of"] = ", ".join(sorted(names))
     comparison["models"] = [dataclasses.asdict(model) for model in ordered]
     write_text(out.with_suffix(".json"), json.dumps(comparison, indent=1) + "\n")
     write_text(out, _page(comparison, ordered))
@@ -110,18 +113,21 @@ def _check_same_data(
         raise UsageError(f"{first_run} was measured by {told[0]}, {run} by {told[1]}; measure both on one file")
 
 
-def _models(result: dict[str, Any]) -> Iterator[Model]:
-    """The float model of a run, and the compressed one: as its first bundle, or as the checkpoint without any."""
+def _models(result: dict[str, Any], *, named: bool) -> Iterator[Model]:
+    """The float model of a run, and the compressed one: as its first bundle, or as the checkpoint without any.
+
+    Labels begin with the model's name only where runs of several models are compared.
+    """
     accuracy, ledger, about = result["accuracy"], result["ledger"], result["deploy"]["about"]
     stages = {name: stage["value"] for name, stage in accuracy["stages"].items()}
-    name = str(about["name"])
+    name = f"{about['name']}, " if named else ""
     plain = next(value for stage, value in stages.items() if stage not in accuracy["losses"])
-    yield Model(f"{name}, float32", True, plain, ledger["float"]["totals"]["stored_bytes"], 1.0)
+    yield Model(f"{name}float32", True, plain, ledger["float"]["totals"]["stored_bytes"], 1.0)
     bundle, book = next(iter(ledger["bundles"].items()), ("", ledger["checkpoint"]))
     measured = result["profile"]["measured"].get(bundle)
     stage = f"bundle {bundle}"
     yield Model(
-        f"{name}, {about['recipe']['name']}",
+        f"{name}{about['recipe']['name']}",
         False,
         stages[stage if stage in stages else "torch compressed"],
         book["totals"]["stored_bytes"],
@@ -154,7 +160,7 @@ def _page(comparison: dict[str, Any], models: Sequence[Model]) -> str:
     columns = ["model", metric, "weights", "vs float32", "median", "speed-up", "outdone by"]
     better = "less is better" if metric == LESS_IS_BETTER else "more is better"
     return string.Template(resource("comparison.html")).substitute(
-        title="Quality against stored bytes",
+        title=escape(f"{comparison['of']}: quality against stored bytes"),
         style=resource("style.css"),
         about=(
             f"{escape(metric)} ({better}) on {comparison['examples']} {escape(comparison['unit'])} of "
