@@ -169,9 +169,12 @@ def _label_points(axes: Any, points: Sequence[tuple[float, float, str]]) -> None
     dots = [axes.transData.transform((x, y)) for x, y, _ in points]
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in dots]
     inside = axes.get_window_extent()
-    for x, y, label in points:
+    for (x, y, label), (left, height) in zip(points, dots, strict=True):
         best = None
-        for (dx, dy), (across, upright) in _LABEL_PLACES.items():
+        # Two points side by side: the label of the left one goes to its left, or it would seem the other's.
+        crowded = any(0 < other - left < 40 and abs(above - height) < 12 for other, above in dots)
+        places = sorted(_LABEL_PLACES.items(), key=lambda place: place[0][0] > 0) if crowded else _LABEL_PLACES.items()
+        for (dx, dy), (across, upright) in places:
             text = axes.annotate(label, (x, y), (dx, dy), textcoords="offset points", ha=across, va=upright)
             box = text.get_window_extent()
             outside = max(0.0, inside.x0 - box.x0) + max(0.0, box.x1 - inside.x1)
