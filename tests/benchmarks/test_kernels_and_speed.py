@@ -49,7 +49,7 @@ FAKE_ENGINE = """
 import os, sys, time
 sys.path.insert(0, {engines!r})
 import numpy as np
-from turns import ids, serve
+from turns import serve
 
 def make(folder, variant):
     if variant == "impossible":
@@ -62,11 +62,16 @@ def load(request):
     seconds = float(request["variant"])
     output = np.append(np.full(7, request["batch"]), len(os.sched_getaffinity(0)))
 
+    calls = []
+
     def call():
+        if calls:
+            raise RuntimeError("the call before was not undone")
+        calls.append(1)
         time.sleep(seconds)
         return output[None]
 
-    return call
+    return call, calls.clear
 
 serve(load, make=make, packages=("numpy",))
 """

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from turns import Call, ids, serve
+from turns import Call, Restore, ids, nothing, serve
 
 import edgeq
 
 
-def load(request: dict[str, Any]) -> Call:
+def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     """Returns the call of a bundle."""
     bundle = edgeq.load(request["folder"], threads=request["threads"], verify=False)
     given = ids(request)
     if request["kind"] == "encode":
         inputs = {spec.name: np.ones_like(given) for spec in bundle.inputs}
         inputs |= {"input_ids": given, "token_type_ids": np.zeros_like(given)}
-        return lambda: bundle.run(inputs)["last_hidden_state"]
+        return lambda: bundle.run(inputs)["last_hidden_state"], nothing
     batch, tokens = given.shape[0], request["tokens"]
     state = bundle.new_state(batch)
 
@@ -26,10 +26,10 @@ def load(request: dict[str, Any]) -> Call:
 
     prompt = {"input_ids": given[:, :tokens], **lengths(0, tokens)}
     if request["kind"] == "prefill":
-        return lambda: bundle.run(prompt, state=state)["logits"]
+        return lambda: bundle.run(prompt, state=state)["logits"], nothing
     bundle.run(prompt, state=state)
     step = {"input_ids": given[:, tokens:], **lengths(tokens, 1)}
-    return lambda: bundle.run(step, state=state)["logits"]
+    return lambda: bundle.run(step, state=state)["logits"], nothing
 
 
 if __name__ == "__main__":

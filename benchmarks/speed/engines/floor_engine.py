@@ -9,10 +9,10 @@ import os
 from typing import Any
 
 import numpy as np
-from turns import Call, serve
+from turns import Call, Restore, nothing, serve
 
 
-def load(request: dict[str, Any]) -> Call:
+def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     """Returns the call of the loop; ``variant`` is the number of multiply-adds and the target, ``11e9@host``."""
     os.environ["TVM_NUM_THREADS"] = str(request["threads"])  # read when tvm makes its pool
     import tvm
@@ -36,7 +36,7 @@ def load(request: dict[str, Any]) -> Call:
         run(*tensors)
         return np.zeros(1)
 
-    return loop
+    return loop, nothing
 
 
 if __name__ == "__main__":

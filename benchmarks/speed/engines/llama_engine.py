@@ -14,8 +14,7 @@ from typing import Any
 
 import llama_cpp
 import numpy as np
-from gguf_file import write_gguf
-from turns import Call, ids, serve
+from turns import Call, Restore, ids, nothing, serve
 
 _FLOAT = "F32"
 
@@ -35,6 +34,8 @@ def make(model: Path, variant: str) -> None:
             continue
         unfinished = target.with_suffix(".unfinished")
         if target == start:
+            from gguf_file import write_gguf  # not above: memory and start of this program are measured too
+
             write_gguf(model / "float", unfinished)
         else:
             settings = llama_cpp.llama_model_quantize_default_params()
@@ -46,7 +47,7 @@ def make(model: Path, variant: str) -> None:
         unfinished.rename(target)
 
 
-def load(request: dict[str, Any]) -> Call:
+def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     """Returns the call of one variant."""
     folder, given, tokens = Path(request["folder"]), ids(request), request["tokens"]
     sizes = json.loads((folder / "float" / "config.json").read_text(encoding="utf-8"))
@@ -55,7 +56,7 @@ def load(request: dict[str, Any]) -> Call:
     memory = llama_cpp.llama_get_memory(context)
     whole = _batch(given[:, :tokens], 0, all_outputs=encode)
     if encode:
-        return lambda: _encoded(context, whole, given.shape, sizes["hidden_size"])
+        return lambda: _encoded(context, whole, given.shape, sizes["hidden_size"]), nothing
 
     def logits(batch: llama_cpp.llama_batch, outputs: Iterable[int]) -> np.ndarray:
         _check(llama_cpp.llama_decode(context, batch))
@@ -64,20 +65,10 @@ def load(request: dict[str, Any]) -> Call:
 
     lasts = [tokens - 1 + text * tokens for text in range(len(given))]
     if request["kind"] == "prefill":
-
-        def read_prompt() -> np.ndarray:
-            llama_cpp.llama_memory_clear(memory, False)
-            return logits(whole, lasts)
-
-        return read_prompt
+        return lambda: logits(whole, lasts), lambda: llama_cpp.llama_memory_clear(memory, False)
     logits(whole, lasts)
     one = _batch(given[:, tokens:], tokens)
-
-    def make_step() -> np.ndarray:
-        llama_cpp.llama_memory_seq_rm(memory, -1, tokens, -1)
-        return logits(one, range(len(given)))
-
-    return make_step
+    return lambda: logits(one, range(len(given))), lambda: llama_cpp.llama_memory_seq_rm(memory, -1, tokens, -1)
 
 
 def _context(file: Path, given: np.ndarray, threads: int, encode: bool) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import openvino
 from openvino import opset13
-from turns import Call, ids, serve
+from turns import Call, Restore, ids, nothing, serve
 
 _CALIBRATION_TEXTS = 16
 _CALIBRATION_TOKENS = 128
@@ -49,7 +49,7 @@ def make(model: Path, variant: str) -> None:
     openvino.save_model(made, file, compress_to_fp16=False)
 
 
-def load(request: dict[str, Any]) -> Call:
+def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     """Returns the call of one variant."""
     variant = request["variant"]
     settings = {
@@ -63,26 +63,24 @@ def load(request: dict[str, Any]) -> Call:
     output = 0
     if request["kind"] == "encode":
         inputs = _inputs(compiled, given, 0)
-        return lambda: asked.infer(inputs, share_inputs=True, share_outputs=True)[output]
+        return lambda: asked.infer(inputs, share_inputs=True, share_outputs=True)[output], nothing
     prompt = _inputs(compiled, given[:, :tokens], 0)
 
     def read_prompt() -> np.ndarray:
-        asked.reset_state()
         return asked.infer(prompt, share_inputs=True, share_outputs=True)[output][:, -1]
 
     if request["kind"] == "prefill":
-        return read_prompt
+        return read_prompt, asked.reset_state
     read_prompt()
     # The cache lives in the engine and grows: the state after the prompt is put back before every step.
     kept = [(state, _copy(state.state)) for state in asked.query_state()]
     step = _inputs(compiled, given[:, tokens:], tokens)
 
-    def make_step() -> np.ndarray:
+    def restore() -> None:
         for state, value in kept:
             state.state = value
-        return asked.infer(step, share_inputs=True, share_outputs=True)[output][:, -1]
 
-    return make_step
+    return lambda: asked.infer(step, share_inputs=True, share_outputs=True)[output][:, -1], restore
 
 
 def _file_name(variant: str) -> str:

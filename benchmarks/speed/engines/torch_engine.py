@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from turns import Call, ids, serve
+from turns import Call, Restore, ids, nothing, serve
 
 
-def load(request: dict[str, Any]) -> Call:
+def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     """Returns the call of one variant."""
     torch.set_num_threads(request["threads"])
     torch.set_grad_enabled(False)
@@ -23,17 +23,15 @@ def load(request: dict[str, Any]) -> Call:
         model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
     given, tokens = torch.from_numpy(ids(request)), request["tokens"]
     if not decoder:
-        return lambda: model(given).last_hidden_state.numpy()
+        return lambda: model(given).last_hidden_state.numpy(), nothing
     if request["kind"] == "prefill":
-        return lambda: model(given[:, :tokens], use_cache=True, logits_to_keep=1).logits[:, -1].numpy()
+        return lambda: model(given[:, :tokens], use_cache=True, logits_to_keep=1).logits[:, -1].numpy(), nothing
     cache = model(given[:, :tokens], use_cache=True, logits_to_keep=1).past_key_values
 
     def step() -> np.ndarray:
-        result = model(given[:, tokens:], past_key_values=cache, use_cache=True)
-        cache.crop(tokens)
-        return result.logits[:, -1].numpy()
+        return model(given[:, tokens:], past_key_values=cache, use_cache=True).logits[:, -1].numpy()
 
-    return step
+    return step, lambda: cache.crop(tokens)
 
 
 def _as_linear(model: torch.nn.Module) -> None:

@@ -16,11 +16,16 @@ from typing import Any, TextIO
 import numpy as np
 
 Call = Callable[[], np.ndarray]
+Restore = Callable[[], object]
 _STARTED = time.perf_counter()
 
 
+def nothing() -> None:
+    """What there is to restore after a call that changes nothing."""
+
+
 def serve(
-    load: Callable[[dict[str, Any]], Call],
+    load: Callable[[dict[str, Any]], tuple[Call, Restore]],
     *,
     make: Callable[[Path, str], None] | None = None,
     packages: tuple[str, ...] = (),
@@ -29,7 +34,8 @@ def serve(
 
     Args:
         load: Takes the request (``folder``, ``variant``, ``threads``, ``kind``, ``batch``, ``tokens``, ``limit``) and
-            returns what makes one call; its result is the output that is compared.
+            returns what makes one call, whose result is the output that is compared, and what brings back the state
+            before it, so that the next call does the same again. That is not timed.
         make: Takes the model's folder and the variant, and makes the files that ``load`` reads. It runs in a process
             of its own, so that the memory of conversion is not counted as memory of running.
         packages: Whose versions are reported.
@@ -45,7 +51,7 @@ def serve(
         request = json.loads(line)
     try:
         imported = time.perf_counter() - _STARTED
-        call = load(request)
+        call, restore = load(request)
         output = np.asarray(call(), np.float32)
         ready = time.perf_counter() - _STARTED
     except Exception as error:  # what a peer cannot do is a fact of the run, and reported as one
@@ -55,7 +61,7 @@ def serve(
     versions = {name: importlib.metadata.version(name) for name in packages}
     _say(answers, {"load_seconds": ready - imported, "peak_kib": _peak_kib(), "versions": versions})
     for line in sys.stdin:
-        _say(answers, _turn(call, json.loads(line)["seconds"]))
+        _say(answers, _turn(call, restore, json.loads(line)["seconds"]))
 
 
 def ids(request: dict[str, Any]) -> np.ndarray:
@@ -81,11 +87,13 @@ def _say(answers: TextIO, answer: Any) -> None:
     print(json.dumps(answer), file=answers, flush=True)
 
 
-def _turn(call: Call, seconds: float) -> list[float]:
+def _turn(call: Call, restore: Restore, seconds: float) -> list[float]:
     """Calls for about ``seconds``, at least three times after one that does not count."""
+    restore()
     call()
     times: list[float] = []
     while len(times) < 3 or sum(times) < seconds:
+        restore()
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
