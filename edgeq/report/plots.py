@@ -20,6 +20,8 @@ _PALE = "#e6e9ec"
 _WIDTH = 7.2
 _BYTES = {"codes": _BLUE, "scales": _ORANGE, "padding": _GREY, "float": _GREEN}
 _OPERATORS_SHOWN = 10
+_FAR_APART = 20.0
+"""Ratio of the largest to the smallest value above which an axis is logarithmic."""
 _LABEL_PLACES = {
     (7, 0): ("left", "center"), (-7, 0): ("right", "center"), (0, 7): ("center", "bottom"), (0, -7): ("center", "top"),
     (7, 12): ("left", "center"), (7, -12): ("left", "center"), (-7, 12): ("right", "center"),
@@ -152,6 +154,9 @@ def quality_plot(points: Sequence[dict[str, Any]], metric: str) -> str:
         axes.set_xscale("log", base=2)
         axes.set_xlim(2 ** math.floor(math.log2(min(sizes)) - 0.1), 2 ** math.ceil(math.log2(max(sizes)) + 0.1))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        values = [point["value"] for point in points]
+        if min(values) > 0 and max(values) > _FAR_APART * min(values):
+            axes.set_yscale("log")  # one ruined model would press all others together
         axes.margins(y=0.2)
         axes.grid(color=_PALE, linewidth=0.6)
         axes.set_axisbelow(True)

@@ -1,0 +1,105 @@
+"""Quality against stored bytes over the tables of claims: one picture a task, points numbered as in the list below it.
+
+Reads the tables in ``benchmarks/claims/results`` and writes beside them::
+
+    python -m benchmarks.claims.quality
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeq.errors import FormatError
+from edgeq.files import write_text
+from edgeq.report.plots import quality_plot
+from edgeq.stored import read_json_object
+
+RESULTS = Path(__file__).parent / "results"
+FIGURES = {"sst2": ("accuracy", "accuracy"), "wikitext2": ("test", "perplexity")}
+"""Where a run holds its figure, and what that is called, by task."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A row of a table: the mean figure and bytes of its runs.
+
+    Attributes:
+        table: Name of the table.
+        label: Name of the row.
+        runs: Number of runs.
+        value: Their mean figure.
+        bytes: Mean bytes of all their tensors.
+    """
+
+    table: str
+    label: str
+    runs: int
+    value: float
+    bytes: float
+
+
+def read_points(results: Path) -> dict[str, list[Point]]:
+    """Reads every table of a folder.
+
+    Returns:
+        The rows that hold a finished run, the smallest model first, by task.
+
+    Raises:
+        FormatError: If a table is damaged.
+    """
+    points: dict[str, list[Point]] = {task: [] for task in FIGURES}
+    for file in sorted(results.glob("*.json")):
+        try:
+            for row in read_json_object(file)["rows"]:
+                runs = [run for run in row["runs"] if FIGURES[run["task"]][0] in run]
+                if runs:  # what diverged has no figure
+                    values = [float(run[FIGURES[run["task"]][0]]) for run in runs]
+                    sizes = [float(run["stored_bytes"]["stored_bytes"]) for run in runs]
+                    mean = (statistics.mean(values), statistics.mean(sizes))
+                    points[runs[0]["task"]].append(Point(file.stem, str(row["label"]), len(runs), *mean))
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{file} is not a table of claims ({error!r}); make it again") from error
+    return {task: sorted(found, key=lambda point: point.bytes) for task, found in points.items() if found}
+
+
+def markdown(task: str, points: Sequence[Point]) -> str:
+    """Returns the list that belongs to a picture."""
+    metric = FIGURES[task][1]
+    lines = [f"# {metric} on {task} against stored bytes", "", f"![{metric} against bytes](quality-{task}.svg)", ""]
+    lines += [f"| | table | model | runs | MB stored | {metric}, mean |", "|---|---|---|---|---|---|"]
+    for number, one in enumerate(points, 1):
+        cells = (number, one.table, one.label, one.runs, f"{one.bytes / 1e6:.2f}", f"{one.value:.4g}")
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    return "\n".join([*lines, "", "```", "python -m benchmarks.claims.quality", "```"]) + "\n"
+
+
+def picture(task: str, points: Sequence[Point]) -> str:
+    """Returns an SVG file."""
+    drawn = [
+        {"label": str(number), "bytes": point.bytes, "value": point.value, "is_float": False}
+        for number, point in enumerate(points, 1)
+    ]
+    inline = quality_plot(drawn, FIGURES[task][1])
+    # A file of its own needs the name space that a page gives, and a ground to be read on a dark screen.
+    return inline.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" style="background: white" ', 1) + "\n"
+
+
+def main() -> int:
+    """Writes a picture and a list for each task of which something is finished."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
+    folder = parser.parse_args().results
+    for task, points in read_points(folder).items():
+        write_text(folder / f"quality-{task}.svg", picture(task, points))
+        write_text(folder / f"quality-{task}.md", markdown(task, points))
+        print(folder / f"quality-{task}.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
