@@ -63,6 +63,21 @@ class Emulator:
 
 
 @dataclasses.dataclass(frozen=True)
+class ProcessorModel:
+    """What an estimate assumes of a processor, besides the machine code.
+
+    Attributes:
+        model: LLVM's name of the processor whose pipeline llvm-mca models.
+        gigahertz: Its clock.
+        gigabytes_per_second: What its memory gives one core.
+    """
+
+    model: str
+    gigahertz: float
+    gigabytes_per_second: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Target:
     """A processor to compile for.
 
@@ -77,6 +92,7 @@ class Target:
         runtime_platform: Wheel platform tag that brings the TVM runtime libraries of this target.
         cpu_flags: Names in ``/proc/cpuinfo`` that a processor must list to run the bundle.
         emulator: How to run a bundle of this target on another machine, or None.
+        estimate: What `edgeq estimate` assumes, or None.
     """
 
     name: str
@@ -89,6 +105,7 @@ class Target:
     runtime_platform: str
     cpu_flags: tuple[str, ...]
     emulator: Emulator | None = None
+    estimate: ProcessorModel | None = None
 
     @property
     def architecture(self) -> str:
@@ -198,7 +215,7 @@ def _read_file(path: Path) -> Target:
 
 
 def _parse(table: dict[str, Any], path: Path) -> Target:
-    emulator_table = table.pop("emulator", None)
+    emulator_table, estimate_table = table.pop("emulator", None), table.pop("estimate", None)
     where = f"target file {path}"
     fields = _checked(
         table,
@@ -218,7 +235,8 @@ def _parse(table: dict[str, Any], path: Path) -> Target:
                 lists=("arguments", "packages"),
             )
         )
-    target = Target(**fields, emulator=emulator)
+    estimate = None if estimate_table is None else _parse_estimate(estimate_table, where)
+    target = Target(**fields, emulator=emulator, estimate=estimate)
     if target.isa not in ISAS:
         hint = nearest_name_hint(target.isa, list(ISAS))
         raise UnsupportedError(f"{where}: no kernels for isa {target.isa!r}{hint} (known: {', '.join(ISAS)})")
@@ -234,6 +252,17 @@ def _parse(table: dict[str, Any], path: Path) -> Target:
             f"found {target.name!r}"
         )
     return target
+
+
+def _parse_estimate(table: Any, where: str) -> ProcessorModel:
+    if not isinstance(table, dict):
+        raise FormatError(f"{where}: 'estimate' must be a table")
+    figures = {key: table.pop(key, None) for key in ("gigahertz", "gigabytes_per_second")}
+    fields = _checked(table, f"{where}, [estimate]", text=("model",), lists=())
+    for key, value in figures.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+            raise FormatError(f"{where}, [estimate]: {key!r} must be a number above 0, found {value!r}")
+    return ProcessorModel(fields["model"], float(figures["gigahertz"]), float(figures["gigabytes_per_second"]))
 
 
 def _checked(

@@ -15,7 +15,7 @@ from edgeq.cli.verb import app
 # In the order of the help. Each module registers its verbs when it is imported, and imports what is
 # heavy (torch, onnx, tvm) only when a verb runs.
 _VERB_MODULES = (
-    *("deploy", "stages", "proof", "measure", "profile", "run", "generate"),
+    *("deploy", "stages", "proof", "measure", "profile", "estimate", "run", "generate"),
     *("trust", "ort_library", "catalog"),
 )
 

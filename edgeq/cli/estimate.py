@@ -1,0 +1,78 @@
+"""``estimate``: what a bundle would cost on a processor that is not here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeq.cli.console import note, print_json, print_table, progress_bars, say
+from edgeq.cli.verb import Json, verb
+
+
+@verb(
+    "estimate",
+    example="estimate ./run/bundles/cortex-a72\nestimate ./run/bundles/cortex-a72 --target cortex-a76 --sequence 32",
+)
+def estimate(
+    bundle: Annotated[Path, typer.Argument(help="Bundle for a named target; it runs in an emulator.")],
+    *,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target", "-t", help="Processor to estimate: a name or a .toml file. Default: the bundle's own target."
+        ),
+    ] = None,
+    sequence: Annotated[
+        int, typer.Option(min=1, help="Tokens in each text; for a decoder those before the step.")
+    ] = 128,
+    batch: Annotated[int, typer.Option(min=1, help="Texts in one call.")] = 1,
+    reading: Annotated[
+        bool, typer.Option("--reading", help="Encoder-decoders: the reading of a source instead of a step.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Estimate the time of each kernel on one core of a processor that is not here. Not a measurement.
+
+    Instructions are counted in an emulator; their cycles come from LLVM's model of the pipeline, the time of memory
+    from the bandwidth in the target file.
+    """
+    from edgeq.report.text import milliseconds, workload
+    from edgeq.targets.estimate.estimator import estimate_bundle
+    from edgeq.targets.target import load_target
+
+    with progress_bars() as progress:
+        found = estimate_bundle(
+            bundle,
+            target=load_target(target) if target is not None else None,
+            sequence=sequence,
+            batch=batch,
+            reading=reading,
+            progress=progress,
+        )
+    if as_json:
+        print_json(found.to_json())
+        return
+    rows = [
+        [
+            kernel.name,
+            f"{kernel.share:.1%}",
+            f"~{milliseconds(kernel.seconds)}",
+            f"{kernel.calls}",
+            f"{kernel.instructions:,}",
+            f"{kernel.instructions / kernel.cycles:.2f}" if kernel.cycles else "-",
+            f"{kernel.bytes / 1e6:.2f} MB",
+            f"~{milliseconds(kernel.memory_seconds)}",
+        ]
+        for kernel in found.kernels
+    ]
+    columns = ["kernel", "share", "estimate", "calls", "instructions", "a cycle", "moved", "of it memory"]
+    processor = found.processor
+    print_table(columns, rows, title=f"ESTIMATE (not measured) of {found.bundle} on {found.target}")
+    say(
+        f"estimate: about {milliseconds(found.seconds)} for {batch} x {workload(found.to_json())} on one core of "
+        f"{found.target}, assumed to be {processor.model} at {processor.gigahertz:g} GHz with "
+        f"{processor.gigabytes_per_second:g} GB/s"
+    )
+    note(f"modelled {found.modelled:.1%} of the instructions; {', '.join(found.tools.values())}")
