@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.speed.contestants import FLOOR, Contestant
+from benchmarks.speed.contestants import FLOOR, LEAST_SIMILARITY, Contestant
 from benchmarks.speed.works import Work
 
 ENGINES = Path(__file__).parent / "engines"
@@ -151,9 +151,11 @@ def _cores(threads: int) -> Iterator[None]:
 
 
 def _compare(outcomes: dict[str, Outcome], contestants: Sequence[Contestant], scratch: Path) -> None:
-    """Fills in the similarities, over the first text where batches differ."""
-    present = [c.name for c in contestants if not outcomes[c.name].missing and c.name != FLOOR]
-    outputs = {name: np.load(scratch / f"{name}.npy")[:1].ravel().astype(np.float64) for name in present}
-    for name in present:
-        a, b = outputs[present[0]], outputs[name]
-        outcomes[name].similarity = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+    """Fills in the similarities, over the first text where batches differ; takes out who computes something else."""
+    present = [c for c in contestants if not outcomes[c.name].missing and c.name != FLOOR]
+    outputs = [np.load(scratch / f"{c.name}.npy")[:1].ravel().astype(np.float64) for c in present]
+    for contestant, output in zip(present, outputs, strict=True):
+        outcome, least = outcomes[contestant.name], LEAST_SIMILARITY.get(contestant.bits, -1.0)
+        outcome.similarity = float(outputs[0] @ output / (np.linalg.norm(outputs[0]) * np.linalg.norm(output)))
+        if outcome.similarity < least:
+            outcome.missing = f"computes something else: cosine with the reference {outcome.similarity:.4f} < {least}"

@@ -40,6 +40,10 @@ PEERS = (
 )
 """Name, script, variant and bits of a weight of every peer."""
 
+LEAST_SIMILARITY = {FLOAT_BITS: 0.9999, 16: 0.999, 8: 0.95}
+"""Cosine with the reference's output below which an engine computes something else; at fewer bits, random weights tell
+nothing."""
+
 _HELD_TO_AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 _CAN_BE_HELD = (_TORCH, _OPENVINO)
 """ONNX Runtime and llama.cpp have no such switch: what runs is chosen by the processor, or when they are built."""

@@ -17,6 +17,9 @@ import numpy as np
 from turns import Call, Restore, ids, nothing, serve
 
 _FLOAT = "F32"
+_WIDE_BLOCKS = ("Q4_K_S", "Q2_K", "TQ2_0")
+_WIDE_BLOCK = 256
+"""Where rows are no multiple of it, llama.cpp takes another format without a word."""
 
 
 @llama_cpp.llama_log_callback
@@ -26,6 +29,7 @@ def _silent(_level: int, _text: bytes, _data: ctypes.c_void_p) -> None:
 
 def make(model: Path, variant: str) -> None:
     """Writes the file of one variant; the float file first, which the others start from."""
+    _check_blocks(model, variant)
     folder = model / "llama"
     folder.mkdir(exist_ok=True)
     file, start = folder / f"{variant}.gguf", folder / f"{_FLOAT}.gguf"
@@ -50,18 +54,19 @@ def make(model: Path, variant: str) -> None:
 def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     """Returns the call of one variant."""
     folder, given, tokens = Path(request["folder"]), ids(request), request["tokens"]
-    sizes = json.loads((folder / "float" / "config.json").read_text(encoding="utf-8"))
+    _check_blocks(folder, request["variant"])
+    sizes = _sizes(folder)
     encode = request["kind"] == "encode"
     context = _context(folder / "llama" / f"{request['variant']}.gguf", given, request["threads"], encode)
     memory = llama_cpp.llama_get_memory(context)
     whole = _batch(given[:, :tokens], 0, all_outputs=encode)
     if encode:
-        return lambda: _encoded(context, whole, given.shape, sizes["hidden_size"]), nothing
+        return lambda: _encoded(context, whole, given.shape, sizes["width"]), nothing
 
     def logits(batch: llama_cpp.llama_batch, outputs: Iterable[int]) -> np.ndarray:
         _check(llama_cpp.llama_decode(context, batch))
         rows = [llama_cpp.llama_get_logits_ith(context, output) for output in outputs]
-        return np.stack([np.ctypeslib.as_array(row, (sizes["vocab_size"],)).copy() for row in rows])
+        return np.stack([np.ctypeslib.as_array(row, (sizes["vocabulary"],)).copy() for row in rows])
 
     lasts = [tokens - 1 + text * tokens for text in range(len(given))]
     if request["kind"] == "prefill":
@@ -69,6 +74,17 @@ def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     logits(whole, lasts)
     one = _batch(given[:, tokens:], tokens)
     return lambda: logits(one, range(len(given))), lambda: llama_cpp.llama_memory_seq_rm(memory, -1, tokens, -1)
+
+
+def _check_blocks(model: Path, variant: str) -> None:
+    width = _sizes(model)["width"]
+    if variant in _WIDE_BLOCKS and width % _WIDE_BLOCK:
+        raise ValueError(f"{variant} has blocks of {_WIDE_BLOCK}, which rows of {width} do not fill")
+
+
+def _sizes(model: Path) -> dict[str, int]:
+    config = json.loads((model / "float" / "config.json").read_text(encoding="utf-8"))
+    return {"width": config.get("hidden_size") or config["n_embd"], "vocabulary": config["vocab_size"]}
 
 
 def _context(file: Path, given: np.ndarray, threads: int, encode: bool) -> Any:
