@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import importlib.util
+import shutil
 from collections.abc import Sequence
 
 from edgeq.errors import EdgeqError
 from edgeq.targets.emulator import install_command as emulator_install_command
 from edgeq.targets.emulator import is_emulator_ready
+from edgeq.targets.estimate.emulation import emulator_command
+from edgeq.targets.estimate.tools import find_llvm
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime_wheels import is_available
 from edgeq.targets.target import Target, list_targets, load_target
@@ -57,6 +60,7 @@ def diagnose(targets: Sequence[str] | None = None) -> list[Finding]:
     """
     names = [summary.name for summary in list_targets()] if targets is None else targets
     findings = [_machine(), *(_package(module, name) for module, name in _PACKAGES.items())]
+    findings += [_estimates(), _devices()]
     for name in names:
         findings += _target_findings(name)
     return findings
@@ -77,6 +81,21 @@ def _package(module: str, distribution: str) -> Finding:
             f"package {distribution}", False, "not installed", fix_command="pip install 'edgeq[all]'"
         )
     return Finding(f"package {distribution}", True, importlib.metadata.version(distribution))
+
+
+def _estimates() -> Finding:
+    """Only `edgeq estimate` needs these programs, so doing without them is no fault."""
+    try:
+        counting = emulator_command(load_target("cortex-a76"))[0]
+        return Finding("edgeq estimate", True, f"{find_llvm().version}, {counting}")
+    except EdgeqError as error:
+        return Finding("edgeq estimate", True, f"not possible here: {error}")
+
+
+def _devices() -> Finding:
+    program = shutil.which("ssh")
+    detail = program or "not possible here: there is no ssh (apt-get install openssh-client)"
+    return Finding("edgeq profile --on", True, detail)
 
 
 def _target_findings(name: str) -> list[Finding]:

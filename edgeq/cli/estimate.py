@@ -67,7 +67,7 @@ def estimate(
         ]
         for kernel in found.kernels
     ]
-    columns = ["kernel", "share", "estimate", "calls", "instructions", "a cycle", "moved", "of it memory"]
+    columns = ["kernel", "share", "estimate", "calls", "instructions", "a cycle", "weights", "of it memory"]
     processor = found.processor
     print_table(columns, rows, title=f"ESTIMATE (not measured) of {found.bundle} on {found.target}")
     say(

@@ -1,7 +1,7 @@
 """``edgeq estimate``: the time of each kernel on a processor that is not here, from its machine code.
 
 The bundle runs once in an emulator, which says how often every block of code runs. A model of the processor's
-pipeline says how many cycles a block takes. What the kernel's tensors weigh, over the memory's bandwidth, is added.
+pipeline says how many cycles a block takes. The bytes of the kernel's weights, over the memory's bandwidth, are added.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class KernelEstimate:
         calls: How often it runs.
         instructions: Executed in all calls: counted, not estimated.
         cycles: Estimated for these instructions, with all data in the nearest cache.
-        bytes: Of its tensors, but no more than its instructions can move.
+        bytes: Of its weights, but no more than its instructions can move.
         compute_seconds: The cycles over the clock.
         memory_seconds: The bytes over the bandwidth.
         share: Of the estimated time of all kernels.
@@ -228,9 +228,9 @@ def _kernels(
     known = {kernel["name"]: kernel for kernel in emulated.kernels}
     rows = []
     for name in instructions:
-        calls, tensor_bytes = (known[name]["calls"], known[name]["bytes"]) if name in known else (0, 0)
-        # A table of which some rows are read, or a cache that is not full, weighs more than what is read of it.
-        size = min(tensor_bytes, moved[name])
+        calls, weight_bytes = (known[name]["calls"], known[name]["weight_bytes"]) if name in known else (0, 0)
+        # Of a table only some rows are read.
+        size = min(weight_bytes, moved[name])
         compute, memory = spent[name] / (1e9 * processor.gigahertz), size / (1e9 * processor.gigabytes_per_second)
         rows.append(KernelEstimate(name, calls, instructions[name], spent[name], size, compute, memory, 0.0))
     whole = sum(row.seconds for row in rows)

@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.errors import FormatError
@@ -88,6 +88,7 @@ def test_branches_into_the_middle_cut_a_block_even_if_the_counts_agree():
     assert [block.instructions[0].address for block in blocks] == [0x1000, 0x100F, 0x1012, 0x1040, 0x1045, 0x104B]
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([0x100, 0x104, 0x10C, 0x118, 0x11C, 0x120, 0x1040, 0x300]), st.integers(1, 9)))
 def test_no_execution_is_lost_or_counted_twice(counts):
     code = parse_disassembly(ARM)
@@ -95,6 +96,7 @@ def test_no_execution_is_lost_or_counted_twice(counts):
     assert sum(block.executed for block in blocks) == sum(counts.values())
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789abcdef:\t <>#,%()x\n", max_size=200))
 def test_any_text_is_read_without_an_error(text):
     assert isinstance(parse_disassembly(text), MachineCode)

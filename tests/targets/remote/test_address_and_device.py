@@ -1,7 +1,7 @@
 """Addresses of devices, and what a device says of itself."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.errors import UnsupportedError, UsageError
@@ -39,6 +39,7 @@ def test_what_is_no_address_is_refused(text):
     assert "secret" not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_no_text_becomes_an_option_of_ssh(text):
     try:
@@ -96,6 +97,7 @@ def test_a_core_that_lacks_instructions_is_refused():
         check_device(old, TARGET, place="ssh://board")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_answer_is_read_without_an_error(text):
     device_from_answer(text)
