@@ -60,6 +60,8 @@ def diagnose(targets: Sequence[str] | None = None) -> list[Finding]:
     """
     names = [summary.name for summary in list_targets()] if targets is None else targets
     findings = [_machine(), *(_package(module, name) for module, name in _PACKAGES.items())]
+    if importlib.util.find_spec("onnxruntime") is not None:
+        findings.append(stock_flavour(importlib.metadata.version("onnxruntime")))
     findings += [_estimates(), _devices()]
     for name in names:
         findings += _target_findings(name)
@@ -96,6 +98,26 @@ def _devices() -> Finding:
     program = shutil.which("ssh")
     detail = program or "not possible here: there is no ssh (apt-get install openssh-client)"
     return Finding("edgeq profile --on", True, detail)
+
+
+def stock_flavour(version: str) -> Finding:
+    """Says what a release of ONNX Runtime does with models of ``edgeq export --flavour stock``.
+
+    Before 1.23 it has no packed tables and no product with 8-bit weights; 1.23 refuses 2-bit weights, and 1.24 to
+    1.27 take them but unpack them to floats at every call, a hundred times slower.
+
+    Args:
+        version: Such as ``1.31.1``.
+    """
+    title, fix = "onnxruntime for --flavour stock", "pip install 'onnxruntime>=1.28'"
+    release = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if release >= (1, 28):
+        return Finding(title, True, f"{version} runs 2-, 4- and 8-bit weights fast")
+    if release >= (1, 24):
+        return Finding(title, False, f"{version} runs 4- and 8-bit weights fast, 2-bit weights very slowly", fix)
+    if release >= (1, 23):
+        return Finding(title, False, f"{version} runs 4- and 8-bit weights fast, and refuses 2-bit weights", fix)
+    return Finding(title, False, f"{version} refuses packed tables and weights of 2 and 8 bits", fix)
 
 
 def _target_findings(name: str) -> list[Finding]:

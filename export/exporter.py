@@ -18,7 +18,7 @@ import torch
 from edgeq.checkpoint import copy_sentence_files, load_checkpoint
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.export.external_data import ModelWriter
-from edgeq.export.trace import DEFAULT_OPSET, check_opset, onnx_models
+from edgeq.export.trace import DEFAULT_FLAVOUR, DEFAULT_OPSET, check_flavour, check_opset, onnx_models
 from edgeq.factor.evaluation import describe_choices
 from edgeq.files import new_folder
 from edgeq.progress import Progress, silent
@@ -34,6 +34,7 @@ def export_onnx(
     *,
     opset: int = DEFAULT_OPSET,
     cache: str = DEFAULT_CACHE,
+    flavour: str = DEFAULT_FLAVOUR,
     progress: Progress | None = None,
     remark: Callable[[str], None] | None = None,
 ) -> Path:
@@ -46,14 +47,17 @@ def export_onnx(
             as one operator, which is what the compiler has a kernel for; the same graph at 20 runs on
             runtimes that know no such operator, below 20 GELU is several nodes as well.
         cache: Type of the key/value cache of a model that generates: ``float16`` or ``float32``.
+        flavour: ``edgeq``, our operators with their bodies, or ``stock``, operators of ONNX Runtime itself: it runs
+            fast without a library, and rounds activations in blocks, so it agrees in what a task measures.
         progress: Told how far the work is.
-        remark: Told how factorised layers are computed, one line for those of a kind.
+        remark: Told how factorised layers are computed, one line for those of a kind, and what the stock flavour
+            stores otherwise.
 
     Returns:
         The path of ``model.onnx``, or of ``encoder_model.onnx``.
 
     Raises:
-        UsageError: If the checkpoint, the opset or the type of cache is not there.
+        UsageError: If the checkpoint, the opset, the type of cache or the flavour is not there.
         UnsupportedError: If the architecture is not implemented.
         FormatError: If the checkpoint is damaged.
         EdgeqError: If the graph cannot be made, or is not valid ONNX.
@@ -61,6 +65,7 @@ def export_onnx(
     report = progress or silent
     source, out = Path(checkpoint_folder), Path(out_folder)
     check_opset(opset)
+    check_flavour(flavour)
     cache_dtype = _cache_dtype(cache)
     if out.resolve() == source.resolve() or out.resolve() in source.resolve().parents:
         raise UsageError(f"the output {out} would replace the checkpoint {source}; give another folder")
@@ -72,7 +77,14 @@ def export_onnx(
     report("tracing and writing the graph", 1, 3)
     with new_folder(out) as temporary:
         with ModelWriter(temporary) as writer:
-            models = onnx_models(checkpoint.model, checkpoint.adapter, opset=opset, cache_dtype=cache_dtype)
+            models = onnx_models(
+                checkpoint.model,
+                checkpoint.adapter,
+                opset=opset,
+                cache_dtype=cache_dtype,
+                flavour=flavour,
+                remark=_once(remark),
+            )
             written = [writer.write(name, model) for name, model in models]
         report("checking the graph", 2, 3)
         for path in written:
@@ -84,6 +96,18 @@ def export_onnx(
         copy_sentence_files(source, temporary)
     report("checking the graph", 3, 3)
     return out / written[0].name
+
+
+def _once(remark: Callable[[str], None] | None) -> Callable[[str], None] | None:
+    """Passes every sentence on once, though several graphs may have cause for it."""
+    said: set[str] = set()
+
+    def tell(line: str) -> None:
+        if remark is not None and line not in said:
+            said.add(line)
+            remark(line)
+
+    return tell
 
 
 def _cache_dtype(name: str) -> torch.dtype:

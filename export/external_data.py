@@ -12,6 +12,9 @@ from onnx.external_data_helper import set_external_data
 from edgeq.formats import aligned
 
 DATA_FILE = "model.onnx.data"
+VIEW = "#"
+"""What follows it in a name only says how the tensor's bytes are read: a table whose rows are gathered and multiplied
+by is two tensors of different shapes, and stored once."""
 EXTERNAL_FROM_BYTES = 256
 """Smaller constants (shapes, axes, single scales) stay inside the ``.onnx`` file."""
 
@@ -19,7 +22,7 @@ EXTERNAL_FROM_BYTES = 256
 class ModelWriter:
     """Writes the graphs of one model over one data file; a context manager.
 
-    A weight that several graphs read, under one name, is stored by the first of them.
+    A weight that several graphs read, under one name up to :data:`VIEW`, is stored by the first of them.
 
     Args:
         folder: An existing folder.
@@ -64,7 +67,7 @@ class ModelWriter:
 
     def _place(self, tensor: onnx.TensorProto) -> int:
         """Returns where the tensor's bytes are in the data file, and puts them there if they are not."""
-        key = (tensor.name, hashlib.sha256(tensor.raw_data).digest())
+        key = (tensor.name.partition(VIEW)[0], hashlib.sha256(tensor.raw_data).digest())
         if key not in self._stored:
             self._stream.write(b"\0" * (aligned(self._stream.tell()) - self._stream.tell()))
             self._stored[key] = self._stream.tell()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import onnx
 import onnx_ir as ir
@@ -21,6 +21,7 @@ from edgeq.export.passes.joined import drop_joins
 from edgeq.export.passes.names import name_by_module
 from edgeq.export.passes.reshapes import keep_leading_axes
 from edgeq.export.signature import Signature, signature_of
+from edgeq.export.stock import to_stock_operators
 from edgeq.models import ModelAdapter
 from edgeq.models.adapter import ExportPart, GenerativeAdapter, Seq2SeqAdapter
 from edgeq.models.cache import DEFAULT_CACHE_DTYPE
@@ -28,6 +29,11 @@ from edgeq.models.cache import DEFAULT_CACHE_DTYPE
 SUPPORTED_OPSETS = range(18, 24)
 DEFAULT_OPSET = 23
 """Attention is one standard node from 23 on, and the compiler has a kernel for that node."""
+
+STOCK = "stock"
+DEFAULT_FLAVOUR = "edgeq"
+FLAVOURS = (DEFAULT_FLAVOUR, STOCK)
+"""``edgeq``: our operators with their bodies. ``stock``: operators that ONNX Runtime has kernels for."""
 
 _IR_VERSION = 10  # the first with function overloads; newer ones lock out older runtimes
 
@@ -43,12 +49,24 @@ def check_opset(opset: int) -> None:
         raise UsageError(f"opset must be {first} to {last}, found {opset}")
 
 
+def check_flavour(flavour: str) -> None:
+    """Refuses flavours that there are none of.
+
+    Raises:
+        UsageError: If ``flavour`` is not one of :data:`FLAVOURS`.
+    """
+    if flavour not in FLAVOURS:
+        raise UsageError(f"the flavour must be {' or '.join(FLAVOURS)}, found {flavour!r}")
+
+
 def onnx_models(
     model: nn.Module,
     adapter: ModelAdapter,
     *,
     opset: int = DEFAULT_OPSET,
     cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE,
+    flavour: str = DEFAULT_FLAVOUR,
+    remark: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[str, onnx.ModelProto]]:
     """Traces a model and cleans its graphs.
 
@@ -57,6 +75,8 @@ def onnx_models(
         adapter: The adapter of the model.
         opset: Version of the standard operators, 18 to 23.
         cache_dtype: Type of the key/value cache of a model that has one: float16 or float32.
+        flavour: One of :data:`FLAVOURS`.
+        remark: Told what differs in the stock flavour.
 
     Yields:
         Name and graph of each part, one after the other because each holds its weights: ``model``, or for a
@@ -65,12 +85,23 @@ def onnx_models(
         low-bit operator, and nothing depends on the machine. Equal names of initializers are equal weights.
 
     Raises:
-        UsageError: If the opset is not supported.
+        UsageError: If the opset or the flavour is not supported.
         EdgeqError: If torch cannot trace the model.
     """
     check_opset(opset)
+    check_flavour(flavour)
     for part in _parts(model, adapter, cache_dtype):
-        yield part.name, _onnx_model(part, signature_of(part, adapter, cache_dtype=cache_dtype), opset, adapter)
+        proto = _onnx_model(part, signature_of(part, adapter, cache_dtype=cache_dtype), opset, adapter)
+        if flavour == STOCK:
+            for line in to_stock_operators(proto):
+                (remark or _ignore)(line)
+        else:
+            attach_bodies(proto)
+        yield part.name, proto
+
+
+def _ignore(_: str) -> None:
+    """Takes a remark that nobody reads."""
 
 
 def _parts(model: nn.Module, adapter: ModelAdapter, cache_dtype: torch.dtype) -> list[ExportPart]:
@@ -97,7 +128,6 @@ def _onnx_model(part: ExportPart, signature: Signature, opset: int, adapter: Mod
     graph.ir_version = _IR_VERSION
     proto = ir.serde.serialize_model(graph)
     proto.graph.name = adapter.architecture
-    attach_bodies(proto)
     return proto
 
 

@@ -92,23 +92,32 @@ def compress(
     say(str(out))
 
 
-@verb("export", example="export ./my-bert-w8 ./my-bert-onnx")
+@verb("export", example="export ./my-bert-w8 ./my-bert-onnx\nexport ./my-bert-w8 ./my-bert-stock --flavour stock")
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Compressed (or plain) checkpoint folder.")],
     out: Out,
     *,
     opset: Opset = None,
     cache: Cache = "float16",
+    flavour: Annotated[
+        str,
+        typer.Option(
+            help="edgeq: ai.edgeq ops with bodies. stock: ONNX Runtime's own packed ops, fast without a library "
+            "(release 1.23 or later; 2-bit weights 1.28), activations rounded in blocks."
+        ),
+    ] = "edgeq",
     as_json: Json = False,
 ) -> None:
-    """Export a checkpoint to ONNX with ai.edgeq ops, each with a body in standard ops."""
+    """Export a checkpoint to ONNX: ai.edgeq ops, each with a body in standard ops, or ops of ONNX Runtime itself."""
     from edgeq.export.exporter import export_onnx
 
     _existing_folder(checkpoint, "checkpoint")
     with progress_bars() as progress:
         options: dict[str, Any] = {} if opset is None else {"opset": opset}
         remarks: list[str] = []
-        file = export_onnx(checkpoint, out, cache=cache, progress=progress, remark=remarks.append, **options)
+        file = export_onnx(
+            checkpoint, out, cache=cache, flavour=flavour, progress=progress, remark=remarks.append, **options
+        )
     if as_json:
         print_json({"out": str(out), "model": str(file), "files": _sizes(out), "evaluation": remarks})
     else:

@@ -14,8 +14,14 @@ from edgeq.targets.runtime_wheels import cache_folder, package_versions
 from edgeq.targets.target import load_target
 from edgeq.targets.toolchain import RUNNER, find_linker
 
-_SOURCES = (SHIM, RUNNER, Path(edgeq.__file__).parent / "targets", Path(edgeq.__file__).parent / "targets" / "kernels")
-"""Folders whose files decide what the library is."""
+_TARGETS = Path(edgeq.__file__).parent / "targets"
+_SOURCES = [
+    *SHIM.iterdir(),
+    *RUNNER.glob("cpu.*"),
+    *(_TARGETS / "kernels").glob("*.py"),
+    *(_TARGETS / f"{name}.py" for name in ("isa", "kernel_library", "target")),
+]
+"""Files that decide what the library is."""
 
 
 def session_options(library: Path | str | None = None) -> Any:
@@ -62,8 +68,6 @@ def cached_library(progress: Progress | None = None) -> Path:
 def _fingerprint() -> str:
     """Digest of everything that the library is made from."""
     digest = hashlib.sha256(repr((sorted(package_versions().items()), find_linker(load_target("host")))).encode())
-    for folder in _SOURCES:
-        for path in sorted(folder.glob("*.[pch]*")):
-            if path.is_file():
-                digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in sorted(_SOURCES):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,7 +1,7 @@
 import pytest
 
 from edgeq import doctor
-from edgeq.doctor import diagnose
+from edgeq.doctor import diagnose, stock_flavour
 from edgeq.errors import UsageError
 from edgeq.targets import toolchain
 
@@ -62,6 +62,25 @@ def test_libraries_not_yet_fetched_are_no_fault_unless_pip_is_missing(monkeypatc
     )
     finding = _by_name(diagnose(["cortex-a72"]))[name]
     assert (finding.ok, finding.fix_command) == (False, "python -m ensurepip")
+
+
+@pytest.mark.parametrize(
+    ("version", "ok", "said"),
+    [
+        ("1.31.1", True, "2-, 4- and 8-bit weights fast"),
+        ("1.28.0", True, "2-, 4- and 8-bit weights fast"),
+        ("1.27.0", False, "2-bit weights very slowly"),
+        ("1.24.4", False, "2-bit weights very slowly"),
+        ("1.23.2", False, "refuses 2-bit weights"),
+        ("1.20.1", False, "refuses packed tables and weights of 2 and 8 bits"),
+    ],
+)
+def test_releases_that_run_the_stock_flavour_slowly_or_not_are_named(version, ok, said):
+    finding = stock_flavour(version)
+    assert finding.ok is ok
+    assert version in finding.detail
+    assert said in finding.detail
+    assert bool(finding.fix_command) is not ok
 
 
 def test_an_unknown_target_is_a_wrong_request():

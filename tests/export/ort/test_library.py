@@ -21,8 +21,9 @@ from edgeq.targets.target import load_target, processor_levels
 GRIDS = [(bits, zero_point) for bits, zero_points in ZERO_POINTS.items() for zero_point in zero_points]
 OLD = "1.20.1"
 RUN_ELSEWHERE = """
-import sys, numpy as np
+import sys
 sys.path.insert(0, sys.argv[1])
+import numpy as np
 import onnxruntime
 assert onnxruntime.__version__ == sys.argv[5], onnxruntime.__version__
 options = onnxruntime.SessionOptions()
@@ -312,8 +313,7 @@ def test_the_cached_library_is_built_once_and_anew_when_a_source_changes(monkeyp
     monkeypatch.setattr(session, "build_library", pretend)
     assert cached_library() == cached_library()
     assert len(built) == 1
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "new.c").write_text("int x;", encoding="utf-8")
-    monkeypatch.setattr(session, "_SOURCES", (*session._SOURCES, tmp_path / "other"))
+    (tmp_path / "new.c").write_text("int x;", encoding="utf-8")
+    monkeypatch.setattr(session, "_SOURCES", [*session._SOURCES, tmp_path / "new.c"])
     assert cached_library() != built[0] / LIBRARY_NAME
     assert len(built) == 2
