@@ -212,14 +212,22 @@ def make_sourced_texts(
         sources.append(np.array(filled[: min(length, longest_source)], np.int64))
     lone = random.integers(0, vocabulary, min(_LONE_SOURCE, longest_source))
     return [
-        _written(parts, sources, tokens, min(NEW_TOKENS, longest)),
-        _written(parts, [lone], tokens, min(_LONE_NEW, longest)),
+        write_greedily(parts, sources, tokens=tokens, new=min(NEW_TOKENS, longest)),
+        write_greedily(parts, [lone], tokens=tokens, new=min(_LONE_NEW, longest)),
     ]
 
 
-def _written(
-    parts: Mapping[str, Run], sources: Sequence[np.ndarray], tokens: TargetTokens, new: int
+def write_greedily(
+    parts: Mapping[str, Run], sources: Sequence[np.ndarray], *, tokens: TargetTokens, new: int
 ) -> SourcedText:
+    """Lets the reference write a text of each source, the likeliest token each time, beyond its end if need be.
+
+    Args:
+        parts: The reference.
+        sources: Ids of each source, int64.
+        tokens: How its texts start.
+        new: Number of tokens to make.
+    """
     source = padded_source(sources)
     targets = np.full((len(sources), 1), tokens.start, np.int64)
     mask = source["attention_mask"]
