@@ -68,6 +68,13 @@ def _several_tokens(p, operands, tokens):
 
 
 @macro
+def _few_tokens(p, operands, tokens):
+    """As for one token, reading the weights from memory takes longest: one block at a time makes one stream."""
+    for block in T.parallel(p.matrix.packed_shape[0]):
+        _all_tokens(p, operands, tokens, block, 1)
+
+
+@macro
 def _single_token(p, operands):
     for block in T.parallel(p.matrix.packed_shape[0]):
         sums = registers((p.isa.vectors,), p.vector)
@@ -80,6 +87,8 @@ def low_bit_product(p, operands, tokens):
     """The whole product of ``tokens`` rows of codes."""
     if tokens == 1:
         _single_token(p, operands)
+    elif p.block_tile > 1 and tokens <= p.token_tile:
+        _few_tokens(p, operands, tokens)
     else:
         _several_tokens(p, operands, tokens)
 
