@@ -3,7 +3,7 @@
 #   TORCH_PIP_FLAGS=...    extra flags for installing torch, such as an index of CPU-only wheels
 #   TEST_WORKERS=4         processes of `make test` (default 2)
 #   EVAL_DATA=dev.tsv      evaluation file for the demo (default: the small set in benchmarks/data)
-#   GROUP=bert THREADS=2   part of `make bench-speed`, when there is no quiet hour (default: all, 2 threads and 1)
+#   GROUP=minilm THREADS=2 part of `make bench-speed`, when there is no quiet hour (default: all, 2 threads and 1)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -86,6 +86,8 @@ bench-speed: $(PEERS_INSTALLED)  ## BERT, MiniLM and GPT-2 beside other engines:
 bench: $(DEMO_MODEL) bench-speed  ## the same, the demo model with more rounds, GPT-2 small and BART-base at true size
 	$(BIN)/python benchmarks/demo.py --rounds 60 --output bench-output $(if $(EVAL_DATA),--eval-data "$(EVAL_DATA)")
 	$(BIN)/python -m benchmarks.true_size --out bench-output/true-size
+	-$(BIN)/python -m benchmarks.ort_library --threads 1 --out bench-output/ort-library-1.json
+	-$(BIN)/python -m benchmarks.ort_library --threads 2 --out bench-output/ort-library-2.json
 
 clean:  ## remove what the other commands made, but not .venv
 	rm -rf demo-output bench-output build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

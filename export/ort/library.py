@@ -37,17 +37,19 @@ def build_library(
     out: Path | str,
     *,
     target: Target | None = None,
+    levels: Sequence[Target] | None = None,
     bits: Sequence[int] = SUPPORTED_BITS,
     progress: Progress | None = None,
 ) -> Path:
     """Builds the operator library for one architecture.
 
-    It holds the kernels of every level of processors of that architecture, and takes the best one that it finds itself
-    on. The same file serves ONNX Runtime 1.17 and all later releases.
+    It holds the kernels of several levels of processors, and takes the best one that it finds itself on. The same file
+    serves ONNX Runtime 1.17 and all later releases.
 
     Args:
         out: Folder for ``libedgeq_ort.so``, which replaces one that is there; or a file name that ends in ``.so``.
         target: Any processor of the architecture; this machine if omitted.
+        levels: Levels of processors of that architecture that it shall have kernels for, best first; all if omitted.
         bits: Bit widths that it shall have kernels for.
         progress: Told how far the work is.
 
@@ -60,7 +62,7 @@ def build_library(
     """
     report = progress or silent
     chosen = target or load_target("host")
-    levels = processor_levels(chosen.architecture)
+    levels = processor_levels(chosen.architecture) if levels is None else levels
     if not levels:
         raise UnsupportedError(f"{chosen.name}: there are no kernels of operators for {chosen.architecture}")
     linker = find_linker(chosen)

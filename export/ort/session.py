@@ -31,7 +31,7 @@ def session_options(library: Path | str | None = None) -> Any:
     the same file runs as well, through the operators' bodies, and slowly.
 
     Args:
-        library: What ``edgeq ort-library`` built; if omitted, one for this machine is built when it is first asked
+        library: What ``edgeq ort-library`` built; if omitted, one for this processor is built when it is first asked
             for (half a minute) and kept in the user's cache.
 
     Raises:
@@ -53,7 +53,7 @@ def session_options(library: Path | str | None = None) -> Any:
 
 
 def cached_library(progress: Progress | None = None) -> Path:
-    """Returns the operator library for this machine from the user's cache; builds it if it is not there.
+    """Returns the operator library for this processor from the user's cache; builds it if it is not there.
 
     Raises:
         UnsupportedError: If there are no kernels for this processor.
@@ -61,13 +61,14 @@ def cached_library(progress: Progress | None = None) -> Path:
     """
     folder = cache_folder() / "ort" / _fingerprint()
     if not (folder / LIBRARY_NAME).is_file():
-        build_library(folder, progress=progress)
+        build_library(folder, levels=[load_target("host")], progress=progress)
     return folder / LIBRARY_NAME
 
 
 def _fingerprint() -> str:
     """Digest of everything that the library is made from."""
-    digest = hashlib.sha256(repr((sorted(package_versions().items()), find_linker(load_target("host")))).encode())
+    host = load_target("host")
+    digest = hashlib.sha256(repr((sorted(package_versions().items()), find_linker(host), host.tvm_target)).encode())
     for path in sorted(_SOURCES):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -93,25 +93,18 @@ def operator_model() -> Callable[..., OperatorModel]:
 @pytest.fixture(scope="session")
 def small_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library with the kernels of this processor for 2 bits alone, which takes seconds to build."""
-    from edgeq.export.ort import library
-    from edgeq.targets.runtime.machine import this_machine
+    from edgeq.export.ort import build_library
+    from edgeq.targets.target import load_target
 
-    with pytest.MonkeyPatch.context() as patch:
-        every = library.processor_levels
-        patch.setattr(
-            library,
-            "processor_levels",
-            lambda architecture: [level for level in every(architecture) if level.runs_on(this_machine())][:1],
-        )
-        return library.build_library(tmp_path_factory.mktemp("ort"), bits=(2,))
+    return build_library(tmp_path_factory.mktemp("ort"), levels=[load_target("host")], bits=(2,))
 
 
 @pytest.fixture(scope="session")
-def whole_library() -> Path:
-    """The library with all kernels, from the user's cache."""
-    from edgeq.export.ort import cached_library
+def whole_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library with all kernels, as `edgeq ort-library` builds it."""
+    from edgeq.export.ort import build_library
 
-    return cached_library()
+    return build_library(tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture

@@ -303,7 +303,7 @@ def test_the_cached_library_is_built_once_and_anew_when_a_source_changes(monkeyp
 
     built = []
 
-    def pretend(folder, progress=None):
+    def pretend(folder, **_):
         built.append(folder)
         folder.mkdir(parents=True)
         (folder / LIBRARY_NAME).write_bytes(b"")

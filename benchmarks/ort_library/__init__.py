@@ -1,0 +1,1 @@
+"""The operator library of ONNX Runtime, measured."""
