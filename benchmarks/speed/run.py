@@ -1,7 +1,7 @@
 """edgeq beside other engines: the same models, machine, threads and minutes.
 
     python -m benchmarks.speed.run --prepare                      # makes every file, times nothing
-    python -m benchmarks.speed.run --group bert --threads 2       # one group of works, some minutes
+    python -m benchmarks.speed.run --group bert-128 --threads 2      # one group of works, some minutes
     python -m benchmarks.speed.run                                # all that the file of results lacks
     python -m benchmarks.speed.run --smoke                        # tiny models, shows that everything works
 
@@ -106,12 +106,12 @@ def _prepare(works: Sequence[Work], options: argparse.Namespace) -> None:
                       python=options.peers_python)  # fmt: skip
         for _, alike in itertools.groupby(found, key=lambda peer: peer.script):
             _make(list(alike))
-    for work in works:
-        for recipe in work.recipes:
-            # The C runner, whose start is measured, is only in bundles for a named target.
-            for target in (HOST, AVX2) if work.group == START else (work.target,):
-                print(f"preparing {work.model}, {recipe}, {target}", flush=True)
-                prepare.bundle(work.model, recipe, target=target, root=options.models)
+    # The C runner, whose start is measured, is only in bundles for a named target.
+    targets = {work: (HOST, AVX2) if work.group == START else (work.target,) for work in works}
+    wanted = ((work.model, recipe, target) for work in works for recipe in work.recipes for target in targets[work])
+    for model, recipe, target in dict.fromkeys(wanted):
+        print(f"preparing {model}, {recipe}, {target}", flush=True)
+        prepare.bundle(model, recipe, target=target, root=options.models)
 
 
 def _make(alike: Sequence[Contestant]) -> None:

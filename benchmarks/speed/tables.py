@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.speed import results
 from benchmarks.speed.contestants import FLOOR, OWN
+from benchmarks.speed.footprint_goals import limits
 from benchmarks.speed.goals import Verdict, verdicts
 
 _MIB = 1024
@@ -17,7 +18,7 @@ def document(entries: Sequence[dict[str, Any]]) -> str:
     """Returns the whole page."""
     speed = [entry for entry in entries if entry["kind"] == results.SPEED]
     parts = ["# Speed beside other engines", _HEAD, _machine(entries)]
-    parts += ["## What was wanted", goals_table(speed), _beaten(speed), "## Every engine"]
+    parts += ["## What was wanted", goals_table(speed), limits_table(entries), _beaten(speed), "## Every engine"]
     parts += [f"### {title(entry)}\n\n{_where(entry)}\n\n{speed_table(entry)}" for entry in speed]
     for kind, heading, table in (
         (results.START, "## From start to first result", start_table),
@@ -48,6 +49,16 @@ def goals_table(entries: Sequence[dict[str, Any]]) -> str:
                 f"| {'met' if verdict.is_met else '**missed**'} |"
             )
     return "\n".join(lines)
+
+
+def limits_table(entries: Sequence[dict[str, Any]]) -> str:
+    """Returns wanted and measured memory and seconds; empty if none was measured."""
+    lines = [
+        f"| {title(entry)}: {limit.what} | ≤ {limit.most:.3g} {limit.unit} | {limit.found:.3g} {limit.unit} "
+        f"| {'met' if limit.found <= limit.most else '**missed**'} |"
+        for entry in entries for limit in limits(entry)
+    ]  # fmt: skip
+    return "\n".join(["| program | wanted | measured | |", "| --- | --- | --- | --- |", *lines]) if lines else ""
 
 
 def speed_table(entry: dict[str, Any]) -> str:
