@@ -17,6 +17,7 @@ from edgeq.errors import UsageError, nearest_name_hint
 from edgeq.formats import ACTIVATION_LEVELS
 
 Expression = Any  # a TIR expression: TVM ships no types for them
+MatrixProduct = Callable[[Expression, Expression, Expression], Expression]
 DotProduct = Callable[[Expression, Expression, Expression, int], Expression]
 
 
@@ -63,6 +64,8 @@ class Isa:
             each lane, the four products of its code bytes and its int8 activation bytes.
         largest_byte: Largest unsigned byte that ``dot4`` takes for a code of fewer than 8 bits.
         narrow: How codes of up to 4 bits are added up faster than with ``dot4``, or None.
+        matrix_product: ``(accumulator, activations, codes)`` to the new accumulator, all 4 wide: adds the products
+            of two tokens' 8 activations with two rows' 8 codes. None where there is no such instruction.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Isa:
     dot4: DotProduct
     largest_byte: int
     narrow: NarrowSums | None = None
+    matrix_product: MatrixProduct | None = None
 
     def fields_in_place(self, bits: int) -> int:
         """How many fields of a byte, counted from the lowest, ``dot4`` takes without a shift to the lowest place.
@@ -109,6 +113,17 @@ def _dot4_avx512_vnni(acc: Expression, codes: Expression, x: Expression, bits: i
     )
 
 
+def _dot4_avx_vnni(acc: Expression, codes: Expression, x: Expression, bits: int) -> Expression:
+    del bits  # as with 512 bits
+    return _intrinsic(
+        "llvm.x86.avx512.vpdpbusd.256",  # one intrinsic for both encodings; the features choose
+        "int32x8",
+        acc,
+        T.reinterpret(codes, dtype="int8x32"),
+        T.reinterpret(x, dtype="int8x32"),
+    )
+
+
 def _dot4_avx2(acc: Expression, codes: Expression, x: Expression, bits: int) -> Expression:
     """``pmaddubsw`` adds two byte products into 16 bits, with saturation.
 
@@ -142,6 +157,16 @@ def _dot4_neon_dotprod(acc: Expression, codes: Expression, x: Expression, bits: 
         acc,
         T.reinterpret(codes, dtype="int8x16"),
         T.reinterpret(x, dtype="int8x16"),
+    )
+
+
+def _matrix_product_i8mm(acc: Expression, activations: Expression, codes: Expression) -> Expression:
+    return _intrinsic(
+        "llvm.aarch64.neon.smmla",
+        "int32x4",
+        acc,
+        T.reinterpret(activations, dtype="int8x16"),
+        T.reinterpret(codes, dtype="int8x16"),
     )
 
 
@@ -200,8 +225,10 @@ ISAS = {
     for isa in (
         Isa("avx512_vnni", lanes=16, row_tile=8, signed_codes=False, dot4=_dot4_avx512_vnni, largest_byte=255),
         Isa("avx512bw", 16, row_tile=8, signed_codes=True, dot4=_dot4_avx512bw, largest_byte=127, narrow=_NARROW_BW),
+        Isa("avx_vnni", lanes=8, row_tile=4, signed_codes=False, dot4=_dot4_avx_vnni, largest_byte=255),
         Isa("avx2", lanes=8, row_tile=4, signed_codes=True, dot4=_dot4_avx2, largest_byte=127, narrow=_NARROW_AVX2),
         Isa("neon_dotprod", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon_dotprod, largest_byte=127),
+        Isa("neon_i8mm", 4, 4, True, _dot4_neon_dotprod, largest_byte=127, matrix_product=_matrix_product_i8mm),
         Isa("neon", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon, largest_byte=127, narrow=_NARROW_NEON),
     )
 }

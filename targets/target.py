@@ -16,10 +16,12 @@ from edgeq.targets.runtime.machine import Machine, this_machine
 
 ISAS: dict[str, str] = {
     "avx2": "x86_64",
+    "avx_vnni": "x86_64",
     "avx512bw": "x86_64",
     "avx512_vnni": "x86_64",
     "neon": "aarch64",
     "neon_dotprod": "aarch64",
+    "neon_i8mm": "aarch64",
 }
 """Instruction sets that kernels exist for, and the architecture each belongs to."""
 
@@ -36,9 +38,11 @@ _HOST_LEVELS: dict[str, list[tuple[str, tuple[str, ...], str, tuple[str, ...]]]]
     "x86_64": [
         ("x86-64-v4", ("+avx512vnni", "-prefer-256-bit"), "avx512_vnni", (*_V4_FLAGS, "avx512_vnni")),
         ("x86-64-v4", ("-prefer-256-bit",), "avx512bw", _V4_FLAGS),
+        ("x86-64-v3", ("+avxvnni",), "avx_vnni", (*_V3_FLAGS, "avx_vnni")),
         ("x86-64-v3", (), "avx2", _V3_FLAGS),
     ],
     "aarch64": [
+        ("generic", ("+neon", "+dotprod", "+i8mm"), "neon_i8mm", ("asimd", "asimddp", "i8mm")),
         ("generic", ("+neon", "+dotprod"), "neon_dotprod", ("asimd", "asimddp")),
         ("generic", ("+neon",), "neon", ("asimd",)),
     ],

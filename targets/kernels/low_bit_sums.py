@@ -13,6 +13,7 @@ from tvm.script import tirx as T
 
 from edgeq.targets.kernels.low_bit_product import LowBitProduct, Operands
 from edgeq.targets.kernels.macro import macro
+from edgeq.targets.kernels.matrix_sums import matrix_products
 from edgeq.targets.kernels.numerics import registers
 
 
@@ -85,6 +86,8 @@ def accumulate(p, operands, acc, m, block, tokens, blocks):
                 p, operands, acc, m, block, tokens, blocks,
                 p.matrix.packed_shape[1] // p.narrow_words * p.narrow_words, p.matrix.packed_shape[1] % p.narrow_words,
             )  # fmt: skip
+    elif p.isa.matrix_product is not None and tokens > 1:
+        matrix_products(p, operands, acc, m, block, tokens)
     else:
         _wide_products(p, operands, acc, m, block, tokens, blocks)
 

@@ -12,6 +12,8 @@ BUILTIN = [
     "cortex-a72",
     "cortex-a76",
     "neoverse-n1",
+    "neoverse-v1",
+    "x86-64-avxvnni",
     "x86-64-v3",
     "x86-64-v4",
     "x86-64-vnni",
@@ -43,7 +45,10 @@ def test_unknown_target_names_the_nearest():
         load_target("cortex-a75")
 
 
-@pytest.mark.parametrize(("flags", "isa"), [(V3, "avx2"), (V4, "avx512bw"), (f"{V4} avx512_vnni", "avx512_vnni")])
+@pytest.mark.parametrize(
+    ("flags", "isa"),
+    [(V3, "avx2"), (f"{V3} avx_vnni", "avx_vnni"), (V4, "avx512bw"), (f"{V4} avx512_vnni avx_vnni", "avx512_vnni")],
+)
 def test_host_takes_the_best_instruction_set_that_the_processor_has(flags, isa):
     machine = machine_from_cpuinfo(f"model name : X\nflags : {flags}\n", "x86_64")
     assert host_target(machine).isa == isa
