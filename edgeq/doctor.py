@@ -64,7 +64,7 @@ def diagnose(targets: Sequence[str] | None = None) -> list[Finding]:
         findings.append(stock_flavour(importlib.metadata.version("onnxruntime")))
     findings += [_estimates(), _devices()]
     for name in names:
-        findings += _target_findings(name)
+        findings += target_findings(name)
     return findings
 
 
@@ -120,7 +120,16 @@ def stock_flavour(version: str) -> Finding:
     return Finding(title, False, f"{version} refuses packed tables and weights of 2 and 8 bits", fix)
 
 
-def _target_findings(name: str) -> list[Finding]:
+def target_findings(name: str) -> list[Finding]:
+    """Looks for what compiling for one target and running its bundles needs here.
+
+    Args:
+        name: A target's name or its ``.toml`` file.
+
+    Raises:
+        UsageError: If the target is unknown.
+        FormatError: If its file is damaged.
+    """
     try:
         target = load_target(name)
     except EdgeqError as error:

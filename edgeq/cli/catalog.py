@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,14 +26,40 @@ def recipes(*, as_json: Json = False) -> None:
 
 @verb("targets", example="targets")
 def targets(*, as_json: Json = False) -> None:
-    """List the processors that bundles can be compiled for."""
+    """List the processors that bundles can be compiled for, and what is missing here for each.
+
+    Any verb that takes a target takes the path of a file like those in edgeq/targets/builtin, too.
+    """
     from edgeq.targets.target import list_targets
 
-    known = list_targets()
+    known = [_target(summary.name, summary.summary) for summary in list_targets()]
     if as_json:
-        print_json([dataclasses.asdict(target) for target in known])
-    else:
-        print_table(["target", "meaning"], [[target.name, target.summary] for target in known])
+        print_json(known)
+        return
+    rows = []
+    for entry in known:
+        compiled_for = f"{entry['triple']} {entry['cpu']} {' '.join(entry['features'])}".strip()
+        missing = "\n".join(entry["missing"]) or "-"
+        rows.append([entry["name"], f"{entry['summary']}\n{compiled_for}", entry["runs"], missing])
+    print_table(["target", "meaning; compiled for", "runs here", "missing here"], rows)
+
+
+def _target(name: str, summary: str) -> dict[str, Any]:
+    """What there is to say of a target."""
+    from edgeq.doctor import target_findings
+    from edgeq.errors import UnsupportedError
+    from edgeq.targets.target import load_target
+
+    entry: dict[str, Any] = {"name": name, "summary": summary}
+    try:
+        target = load_target(name)
+    except UnsupportedError as error:  # this machine's own processor
+        return entry | {"triple": "", "cpu": "", "features": [], "isa": "", "runs": "no", "missing": [str(error)]}
+    findings = target_findings(name)
+    runs = [found.detail for found in findings if found.name.endswith("running bundles here")] or ["on this processor"]
+    missing = [f"{found.name.split(': ')[1]} ({found.fix_command})" for found in findings if not found.ok]
+    compiled = {"triple": target.triple, "cpu": target.cpu, "features": list(target.features), "isa": target.isa}
+    return entry | compiled | {"runs": runs[0], "missing": missing}
 
 
 @verb("doctor", example="doctor\ndoctor --target cortex-a76")

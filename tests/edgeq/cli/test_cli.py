@@ -110,6 +110,15 @@ def test_recipes_and_targets_are_listed_with_meanings(capsys):
         assert all(entry["summary"] for entry in entries)
 
 
+def test_targets_say_what_they_are_and_what_is_missing(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    entries = {entry["name"]: entry for entry in json.loads(run(capsys, "targets", "--json")[1])}
+    core = entries["cortex-a76"]
+    assert (core["triple"], core["features"]) == ("aarch64-linux-gnu", ["+neon", "+dotprod"])
+    assert any("qemu-user-static" in missing for missing in core["missing"])
+    assert entries["host"]["runs"] == "on this processor"
+
+
 def test_debug_shows_the_traceback_and_keeps_the_exit_code(capsys, tmp_path):
     code, _, err = run(capsys, "size", tmp_path / "nowhere", "--debug")
     assert code == 2
