@@ -27,6 +27,8 @@ ISAS: dict[str, str] = {
 
 LINKERS = ("auto", "cc", "aarch64-linux-gnu-gcc", "x86_64-linux-gnu-gcc", "zig")
 
+_FIGURES = ("gigahertz", "gigabytes_per_second", "cache_megabytes")
+
 _BUILTIN = Path(__file__).parent / "builtin"
 _HOST = "host"
 
@@ -74,11 +76,13 @@ class ProcessorModel:
         model: LLVM's name of the processor whose pipeline llvm-mca models.
         gigahertz: Its clock.
         gigabytes_per_second: What its memory gives one core.
+        cache_megabytes: Size of its last cache: weights that fit it whole are not read from memory.
     """
 
     model: str
     gigahertz: float
     gigabytes_per_second: float
+    cache_megabytes: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,12 +265,12 @@ def _parse(table: dict[str, Any], path: Path) -> Target:
 def _parse_estimate(table: Any, where: str) -> ProcessorModel:
     if not isinstance(table, dict):
         raise FormatError(f"{where}: 'estimate' must be a table")
-    figures = {key: table.pop(key, None) for key in ("gigahertz", "gigabytes_per_second")}
+    figures = {key: table.pop(key, None) for key in _FIGURES}
     fields = _checked(table, f"{where}, [estimate]", text=("model",), lists=())
     for key, value in figures.items():
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
             raise FormatError(f"{where}, [estimate]: {key!r} must be a number above 0, found {value!r}")
-    return ProcessorModel(fields["model"], float(figures["gigahertz"]), float(figures["gigabytes_per_second"]))
+    return ProcessorModel(fields["model"], **{key: float(value) for key, value in figures.items()})
 
 
 def _checked(

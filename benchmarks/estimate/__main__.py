@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, required=True, help="file to write")
     options = parser.parse_args()
     limits = machine_limits()
-    processor = ProcessorModel(options.model, limits["gigahertz"], limits["gigabytes_per_second"])
+    processor = ProcessorModel(options.model, **limits, cache_megabytes=last_cache_megabytes())
     kernels: list[dict[str, Any]] = []
     for bundle in options.bundles:
         for sequence in options.sequence:
@@ -73,6 +73,12 @@ def machine_limits() -> dict[str, float]:
         subprocess.run(["cc", *flags, "-o", str(program), str(source)], check=True, timeout=120)
         result = subprocess.run([str(program)], check=True, capture_output=True, text=True, timeout=300)
     return json.loads(result.stdout)
+
+
+def last_cache_megabytes() -> float:
+    """Returns the size of the largest cache that Linux shows for the first core."""
+    sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    return max(int(path.read_text().strip().removesuffix("K")) for path in sizes) * 1024 / 1e6
 
 
 def compare(bundle: Path, *, sequence: int, processor: ProcessorModel, rounds: int) -> list[dict[str, Any]]:

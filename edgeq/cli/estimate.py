@@ -67,12 +67,12 @@ def estimate(
         ]
         for kernel in found.kernels
     ]
-    columns = ["kernel", "share", "estimate", "calls", "instructions", "a cycle", "weights", "of it memory"]
+    columns = ["kernel", "share", "estimate", "calls", "instructions", "a cycle", "from memory", "of it memory"]
     processor = found.processor
     print_table(columns, rows, title=f"ESTIMATE (not measured) of {found.bundle} on {found.target}")
     say(
         f"estimate: about {milliseconds(found.seconds)} for {batch} x {workload(found.to_json())} on one core of "
         f"{found.target}, assumed to be {processor.model} at {processor.gigahertz:g} GHz with "
-        f"{processor.gigabytes_per_second:g} GB/s"
+        f"{processor.gigabytes_per_second:g} GB/s and a cache of {processor.cache_megabytes:g} MB"
     )
     note(f"modelled {found.modelled:.1%} of the instructions; {', '.join(found.tools.values())}")

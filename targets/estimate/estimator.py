@@ -39,7 +39,7 @@ class KernelEstimate:
         calls: How often it runs.
         instructions: Executed in all calls: counted, not estimated.
         cycles: Estimated for these instructions, with all data in the nearest cache.
-        bytes: Of its weights, but no more than its instructions can move.
+        bytes: Of its weights that come from memory, but no more than its instructions can move.
         compute_seconds: The cycles over the clock.
         memory_seconds: The bytes over the bandwidth.
         share: Of the estimated time of all kernels.
@@ -158,7 +158,13 @@ def estimate_bundle(
         processor=processor,
         sequence=sequence,
         batch=batch,
-        kernels=_kernels(blocks, dict(zip(map(id, modelled), cycles, strict=True)), emulated, processor),
+        kernels=_kernels(
+            blocks,
+            dict(zip(map(id, modelled), cycles, strict=True)),
+            emulated,
+            processor,
+            cached=sum(tensor.bytes for tensor in manifest.weights) <= 1e6 * processor.cache_megabytes,
+        ),
         modelled=_work(modelled) / max(_work(blocks), 1),
         tools={"llvm-mca": llvm.version, "emulator": emulated.version},
         step=manifest.generation is not None and not reading,
@@ -212,9 +218,22 @@ def _most_executed(blocks: Sequence[Block]) -> list[Block]:
 
 
 def _kernels(
-    blocks: Sequence[Block], cycles: dict[int, float], emulated: Emulated, processor: ProcessorModel
+    blocks: Sequence[Block],
+    cycles: dict[int, float],
+    emulated: Emulated,
+    processor: ProcessorModel,
+    *,
+    cached: bool,
 ) -> tuple[KernelEstimate, ...]:
-    """Adds up the blocks of each kernel; ``cycles`` has those of one execution, by the block's identity."""
+    """Adds up the blocks of each kernel.
+
+    Args:
+        blocks: All that ran.
+        cycles: Of one execution of the modelled ones, by the block's identity.
+        emulated: Calls and bytes of the kernels.
+        processor: What is assumed of the processor.
+        cached: Whether the weights stay in a cache from run to run.
+    """
     seen = [block for block in blocks if id(block) in cycles]
     average = sum(cycles[id(block)] * block.executions for block in seen) / max(_work(seen), 1)
     spent: collections.Counter[str] = collections.Counter()
@@ -230,7 +249,7 @@ def _kernels(
     for name in instructions:
         calls, weight_bytes = (known[name]["calls"], known[name]["weight_bytes"]) if name in known else (0, 0)
         # Of a table only some rows are read.
-        size = min(weight_bytes, moved[name])
+        size = 0 if cached else min(weight_bytes, moved[name])
         compute, memory = spent[name] / (1e9 * processor.gigahertz), size / (1e9 * processor.gigabytes_per_second)
         rows.append(KernelEstimate(name, calls, instructions[name], spent[name], size, compute, memory, 0.0))
     whole = sum(row.seconds for row in rows)
