@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeq.errors import FormatError, UsageError
+from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.formats import OP_DOMAIN, PackedMatrix
 from edgeq.tensor_header import read_tensor_header
 
@@ -24,6 +24,8 @@ _DTYPES = {
 """Names of safetensors' element types as numpy has them, where a model's tensors use them."""
 _ENCODER_DECODER_GRAPHS = ("encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx")
 """Graphs that are one model, as optimum names them; they share a file of weights."""
+
+_STOCK_OPERATORS = ("MatMulNBits", "GatherBlockQuantized")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,6 +279,11 @@ def _add_onnx_matrices(
     import onnx
 
     for node in model.graph.node:
+        if node.op_type in _STOCK_OPERATORS:
+            raise UnsupportedError(
+                f"{file} is of the stock flavour, whose packed weights are not told apart; "
+                "ask for the size of the checkpoint that it was exported from"
+            )
         if node.domain != OP_DOMAIN or node.op_type not in ("LowBitLinear", "LowBitEmbedding"):
             continue
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}

@@ -101,7 +101,8 @@ class EdgeqImporter(ONNXGraphImporter):
         if unknown:
             named = ", ".join(f"{name} (node {n.name or n.output[0]!r})" for name, n in sorted(unknown.items()))
             raise UnsupportedError(
-                f"no kernel for {named}; export with the default opset (23), which keeps attention and GELU whole"
+                f"no kernel for {named}; export with the default flavour, and opset (23), "
+                "which keeps attention and GELU whole"
             )
 
     def _read_initializers(self, graphs: list[onnx.GraphProto]) -> None:

@@ -14,7 +14,10 @@ from edgeq.export.external_data import DATA_FILE, ModelWriter
 from edgeq.export.ops import OPERATORS
 from edgeq.export.stock import BLOCKS, block_codes, to_stock_operators
 from edgeq.formats import OP_DOMAIN, ZERO_POINTS, PackedMatrix, levels
+from edgeq.ledger import ledger
 from edgeq.packing import pack
+from edgeq.targets.compiler import compile_onnx
+from edgeq.targets.target import load_target
 
 GRIDS = [(bits, zero_point) for bits, zero_points in ZERO_POINTS.items() for zero_point in zero_points]
 
@@ -111,6 +114,17 @@ def test_codes_of_a_table_that_is_the_head_as_well_are_stored_once(tmp_path):
     y, z = session.run(None, {"x": np.zeros((1, 6, 256), np.float32), "ids": ids})
     assert y.shape == (1, 6, 300)
     assert z.shape == (1, 6, 256)
+
+
+def test_what_cannot_read_the_stock_flavour_says_so(tmp_path):
+    model, _, _ = make_model(4, 8.0)
+    to_stock_operators(model)
+    with ModelWriter(tmp_path) as writer:
+        path = writer.write("model", model)
+    with pytest.raises(UnsupportedError, match="stock flavour"):
+        ledger(path)
+    with pytest.raises(UnsupportedError, match=r"MatMulNBits .*default flavour"):
+        compile_onnx(path, target=load_target("host"))
 
 
 def test_nodes_keep_the_names_of_their_modules_and_nothing_of_ours_is_left():
