@@ -12,7 +12,7 @@ from benchmarks.claims.table import Finished, Row, Table
 EPOCHS = 0.125
 SEARCH_EPOCHS = 0.05
 SEED = 1
-RATES = (2e-4, 5e-4, 1e-3)
+RATES = (2e-4, 5e-4, 1e-3, 2e-3)
 LONGER = 8
 """How many times as many steps the last two rows get: how the gap to the control goes on closing."""
 CONTROL = "float control"
