@@ -66,7 +66,10 @@ static void check_files(Bundle *bundle, const JsonValue *root, bool verify, Mapp
     if (data.size != size) {
       fail(EXIT_FAULT, "%s has %zu bytes, the manifest says %zu; copy the bundle again", path, data.size, size);
     }
-    if (verify) check_digest(data.data, data.size, json_text(item, "sha256", file), path);
+    if (verify) {
+      check_digest(data.data, data.size, json_text(item, "sha256", file), path);
+      forget_pages(data); /* checking must not take more memory than running */
+    }
     has_model = has_model || strcmp(item->key, "model.so") == 0;
     if (strcmp(item->key, "weights.bin") == 0) {
       has_weights = true;
@@ -76,6 +79,8 @@ static void check_files(Bundle *bundle, const JsonValue *root, bool verify, Mapp
       *golden = data;
     } else if (strcmp(item->key, "tokenizer.bin") == 0) {
       bundle->tokenizer = data;
+    } else {
+      unmap_file(data);
     }
     free(path);
   }

@@ -2,12 +2,22 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "fail.h"
+
+void unmap_file(Mapping mapping) {
+  if (mapping.size > 0) munmap((void *)(uintptr_t)mapping.data, mapping.size);
+}
+
+void forget_pages(Mapping mapping) {
+  /* They stay in the system's cache, and come back when they are read. */
+  if (mapping.size > 0) madvise((void *)(uintptr_t)mapping.data, mapping.size, MADV_DONTNEED);
+}
 
 Mapping map_file(const char *path, int code) {
   Mapping mapping = {NULL, 0};

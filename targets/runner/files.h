@@ -12,4 +12,10 @@ typedef struct {
 /* Maps the file at `path`; stops the program with `code` if it is no readable file. */
 Mapping map_file(const char *path, int code);
 
+/* Gives the memory back; the mapping must not be used any more. */
+void unmap_file(Mapping mapping);
+
+/* Takes the pages that were read out of this process's memory until they are read again. */
+void forget_pages(Mapping mapping);
+
 #endif
