@@ -25,6 +25,7 @@ from benchmarks.estimate.products import counted_products
 from benchmarks.machine import facts
 from edgeq.files import write_text
 from edgeq.targets.estimate.estimator import estimate_bundle
+from edgeq.targets.estimate.tools import find_llvm
 from edgeq.targets.runtime.manifest import read_manifest
 from edgeq.targets.runtime.schema import RUNNER_FILE
 from edgeq.targets.target import ProcessorModel, load_target
@@ -53,7 +54,7 @@ def main() -> int:
         for sequence in options.sequence:
             kernels += compare(bundle, sequence=sequence, processor=processor, rounds=options.rounds)
     found = {
-        "machine": facts(),
+        "machine": facts() | {"llvm-mca": find_llvm().version},
         "processor": dataclasses.asdict(processor),
         "kernels": kernels,
         "spread": spread([kernel["ratio"] for kernel in kernels]),
