@@ -10,7 +10,13 @@ from tvm import relax, tirx
 from edgeq.errors import UnsupportedError
 from edgeq.targets.converters.kernel_calls import KernelCalls, shape_of, tensor
 from edgeq.targets.kernels.attention import attention
-from edgeq.targets.kernels.cached_attention import CachedHead, Columns, append_to_cache, cached_attention
+from edgeq.targets.kernels.cached_attention import (
+    CachedHead,
+    Columns,
+    append_and_attend,
+    append_to_cache,
+    cached_attention,
+)
 
 _REFUSED = ("is_causal", "softcap", "qk_matmul_output_mode")
 
@@ -43,14 +49,34 @@ def self_attention(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any])
 
 def attention_over_cache(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     """``CachedAttention``: appends the new keys and values in place, then attends to what is there."""
-    q, k, v, past, new, keys, values = inputs
-    updated = store_in_cache(calls, [k, v, past, new, keys, values], attrs)
-    return _attend(calls, [q, past, new, *updated], attrs, causal=True)
+    q, k, v, _, _, key_cache, value_cache = inputs
+    head = _cached_head(key_cache)
+    queries, keys, values = (
+        Columns(int(shape_of(x)[-1]), int(attrs.get(first, 0)))
+        for x, first in ((q, "q_first"), (k, "k_first"), (v, "v_first"))
+    )
+    scale = float(attrs["scale"])
+    attend = calls.kernel(
+        ("append_and_attend", *dataclasses.astuple(head), queries, keys, values, scale),
+        lambda: append_and_attend(calls.isa, head, queries=queries, keys=keys, values=values, scale=scale),
+    )
+    out = tensor([*shape_of(q)[:-1], head.width])
+    result = relax.op.call_tir_inplace(attend, inputs, [5, 6, -1], [key_cache.ty, value_cache.ty, out])
+    return calls.parts(calls.builder.emit(result), 3)[2]
 
 
 def attention_over_source(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     """``SourceAttention``: attends to all keys of a source that was read before."""
-    return _attend(calls, inputs, attrs, causal=False)
+    q, _, _, key_cache, _ = inputs
+    head = _cached_head(key_cache)
+    queries = Columns(int(shape_of(q)[-1]), int(attrs.get("q_first", 0)))
+    scale = float(attrs["scale"])
+    return calls.call(
+        ("source_attention", *dataclasses.astuple(head), queries, scale),
+        lambda: cached_attention(calls.isa, head, queries=queries, scale=scale, causal=False),
+        inputs,
+        tensor([*shape_of(q)[:-1], head.width]),
+    )
 
 
 def store_in_cache(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
@@ -65,19 +91,6 @@ def store_in_cache(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any])
     )
     updated = relax.op.call_tir_inplace(append, inputs, [4, 5], [key_cache.ty, value_cache.ty])
     return relax.Tuple(calls.parts(calls.builder.emit(updated), 2))
-
-
-def _attend(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any], *, causal: bool) -> Any:
-    q, _, _, key_cache, _ = inputs
-    head = _cached_head(key_cache)
-    queries = Columns(int(shape_of(q)[-1]), int(attrs.get("q_first", 0)))
-    scale = float(attrs["scale"])
-    return calls.call(
-        ("cached_attention" if causal else "source_attention", *dataclasses.astuple(head), queries, scale),
-        lambda: cached_attention(calls.isa, head, queries=queries, scale=scale, causal=causal),
-        inputs,
-        tensor([*shape_of(q)[:-1], head.width]),
-    )
 
 
 def _cached_head(key_cache: Any) -> CachedHead:

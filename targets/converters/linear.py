@@ -13,12 +13,13 @@ from edgeq.targets.converters.kernel_calls import KernelCalls, shape_of, tensor
 from edgeq.targets.kernels.float_matmul import float_matmul
 from edgeq.targets.kernels.low_bit_matmul import check_accumulator, low_bit_matmul
 from edgeq.targets.kernels.quantize_rows import padded_columns, quantize_rows
+from edgeq.targets.kernels.residual_matmul import residual_matmul
 from edgeq.targets.kernels.weight_only_matmul import weight_only_matmul
 
 
 def low_bit_linear(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
-    """``LowBitLinear``: quantizer and integer product, or the weight-only product."""
-    x, weight, scale, bias = inputs[:4]
+    """``LowBitLinear``: quantizer and integer product, or the weight-only product; a sixth input is added last."""
+    x, weight, scale, bias, static_scale, added = [*inputs, None, None][:6]
     matrix = packed_matrix(attrs, weight, scale)
     lead = shape_of(x)[:-1]
     has_bias = int(shape_of(bias)[0]) == matrix.rows and matrix.rows > 1
@@ -33,11 +34,13 @@ def low_bit_linear(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any])
             out,
         )
     check_accumulator(matrix, attrs["name"])
-    quantized = _quantize(calls, x, inputs[4] if attrs["activation"] == "static" else None)
+    quantized = _quantize(calls, x, static_scale if attrs["activation"] == "static" else None)
+    operands = [*quantized, weight, scale, bias]
+    build = low_bit_matmul if added is None else residual_matmul
     return calls.call(
-        ("low_bit_matmul", *key),
-        lambda: low_bit_matmul(calls.isa, matrix, **options),
-        [*quantized, weight, scale, bias],
+        (build.__name__, *key),
+        lambda: build(calls.isa, matrix, **options),
+        operands if added is None else [*operands, added],
         out,
     )
 
@@ -48,15 +51,19 @@ def _quantize(calls: KernelCalls, x: Any, static_scale: Any) -> list[Any]:
     if known not in calls.quantized:
         *lead, last = shape_of(x)
         columns, static = int(last), static_scale is not None
-        outputs = [tensor([*lead, padded_columns(columns) // 4], "int32"), tensor(lead), tensor(lead, "int32")]
         call = calls.call(
             ("quantize_rows", columns, len(lead), static),
             lambda: quantize_rows(columns, rank=len(lead), static=static),
             [x, static_scale] if static else [x],
-            outputs,
+            row_codes(lead, columns),
         )
         calls.quantized[known] = calls.parts(call, 3)
     return calls.quantized[known]
+
+
+def row_codes(lead: list[Any], columns: int) -> list[Any]:
+    """Types of quantized rows: codes, scale and sum of each."""
+    return [tensor([*lead, padded_columns(columns) // 4], "int32"), tensor(lead), tensor(lead, "int32")]
 
 
 def float_linear(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:

@@ -9,11 +9,12 @@ from tvm import relax
 
 from edgeq.errors import UnsupportedError
 from edgeq.targets.converters.kernel_calls import KernelCalls, shape_of, tensor
-from edgeq.targets.converters.linear import packed_matrix
+from edgeq.targets.converters.linear import packed_matrix, row_codes
 from edgeq.targets.kernels.elementwise import elementwise
 from edgeq.targets.kernels.gather_rows import gather_panel_rows, gather_rows
 from edgeq.targets.kernels.layer_norm import layer_norm
 from edgeq.targets.kernels.low_bit_embedding import low_bit_embedding as low_bit_embedding_kernel
+from edgeq.targets.kernels.quantized_layer_norm import quantized_layer_norm
 from edgeq.targets.kernels.sequence import last_token as last_token_kernel
 from edgeq.targets.kernels.sequence import token_positions as token_positions_kernel
 
@@ -77,8 +78,19 @@ def _normalise(calls: KernelCalls, addends: list[Any], parameters: list[Any], at
     if beta is None:
         beta = relax.const(np.zeros(columns, np.float32))
     epsilon = float(attrs.get("epsilon", 1e-5))
+    name = "residual_layer_norm" if residual else "layer_norm"
+    if attrs.get("quantized", 0):
+        call = calls.call(
+            (name, columns, len(lead), epsilon, "quantized"),
+            lambda: quantized_layer_norm(columns, rank=len(lead), epsilon=epsilon, residual=residual),
+            [*addends, gamma, beta],
+            [tensor([*lead, columns]), *row_codes(lead, columns)],
+        )
+        rows, *codes = calls.parts(call, 4)
+        calls.quantized[rows, None] = codes
+        return rows
     return calls.call(
-        ("residual_layer_norm" if residual else "layer_norm", columns, len(lead), epsilon),
+        (name, columns, len(lead), epsilon),
         lambda: layer_norm(columns, rank=len(lead), epsilon=epsilon, residual=residual),
         [*addends, gamma, beta],
         tensor([*lead, columns]),

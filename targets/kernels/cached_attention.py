@@ -205,6 +205,42 @@ def append_to_cache(head: CachedHead, *, keys: Columns, values: Columns) -> tirx
     return append
 
 
+@macro
+def _attend_head(
+    p, q, columns, scale, past, new, key_cache, value_cache, out, task, tokens, blocks, capacity, growth, tile
+):
+    """All queries of one head of one sequence."""
+    scores = T.alloc_buffer((tile, blocks * LANES), "float32")
+    tiled = registers((1,), "int64")
+    length = registers((1,), "int64")
+    # Tiles are for sequences that fit into the cache; the runtimes refuse others.
+    tiled[0] = T.Select(
+        T.And(past[task // p.heads] >= 1 - growth, past[task // p.heads] + tokens * growth <= capacity),
+        T.max(T.min(new[task // p.heads], tokens), T.int64(0)) // tile,
+        T.int64(0),
+    )
+    for group in range(tiled[0]):
+        query_tile(
+            p,
+            Operands(
+                q, columns.first, scale, key_cache, value_cache, out, task // p.heads, task % p.heads, group * tile
+            ),
+            scores, tile, past[task // p.heads] + (group * tile + 1) * growth, growth,
+        )  # fmt: skip
+    for s in range(tiled[0] * tile, tokens):
+        length[0] = T.min(past[task // p.heads] + (s + 1) * growth, capacity)
+        if s < new[task // p.heads] and length[0] > 0:
+            _query(
+                p,
+                Operands(q, columns.first, scale, key_cache, value_cache, out, task // p.heads, task % p.heads, s),
+                scores,
+                length[0],
+            )
+        else:
+            for d in range(p.head_size):
+                out[task // p.heads, s, task % p.heads * p.head_size + d] = T.float32(0)
+
+
 def cached_attention(isa: Isa, head: CachedHead, *, queries: Columns, scale: float, causal: bool) -> tirx.PrimFunc:
     """Builds attention of new tokens over what their sequence holds in the cache.
 
@@ -237,37 +273,49 @@ def cached_attention(isa: Isa, head: CachedHead, *, queries: Columns, scale: flo
         out = T.match_buffer(y, (batch, tokens, p.width), "float32")
         with T.sblock("root"):
             for task in T.parallel(batch * p.heads):
-                scores = T.alloc_buffer((isa.row_tile, blocks * LANES), "float32")
-                tiled = registers((1,), "int64")
-                length = registers((1,), "int64")
-                # Tiles are for sequences that fit into the cache; the runtimes refuse others.
-                tiled[0] = T.Select(
-                    T.And(past[task // p.heads] >= 1 - growth, past[task // p.heads] + tokens * growth <= capacity),
-                    T.max(T.min(new[task // p.heads], tokens), T.int64(0)) // isa.row_tile,
-                    T.int64(0),
+                _attend_head(
+                    p, q, queries, scale, past, new, key_cache, value_cache, out, task, tokens, blocks, capacity,
+                    growth, isa.row_tile,
+                )  # fmt: skip
+
+    return attend
+
+
+def append_and_attend(
+    isa: Isa, head: CachedHead, *, queries: Columns, keys: Columns, values: Columns, scale: float
+) -> tirx.PrimFunc:
+    """Builds :func:`append_to_cache` and then causal :func:`cached_attention`, each head in one task.
+
+    Returns:
+        A function of the tensors with queries, keys and values, float32 ``[B, S, row]``, past and new lengths int64
+        ``[B]``, the caches, which it changes in place, and the output float32 ``[B, S, width]``.
+    """
+    p = head
+    batch, tokens, blocks, capacity = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks", "capacity"))
+
+    @T.prim_func(s_tir=True)
+    def attend(
+        q_: T.handle, k_: T.handle, v_: T.handle, past_: T.handle, new_: T.handle,
+        key_cache_: T.handle, value_cache_: T.handle, y: T.handle,
+    ):  # fmt: skip
+        # Queries, keys and values may be columns of one tensor: nothing writes to them, so nothing aliases.
+        T.func_attr({"tirx.noalias": True})
+        q = T.match_buffer(q_, (batch, tokens, queries.row), "float32")
+        k = T.match_buffer(k_, (batch, tokens, keys.row), "float32")
+        v = T.match_buffer(v_, (batch, tokens, values.row), "float32")
+        past = T.match_buffer(past_, (batch,), "int64")
+        new = T.match_buffer(new_, (batch,), "int64")
+        key_cache = T.match_buffer(key_cache_, (batch, p.heads, blocks, p.head_size, LANES), p.dtype)
+        value_cache = T.match_buffer(value_cache_, (batch, p.heads, capacity, p.head_size), p.dtype)
+        out = T.match_buffer(y, (batch, tokens, p.width), "float32")
+        with T.sblock("root"):
+            for task in T.parallel(batch * p.heads):
+                _append_head(
+                    p, k, v, keys.first, values.first, past, new, key_cache, value_cache, task, tokens, capacity
                 )
-                for tile in range(tiled[0]):
-                    query_tile(
-                        p,
-                        Operands(
-                            q, queries.first, scale, key_cache, value_cache, out, task // p.heads, task % p.heads,
-                            tile * isa.row_tile,
-                        ),
-                        scores, isa.row_tile, past[task // p.heads] + (tile * isa.row_tile + 1) * growth, growth,
-                    )  # fmt: skip
-                for s in range(tiled[0] * isa.row_tile, tokens):
-                    length[0] = T.min(past[task // p.heads] + (s + 1) * growth, capacity)
-                    if s < new[task // p.heads] and length[0] > 0:
-                        _query(
-                            p,
-                            Operands(
-                                q, queries.first, scale, key_cache, value_cache, out, task // p.heads, task % p.heads, s
-                            ),
-                            scores,
-                            length[0],
-                        )
-                    else:
-                        for d in range(p.head_size):
-                            out[task // p.heads, s, task % p.heads * p.head_size + d] = T.float32(0)
+                _attend_head(
+                    p, q, queries, scale, past, new, key_cache, value_cache, out, task, tokens, blocks, capacity, 1,
+                    isa.row_tile,
+                )  # fmt: skip
 
     return attend

@@ -29,6 +29,7 @@ class Operands(NamedTuple):
     scale: Any
     bias: Any
     out: Any
+    added: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,4 +152,7 @@ class LowBitProduct:
         if self.factor == 2:
             scale = scale * splat(0.5, scale)
         value = fma(T.cast(exact, str(scale.ty)), scale, self.bias_of(operands.bias, row, width))
-        return EPILOGUES[self.epilogue](value)
+        value = EPILOGUES[self.epilogue](value)
+        if operands.added is None:
+            return value
+        return value + operands.added[m, row if width == 1 else T.ramp(row, 1, width)]

@@ -81,7 +81,8 @@ def _quantize_row(row_in, words_out, sums_out, i, inverse, columns):
 
 
 @macro
-def _dynamic_row(row_in, words_out, scales_out, sums_out, i, columns):
+def dynamic_row(row_in, words_out, scales_out, sums_out, i, columns):
+    """Writes codes, scale and sum of row ``i``, whose scale is found."""
     peak = registers((1,), "float32")
     inverse = registers((1,), "float32")
     _find_largest(row_in, peak, i, columns)
@@ -130,10 +131,10 @@ def quantize_rows(columns: int, *, rank: int, static: bool) -> tirx.PrimFunc:
             sums_out = T.decl_buffer((rows,), "int32", data=sum_buffer.data)
             if rows < PARALLEL_ROWS:
                 for i in range(rows):
-                    _dynamic_row(row_in, words_out, scales_out, sums_out, i, columns)
+                    dynamic_row(row_in, words_out, scales_out, sums_out, i, columns)
             else:
                 for i in T.parallel(rows):
-                    _dynamic_row(row_in, words_out, scales_out, sums_out, i, columns)
+                    dynamic_row(row_in, words_out, scales_out, sums_out, i, columns)
 
     @T.prim_func(s_tir=True)
     def static_scale(x: T.handle, given: T.handle, q: T.handle, scale: T.handle, code_sum: T.handle):

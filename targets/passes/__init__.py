@@ -13,12 +13,14 @@ from edgeq.targets.passes.attention_mask import drop_mask_expansion
 from edgeq.targets.passes.cache import use_cache_in_place
 from edgeq.targets.passes.constants import fold_constants
 from edgeq.targets.passes.float_linear import fuse_float_linear
-from edgeq.targets.passes.residual import fuse_residual_additions
+from edgeq.targets.passes.residual import add_in_products, fuse_residual_additions
+from edgeq.targets.passes.row_codes import quantize_in_normalisations
 from edgeq.targets.passes.shared_table import share_tables
 
 PASSES = (
     *(fold_constants, use_cache_in_place, drop_mask_expansion),
-    *(fuse_float_linear, fuse_activations, fuse_residual_additions, share_tables),
+    *(fuse_float_linear, fuse_activations, fuse_residual_additions, add_in_products, quantize_in_normalisations),
+    share_tables,
 )
 """In the order in which they run: a bias is taken in before an activation, both before residual additions."""
 

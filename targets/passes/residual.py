@@ -1,10 +1,10 @@
-"""Residual addition followed by layer normalisation: one pass over memory instead of two."""
+"""Residual additions: taken into the normalisation behind them, or else into the product before them."""
 
 from __future__ import annotations
 
 import onnx
 
-from edgeq.targets.graph import GraphView
+from edgeq.targets.graph import GraphView, attributes
 
 RESIDUAL_LAYER_NORM = "ResidualLayerNormalization"
 
@@ -22,6 +22,32 @@ def fuse_residual_additions(view: GraphView) -> None:
             fused = onnx.helper.make_node(RESIDUAL_LAYER_NORM, inputs, list(node.output), name=node.name)
             fused.attribute.extend(node.attribute)
             view.replace([addition, node], fused)
+
+
+def add_in_products(view: GraphView) -> None:
+    """Replaces ``Add(LowBitLinear(x), r)`` by one ``LowBitLinear`` that adds its sixth input at the end.
+
+    Only where ``r`` has a row for every token: results of layers and of look-ups of tokens, and sums with them.
+    """
+    for node in [n for n in view.graph.node if n.op_type == "LowBitLinear"]:
+        addition = view.only_consumer(node.output[0])
+        if addition is None or addition.op_type != "Add" or attributes(node).get("activation", "none") == "none":
+            continue
+        others = [name for name in addition.input if name != node.output[0]]
+        if len(others) == 1 and _has_all_rows(view, others[0]):
+            inputs = [*node.input, ""][:5]
+            fused = onnx.helper.make_node(node.op_type, [*inputs, *others], list(addition.output), name=node.name)
+            fused.attribute.extend(node.attribute)
+            view.replace([node, addition], fused)
+
+
+def _has_all_rows(view: GraphView, name: str) -> bool:
+    producer = view.producer(name)
+    if producer is not None and producer.op_type == "Add":
+        return any(_has_all_rows(view, addend) for addend in producer.input)
+    if producer is not None and producer.op_type in ("LowBitEmbedding", "Gather"):
+        return "input_ids" in producer.input
+    return _is_layer_output(view, name)
 
 
 def _can_fuse(view: GraphView, addition: onnx.NodeProto, norm: onnx.NodeProto) -> bool:

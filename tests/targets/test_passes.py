@@ -55,8 +55,10 @@ def test_a_gemm_with_factors_is_left_alone():
     assert kinds(graph) == ["Gemm"]
 
 
-def low_bit_linear(source: str, target: str) -> onnx.NodeProto:
-    return helper.make_node("LowBitLinear", [source, "w", "s", "b"], [target], domain="ai.edgeq", N=4, K=4)
+def low_bit_linear(source: str, target: str, activation: str = "none") -> onnx.NodeProto:
+    return helper.make_node(
+        "LowBitLinear", [source, "w", "s", "b"], [target], domain="ai.edgeq", N=4, K=4, activation=activation
+    )
 
 
 def test_gelu_moves_into_the_layer_before_it():
@@ -101,6 +103,41 @@ def test_an_addend_that_may_be_broadcast_stays_outside():
     graph = residual_graph("s")
     run_passes(graph)
     assert kinds(graph)[-2:] == ["Add", "LayerNormalization"]
+
+
+def addition_graph(second_addend: str, activation: str) -> onnx.GraphProto:
+    nodes = [
+        low_bit_linear("x", "h", activation),
+        low_bit_linear("h", "o", activation),
+        helper.make_node("Add", [second_addend, "o"], ["y"]),
+    ]
+    return graph_of(nodes, ["y", "h"], w=SQUARE, s=ROW, b=ROW)
+
+
+def test_an_addition_without_a_normalisation_moves_into_the_product():
+    graph = addition_graph("h", "dynamic")
+    run_passes(graph)
+    assert kinds(graph) == ["LowBitLinear", "LowBitLinear"]
+    assert list(graph.node[1].input) == ["h", "w", "s", "b", "", "h"]
+    assert list(graph.node[1].output) == ["y"]
+
+
+def test_an_addition_stays_where_it_may_broadcast_or_the_product_is_of_floats():
+    for addend, activation in (("s", "dynamic"), ("h", "none")):
+        graph = addition_graph(addend, activation)
+        run_passes(graph)
+        assert kinds(graph) == ["LowBitLinear", "LowBitLinear", "Add"]
+
+
+def test_only_a_normalisation_before_dynamic_activations_makes_codes():
+    for activation, expected in (("dynamic", [1]), ("static", []), ("none", [])):
+        nodes = [
+            helper.make_node("LayerNormalization", ["x", "b", "b"], ["n"]),
+            low_bit_linear("n", "y", activation),
+        ]
+        graph = graph_of(nodes, ["y"], w=SQUARE, s=ROW, b=ROW)
+        run_passes(graph)
+        assert [a.i for a in graph.node[0].attribute if a.name == "quantized"] == expected
 
 
 def test_attention_reads_the_mask_before_its_expansion():

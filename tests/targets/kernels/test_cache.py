@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from edgeq.targets.isa import isa_named
-from edgeq.targets.kernels.cached_attention import CachedHead, Columns, append_to_cache, cached_attention
+from edgeq.targets.kernels.cached_attention import (
+    CachedHead,
+    Columns,
+    append_and_attend,
+    append_to_cache,
+    cached_attention,
+)
 from edgeq.targets.kernels.sequence import last_token, token_positions
 from edgeq.targets.target import load_target
 
@@ -67,6 +73,30 @@ def test_cached_attention(heads, head_size, dtype, target, runnable, compile_ker
     assert np.array_equal(np.concatenate(one_by_one, axis=1), at_once)
     if target != runnable[0]:
         assert np.array_equal(Decoder(compile_kernel, head, runnable[0])(qkv, [0], [41]), at_once)
+
+
+def test_storing_and_attending_in_one_kernel_is_the_two_kernels(target, compile_kernel):
+    head = CachedHead(2, 12, "float16")
+    decoder = Decoder(compile_kernel, head, target)
+    queries, keys, values = (Columns(3 * head.width, part * head.width) for part in range(3))
+    both = compile_kernel(
+        append_and_attend(
+            isa_of(target), head, queries=queries, keys=keys, values=values, scale=head.head_size**-0.5
+        ),
+        target,
+    )
+    qkv = np.random.default_rng(1).standard_normal((2, 20, 3 * head.width)).astype(np.float32)
+    decoder.reset(2)
+    key_cache, value_cache = decoder.keys, decoder.values
+    for past, new, tokens in (([0, 0], [18, 11], 18), ([18, 11], [1, 1], 1), ([19, 12], [1, 0], 1)):
+        expected = decoder(qkv[:, :tokens], past, new)
+        key_cache, value_cache, found = both(
+            *[qkv[:, :tokens]] * 3, np.array(past), np.array(new), key_cache, value_cache,
+            np.full_like(expected, np.nan), outputs=3,
+        )  # fmt: skip
+        assert np.array_equal(found, expected)
+        assert np.array_equal(key_cache, decoder.keys)
+        assert np.array_equal(value_cache, decoder.values)
 
 
 def test_sequences_of_a_batch_do_not_see_each_other(compile_kernel, runnable):

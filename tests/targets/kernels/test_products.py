@@ -13,6 +13,7 @@ from edgeq.targets.isa import isa_named
 from edgeq.targets.kernels.float_matmul import float_matmul, panels
 from edgeq.targets.kernels.low_bit_matmul import check_accumulator, low_bit_matmul
 from edgeq.targets.kernels.quantize_rows import padded_columns
+from edgeq.targets.kernels.residual_matmul import residual_matmul
 from edgeq.targets.kernels.weight_only_matmul import weight_only_matmul
 from edgeq.targets.target import load_target
 
@@ -59,6 +60,22 @@ def test_integer_product_matches_numpy(bits, zero_point, product_target, compile
             exact_sum = (q[:, :columns].astype(np.float64) @ (codes - zero_point).T).astype(np.float32)
             factor = (a_scale[:, None] * scale).astype(np.float64)
             assert_equal_but_for_one_rounding(y, exact_sum * factor + bias)
+
+
+def test_an_addition_in_the_product_is_the_addition_behind_it(compile_kernel, runnable):
+    target = runnable[-1]
+    matrix, _, words, scale = random_matrix(*ODD_SHAPE, 2, 1.0)
+    options = {"rank": 1, "has_bias": True, "epilogue": "gelu"}
+    plain = compile_kernel(low_bit_matmul(isa_of(target), matrix, **options), target)
+    adding = compile_kernel(residual_matmul(isa_of(target), matrix, **options), target)
+    generator = np.random.default_rng(3)
+    for tokens in (0, 1, 3, 9):
+        q = np.zeros((tokens, padded_columns(matrix.columns)), np.int8)
+        q[:, : matrix.columns] = generator.integers(-127, 128, (tokens, matrix.columns))
+        bias, added = (generator.standard_normal(n).astype(np.float32) for n in (matrix.rows, (tokens, matrix.rows)))
+        operands = [q.view(np.int32), np.full(tokens, 0.01, np.float32), q.sum(1, dtype=np.int32), words, scale, bias]
+        expected = plain(*operands, np.full_like(added, np.nan)) + added
+        assert np.array_equal(adding(*operands, added, np.full_like(added, np.nan)), expected)
 
 
 @pytest.mark.parametrize("target_pair_bits", [1, 2, 4, 8])

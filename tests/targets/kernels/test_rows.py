@@ -14,6 +14,8 @@ from edgeq.targets.kernels.attention import attention
 from edgeq.targets.kernels.gather_rows import gather_rows
 from edgeq.targets.kernels.layer_norm import layer_norm
 from edgeq.targets.kernels.low_bit_embedding import low_bit_embedding
+from edgeq.targets.kernels.quantize_rows import padded_columns, quantize_rows
+from edgeq.targets.kernels.quantized_layer_norm import quantized_layer_norm
 from edgeq.targets.target import load_target
 
 LOWEST = np.finfo(np.float32).min
@@ -46,6 +48,26 @@ def test_layer_norm(columns, residual, run_everywhere):
         centred = total - total.mean(-1, keepdims=True)
         expected = centred / np.sqrt(total.var(-1, keepdims=True) + 1e-5) * gamma + beta
         assert np.allclose(y, expected, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(("columns", "residual"), [(37, False), pytest.param(80, True, marks=pytest.mark.slow)])
+def test_layer_norm_with_codes_is_the_two_kernels(columns, residual, compile_kernel, runnable):
+    generator = np.random.default_rng(columns)
+    gamma, beta = generator.standard_normal((2, columns)).astype(np.float32)
+    options = {"rank": 2, "epsilon": 1e-5, "residual": residual}
+    norm = compile_kernel(layer_norm(columns, **options))
+    quantizer = compile_kernel(quantize_rows(columns, rank=2, static=False))
+    both = [compile_kernel(quantized_layer_norm(columns, **options), name) for name in runnable]
+    for rows in (0, 1, 9):
+        x = generator.standard_normal((2, 2, rows, columns)).astype(np.float32)
+        inputs = [*(x if residual else x[:1]), gamma, beta]
+        y = norm(*inputs, np.zeros_like(x[0]))
+        empty = [np.zeros((2, rows, padded_columns(columns) // 4), np.int32)]
+        empty += [np.zeros((2, rows), np.float32), np.zeros((2, rows), np.int32)]
+        expected = [y, *quantizer(y, *empty, outputs=3)]
+        for run in both:
+            found = run(*inputs, np.zeros_like(y), *empty, outputs=4)
+            assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def attention_reference(q, k, v, mask, heads):
