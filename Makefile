@@ -58,7 +58,14 @@ $(VENV)/onnxruntime-%: | $(INSTALLED)
 	@$(PIP_ALONE) --target $@.partial onnxruntime==$* $(if $(filter 1.17%,$*),numpy==1.26.4) && mv $@.partial $@ || \
 		echo "could not install it: the tests that need it are skipped"
 
-onnxruntimes: $(OLD_ORT) $(VENV)/onnxruntime-1.17.3 $(VENV)/onnxruntime-1.23.2
+# ONNX Runtime for ARM as a plain library, which only this package holds.
+$(VENV)/onnxruntime-aarch64: | $(INSTALLED)
+	@echo "installing onnxruntime for ARM for the tests"
+	@rm -rf $@.partial
+	@$(PIP_ALONE) --only-binary=:all: --platform manylinux2014_aarch64 --target $@.partial sherpa-onnx-core==2.0.1 && mv $@.partial $@ || \
+		echo "could not install it: the tests that need it are skipped"
+
+onnxruntimes: $(OLD_ORT) $(VENV)/onnxruntime-1.17.3 $(VENV)/onnxruntime-1.23.2 $(VENV)/onnxruntime-aarch64
 
 demo: $(DEMO_MODEL)  ## compress, compile, prove and measure a real BERT; prints a table and the report's path
 	@$(BIN)/python benchmarks/demo.py $(if $(EVAL_DATA),--eval-data "$(EVAL_DATA)")
