@@ -42,14 +42,14 @@ def write_tokenizer(source: Path, out: Path) -> None:
     from tokenizers import Tokenizer
 
     try:
-        table = json.loads(source.read_text(encoding="utf-8"))
         tokenizer = Tokenizer.from_file(str(source))
     except Exception as error:  # the library raises bare Exception
         raise FormatError(f"{source} is no valid tokenizer ({error}); export the model again") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     try:
-        data = _tables(table, tokenizer)
+        # As the library writes it: files of other versions leave things out, or write them in other ways.
+        data = _tables(json.loads(tokenizer.to_str()), tokenizer)
     except UnsupportedError as error:
         data = MAGIC_OF_A_REASON + str(error).encode("utf-8")
     out.write_bytes(data)
@@ -120,8 +120,7 @@ def _model(table: dict[str, Any], steps: Steps) -> tuple[int, tuple[Rows, Rows, 
     vocabulary = model.get("vocab")
     if not isinstance(vocabulary, dict):
         raise UnsupportedError(f"model {model.get('type')}")
-    # Files of old have no type for BPE and WordPiece.
-    kind = model.get("type") or ("BPE" if "merges" in model else "WordPiece")
+    kind = model["type"]
     if kind == "BPE":
         return BYTE_PAIRS, _byte_pairs(table, model, steps)
     if kind == "WordLevel":
@@ -150,7 +149,7 @@ def _byte_pairs(table: dict[str, Any], model: dict[str, Any], steps: Steps) -> t
         raise UnsupportedError("model BPE without some bytes, for which it has an unknown token")
     merges = []
     for rank, pair in enumerate(model["merges"]):
-        left, right = pair.split(" ") if isinstance(pair, str) else pair
+        left, right = pair
         merges.append((vocabulary[left], vocabulary[right], rank, vocabulary[left + right]))
     of_letter = {letter: byte for byte, letter in letters.items()}
     whole: Rows = []
