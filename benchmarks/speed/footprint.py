@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import json
 import statistics
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.speed import prepare
-from benchmarks.speed.contest import Engine
+from benchmarks.speed.contest import ENGINES, Engine
 from benchmarks.speed.contestants import OWN, REFERENCE, own, own_name, peers
 from benchmarks.speed.works import AVX2, HOST, Work
 
@@ -102,8 +102,12 @@ def compilation(model: str, recipe: str, *, models: Path) -> Footprint:
     onnx = prepare.low_bit_onnx(model, recipe, root=models).resolve()
     with tempfile.TemporaryDirectory(prefix="edgeq-compile-") as scratch:
         program = Path(sys.executable).with_name("edgeq")
-        seconds, peak = _program([str(program), "compile", str(onnx), f"{scratch}/bundle", "--target", HOST])
-    return Footprint(f"edgeq compile, {model}, {recipe.removeprefix('ptq-')}", "", [seconds], [], [peak])
+        found = _program([str(program), "compile", str(onnx), f"{scratch}/bundle", "--target", HOST])
+    footprint = Footprint(f"edgeq compile, {model}, {recipe.removeprefix('ptq-')}", found.get("missing", ""))
+    if not footprint.missing:
+        footprint.process_seconds.append(found["process_seconds"])
+        footprint.peak_kib.append(found["peak_kib"])
+    return footprint
 
 
 def _engine_start(
@@ -126,14 +130,9 @@ def _runner_start(work: Work, *, models: Path, threads: int, ids: Path) -> Calla
     # Two tokens: the first comes from the prompt, the second from a step.
     command += ["--generate", "2", "--ignore-end"] if work.kind == "step" else []
 
-    def start() -> dict[str, Any]:
-        try:
-            seconds, peak = _program(command)
-        except (OSError, RuntimeError) as error:
-            return {"missing": str(error)}
-        return {"process_seconds": seconds, "peak_kib": peak}
-
-    return start
+    if not bundle.is_dir():
+        return lambda: {"missing": f"{bundle} is not there"}
+    return lambda: _program(command)
 
 
 def _read(footprint: Footprint, start: Callable[[], dict[str, Any]], versions: dict[str, str]) -> None:
@@ -150,16 +149,13 @@ def _read(footprint: Footprint, start: Callable[[], dict[str, Any]], versions: d
         footprint.load_seconds.append(answer["load_seconds"])
 
 
-def _program(command: list[str]) -> tuple[float, int]:
-    """Seconds and peak KiB of a program that runs to its end."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{Path(command[0]).name} ended with status {process.returncode}")
-    return seconds, usage.ru_maxrss
+def _program(command: list[str]) -> dict[str, Any]:
+    """Runs a program to its end; returns ``process_seconds`` and ``peak_kib``, or ``missing``."""
+    launcher = [sys.executable, "-S", str(ENGINES / "program.py")]
+    found: dict[str, Any] = json.loads(subprocess.run([*launcher, *command], capture_output=True, check=True).stdout)
+    if found["status"]:
+        return {"missing": f"{Path(command[0]).name} ended with status {found['status']}"}
+    return found
 
 
 def _median(readings: Sequence[float]) -> float | None:

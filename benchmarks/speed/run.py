@@ -91,7 +91,6 @@ def _versus(name: str, outcomes: dict[str, Outcome]) -> dict[str, Any]:
             speedup = paired_speedup(outcome.rounds, outcomes[name].rounds)
             found[rival] = {
                 "ratio": speedup.ratio, "low": speedup.low, "high": min(speedup.high, sys.float_info.max),
-                "sentence": speedup.sentence(),
             }  # fmt: skip
     return found
 

@@ -12,6 +12,8 @@ from benchmarks.speed.goals import Verdict, verdicts
 
 _MIB = 1024
 """KiB in one."""
+_ABSURD = 1e6
+"""Few rounds give intervals without end."""
 
 
 def document(entries: Sequence[dict[str, Any]]) -> str:
@@ -45,7 +47,7 @@ def goals_table(entries: Sequence[dict[str, Any]]) -> str:
             sign = "≤" if goal.against == "integer floor" else "≥"
             lines.append(
                 f"| {entry['name']} | {entry['threads']} | {goal.recipe.removeprefix('ptq-')} | {_against(verdict)} "
-                f"| {sign} {goal.factor:g} | {verdict.found:.2f} ({verdict.low:.2f} to {verdict.high:.2f}) "
+                f"| {sign} {goal.factor:g} | {verdict.found:.2f} ({_interval(verdict.low, verdict.high)}) "
                 f"| {'met' if verdict.is_met else '**missed**'} |"
             )
     return "\n".join(lines)
@@ -66,7 +68,7 @@ def speed_table(entry: dict[str, Any]) -> str:
     present = [row for row in entry["engines"] if not row["missing"]]
     owns = [row["name"] for row in present if row["name"].startswith(OWN) and "batch 1" not in row["name"]]
     columns = ["engine", "median", *([] if entry["work"]["kind"] != "step" else ["tokens/s"])]
-    columns += [*(f"{name} is" for name in owns), "like float32"]
+    columns += [*(f"{name} is faster by" for name in owns), "like float32"]
     lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     versus = {row["name"]: row["versus"] for row in present if row["name"] in owns}
     for row in sorted(present, key=lambda row: row["median"]):
@@ -74,7 +76,7 @@ def speed_table(entry: dict[str, Any]) -> str:
         if entry["work"]["kind"] == "step":
             batch = 1 if row["name"].endswith("batch 1") else entry["work"]["batch"]
             cells.append("" if row["name"] == FLOOR else f"{batch / row['median']:.0f}")
-        cells += [versus[name][row["name"]]["sentence"] if row["name"] in versus[name] else "" for name in owns]
+        cells += [_times(versus[name][row["name"]]) if row["name"] in versus[name] else "" for name in owns]
         cells.append("" if row["name"] == FLOOR else f"{row['similarity']:.4f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, *_missing(entry, len(columns))])
@@ -97,8 +99,9 @@ def compile_table(entry: dict[str, Any]) -> str:
     lines += [
         f"| {row['name']} | {row['process_seconds']:.1f} | {row['peak_kib'] / _MIB / _MIB:.2f} GiB |"
         for row in entry["engines"]
+        if not row["missing"]
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_missing(entry, 3)])
 
 
 _HEAD = (
@@ -118,6 +121,18 @@ def _machine(entries: Sequence[dict[str, Any]]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     where = f"{machine['processor']}, cores {machine['cores']}, Linux {machine['kernel']}, Python {machine['python']}"
     return f"{where}. {packages}."
+
+
+def _times(versus: dict[str, float]) -> str:
+    """A factor with its interval, or that there is none to claim."""
+    interval = _interval(versus["low"], versus["high"])
+    if versus["low"] <= 1 <= versus["high"]:
+        return f"within noise ({interval})"
+    return f"{versus['ratio']:.2f}x ({interval})"
+
+
+def _interval(low: float, high: float) -> str:
+    return "too few rounds" if high > _ABSURD else f"{low:.2f} to {high:.2f}"
 
 
 def _where(entry: dict[str, Any]) -> str:

@@ -165,9 +165,9 @@ def _steady(seconds):
 def test_the_table_claims_nothing_from_few_rounds():
     outcomes = {"edgeq w8a8": Outcome(rounds=[1.0] * 3), "peer": Outcome(rounds=[2.0] * 3)}
     bits = {"edgeq w8a8": 8, "peer": 8}
-    assert "no difference beyond noise" in tables.speed_table(_entry(outcomes, bits))
+    assert "| within noise (too few rounds) |" in tables.speed_table(_entry(outcomes, bits))
     outcomes = {"edgeq w8a8": _steady(1.0), "peer": _steady(2.0)}
-    assert "| peer | 2000.00 ms | 2.00x faster" in tables.speed_table(_entry(outcomes, bits))
+    assert "| peer | 2000.00 ms | 2.00x (2.00 to 2.00) |" in tables.speed_table(_entry(outcomes, bits))
 
 
 def test_goals_are_judged_against_the_best_engine_and_the_best_at_the_same_bits():
@@ -194,6 +194,14 @@ def test_a_batch_is_compared_with_one_text_by_texts_a_second():
     (verdict,) = verdicts(entry)
     assert (round(verdict.found, 3), verdict.is_met) == (2.5, True)
     assert "| edgeq w2e2a8, batch 1 | 1000.00 ms | 1 |" in tables.speed_table(entry)
+
+
+def test_a_programs_peak_memory_is_its_own_and_not_the_benchmarks():
+    ballast = np.ones(2**25)  # 256 MiB in this process
+    found = footprint._program([sys.executable, "-S", "-c", "pass"])
+    assert ballast[-1] == 1
+    assert found["peak_kib"] < 2**16
+    assert footprint._program([sys.executable, "-c", "raise SystemExit(3)"])["missing"].endswith("ended with status 3")
 
 
 def test_memory_and_loading_are_judged_beside_onnx_runtime():
