@@ -27,6 +27,7 @@ from benchmarks.machine import facts
 from benchmarks.speed import footprint, prepare, results, tables
 from benchmarks.speed.contest import Engine, Outcome, compete
 from benchmarks.speed.contestants import OWN, Contestant, own, peers
+from benchmarks.speed.disassembly import avx512_instructions
 from benchmarks.speed.works import AVX2, HOST, MODELS, SMOKE_WORKS, WORKS, Work
 from edgeq.files import write_text
 
@@ -134,6 +135,9 @@ def _speed(work: Work, threads: int, options: argparse.Namespace) -> dict[str, A
         outcomes = compete(
             contestants, work, threads=threads, rounds=rounds, limit=_vocabulary(work), scratch=Path(scratch)
         )
+    if work.target == AVX2:
+        libraries = [one.folder / "model.so" for one in contestants if one.name.startswith(OWN)]
+        entry["avx512_instructions"] = [avx512_instructions(library) for library in libraries]
     return _complete(entry, outcomes, contestants)
 
 

@@ -138,7 +138,9 @@ def _interval(low: float, high: float) -> str:
 def _where(entry: dict[str, Any]) -> str:
     machine = entry["machine"]
     rounds = f", {entry['rounds']} rounds" if entry["rounds"] else ""
-    return f"{machine['date']}, commit {machine['commit']}, load average before {machine['load']}{rounds}."
+    counts = entry.get("avx512_instructions", [])
+    wide = f" AVX-512 instructions in edgeq's code: {', '.join(map(str, counts))}." if counts else ""
+    return f"{machine['date']}, commit {machine['commit']}, load average before {machine['load']}{rounds}.{wide}"
 
 
 def _against(verdict: Verdict) -> str:

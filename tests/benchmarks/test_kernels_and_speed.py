@@ -15,6 +15,7 @@ from benchmarks.speed import footprint, results, tables
 from benchmarks.speed import run as speed
 from benchmarks.speed.contest import ENGINES, Engine, Outcome, compete
 from benchmarks.speed.contestants import FLOOR, PEERS, Contestant, own, peers
+from benchmarks.speed.disassembly import count_avx512
 from benchmarks.speed.footprint_goals import limits
 from benchmarks.speed.goals import GOALS, verdicts
 from benchmarks.speed.works import AVX2, MODELS, SMOKE_WORKS, WORKS, multiply_adds
@@ -202,6 +203,18 @@ def test_a_programs_peak_memory_is_its_own_and_not_the_benchmarks():
     assert ballast[-1] == 1
     assert found["peak_kib"] < 2**16
     assert footprint._program([sys.executable, "-c", "raise SystemExit(3)"])["missing"].endswith("ended with status 3")
+
+
+def test_avx512_is_known_by_its_registers_and_masks():
+    listing = """
+    vpaddd %ymm1,%ymm15,%ymm2
+    kmovq  %kernel,%rax
+    vpdpbusd %zmm1,%zmm2,%zmm3
+    vmovdqu32 %ymm17,(%rax)
+    vpaddd (%rax){1to8},%ymm1,%ymm2
+    vmovdqu8 %ymm1,(%rax){%k1}
+    """
+    assert count_avx512(listing) == 4
 
 
 def test_memory_and_loading_are_judged_beside_onnx_runtime():

@@ -59,9 +59,11 @@ def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     encode = request["kind"] == "encode"
     context = _context(folder / "llama" / f"{request['variant']}.gguf", given, request["threads"], encode)
     memory = llama_cpp.llama_get_memory(context)
-    whole = _batch(given[:, :tokens], 0, all_outputs=encode)
     if encode:
-        return lambda: _encoded(context, whole, given.shape, sizes["width"]), nothing
+        # Text by text: in one call, llama.cpp would compute the attention of every text to all others.
+        texts = [_batch(text[None], 0, all_outputs=True) for text in given]
+        return lambda: np.stack([_encoded(context, text, sizes["width"]) for text in texts]), nothing
+    whole = _batch(given[:, :tokens], 0)
 
     def logits(batch: llama_cpp.llama_batch, outputs: Iterable[int]) -> np.ndarray:
         _check(llama_cpp.llama_decode(context, batch))
@@ -119,9 +121,9 @@ def _batch(new: np.ndarray, past: int, *, all_outputs: bool = False) -> llama_cp
     return batch
 
 
-def _encoded(context: Any, batch: llama_cpp.llama_batch, shape: tuple[int, ...], width: int) -> np.ndarray:
-    _check(llama_cpp.llama_encode(context, batch))
-    return np.ctypeslib.as_array(llama_cpp.llama_get_embeddings(context), (*shape, width)).copy()
+def _encoded(context: Any, text: llama_cpp.llama_batch, width: int) -> np.ndarray:
+    _check(llama_cpp.llama_encode(context, text))
+    return np.ctypeslib.as_array(llama_cpp.llama_get_embeddings(context), (text.n_tokens, width)).copy()
 
 
 def _check(status: int) -> None:
