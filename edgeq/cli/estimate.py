@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeq.cli.console import note, print_json, print_table, progress_bars, say
 from edgeq.cli.verb import Json, verb
+
+if TYPE_CHECKING:
+    from edgeq.targets.estimate.estimator import KernelEstimate
 
 
 @verb(
@@ -54,25 +57,28 @@ def estimate(
     if as_json:
         print_json(found.to_json())
         return
-    rows = [
-        [
-            kernel.name,
-            f"{kernel.share:.1%}",
-            f"~{milliseconds(kernel.seconds)}",
-            f"{kernel.calls}",
-            f"{kernel.instructions:,}",
-            f"{kernel.instructions / kernel.cycles:.2f}" if kernel.cycles else "-",
-            f"{kernel.bytes / 1e6:.2f} MB",
-            f"~{milliseconds(kernel.memory_seconds)}",
-        ]
-        for kernel in found.kernels
-    ]
     columns = ["kernel", "share", "estimate", "calls", "instructions", "a cycle", "from memory", "of it memory"]
+    title = f"ESTIMATE (not measured) of {found.bundle} on {found.target}"
+    print_table(columns, [_cells(kernel) for kernel in found.kernels], title=title)
     processor = found.processor
-    print_table(columns, rows, title=f"ESTIMATE (not measured) of {found.bundle} on {found.target}")
     say(
         f"estimate: about {milliseconds(found.seconds)} for {batch} x {workload(found.to_json())} on one core of "
         f"{found.target}, assumed to be {processor.model} at {processor.gigahertz:g} GHz with "
         f"{processor.gigabytes_per_second:g} GB/s and a cache of {processor.cache_megabytes:g} MB"
     )
     note(f"modelled {found.modelled:.1%} of the instructions; {', '.join(found.tools.values())}")
+
+
+def _cells(kernel: KernelEstimate) -> list[str]:
+    from edgeq.report.text import milliseconds
+
+    return [
+        kernel.name,
+        f"{kernel.share:.1%}",
+        f"~{milliseconds(kernel.seconds)}",
+        f"{kernel.calls}",
+        f"{kernel.instructions:,}",
+        f"{kernel.instructions / kernel.cycles:.2f}" if kernel.cycles else "-",
+        f"{kernel.bytes / 1e6:.2f} MB",
+        f"~{milliseconds(kernel.memory_seconds)}",
+    ]

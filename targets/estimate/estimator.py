@@ -138,19 +138,16 @@ def estimate_bundle(
     texts = (made_up_sources if reading else made_up_texts)(manifest, folder, batch=batch, sequence=sequence)
     llvm = find_llvm()
     verify_files(folder, manifest)
-    progress("estimating", 0, 3)
+    progress("estimating", 0, 2)
     emulated = emulate(folder, manifest, _call(texts, manifest), target=target)
-    progress("estimating", 1, 3)
+    progress("estimating", 1, 2)
     library = folder / MODEL_FILE
     code = disassemble(library, program=llvm.objdump, cpu=target.cpu)
     blocks = code.blocks(counts_by_address(emulated, code, library))
-    progress("estimating", 2, 3)
-    modelled = _most_executed(blocks)
-    with tempfile.TemporaryDirectory(prefix="edgeq-estimate-") as temporary:
-        cycles = cycles_of_blocks(
-            modelled, program=llvm.mca, triple=target.triple, cpu=processor.model, folder=Path(temporary)
-        )
-    progress("estimating", 3, 3)
+    cycles = _modelled_cycles(blocks, program=llvm.mca, triple=target.triple, cpu=processor.model)
+    weight_bytes = sum(tensor.bytes for tensor in manifest.weights)
+    cached = weight_bytes <= 1e6 * processor.cache_megabytes
+    progress("estimating", 2, 2)
     return Estimate(
         bundle=str(bundle),
         compiled_for=manifest.target.name,
@@ -158,14 +155,8 @@ def estimate_bundle(
         processor=processor,
         sequence=sequence,
         batch=batch,
-        kernels=_kernels(
-            blocks,
-            dict(zip(map(id, modelled), cycles, strict=True)),
-            emulated,
-            processor,
-            cached=sum(tensor.bytes for tensor in manifest.weights) <= 1e6 * processor.cache_megabytes,
-        ),
-        modelled=_work(modelled) / max(_work(blocks), 1),
+        kernels=_kernels(blocks, cycles, emulated, processor, cached=cached),
+        modelled=_work([block for block in blocks if id(block) in cycles]) / max(_work(blocks), 1),
         tools={"llvm-mca": llvm.version, "emulator": emulated.version},
         step=manifest.generation is not None and not reading,
         source=0 if reading else texts.source,
@@ -215,6 +206,14 @@ def _most_executed(blocks: Sequence[Block]) -> list[Block]:
         chosen.append(block)
         seen += block.executed
     return chosen
+
+
+def _modelled_cycles(blocks: Sequence[Block], *, program: str, triple: str, cpu: str) -> dict[int, float]:
+    """Returns the cycles of one execution of the most executed blocks, by the block's identity."""
+    chosen = _most_executed(blocks)
+    with tempfile.TemporaryDirectory(prefix="edgeq-estimate-") as temporary:
+        cycles = cycles_of_blocks(chosen, program=program, triple=triple, cpu=cpu, folder=Path(temporary))
+    return dict(zip(map(id, chosen), cycles, strict=True))
 
 
 def _kernels(

@@ -106,8 +106,7 @@ def profile_on_device(
             f"bundle {folder} holds no {RUNNER_FILE}: it is for the machine that compiled it; compile for a named "
             "target (`edgeq targets` lists them)"
         )
-    make = made_up_sources if reading else made_up_texts
-    texts = make(manifest, folder, batch=batch, sequence=sequence)
+    texts = (made_up_sources if reading else made_up_texts)(manifest, folder, batch=batch, sequence=sequence)
     with Connection(address, config=ssh_config) as connection:
         before = read_device(connection)
         check_device(before, manifest.target, place=str(address))
