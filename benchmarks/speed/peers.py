@@ -32,7 +32,7 @@ def main() -> int:
     if not (folder / "bin" / "python").exists():
         venv.create(folder, with_pip=True)
     flags = shlex.split(os.environ.get("TORCH_PIP_FLAGS", ""))
-    steps = (
+    steps: tuple[tuple[str, list[str], dict[str, str]], ...] = (
         ("torch", [*flags, _torch()], {}),
         ("the peers from wheels", ["-r", str(_PINNED), _torch()], {}),
         ("llama.cpp, compiled for this processor", ["--no-binary", "llama-cpp-python", _LLAMA], _llama_environment()),
