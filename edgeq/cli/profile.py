@@ -15,8 +15,8 @@ from edgeq.stored import onnx_graphs
 _On = Annotated[
     str | None,
     typer.Option(
-        help="Measure on a device: ssh://user@host[:port][/folder]. The bundle is copied there (only what changed), "
-        "its golden output checked, and only then timed."
+        help="Measure on a device: ssh://user@host:port/folder, of which only the host is needed. The bundle is copied "
+        "there (only what changed), its golden output checked, and only then timed."
     ),
 ]
 _SshConfig = Annotated[Path | None, typer.Option(help="With --on: configuration file for ssh instead of your own.")]
