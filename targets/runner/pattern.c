@@ -41,7 +41,7 @@ bool pattern_fits(const TokenizerTable *table) {
     if (code[at] == OP_LOOK) fits = operand[0] <= 3 && operand[2] < size && is_start[operand[2]];
   }
   /* Nothing may run off the end. */
-  fits = fits && (size == 0 || code[size - 1] == OP_MATCH);
+  fits = fits && (size == 0 || (is_start[size - 1] && code[size - 1] == OP_MATCH));
   for (size_t i = 0; fits && i < table->normalizer_count; i++) {
     const Step *step = &table->normalizers[i];
     fits = step->kind != REPLACE || is_start[step->a];

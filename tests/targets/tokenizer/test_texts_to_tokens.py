@@ -2,6 +2,7 @@
 
 import random
 import re
+import struct
 import subprocess
 
 import pytest
@@ -146,6 +147,30 @@ def test_tokens_of_any_text(made, tokens_of, texts):
     lines = [f"a{text}" for text in [*texts, ""]]
     for name in ("word pieces", "byte pairs of an own pattern"):
         assert _differing(*made(name), tokens_of, lines) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "words", "message"),
+    [
+        (11, (1, 0), "a pattern refers to what is not there"),  # ends in an operand that looks like an end
+        (9, (7, 9999), "a set of characters lies outside of it"),
+        (0, (0, 999), "it lacks a set"),
+    ],
+)
+def test_tables_that_point_outside_are_refused(made, bundle_with, sanitized, section, words, message):
+    """The last two words of a section are replaced; the file is whole otherwise."""
+    data = bytearray((made("byte pairs")[1] / "tokenizer.bin").read_bytes())
+    place, size = struct.unpack_from("<2I", data, 8 + 8 * section)
+    struct.pack_into("<2I", data, place + size - 8, *words)
+    result = subprocess.run(
+        [sanitized, bundle_with(bytes(data)), "--text", "a b", "--tokens"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"ASAN_OPTIONS": "detect_leaks=0"},
+    )
+    assert result.returncode == 1, result
+    assert message in result.stderr
 
 
 @pytest.mark.parametrize(
