@@ -19,7 +19,7 @@ from benchmarks.speed.works import Work
 
 ENGINES = Path(__file__).parent / "engines"
 _REPOSITORY = Path(__file__).parents[2]
-_REST_SECONDS = 0.02
+_REST_SECONDS = 0.05
 """Longer than thread pools spin after their last task."""
 _TURN_SECONDS = 0.1
 
