@@ -66,6 +66,7 @@ class Isa:
         narrow: How codes of up to 4 bits are added up faster than with ``dot4``, or None.
         matrix_product: ``(accumulator, activations, codes)`` to the new accumulator, all 4 wide: adds the products
             of two tokens' 8 activations with two rows' 8 codes. None where there is no such instruction.
+        takes_lanes: Whether ``dot4`` takes one lane of a register, for all lanes, without a step before.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Isa:
     largest_byte: int
     narrow: NarrowSums | None = None
     matrix_product: MatrixProduct | None = None
+    takes_lanes: bool = False
 
     def fields_in_place(self, bits: int) -> int:
         """How many fields of a byte, counted from the lowest, ``dot4`` takes without a shift to the lowest place.
@@ -227,7 +229,7 @@ ISAS = {
         Isa("avx512bw", 16, row_tile=8, signed_codes=True, dot4=_dot4_avx512bw, largest_byte=127, narrow=_NARROW_BW),
         Isa("avx_vnni", lanes=8, row_tile=4, signed_codes=False, dot4=_dot4_avx_vnni, largest_byte=255),
         Isa("avx2", lanes=8, row_tile=4, signed_codes=True, dot4=_dot4_avx2, largest_byte=127, narrow=_NARROW_AVX2),
-        Isa("neon_dotprod", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon_dotprod, largest_byte=127),
+        Isa("neon_dotprod", 4, 4, True, _dot4_neon_dotprod, largest_byte=127, takes_lanes=True),
         Isa("neon_i8mm", 4, 4, True, _dot4_neon_dotprod, largest_byte=127, matrix_product=_matrix_product_i8mm),
         Isa("neon", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon, largest_byte=127, narrow=_NARROW_NEON),
     )

@@ -18,6 +18,9 @@ EPILOGUES = {"none": lambda y: y, "gelu": gelu, "gelu_tanh": gelu_tanh}
 SINGLE_TOKEN_SUMS = 8
 """Independent sums of a tile of one token: enough to hide the latency of the dot product."""
 
+LANE_TOKENS = 8
+"""Tokens of a tile where the dot product takes a lane of a register as its activations."""
+
 
 class Operands(NamedTuple):
     """Buffers of one product, activations and output seen as rows."""
@@ -87,6 +90,8 @@ class LowBitProduct:
     @property
     def token_tile(self) -> int:
         """Tokens of a full tile."""
+        if self.isa.takes_lanes:
+            return LANE_TOKENS
         return self.narrow.token_tile if self.narrow_words > 0 else self.isa.row_tile
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from edgeq.targets.kernels.lane_sums import lane_products
 from edgeq.targets.kernels.low_bit_product import LowBitProduct, Operands
 from edgeq.targets.kernels.macro import macro
 from edgeq.targets.kernels.matrix_sums import matrix_products
@@ -88,6 +89,8 @@ def accumulate(p, operands, acc, m, block, tokens, blocks):
             )  # fmt: skip
     elif p.isa.matrix_product is not None and tokens > 1:
         matrix_products(p, operands, acc, m, block, tokens)
+    elif p.isa.takes_lanes and tokens > 1:
+        lane_products(p, operands, acc, m, block, tokens)
     else:
         _wide_products(p, operands, acc, m, block, tokens, blocks)
 
