@@ -21,7 +21,7 @@ SHAPES = ((768, 768), (3072, 768), (768, 3072), (50257, 768))
 TOKENS = (1, 8, 128)
 COPIES = 9
 """Nodes of the longer session; see README.md."""
-LONG_OUTPUT = 1 << 16
+LONG_OUTPUT = 1 << 15
 """From so many outputs on, the node takes so long that a session of one is measured."""
 LEAST_OF_BUNDLE = 0.9
 
@@ -37,18 +37,14 @@ def aligned(*shape: int) -> np.ndarray:
 
 
 def model_of(node: onnx.NodeProto, constants: dict[str, np.ndarray], columns: int, copies: int) -> bytes:
-    """Returns a model of so many copies of a node; of each output one number is returned."""
+    """Returns a model of so many copies of a node."""
     nodes, outputs = [], []
-    if copies > 1:
-        constants = {**constants, "start": np.zeros(2, np.int64), "end": np.ones(2, np.int64)}
     for number in range(copies):
         one = onnx.NodeProto()
         one.CopyFrom(node)
         one.output[0] = f"y{number}"
         nodes.append(one)
-        if copies > 1:
-            nodes.append(helper.make_node("Slice", [f"y{number}", "start", "end"], [f"out{number}"]))
-        outputs.append(helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None))
+        outputs.append(helper.make_tensor_value_info(one.output[0], TensorProto.FLOAT, None))
     tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["tokens", columns])
     graph = helper.make_graph(nodes, "layer", [given], outputs, tensors)
@@ -77,9 +73,9 @@ class Sessions:
             session = self._sessions[copies]
             binding = session.io_binding()
             binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x))
-            for output in session.get_outputs():
-                shape = (len(x), self._matrix.rows) if copies == 1 else (1, 1)
-                binding.bind_ortvalue_output(output.name, onnxruntime.OrtValue.ortvalue_from_numpy(aligned(*shape)))
+            out = onnxruntime.OrtValue.ortvalue_from_numpy(aligned(len(x), self._matrix.rows))
+            for output in session.get_outputs():  # all into one place, which stays in the caches
+                binding.bind_ortvalue_output(output.name, out)
             calls.append(lambda session=session, binding=binding: session.run_with_iobinding(binding))  # type: ignore[misc]
         return calls
 
@@ -116,7 +112,7 @@ def bundle_call(matrix: PackedMatrix, constants: dict[str, np.ndarray], x: np.nd
     return call
 
 
-def layers(matrix: PackedMatrix, threads: int) -> tuple[dict[str, np.ndarray], Sessions, Sessions]:
+def layers(matrix: PackedMatrix, threads: int, library: Path) -> tuple[dict[str, np.ndarray], Sessions, Sessions]:
     """Random weights, and sessions of the library and of ONNX Runtime's own operator."""
     import onnxruntime
 
@@ -145,16 +141,16 @@ def layers(matrix: PackedMatrix, threads: int) -> tuple[dict[str, np.ndarray], S
                               accuracy_level=4, **size)  # fmt: skip
     return (
         constants,
-        Sessions(ours, constants, matrix, lambda: options(session_options())),
+        Sessions(ours, constants, matrix, lambda: options(session_options(library))),
         Sessions(theirs, packed, matrix, lambda: options(onnxruntime.SessionOptions())),
     )
 
 
-def measure(matrix: PackedMatrix, tokens: Sequence[int], *, threads: int, rounds: int) -> list[dict[str, Any]]:
+def measure(matrix: PackedMatrix, library: Path, *, threads: int, rounds: int) -> list[dict[str, Any]]:
     """Measures one matrix; times are the fastest of all turns, in microseconds."""
-    constants, ours, theirs = layers(matrix, threads)
+    constants, ours, theirs = layers(matrix, threads, library)
     cells = []
-    for count in tokens:
+    for count in TOKENS:
         x = aligned(count, matrix.columns)
         x[:] = np.random.default_rng(1).standard_normal(x.shape)
         groups = [[bundle_call(matrix, constants, x)], ours.calls(x), theirs.calls(x)]
@@ -164,12 +160,12 @@ def measure(matrix: PackedMatrix, tokens: Sequence[int], *, threads: int, rounds
             for group, timed in enumerate(timers):
                 for place, timer in enumerate(timed):
                     best[group][place] = min(best[group][place], timer())
-        bundle, library, own = (
+        bundle, shared, own = (
             seconds[0] if len(seconds) == 1 else (seconds[1] - seconds[0]) / (COPIES - 1) for seconds in best
         )
-        cell = {"shape": f"{matrix.rows}x{matrix.columns}", "tokens": count, "bundle": bundle, "library": library}
+        cell = {"shape": f"{matrix.rows}x{matrix.columns}", "tokens": count, "bundle": bundle, "library": shared}
         cells.append({**cell, "matmulnbits": own})
-        print(f"{cell['shape']:>10} M={count:<4} bundle {bundle * 1e6:9.1f}  library {library * 1e6:9.1f}  "
+        print(f"{cell['shape']:>10} M={count:<4} bundle {bundle * 1e6:9.1f}  library {shared * 1e6:9.1f}  "
               f"MatMulNBits {own * 1e6:9.1f} us", flush=True)  # fmt: skip
     return cells
 
@@ -191,14 +187,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--library", type=Path, help="what `edgeq ort-library` built; default: the user's cache")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     os.environ["TVM_NUM_THREADS"] = str(arguments.threads)  # read when TVM is loaded
+    from edgeq.export.ort import cached_library
+
+    library = arguments.library or cached_library()
     machine = facts()
     cells = []
     for rows, columns in SHAPES:
         matrix = PackedMatrix(rows, columns, 2, 1.0, rows)
-        cells += measure(matrix, TOKENS, threads=arguments.threads, rounds=arguments.rounds)
+        cells += measure(matrix, library, threads=arguments.threads, rounds=arguments.rounds)
     if arguments.out is not None:
         result = {"machine": machine, "threads": arguments.threads, "rounds": arguments.rounds, "seconds": cells}
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
