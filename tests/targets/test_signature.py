@@ -105,7 +105,7 @@ def test_a_manifest_that_was_made_to_fit_is_refused(signed, make_bundle):
         edgeq.load(bundle, public_key=key)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, 10_000), flip=st.integers(1, 255))
 def test_every_changed_byte_of_a_signature_is_seen(signed, at, flip):
     bundle, key = signed

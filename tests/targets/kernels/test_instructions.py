@@ -19,7 +19,7 @@ from edgeq.targets.kernels.quantize_rows import padded_columns
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.target import load_target
 
-FORMATS = [(1, 0.5), (2, 1.5), (4, 8.0), (8, 128.0)]
+FORMATS = [(1, 0.5), (8, 128.0)]
 ROWS, COLUMNS = 37, 53
 
 
