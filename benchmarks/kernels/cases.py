@@ -24,6 +24,8 @@ ZERO_POINTS = {1: 0.5, 2: 1.0, 4: 8.0, 8: 128.0}
 HEADS, HEAD_SIZE = 12, 64
 WIDTH = HEADS * HEAD_SIZE
 CONTEXT = 1024
+CODES_BYTES = 96 * 2**20
+"""Codes of a matrix that is larger than any cache."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,7 @@ def all_cases(isa: Isa) -> list[Case]:
     cases = [product(isa, n, k, m, bits) for bits in (1, 2, 4, 8) for n, k, m in ((768, 768, 128), (3072, 768, 1))]
     cases += [product(isa, n, k, m, 2) for n, k, m in ((3072, 768, 128), (768, 3072, 128), (768, 3072, 1))]
     cases += [product(isa, 3072, 768, m, 2) for m in (2, 4, 8, 31)]
+    cases += [product_from_memory(isa, bits) for bits in (2, 4, 8)]
     cases += [product(isa, 50257, 768, 1, 2), product(isa, 3072, 768, 128, 2, "gelu")]
     cases += [float_product(isa, n, 768, m) for n, m in ((768, 1), (768, 128), (3072, 128))]
     cases += [weight_only(isa, 3072, 768, m) for m in (1, 128)]
@@ -80,6 +83,12 @@ def product(isa: Isa, n: int, k: int, m: int, bits: int, epilogue: Epilogue = "n
         float(n) * k * m,
         INTEGER,
     )
+
+
+def product_from_memory(isa: Isa, bits: int) -> Case:
+    """One token and a matrix larger than any cache; what counts are the bytes of its codes."""
+    case = product(isa, 8 * CODES_BYTES // bits // WIDTH // 16 * 16, WIDTH, 1, bits)
+    return dataclasses.replace(case, name=f"{case.name}, from memory", work=float(CODES_BYTES), peak=READ)
 
 
 def float_product(isa: Isa, n: int, k: int, m: int) -> Case:
