@@ -1,5 +1,6 @@
 """The operator library in ONNX Runtime: what it computes, what it refuses, and what it keeps in memory."""
 
+import json
 import re
 import subprocess
 import sys
@@ -296,6 +297,25 @@ def test_an_architecture_without_kernels_is_refused(monkeypatch, tmp_path):
     with pytest.raises(UnsupportedError, match="no kernels of operators"):
         build_library(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_verb_says_where_the_library_is_and_what_is_in_it(monkeypatch, tmp_path, capsys):
+    from edgeq.cli.main import main
+
+    asked = []
+
+    def pretend(out, *, target, progress):
+        asked.append((out, target.name))
+        return out / LIBRARY_NAME
+
+    monkeypatch.setattr("edgeq.export.ort.build_library", pretend)
+    assert main(["ort-library", str(tmp_path), "--target", "cortex-a72", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert asked == [(tmp_path, "cortex-a72")]
+    assert said["library"] == str(tmp_path / LIBRARY_NAME)
+    assert {"neon", "neon_dotprod"} <= set(said["kernels"])
+    assert main(["ort-library", str(tmp_path), "--target", "cortex-a99"]) == 2
+    assert "cortex-a99" in capsys.readouterr().err
 
 
 def test_the_cached_library_is_built_once_and_anew_when_a_source_changes(monkeypatch, tmp_path):
