@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -16,7 +17,11 @@ from onnx import helper, numpy_helper
 
 from benchmarks.speed.works import MODELS
 
+if TYPE_CHECKING:
+    from edgeq.recipes.schema import Recipe
+
 SEED = 0
+_TWO_BITS = 2
 _COMPILER = Path(__file__).parents[2] / "targets"
 _SOURCES = (".py", ".c", ".h", ".toml")
 _WORD = "<x>"
@@ -87,10 +92,23 @@ def low_bit_onnx(model: str, recipe: str, *, root: Path) -> Path:
     folder = root / model / recipe
     if not (folder / "onnx").is_dir():
         shutil.rmtree(folder, ignore_errors=True)
-        edgeq.compress_model(float_checkpoint(model, root), folder / "checkpoint", recipe=recipe)
+        edgeq.compress_model(float_checkpoint(model, root), folder / "checkpoint", recipe=_quick(recipe))
         edgeq.export_onnx(folder / "checkpoint", folder / "onnx-unfinished")
         (folder / "onnx-unfinished").rename(folder / "onnx")
     return folder / "onnx"
+
+
+def _quick(name: str) -> Recipe:
+    """Returns a recipe that maps the largest weight to the last level: searching for scales makes nothing faster.
+
+    Two bits keep their search, which is quick, and without which most random weights would be zero.
+    """
+    from edgeq.recipes.load import load_recipe
+
+    recipe = load_recipe(name)
+    sections = {"weights": recipe.weights, "embeddings": recipe.embeddings}
+    wide = {key: part.model_copy(update={"search": "max"}) for key, part in sections.items() if part.bits > _TWO_BITS}
+    return recipe.model_copy(update=wide)
 
 
 def compiler_digest() -> str:
