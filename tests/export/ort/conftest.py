@@ -116,7 +116,7 @@ def with_kernels() -> Iterator[Callable[[str], None]]:
         os.environ["EDGEQ_ORT_KERNELS"] = name
 
     yield choose
-    os.environ.pop("EDGEQ_ORT_KERNELS")
+    os.environ.pop("EDGEQ_ORT_KERNELS", None)
     if before is not None:
         os.environ["EDGEQ_ORT_KERNELS"] = before
 
