@@ -33,7 +33,7 @@ def _global_options(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Compress BERT and GPT-2, compile them for small CPUs, and prove what came out."""
+    """Compress BERT, GPT-2 and BART, compile them for small CPUs, and prove what came out."""
 
 
 for _module in _VERB_MODULES:

@@ -15,7 +15,7 @@ from edgeq.errors import EdgeqError
 
 app = typer.Typer(
     name="edgeq",
-    help="Compress BERT and GPT-2, compile them for small CPUs, and prove what came out.",
+    help="Compress BERT, GPT-2 and BART, compile them for small CPUs, and prove what came out.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,  # errors are reported below, in one sentence
