@@ -89,13 +89,18 @@ def export_onnx(
         report("checking the graph", 2, 3)
         for path in written:
             _check(path)
-        shutil.copyfile(source / "config.json", temporary / "config.json")
-        if (source / _GENERATION_FILE).is_file():
-            shutil.copyfile(source / _GENERATION_FILE, temporary / _GENERATION_FILE)
+        _copy_settings(source, temporary)
         checkpoint.tokenizer.save_pretrained(temporary)
-        copy_sentence_files(source, temporary)
     report("checking the graph", 3, 3)
     return out / written[0].name
+
+
+def _copy_settings(source: Path, out: Path) -> None:
+    """Copies what a model needs besides graph, weights and tokenizer."""
+    shutil.copyfile(source / "config.json", out / "config.json")
+    if (source / _GENERATION_FILE).is_file():
+        shutil.copyfile(source / _GENERATION_FILE, out / _GENERATION_FILE)
+    copy_sentence_files(source, out)
 
 
 def _once(remark: Callable[[str], None] | None) -> Callable[[str], None] | None:

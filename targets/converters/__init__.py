@@ -33,6 +33,7 @@ CONVERTERS: dict[str, Converter] = {
     PANEL_GATHER: rows.panel_embedding,
     SOURCE_ATTENTION: attention.attention_over_source,
     STORE_IN_CACHE: attention.store_in_cache,
+    "Relu": rows.relu,
     RESIDUAL_LAYER_NORM: rows.add_and_normalise,
     "Tanh": rows.tanh,
     TOKEN_POSITIONS: rows.token_positions,

@@ -108,6 +108,12 @@ def erf(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     return _elementwise(calls, "Erf", inputs)
 
 
+def relu(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``Relu``."""
+    del attrs
+    return _elementwise(calls, "Relu", inputs)
+
+
 def tanh(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     """``Tanh``."""
     del attrs

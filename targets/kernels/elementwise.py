@@ -3,10 +3,10 @@
 from tvm import tirx
 from tvm.script import tirx as T
 
-from edgeq.targets.kernels.numerics import LANES, erf, gelu, gelu_tanh, tanh
+from edgeq.targets.kernels.numerics import LANES, erf, gelu, gelu_tanh, relu, tanh
 from edgeq.targets.kernels.shapes import leading_dimensions
 
-FUNCTIONS = {"Erf": erf, "Gelu": gelu, "GeluTanh": gelu_tanh, "Tanh": tanh}
+FUNCTIONS = {"Erf": erf, "Gelu": gelu, "GeluTanh": gelu_tanh, "Relu": relu, "Tanh": tanh}
 """Functions by the name of the ONNX operator."""
 
 

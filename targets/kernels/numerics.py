@@ -142,6 +142,11 @@ def tanh(x: Expression) -> Expression:
     return bind(x, lambda x: _odd_rational(x, _TANH_P, _TANH_Q, 9.02))
 
 
+def relu(x: Expression) -> Expression:
+    """Returns ``x`` where it is not below zero, else zero."""
+    return bind(x, lambda x: T.Select(x < splat(0.0, x), splat(0.0, x), x))
+
+
 def gelu(x: Expression) -> Expression:
     """Returns ``x/2 * (1 + erf(x / sqrt(2)))``: ONNX Gelu with ``approximate="none"``."""
     return bind(x, lambda x: _halved(x, erf(x * splat(0.7071067811865476, x))))

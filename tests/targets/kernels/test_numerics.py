@@ -42,6 +42,14 @@ def test_gelu_is_close_to_its_definition(name, compile_kernel):
     assert np.max(np.abs(y - wide / 2 * (1 + sigmoid)) / np.maximum(np.abs(wide), 1)) < 5e-7
 
 
+def test_relu_is_exact(compile_kernel):
+    x = every_magnitude(20.0)
+    for columns in (48, 5):
+        rows = x.reshape(-1)[: x.size // columns * columns].reshape(-1, columns)
+        y = compile_kernel(elementwise("Relu", columns, rank=1))(rows, np.zeros_like(rows))
+        assert np.array_equal(y, np.maximum(rows, 0))
+
+
 def test_exp_is_within_two_units_and_vanishes_below_its_range(compile_kernel):
     from tvm.script import tirx as T
 
