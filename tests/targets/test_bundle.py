@@ -50,7 +50,8 @@ def test_a_board_bundle_is_complete_and_small(make_bundle):
     names = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
     runtime = {"edgeq-run", "lib/libtvm_ffi.so", "lib/libtvm_runtime.so"}
     assert names == runtime | {
-        "manifest.json", "manifest.sha256", "model.so", "weights.bin", "golden.bin", "tokenizer.json"
+        "manifest.json", "manifest.sha256", "model.so", "weights.bin", "golden.bin",
+        "tokenizer.json", "tokenizer.bin",
     }  # fmt: skip
     assert set(read_manifest(bundle).files) == names - {"manifest.json", "manifest.sha256"}
     for name in ("edgeq-run", "model.so", "lib/libtvm_ffi.so", "lib/libtvm_runtime.so"):
