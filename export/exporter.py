@@ -67,8 +67,7 @@ def export_onnx(
     check_opset(opset)
     check_flavour(flavour)
     cache_dtype = _cache_dtype(cache)
-    if out.resolve() == source.resolve() or out.resolve() in source.resolve().parents:
-        raise UsageError(f"the output {out} would replace the checkpoint {source}; give another folder")
+    _check_apart(source, out)
     report("loading the checkpoint", 0, 3)
     checkpoint = load_checkpoint(source)
     if remark is not None:
@@ -93,6 +92,12 @@ def export_onnx(
         checkpoint.tokenizer.save_pretrained(temporary)
     report("checking the graph", 3, 3)
     return out / written[0].name
+
+
+def _check_apart(source: Path, out: Path) -> None:
+    """Refuses an output that would take the checkpoint away."""
+    if out.resolve() == source.resolve() or out.resolve() in source.resolve().parents:
+        raise UsageError(f"the output {out} would replace the checkpoint {source}; give another folder")
 
 
 def _copy_settings(source: Path, out: Path) -> None:

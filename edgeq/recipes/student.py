@@ -120,12 +120,9 @@ def train_student(
     if recipe.factor is not None:
         plan_factors(student, adapter, recipe.factor.settings())  # what does not fit is refused at once
     data = _data(source, recipe, request, settings, masked, progress)
+    compared = _compared(kept, source.adapter, guide.adapter)
     losses = objectives(
-        recipe,
-        student=adapter,
-        teacher=guide.adapter,
-        kept=_compared(kept, source.adapter, guide.adapter),
-        pretraining=pretraining,
+        recipe, student=adapter, teacher=guide.adapter, kept=compared, pretraining=pretraining
     )
     plans = plan_layers(recipe, adapter, factorise_model(student, recipe, adapter, progress=progress))
     low_bit = any(plan.grid is not None for plan in plans)

@@ -63,10 +63,22 @@ def objectives(
 
 def _pretraining_losses(recipe: Recipe, first: ObjectiveSettings, student: ModelAdapter) -> ObjectiveSettings:
     """The losses of ``[pretraining]``, or those of the first stage as far as they need no labels."""
-    if recipe.pretraining is not None and recipe.pretraining.distill is not None:
-        return objective_settings(recipe.pretraining.distill)
+    own = recipe.pretraining.distill if recipe.pretraining is not None else None
     # The labels of a language model are the next words, which every text has.
-    return first if student.task == "generate" else dataclasses.replace(first, labels=0.0)
+    has_labels = student.task == "generate"
+    if own is not None:
+        if own.labels and not has_labels:
+            raise UsageError(
+                f"recipe {recipe.name!r}: pretraining.distill.labels should be 0, found {own.labels:g}; the texts that "
+                f"a {student.architecture} pre-trains on have no labels"
+            )
+        return objective_settings(own)
+    if not first.needs_teacher and not has_labels:
+        raise UsageError(
+            f"recipe {recipe.name!r} learns from labels alone, and texts to pre-train on have none; leave "
+            "--pretrain-data out, or give the recipe [pretraining.distill]"
+        )
+    return first if has_labels else dataclasses.replace(first, labels=0.0)
 
 
 def training_settings(

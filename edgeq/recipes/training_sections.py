@@ -156,7 +156,7 @@ class PretrainingSection(Section):
     Attributes:
         epochs: Passes over the texts.
         learning_rate: Instead of that of ``[training]``.
-        distill: Instead of ``[distill]``; losses on labels, and on the logits of a classifier, make no sense here.
+        distill: Instead of the first stage's losses without that on labels, which texts have for language models only.
     """
 
     epochs: Positive = 1.0

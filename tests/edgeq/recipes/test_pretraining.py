@@ -108,6 +108,22 @@ def test_an_encoder_decoder_is_refused(make_bart: Callable[..., Path], texts: Pa
         compress_model(make_bart(), tmp_path / "out", recipe=_recipe(tmp_path, "finetune"), training=request)
 
 
+@pytest.mark.parametrize(
+    ("base", "changes", "message"),
+    [
+        ("finetune", "", "learns from labels alone, and texts to pre-train on have none"),
+        ("xtc-l12-w2a8", "[pretraining.distill]\nlabels = 0.5\n", r"distill\.labels should be 0, found 0\.5"),
+    ],
+)
+def test_labels_that_a_text_does_not_have(
+    make_bert: Callable[..., Path], sentences: Path, texts: Path, tmp_path: Path, base: str, changes: str, message: str
+) -> None:
+    source = make_bert("BertForSequenceClassification", seed=9)
+    request = TrainingRequest(train_data=sentences, pretrain_data=texts, epochs=1)
+    with pytest.raises(UsageError, match=message):
+        compress_model(source, tmp_path / "out", recipe=_recipe(tmp_path, base, changes), training=request)
+
+
 def test_a_stage_may_not_take_its_name(tmp_path: Path, make_bert: Callable[..., Path], sentences: Path) -> None:
     recipe = _recipe(tmp_path, "xtc-l12-w2a8", "[[stage]]\nname = 'pretraining'\nshare = 1.0\n")
     with pytest.raises(UsageError, match="'pretraining' needs a name of its own"):
