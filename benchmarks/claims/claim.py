@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.claims.measure import Places, measure_classifier, measure_language_model
+from benchmarks.claims.measure import Places, checkpoint_sha256, measure_classifier, measure_language_model
 from benchmarks.claims.setting import describe_setting
 from edgeq.compress import compress_model
 from edgeq.errors import EdgeqError, UsageError
@@ -18,8 +18,8 @@ from edgeq.files import write_text
 from edgeq.ledger import ledger
 from edgeq.progress import Progress, silent
 from edgeq.recipes import TrainingRequest, load_recipe
+from edgeq.stored import read_json_object
 
-RESULT = "result.json"
 SEARCH_WINDOWS = 128
 """Windows of the validation text that learning rates are compared on."""
 
@@ -63,9 +63,9 @@ def _toml(table: Mapping[str, Any], above: str = "") -> list[str]:
 
 
 def run_claim(claim: Claim, places: Places, *, progress: Progress = silent) -> dict[str, Any]:
-    """Carries a run out, or goes on with it, and writes its ``result.json``.
+    """Carries a run out, or goes on with it.
 
-    A training that diverges is a result as well: it is written down with the reason.
+    A training that diverges is a result as well, with the reason.
 
     Args:
         claim: The run.
@@ -73,7 +73,7 @@ def run_claim(claim: Claim, places: Places, *, progress: Progress = silent) -> d
         progress: Told how far it is.
 
     Returns:
-        Contents of ``result.json``.
+        The run, what was measured of it, and where.
 
     Raises:
         UsageError: If data or models are missing.
@@ -83,7 +83,8 @@ def run_claim(claim: Claim, places: Places, *, progress: Progress = silent) -> d
     write_text(folder / "recipe.toml", claim.recipe_text)
     recipe = load_recipe(folder / "recipe.toml")
     started = time.monotonic()
-    result: dict[str, Any] = dataclasses.asdict(claim) | {"recipe_sha256": recipe.sha256}
+    source = places.source(claim.task)
+    result = dataclasses.asdict(claim) | {"recipe_sha256": recipe.sha256, "teacher": checkpoint_sha256(source)}
     request = TrainingRequest(
         train_data=places.train_data(claim.task),
         # A language model ends at its last step; measuring it in between would choose nothing.
@@ -95,7 +96,7 @@ def run_claim(claim: Claim, places: Places, *, progress: Progress = silent) -> d
     )
     checkpoint = folder / "checkpoint"
     try:
-        compress_model(places.source(claim.task), checkpoint, recipe=recipe, training=request, progress=progress)
+        compress_model(source, checkpoint, recipe=recipe, training=request, progress=progress)
     except UsageError:
         raise
     except EdgeqError as error:
@@ -103,12 +104,11 @@ def run_claim(claim: Claim, places: Places, *, progress: Progress = silent) -> d
     else:
         result |= _measured(claim, checkpoint, places, progress)
         result["stored_bytes"] = ledger(checkpoint).to_json()["totals"]
-        result["steps"] = json.loads((folder / "training" / RESULT).read_text(encoding="utf-8"))["steps"]
+        result["steps"] = read_json_object(folder / "training" / "result.json")["steps"]
     result["seconds_of_last_start"] = round(time.monotonic() - started)
     result["setting"] = describe_setting()
     for state in (folder / "training").glob("state-*"):
         shutil.rmtree(state)  # the optimizer's moments, which only an unfinished run needs
-    write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
     return result
 
 
@@ -118,9 +118,3 @@ def _measured(claim: Claim, checkpoint: Path, places: Places, progress: Progress
     if claim.search:
         return measure_language_model(checkpoint, places, split="valid", most=SEARCH_WINDOWS, progress=progress)
     return measure_language_model(checkpoint, places, split="test", progress=progress)
-
-
-def finished_runs(runs: Path) -> dict[str, dict[str, Any]]:
-    """Returns the results that are there, by the name of the run."""
-    files = sorted(runs.glob(f"*/{RESULT}"))
-    return {file.parent.name: json.loads(file.read_text(encoding="utf-8")) for file in files}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -52,16 +53,29 @@ class Places:
         """
         if task == "wikitext2":
             return _ZOO
-        folder = self.runs / TEACHER / "checkpoint"
-        if not folder.is_dir():
-            raise UsageError(f"{folder} is missing; python -m benchmarks.claims.queue trains it first")
-        return folder
+        if not self.has_teacher:
+            raise UsageError(f"{self._teacher} is missing; python -m benchmarks.claims.queue trains it first")
+        return self._teacher
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether the SST-2 teacher has been trained."""
+        return self._teacher.is_dir()
+
+    @property
+    def _teacher(self) -> Path:
+        return self.runs / TEACHER / "checkpoint"
 
     def _file(self, task: str, split: str) -> Path:
         file = self.data / task / f"{split}{'.tsv' if task == 'sst2' else '.txt'}"
         if not file.is_file():
             raise UsageError(f"{file} is missing; --data is the folder that holds the folder {task}")
         return file
+
+
+def checkpoint_sha256(checkpoint: Path) -> str:
+    """Returns what a teacher is known by: the SHA-256 of its weights."""
+    return hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
 
 
 def minilm() -> Path:

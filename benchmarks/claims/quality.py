@@ -1,6 +1,6 @@
 """Quality against stored bytes over the tables of claims: one picture a task, points numbered as in the list below it.
 
-Reads the tables in ``benchmarks/claims/results`` and writes beside them::
+Reads the records in ``benchmarks/claims/results`` and writes beside the tables::
 
     python -m benchmarks.claims.quality
 """
@@ -14,12 +14,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeq.errors import FormatError
+from benchmarks.claims.queue import RECORDS, RESULTS, TABLES
+from benchmarks.claims.records import read_records
 from edgeq.files import write_text
 from edgeq.report.plots import quality_plot
-from edgeq.stored import read_json_object
 
-RESULTS = Path(__file__).parent / "results"
 FIGURES = {"sst2": ("accuracy", "accuracy"), "wikitext2": ("test", "perplexity")}
 """Where a run holds its figure, and what that is called, by task."""
 
@@ -44,26 +43,24 @@ class Point:
 
 
 def read_points(results: Path) -> dict[str, list[Point]]:
-    """Reads every table of a folder.
+    """Reads the records of every table.
 
     Returns:
         The rows that hold a finished run, the smallest model first, by task.
 
     Raises:
-        FormatError: If a table is damaged.
+        FormatError: If a record is damaged.
     """
     points: dict[str, list[Point]] = {task: [] for task in FIGURES}
-    for file in sorted(results.glob("*.json")):
-        try:
-            for row in read_json_object(file)["rows"]:
-                runs = [run for run in row["runs"] if FIGURES[run["task"]][0] in run]
-                if runs:  # what diverged has no figure
-                    values = [float(run[FIGURES[run["task"]][0]]) for run in runs]
-                    sizes = [float(run["stored_bytes"]["stored_bytes"]) for run in runs]
-                    mean = (statistics.mean(values), statistics.mean(sizes))
-                    points[runs[0]["task"]].append(Point(file.stem, str(row["label"]), len(runs), *mean))
-        except (KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"{file} is not a table of claims ({error!r}); make it again") from error
+    for table in (make(1.0) for make in TABLES.values()):
+        finished = read_records(results / RECORDS, table.claims)
+        for row in table.rows:
+            task = row.claims[0].task
+            runs = [run for run in row.results(finished) if FIGURES[task][0] in run]
+            if runs:  # what diverged has no figure
+                value = statistics.mean(float(run[FIGURES[task][0]]) for run in runs)
+                size = statistics.mean(float(run["stored_bytes"]["stored_bytes"]) for run in runs)
+                points[task].append(Point(table.name, row.label, len(runs), value, size))
     return {task: sorted(found, key=lambda point: point.bytes) for task, found in points.items() if found}
 
 
@@ -92,7 +89,7 @@ def picture(task: str, points: Sequence[Point]) -> str:
 def main() -> int:
     """Writes a picture and a list for each task of which something is finished."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables and records")
     folder = parser.parse_args().results
     for task, points in read_points(folder).items():
         write_text(folder / f"quality-{task}.svg", picture(task, points))

@@ -12,7 +12,9 @@ from benchmarks.claims.table import Finished, Row, Table
 EPOCHS = 0.125
 SEARCH_EPOCHS = 0.05
 SEED = 1
-RATES = (2e-4, 5e-4, 1e-3, 2e-3)
+RATES = (2e-4, 5e-4, 1e-3, 2e-3, 5e-3)
+CONTROL_RATES = (5e-5, 1e-4, 2e-4, 5e-4)
+"""What is trained already wants less than what was just rounded."""
 LONGER = 8
 """How many times as many steps the last two rows get: how the gap to the control goes on closing."""
 CONTROL = "float control"
@@ -63,7 +65,13 @@ def quantgpt_table(scale: float) -> Table:
     for method, suffix in METHODS.items():
         tried[method] = _claim(method.lower(), f"quantgpt-w2e2a8{suffix}", {}, scale)
     searches = {
-        name: search(claim, rates=RATES, epochs=SEARCH_EPOCHS * scale, metric="valid", lower=True)
+        name: search(
+            claim,
+            rates=CONTROL_RATES if name == "float" else RATES,
+            epochs=SEARCH_EPOCHS * scale,
+            metric="valid",
+            lower=True,
+        )
         for name, claim in tried.items()
     }
     return Table("quantgpt", "QuantGPT on WikiText-2", rows, searches, _render)

@@ -17,12 +17,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from benchmarks.claims.claim import Claim, finished_runs, run_claim
+from benchmarks.claims.claim import run_claim
 from benchmarks.claims.kngpt2 import kngpt2_table
 from benchmarks.claims.measure import TEACHER, Places
 from benchmarks.claims.quantgpt import quantgpt_table
-from benchmarks.claims.table import Table
+from benchmarks.claims.records import read_records, write_record
+from benchmarks.claims.table import Finished, Table
 from benchmarks.claims.teacher import train_teacher
 from benchmarks.claims.tucker import tucker_table
 from benchmarks.claims.two_stage import two_stage_table
@@ -39,6 +41,8 @@ TABLES: dict[str, Callable[[float], Table]] = {
     "tucker": tucker_table,
 }
 RESULTS = Path(__file__).parent / "results"
+RECORDS = "runs"
+"""Folder of the records in that of the tables."""
 _SECONDS_BETWEEN_LINES = 60.0
 
 
@@ -49,11 +53,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    if options.results is None:
+        # What the repository holds is of this budget.
+        options.results = RESULTS if options.budget == 1.0 else options.runs / "results"
     places = Places(options.data, options.runs, limit=options.limit)
     tables = [TABLES[name](options.budget) for name in options.table or TABLES]
     try:
         if options.list:
-            return _list(tables, places)
+            return _list(tables, options.results)
         return _work(tables, places, options)
     except EdgeqError as error:
         print(f"queue: {error}", file=sys.stderr)
@@ -64,22 +71,25 @@ def _work(tables: list[Table], places: Places, options: argparse.Namespace) -> i
     _check_budget(places.runs, options.budget)
     done = 0
     while options.count is None or done < options.count:
-        finished = finished_runs(places.runs)
-        write_tables(tables, places.runs, options)
-        claim = _next(tables, places.runs)
+        finished = _finished(tables, options.results)
+        write_tables(tables, finished, options)
+        # A table is whole before the next one begins.
+        claim = next((claim for table in tables for claim in table.ready(finished)), None)
         if claim is None:
             print("all runs are finished")
             return 0
-        if claim.task == "sst2" and TEACHER not in finished:
+        if claim.task == "sst2" and not places.has_teacher:
             print(f"{TEACHER}: begins", flush=True)
             result = train_teacher(places, scale=options.budget, progress=_lines(TEACHER))
+            _check_teacher(result, finished, options.results)
         else:
             print(f"{claim.name}: begins", flush=True)
             result = run_claim(claim, places, progress=_lines(claim.name))
+        write_record(options.results / RECORDS, result)
         done += 1
         figures = {key: result[key] for key in ("accuracy", "valid", "test", "failed") if key in result}
         print(f"{result['name']}: {json.dumps(figures)}", flush=True)
-    write_tables(tables, places.runs, options)
+    write_tables(tables, _finished(tables, options.results), options)
     return 0
 
 
@@ -93,34 +103,36 @@ def _check_budget(runs: Path, budget: float) -> None:
         raise UsageError(f"{runs} holds runs of --budget {before:g}, found {budget:g}; give another folder")
 
 
-def _next(tables: list[Table], runs: Path) -> Claim | None:
-    """Returns the next run: of the first table that has one, so that a table is whole before the next begins."""
-    finished = finished_runs(runs)
-    return next((claim for table in tables for claim in table.ready(finished)), None)
+def _check_teacher(made: dict[str, Any], finished: Finished, results: Path) -> None:
+    """Keeps students of different teachers apart."""
+    recorded = finished.get(TEACHER, made)
+    if made["teacher"] != recorded["teacher"]:
+        raise UsageError(
+            f"the teacher trained here differs from that of the records in {results / RECORDS} (another processor, "
+            "number of threads or version); give the folder of runs that holds theirs, or another --results"
+        )
 
 
-def write_tables(tables: list[Table], runs: Path, options: argparse.Namespace) -> None:
-    """Writes each table of which something is finished as ``NAME.json`` and ``NAME.md``."""
-    finished = finished_runs(runs)
+def _finished(tables: list[Table], results: Path) -> dict[str, dict[str, Any]]:
+    return read_records(results / RECORDS, [claim for table in tables for claim in table.claims])
+
+
+def write_tables(tables: list[Table], finished: Finished, options: argparse.Namespace) -> None:
+    """Writes each table of which something is finished as ``NAME.md``."""
     command = "python -m benchmarks.claims.queue --data DATA --runs RUNS"
     if options.budget != 1.0:
         command += f" --budget {options.budget:g}"
     for table in tables:
         if any(row.results(finished) for row in table.rows):
-            write_text(options.results / f"{table.name}.json", json.dumps(table.to_json(finished), indent=1) + "\n")
             markdown = table.to_markdown(finished, command=f"{command} --table {table.name}")
             write_text(options.results / f"{table.name}.md", markdown)
 
 
-def _list(tables: list[Table], places: Places) -> int:
-    finished = finished_runs(places.runs)
+def _list(tables: list[Table], results: Path) -> int:
+    finished = _finished(tables, results)
     for table in tables:
-        for search in table.searches.values():
-            for claim in search.runs.values():
-                print(f"{'done   ' if claim.name in finished else 'waiting'} {table.name:10} {claim.name}")
-        for row in table.rows:
-            for claim in row.claims:
-                print(f"{'done   ' if claim.name in finished else 'waiting'} {table.name:10} {claim.name}")
+        for claim in table.claims:
+            print(f"{'done   ' if claim.name in finished else 'waiting'} {table.name:10} {claim.name}")
     return 0
 
 
@@ -147,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=int, help="stop after this many runs")
     parser.add_argument("--limit", type=int, help="measure this many sentences or windows only: for trying out")
     parser.add_argument("--threads", type=int, help="threads of torch; by default OMP_NUM_THREADS, or all cores")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
+    parser.add_argument("--results", type=Path, help="folder of the tables and records (default: this package's)")
     parser.add_argument("--list", action="store_true", help="say what is finished, and stop")
     return parser
 

@@ -12,6 +12,8 @@ SEARCH_SEED = 100
 """Seed of the search; those of the tables are others."""
 # What quantizers learn gets 0.4 times the rate of the weights, the ratio of QuantGPT's two rates.
 _QUANTIZER_RATIO = 0.4
+RATE_SETTINGS = ("learning_rate", "quantizer_learning_rate")
+"""Settings of a training that a search decides on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +45,9 @@ class Search:
 
         return min(self.runs, key=order)
 
-    def summary(self, finished: Mapping[str, Any]) -> dict[str, float | None]:
+    def figures(self, finished: Mapping[str, Any]) -> dict[float, float | None]:
         """Returns the figure of each rate; None where the run diverged or is missing."""
-        return {
-            f"{rate:g}": finished.get(claim.name, {}).get(self.metric) for rate, claim in self.runs.items()
-        }
+        return {rate: finished.get(claim.name, {}).get(self.metric) for rate, claim in self.runs.items()}
 
 
 def search(claim: Claim, *, rates: Sequence[float], epochs: float, metric: str, lower: bool) -> Search:
@@ -70,6 +70,6 @@ def search(claim: Claim, *, rates: Sequence[float], epochs: float, metric: str, 
 
 def with_rate(claim: Claim, rate: float) -> Claim:
     """Returns a run with another learning rate."""
-    rates = {"learning_rate": rate, "quantizer_learning_rate": float(f"{_QUANTIZER_RATIO * rate:g}")}
+    rates = dict(zip(RATE_SETTINGS, (rate, float(f"{_QUANTIZER_RATIO * rate:g}")), strict=True))
     training = {**claim.changes.get("training", {}), **rates}
     return dataclasses.replace(claim, changes={**claim.changes, "training": training})

@@ -52,7 +52,10 @@ class Table:
     render: Callable[[Table, Finished], list[str]]
 
     def ready(self, finished: Finished) -> list[Claim]:
-        """Returns the runs that are not finished and can be done: searches, then rows seed by seed."""
+        """Returns the runs that are not finished and can be done: searches, then rows seed by seed.
+
+        A row that was run with another learning rate than the search now says is run again.
+        """
         runs = [claim for one in self.searches.values() for claim in one.missing(finished)]
         rated = [
             (number, with_rate(claim, self.searches[row.search].best(finished)))
@@ -62,23 +65,33 @@ class Table:
         ]
         # All rows with the first seed, then all with the second: a table is whole early, and grows surer.
         runs += [claim for _, claim in sorted(rated, key=lambda pair: pair[0])]
-        return [claim for claim in runs if claim.name not in finished]
+        return [claim for claim in runs if finished.get(claim.name, {}).get("changes") != claim.changes]
 
-    def to_json(self, finished: Finished) -> dict[str, Any]:
-        """Returns what is finished as JSON values."""
-        return {
-            "title": self.title,
-            "searches": {name: one.summary(finished) for name, one in self.searches.items()},
-            "rows": [{"label": row.label, "runs": row.results(finished)} for row in self.rows],
-        }
+    @property
+    def claims(self) -> list[Claim]:
+        """All runs: of the searches, and of the rows with any learning rate."""
+        tried = [claim for one in self.searches.values() for claim in one.runs.values()]
+        return [*tried, *(claim for row in self.rows for claim in row.claims)]
 
     def to_markdown(self, finished: Finished, *, command: str) -> str:
         """Returns the table with the command that made it."""
         done = sum(len(row.results(finished)) for row in self.rows)
         total = sum(len(row.claims) for row in self.rows)
         lines = [f"# {self.title}", "", *self.render(self, finished), "", f"{done} of {total} runs are finished."]
-        lines += [*_settings(self.rows, finished), "", "```", command, "```"]
+        lines += [*_settings(self.rows, finished), "", *self._searched(finished), "", "```", command, "```"]
         return "\n".join(lines) + "\n"
+
+    def _searched(self, finished: Finished) -> list[str]:
+        """Lists what each learning rate came to in the short runs."""
+        lines = ["Learning rates that were tried in short runs:", ""]
+        for name, one in self.searches.items():
+            figures = [f"{rate:g}: {_shown(figure)}" for rate, figure in one.figures(finished).items()]
+            lines.append(f"- {name} ({one.metric}): {', '.join(figures)}")
+        return lines
+
+
+def _shown(figure: float | None) -> str:
+    return "none" if figure is None else f"{figure:.4g}"
 
 
 def _settings(rows: Sequence[Row], finished: Finished) -> list[str]:

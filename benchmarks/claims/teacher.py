@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from typing import Any
 
 import torch
 import transformers
 
-from benchmarks.claims.claim import RESULT
-from benchmarks.claims.measure import TEACHER, Places, measure_classifier, minilm
+from benchmarks.claims.measure import TEACHER, Places, checkpoint_sha256, measure_classifier, minilm
 from benchmarks.claims.setting import describe_setting
 from edgeq.checkpoint import load_tokenizer
 from edgeq.distill import Objective, ObjectiveSettings
-from edgeq.files import new_folder, write_text
+from edgeq.files import new_folder
 from edgeq.models import adapter_for
 from edgeq.progress import Progress, silent
 from edgeq.training import TrainingSettings, load_task_data, train
 
-EPOCHS = 3.0
+EPOCHS = 1.0
 SEED = 1
 LENGTH = 64
 
 
 def train_teacher(places: Places, *, scale: float = 1.0, progress: Progress = silent) -> dict[str, Any]:
-    """Fine-tunes the teacher, or goes on with it, and writes its checkpoint and ``result.json``.
+    """Fine-tunes the teacher, or goes on with it, and writes its checkpoint.
 
     Args:
         places: Where data and runs are.
         scale: Factor on the epochs; above 1 it counts as 1, because a teacher that is trained on overfits.
         progress: Told how far it is.
+
+    Returns:
+        What was measured of it, and by what its weights are known.
     """
     folder = places.runs / TEACHER
     tokenizer = load_tokenizer(minilm())
@@ -73,6 +74,4 @@ def train_teacher(places: Places, *, scale: float = 1.0, progress: Progress = si
         shutil.rmtree(state)
     result = {"name": TEACHER, "task": "sst2", "epochs": settings.epochs, "seed": SEED}
     result |= measure_classifier(folder / "checkpoint", places, progress=progress)
-    result["setting"] = describe_setting()
-    write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
-    return result
+    return result | {"teacher": checkpoint_sha256(folder / "checkpoint"), "setting": describe_setting()}

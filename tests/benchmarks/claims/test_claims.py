@@ -10,11 +10,12 @@ import pytest
 
 from benchmarks.claims import claim as claims
 from benchmarks.claims import measure, quantgpt, queue, two_stage
-from benchmarks.claims.claim import Claim, finished_runs, run_claim
+from benchmarks.claims.claim import Claim, run_claim
 from benchmarks.claims.intervals import paired_difference
 from benchmarks.claims.rates import search, with_rate
+from benchmarks.claims.records import read_records, write_record
 from benchmarks.claims.table import Row, Table
-from edgeq.errors import EdgeqError
+from edgeq.errors import EdgeqError, FormatError
 from edgeq.recipes import load_recipe
 
 CLAIM = Claim(name="a", task="sst2", base="xtc-l12-w1a8", changes={}, epochs=1.0, seed=1)
@@ -72,10 +73,48 @@ def test_rows_wait_for_their_search_and_go_seed_by_seed() -> None:
     ]
     table = Table("t", "T", rows, {"s": tried}, lambda _table, _finished: ["text"])
     assert [claim.name for claim in table.ready({})] == ["search-a-0.001"]
-    finished = {"search-a-0.001": {"accuracy": 0.5}}
+    finished = {"search-a-0.001": {"accuracy": 0.5, "changes": tried.runs[1e-3].changes}}
     assert [claim.name for claim in table.ready(finished)] == ["x1", "y1", "x2", "y2"]
-    assert table.ready(finished)[0].changes["training"]["learning_rate"] == 1e-3
-    assert [claim.name for claim in table.ready(finished | {"x1": {}})] == ["y1", "x2", "y2"]
+    rated = table.ready(finished)[0].changes
+    assert rated["training"]["learning_rate"] == 1e-3
+    assert [claim.name for claim in table.ready(finished | {"x1": {"changes": rated}})] == ["y1", "x2", "y2"]
+    # The search was made again, and says something else.
+    other = with_rate(CLAIM, 5e-4).changes
+    assert next(claim.name for claim in table.ready(finished | {"x1": {"changes": other}})) == "x1"
+
+
+def _recorded(claim: Claim, **figures: object) -> dict[str, object]:
+    return dataclasses.asdict(claim) | {"teacher": "t", **figures}
+
+
+def test_records_of_the_same_work_count_whatever_their_rate(tmp_path: Path) -> None:
+    write_record(tmp_path, {"name": measure.TEACHER, "teacher": "t"})
+    write_record(tmp_path, _recorded(with_rate(CLAIM, 5e-4), accuracy=0.9))
+    assert read_records(tmp_path, [CLAIM])["a"]["accuracy"] == 0.9
+    longer = dataclasses.replace(CLAIM, epochs=2.0)
+    other = dataclasses.replace(CLAIM, changes={"weights": {"bits": 2}})
+    for changed in (longer, other, dataclasses.replace(CLAIM, seed=2)):
+        assert "a" not in read_records(tmp_path, [changed])
+    write_record(tmp_path, {"name": measure.TEACHER, "teacher": "another"})
+    assert "a" not in read_records(tmp_path, [CLAIM])
+
+
+def test_every_run_is_found_by_its_own_record(tmp_path: Path) -> None:
+    for make in queue.TABLES.values():
+        table = make(1.0)
+        write_record(tmp_path, {"name": measure.TEACHER, "teacher": "t"})
+        for claim in table.claims:
+            write_record(tmp_path, _recorded(with_rate(claim, 1e-3)))
+        found = read_records(tmp_path, table.claims)
+        assert found.keys() == {measure.TEACHER, *(claim.name for claim in table.claims)}
+        # What was read compares equal to what is asked for, so that nothing runs twice.
+        assert all(found[claim.name]["changes"] == with_rate(claim, 1e-3).changes for claim in table.claims)
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    write_record(tmp_path, {"name": "a"})
+    with pytest.raises(FormatError, match=r"a\.json is not the record of a run"):
+        read_records(tmp_path, [CLAIM])
 
 
 def test_paired_differences() -> None:
@@ -107,13 +146,16 @@ def _tiny() -> Claim:
     return dataclasses.replace(CLAIM, changes={"training": training})
 
 
-def test_a_run_is_measured_and_written_down(places: measure.Places) -> None:
+def test_a_run_is_measured_and_written_down(places: measure.Places, tmp_path: Path) -> None:
     result = run_claim(_tiny(), places)
     assert result["accuracy"] == result["correct"].count("1") / 8
     assert len(result["correct"]) == 8
     assert result["steps"] == 2
     assert result["stored_bytes"]["stored_bytes"] > 0
-    assert finished_runs(places.runs) == {"a": json.loads(json.dumps(result))}
+    assert result["teacher"] == measure.checkpoint_sha256(places.source("sst2"))
+    write_record(tmp_path, {"name": measure.TEACHER, "teacher": result["teacher"]})
+    write_record(tmp_path, result)
+    assert read_records(tmp_path, [_tiny()])["a"] == json.loads(json.dumps(result))
     assert not list(places.runs.glob("a/training/state-*"))
     assert list(places.runs.glob("a/training/stage-*"))
 
@@ -125,8 +167,9 @@ def test_a_training_that_diverges_is_a_result(
         raise EdgeqError("training stopped at step 3")
 
     monkeypatch.setattr(claims, "compress_model", diverge)
-    assert run_claim(_tiny(), places)["failed"] == "training stopped at step 3"
-    assert "accuracy" not in finished_runs(places.runs)["a"]
+    result = run_claim(_tiny(), places)
+    assert result["failed"] == "training stopped at step 3"
+    assert "accuracy" not in result
 
 
 def test_the_queue_does_what_is_left_and_writes_tables(
@@ -140,13 +183,15 @@ def test_the_queue_does_what_is_left_and_writes_tables(
     monkeypatch.setattr(queue, "train_teacher", lambda *_, **__: _teacher(places))
     options = ["--data", str(places.data), "--runs", str(places.runs), "--results", str(tmp_path / "results")]
     assert queue.main([*options, "--table", "xtc", "--count", "2"]) == 0
-    assert "search-a-0.001" in finished_runs(places.runs)
-    assert not (tmp_path / "results").exists() or not list((tmp_path / "results").iterdir())
+    assert {file.name for file in (tmp_path / "results").rglob("*.*")} == {
+        "search-a-0.001.json", f"{measure.TEACHER}.json"
+    }  # fmt: skip
     assert queue.main([*options, "--table", "xtc"]) == 0
     assert "all runs are finished" in capsys.readouterr().out
     assert "1 of 1 runs are finished" in (tmp_path / "results" / "xtc.md").read_text()
-    row = json.loads((tmp_path / "results" / "xtc.json").read_text())["rows"][0]
-    assert row["runs"][0]["changes"]["training"]["learning_rate"] == 1e-3
+    assert "0.001: 0.5" in (tmp_path / "results" / "xtc.md").read_text()
+    row = json.loads((tmp_path / "results" / queue.RECORDS / "row.json").read_text())
+    assert row["changes"]["training"]["learning_rate"] == 1e-3
     assert queue.main([*options, "--table", "xtc", "--list"]) == 0
     assert capsys.readouterr().out.count("done") == 2
     assert queue.main([*options, "--table", "xtc", "--budget", "3"]) == 2
@@ -154,11 +199,9 @@ def test_the_queue_does_what_is_left_and_writes_tables(
 
 
 def _teacher(places: measure.Places) -> dict[str, object]:
-    folder = places.runs / measure.TEACHER
-    folder.mkdir(parents=True)
-    result = {"name": measure.TEACHER, "accuracy": 0.5, "correct": "10101010"}
-    (folder / "result.json").write_text(json.dumps(result))
-    return result
+    (places.runs / measure.TEACHER / "checkpoint").mkdir(parents=True)
+    teacher = measure.checkpoint_sha256(places.source("sst2"))
+    return {"name": measure.TEACHER, "accuracy": 0.5, "correct": "10101010", "teacher": teacher}
 
 
 @pytest.mark.parametrize("name", list(queue.TABLES))
@@ -178,4 +221,4 @@ def test_tables_are_drawn_of_whatever_is_there(name: str) -> None:
     last = table.rows[-1].claims[-1].name
     finished[last] = {key: finished[last][key] for key in ("changes", "seed", "setting")} | {"failed": "diverged"}
     assert table.to_markdown(finished, command="x")
-    json.dumps(table.to_json(finished))
+    assert all(f"- {name} (" in text for name in table.searches)

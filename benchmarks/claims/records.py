@@ -1,0 +1,61 @@
+"""Records of finished runs: one small file each, kept in the repository, so that any machine goes on with the queue."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.claims.claim import Claim
+from benchmarks.claims.measure import TEACHER
+from benchmarks.claims.rates import RATE_SETTINGS
+from edgeq.errors import FormatError
+from edgeq.files import write_text
+from edgeq.stored import read_json_object
+
+
+def write_record(records: Path, result: Mapping[str, Any]) -> None:
+    """Writes what came of a run as ``NAME.json``.
+
+    Args:
+        records: Folder of all records.
+        result: What the run returned; its ``name`` is that of the file.
+    """
+    records.mkdir(parents=True, exist_ok=True)
+    write_text(records / f"{result['name']}.json", json.dumps(result, indent=1) + "\n")
+
+
+def read_records(records: Path, claims: Iterable[Claim]) -> dict[str, dict[str, Any]]:
+    """Returns the records of these runs that are there, and that of the teacher, by the name of the run.
+
+    A record counts if it is of the same work: data, recipe, changes, epochs, seed and teacher. The learning rate is
+    not looked at; :meth:`benchmarks.claims.table.Table.ready` does.
+
+    Raises:
+        FormatError: If a record is damaged.
+    """
+    teacher = records / f"{TEACHER}.json"
+    found = {TEACHER: read_json_object(teacher)} if teacher.is_file() else {}
+    taught_by = found.get(TEACHER, {}).get("teacher")
+    for claim in claims:
+        file = records / f"{claim.name}.json"
+        if not file.is_file():
+            continue
+        record = read_json_object(file)
+        try:
+            same_teacher = claim.task != "sst2" or record["teacher"] == taught_by
+            counts = same_teacher and _work(record) == _work(dataclasses.asdict(claim))
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{file} is not the record of a run ({error!r}); delete it to run it again") from error
+        if counts:
+            found[claim.name] = record
+    return found
+
+
+def _work(run: Mapping[str, Any]) -> Any:
+    changes = dict(run["changes"])
+    changes["training"] = {k: v for k, v in changes.get("training", {}).items() if k not in RATE_SETTINGS}
+    # Through JSON, for what was read from a file has lists where a claim has tuples.
+    return json.loads(json.dumps([run["task"], run["base"], changes, run["epochs"], run["seed"], run["search"]]))
