@@ -52,7 +52,7 @@ def all_cases(isa: Isa) -> list[Case]:
     generator = np.random.default_rng(0)
     cases = [product(isa, n, k, m, bits) for bits in (1, 2, 4, 8) for n, k, m in ((768, 768, 128), (3072, 768, 1))]
     cases += [product(isa, n, k, m, 2) for n, k, m in ((3072, 768, 128), (768, 3072, 128), (768, 3072, 1))]
-    cases += [product(isa, 3072, 768, m, 2) for m in (2, 4, 8, 31)]
+    cases += [product(isa, 3072, 768, m, 2) for m in (2, 3, 4, 8, 31)]
     cases += [product_from_memory(isa, bits) for bits in (2, 4, 8)]
     cases += [product(isa, 50257, 768, 1, 2), product(isa, 3072, 768, 128, 2, "gelu")]
     cases += [float_product(isa, n, 768, m) for n, m in ((768, 1), (768, 128), (3072, 128))]

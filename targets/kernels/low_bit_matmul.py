@@ -13,7 +13,7 @@ from edgeq.errors import UnsupportedError
 from edgeq.formats import ACTIVATION_LEVELS, ROW_TILE, PackedMatrix
 from edgeq.targets.isa import Isa
 from edgeq.targets.kernels.low_bit_product import Epilogue, LowBitProduct, Operands
-from edgeq.targets.kernels.low_bit_sums import accumulate, single_token_sums
+from edgeq.targets.kernels.low_bit_sums import accumulate, sums_in_place
 from edgeq.targets.kernels.macro import macro
 from edgeq.targets.kernels.numerics import registers
 from edgeq.targets.kernels.quantize_rows import padded_columns
@@ -68,18 +68,32 @@ def _several_tokens(p, operands, tokens):
 
 
 @macro
+def _tile_in_place(p, operands, m, block, tokens):
+    sums = registers((tokens * p.isa.vectors,), p.vector)
+    sums_in_place(p, operands, sums, m, block, tokens)
+    for r in T.unroll(tokens):
+        _store_block(p, operands, sums, m + r, block, r * p.isa.vectors)
+
+
+@macro
 def _few_tokens(p, operands, tokens):
     """As for one token, reading the weights from memory takes longest: one block at a time makes one stream."""
     for block in T.parallel(p.matrix.packed_shape[0]):
-        _all_tokens(p, operands, tokens, block, 1)
+        if tokens == p.token_tile:
+            _tile(p, operands, 0, block, p.token_tile, 1)
+        else:
+            if tokens >= 4:
+                _tile_in_place(p, operands, 0, block, 4)
+            if tokens % 4 >= 2:
+                _tile_in_place(p, operands, tokens // 4 * 4, block, 2)
+            if tokens % 2 == 1:
+                _tile_in_place(p, operands, tokens - 1, block, 1)
 
 
 @macro
 def _single_token(p, operands):
     for block in T.parallel(p.matrix.packed_shape[0]):
-        sums = registers((p.isa.vectors,), p.vector)
-        single_token_sums(p, operands, sums, block)
-        _store_block(p, operands, sums, 0, block, 0)
+        _tile_in_place(p, operands, 0, block, 1)
 
 
 @macro

@@ -15,8 +15,8 @@ from edgeq.targets.kernels.shapes import row_parameter
 Epilogue = Literal["none", "gelu", "gelu_tanh"]
 EPILOGUES = {"none": lambda y: y, "gelu": gelu, "gelu_tanh": gelu_tanh}
 
-SINGLE_TOKEN_SUMS = 8
-"""Independent sums of a tile of one token: enough to hide the latency of the dot product."""
+INDEPENDENT_SUMS = 8
+"""Sums of a tile of few tokens: enough to hide the latency of the dot product."""
 
 LANE_TOKENS = 8
 """Tokens of a tile where the dot product takes a lane of a register as its activations."""
@@ -96,13 +96,12 @@ class LowBitProduct:
 
     @property
     def slots(self) -> int:
-        """Fields of a word that one token takes in where they stand, without a shift, each into a sum of its own."""
+        """Fields of a word that few tokens take in where they stand, without a shift, each into a sum of its own."""
         return self.isa.fields_in_place(self.matrix.bits)
 
-    @property
-    def steps(self) -> int:
-        """Words of a row that one token takes in at once, each into sums of their own."""
-        return max(1, SINGLE_TOKEN_SUMS // (self.isa.vectors * self.slots))
+    def steps(self, tokens: int) -> int:
+        """Words of a row that few tokens take in at once, each into sums of their own."""
+        return max(1, INDEPENDENT_SUMS // (tokens * self.isa.vectors * self.slots))
 
     @property
     def full_blocks(self) -> int:

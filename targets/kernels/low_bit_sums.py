@@ -1,6 +1,6 @@
 """The sums of a low-bit product, in integers and so exact in any order.
 
-Three ways: products added up in 32 bits, in 16 bits that are widened before they could overflow, and, for one token,
+Three ways: products added up in 32 bits, in 16 bits that are widened before they could overflow, and, for a few tokens,
 codes taken in where they stand in their word. Statements that depend on the number of a field are emitted by
 functions, since shifts and masks are then constants.
 """
@@ -95,22 +95,27 @@ def accumulate(p, operands, acc, m, block, tokens, blocks):
         _wide_products(p, operands, acc, m, block, tokens, blocks)
 
 
-def _take_in(p: LowBitProduct, operands: Operands, acc: Any, block: Any, k_block: Any, step: int) -> None:
-    """Emits the products of one packed word a row for one token; every slot of a vector has a sum of its own."""
+def _take_in(
+    p: LowBitProduct, operands: Operands, acc: Any, m: Any, block: Any, k_block: Any, step: int, tokens: int
+) -> None:
+    """Emits the products of one packed word a row for some tokens; every slot of a vector has a sum of its own."""
     for field in range(p.matrix.fields):
-        x = T.broadcast(operands.words[0, k_block * p.matrix.fields + field], p.isa.lanes)
         for v in range(p.isa.vectors):
             word = operands.weight[block, k_block, T.ramp(v * p.isa.lanes, 1, p.isa.lanes)]
-            place = (v * p.steps + step) * p.slots + field % p.slots
-            T.buffer_store(acc, p.isa.dot4(acc[place], p.slot_codes(word, field), x, p.matrix.bits), [place])
+            codes = p.slot_codes(word, field)
+            for r in range(tokens):
+                x = T.broadcast(operands.words[m + r, k_block * p.matrix.fields + field], p.isa.lanes)
+                place = ((r * p.isa.vectors + v) * p.steps(tokens) + step) * p.slots + field % p.slots
+                T.buffer_store(acc, p.isa.dot4(acc[place], codes, x, p.matrix.bits), [place])
 
 
-def _slot_sums(p: LowBitProduct, acc: Any, sums: Any) -> None:
+def _slot_sums(p: LowBitProduct, acc: Any, sums: Any, tokens: int) -> None:
     """Emits the sum over slots and steps, each slot's factor taken out: an exact division by a power of two."""
-    for v in range(p.isa.vectors):
+    parts = p.steps(tokens) * p.slots
+    for v in range(tokens * p.isa.vectors):
         total: Any = None
-        for place in range(p.steps * p.slots):
-            part = acc[v * p.steps * p.slots + place]
+        for place in range(parts):
+            part = acc[v * parts + place]
             shift = place % p.slots * p.matrix.bits
             part = T.shift_right(part, T.broadcast(T.int32(shift), p.isa.lanes)) if shift else part
             total = part if total is None else total + part
@@ -118,18 +123,20 @@ def _slot_sums(p: LowBitProduct, acc: Any, sums: Any) -> None:
 
 
 @macro
-def single_token_sums(p, operands, sums, block):
-    """Leaves the sums of one token and one block in ``sums``.
+def sums_in_place(p, operands, sums, m, block, tokens):
+    """Leaves the sums of up to four tokens and one block in ``sums``.
 
     One block at a time, so that the weights are read in a single stream: with two, reading from memory took twice as
     long.
     """
-    acc = registers((p.isa.vectors * p.steps * p.slots,), p.vector)
-    for a in T.unroll(p.isa.vectors * p.steps * p.slots):
+    acc = registers((tokens * p.isa.vectors * p.steps(tokens) * p.slots,), p.vector)
+    for a in T.unroll(tokens * p.isa.vectors * p.steps(tokens) * p.slots):
         acc[a] = T.broadcast(T.int32(0), p.isa.lanes)
-    for k in range(p.matrix.packed_shape[1] // p.steps):
-        for step in T.unroll(p.steps):
-            _take_in(p, operands, acc, block, k * p.steps + step, step)
-    for k_block in range(p.matrix.packed_shape[1] // p.steps * p.steps, p.matrix.packed_shape[1]):
-        _take_in(p, operands, acc, block, k_block, 0)
-    _slot_sums(p, acc, sums)
+    for k in range(p.matrix.packed_shape[1] // p.steps(tokens)):
+        for step in T.unroll(p.steps(tokens)):
+            _take_in(p, operands, acc, m, block, k * p.steps(tokens) + step, step, tokens)
+    for k_block in range(
+        p.matrix.packed_shape[1] // p.steps(tokens) * p.steps(tokens), p.matrix.packed_shape[1]
+    ):
+        _take_in(p, operands, acc, m, block, k_block, 0, tokens)
+    _slot_sums(p, acc, sums, tokens)

@@ -48,7 +48,7 @@ def test_integer_product_matches_numpy(bits, zero_point, product_target, compile
         isa = isa_named(load_target(product_target).isa)
         run = compile_kernel(low_bit_matmul(isa, matrix, rank=1, has_bias=True), product_target)
         generator = np.random.default_rng(7)
-        for tokens in (0, 1, 2, 3, 5, 8, 13, 15):
+        for tokens in (0, 1, 2, 3, 7, 8, 13, 15):
             q = np.zeros((tokens, padded_columns(columns)), np.int8)
             q[:, :columns] = generator.integers(-127, 128, (tokens, columns))
             a_scale = generator.uniform(0.001, 1, tokens).astype(np.float32)
