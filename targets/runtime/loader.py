@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import EdgeqError, FormatError, UsageError
-from edgeq.targets.runtime.aligned import aligned_copy
 from edgeq.targets.runtime.beams import Beams
 from edgeq.targets.runtime.generation import DEFAULT_BATCH, Generation
 from edgeq.targets.runtime.inputs import checked_inputs
-from edgeq.targets.runtime.library import KernelTime, new_machine, time_kernels
+from edgeq.targets.runtime.library import KernelTime, load_library, new_machine, time_kernels, to_array, to_tensor
 from edgeq.targets.runtime.machine import check_machine
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
 from edgeq.targets.runtime.sampling import Sampling
@@ -38,7 +37,7 @@ from edgeq.targets.runtime.seq2seq import Rewritten, rewrite
 from edgeq.targets.runtime.signature import check_signature
 from edgeq.targets.runtime.state import State
 from edgeq.targets.runtime.threads import KernelThreads, choose_threads
-from edgeq.targets.runtime.tvm_import import import_tvm
+from edgeq.targets.runtime.tvm_import import tvm_runtime
 
 _KEPT_SHAPES = 8
 """Input shapes whose blocks are kept; see :meth:`Bundle.run`."""
@@ -88,10 +87,10 @@ class Bundle:
         self.manifest = manifest
         self.threads = threads
         self._lock = threading.Lock()
-        self._tvm = import_tvm()
+        self._tvm = tvm_runtime()
         self._kernel_threads = KernelThreads(threads)
         try:
-            self._library = self._tvm.runtime.load_module(str((path / MODEL_FILE).absolute()))
+            self._library = load_library(path / MODEL_FILE)
             self._machine = new_machine(self._library)
             self._main = self._machine["main"]
             generation = manifest.generation
@@ -235,7 +234,7 @@ class Bundle:
         """
         source = self._source()
         results = self._execute(self._encode, self._source_arguments(inputs, state), len(source.inputs))
-        return {spec.name: result.numpy() for spec, result in zip(source.outputs, results, strict=False)}
+        return {spec.name: to_array(result) for spec, result in zip(source.outputs, results, strict=False)}
 
     def run(self, inputs: Mapping[str, Any], *, state: State | None = None) -> dict[str, np.ndarray]:
         """Runs the model on a mapping of inputs; see :meth:`__call__`.
@@ -319,7 +318,7 @@ class Bundle:
             state = state or self.new_state(batch)
             _check_batch(state, arrays)
             kept = state.tensors
-        return [*(self._tensor(array) for array in arrays), *kept, *self._weights]
+        return [*(to_tensor(array) for array in arrays), *kept, *self._weights]
 
     def _source(self) -> SourceInfo:
         source = self.generation.source
@@ -332,11 +331,7 @@ class Bundle:
         limits = dataclasses.replace(self.manifest.model, max_length=source.context)
         arrays = checked_inputs(inputs, source.inputs, model=limits)
         _check_batch(state, arrays)
-        return [*(self._tensor(array) for array in arrays), *state.source_tensors, *self._weights]
-
-    def _tensor(self, array: np.ndarray) -> Any:
-        """An input as compiled code takes it: a copy, which costs a quarter of what TVM's own copying does."""
-        return self._tvm.runtime.from_dlpack(aligned_copy(array))
+        return [*(to_tensor(array) for array in arrays), *state.source_tensors, *self._weights]
 
     def _named(self, results: Any) -> dict[str, np.ndarray]:
         if len(results) != len(self.outputs):
@@ -344,7 +339,7 @@ class Bundle:
                 f"{self.path / MODEL_FILE} returned {len(results)} outputs, the manifest lists "
                 f"{len(self.outputs)}; compile the bundle again"
             )
-        return {spec.name: result.numpy() for spec, result in zip(self.outputs, results, strict=True)}
+        return {spec.name: to_array(result) for spec, result in zip(self.outputs, results, strict=True)}
 
     def _map_weights(self) -> list[Any]:
         """Maps ``weights.bin``; the pages stay shared with the file and are never copied."""
@@ -352,7 +347,7 @@ class Bundle:
             return []
         # DLPack takes no read-only arrays; copy-on-write looks writable, and nothing writes.
         data = np.memmap(self.path / WEIGHTS_FILE, np.uint8, mode="c")
-        return [self._tvm.runtime.from_dlpack(_view(data, tensor)) for tensor in self.manifest.weights]
+        return [self._tvm.from_dlpack(_view(data, tensor)) for tensor in self.manifest.weights]
 
 
 def _check_batch(state: State, arrays: Sequence[np.ndarray]) -> None:

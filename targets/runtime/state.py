@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeq.targets.runtime.aligned import aligned_zeros
 from edgeq.targets.runtime.schema import LANES, SOURCE_STATE, GenerationInfo
-from edgeq.targets.runtime.tvm_import import import_tvm
+from edgeq.targets.runtime.tvm_import import tvm_runtime
 
 _IN_VECTORS = {"context_blocks", "source_context_blocks"}
 
@@ -95,6 +95,6 @@ class State:
 
     def use_rows(self, batch: int) -> None:
         """Serves the first sequences only: as many as given, at most those for which the state was made."""
-        from_dlpack = import_tvm().runtime.from_dlpack
+        from_dlpack = tvm_runtime().from_dlpack
         self.batch = batch
         self.tensors: list[Any] = [from_dlpack(array[:batch]) for array in self._arrays]

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from edgeq.errors import UsageError
-from edgeq.targets.runtime.tvm_import import import_tvm
+from edgeq.targets.runtime.tvm_import import tvm_runtime
 
 _VARIABLE = "TVM_NUM_THREADS"
 _MOST_THREADS = 1024
@@ -65,7 +65,7 @@ class KernelThreads:
     """
 
     def __init__(self, threads: int) -> None:
-        tvm = import_tvm()
+        tvm = tvm_runtime()
         self._threads = threads
         self._count: Callable[[], int] = tvm.get_global_func("runtime.NumThreads")
         self._configure: Callable[..., Any] = tvm.get_global_func("runtime.config_threadpool")

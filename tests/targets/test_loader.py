@@ -217,15 +217,29 @@ def test_kernels_are_timed_by_name(bundle):
     assert times == sorted(times, key=lambda kernel: -kernel.seconds)
 
 
-def test_loading_imports_no_training_library(host_bundle):
+def _in_a_fresh_process(code):
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_loading_imports_no_training_library_and_no_compiler(host_bundle):
     """In a fresh process, so that nothing else has imported them."""
     code = (
         "import json, sys, numpy, edgeq\n"
         f"bundle = edgeq.load({str(host_bundle)!r}, threads=2)\n"
         "ok = bundle.self_test().ok\n"
-        "heavy = ('torch', 'transformers', 'onnx', 'onnxruntime', 'pydantic', 'typer', 'matplotlib')\n"
+        "heavy = ('torch', 'transformers', 'onnx', 'onnxruntime', 'pydantic', 'typer', 'matplotlib', 'tvm')\n"
         "print(json.dumps([ok, [name for name in heavy if name in sys.modules]]))\n"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout) == [True, []]
+    assert _in_a_fresh_process(code) == [True, []]
+
+
+@pytest.mark.parametrize("compiler_first", [True, False])
+def test_a_process_may_run_and_compile_in_either_order(host_bundle, compiler_first):
+    """The compiler brings the runtime's library too, and a second copy of it would not start."""
+    run = f"ok.append(edgeq.load({str(host_bundle)!r}, threads=2).self_test().ok)\n"
+    compiler = "import_tvm()\nimport tvm.relax.frontend.onnx as onnx\nok.append(callable(onnx.from_onnx))\n"
+    steps = [compiler, run, run] if compiler_first else [run, compiler, run]
+    code = "import json, edgeq\nfrom edgeq.targets.runtime.tvm_import import import_tvm\nok = []\n" + "".join(steps)
+    assert _in_a_fresh_process(code + "print(json.dumps(ok))\n") == [True] * 3
