@@ -1,7 +1,8 @@
 """Multi-head attention over ``[batch, sequence, heads * head_size]``, scores and probabilities never leaving a tile.
 
-One head of one sequence is a task. Its keys are transposed once, so that a vector holds the same column of 16 keys;
-then tiles of a few queries go through scores, softmax and weighted sum while their scores stay in cache.
+One head of one sequence is a task. Its keys are transposed once, so that a vector holds the same column of 16 keys, and
+its values are brought together; then tiles of a few queries go through scores, softmax and weighted sum while their
+scores stay in cache.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class AttentionHead:
         head_size: Columns of a head.
         scale: Factor on the dot products.
         tile: Queries of a full tile.
+        panels: Vectors of keys, or of output columns, of a full tile: one or two.
         queries: Number of queries (symbolic).
         keys: Number of keys (symbolic).
     """
@@ -45,6 +47,7 @@ class AttentionHead:
     head_size: int
     scale: float
     tile: int
+    panels: int
     queries: Any
     keys: Any
 
@@ -52,6 +55,11 @@ class AttentionHead:
     def key_vectors(self) -> Any:
         """Vectors of 16 keys, the last one padded."""
         return tirx.floordiv(self.keys + (LANES - 1), LANES)
+
+    @property
+    def column_vectors(self) -> int:
+        """Whole vectors of 16 columns."""
+        return self.head_size // LANES
 
     def score(self, total: Any, mask: Any, first_key: Any) -> Any:
         """Scales and masks 16 dot products; keys past the end get the lowest score."""
@@ -64,10 +72,21 @@ class AttentionHead:
 def _transpose_keys(p, o, k_columns):
     for t in range(p.keys):
         for d in range(p.head_size):
-            k_columns[d, t] = o.k[o.batch, t, o.first_column + d]
-    for d in range(p.head_size):
-        for t in range(p.key_vectors * LANES - p.keys):
-            k_columns[d, p.keys + t] = T.float32(0)
+            k_columns[t // LANES, d, t % LANES] = o.k[o.batch, t, o.first_column + d]
+    if p.keys % LANES > 0:
+        for d in range(p.head_size):
+            for t in range(p.key_vectors * LANES - p.keys):
+                k_columns[p.key_vectors - 1, d, p.keys % LANES + t] = T.float32(0)
+
+
+@macro
+def _gather_values(p, o, v_rows):
+    """Rows of a head lie a few pages apart, where they share few places in the cache."""
+    for t in range(p.keys):
+        for c in range(p.column_vectors):
+            v_rows[t, T.ramp(c * LANES, 1, LANES)] = o.v[o.batch, t, T.ramp(o.first_column + c * LANES, 1, LANES)]
+        for c in range(p.head_size % LANES):
+            v_rows[t, p.column_vectors * LANES + c] = o.v[o.batch, t, o.first_column + p.column_vectors * LANES + c]
 
 
 @macro
@@ -85,54 +104,76 @@ def _no_mask(p, mask_row):
 
 
 @macro
-def _scores(p, o, k_columns, mask_row, scores, peaks, s, tile):
-    for t in range(p.key_vectors):
-        acc = registers((tile,), "float32x16")
+def _scores_of(p, o, k_columns, mask_row, scores, peaks, s, tile, t, panels):
+    """Scores of a tile of queries with ``panels`` vectors of keys, from vector ``t`` on."""
+    acc = registers((tile * panels,), "float32x16")
+    for a in T.unroll(tile * panels):
+        acc[a] = T.broadcast(T.float32(0), LANES)
+    for d in range(p.head_size):
         for r in T.unroll(tile):
-            acc[r] = T.broadcast(T.float32(0), LANES)
-        for d in range(p.head_size):
-            for r in T.unroll(tile):
-                acc[r] = fma(
+            for i in T.unroll(panels):
+                acc[r * panels + i] = fma(
                     T.broadcast(o.q[o.batch, s + r, o.first_column + d], LANES),
-                    k_columns[d, T.ramp(t * LANES, 1, LANES)],
-                    acc[r],
+                    k_columns[t + i, d, T.ramp(0, 1, LANES)],
+                    acc[r * panels + i],
                 )
-        for r in T.unroll(tile):
-            acc[r] = p.score(acc[r], mask_row[T.ramp(t * LANES, 1, LANES)], t * LANES)
-            scores[r, T.ramp(t * LANES, 1, LANES)] = acc[r]
-            peaks[r] = larger(acc[r], peaks[r])
+    for r in T.unroll(tile):
+        for i in T.unroll(panels):
+            acc[r * panels + i] = p.score(
+                acc[r * panels + i], mask_row[T.ramp((t + i) * LANES, 1, LANES)], (t + i) * LANES
+            )
+            scores[r, T.ramp((t + i) * LANES, 1, LANES)] = acc[r * panels + i]
+            peaks[r] = larger(acc[r * panels + i], peaks[r])
 
 
 @macro
-def _weighted_sum(p, o, scores, sums, s, tile):
-    for c in range(p.head_size // LANES):
-        acc = registers((tile,), "float32x16")
+def _scores(p, o, k_columns, mask_row, scores, peaks, s, tile):
+    for t in range(p.key_vectors // p.panels):
+        _scores_of(p, o, k_columns, mask_row, scores, peaks, s, tile, t * p.panels, p.panels)
+    for t in range(p.key_vectors % p.panels):
+        _scores_of(p, o, k_columns, mask_row, scores, peaks, s, tile, p.key_vectors // p.panels * p.panels + t, 1)
+
+
+@macro
+def _weighted_sum_of(p, o, v_rows, scores, sums, s, tile, column, panels):
+    """``panels`` vectors of output columns, from ``column`` on, for a tile of queries."""
+    acc = registers((tile * panels,), "float32x16")
+    for a in T.unroll(tile * panels):
+        acc[a] = T.broadcast(T.float32(0), LANES)
+    for t in range(p.keys):
         for r in T.unroll(tile):
-            acc[r] = T.broadcast(T.float32(0), LANES)
-        for t in range(p.keys):
-            for r in T.unroll(tile):
-                acc[r] = fma(
+            for i in T.unroll(panels):
+                acc[r * panels + i] = fma(
                     T.broadcast(scores[r, t], LANES),
-                    o.v[o.batch, t, T.ramp(o.first_column + c * LANES, 1, LANES)],
-                    acc[r],
+                    v_rows[t, T.ramp(column + i * LANES, 1, LANES)],
+                    acc[r * panels + i],
                 )
-        for r in T.unroll(tile):
-            o.out[o.batch, s + r, T.ramp(o.first_column + c * LANES, 1, LANES)] = acc[r] / T.broadcast(sums[r], LANES)
+    for r in T.unroll(tile):
+        for i in T.unroll(panels):
+            o.out[o.batch, s + r, T.ramp(o.first_column + column + i * LANES, 1, LANES)] = acc[
+                r * panels + i
+            ] / T.broadcast(sums[r], LANES)
+
+
+@macro
+def _weighted_sum(p, o, v_rows, scores, sums, s, tile):
+    for c in range(p.column_vectors // p.panels):
+        _weighted_sum_of(p, o, v_rows, scores, sums, s, tile, c * p.panels * LANES, p.panels)
+    if p.column_vectors % p.panels > 0:
+        _weighted_sum_of(p, o, v_rows, scores, sums, s, tile, (p.column_vectors - 1) * LANES, 1)
     for c in range(p.head_size % LANES):
         last = registers((tile,), "float32")
         for r in T.unroll(tile):
             last[r] = T.float32(0)
         for t in range(p.keys):
             for r in T.unroll(tile):
-                last[r] = fma(
-                    scores[r, t], o.v[o.batch, t, o.first_column + p.head_size // LANES * LANES + c], last[r]
-                )
+                last[r] = fma(scores[r, t], v_rows[t, p.column_vectors * LANES + c], last[r])
         for r in T.unroll(tile):
-            o.out[o.batch, s + r, o.first_column + p.head_size // LANES * LANES + c] = last[r] / sums[r]
+            o.out[o.batch, s + r, o.first_column + p.column_vectors * LANES + c] = last[r] / sums[r]
 
 
 @macro
-def _query_tile(p, o, k_columns, mask_row, scores, s, tile):
+def _query_tile(p, o, k_columns, v_rows, mask_row, scores, s, tile):
     peaks = registers((tile,), "float32x16")
     sums = registers((tile,), "float32")
     for r in T.unroll(tile):
@@ -140,16 +181,25 @@ def _query_tile(p, o, k_columns, mask_row, scores, s, tile):
     _scores(p, o, k_columns, mask_row, scores, peaks, s, tile)
     for r in range(tile):
         softmax_row(scores, peaks, sums, r, p.key_vectors)
-    _weighted_sum(p, o, scores, sums, s, tile)
+    _weighted_sum(p, o, v_rows, scores, sums, s, tile)
 
 
 @macro
-def _all_queries(p, o, k_columns, mask_row):
+def _all_queries(p, o, k_columns, v_rows, mask_row):
     scores = T.alloc_buffer((p.tile, p.key_vectors * LANES), "float32")
     for s in range(p.queries // p.tile):
-        _query_tile(p, o, k_columns, mask_row, scores, s * p.tile, p.tile)
+        _query_tile(p, o, k_columns, v_rows, mask_row, scores, s * p.tile, p.tile)
     for s in range(p.queries % p.tile):
-        _query_tile(p, o, k_columns, mask_row, scores, p.queries // p.tile * p.tile + s, 1)
+        _query_tile(p, o, k_columns, v_rows, mask_row, scores, p.queries // p.tile * p.tile + s, 1)
+
+
+@macro
+def _one_head(p, o, mask_row):
+    k_columns = T.alloc_buffer((p.key_vectors, p.head_size, LANES), "float32")
+    v_rows = T.alloc_buffer((p.keys, p.head_size), "float32")
+    _transpose_keys(p, o, k_columns)
+    _gather_values(p, o, v_rows)
+    _all_queries(p, o, k_columns, v_rows, mask_row)
 
 
 def attention(isa: Isa, heads: int, head_size: int, *, scale: float, masked: bool) -> tirx.PrimFunc:
@@ -172,7 +222,7 @@ def attention(isa: Isa, heads: int, head_size: int, *, scale: float, masked: boo
     """
     width = heads * head_size
     batch, queries, keys = (tirx.Var(name, "int64") for name in ("batch", "queries", "keys"))
-    p = AttentionHead(head_size, scale, isa.row_tile, queries, keys)
+    p = AttentionHead(head_size, scale, isa.row_tile, isa.float_panels, queries, keys)
 
     @T.prim_func(s_tir=True)
     def without_mask(q_: T.handle, k_: T.handle, v_: T.handle, y: T.handle):
@@ -183,13 +233,9 @@ def attention(isa: Isa, heads: int, head_size: int, *, scale: float, masked: boo
         out = T.match_buffer(y, (batch, queries, width), "float32")
         with T.sblock("root"):
             for head in T.parallel(batch * heads):
-                k_columns = T.alloc_buffer((head_size, p.key_vectors * LANES), "float32")
                 mask_row = T.alloc_buffer((p.key_vectors * LANES,), "float32")
                 _no_mask(p, mask_row)
-                _transpose_keys(p, Operands(q, k, v, out, head // heads, head % heads * head_size), k_columns)
-                _all_queries(
-                    p, Operands(q, k, v, out, head // heads, head % heads * head_size), k_columns, mask_row
-                )
+                _one_head(p, Operands(q, k, v, out, head // heads, head % heads * head_size), mask_row)
 
     @T.prim_func(s_tir=True)
     def with_mask(q_: T.handle, k_: T.handle, v_: T.handle, mask_: T.handle, y: T.handle):
@@ -201,12 +247,8 @@ def attention(isa: Isa, heads: int, head_size: int, *, scale: float, masked: boo
         out = T.match_buffer(y, (batch, queries, width), "float32")
         with T.sblock("root"):
             for head in T.parallel(batch * heads):
-                k_columns = T.alloc_buffer((head_size, p.key_vectors * LANES), "float32")
                 mask_row = T.alloc_buffer((p.key_vectors * LANES,), "float32")
                 _copy_mask(p, mask, mask_row, head // heads)
-                _transpose_keys(p, Operands(q, k, v, out, head // heads, head % heads * head_size), k_columns)
-                _all_queries(
-                    p, Operands(q, k, v, out, head // heads, head % heads * head_size), k_columns, mask_row
-                )
+                _one_head(p, Operands(q, k, v, out, head // heads, head % heads * head_size), mask_row)
 
     return with_mask if masked else without_mask
