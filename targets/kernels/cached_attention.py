@@ -16,7 +16,7 @@ from tvm.script import tirx as T
 
 from edgeq.targets.isa import Isa
 from edgeq.targets.kernels.macro import macro
-from edgeq.targets.kernels.numerics import LANES, fma, larger, registers, splat
+from edgeq.targets.kernels.numerics import LANES, fma, larger, prefetch, registers, splat
 from edgeq.targets.kernels.query_tile import LOWEST, query_tile
 from edgeq.targets.kernels.shapes import PARALLEL_ROWS
 from edgeq.targets.kernels.softmax import softmax_row
@@ -55,6 +55,16 @@ class CachedHead:
     def value(self, cache: Any, batch: Any, head: Any, key: Any, column: Any) -> Any:
         """One column of one value as float32."""
         return _widened(cache[batch, head, key, column], "float32")
+
+    @property
+    def line(self) -> int:
+        """Elements of a cache line."""
+        return 64 // (2 if self.dtype == "float16" else 4)
+
+    @property
+    def value_lines(self) -> int:
+        """Cache lines of one value."""
+        return -(-self.head_size // self.line)
 
     @staticmethod
     def score(total: Any, scale: float, first_key: Any, length: Any) -> Any:
@@ -101,6 +111,9 @@ def _score_blocks(p, o, scores, peak, first_block, blocks, length):
     for b in T.unroll(blocks):
         acc[b] = T.broadcast(T.float32(0), LANES)
     for d in range(p.head_size):
+        if d < blocks * LANES:  # the values of these keys, which are wanted next
+            for line in T.unroll(p.value_lines):
+                prefetch(o.value_cache[o.batch, o.head, first_block * LANES + d, line * p.line])
         for b in T.unroll(blocks):
             acc[b] = fma(
                 T.broadcast(o.q[o.batch, o.query, o.q_first + o.head * p.head_size + d], LANES),
