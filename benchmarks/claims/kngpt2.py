@@ -14,7 +14,7 @@ EPOCHS = 0.125
 SEARCH_EPOCHS = 0.05
 SEEDS = (1, 2, 3)
 RATES = (2e-4, 5e-4, 1e-3)
-LONGER = 8
+LONGER = 4
 """How many times as many steps the last two rows get: what factors gain by more training."""
 LONG = f", {LONGER} times the steps"
 # No choice of the best step: all runs end at their last one.

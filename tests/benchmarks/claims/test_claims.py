@@ -78,6 +78,9 @@ def test_rows_wait_for_their_search_and_go_seed_by_seed() -> None:
     rated = table.ready(finished)[0].changes
     assert rated["training"]["learning_rate"] == 1e-3
     assert [claim.name for claim in table.ready(finished | {"x1": {"changes": rated}})] == ["y1", "x2", "y2"]
+    short = dataclasses.replace(CLAIM, name="z", epochs=CLAIM.epochs / 2)
+    both = dataclasses.replace(table, rows=[*rows, Row("z", (short,), "s")])
+    assert [claim.name for claim in both.ready(finished)] == ["z", "x1", "y1", "x2", "y2"]
     # The search was made again, and says something else.
     other = with_rate(CLAIM, 5e-4).changes
     assert next(claim.name for claim in table.ready(finished | {"x1": {"changes": other}})) == "x1"
