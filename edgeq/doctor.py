@@ -14,8 +14,9 @@ from edgeq.targets.emulator import is_emulator_ready
 from edgeq.targets.estimate.emulation import emulator_command
 from edgeq.targets.estimate.tools import find_llvm
 from edgeq.targets.runtime.machine import this_machine
+from edgeq.targets.runtime_build import cpp_install_command, find_cpp_compiler
 from edgeq.targets.runtime_wheels import is_available
-from edgeq.targets.target import Target, list_targets, load_target
+from edgeq.targets.target import FROM_SOURCE, Target, list_targets, load_target
 from edgeq.targets.toolchain import find_linker, install_command
 
 # Import name -> distribution; what each is for stands in pyproject.toml.
@@ -158,6 +159,13 @@ def _libraries(target: Target) -> Finding:
             return Finding(title, True, "here")
     except EdgeqError as error:
         return Finding(title, False, str(error), "pip install 'edgeq[compile]'")
+    if target.runtime_platform == FROM_SOURCE:
+        try:
+            compiler = find_cpp_compiler(target).name
+        except EdgeqError:
+            fix = cpp_install_command(target)
+            return Finding(title, False, "not built yet, and the C++ compiler that builds them is missing", fix)
+        return Finding(title, True, f"not built yet; the first compile builds them with {compiler}, in some minutes")
     if importlib.util.find_spec("pip") is None:
         return Finding(
             title, False, "not cached, and pip, which fetches them, is missing", "python -m ensurepip"

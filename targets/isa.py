@@ -218,9 +218,43 @@ def _widen_neon(acc: Expression, parts: Sequence[Expression]) -> Expression:
     return acc + _intrinsic("llvm.aarch64.neon.addp", "int32x4", low, high)
 
 
+def _products_armv7(codes: Expression, x: Expression) -> list[Expression]:
+    """The products of both halves of two registers, in 16 bits."""
+    codes, x = T.reinterpret(codes, dtype="int8x16"), T.reinterpret(x, dtype="int8x16")
+    return [
+        _intrinsic("llvm.arm.neon.vmulls", "int16x8", half("int8x8", codes), half("int8x8", x))
+        for half in (T.vectorlow, T.vectorhigh)
+    ]
+
+
+def _add_pairs_armv7(registers: Sequence[Expression], dtype: str, pair: str) -> Expression:
+    """Adds neighbouring lanes of two registers into one; ARMv7 does so on half registers only."""
+    halves = [
+        _intrinsic("llvm.arm.neon.vpadd", pair, T.vectorlow(pair, r), T.vectorhigh(pair, r)) for r in registers
+    ]
+    return T.vectorcombine(dtype, *halves)
+
+
+def _dot4_armv7(acc: Expression, codes: Expression, x: Expression, bits: int) -> Expression:
+    """As on newer cores: two widening products, pairs in 16 bits (at most 2 * 127 * 127), pairs of these in 32."""
+    del bits
+    pairs = _add_pairs_armv7(_products_armv7(codes, x), "int16x8", "int16x4")
+    return _intrinsic("llvm.arm.neon.vpadals", "int32x4", acc, pairs)
+
+
+def _narrow_add_armv7(parts: Sequence[Expression], codes: Expression, x: Expression) -> list[Expression]:
+    return [part + product for part, product in zip(parts, _products_armv7(codes, x), strict=True)]
+
+
+def _widen_armv7(acc: Expression, parts: Sequence[Expression]) -> Expression:
+    pairs = [_intrinsic("llvm.arm.neon.vpaddls", "int32x4", part) for part in parts]
+    return acc + _add_pairs_armv7(pairs, "int32x4", "int32x2")
+
+
 _NARROW_AVX2 = NarrowSums(4, 1, "int16x16", 2, _narrow_add_avx2, _widen_avx2)
 _NARROW_BW = NarrowSums(8, 1, "int16x32", 2, _narrow_add_avx512bw, _widen_avx512bw)
 _NARROW_NEON = NarrowSums(2, 2, "int16x8", 1, _narrow_add_neon, _widen_neon)
+_NARROW_ARMV7 = NarrowSums(1, 2, "int16x8", 1, _narrow_add_armv7, _widen_armv7)  # there are 16 registers, not 32
 
 ISAS = {
     isa.name: isa
@@ -232,6 +266,7 @@ ISAS = {
         Isa("neon_dotprod", 4, 4, True, _dot4_neon_dotprod, largest_byte=127, takes_lanes=True),
         Isa("neon_i8mm", 4, 4, True, _dot4_neon_dotprod, largest_byte=127, matrix_product=_matrix_product_i8mm),
         Isa("neon", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon, largest_byte=127, narrow=_NARROW_NEON),
+        Isa("neon_armv7", 4, row_tile=2, signed_codes=True, dot4=_dot4_armv7, largest_byte=127, narrow=_NARROW_ARMV7),
     )
 }
 

@@ -1,4 +1,4 @@
-"""The TVM runtime libraries of a target: taken from this environment, or from wheels on a package index."""
+"""The TVM runtime libraries of a target: from this environment, from wheels on a package index, or built here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pathlib import Path
 from edgeq.errors import EdgeqError
 from edgeq.files import new_folder, sha256
 from edgeq.targets.runtime.machine import this_machine
-from edgeq.targets.target import Target
+from edgeq.targets.runtime_build import build_key, build_runtime
+from edgeq.targets.target import FROM_SOURCE, Target
 
 # Library name -> the package it comes in and its place in the wheel. libtvm_runtime needs libtvm_ffi.
 _LIBRARIES = {
@@ -48,22 +49,25 @@ def cache_folder() -> Path:
 def runtime_libraries(target: Target) -> dict[str, Path]:
     """Returns the TVM runtime libraries for ``target``, by file name.
 
-    For this machine's architecture they are the installed ones; for another they are downloaded once, in
+    For this machine's architecture they are the installed ones; for another they are downloaded or built once, in
     the installed versions, and kept in the user's cache with their SHA-256.
 
     Raises:
-        EdgeqError: If they are neither installed, cached nor downloadable.
+        EdgeqError: If they are neither installed nor cached, and cannot be downloaded or built.
     """
     if target.architecture == this_machine().architecture:
         return _installed()
     folder = _cached_folder(target)
     if not _is_intact(folder):
-        _download(target, folder)
+        with new_folder(folder) as out:
+            (build_runtime if target.runtime_platform == FROM_SOURCE else _download)(target, out)
+            digests = {name: sha256(out / name) for name in _LIBRARIES}
+            (out / _DIGESTS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
     return {name: folder / name for name in _LIBRARIES}
 
 
 def is_available(target: Target) -> bool:
-    """Tells whether :func:`runtime_libraries` needs no download.
+    """Tells whether :func:`runtime_libraries` needs neither a download nor a compiler.
 
     Raises:
         EdgeqError: If apache-tvm, whose version decides which libraries are meant, is not installed.
@@ -73,7 +77,10 @@ def is_available(target: Target) -> bool:
 
 def _cached_folder(target: Target) -> Path:
     name = "-".join(f"{package}-{version}" for package, version in sorted(package_versions().items()))
-    return cache_folder() / "runtime" / target.runtime_platform / name
+    platform = target.runtime_platform
+    if platform == FROM_SOURCE:
+        platform = f"{target.architecture}-{build_key()}"
+    return cache_folder() / "runtime" / platform / name
 
 
 def _installed() -> dict[str, Path]:
@@ -94,9 +101,9 @@ def _is_intact(folder: Path) -> bool:
         return False
 
 
-def _download(target: Target, folder: Path) -> None:
+def _download(target: Target, out: Path) -> None:
     versions = package_versions()
-    with tempfile.TemporaryDirectory() as temporary, new_folder(folder) as out:
+    with tempfile.TemporaryDirectory() as temporary:
         for name, (package, member) in _LIBRARIES.items():
             wheel = _download_wheel(
                 package, versions[package], target=target, folder=Path(temporary) / package
@@ -108,8 +115,6 @@ def _download(target: Target, folder: Path) -> None:
                 raise EdgeqError(
                     f"{wheel.name} does not hold {member} ({error}); clear pip's cache"
                 ) from error
-        digests = {name: sha256(out / name) for name in _LIBRARIES}
-        (out / _DIGESTS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
 
 
 def _download_wheel(package: str, version: str, *, target: Target, folder: Path) -> Path:

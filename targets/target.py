@@ -22,10 +22,14 @@ ISAS: dict[str, str] = {
     "neon": "aarch64",
     "neon_dotprod": "aarch64",
     "neon_i8mm": "aarch64",
+    "neon_armv7": "armv7",
 }
 """Instruction sets that kernels exist for, and the architecture each belongs to."""
 
-LINKERS = ("auto", "cc", "aarch64-linux-gnu-gcc", "x86_64-linux-gnu-gcc", "zig")
+LINKERS = ("auto", "cc", "aarch64-linux-gnu-gcc", "arm-linux-gnueabihf-gcc", "x86_64-linux-gnu-gcc", "zig")
+
+FROM_SOURCE = "source"
+"""Stands for a wheel platform where there is no wheel: the runtime is built from the installed packages' sources."""
 
 _FIGURES = ("gigahertz", "gigabytes_per_second", "cache_megabytes")
 
@@ -97,7 +101,8 @@ class Target:
         features: LLVM features, each with its ``+`` or ``-``.
         isa: Which family of kernels is used; a key of :data:`ISAS`.
         linker: One of :data:`LINKERS`; ``auto`` takes what is installed.
-        runtime_platform: Wheel platform tag that brings the TVM runtime libraries of this target.
+        runtime_platform: Wheel platform tag that brings the TVM runtime libraries of this target, or
+            :data:`FROM_SOURCE`.
         cpu_flags: Names in ``/proc/cpuinfo`` that a processor must list to run the bundle.
         emulator: How to run a bundle of this target on another machine, or None.
         estimate: What `edgeq estimate` assumes, or None.
@@ -117,7 +122,7 @@ class Target:
 
     @property
     def architecture(self) -> str:
-        """First part of the triple: ``x86_64`` or ``aarch64``."""
+        """First part of the triple: ``x86_64``, ``aarch64`` or ``armv7``."""
         return self.triple.split("-", 1)[0]
 
     @property
@@ -126,6 +131,8 @@ class Target:
         config: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.cpu}
         if self.features:
             config["mattr"] = list(self.features)
+        if self.triple.endswith("eabihf"):  # LLVM's own choice for a triple is to pass floats in integer registers
+            config["mfloat-abi"] = "hard"
         return config
 
     @property

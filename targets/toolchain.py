@@ -19,7 +19,9 @@ RUNNER = Path(__file__).parent / "runner"
 _OLDEST_GLIBC = "2.28"
 """C library that the TVM runtime wheels (manylinux_2_28) need, so older boards cannot run bundles anyway."""
 _NATIVE_COMPILERS = ("cc", "gcc", "clang")
-_DEBIAN_NAMES = {"aarch64": "arm64", "x86_64": "amd64"}
+_DEBIAN_NAMES = {"aarch64": "arm64", "armv7": "armhf", "x86_64": "amd64"}
+_GNU_TRIPLES = {"armv7": "arm-linux-gnueabihf"}
+"""Where GNU's compilers and zig name an architecture otherwise than ``ARCHITECTURE-linux-gnu``."""
 _TIMEOUT_S = 300
 
 
@@ -68,9 +70,14 @@ def install_command(target: Target) -> str:
         return "apt-get install gcc libc6-dev"
     if target.linker == "zig":
         return "pip install ziglang"
-    compiler = f"gcc-{target.architecture.replace('_', '-')}-linux-gnu"
+    compiler = f"gcc-{gnu_triple(target).replace('_', '-')}"
     library = f"libc6-dev-{_DEBIAN_NAMES[target.architecture]}-cross"
     return f"apt-get install {compiler} {library}` or `pip install ziglang"
+
+
+def gnu_triple(target: Target) -> str:
+    """Returns what GNU's tools call the target's architecture and system, such as ``aarch64-linux-gnu``."""
+    return _GNU_TRIPLES.get(target.architecture, f"{target.architecture}-linux-gnu")
 
 
 def _is_native(target: Target) -> bool:
@@ -78,7 +85,7 @@ def _is_native(target: Target) -> bool:
 
 
 def _candidates(target: Target) -> list[Linker | None]:
-    cross = f"{target.architecture}-linux-gnu-gcc"
+    cross = f"{gnu_triple(target)}-gcc"
     if target.linker == "zig":
         return [_zig(target)]
     if target.linker == "cc" or (target.linker == "auto" and _is_native(target)):
@@ -93,7 +100,7 @@ def _on_path(name: str) -> Linker | None:
 
 
 def _zig(target: Target) -> Linker | None:
-    arguments = ("cc", "-target", f"{target.architecture}-linux-gnu.{_OLDEST_GLIBC}")
+    arguments = ("cc", "-target", f"{gnu_triple(target)}.{_OLDEST_GLIBC}")
     if importlib.util.find_spec("ziglang") is not None:
         return Linker("zig", (sys.executable, "-m", "ziglang", *arguments))
     return Linker("zig", ("zig", *arguments)) if shutil.which("zig") else None
@@ -124,6 +131,7 @@ def build_runner(linker: Linker, out: Path, *, extra_flags: tuple[str, ...] = ()
     flags = [
         "-std=c11",
         "-D_GNU_SOURCE",
+        "-D_FILE_OFFSET_BITS=64",  # or a 32-bit machine could not even say that a file is too large
         "-O2",
         "-ffp-contract=off",  # sampling.c rounds after every operation
         "-Wall",

@@ -61,7 +61,7 @@ static void check_files(Bundle *bundle, const JsonValue *root, bool verify, Mapp
   for (const JsonValue *item = files->children; item != NULL; item = item->next) {
     if (!plain_name(item->key)) fail(EXIT_FAULT, "%s: '%s' is not a plain file name", file, item->key);
     char *path = bundle_file(bundle, item->key);
-    size_t size = (size_t)json_integer(item, "bytes", 0, LARGEST_VALUE, file);
+    size_t size = (size_t)json_integer(item, "bytes", 0, LARGEST_BYTES, file);
     Mapping data = map_file(path, EXIT_FAULT);
     if (data.size != size) {
       fail(EXIT_FAULT, "%s has %zu bytes, the manifest says %zu; copy the bundle again", path, data.size, size);

@@ -15,6 +15,17 @@ bool cpu_has(const char *flag) {
   return true;
 }
 
+#elif defined(__arm__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+
+bool cpu_has(const char *flag) {
+  unsigned long has = getauxval(AT_HWCAP);
+  if (strcmp(flag, "neon") == 0) return (has & HWCAP_NEON) != 0;
+  if (strcmp(flag, "vfpv4") == 0) return (has & HWCAP_VFPv4) != 0;
+  return true;
+}
+
 #elif defined(__x86_64__)
 #include <cpuid.h>
 

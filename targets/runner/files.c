@@ -25,6 +25,7 @@ Mapping map_file(const char *path, int code) {
   int handle = open(path, O_RDONLY | O_CLOEXEC);
   if (handle < 0) fail(code, "cannot open %s: %s", path, strerror(errno));
   if (fstat(handle, &status) != 0 || !S_ISREG(status.st_mode)) fail(code, "%s is not a file", path);
+  if ((uintmax_t)status.st_size > PTRDIFF_MAX) fail(code, "%s is too large for the memory of this machine", path);
   mapping.size = (size_t)status.st_size;
   if (mapping.size > 0) {
     void *memory = mmap(NULL, mapping.size, PROT_READ, MAP_PRIVATE, handle, 0);

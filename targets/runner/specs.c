@@ -18,13 +18,13 @@ const ElementType *element_type(const char *name) {
 }
 
 size_t array_bytes(const ElementType *type, int dimensions, const int64_t *shape, const char *what) {
-  size_t bytes = type->bits / 8u;
+  int64_t bytes = type->bits / 8;
   for (int i = 0; i < dimensions; i++) {
-    if (shape[i] < 1 || __builtin_mul_overflow(bytes, (size_t)shape[i], &bytes) || bytes > (size_t)1 << 46) {
+    if (shape[i] < 1 || __builtin_mul_overflow(bytes, shape[i], &bytes) || bytes > LARGEST_BYTES) {
       fail(EXIT_FAULT, "the shape of %s is not possible", what);
     }
   }
-  return bytes;
+  return (size_t)bytes;
 }
 
 static const ElementType *read_type(const JsonValue *table, const char *file) {
@@ -93,8 +93,8 @@ Array *read_stored(const JsonValue *parent, const char *key, Mapping data, const
     array->dimensions = stored.dimensions;
     memcpy(array->shape, stored.shape, sizeof array->shape);
     array->bytes = array_bytes(stored.type, stored.dimensions, stored.shape, stored.name);
-    size_t offset = (size_t)json_integer(item, "offset", 0, LARGEST_VALUE, file);
-    size_t claimed = (size_t)json_integer(item, "bytes", 0, LARGEST_VALUE, file);
+    size_t offset = (size_t)json_integer(item, "offset", 0, LARGEST_BYTES, file);
+    size_t claimed = (size_t)json_integer(item, "bytes", 0, LARGEST_BYTES, file);
     if (claimed != array->bytes) fail(EXIT_FAULT, "%s: 'bytes' of '%s' is wrong", file, stored.name);
     if (offset % DATA_ALIGNMENT != 0 || offset > data.size || array->bytes > data.size - offset) {
       fail(EXIT_FAULT, "%s: tensor '%s' lies outside its file", file, stored.name);

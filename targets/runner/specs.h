@@ -10,8 +10,11 @@
 #include "json.h"
 
 enum { MAX_DIMENSIONS = 8 };
-#define LARGEST_SIZE ((int64_t)1 << 40)
+/* Fits a size_t, also where an address has 32 bits; LARGEST_BYTES likewise. */
+#define LARGEST_SIZE (SIZE_MAX > UINT32_MAX ? (int64_t)1 << 40 : (int64_t)INT32_MAX)
 #define LARGEST_VALUE ((int64_t)1 << 62)
+/* Of a file, a tensor or a place in a file. */
+#define LARGEST_BYTES (SIZE_MAX > UINT32_MAX ? (int64_t)1 << 46 : (int64_t)INT32_MAX)
 
 typedef struct {
   const char *name;

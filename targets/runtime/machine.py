@@ -13,7 +13,8 @@ from pathlib import Path
 from edgeq.errors import UnsupportedError
 from edgeq.targets.runtime.schema import TargetInfo
 
-_ALIASES = {"amd64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64"}
+_ALIASES = {"amd64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64", "armv7l": "armv7", "armv8l": "armv7"}
+"""Other names that systems and packages use; ``armv8l`` is a 64-bit core that runs 32-bit programs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Machine:
     """A processor as Linux describes it.
 
     Attributes:
-        architecture: ``x86_64``, ``aarch64`` or whatever the kernel calls it.
+        architecture: ``x86_64``, ``aarch64``, ``armv7`` or whatever the kernel calls it.
         flags: Instruction set names of ``/proc/cpuinfo`` (``avx2``, ``asimddp``, ...).
         model: The processor's name, for reports.
     """

@@ -64,6 +64,19 @@ def test_libraries_not_yet_fetched_are_no_fault_unless_pip_is_missing(monkeypatc
     assert (finding.ok, finding.fix_command) == (False, "python -m ensurepip")
 
 
+def test_libraries_that_are_built_here_need_a_cpp_compiler(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "is_available", lambda target: False)
+    name, program = "cortex-a7: TVM runtime libraries", tmp_path / "arm-linux-gnueabihf-g++"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    finding = _by_name(diagnose(["cortex-a7"]))[name]
+    assert (finding.ok, finding.fix_command) == (False, "apt-get install g++-arm-linux-gnueabihf")
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    finding = _by_name(diagnose(["cortex-a7"]))[name]
+    assert finding.ok
+    assert "first compile builds them with arm-linux-gnueabihf-g++" in finding.detail
+
+
 @pytest.mark.parametrize(
     ("version", "ok", "said"),
     [

@@ -18,7 +18,7 @@ from edgeq.targets.target import list_targets, load_target
 pytestmark = pytest.mark.slow
 
 NAMED = [summary.name for summary in list_targets() if summary.name != "host"]
-VERY_CORE = ["cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1"]
+VERY_CORE = ["cortex-a7", "cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1"]
 """Cores that Debian's emulator models; others run on one that has every instruction."""
 RECIPES = ["ptq-w2a8", "ptq-w8a8"]
 PROMPTS = [[5, 80, 200, 17], [9], [(7 * i) % 283 for i in range(70)]]

@@ -3,12 +3,13 @@ from pathlib import Path
 import pytest
 
 from edgeq.errors import FormatError, UnsupportedError, UsageError
-from edgeq.targets.runtime.machine import machine_from_cpuinfo
+from edgeq.targets.runtime.machine import machine_from_cpuinfo, normalised_architecture
 from edgeq.targets.target import ISAS, host_target, list_targets, load_target
 
 BUILTIN = [
     "host",
     "cortex-a53",
+    "cortex-a7",
     "cortex-a72",
     "cortex-a76",
     "neoverse-n1",
@@ -40,8 +41,19 @@ def test_tvm_accepts_every_target():
         assert tvm.target.Target(target.tvm_target).attrs["mcpu"] == target.cpu
 
 
+def test_a_32_bit_target_passes_floats_in_float_registers():
+    assert load_target("cortex-a7").tvm_target["mfloat-abi"] == "hard"
+    assert "mfloat-abi" not in load_target("cortex-a72").tvm_target
+
+
+def test_a_kernel_that_names_its_architecture_otherwise_is_understood():
+    machine = machine_from_cpuinfo("Features : half thumb neon vfpv4\n", normalised_architecture("armv7l"))
+    assert load_target("cortex-a7").runs_on(machine)
+    assert normalised_architecture("armv8l") == "armv7"
+
+
 def test_unknown_target_names_the_nearest():
-    with pytest.raises(UsageError, match=r"'cortex-a75'; did you mean 'cortex-a7[26]'"):
+    with pytest.raises(UsageError, match=r"'cortex-a75'; did you mean 'cortex-a7[26]?'"):
         load_target("cortex-a75")
 
 

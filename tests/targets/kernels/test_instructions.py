@@ -37,6 +37,7 @@ def compiled(matrix, target):
     [
         ("x86-64-avxvnni", "{vex}\tvpdpbusd", "%zmm"),
         ("neoverse-v1", "\tsmmla\t", "\tz0"),
+        ("cortex-a7", "\tvmlal.s8\t", "fmaf"),
         pytest.param("x86-64-v3", "vpmaddubsw", "vpdpbusd", marks=pytest.mark.slow),
         pytest.param("cortex-a76", "\tsdot\t", "smmla", marks=pytest.mark.slow),
         pytest.param("cortex-a72", "\tsmull", "\tsdot\t", marks=pytest.mark.slow),
