@@ -84,7 +84,10 @@ def run_claim(claim: Claim, places: Places, *, progress: Progress = silent) -> d
     recipe = load_recipe(folder / "recipe.toml")
     started = time.monotonic()
     source = places.source(claim.task)
-    result = dataclasses.asdict(claim) | {"recipe_sha256": recipe.sha256, "teacher": checkpoint_sha256(source)}
+    result = dataclasses.asdict(claim) | {
+        "base_sha256": load_recipe(claim.base).sha256,
+        "teacher": checkpoint_sha256(source),
+    }
     request = TrainingRequest(
         train_data=places.train_data(claim.task),
         # A language model ends at its last step; measuring it in between would choose nothing.

@@ -32,6 +32,7 @@ STUDENTS: dict[str, tuple[str, dict[str, Any]]] = {
     PAPER: ("kngpt2", {}),
     SMALLER: ("kngpt2", _FOUR_BLOCKS),
     f"{SMALLER}, logits as well": ("kngpt2", {**_FOUR_BLOCKS, **_LOGITS}),
+    f"{SMALLER}, hidden states weighted as the labels": ("kngpt2", {**_FOUR_BLOCKS, "distill": {"hidden": 1.0}}),
     f"{SMALLER}, no distillation": ("kngpt2", {**_FOUR_BLOCKS, **_LABELS_ONLY}),
     WHOLE_TABLE: ("kngpt2", {"factor": {"blocks": "all", "embedding_factor": 1}, **_LOGITS}),
     "KnGPT2 with 4-bit factors, 8-bit activations, at once": ("kngpt2-w4a8", {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from benchmarks.claims.measure import TEACHER
 from benchmarks.claims.rates import RATE_SETTINGS
 from edgeq.errors import FormatError
 from edgeq.files import write_text
+from edgeq.recipes import load_recipe
 from edgeq.stored import read_json_object
 
 
@@ -30,8 +32,8 @@ def write_record(records: Path, result: Mapping[str, Any]) -> None:
 def read_records(records: Path, claims: Iterable[Claim]) -> dict[str, dict[str, Any]]:
     """Returns the records of these runs that are there, and that of the teacher, by the name of the run.
 
-    A record counts if it is of the same work: data, recipe, changes, epochs, seed and teacher. The learning rate is
-    not looked at; :meth:`benchmarks.claims.table.Table.ready` does.
+    A record counts if it is of the same work: data, built-in recipe, changes, epochs, seed and teacher. Its learning
+    rate is not looked at; :meth:`benchmarks.claims.table.Table.ready` does.
 
     Raises:
         FormatError: If a record is damaged.
@@ -45,13 +47,19 @@ def read_records(records: Path, claims: Iterable[Claim]) -> dict[str, dict[str, 
             continue
         record = read_json_object(file)
         try:
-            same_teacher = claim.task != "sst2" or record["teacher"] == taught_by
-            counts = same_teacher and _work(record) == _work(dataclasses.asdict(claim))
+            counts = claim.task != "sst2" or record["teacher"] == taught_by
+            counts &= record["base_sha256"] == _sha256(claim.base)
+            counts &= _work(record) == _work(dataclasses.asdict(claim))
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{file} is not the record of a run ({error!r}); delete it to run it again") from error
         if counts:
             found[claim.name] = record
     return found
+
+
+@functools.cache
+def _sha256(recipe: str) -> str:
+    return load_recipe(recipe).sha256
 
 
 def _work(run: Mapping[str, Any]) -> Any:

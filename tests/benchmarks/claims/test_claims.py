@@ -87,7 +87,7 @@ def test_rows_wait_for_their_search_and_go_seed_by_seed() -> None:
 
 
 def _recorded(claim: Claim, **figures: object) -> dict[str, object]:
-    return dataclasses.asdict(claim) | {"teacher": "t", **figures}
+    return dataclasses.asdict(claim) | {"teacher": "t", "base_sha256": load_recipe(claim.base).sha256, **figures}
 
 
 def test_records_of_the_same_work_count_whatever_their_rate(tmp_path: Path) -> None:
@@ -98,6 +98,10 @@ def test_records_of_the_same_work_count_whatever_their_rate(tmp_path: Path) -> N
     other = dataclasses.replace(CLAIM, changes={"weights": {"bits": 2}})
     for changed in (longer, other, dataclasses.replace(CLAIM, seed=2)):
         assert "a" not in read_records(tmp_path, [changed])
+    write_record(tmp_path, _recorded(CLAIM, base_sha256="of the recipe as it was"))
+    assert "a" not in read_records(tmp_path, [CLAIM])
+    write_record(tmp_path, _recorded(CLAIM))
+    assert "a" in read_records(tmp_path, [CLAIM])
     write_record(tmp_path, {"name": measure.TEACHER, "teacher": "another"})
     assert "a" not in read_records(tmp_path, [CLAIM])
 

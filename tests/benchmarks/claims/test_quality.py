@@ -8,11 +8,13 @@ from benchmarks.claims.measure import TEACHER
 from benchmarks.claims.quality import Point, markdown, picture, read_points
 from benchmarks.claims.queue import RECORDS, TABLES
 from benchmarks.claims.records import write_record
+from edgeq.recipes import load_recipe
 
 
 def record(claim, size, **figures):
     """What a finished run leaves, as far as pictures look at it."""
-    return dataclasses.asdict(claim) | {"teacher": "t", "stored_bytes": {"stored_bytes": size}, **figures}
+    base = {"teacher": "t", "base_sha256": load_recipe(claim.base).sha256}
+    return dataclasses.asdict(claim) | base | {"stored_bytes": {"stored_bytes": size}, **figures}
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def results(tmp_path):
         write_record(tmp_path / RECORDS, record(claim, 6e6, accuracy=accuracy))
     write_record(tmp_path / RECORDS, record(rows["QuantGPT 8-8-8"][0], 8e6, test=110.0))
     write_record(tmp_path / RECORDS, record(rows["QuantGPT 2-2-8"][0], 2e6, test=2500.0))
-    write_record(tmp_path / RECORDS, dataclasses.asdict(rows["PACT 2-2-8"][0]) | {"failed": "the loss is nan"})
+    write_record(tmp_path / RECORDS, record(rows["PACT 2-2-8"][0], 2e6, failed="the loss is nan"))
     return tmp_path
 
 
