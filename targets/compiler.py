@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -117,13 +118,16 @@ def _compile(graphs: dict[str, onnx.GraphProto], opset: int, target: Target) -> 
     tvm = import_tvm()  # before the modules below, which import it as usual
     from edgeq.targets.importer import EdgeqImporter
     from edgeq.targets.isa import isa_named
+    from edgeq.targets.kernels.numerics import without_rounding_instruction
     from edgeq.targets.lowering import vm_pipeline
 
     for graph in graphs.values():
         run_passes(graph)
     functions = {name: _interface(graph) for name, graph in graphs.items()}
-    importer = EdgeqImporter(isa_named(target.isa))
-    module = importer.import_graphs(graphs, opset)
+    isa = isa_named(target.isa)
+    importer = EdgeqImporter(isa)
+    with contextlib.nullcontext() if isa.rounds else without_rounding_instruction():
+        module = importer.import_graphs(graphs, opset)
     with tvm.transform.PassContext(opt_level=3, config=PASS_OPTIONS):
         executable = tvm.compile(
             module, target=tvm.target.Target(target.tvm_target), relax_pipeline=vm_pipeline(len(importer.weights))

@@ -67,6 +67,7 @@ class Isa:
         matrix_product: ``(accumulator, activations, codes)`` to the new accumulator, all 4 wide: adds the products
             of two tokens' 8 activations with two rows' 8 codes. None where there is no such instruction.
         takes_lanes: Whether ``dot4`` takes one lane of a register, for all lanes, without a step before.
+        rounds: Whether there is an instruction that rounds floats to integers.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Isa:
     narrow: NarrowSums | None = None
     matrix_product: MatrixProduct | None = None
     takes_lanes: bool = False
+    rounds: bool = True
 
     def fields_in_place(self, bits: int) -> int:
         """How many fields of a byte, counted from the lowest, ``dot4`` takes without a shift to the lowest place.
@@ -266,7 +268,7 @@ ISAS = {
         Isa("neon_dotprod", 4, 4, True, _dot4_neon_dotprod, largest_byte=127, takes_lanes=True),
         Isa("neon_i8mm", 4, 4, True, _dot4_neon_dotprod, largest_byte=127, matrix_product=_matrix_product_i8mm),
         Isa("neon", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon, largest_byte=127, narrow=_NARROW_NEON),
-        Isa("neon_armv7", 4, row_tile=2, signed_codes=True, dot4=_dot4_armv7, largest_byte=127, narrow=_NARROW_ARMV7),
+        Isa("neon_armv7", 4, 2, True, _dot4_armv7, largest_byte=127, narrow=_NARROW_ARMV7, rounds=False),
     )
 }
 

@@ -112,7 +112,8 @@ def library_linker(linker: Linker) -> Callable[..., None]:
     def link(output: str, objects: str | list[str], options: list[str] | None = None) -> None:
         files = [objects] if isinstance(objects, str) else list(objects)
         # No build id and no symbols beyond the dynamic ones: the same objects give the same bytes.
-        flags = ["-shared", "-fPIC", "-Wl,--build-id=none", "-s", *(options or [])]
+        # Tables for unwinding on 32-bit ARM name functions of libgcc, which a small system may not have as a library.
+        flags = ["-shared", "-fPIC", "-static-libgcc", "-Wl,--build-id=none", "-s", *(options or [])]
         run_compiler(linker, [*flags, "-o", str(output), *files, "-lm"], purpose="link model.so")
 
     return link

@@ -7,7 +7,9 @@ another. Maximum errors are checked over the float range in ``tests/targets/test
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tvm.script import tirx as T
@@ -38,6 +40,19 @@ _TANH_Q = (1.0, 0.47013241052627563, 0.027245808392763138, 0.0003938616719096899
 
 EXP_UNDERFLOW = -87.0
 """Arguments below this give exactly 0: masked attention scores vanish instead of leaving a denormal."""
+
+_HAS_ROUNDING = contextvars.ContextVar("_HAS_ROUNDING", default=True)
+_SIGN_BIT, _WHOLE_FLOATS = -(2**31), 2.0**23
+
+
+@contextlib.contextmanager
+def without_rounding_instruction() -> Iterator[None]:
+    """Kernels that are built within it round by addition: LLVM would call a function for every lane."""
+    token = _HAS_ROUNDING.set(False)
+    try:
+        yield
+    finally:
+        _HAS_ROUNDING.reset(token)
 
 
 def registers(shape: tuple[int, ...], dtype: str) -> Any:
@@ -81,7 +96,23 @@ def fma(a: Expression, b: Expression, c: Expression) -> Expression:
 
 def round_half_even(x: Expression) -> Expression:
     """Rounds to the nearest integer, ties to even."""
+    if not _HAS_ROUNDING.get():
+        return bind(x, _round_by_addition)
     return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id("llvm.nearbyint"), x, dtype=str(x.ty))
+
+
+def _round_by_addition(x: Expression) -> Expression:
+    """The same bits, zeros' signs included: 2**23 leaves no place for a fraction, and floats above it have none."""
+    integer = "int32" if _lanes(x) == 1 else f"int32x{_lanes(x)}"
+
+    def signed(whole: Expression) -> Expression:
+        sign = T.bitwise_and(T.reinterpret(x, dtype=integer), _integers(_SIGN_BIT, x))
+        return T.reinterpret(T.bitwise_or(T.reinterpret(whole, dtype=integer), sign), dtype=str(x.ty))
+
+    # The sum is bound, because TVM takes (a + b) - b for a.
+    limit = splat(_WHOLE_FLOATS, x)
+    whole = bind(magnitude(x) + limit, lambda total: total - limit)
+    return T.Select(magnitude(x) < limit, signed(whole), x)
 
 
 def square_root(x: Expression) -> Expression:

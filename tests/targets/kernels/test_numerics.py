@@ -78,3 +78,36 @@ def test_vector_and_scalar_code_give_the_same_bits(name, target, compile_kernel)
     vector = compile_kernel(elementwise(name, 48, rank=1), target)(x, np.zeros_like(x))
     assert np.array_equal(vector, expected)
     assert np.array_equal(scalar.reshape(-1), expected.reshape(-1)[: scalar.size])
+
+
+def test_rounding_without_an_instruction_gives_the_same_bits(compile_kernel):
+    from tvm.script import tirx as T
+
+    from edgeq.targets.kernels.numerics import round_half_even, without_rounding_instruction
+
+    def build(lanes):
+        @T.prim_func(s_tir=True)
+        def kernel(x: T.Buffer((3000, 16), "float32"), y: T.Buffer((3000, 16), "float32")):
+            with T.sblock("root"):
+                for i in range(3000):
+                    if lanes == 16:
+                        y[i, T.ramp(0, 1, 16)] = round_half_even(x[i, T.ramp(0, 1, 16)])
+                    else:
+                        for j in range(16):
+                            y[i, j] = round_half_even(x[i, j])
+
+        return kernel
+
+    chance = np.random.default_rng(4)
+    x = chance.integers(0, 2**32, (3000, 16), dtype=np.uint32).view(np.float32)
+    x[:1000] = chance.integers(-600, 600, (1000, 16)) / 4  # ties and zeros of both signs
+    x[1000, :8] = [0.5, -0.5, 2**22 + 0.5, 2**23 - 0.5, 2**23, -(2**23), 2**24 + 2, 1e30]
+    x[1001, :5] = [0.0, -0.0, np.inf, -np.inf, -0.3]
+    for lanes in (16, 1):
+        with without_rounding_instruction():
+            spelled_out = build(lanes)
+        assert "nearbyint" not in str(spelled_out.script())
+        y = compile_kernel(spelled_out)(x, np.zeros_like(x))
+        numbers = ~np.isnan(x)
+        np.testing.assert_array_equal(y[numbers].view(np.int32), np.rint(x[numbers]).view(np.int32))
+        assert np.isnan(y[~numbers]).all()
