@@ -26,6 +26,8 @@ _COUNTER = Path(__file__).parent / "counter.c"
 _INTERFACE_2_SINCE = 9
 """qemu's version that dropped the first interface of plugins."""
 _TIMEOUT_S = 1800
+_UNDERSTOOD = ("x86_64", "aarch64")
+"""Architectures whose machine code ``machine_code.py`` reads."""
 _NOT_EMULATED = ("avx512bw", "avx512_vnni", "avx_vnni")
 """Instruction sets that qemu does not have."""
 
@@ -85,13 +87,18 @@ def emulator_command(target: Target) -> list[str]:
     """Returns the emulator that can load plugins, with the arguments that choose the processor.
 
     Raises:
-        UnsupportedError: If qemu does not have the instructions of the target.
+        UnsupportedError: If qemu does not have the instructions of the target, or its machine code is not understood.
         EdgeqError: If it is not installed; the message says how to.
     """
     if target.isa in _NOT_EMULATED:
         raise UnsupportedError(
             f"no estimate for {target.name}: the emulator that counts instructions has no {target.isa}; measure the "
             "bundle on such a machine with `edgeq profile`"
+        )
+    if target.architecture not in _UNDERSTOOD:
+        raise UnsupportedError(
+            f"no estimate for {target.name}: what reads machine code knows {' and '.join(_UNDERSTOOD)}, not "
+            f"{target.architecture}; measure the bundle on the board with `edgeq profile --on`"
         )
     arguments: list[str] = ["-cpu", "max"]
     if target.emulator is not None:

@@ -69,6 +69,8 @@ def test_what_is_missing_is_named_with_the_command_that_brings_it(monkeypatch):
             emulation.emulator_command(load_target("cortex-a72"))
     with pytest.raises(UnsupportedError, match="no avx512_vnni; measure"):
         emulation.emulator_command(load_target("x86-64-vnni"))
+    with pytest.raises(UnsupportedError, match="knows x86_64 and aarch64, not armv7; measure the bundle on the board"):
+        emulation.emulator_command(load_target("cortex-a7"))
 
 
 def test_the_newest_llvm_is_taken(tmp_path, monkeypatch):
