@@ -60,7 +60,7 @@ from edgeq.targets.runtime.settings import PLAIN_SETTINGS, GenerationSettings
 from edgeq.targets.runtime.state import State
 from edgeq.targets.runtime.tokenizer import TOKENIZER_FILE
 from edgeq.targets.runtime.tvm_import import import_tvm
-from edgeq.targets.runtime_wheels import package_versions, runtime_libraries
+from edgeq.targets.runtime_wheels import is_available, package_versions, runtime_libraries
 from edgeq.targets.target import Target, load_target
 from edgeq.targets.tokenizer.table import write_tokenizer
 from edgeq.targets.toolchain import Linker, build_runner, find_linker, library_linker
@@ -140,6 +140,8 @@ def compile_bundle(
     config, model, linker = read_config(source), read_model_info(source, context=context), find_linker(target)
     end_ids, settings = read_end_ids(source), _generation_settings(source, model)
     if not target.is_host:
+        if not is_available(target):
+            progress(f"getting TVM's runtime for {target.name}, once", 0, 3)
         runtime_libraries(target)
     from edgeq.targets.compiler import compile_folder
 

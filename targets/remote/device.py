@@ -21,7 +21,10 @@ _MARK = "==edgeq== "
 
 # The Linux kernel prints numbers for ARM cores (arch/arm64/include/asm/cputype.h has their names).
 _ARM_CORES = {
+    0xC05: "Cortex-A5",
     0xC07: "Cortex-A7",
+    0xC0E: "Cortex-A17",
+    0xC0F: "Cortex-A15",
     0xD03: "Cortex-A53",
     0xD04: "Cortex-A35",
     0xD05: "Cortex-A55",

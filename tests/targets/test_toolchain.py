@@ -43,6 +43,16 @@ def test_the_cross_compiler_comes_before_zig(nothing_installed, tmp_path):
     assert find_linker(dataclasses.replace(target, linker="zig")).name == "zig"
 
 
+def test_32_bit_arm_has_other_names(nothing_installed, tmp_path):
+    target = load_target("cortex-a7")
+    debian = "apt-get install gcc-arm-linux-gnueabihf libc6-dev-armhf-cross"
+    assert install_command(target) == f"{debian}` or `pip install ziglang"
+    _program(tmp_path, "zig")
+    assert find_linker(target).command == ("zig", "cc", "-target", "arm-linux-gnueabihf.2.28")
+    _program(tmp_path, "arm-linux-gnueabihf-gcc")
+    assert find_linker(target).name == "arm-linux-gnueabihf-gcc"
+
+
 def test_a_target_may_insist_on_one_linker(nothing_installed, tmp_path):
     target = dataclasses.replace(load_target("cortex-a72"), linker="zig")
     _program(tmp_path, "aarch64-linux-gnu-gcc")
