@@ -1,17 +1,20 @@
 """TVM's runtime from the sources of the installed packages (running it: test_every_target_slow.py)."""
 
 import dataclasses
+import struct
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from edgeq.errors import EdgeqError, UnsupportedError
-from edgeq.targets import runtime_build, runtime_wheels
+from edgeq.targets import emulator, runtime_build, runtime_wheels
 from edgeq.targets.runtime_build import build_key, build_runtime, find_cpp_compiler
 from edgeq.targets.target import load_target
 
 TARGET = load_target("cortex-a7")
+EXECUTABLE = struct.pack("<Q", 0xD225DE2F4214151E)
+"""What a program of TVM's virtual machine begins with."""
 
 STREAMS = r"""
 #include <cassert>
@@ -139,7 +142,25 @@ def test_what_stands_in_for_tvms_headers_reads_and_writes_its_format(tmp_path):
     flags = ["-std=c++17", "-Wall", "-Wextra", "-Wno-psabi", *runtime_build._include_flags()]
     command = [find_cpp_compiler(TARGET).name, *flags, "-o", str(program), str(source), str(library)]
     subprocess.run(command, check=True, timeout=300)
-    emulator = TARGET.emulator
+    settings = TARGET.emulator
     libraries = f"LD_LIBRARY_PATH={library.parent}"
-    command = [emulator.program, *emulator.arguments, "-L", emulator.sysroot, "-E", libraries, str(program)]
+    command = [settings.program, *settings.arguments, "-L", settings.sysroot, "-E", libraries, str(program)]
     subprocess.run(command, check=True, timeout=60)
+
+
+@pytest.mark.slow
+def test_an_exception_of_the_runtime_reaches_the_runner_as_a_sentence(make_bundle, copy_of):
+    """It is thrown in one library and reported by the other, each of which has a C++ library of its own."""
+    bundle = copy_of(make_bundle("cortex-a7"))
+    assert emulator.self_test(bundle).ok
+    code = (bundle / "model.so").read_bytes()
+    assert code.count(EXECUTABLE) == 1
+    (bundle / "model.so").write_bytes(code.replace(EXECUTABLE, bytes(8)))
+    settings = TARGET.emulator
+    command = [settings.program, *settings.arguments, "-L", settings.sysroot, str(bundle / "edgeq-run"), str(bundle)]
+    result = subprocess.run(
+        [*command, "--self-test", "--no-verify"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 1
+    assert "TVM failed to load model.so" in result.stderr
+    assert "Invalid VM file format" in result.stderr
