@@ -106,7 +106,7 @@ def _all_tokens(p, o, rows, panel, count):
         _tile(p, o, tile * p.row_tile, panel, p.row_tile, count)
     if p.row_tile > 4 and rows % p.row_tile >= 4:
         _tile(p, o, rows // p.row_tile * p.row_tile, panel, 4, count)
-    if rows % 4 >= 2:
+    if p.row_tile > 2 and rows % 4 >= 2:
         _tile(p, o, rows // 4 * 4, panel, 2, count)
     if rows % 2 == 1:
         _tile(p, o, rows - 1, panel, 1, count)

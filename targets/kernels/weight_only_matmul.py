@@ -110,7 +110,7 @@ def _all_tokens(p, o, rows, n_block, blocks):
         _tile(p, o, tile * p.row_tile, n_block, p.row_tile, blocks)
     if p.row_tile > 4 and rows % p.row_tile >= 4:
         _tile(p, o, rows // p.row_tile * p.row_tile, n_block, 4, blocks)
-    if rows % 4 >= 2:
+    if p.row_tile > 2 and rows % 4 >= 2:
         _tile(p, o, rows // 4 * 4, n_block, 2, blocks)
     if rows % 2 == 1:
         _tile(p, o, rows - 1, n_block, 1, blocks)

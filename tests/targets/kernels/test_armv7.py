@@ -18,9 +18,11 @@ from edgeq.packing import pack
 from edgeq.targets.compiler import PASS_OPTIONS
 from edgeq.targets.isa import isa_named
 from edgeq.targets.kernels.elementwise import elementwise
+from edgeq.targets.kernels.float_matmul import float_matmul
 from edgeq.targets.kernels.low_bit_matmul import low_bit_matmul
 from edgeq.targets.kernels.numerics import without_rounding_instruction
 from edgeq.targets.kernels.quantize_rows import padded_columns, quantize_rows
+from edgeq.targets.kernels.weight_only_matmul import weight_only_matmul
 from edgeq.targets.target import load_target
 from edgeq.targets.toolchain import ffi_headers, find_linker, run_compiler
 
@@ -90,6 +92,26 @@ def test_integer_products_are_exact(emulate, bits, zero_point):
             ]  # fmt: skip
             expected = q[:, :columns].astype(np.float64) @ (codes - zero_point).T
             np.testing.assert_array_equal(run(*arrays)[-1], expected)
+
+
+def test_float_products_give_the_same_bits(emulate, compile_kernel, runnable):
+    """Both kernels: a dense matrix in panels of 16 outputs, and packed codes; full tiles of rows and what is left."""
+    columns, rows, chance = 37, 35, np.random.default_rng(2)
+    matrix = PackedMatrix(rows, columns, 4, 8.0, rows)
+    words = pack(chance.integers(0, 16, (rows, columns)).astype(np.uint8), 4)
+    words = words.view(np.int32).reshape(words.shape[:3])
+    panels = chance.standard_normal((3, columns, 16)).astype(np.float32)
+    scale, bias = (chance.standard_normal(rows).astype(np.float32) for _ in range(2))
+    for operands, build in [
+        ((panels, bias), lambda isa: float_matmul(isa, columns, rows, rank=1, has_bias=True)),
+        ((words, scale, bias), lambda isa: weight_only_matmul(isa, matrix, rank=1, has_bias=True)),
+    ]:
+        there = emulate(build(isa_named(CORE.isa)))
+        here = compile_kernel(build(isa_named(load_target(runnable[0]).isa)), runnable[0])
+        for tokens in (1, 2, 3, 6, 9):
+            x = chance.standard_normal((tokens, columns)).astype(np.float32)
+            arrays = [x, *operands, np.zeros((tokens, rows), np.float32)]
+            np.testing.assert_array_equal(_bits(there(*arrays)[-1]), _bits(here(*arrays)))
 
 
 def test_rows_are_quantized_to_the_same_codes(emulate, compile_kernel):
