@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
 CONTEXT, NEW, NEW_EMULATED = 192, 128, 32
 NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
-CORES = ["cortex-a76", "cortex-a72"]
+CORES = ["cortex-a76", "cortex-a72", "cortex-a7"]
 TEXTS = [
     "The river rose in the night , and by morning the bridge was gone .",
     "She",
