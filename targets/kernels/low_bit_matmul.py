@@ -55,7 +55,7 @@ def _all_tokens(p, operands, tokens, block, blocks):
         _tile(p, operands, tokens // p.token_tile * p.token_tile, block, 4, blocks)
     if p.token_tile > 2 and tokens % 4 >= 2:
         _tile(p, operands, tokens // 4 * 4, block, 2, blocks)
-    if tokens % 2 == 1:
+    if p.token_tile > 1 and tokens % 2 == 1:
         _tile(p, operands, tokens - 1, block, 1, blocks)
 
 
