@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     kind = transformers.GPT2LMHeadModel if decoder else transformers.BertModel
     model = kind.from_pretrained(Path(request["folder"]) / "float").eval()
     if request["variant"] == "int8":
+        if "ONEDNN_MAX_CPU_ISA" in os.environ:
+            # The default, FBGEMM, takes AVX-512 wherever the processor has it; oneDNN keeps to its variable.
+            torch.backends.quantized.engine = "onednn"
         _as_linear(model)
         model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
     given, tokens = torch.from_numpy(ids(request)), request["tokens"]
