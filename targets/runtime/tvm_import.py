@@ -18,7 +18,7 @@ _LOCK = threading.Lock()
 
 
 def import_tvm() -> ModuleType:
-    """Returns the ``tvm`` package, compiler included: 130 MiB of memory more than :func:`tvm_runtime` takes.
+    """Returns the ``tvm`` package, compiler included: 120 MiB of memory more than :func:`tvm_runtime` takes.
 
     Raises:
         EdgeqError: If apache-tvm is not installed or cannot be loaded.
