@@ -10,7 +10,7 @@ from benchmarks.claims.measure import TEACHER
 from benchmarks.claims.rates import search
 from benchmarks.claims.table import Finished, Row, Table
 
-EPOCHS = 0.75
+EPOCHS = 0.5
 SEARCH_EPOCHS = 0.1
 SEEDS = (1, 2, 3)
 RATES = (5e-5, 2e-4, 5e-4)
