@@ -1,6 +1,7 @@
 """Quality against stored bytes over the tables of claims: one picture a task, points numbered as in the list below it.
 
-Reads the records in ``benchmarks/claims/results`` and writes beside the tables::
+Reads the records in ``benchmarks/claims/results``, and what :mod:`benchmarks.claims.costs` measured, if it did; writes
+beside the tables::
 
     python -m benchmarks.claims.quality
 """
@@ -11,16 +12,22 @@ import argparse
 import dataclasses
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from benchmarks.claims.costs import COSTS, RIVAL, TEACHERS
 from benchmarks.claims.queue import RECORDS, RESULTS, TABLES
 from benchmarks.claims.records import read_records
+from benchmarks.factors.calls import STEP, TEXT
 from edgeq.files import write_text
 from edgeq.report.plots import quality_plot
+from edgeq.stored import read_json_object
 
 FIGURES = {"sst2": ("accuracy", "accuracy"), "wikitext2": ("test", "perplexity")}
 """Where a run holds its figure, and what that is called, by task."""
+WORKS = {"sst2": (TEXT,), "wikitext2": (TEXT, STEP)}
+"""Calls that are timed, by task."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +40,7 @@ class Point:
         runs: Number of runs.
         value: Their mean figure.
         bytes: Mean bytes of all their tensors.
+        names: Names of the runs.
     """
 
     table: str
@@ -40,6 +48,7 @@ class Point:
     runs: int
     value: float
     bytes: float
+    names: tuple[str, ...]
 
 
 def read_points(results: Path) -> dict[str, list[Point]]:
@@ -59,20 +68,58 @@ def read_points(results: Path) -> dict[str, list[Point]]:
             runs = [run for run in row.results(finished) if FIGURES[task][0] in run]
             if runs:  # what diverged has no figure
                 value = statistics.mean(float(run[FIGURES[task][0]]) for run in runs)
+                names = tuple(str(run["name"]) for run in runs)
                 size = statistics.mean(float(run["stored_bytes"]["stored_bytes"]) for run in runs)
-                points[task].append(Point(table.name, row.label, len(runs), value, size))
+                points[task].append(Point(table.name, row.label, len(runs), value, size, names))
     return {task: sorted(found, key=lambda point: point.bytes) for task, found in points.items() if found}
 
 
-def markdown(task: str, points: Sequence[Point]) -> str:
-    """Returns the list that belongs to a picture."""
+def markdown(task: str, points: Sequence[Point], costs: Mapping[str, Any]) -> str:
+    """Returns the list that belongs to a picture.
+
+    Args:
+        task: Name of the task.
+        points: Its rows.
+        costs: What ``costs.json`` holds; empty without it.
+    """
     metric = FIGURES[task][1]
+    works = WORKS[task]
     lines = [f"# {metric} on {task} against stored bytes", "", f"![{metric} against bytes](quality-{task}.svg)", ""]
-    lines += [f"| | table | model | runs | MB stored | {metric}, mean |", "|---|---|---|---|---|---|"]
+    titles = ["", "table", "model", "runs", "MB stored", f"{metric}, mean"]
+    titles += ["multiply-adds of a text, millions", *(f"ms, {work}" for work in works)]
+    lines += ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for number, one in enumerate(points, 1):
         cells = (number, one.table, one.label, one.runs, f"{one.bytes / 1e6:.2f}", f"{one.value:.4g}")
-        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+        measured = next((name for name in one.names if name in costs.get("multiply_adds", {})), "")
+        lines.append("| " + " | ".join([*map(str, cells), *_costs(measured, works, costs)]) + " |")
+    if costs:
+        lines += ["", *_teachers(task, works, costs), "", _setting(costs)]
     return "\n".join([*lines, "", "```", "python -m benchmarks.claims.quality", "```"]) + "\n"
+
+
+def _costs(name: str, works: Sequence[str], costs: Mapping[str, Any]) -> list[str]:
+    if not name:
+        return [""] * (1 + len(works))
+    times = costs["milliseconds"][name]
+    return [f"{costs['multiply_adds'][name] / 1e6:.0f}", *(f"{times[work]:.2f}" for work in works)]
+
+
+def _teachers(task: str, works: Sequence[str], costs: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each way in which the float model was run."""
+    lines = []
+    for name in (TEACHERS[task], f"{TEACHERS[task]}, {RIVAL}"):
+        times = ", ".join(f"{costs['milliseconds'][name][work]:.2f} ms ({work})" for work in works)
+        lines.append(f"- The float model, {RIVAL if name.endswith(RIVAL) else 'edgeq'}: {times}.")
+    return lines
+
+
+def _setting(costs: Mapping[str, Any]) -> str:
+    setting = costs["setting"]
+    return (
+        f"Times of bundles for the machine itself, the fastest of {costs['rounds']} turns: {setting['processor']}, "
+        f"{setting['threads']} thread, edgeq {setting['edgeq']} ({setting['commit']}). "
+        "`python -m benchmarks.claims.costs --runs RUNS`"
+    )
 
 
 def picture(task: str, points: Sequence[Point]) -> str:
@@ -91,9 +138,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables and records")
     folder = parser.parse_args().results
+    measured = folder / COSTS
+    costs = read_json_object(measured) if measured.is_file() else {}
     for task, points in read_points(folder).items():
         write_text(folder / f"quality-{task}.svg", picture(task, points))
-        write_text(folder / f"quality-{task}.md", markdown(task, points))
+        write_text(folder / f"quality-{task}.md", markdown(task, points, costs))
         print(folder / f"quality-{task}.md")
     return 0
 

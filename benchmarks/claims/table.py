@@ -63,9 +63,8 @@ class Table:
             if not self.searches[row.search].missing(finished)
             for number, claim in enumerate(row.claims)
         ]
-        # All rows with the first seed, then all with the second: a table is whole early, and grows surer. Long runs
-        # come last.
-        runs += [claim for _, claim in sorted(rated, key=lambda pair: (pair[1].epochs, pair[0]))]
+        # All rows with the first seed, then all with the second: a table is whole early, and grows surer.
+        runs += [claim for _, claim in sorted(rated, key=lambda pair: (pair[0], pair[1].epochs))]
         return [claim for claim in runs if finished.get(claim.name, {}).get("changes") != claim.changes]
 
     @property

@@ -11,21 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import edgeq
-from benchmarks.factors.models import CONTESTANTS, SEED, Contestant, make_checkpoint
-from benchmarks.machine import facts, turn_seconds
+from benchmarks.factors.calls import CONTEXT, SEED, STEP, TEXT, Times, calls_of, take_turns
+from benchmarks.factors.models import CONTESTANTS, Contestant, make_checkpoint
+from benchmarks.machine import facts
 from edgeq.ledger import ledger
 from edgeq.targets.target import load_target
 
-SEQUENCE, CONTEXT = 128, 256
-TURN_SECONDS = 0.5
-TEXT, STEP = "text of 128 tokens", "step after 128 tokens"
 AIMS: tuple[tuple[str, str, str, float], ...] = (
     ("BERT-base, tucker-iii-64", "BERT-base, float32, ONNX Runtime", TEXT, 1 / 4),
     ("BERT-base, tucker-iv-72-384", "BERT-base, float32, ONNX Runtime", TEXT, 1.0),
@@ -34,8 +29,6 @@ AIMS: tuple[tuple[str, str, str, float], ...] = (
     ("GPT-2 small, kngpt2", "GPT-2 small, float32, ONNX Runtime", STEP, 1.0),
 )
 """Contestant, what it is compared with, the work, and the largest ratio of their times."""
-
-Call = Callable[[], object]
 
 
 def main() -> int:
@@ -51,8 +44,10 @@ def main() -> int:
         print(name, flush=True)
         folder = _made(contestant, options.out)
         sizes[name] = ledger(folder).to_json()["totals"]
-        calls[name] = _calls(contestant, folder, options.threads)
-    times = _take_turns(calls, options.rounds)
+        calls[name] = calls_of(
+            folder, decoder=contestant.family == "gpt2", compiled=contestant.compiled, threads=options.threads
+        )
+    times = take_turns(calls, rounds=options.rounds)
     checks = [_check(times, *aim) for aim in AIMS]
     results = {"machine": facts(), "threads": options.threads, "seed": SEED, "rounds": options.rounds}
     results |= {"milliseconds": times, "stored": sizes, "checks": checks}
@@ -83,67 +78,7 @@ def _made(contestant: Contestant, out: Path) -> Path:
     return folder / "bundle"
 
 
-def _calls(contestant: Contestant, folder: Path, threads: int) -> dict[str, Call]:
-    ids = np.random.default_rng(SEED).integers(0, 250, (1, SEQUENCE), dtype=np.int64)
-    if contestant.compiled:
-        bundle = edgeq.load(folder, threads=threads)
-        if contestant.family == "bert":
-            feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-            return {TEXT: lambda: bundle.run(feed)}
-        state = bundle.new_state(1)
-        return {
-            TEXT: lambda: bundle.run(_lengths(ids, past=0), state=state),
-            STEP: lambda: bundle.run(_lengths(ids[:, :1], past=SEQUENCE), state=state),
-        }
-    session = _session(folder / "model.onnx", threads)
-    text = {entry.name: _onnx_input(entry, ids, past=0) for entry in session.get_inputs()}
-    works: dict[str, Call] = {TEXT: lambda: session.run(["logits"], text)}
-    if contestant.family == "gpt2":
-        step = {entry.name: _onnx_input(entry, ids[:, :1], past=SEQUENCE) for entry in session.get_inputs()}
-        works[STEP] = lambda: session.run(None, step)
-    return works
-
-
-def _lengths(ids: np.ndarray, *, past: int) -> dict[str, np.ndarray]:
-    return {
-        "input_ids": ids,
-        "past_lengths": np.array([past], np.int64),
-        "new_lengths": np.array([ids.shape[1]], np.int64),
-    }
-
-
-def _onnx_input(entry: Any, ids: np.ndarray, *, past: int) -> np.ndarray:
-    if entry.name.startswith("past_key_values."):
-        _, heads, _, size = entry.shape
-        return np.zeros((1, heads, past, size), np.float16)
-    if entry.name == "attention_mask":
-        return np.ones((1, past + ids.shape[1]), np.int64)
-    if entry.name == "position_ids":
-        return np.arange(past, past + ids.shape[1])[None]
-    return np.zeros_like(ids) if entry.name == "token_type_ids" else ids
-
-
-def _session(file: Path, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-
-
-def _take_turns(calls: dict[str, dict[str, Call]], rounds: int) -> dict[str, dict[str, float]]:
-    """Returns milliseconds of the fastest call by contestant and work."""
-    timers = {
-        (name, work): turn_seconds(call, TURN_SECONDS) for name, works in calls.items() for work, call in works.items()
-    }
-    fastest = dict.fromkeys(timers, float("inf"))
-    for _ in range(rounds):
-        for key, timer in timers.items():
-            fastest[key] = min(fastest[key], timer())
-    return {name: {work: 1e3 * fastest[name, work] for work in works} for name, works in calls.items()}
-
-
-def _check(times: dict[str, dict[str, float]], name: str, other: str, work: str, aim: float) -> dict[str, Any]:
+def _check(times: Times, name: str, other: str, work: str, aim: float) -> dict[str, Any]:
     ratio = times[name][work] / times[other][work]
     return {"what": f"{name} / {other}, {work}", "found": ratio, "aim": aim, "ok": ratio <= aim}
 

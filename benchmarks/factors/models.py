@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import transformers
 
+from benchmarks.factors.calls import SEED
 from benchmarks.true_size.models import save_random
 from edgeq.checkpoint import load_checkpoint, save_checkpoint
 from edgeq.compress import compress_model
@@ -21,7 +22,6 @@ from edgeq.quant.apply import apply_plans
 from edgeq.recipes import load_recipe
 from edgeq.recipes.apply import compression_result, plan_layers
 
-SEED = 0
 _SPREAD = 0.02
 
 

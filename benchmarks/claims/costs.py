@@ -1,0 +1,109 @@
+"""What the models of the tables cost to run: multiply-adds, and milliseconds measured in turns.
+
+    python -m benchmarks.claims.costs --runs RUNS
+
+Exports and compiles for this machine the first finished run of every row whose checkpoint lies in RUNS, and the float
+teachers, which ONNX Runtime runs as well; one thread each. Time depends on the shapes, not on what was learned. Writes
+``costs.json`` beside the tables, which ``python -m benchmarks.claims.quality`` puts into its lists. What lies in RUNS
+already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import edgeq
+from benchmarks.claims.measure import TEACHER, Places
+from benchmarks.claims.queue import RECORDS, RESULTS, TABLES
+from benchmarks.claims.records import read_records
+from benchmarks.claims.setting import describe_setting
+from benchmarks.factors.calls import CONTEXT, SEED, Call, calls_of, onnx_input, take_turns, text_ids
+from benchmarks.factors.multiply_adds import count_multiply_adds
+from edgeq.files import write_text
+from edgeq.targets.target import load_target
+
+THREADS = 1
+COSTS = "costs.json"
+TEACHERS = {"sst2": TEACHER, "wikitext2": "gpt2-wikitext2"}
+"""Names of the float models by task."""
+RIVAL = "ONNX Runtime"
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One model that is measured.
+
+    Attributes:
+        name: Name of the run, or of the teacher.
+        task: Its task.
+        checkpoint: Folder of its checkpoint.
+    """
+
+    name: str
+    task: str
+    checkpoint: Path
+
+    @property
+    def decoder(self) -> bool:
+        """Whether it makes text."""
+        return self.task == "wikitext2"
+
+
+def models_of(places: Places, results: Path) -> list[Model]:
+    """Returns the teachers, and the first finished run of every row whose checkpoint is there."""
+    found = [Model(name, task, places.source(task)) for task, name in TEACHERS.items()]
+    for table in (make(1.0) for make in TABLES.values()):
+        finished = read_records(results / RECORDS, table.claims)
+        for row in table.rows:
+            names = [claim.name for claim in row.claims if "failed" not in finished.get(claim.name, {"failed": ""})]
+            folders = [(name, places.runs / name / "checkpoint") for name in names]
+            there = [Model(name, row.claims[0].task, folder) for name, folder in folders if folder.is_dir()]
+            found += there[:1]
+    return found
+
+
+def main() -> int:
+    """Makes what is missing, measures, and writes the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs, with their checkpoints")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables and records")
+    parser.add_argument("--rounds", type=int, default=8, help="turns of each model")
+    options = parser.parse_args()
+    models = models_of(Places(options.runs, options.runs), options.results)
+    ids = text_ids()
+    calls: dict[str, dict[str, Call]] = {}
+    products: dict[str, int] = {}
+    for model in models:
+        print(model.name, flush=True)
+        onnx, bundle = _made(model, options.runs / "costs" / model.name)
+        products[model.name] = count_multiply_adds(onnx / "model.onnx", lambda entry: onnx_input(entry, ids, past=0))
+        calls[model.name] = calls_of(bundle, decoder=model.decoder, compiled=True, threads=THREADS)
+        if model.name in TEACHERS.values():
+            rival = calls_of(onnx, decoder=model.decoder, compiled=False, threads=THREADS)
+            calls[f"{model.name}, {RIVAL}"] = rival
+    times = take_turns(calls, rounds=options.rounds)
+    result: dict[str, Any] = {"setting": describe_setting() | {"threads": THREADS}, "seed": SEED}
+    result |= {"rounds": options.rounds, "multiply_adds": products, "milliseconds": times}
+    write_text(options.results / COSTS, json.dumps(result, indent=1) + "\n")
+    print(options.results / COSTS)
+    return 0
+
+
+def _made(model: Model, folder: Path) -> tuple[Path, Path]:
+    """Makes the ONNX folder and the bundle of a model unless they are there."""
+    onnx, bundle = folder / "onnx", folder / "bundle"
+    if not onnx.is_dir():
+        edgeq.export_onnx(model.checkpoint, onnx)
+    if not bundle.is_dir():
+        context: dict[str, Any] = {"context": CONTEXT} if model.decoder else {}
+        edgeq.compile_bundle(onnx, bundle, target=load_target("host"), **context)
+    return onnx, bundle
+
+
+if __name__ == "__main__":
+    sys.exit(main())
