@@ -97,6 +97,15 @@ class Isa:
         return 2 if self.lanes == 16 else 1
 
     @property
+    def prefetches_weights(self) -> bool:
+        """Whether a tile of several tokens asks for the weights of the next one while it multiplies.
+
+        The processor's own prefetch starts anew with every block, and the first tile of a block waits for memory. On
+        ARM nothing could be timed, and an inner loop has no instruction to spare.
+        """
+        return self.lanes >= 8
+
+    @property
     def vectors(self) -> int:
         """Registers that hold one column of a 16-row weight block."""
         return 16 // self.lanes

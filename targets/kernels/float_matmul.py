@@ -15,7 +15,7 @@ from tvm.script import tirx as T
 
 from edgeq.targets.isa import Isa
 from edgeq.targets.kernels.macro import macro
-from edgeq.targets.kernels.numerics import LANES, fma, registers
+from edgeq.targets.kernels.numerics import LANES, fma, prefetch, registers
 from edgeq.targets.kernels.shapes import leading_dimensions, row_parameter
 
 SINGLE_TOKEN_PANELS = 4
@@ -54,6 +54,7 @@ class FloatProduct:
         has_bias: Whether the bias has one entry an output.
         row_tile: Tokens of a full tile.
         panel_tile: Panels of a tile of several tokens.
+        prefetches: Whether a tile asks for the weights of the next one.
     """
 
     inputs: int
@@ -61,6 +62,7 @@ class FloatProduct:
     has_bias: bool
     row_tile: int
     panel_tile: int
+    prefetches: bool
 
     @property
     def panels(self) -> int:
@@ -84,11 +86,13 @@ def _store(p, o, acc, m, panel):
 
 
 @macro
-def _tile(p, o, m, panel, tokens, count):
+def _tile(p, o, m, panel, tokens, count, ahead):
     acc = registers((tokens * count,), "float32x16")
     for a in T.unroll(tokens * count):
         acc[a] = T.broadcast(T.float32(0), LANES)
     for k in range(p.inputs):
+        if p.prefetches:
+            prefetch(o.w[ahead, k, 0])
         for r in T.unroll(tokens):
             for c in T.unroll(count):
                 acc[r * count + c] = fma(
@@ -103,13 +107,13 @@ def _tile(p, o, m, panel, tokens, count):
 def _all_tokens(p, o, rows, panel, count):
     """Full tiles, then what is left in tiles of 4, 2 and 1."""
     for tile in range(rows // p.row_tile):
-        _tile(p, o, tile * p.row_tile, panel, p.row_tile, count)
+        _tile(p, o, tile * p.row_tile, panel, p.row_tile, count, panel + count + tile % count)
     if p.row_tile > 4 and rows % p.row_tile >= 4:
-        _tile(p, o, rows // p.row_tile * p.row_tile, panel, 4, count)
+        _tile(p, o, rows // p.row_tile * p.row_tile, panel, 4, count, panel + count)
     if p.row_tile > 2 and rows % 4 >= 2:
-        _tile(p, o, rows // 4 * 4, panel, 2, count)
+        _tile(p, o, rows // 4 * 4, panel, 2, count, panel + count)
     if rows % 2 == 1:
-        _tile(p, o, rows - 1, panel, 1, count)
+        _tile(p, o, rows - 1, panel, 1, count, panel + count)
 
 
 @macro
@@ -135,7 +139,9 @@ def float_matmul(isa: Isa, inputs: int, outputs: int, *, rank: int, has_bias: bo
         ``[N]`` or ``[1]``, and the output float32 ``[..., N]``.
     """
     lead, rows = leading_dimensions(rank)
-    p = FloatProduct(inputs, outputs, has_bias, isa.row_tile, isa.float_panels)
+    p = FloatProduct(inputs, outputs, has_bias, isa.row_tile, isa.float_panels, isa.prefetches_weights)
+    # One token reads its panels in streams, which the processor's own prefetch follows.
+    single = dataclasses.replace(p, prefetches=False)
 
     @T.prim_func(s_tir=True)
     def product(x_: T.handle, w_: T.handle, bias_: T.handle, y: T.handle):
@@ -148,7 +154,7 @@ def float_matmul(isa: Isa, inputs: int, outputs: int, *, rank: int, has_bias: bo
             x = T.decl_buffer((rows, inputs), "float32", data=x_buffer.data)
             out = T.decl_buffer((rows, outputs), "float32", data=y_buffer.data)
             if rows == 1:
-                _panels_in_parallel(p, Operands(x, w, bias, out), rows, SINGLE_TOKEN_PANELS)
+                _panels_in_parallel(single, Operands(x, w, bias, out), rows, SINGLE_TOKEN_PANELS)
             else:
                 _panels_in_parallel(p, Operands(x, w, bias, out), rows, p.panel_tile)
 

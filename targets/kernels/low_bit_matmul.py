@@ -36,11 +36,11 @@ def _store_block(p, operands, acc, m, block, first):
 
 
 @macro
-def _tile(p, operands, m, block, tokens, blocks):
+def _tile(p, operands, m, block, tokens, blocks, ahead):
     acc = registers((tokens * blocks * p.isa.vectors,), p.vector)
     for a in T.unroll(tokens * blocks * p.isa.vectors):
         acc[a] = T.broadcast(T.int32(0), p.isa.lanes)
-    accumulate(p, operands, acc, m, block, tokens, blocks)
+    accumulate(p, operands, acc, m, block, tokens, blocks, ahead)
     for r in T.unroll(tokens):
         for b in T.unroll(blocks):
             _store_block(p, operands, acc, m + r, block + b, (r * blocks + b) * p.isa.vectors)
@@ -48,15 +48,18 @@ def _tile(p, operands, m, block, tokens, blocks):
 
 @macro
 def _all_tokens(p, operands, tokens, block, blocks):
-    """Full tiles, then what is left in tiles of 4, 2 and 1."""
+    """Full tiles, then what is left in tiles of 4, 2 and 1.
+
+    The first tiles bring the weights of the next ones from memory, a block each; later ones ask for what is there.
+    """
     for tile in range(tokens // p.token_tile):
-        _tile(p, operands, tile * p.token_tile, block, p.token_tile, blocks)
+        _tile(p, operands, tile * p.token_tile, block, p.token_tile, blocks, block + blocks + tile % blocks)
     if p.token_tile > 4 and tokens % p.token_tile >= 4:
-        _tile(p, operands, tokens // p.token_tile * p.token_tile, block, 4, blocks)
+        _tile(p, operands, tokens // p.token_tile * p.token_tile, block, 4, blocks, block + blocks)
     if p.token_tile > 2 and tokens % 4 >= 2:
-        _tile(p, operands, tokens // 4 * 4, block, 2, blocks)
+        _tile(p, operands, tokens // 4 * 4, block, 2, blocks, block + blocks)
     if p.token_tile > 1 and tokens % 2 == 1:
-        _tile(p, operands, tokens - 1, block, 1, blocks)
+        _tile(p, operands, tokens - 1, block, 1, blocks, block + blocks)
 
 
 @macro
@@ -80,7 +83,7 @@ def _few_tokens(p, operands, tokens):
     """As for one token, reading the weights from memory takes longest: one block at a time makes one stream."""
     for block in T.parallel(p.matrix.packed_shape[0]):
         if tokens == p.token_tile:
-            _tile(p, operands, 0, block, p.token_tile, 1)
+            _tile(p, operands, 0, block, p.token_tile, 1, block + 1)
         else:
             if tokens >= 4:
                 _tile_in_place(p, operands, 0, block, 4)

@@ -15,7 +15,7 @@ from edgeq.targets.kernels.lane_sums import lane_products
 from edgeq.targets.kernels.low_bit_product import LowBitProduct, Operands
 from edgeq.targets.kernels.macro import macro
 from edgeq.targets.kernels.matrix_sums import matrix_products
-from edgeq.targets.kernels.numerics import registers
+from edgeq.targets.kernels.numerics import prefetch, registers
 
 
 def _narrow_step(
@@ -45,18 +45,22 @@ def _widen_all(p: LowBitProduct, acc: Any, sums: Any, count: int) -> None:
 
 
 @macro
-def _narrow_chunk(p, operands, acc, m, block, tokens, blocks, first, words):
+def _narrow_chunk(p, operands, acc, m, block, tokens, blocks, ahead, first, words):
     sums = registers((tokens * blocks * p.isa.vectors * p.narrow.parts,), p.narrow.vector)
     for a in T.unroll(tokens * blocks * p.isa.vectors * p.narrow.parts):
         sums[a] = T.broadcast(T.int16(0), p.narrow.lanes)
     for k in range(words):
+        if p.isa.prefetches_weights:
+            prefetch(operands.weight[ahead, first + k, 0])
         _narrow_step(p, operands, sums, m, block, first + k, tokens, blocks)
     _widen_all(p, acc, sums, tokens * blocks * p.isa.vectors)
 
 
 @macro
-def _wide_products(p, operands, acc, m, block, tokens, blocks):
+def _wide_products(p, operands, acc, m, block, tokens, blocks, ahead):
     for k_block in range(p.matrix.packed_shape[1]):
+        if p.isa.prefetches_weights:
+            prefetch(operands.weight[ahead, k_block, 0])
         for field in T.unroll(p.matrix.fields):
             codes = registers((blocks * p.isa.vectors,), p.vector)
             for v in T.unroll(blocks * p.isa.vectors):
@@ -77,14 +81,14 @@ def _wide_products(p, operands, acc, m, block, tokens, blocks):
 
 
 @macro
-def accumulate(p, operands, acc, m, block, tokens, blocks):
-    """Adds the products of some tokens with some blocks to ``acc``."""
+def accumulate(p, operands, acc, m, block, tokens, blocks, ahead):
+    """Adds the products of some tokens with some blocks to ``acc``, and asks for the weights of block ``ahead``."""
     if p.narrow_words > 0:
         for chunk in range(p.matrix.packed_shape[1] // p.narrow_words):
-            _narrow_chunk(p, operands, acc, m, block, tokens, blocks, chunk * p.narrow_words, p.narrow_words)
+            _narrow_chunk(p, operands, acc, m, block, tokens, blocks, ahead, chunk * p.narrow_words, p.narrow_words)
         if p.matrix.packed_shape[1] % p.narrow_words > 0:
             _narrow_chunk(
-                p, operands, acc, m, block, tokens, blocks,
+                p, operands, acc, m, block, tokens, blocks, ahead,
                 p.matrix.packed_shape[1] // p.narrow_words * p.narrow_words, p.matrix.packed_shape[1] % p.narrow_words,
             )  # fmt: skip
     elif p.isa.matrix_product is not None and tokens > 1:
@@ -92,7 +96,7 @@ def accumulate(p, operands, acc, m, block, tokens, blocks):
     elif p.isa.takes_lanes and tokens > 1:
         lane_products(p, operands, acc, m, block, tokens)
     else:
-        _wide_products(p, operands, acc, m, block, tokens, blocks)
+        _wide_products(p, operands, acc, m, block, tokens, blocks, ahead)
 
 
 def _take_in(
