@@ -72,7 +72,7 @@ def load(request):
             raise RuntimeError("the call before was not undone")
         calls.append(1)
         time.sleep(seconds)
-        return output[None]
+        return output[None][: int(os.environ.get("FAKE_ROWS", "1"))]
 
     return call, calls.clear
 
@@ -135,6 +135,12 @@ def test_an_engine_that_computes_something_else_is_taken_out(fake, work, tmp_pat
     outcomes = compete([reference, other], work, threads=1, rounds=1, limit=10, scratch=tmp_path)
     assert outcomes["other"].missing.startswith("computes something else: cosine with the reference -")
     assert not outcomes["reference"].missing
+
+
+def test_an_engine_that_computes_nothing_is_taken_out(fake, work, tmp_path):
+    reference, other = fake("reference", "0"), fake("other", "0", environment={"FAKE_ROWS": "0"})
+    outcomes = compete([reference, other], work, threads=1, rounds=1, limit=10, scratch=tmp_path)
+    assert outcomes["other"].missing == "its output has 0 numbers, the reference's 8"
 
 
 def test_an_engine_makes_files_until_told_to_stop(fake, tmp_path):
