@@ -54,8 +54,9 @@ class Model:
         return self.task == "wikitext2"
 
 
-def models_of(places: Places, results: Path) -> list[Model]:
+def models_of(runs: Path, results: Path) -> list[Model]:
     """Returns the teachers, and the first finished run of every row whose checkpoint is there."""
+    places = Places(data=runs, runs=runs)  # no data are read
     found = [Model(name, task, places.source(task)) for task, name in TEACHERS.items()]
     for table in (make(1.0) for make in TABLES.values()):
         finished = read_records(results / RECORDS, table.claims)
@@ -74,7 +75,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables and records")
     parser.add_argument("--rounds", type=int, default=8, help="turns of each model")
     options = parser.parse_args()
-    models = models_of(Places(options.runs, options.runs), options.results)
+    models = models_of(options.runs, options.results)
     ids = text_ids()
     calls: dict[str, dict[str, Call]] = {}
     products: dict[str, int] = {}
