@@ -15,7 +15,7 @@ from edgeq.checkpoint import load_checkpoint, save_checkpoint
 from edgeq.factor.apply import factorise
 from edgeq.factor.names import layer_names
 from edgeq.factor.prepare import prepare_for_packing
-from edgeq.factor.settings import KroneckerSettings, KroneckerShape, TuckerSettings
+from edgeq.factor.settings import KroneckerSettings, KroneckerShape, LowRankSettings, TuckerSettings
 from edgeq.models import adapter_for
 from edgeq.parity.run import run_parity
 from edgeq.quant.apply import apply_plans
@@ -35,7 +35,10 @@ SETTINGS = {
     "kronecker": KroneckerSettings(WIDER, "all", 4),  # type: ignore[arg-type]
     "iii": TuckerSettings(8),
     "iv": TuckerSettings(20, cores=5),
+    "low-rank": LowRankSettings(8),
+    "low-rank-gpt2": LowRankSettings(8),
 }
+DECODERS = ("kngpt2", "low-rank-gpt2")
 
 
 def _checkpoint(source: Path, name: str, out: Path, *, bits: int, fold: bool, evaluate: Any) -> Path:
@@ -67,7 +70,7 @@ def _plans(model: Any, bits: int) -> list[LayerPlan]:
 
 
 def _source(name: str, make_bert: Callable[..., Path], make_gpt2: Callable[..., Path]) -> Path:
-    if name == "kngpt2":
+    if name in DECODERS:
         return make_gpt2(n_inner=72, n_positions=164, seed=3)
     return make_bert("BertForSequenceClassification", hidden_size=32, intermediate_size=128)
 
@@ -132,7 +135,8 @@ CASES = [
     *(("kngpt2", 0, False, "auto"), ("kngpt2", 4, False, "auto"), ("kronecker", 0, False, "auto")),
     *(("kronecker", 8, False, "auto"), ("iii", 0, False, "factored"), ("iii", 0, False, "auto")),
     *(("iii", 4, False, "auto"), ("iv", 0, False, "factored"), ("iv", 0, False, "auto")),
-    *(("iv", 2, False, "auto"), ("iv", 8, True, "auto")),
+    *(("iv", 2, False, "auto"), ("iv", 8, True, "auto"), ("low-rank", 0, False, "auto")),
+    *(("low-rank", 8, False, "auto"), ("low-rank-gpt2", 4, False, "auto")),
 ]
 
 
@@ -144,7 +148,7 @@ def test_parity_of_every_backend(
 ) -> None:  # fmt: skip
     source = _source(name, make_bert, make_gpt2)
     _checkpoint(source, name, tmp_path, bits=bits, fold=fold, evaluate=evaluate)
-    context = {"context": 150} if name == "kngpt2" else {}
+    context = {"context": 150} if name in DECODERS else {}
     edgeq.compile_bundle(tmp_path / "onnx", tmp_path / "bundles" / "host", target=load_target("host"), **context)
     report = run_parity(tmp_path)
     stages = {check.stage for check in report.checks}

@@ -30,18 +30,29 @@ def _model(nodes, inputs, outputs, constants=(), values=()):
     return model
 
 
-def _joined(*, axis=2, widths=(4, 4), split_axis=2):
+def _joined(*, axis=2, widths=(4, 4), split_axis=2, activation=None, reads_all=False):
     nodes = [
         helper.make_node("Neg", ["a"], ["na"]),
         helper.make_node("Concat", ["na", "b"], ["both"], axis=axis),
         helper.make_node("Split", ["both"], ["first", "second"], axis=split_axis, num_outputs=2),
         helper.make_node("Mul", ["first", "second"], ["y"]),
     ]
+    if activation is not None:
+        nodes[2].input[0] = "active"
+        nodes.insert(2, helper.make_node(activation, ["both"], ["active"]))
+    if reads_all:
+        nodes[-1:] = [
+            helper.make_node("Mul", ["first", "second"], ["part"]),
+            helper.make_node("ReduceMean", ["active", "last"], ["mean"]),
+            helper.make_node("Add", ["part", "mean"], ["y"]),
+        ]
     shapes = [("a", ["n", "s", widths[0]]), ("b", ["n", "s", widths[1]])]
     half = sum(widths) // 2
     values = [("na", ["n", "s", widths[0]]), ("both", ["n", "s", sum(widths)])]
     values += [("first", ["n", "s", half]), ("second", ["n", "s", half])]
-    return _model(nodes, shapes, [("y", ["n", "s", half])], values=values)
+    values += [("active", ["n", "s", sum(widths)])] if activation else []
+    constants = [("last", np.array([2]))] if reads_all else []
+    return _model(nodes, shapes, [("y", ["n", "s", half])], constants, values=values)
 
 
 def test_a_join_that_is_split_again_goes():
@@ -53,6 +64,23 @@ def test_a_join_that_is_split_again_goes():
     assert [node.op_type for node in after.graph.node] == ["Neg", "Mul"]
     feed = {name: RANDOM.standard_normal((2, 3, 4)).astype(np.float32) for name in "ab"}
     assert np.array_equal(ReferenceEvaluator(before).run(None, feed)[0], ReferenceEvaluator(after).run(None, feed)[0])
+
+
+@pytest.mark.parametrize("activation", ["Gelu", "Relu", "Tanh"])
+def test_an_activation_between_works_on_each_part(activation):
+    before = _joined(activation=activation)
+    model = ir.from_proto(before)
+    assert drop_joins(model) == 1
+    drop_dead_code(model)
+    after = ir.to_proto(model)
+    assert [node.op_type for node in after.graph.node] == ["Neg", activation, activation, "Mul"]
+    feed = {name: RANDOM.standard_normal((2, 3, 4)).astype(np.float32) for name in "ab"}
+    assert np.array_equal(ReferenceEvaluator(before).run(None, feed)[0], ReferenceEvaluator(after).run(None, feed)[0])
+
+
+@pytest.mark.parametrize("other", [{"activation": "Softmax"}, {"activation": "Gelu", "reads_all": True}])
+def test_what_works_across_parts_or_is_read_whole_stays(other):
+    assert drop_joins(ir.from_proto(_joined(**other))) == 0
 
 
 def test_parts_of_other_sizes_stay():
