@@ -13,7 +13,7 @@ from benchmarks.claims.table import Finished, Row, Table
 EPOCHS = 0.5
 SEARCH_EPOCHS = 0.1
 SEEDS = (1, 2, 3)
-RATES = (5e-5, 2e-4, 5e-4)
+RATES = (2e-4, 5e-4, 1e-3)
 WIDTHS = {"binary": "two-stage-w1a8", "ternary": "two-stage-w2a8"}
 WAYS = ("progressive", "at once")
 _TRAINING = {"batch_size": 32, "max_length": 64, "bf16": True, "evaluate_every": 250}
