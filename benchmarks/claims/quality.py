@@ -28,6 +28,10 @@ FIGURES = {"sst2": ("accuracy", "accuracy"), "wikitext2": ("test", "perplexity")
 """Where a run holds its figure, and what that is called, by task."""
 WORKS = {"sst2": (TEXT,), "wikitext2": (TEXT, STEP)}
 """Calls that are timed, by task."""
+_HEADS = (
+    "Of a text, multiply-adds and ONNX Runtime's time include the logits of every token, edgeq's time those of the "
+    "last."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +97,7 @@ def markdown(task: str, points: Sequence[Point], costs: Mapping[str, Any]) -> st
         measured = next((name for name in one.names if name in costs.get("multiply_adds", {})), "")
         lines.append("| " + " | ".join([*map(str, cells), *_costs(measured, works, costs)]) + " |")
     if costs:
-        lines += ["", *_teachers(task, works, costs), "", _setting(costs)]
+        lines += ["", *_teachers(task, works, costs), "", *([_HEADS] if STEP in works else []), _setting(costs)]
     return "\n".join([*lines, "", "```", "python -m benchmarks.claims.quality", "```"]) + "\n"
 
 

@@ -64,4 +64,5 @@ def test_the_list_shows_what_was_measured_of_a_model(results):
     text = markdown("wikitext2", points, costs)
     assert "| 1 | quantgpt | QuantGPT 2-2-8 | 1 | 2.00 | 2500 | 123 | 12.35 | 0.50 |" in text
     assert "| 2 | quantgpt | QuantGPT 8-8-8 | 1 | 8.00 | 110 |  |  |  |" in text
+    assert "edgeq's time those of the last." in text
     assert "- The float model, ONNX Runtime: 12.35 ms (text of 128 tokens), 0.50 ms (step after 128 tokens)." in text
