@@ -19,6 +19,7 @@ from edgeq.progress import Progress, silent
 CONTEXT = 256
 """Tokens of a window of the language model; those of its training blocks."""
 TEACHER = "teacher-sst2"
+"""Name of the run that trains the teacher; its record is named by its weights as well."""
 _ZOO = Path(__file__).parents[2] / "models" / "zoo" / "gpt2-wikitext2"
 
 
@@ -76,6 +77,11 @@ class Places:
 def checkpoint_sha256(checkpoint: Path) -> str:
     """Returns what a teacher is known by: the SHA-256 of its weights."""
     return hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
+
+
+def teacher_name(sha256: str) -> str:
+    """Returns the name of a teacher's record."""
+    return f"{TEACHER}-{sha256[:12]}"
 
 
 def minilm() -> Path:

@@ -81,7 +81,6 @@ def _work(tables: list[Table], places: Places, options: argparse.Namespace) -> i
         if claim.task == "sst2" and not places.has_teacher:
             print(f"{TEACHER}: begins", flush=True)
             result = train_teacher(places, scale=options.budget, progress=_lines(TEACHER))
-            _check_teacher(result, finished, options.results)
         else:
             print(f"{claim.name}: begins", flush=True)
             result = run_claim(claim, places, progress=_lines(claim.name))
@@ -101,16 +100,6 @@ def _check_budget(runs: Path, budget: float) -> None:
         write_text(file, json.dumps({"budget": budget}) + "\n")
     elif (before := json.loads(file.read_text(encoding="utf-8"))["budget"]) != budget:
         raise UsageError(f"{runs} holds runs of --budget {before:g}, found {budget:g}; give another folder")
-
-
-def _check_teacher(made: dict[str, Any], finished: Finished, results: Path) -> None:
-    """Keeps students of different teachers apart."""
-    recorded = finished.get(TEACHER, made)
-    if made["teacher"] != recorded["teacher"]:
-        raise UsageError(
-            f"the teacher trained here differs from that of the records in {results / RECORDS} (another processor, "
-            "number of threads or version); give the folder of runs that holds theirs, or another --results"
-        )
 
 
 def _finished(tables: list[Table], results: Path) -> dict[str, dict[str, Any]]:

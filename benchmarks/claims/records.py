@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.claims.claim import Claim
-from benchmarks.claims.measure import TEACHER
+from benchmarks.claims.measure import TEACHER, teacher_name
 from benchmarks.claims.rates import RATE_SETTINGS
 from edgeq.errors import FormatError
 from edgeq.files import write_text
@@ -30,24 +30,22 @@ def write_record(records: Path, result: Mapping[str, Any]) -> None:
 
 
 def read_records(records: Path, claims: Iterable[Claim]) -> dict[str, dict[str, Any]]:
-    """Returns the records of these runs that are there, and that of the teacher, by the name of the run.
+    """Returns the records of these runs that are there, and those of their teachers, by name.
 
-    A record counts if it is of the same work: data, built-in recipe, changes, epochs, seed and teacher. Its learning
-    rate is not looked at; :meth:`benchmarks.claims.table.Table.ready` does.
+    A record counts if it is of the same work: data, built-in recipe, changes, epochs, seed, and a teacher whose record
+    is there. Its learning rate is not looked at; :meth:`benchmarks.claims.table.Table.ready` does.
 
     Raises:
         FormatError: If a record is damaged.
     """
-    teacher = records / f"{TEACHER}.json"
-    found = {TEACHER: read_json_object(teacher)} if teacher.is_file() else {}
-    taught_by = found.get(TEACHER, {}).get("teacher")
+    found = {file.stem: read_json_object(file) for file in sorted(records.glob(f"{TEACHER}-*.json"))}
     for claim in claims:
         file = records / f"{claim.name}.json"
         if not file.is_file():
             continue
         record = read_json_object(file)
         try:
-            counts = claim.task != "sst2" or record["teacher"] == taught_by
+            counts = claim.task != "sst2" or teacher_name(record["teacher"]) in found
             counts &= record["base_sha256"] == _sha256(claim.base)
             counts &= _work(record) == _work(dataclasses.asdict(claim))
         except (KeyError, TypeError, ValueError) as error:

@@ -8,7 +8,14 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks.claims.measure import TEACHER, Places, checkpoint_sha256, measure_classifier, minilm
+from benchmarks.claims.measure import (
+    TEACHER,
+    Places,
+    checkpoint_sha256,
+    measure_classifier,
+    minilm,
+    teacher_name,
+)
 from benchmarks.claims.setting import describe_setting
 from edgeq.checkpoint import load_tokenizer
 from edgeq.distill import Objective, ObjectiveSettings
@@ -72,6 +79,7 @@ def train_teacher(places: Places, *, scale: float = 1.0, progress: Progress = si
         tokenizer.save_pretrained(checkpoint)
     for state in (folder / "training").glob("state-*"):
         shutil.rmtree(state)
-    result = {"name": TEACHER, "task": "sst2", "epochs": settings.epochs, "seed": SEED}
+    sha256 = checkpoint_sha256(folder / "checkpoint")
+    result = {"name": teacher_name(sha256), "task": "sst2", "epochs": settings.epochs, "seed": SEED}
     result |= measure_classifier(folder / "checkpoint", places, progress=progress)
-    return result | {"teacher": checkpoint_sha256(folder / "checkpoint"), "setting": describe_setting()}
+    return result | {"teacher": sha256, "setting": describe_setting()}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.claims.claim import Claim
-from benchmarks.claims.intervals import paired_difference
-from benchmarks.claims.measure import TEACHER
 from benchmarks.claims.rates import search
+from benchmarks.claims.students import gap_to_teacher, measured, share_of_teacher, teachers_line
 from benchmarks.claims.table import Finished, Row, Table
 
 EPOCHS = 1.0
@@ -70,26 +69,23 @@ def _claims(label: str, scale: float, *, suffix: str = "") -> tuple[Claim, ...]:
 
 
 def _render(table: Table, finished: Finished) -> list[str]:
-    teacher = finished.get(TEACHER)
-    if teacher is None:
-        return ["The teacher has not been trained yet."]
     lines = [
-        f"Teacher: all-MiniLM-L6-v2 fine-tuned on SST-2, accuracy {100 * teacher['accuracy']:.2f}.",
+        teachers_line(table.rows, finished),
         "",
         "| student | numbers stored | MiB stored | accuracy by seed | share of the teacher's | aim | "
         "student - teacher, points [95%] |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in table.rows:
-        results = [result for result in row.results(finished) if "accuracy" in result]
+        results = measured(row, finished)
         if not results:
             continue
         values = [result["accuracy"] for result in results]
-        share = sum(values) / len(values) / teacher["accuracy"]
+        share = share_of_teacher(results, finished)
         aim = AIMS.get(row.label.removesuffix(LONG))
         goal = "" if aim is None else f"{aim:.2f}: {'met' if share >= aim else 'missed'}"
         book = results[0]["stored_bytes"]
-        gap = paired_difference([result["correct"] for result in results], [teacher["correct"]])
+        gap = gap_to_teacher(results, finished)
         lines.append(
             f"| {row.label} | {book['weights']} | {book['stored_bytes'] / 2**20:.2f} | "
             f"{', '.join(f'{100 * value:.2f}' for value in values)} | {share:.3f} | {goal} | {gap} |"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import statistics
 
 from benchmarks.claims.claim import Claim
-from benchmarks.claims.intervals import paired_difference
-from benchmarks.claims.measure import TEACHER
 from benchmarks.claims.rates import search
+from benchmarks.claims.students import gap_between, measured, teachers_line
 from benchmarks.claims.table import Finished, Row, Table
 
 EPOCHS = 0.5
@@ -49,15 +48,14 @@ def _claims(width: str, way: str, scale: float) -> tuple[Claim, ...]:
 
 
 def _render(table: Table, finished: Finished) -> list[str]:
-    lines = []
-    if (teacher := finished.get(TEACHER)) is not None:
-        lines += [f"Teacher: accuracy {100 * teacher['accuracy']:.2f}.", ""]
-    lines += [
+    lines = [
+        teachers_line(table.rows, finished),
+        "",
         "| weights, way | accuracy by seed | mean | spread (standard deviation) | learning rate | MiB stored |",
         "|---|---|---|---|---|---|",
     ]
     for row in table.rows:
-        results = [result for result in row.results(finished) if "accuracy" in result]
+        results = measured(row, finished)
         if not results:
             continue
         values = [100 * result["accuracy"] for result in results]
@@ -73,18 +71,14 @@ def _render(table: Table, finished: Finished) -> list[str]:
 
 def _verdict(width: str, table: Table, finished: Finished) -> str:
     by_label = {row.label: row for row in table.rows}
-    marks = [
-        {one["seed"]: one["correct"] for one in by_label[f"{width}, {way}"].results(finished) if "correct" in one}
-        for way in WAYS
-    ]
-    shared = sorted(marks[0].keys() & marks[1].keys())
-    if not shared:
+    found = gap_between(*(by_label[f"{width}, {way}"] for way in WAYS), finished)
+    if found is None:
         return f"- {width}: not measured yet."
-    gap = paired_difference(*([side[seed] for seed in shared] for side in marks))
+    gap, seeds = found
     if gap.low > 0:
         word = "progressive wins"
     elif gap.high < 0:
         word = "progressive loses"
     else:
         word = "no difference beyond the interval"
-    return f"- {width}: progressive - at once: {gap} points over {len(shared)} seeds: {word}."
+    return f"- {width}: progressive - at once: {gap} points over {seeds} seeds: {word}."

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.claims.claim import Claim
-from benchmarks.claims.intervals import paired_difference
-from benchmarks.claims.measure import TEACHER
 from benchmarks.claims.rates import search
+from benchmarks.claims.students import gap_between, gap_to_teacher, measured, teachers_line
 from benchmarks.claims.table import Finished, Row, Table
 
 BUDGETS = {"A": 1 / 6, "B": 1 / 2, "C": 1.0}
@@ -66,22 +65,18 @@ def _claims(student: str, budget: str, scale: float) -> tuple[Claim, ...]:
 
 
 def _render(table: Table, finished: Finished) -> list[str]:
-    teacher = finished.get(TEACHER)
-    if teacher is None:
-        return ["The teacher has not been trained yet."]
     lines = [
-        f"Teacher: all-MiniLM-L6-v2 fine-tuned on SST-2, accuracy {100 * teacher['accuracy']:.2f} on the "
-        f"{len(teacher['correct'])} sentences of the development set.",
+        teachers_line(table.rows, finished),
         "",
         "| student | accuracy by seed | mean | student - teacher, points [95%] | aim | MiB stored |",
         "|---|---|---|---|---|---|",
     ]
     for row in table.rows:
-        results = [result for result in row.results(finished) if "accuracy" in result]
+        results = measured(row, finished)
         if not results:
             continue
         values = [100 * result["accuracy"] for result in results]
-        gap = paired_difference([result["correct"] for result in results], [teacher["correct"]])
+        gap = gap_to_teacher(results, finished)
         aim = STUDENTS[row.search][1]
         verdict = "met" if gap.points >= -aim else "missed"
         goal = f"-{aim:g}: {verdict}" if row.label.endswith("C") else ""
@@ -98,9 +93,8 @@ def _budgets(table: Table, finished: Finished) -> list[str]:
     lines = []
     by_label = {row.label: row for row in table.rows}
     for short in ("A", "B"):
-        rows = [by_label[f"{SHORT}, budget {budget}"] for budget in ("C", short)]
-        marks = [{one["seed"]: one["correct"] for one in row.results(finished) if "correct" in one} for row in rows]
-        if shared := sorted(marks[0].keys() & marks[1].keys()):
-            gap = paired_difference(*([side[seed] for seed in shared] for side in marks))
-            lines.append(f"- {SHORT}: budget C - budget {short}: {gap} points ({len(shared)} seeds).")
+        found = gap_between(*(by_label[f"{SHORT}, budget {budget}"] for budget in ("C", short)), finished)
+        if found is not None:
+            gap, seeds = found
+            lines.append(f"- {SHORT}: budget C - budget {short}: {gap} points ({seeds} seeds).")
     return lines

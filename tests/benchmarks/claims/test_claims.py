@@ -5,6 +5,7 @@ import json
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from benchmarks.claims.claim import Claim, run_claim
 from benchmarks.claims.intervals import paired_difference
 from benchmarks.claims.rates import search, with_rate
 from benchmarks.claims.records import read_records, write_record
+from benchmarks.claims.students import gap_between, gap_to_teacher, measured, share_of_teacher, teachers_line
 from benchmarks.claims.table import Row, Table
 from edgeq.errors import EdgeqError, FormatError
 from edgeq.recipes import load_recipe
@@ -91,7 +93,7 @@ def _recorded(claim: Claim, **figures: object) -> dict[str, object]:
 
 
 def test_records_of_the_same_work_count_whatever_their_rate(tmp_path: Path) -> None:
-    write_record(tmp_path, {"name": measure.TEACHER, "teacher": "t"})
+    write_record(tmp_path, {"name": measure.teacher_name("t"), "teacher": "t"})
     write_record(tmp_path, _recorded(with_rate(CLAIM, 5e-4), accuracy=0.9))
     assert read_records(tmp_path, [CLAIM])["a"]["accuracy"] == 0.9
     longer = dataclasses.replace(CLAIM, epochs=2.0)
@@ -102,18 +104,18 @@ def test_records_of_the_same_work_count_whatever_their_rate(tmp_path: Path) -> N
     assert "a" not in read_records(tmp_path, [CLAIM])
     write_record(tmp_path, _recorded(CLAIM))
     assert "a" in read_records(tmp_path, [CLAIM])
-    write_record(tmp_path, {"name": measure.TEACHER, "teacher": "another"})
+    write_record(tmp_path, _recorded(CLAIM) | {"teacher": "one without a record"})
     assert "a" not in read_records(tmp_path, [CLAIM])
 
 
 def test_every_run_is_found_by_its_own_record(tmp_path: Path) -> None:
     for make in queue.TABLES.values():
         table = make(1.0)
-        write_record(tmp_path, {"name": measure.TEACHER, "teacher": "t"})
+        write_record(tmp_path, {"name": measure.teacher_name("t"), "teacher": "t"})
         for claim in table.claims:
             write_record(tmp_path, _recorded(with_rate(claim, 1e-3)))
         found = read_records(tmp_path, table.claims)
-        assert found.keys() == {measure.TEACHER, *(claim.name for claim in table.claims)}
+        assert found.keys() == {measure.teacher_name("t"), *(claim.name for claim in table.claims)}
         # What was read compares equal to what is asked for, so that nothing runs twice.
         assert all(found[claim.name]["changes"] == with_rate(claim, 1e-3).changes for claim in table.claims)
 
@@ -132,6 +134,30 @@ def test_paired_differences() -> None:
     assert 40 < better.low < 50 < better.high < 60
     # One teacher stands beside students of several seeds.
     assert paired_difference(["1100", "1000"], ["1111"]).points == pytest.approx(-62.5)
+
+
+def test_students_are_compared_with_their_own_teacher_and_with_students_of_it() -> None:
+    claims = [dataclasses.replace(CLAIM, name=f"{side}{seed}", seed=seed) for side in "xy" for seed in (1, 2)]
+    rows = [Row("x", tuple(claims[:2]), "s"), Row("y", tuple(claims[2:]), "s")]
+    marks = {"x1": "1110", "x2": "1100", "y1": "1000", "y2": "1111"}
+    taught = {"x1": "a", "x2": "b", "y1": "a", "y2": "a"}
+    finished: dict[str, dict[str, Any]] = {
+        name: {"correct": mark, "accuracy": mark.count("1") / 4, "seed": int(name[1]), "teacher": taught[name]}
+        for name, mark in marks.items()
+    }
+    for name, mark in (("a", "1111"), ("b", "1100")):
+        setting = {"processor": f"machine {name}"}
+        finished[measure.teacher_name(name)] = {"correct": mark, "accuracy": mark.count("1") / 4, "setting": setting}
+    students = measured(rows[0], finished)
+    assert gap_to_teacher(students, finished).points == -12.5
+    assert share_of_teacher(students, finished) == pytest.approx((0.75 + 1.0) / 2)
+    gap = gap_between(*rows, finished)
+    assert gap is not None
+    assert (gap[0].points, gap[1]) == (50.0, 1)  # seed 2 has students of two teachers
+    line = teachers_line(rows, finished)
+    assert "100.00 (fine-tuned on machine a; of students with seed 1, 2)" in line
+    assert "50.00 (fine-tuned on machine b; of students with seed 2)" in line
+    assert gap_between(rows[0], Row("z", (), "s"), finished) is None
 
 
 @pytest.fixture
@@ -160,7 +186,7 @@ def test_a_run_is_measured_and_written_down(places: measure.Places, tmp_path: Pa
     assert result["steps"] == 2
     assert result["stored_bytes"]["stored_bytes"] > 0
     assert result["teacher"] == measure.checkpoint_sha256(places.source("sst2"))
-    write_record(tmp_path, {"name": measure.TEACHER, "teacher": result["teacher"]})
+    write_record(tmp_path, {"name": measure.teacher_name(result["teacher"])})
     write_record(tmp_path, result)
     assert read_records(tmp_path, [_tiny()])["a"] == json.loads(json.dumps(result))
     assert not list(places.runs.glob("a/training/state-*"))
@@ -191,7 +217,7 @@ def test_the_queue_does_what_is_left_and_writes_tables(
     options = ["--data", str(places.data), "--runs", str(places.runs), "--results", str(tmp_path / "results")]
     assert queue.main([*options, "--table", "xtc", "--count", "2"]) == 0
     assert {file.name for file in (tmp_path / "results").rglob("*.*")} == {
-        "search-a-0.001.json", f"{measure.TEACHER}.json"
+        "search-a-0.001.json", f"{_teacher(places)['name']}.json"
     }  # fmt: skip
     assert queue.main([*options, "--table", "xtc"]) == 0
     assert "all runs are finished" in capsys.readouterr().out
@@ -206,26 +232,27 @@ def test_the_queue_does_what_is_left_and_writes_tables(
 
 
 def _teacher(places: measure.Places) -> dict[str, object]:
-    (places.runs / measure.TEACHER / "checkpoint").mkdir(parents=True)
+    (places.runs / measure.TEACHER / "checkpoint").mkdir(parents=True, exist_ok=True)
     teacher = measure.checkpoint_sha256(places.source("sst2"))
-    return {"name": measure.TEACHER, "accuracy": 0.5, "correct": "10101010", "teacher": teacher}
+    return {"name": measure.teacher_name(teacher), "accuracy": 0.5, "correct": "10101010", "teacher": teacher}
 
 
 @pytest.mark.parametrize("name", list(queue.TABLES))
 def test_tables_are_drawn_of_whatever_is_there(name: str) -> None:
     table = queue.TABLES[name](1.0)
     setting = {"processor": "p", "accelerator": None, "threads": 2, "torch": "2"}
-    finished = {measure.TEACHER: {"accuracy": 0.9, "correct": "1110"}}
+    finished = {measure.teacher_name("t"): {"accuracy": 0.9, "correct": "1110", "setting": setting}}
     assert "0 of" in table.to_markdown(finished, command="x")
     for row in table.rows:
         for run in row.claims:
-            done = dataclasses.asdict(with_rate(run, 1e-3)) | {"setting": setting}
+            done = dataclasses.asdict(with_rate(run, 1e-3)) | {"setting": setting, "teacher": "t"}
             done |= {"accuracy": 0.75, "correct": "1100", "valid": 120.0, "test": 118.0}
             finished[run.name] = done | {"stored_bytes": {"stored_bytes": 1 << 20, "weights": 1000}}
     text = table.to_markdown(finished, command="x")
     assert all(row.label in text for row in table.rows)
     assert "not measured yet" not in text
     last = table.rows[-1].claims[-1].name
-    finished[last] = {key: finished[last][key] for key in ("changes", "seed", "setting")} | {"failed": "diverged"}
+    kept = {key: finished[last][key] for key in ("changes", "seed", "setting", "teacher")}
+    finished[last] = kept | {"failed": "diverged"}
     assert table.to_markdown(finished, command="x")
     assert all(f"- {name} (" in text for name in table.searches)

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from benchmarks.claims.measure import TEACHER
+from benchmarks.claims.measure import teacher_name
 from benchmarks.claims.quality import Point, markdown, picture, read_points
 from benchmarks.claims.queue import RECORDS, TABLES
 from benchmarks.claims.records import write_record
@@ -21,7 +21,7 @@ def record(claim, size, **figures):
 @pytest.fixture
 def results(tmp_path):
     """Two tables: one of sentences, one of text in which a row diverged."""
-    write_record(tmp_path / RECORDS, {"name": TEACHER, "teacher": "t"})
+    write_record(tmp_path / RECORDS, {"name": teacher_name("t"), "teacher": "t"})
     rows = {row.label: row.claims for name in ("xtc", "quantgpt") for row in TABLES[name](1.0).rows}
     for claim, accuracy in zip(rows["6 layers, 2 bits, budget C"], (0.9, 0.88), strict=False):
         write_record(tmp_path / RECORDS, record(claim, 6e6, accuracy=accuracy))
