@@ -2,10 +2,10 @@
 
     python -m benchmarks.claims.costs --runs RUNS
 
-Exports and compiles for this machine the first finished run of every row whose checkpoint lies in RUNS, and the float
-teachers, which ONNX Runtime runs as well; one thread each. Time depends on the shapes, not on what was learned. Writes
-``costs.json`` beside the tables, which ``python -m benchmarks.claims.quality`` puts into its lists. What lies in RUNS
-already is not made again.
+Exports and compiles for this machine the first finished run of every row, and the float teachers, which ONNX Runtime
+runs as well; one thread each. Time depends on the shapes, not on what was learned: where RUNS lacks the checkpoint of a
+run, another is made by a step of training on a few made-up words. Writes ``costs.json`` beside the tables, which
+``python -m benchmarks.claims.quality`` puts into its lists. What lies in RUNS already is not made again.
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import edgeq
+from benchmarks.claims.claim import Claim
 from benchmarks.claims.measure import TEACHER, Places
 from benchmarks.claims.queue import RECORDS, RESULTS, TABLES
 from benchmarks.claims.records import read_records
 from benchmarks.claims.setting import describe_setting
 from benchmarks.factors.calls import CONTEXT, SEED, Call, calls_of, onnx_input, take_turns, text_ids
 from benchmarks.factors.multiply_adds import count_multiply_adds
+from edgeq.compress import compress_model
 from edgeq.files import write_text
+from edgeq.recipes import TrainingRequest, load_recipe
 from edgeq.targets.target import load_target
 
 THREADS = 1
@@ -32,6 +36,13 @@ COSTS = "costs.json"
 TEACHERS = {"sst2": TEACHER, "wikitext2": "gpt2-wikitext2"}
 """Names of the float models by task."""
 RIVAL = "ONNX Runtime"
+_MADE_UP = {
+    "sst2": (".tsv", "sentence\tlabel\n" + "a good movie\t1\nthe lazy dog\t0\n" * 64),
+    "wikitext2": (".txt", "the quick brown fox jumps over the lazy dog\n" * 4096),
+}
+"""Ending of the name, and content, of a file to train on for a step."""
+_ONE_STEP = 1e-6
+"""Epochs; less than a step is a step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +53,13 @@ class Model:
         name: Name of the run, or of the teacher.
         task: Its task.
         checkpoint: Folder of its checkpoint.
+        claim: The run, by which a checkpoint can be made; None for a teacher.
     """
 
     name: str
     task: str
     checkpoint: Path
+    claim: Claim | None = None
 
     @property
     def decoder(self) -> bool:
@@ -55,16 +68,16 @@ class Model:
 
 
 def models_of(runs: Path, results: Path) -> list[Model]:
-    """Returns the teachers, and the first finished run of every row whose checkpoint is there."""
+    """Returns the teachers, and the first finished run of every row."""
     places = Places(data=runs, runs=runs)  # no data are read
     found = [Model(name, task, places.source(task)) for task, name in TEACHERS.items()]
     for table in (make(1.0) for make in TABLES.values()):
         finished = read_records(results / RECORDS, table.claims)
         for row in table.rows:
-            names = [claim.name for claim in row.claims if "failed" not in finished.get(claim.name, {"failed": ""})]
-            folders = [(name, places.runs / name / "checkpoint") for name in names]
-            there = [Model(name, row.claims[0].task, folder) for name, folder in folders if folder.is_dir()]
-            found += there[:1]
+            claims = [claim for claim in row.claims if "failed" not in finished.get(claim.name, {"failed": ""})]
+            found += [
+                Model(claim.name, claim.task, places.runs / claim.name / "checkpoint", claim) for claim in claims[:1]
+            ]
     return found
 
 
@@ -81,7 +94,7 @@ def main() -> int:
     products: dict[str, int] = {}
     for model in models:
         print(model.name, flush=True)
-        onnx, bundle = _made(model, options.runs / "costs" / model.name)
+        onnx, bundle = _made(model, options.runs)
         products[model.name] = count_multiply_adds(onnx / "model.onnx", lambda entry: onnx_input(entry, ids, past=0))
         calls[model.name] = calls_of(bundle, decoder=model.decoder, compiled=True, threads=THREADS)
         if model.name in TEACHERS.values():
@@ -95,15 +108,36 @@ def main() -> int:
     return 0
 
 
-def _made(model: Model, folder: Path) -> tuple[Path, Path]:
+def _made(model: Model, runs: Path) -> tuple[Path, Path]:
     """Makes the ONNX folder and the bundle of a model unless they are there."""
+    folder = runs / "costs" / model.name
     onnx, bundle = folder / "onnx", folder / "bundle"
     if not onnx.is_dir():
-        edgeq.export_onnx(model.checkpoint, onnx)
+        checkpoint = model.checkpoint
+        if model.claim is not None and not checkpoint.is_dir():
+            checkpoint = folder / "checkpoint"
+            _make_untrained(model.claim, Places(data=runs, runs=runs), checkpoint)
+        edgeq.export_onnx(checkpoint, onnx)
     if not bundle.is_dir():
         context: dict[str, Any] = {"context": CONTEXT} if model.decoder else {}
         edgeq.compile_bundle(onnx, bundle, target=load_target("host"), **context)
     return onnx, bundle
+
+
+def _make_untrained(claim: Claim, places: Places, checkpoint: Path) -> None:
+    """Makes the checkpoint of a run by as little training as there is."""
+    if checkpoint.is_dir():
+        return
+    folder = checkpoint.parent
+    write_text(folder / "recipe.toml", claim.recipe_text)
+    suffix, words = _MADE_UP[claim.task]
+    write_text(folder / f"words{suffix}", words)
+    request = TrainingRequest(
+        train_data=folder / f"words{suffix}", epochs=_ONE_STEP, seed=SEED, folder=folder / "training"
+    )
+    recipe = load_recipe(folder / "recipe.toml")
+    compress_model(places.source(claim.task), checkpoint, recipe=recipe, training=request)
+    shutil.rmtree(folder / "training")
 
 
 if __name__ == "__main__":
