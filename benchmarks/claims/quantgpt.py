@@ -15,7 +15,7 @@ SEED = 1
 RATES = (5e-4, 1e-3, 2e-3, 5e-3)
 CONTROL_RATES = (5e-5, 1e-4, 2e-4, 5e-4)
 """What is trained already wants less than what was just rounded."""
-LONGER = 8
+LONGER = 4
 """How many times as many steps the last two rows get: how the gap to the control goes on closing."""
 CONTROL = "float control"
 LONG = f", {LONGER} times the steps"
