@@ -16,6 +16,7 @@ from edgeq.checkpoint import (
     save_float_checkpoint,
 )
 from edgeq.errors import FormatError, UsageError
+from edgeq.files import check_new_folder
 from edgeq.progress import Progress, silent
 from edgeq.quant.plan import CompressionResult
 from edgeq.recipes import (
@@ -195,3 +196,4 @@ def _check_destination(source: Path, out: Path) -> None:
     source, out = source.resolve(), out.resolve()
     if out == source or out in source.parents:
         raise UsageError(f"the output {out} would replace the source {source}; give another folder")
+    check_new_folder(out)

@@ -13,6 +13,22 @@ from pathlib import Path
 from edgeq.errors import UsageError
 
 
+def check_new_folder(path: Path) -> None:
+    """Refuses a path that :func:`new_folder` could not write; called before work that takes minutes.
+
+    Raises:
+        UsageError: If it, or what should hold it, is a file, or the user may not write there.
+    """
+    path = Path(path).absolute()
+    holder = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not holder.is_dir():
+        raise UsageError(f"{holder} is a file; give the name of a folder to write, found {path}")
+    if holder == path:
+        holder = path.parent  # what replaces a folder is made beside it
+    if not os.access(holder, os.W_OK | os.X_OK):
+        raise UsageError(f"{holder} cannot be written; give another folder than {path}")
+
+
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yields an empty temporary folder beside ``path`` that becomes ``path`` if the block succeeds.
@@ -20,11 +36,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     An existing ``path`` is replaced only when the block has finished without an error.
 
     Raises:
-        UsageError: If the parent does not exist or ``path`` is a file.
+        UsageError: If ``path`` cannot be written.
     """
     path = Path(path).absolute()
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{path} is a file; give the name of a folder to write")
+    check_new_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     temporary.chmod(0o755)

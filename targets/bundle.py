@@ -19,7 +19,7 @@ import numpy as np
 
 import edgeq
 from edgeq.errors import FormatError, UsageError
-from edgeq.files import new_folder, sha256
+from edgeq.files import check_new_folder, new_folder, sha256
 from edgeq.formats import WEIGHT_ALIGNMENT, aligned
 from edgeq.progress import Progress, silent
 from edgeq.targets.generation_config import read_generation_settings
@@ -137,6 +137,7 @@ def compile_bundle(
     if not any((source / name).is_file() for name in ("model.onnx", "decoder_with_past_model.onnx")):
         raise UsageError(f"{source} has no model.onnx; give a folder that `edgeq export` wrote")
     # Everything cheap that can fail comes before minutes of compiling.
+    check_new_folder(out)
     config, model, linker = read_config(source), read_model_info(source, context=context), find_linker(target)
     end_ids, settings = read_end_ids(source), _generation_settings(source, model)
     if not target.is_host:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgeq.deploy.pipeline import run_stages
 from edgeq.deploy.state import STATE_FILE, RunState, exclusive
 from edgeq.errors import UsageError
-from edgeq.files import write_text
+from edgeq.files import check_new_folder, write_text
 from edgeq.progress import Progress, silent
 from edgeq.stored import read_json_object
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
@@ -146,8 +146,7 @@ def check_parity(run: str | Path, *, progress: Progress = silent) -> dict[str, A
 
 
 def _check_place(folder: Path) -> None:
-    if folder.is_file():
-        raise UsageError(f"{folder} is a file; give the name of a folder to write")
+    check_new_folder(folder / STATE_FILE)  # written into the folder, which may be there already
     if folder.is_dir() and any(folder.iterdir()) and not (folder / STATE_FILE).is_file():
         raise UsageError(f"{folder} is not empty and is not a run of edgeq; give the name of a new folder")
 

@@ -8,6 +8,7 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
+from edgeq import compress
 from edgeq.compress import compress_model
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 
@@ -90,6 +91,15 @@ def test_an_existing_output_survives_a_failure(compressed_checkpoint: Path, tmp_
     with pytest.raises(UsageError, match="compressed already"):
         compress_model(compressed_checkpoint, out, recipe="ptq-w8a8")
     assert [path.name for path in out.iterdir()] == ["precious"]
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(
+    float_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(compress, "load_checkpoint", lambda *_: pytest.fail("the work began"))
+    with pytest.raises(UsageError, match="is a file; give the name of a folder to write"):
+        compress_model(float_checkpoint, tmp_path / "file" / "out", recipe="ptq-w8a8")
 
 
 def test_the_source_is_never_replaced(float_checkpoint: Path) -> None:

