@@ -141,9 +141,7 @@ def compile_bundle(
     config, model, linker = read_config(source), read_model_info(source, context=context), find_linker(target)
     end_ids, settings = read_end_ids(source), _generation_settings(source, model)
     if not target.is_host:
-        if not is_available(target):
-            progress(f"getting TVM's runtime for {target.name}, once", 0, 3)
-        runtime_libraries(target)
+        _fetch_runtime(target, progress)
     from edgeq.targets.compiler import compile_folder
 
     progress(f"compiling for {target.name}", 0, 3)
@@ -164,6 +162,12 @@ def compile_bundle(
     write_bundle(compiled, out, target=target, linker=linker, content=content)
     progress("writing the bundle", 3, 3)
     return out
+
+
+def _fetch_runtime(target: Target, progress: Progress) -> None:
+    if not is_available(target):
+        progress(f"getting TVM's runtime for {target.name}, once", 0, 3)
+    runtime_libraries(target)
 
 
 def write_bundle(compiled: CompiledModel, out: Path, *, target: Target, linker: Linker, content: Content) -> None:
