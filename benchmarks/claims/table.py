@@ -21,11 +21,13 @@ class Row:
         label: What it is called.
         claims: Its runs, one a seed, with any learning rate.
         search: Name of the search that gives the learning rate.
+        rate: Learning rate, where it is not the best of the search.
     """
 
     label: str
     claims: tuple[Claim, ...]
     search: str
+    rate: float | None = None
 
     def results(self, finished: Finished) -> list[dict[str, Any]]:
         """Returns the results that are there, in the order of the seeds."""
@@ -58,7 +60,7 @@ class Table:
         """
         runs = [claim for one in self.searches.values() for claim in one.missing(finished)]
         rated = [
-            (number, with_rate(claim, self.searches[row.search].best(finished)))
+            (number, with_rate(claim, row.rate or self.searches[row.search].best(finished)))
             for row in self.rows
             if not self.searches[row.search].missing(finished)
             for number, claim in enumerate(row.claims)

@@ -83,6 +83,8 @@ def test_rows_wait_for_their_search_and_go_seed_by_seed() -> None:
     short = dataclasses.replace(CLAIM, name="z", epochs=CLAIM.epochs / 2)
     both = dataclasses.replace(table, rows=[*rows, Row("z", (short,), "s")])
     assert [claim.name for claim in both.ready(finished)] == ["z", "x1", "y1", "x2", "y2"]
+    fixed = dataclasses.replace(table, rows=[dataclasses.replace(rows[0], rate=3e-4)])
+    assert fixed.ready(finished)[0].changes["training"]["learning_rate"] == 3e-4
     # The search was made again, and says something else.
     other = with_rate(CLAIM, 5e-4).changes
     assert next(claim.name for claim in table.ready(finished | {"x1": {"changes": other}})) == "x1"
