@@ -54,12 +54,21 @@ class Claim:
 
 
 def _toml(table: Mapping[str, Any], above: str = "") -> list[str]:
-    """Writes a table; values of TOML that JSON has too (texts, numbers, truth, flat lists) look the same."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
+    """Writes a table."""
+    lines = [f"{key} = {_value(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
     for key, value in table.items():
         if isinstance(value, Mapping):
             lines += [f"[{above}{key}]", *_toml(value, f"{above}{key}.")]
     return lines
+
+
+def _value(value: Any) -> str:
+    """Writes a value on one line; texts, numbers and truth look as in JSON."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_value(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return json.dumps(value)
 
 
 def run_claim(claim: Claim, places: Places, *, progress: Progress = silent) -> dict[str, Any]:

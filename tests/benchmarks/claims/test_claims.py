@@ -37,6 +37,12 @@ def test_every_run_of_every_table_is_a_recipe_that_loads(name: str, tmp_path: Pa
         assert recipe.name == claim.name
 
 
+def test_changes_are_written_as_toml() -> None:
+    changes = {"stage": [{"name": "a", "share": 1e-5, "distill": {"logits": 1.0}}, {"name": 'b"'}], "x": {"y": {"z": []}}}
+    written = tomllib.loads(dataclasses.replace(CLAIM, changes=changes).recipe_text)
+    assert written == {"extends": CLAIM.base, "name": CLAIM.name, **changes}
+
+
 def test_compared_methods_get_the_same_steps() -> None:
     table = queue.TABLES["quantgpt"](2.0)
     runs = [claim for row in table.rows if not row.label.endswith(quantgpt.LONG) for claim in row.claims]
