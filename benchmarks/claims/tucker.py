@@ -13,7 +13,7 @@ from benchmarks.claims.table import Finished, Row, Table
 
 EPOCHS = 1.0
 LOWER_RATE = 3e-4
-"""The runs of a search are so short that they favour high rates: the larger student gets a third of its rate as well."""
+"""Runs as short as those of a search favour high rates: the larger student gets a third of its rate as well."""
 LOGITS_RATE = 3e-5
 """The second stage, which begins with what the first has learned, has a lower rate in a row of its own."""
 LOWER = f", learning rate {LOWER_RATE:g}"

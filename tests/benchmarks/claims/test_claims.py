@@ -38,7 +38,8 @@ def test_every_run_of_every_table_is_a_recipe_that_loads(name: str, tmp_path: Pa
 
 
 def test_changes_are_written_as_toml() -> None:
-    changes = {"stage": [{"name": "a", "share": 1e-5, "distill": {"logits": 1.0}}, {"name": 'b"'}], "x": {"y": {"z": []}}}
+    stages = [{"name": "a", "share": 1e-5, "distill": {"logits": 1.0}}, {"name": 'b"'}]
+    changes = {"stage": stages, "x": {"y": {"z": []}}}
     written = tomllib.loads(dataclasses.replace(CLAIM, changes=changes).recipe_text)
     assert written == {"extends": CLAIM.base, "name": CLAIM.name, **changes}
 
