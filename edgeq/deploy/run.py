@@ -146,7 +146,8 @@ def check_parity(run: str | Path, *, progress: Progress = silent) -> dict[str, A
 
 
 def _check_place(folder: Path) -> None:
-    check_new_folder(folder / STATE_FILE)  # written into the folder, which may be there already
+    if not folder.is_dir():
+        check_new_folder(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / STATE_FILE).is_file():
         raise UsageError(f"{folder} is not empty and is not a run of edgeq; give the name of a new folder")
 
