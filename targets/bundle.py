@@ -19,7 +19,7 @@ import numpy as np
 
 import edgeq
 from edgeq.errors import FormatError, UsageError
-from edgeq.files import check_new_folder, new_folder, sha256
+from edgeq.files import check_new_folder, new_folder
 from edgeq.formats import WEIGHT_ALIGNMENT, aligned
 from edgeq.progress import Progress, silent
 from edgeq.targets.generation_config import read_generation_settings
@@ -35,6 +35,7 @@ from edgeq.targets.model_info import (
     recipe_of,
     source_context,
 )
+from edgeq.targets.runtime.digests import file_record
 from edgeq.targets.runtime.library import open_library
 from edgeq.targets.runtime.loader import Bundle, load
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
@@ -390,4 +391,4 @@ def _write_golden(path: Path, content: Content) -> tuple[list[StoredRun], Stored
 
 def _file_records(folder: Path) -> dict[str, FileRecord]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): FileRecord(sha256(path), path.stat().st_size) for path in files}
+    return {path.relative_to(folder).as_posix(): file_record(path) for path in files}

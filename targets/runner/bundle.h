@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "digests.h"
 #include "settings.h"
 #include "specs.h"
 
@@ -61,12 +62,20 @@ typedef struct {
   size_t golden_count;
   Generation generation;
   Mapping tokenizer; /* tokenizer.bin; its size is 0 if there is none */
+  Digests *weights_digests; /* those of weights.bin until they are compared */
 } Bundle;
 
-/* Reads the manifest in `folder`, checks that this processor is the target, compares every file's size (and
- * SHA-256 if `verify`) with it, and maps weights.bin and golden.bin read-only. Stops the program if anything does not
- * fit. */
-void bundle_open(Bundle *bundle, const char *folder, bool verify);
+/* Instead of a number of threads: the SHA-256 of files is not looked at. */
+enum { NO_DIGESTS = -1 };
+
+/* Reads the manifest in `folder`, checks that this processor is the target, compares every file's size and SHA-256 with it
+ * (on `digest_threads` threads, 0 for every core), and maps weights.bin and golden.bin read-only. Stops the program if
+ * anything does not fit. The SHA-256 of weights.bin are still being compared when this returns. */
+void bundle_open(Bundle *bundle, const char *folder, int digest_threads);
+
+/* Ends comparing the SHA-256 of weights.bin; to be called before anything reads the weights. Stops the program if they are
+ * damaged. */
+void bundle_check_weights(Bundle *bundle);
 
 /* Path of a file in the bundle. */
 char *bundle_file(const Bundle *bundle, const char *name);

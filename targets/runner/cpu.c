@@ -1,7 +1,13 @@
 #include "cpu.h"
 
+#include <sched.h>
 #include <stddef.h>
 #include <string.h>
+
+int available_cores(void) {
+  cpu_set_t cores;
+  return sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
+}
 
 #if defined(__aarch64__)
 #include <asm/hwcap.h>

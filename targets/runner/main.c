@@ -175,15 +175,18 @@ static int finish(void) {
 int main(int count, char **arguments) {
   Options options = read_options(count, arguments);
   Bundle bundle;
-  bundle_open(&bundle, options.bundle, !options.no_verify);
+  bundle_open(&bundle, options.bundle, options.no_verify ? NO_DIGESTS : (int)options.threads);
   check_task(&bundle, &options);
   Texts texts = read_texts(&bundle, &options);
   if (options.tokens) {
+    bundle_check_weights(&bundle);
     print_texts(&texts, options.json);
     return finish();
   }
   char *libraries = bundle_file(&bundle, "lib");
   Model *model = model_open(&bundle, options.libraries != NULL ? options.libraries : libraries, (int)options.threads);
+  /* Code was checked before it was loaded; while it was, other cores went on with the weights. */
+  bundle_check_weights(&bundle);
   if (options.self_test) {
     self_test(&bundle, model, options.json);
   } else if (options.generate) {

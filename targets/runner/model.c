@@ -1,12 +1,12 @@
 #include "model.h"
 
 #include <dlfcn.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <tvm/ffi/c_api.h>
 
+#include "cpu.h"
 #include "fail.h"
 
 enum { POOLED_ALLOCATOR = 2, KEPT_SHAPES = 8 };
@@ -182,11 +182,6 @@ static void load_machine(Model *model) {
     if (wanted != NULL) model->calls[name].function = module_function(api, machine, wanted);
   }
   free(path);
-}
-
-static int available_cores(void) {
-  cpu_set_t cores;
-  return sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
 }
 
 /* Whether a function takes a cache: `main` takes all, `encode` those that it fills. */

@@ -26,7 +26,7 @@ static const char USAGE[] =
     "  --json           print JSON lines\n"
     "  --raw            print the model's outputs as they are, not an embedding or a label\n"
     "  --repeat N       after one run to warm up, time N runs of every text (or of --profile)\n"
-    "  --threads N      threads of the kernels (default: every core); results do not depend on it\n"
+    "  --threads N      threads of kernels and digests (default: every core); results do not depend on it\n"
     "  --libraries DIR  where libtvm_ffi.so and libtvm_runtime.so are (default: BUNDLE/lib)\n"
     "  --no-verify      skip the SHA-256 of the files\n"
     "\n"

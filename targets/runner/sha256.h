@@ -4,9 +4,15 @@
 
 #include <stddef.h>
 
-enum { SHA256_HEX = 65 };
+enum { SHA256_HEX = 65, SHA256_TOGETHER = 16 };
 
-/* Writes the digest of `length` bytes as 64 hexadecimal digits and a NUL. */
-void sha256_hex(const void *data, size_t length, char out[SHA256_HEX]);
+typedef struct {
+  const void *data;
+  size_t length;
+} Message;
+
+/* Writes the digests of messages as 64 hexadecimal digits and a NUL. Up to SHA256_TOGETHER of one length take little longer
+ * together than a few of them would, so as many should be given at once. */
+void sha256_hex(const Message *messages, size_t count, char (*out)[SHA256_HEX]);
 
 #endif

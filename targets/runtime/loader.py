@@ -15,11 +15,12 @@ import numpy as np
 
 from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.targets.runtime.beams import Beams
+from edgeq.targets.runtime.digests import check_blocks
 from edgeq.targets.runtime.generation import DEFAULT_BATCH, Generation
 from edgeq.targets.runtime.inputs import checked_inputs
 from edgeq.targets.runtime.library import KernelTime, load_library, new_machine, time_kernels, to_array, to_tensor
 from edgeq.targets.runtime.machine import check_machine
-from edgeq.targets.runtime.manifest import read_manifest, verify_files
+from edgeq.targets.runtime.manifest import read_manifest
 from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.schema import (
     GOLDEN_FILE,
@@ -66,9 +67,10 @@ def load(
     if public_key is not None:
         check_signature(folder, public_key)
     check_machine(folder, manifest.target)
+    chosen = choose_threads(threads)
     if verify or public_key is not None:
-        verify_files(folder, manifest)
-    return Bundle(folder, manifest, threads=choose_threads(threads))
+        check_blocks(folder, manifest.files, threads=chosen)
+    return Bundle(folder, manifest, threads=chosen)
 
 
 class Bundle:

@@ -11,8 +11,10 @@ import json
 from pathlib import Path
 
 from edgeq.errors import FormatError, UsageError
+from edgeq.targets.runtime.digests import check_blocks, check_whole_files
 from edgeq.targets.runtime.manifest_parser import parse_manifest
 from edgeq.targets.runtime.schema import MANIFEST_DIGEST_FILE, MANIFEST_FILE, SIGNATURE_FILE, Manifest
+from edgeq.targets.runtime.threads import available_cores
 
 _MAX_MANIFEST_BYTES = 16 << 20
 
@@ -57,20 +59,13 @@ def read_manifest(bundle: Path) -> Manifest:
 
 
 def verify_files(bundle: Path, manifest: Manifest) -> None:
-    """Compares the SHA-256 of every file with the manifest.
+    """Compares every SHA-256 in the manifest, of files and of their blocks, with the files.
 
     Raises:
         FormatError: For the first file that differs.
     """
-    for name, record in manifest.files.items():
-        path = Path(bundle) / name
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if found != record.sha256:
-            raise FormatError(
-                f"{path} is damaged: its SHA-256 is {found[:12]}..., the manifest says "
-                f"{record.sha256[:12]}...; copy or compile the bundle again"
-            )
+    check_blocks(Path(bundle), manifest.files, threads=available_cores())
+    check_whole_files(Path(bundle), manifest.files)
 
 
 def unlisted_files(bundle: Path, manifest: Manifest) -> list[str]:

@@ -14,6 +14,7 @@ from edgeq.formats import FORMAT_VERSION
 from edgeq.targets.runtime.generation_parser import check_generation, parse_generation
 from edgeq.targets.runtime.json_table import JsonTable
 from edgeq.targets.runtime.schema import (
+    DIGEST_BLOCK,
     FORMAT_NAME,
     GOLDEN_FILE,
     MODEL_FILE,
@@ -153,9 +154,16 @@ def _parse_files(table: JsonTable) -> dict[str, FileRecord]:
     for name in table.items:
         if not _FILE_NAME.fullmatch(name):
             raise FormatError(f"'files' names {name!r}, which is not a plain path inside the bundle")
-        record = table.table(name)
-        digest = record.text("sha256")
-        if not _DIGEST.fullmatch(digest):
-            raise FormatError(f"{record.where}: sha256 must be 64 hexadecimal digits, found {digest!r}")
-        files[name] = FileRecord(digest, record.integer("bytes"))
+        files[name] = _parse_file(table.table(name))
     return files
+
+
+def _parse_file(table: JsonTable) -> FileRecord:
+    record = FileRecord(table.text("sha256"), table.integer("bytes"), table.texts("blocks"))
+    for digest in (record.sha256, *record.blocks):
+        if not _DIGEST.fullmatch(digest):
+            raise FormatError(f"{table.where}: a SHA-256 must be 64 hexadecimal digits, found {digest!r}")
+    wanted = -(-record.bytes // DIGEST_BLOCK)
+    if len(record.blocks) != wanted:
+        raise FormatError(f"{table.where}: {record.bytes} bytes need {wanted} blocks, found {len(record.blocks)}")
+    return record

@@ -32,6 +32,8 @@ ITEM_BYTES = {
 }
 """Element types that a bundle may hold, with their sizes."""
 TASKS = ("embed", "classify", "generate", "seq2seq")
+DIGEST_BLOCK = 1 << 17
+"""Bytes of a file that one digest of :attr:`FileRecord.blocks` is of."""
 LANES = 16
 """Neighbouring keys of one vector in a key cache."""
 POOLINGS = ("mean", "cls", "max", "none")
@@ -203,10 +205,18 @@ class TargetInfo:
 
 @dataclasses.dataclass(frozen=True)
 class FileRecord:
-    """Size in bytes and SHA-256 of a file of the bundle."""
+    """A file of the bundle.
+
+    Attributes:
+        sha256: SHA-256 of the whole, as ``sha256sum`` gives it.
+        bytes: Size.
+        blocks: SHA-256 of every :data:`DIGEST_BLOCK` bytes, of which the last may be fewer. The one of a large file
+            takes a single core longer than everything else at a start; these are compared side by side.
+    """
 
     sha256: str
     bytes: int
+    blocks: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)

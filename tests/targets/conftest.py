@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,16 @@ def with_settings(copy_of: Callable[[Path], Path]) -> Callable[..., Path]:
         return changed
 
     return change
+
+
+@pytest.fixture(scope="session")
+def json_numbers() -> Callable[..., list[tuple[int, int]]]:
+    """Returns a function that finds the numbers in a manifest: where they start and end. Digits of digests are none."""
+
+    def find(manifest: bytes, start: int = 0) -> list[tuple[int, int]]:
+        return [match.span() for match in re.finditer(rb"(?<= )\d+(?=[,\n])", manifest) if match.start() >= start]
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -93,6 +93,9 @@ WRONG = [
     (("recipe",), 3, "'recipe' must be"),
     (("tools",), {"x": 1}, "must be text"),
     (("files", "model.so", "sha256"), "xyz", "64 hexadecimal"),
+    (("files", "model.so", "blocks"), ["xyz"], "64 hexadecimal"),
+    (("files", "model.so", "blocks"), [], "need 1 blocks, found 0"),
+    (("files", "model.so", "blocks"), ["0" * 64] * 2, "need 1 blocks, found 2"),
 ]
 
 
@@ -110,7 +113,7 @@ def test_a_wrong_value_is_a_sentence(host_bundle, path, value, message):
 @pytest.mark.parametrize("name", ["../model.so", "/etc/passwd", "a//b", "lib/", "-x", ".hidden", "a b"])
 def test_files_outside_the_bundle_are_refused(host_bundle, name):
     table = _table(host_bundle)
-    table["files"][name] = {"sha256": "0" * 64, "bytes": 0}
+    table["files"][name] = {"sha256": "0" * 64, "bytes": 0, "blocks": []}
     with pytest.raises(FormatError, match="not a plain path"):
         parse_manifest(table)
 

@@ -185,12 +185,13 @@ def _write_manifest(bundle, data):
     (bundle / "manifest.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  manifest.json\n")
 
 
-def test_hostile_manifests_never_reach_outside_a_file(board, copy_of, sanitized):
+def test_hostile_manifests_never_reach_outside_a_file(board, copy_of, sanitized, json_numbers):
     """Random bytes and random values, with a valid digest: a sentence, never a crash."""
     hostile = copy_of(board)
     original = (hostile / "manifest.json").read_bytes()
     chance = random.Random(11)  # noqa: S311
-    numbers = b'-1 0 1 64 9223372036854775807 1152921504606846976 1e3 null "x" [] {}'.split()
+    values = b'-1 0 1 64 9223372036854775807 1152921504606846976 1e3 null "x" [] {}'.split()
+    numbers = json_numbers(original)
     refused = 0
     for _ in range(120):
         data = bytearray(original)
@@ -198,11 +199,8 @@ def test_hostile_manifests_never_reach_outside_a_file(board, copy_of, sanitized)
             for _ in range(chance.randint(1, 4)):
                 data[chance.randrange(len(data))] = chance.randrange(256)
         else:
-            at = chance.choice([i for i in range(len(data)) if chr(data[i]).isdigit()])
-            end = at
-            while chr(data[end]).isdigit():
-                end += 1
-            data[at:end] = chance.choice(numbers)
+            at, end = chance.choice(numbers)
+            data[at:end] = chance.choice(values)
         _write_manifest(hostile, bytes(data))
         result = _sanitized_run(sanitized, hostile, "--self-test", "--no-verify")
         refused += result.returncode != 0

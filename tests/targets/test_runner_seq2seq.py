@@ -251,20 +251,18 @@ def test_a_manifest_that_does_not_fit_is_refused(board, copy_of, sanitized, plac
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_hostile_manifests_never_crash(board, copy_of, sanitized):
+def test_hostile_manifests_never_crash(board, copy_of, sanitized, json_numbers):
     """Random values with a valid digest: a sentence, or a run within its memory."""
     hostile = copy_of(board)
     original = (hostile / "manifest.json").read_bytes()
     chance = random.Random(13)  # noqa: S311
     values = b'-1 0 1 2 16 42 1024 9223372036854775807 1e3 null "batch" [] {}'.split()
     starts = [original.index(key) for key in (b'"golden"', b'"generation"')]
+    numbers = [json_numbers(original, start) for start in starts]
     refused = 0
     for _ in range(60):
         data = bytearray(original)
-        at = chance.choice([i for i in range(chance.choice(starts), len(data)) if chr(data[i]).isdigit()])
-        end = at
-        while chr(data[end]).isdigit():
-            end += 1
+        at, end = chance.choice(chance.choice(numbers))
         data[at:end] = chance.choice(values)
         _write_manifest(hostile, bytes(data))
         job = chance.choice([["--self-test"], ["--generate", "4", "--num-beams", "2", "--ids"]])

@@ -11,9 +11,9 @@ from edgeq.errors import EdgeqError, UnsupportedError, UsageError
 from edgeq.targets.remote.address import Address
 from edgeq.targets.remote.connection import Connection
 from edgeq.targets.remote.profile import profile_on_device
+from edgeq.targets.runtime.digests import file_record
 from edgeq.targets.runtime.machine import this_machine
-from edgeq.targets.runtime.manifest import read_manifest, write_manifest
-from edgeq.targets.runtime.schema import FileRecord
+from edgeq.targets.runtime.manifest import read_manifest
 
 NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
 
@@ -32,19 +32,11 @@ def _profile(bundle, board, **options):
 def _replace(bundle, name, data):
     """Changes a file as compiling again would: the manifest knows."""
     (bundle / name).write_bytes(data)
-    manifest = read_manifest_of_changed(bundle, name, data)
-    write_manifest(bundle, manifest)
-
-
-def read_manifest_of_changed(bundle, name, data):
     table = json.loads((bundle / "manifest.json").read_text())
-    table["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    table["files"][name] = dataclasses.asdict(file_record(bundle / name))
     text = json.dumps(table).encode()
     (bundle / "manifest.json").write_bytes(text)
     (bundle / "manifest.sha256").write_text(f"{hashlib.sha256(text).hexdigest()}  manifest.json\n")
-    manifest = read_manifest(bundle)
-    record = FileRecord(hashlib.sha256(data).hexdigest(), len(data))
-    return dataclasses.replace(manifest, files=manifest.files | {name: record})
 
 
 def test_a_bundle_is_copied_proven_and_measured_and_only_changes_are_copied_again(bundle, board):

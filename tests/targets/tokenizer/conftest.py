@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from edgeq.files import sha256
+from edgeq.targets.runtime.digests import file_record
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
-from edgeq.targets.runtime.schema import FileRecord
 from edgeq.targets.tokenizer.table import write_tokenizer
 
 NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
@@ -53,7 +52,7 @@ def read_manifest_without(folder: Path, *names: str) -> Any:
     finally:
         for name, data in original.items():
             (folder / name).write_bytes(data)
-    changed = {name: FileRecord(sha256(folder / name), (folder / name).stat().st_size) for name in names}
+    changed = {name: file_record(folder / name) for name in names}
     return dataclasses.replace(manifest, files={**manifest.files, **changed})
 
 
