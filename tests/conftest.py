@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
+
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 _WORDS = ["the", "a", "cat", "dog", "sat", "quick", "brown", "fox", "jumps", "over", "lazy", "good", "movie"]
 VOCABULARY_OF_BYTES = 283  # 4 special tokens, 256 bytes and some words
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS, *(f"word{i}" for i in range(70))]
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Returns a function that fills a folder once a run, whichever of pytest's processes needs it first."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with filelock.FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what a process left that failed
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -161,24 +186,27 @@ def compressed_checkpoint(float_checkpoint: Path, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
-def gpt2_onnx(make_gpt2: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def gpt2_onnx(make_gpt2: Callable[..., Path], make_once: MakeOnce) -> Path:
     """A random GPT-2 of odd sizes and 164 positions, compressed by ``ptq-w4a8`` and exported."""
     import edgeq
 
-    folder = tmp_path_factory.mktemp("gpt2-onnx")
-    edgeq.compress_model(make_gpt2(n_positions=164, seed=5), folder / "checkpoint", recipe="ptq-w4a8")
-    edgeq.export_onnx(folder / "checkpoint", folder / "onnx")
-    return folder / "onnx"
+    def fill(folder: Path) -> None:
+        edgeq.compress_model(make_gpt2(n_positions=164, seed=5), folder / "checkpoint", recipe="ptq-w4a8")
+        edgeq.export_onnx(folder / "checkpoint", folder / "onnx")
+
+    return make_once("gpt2-onnx", fill) / "onnx"
 
 
 @pytest.fixture(scope="session")
-def gpt2_bundle(gpt2_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def gpt2_bundle(gpt2_onnx: Path, make_once: MakeOnce) -> Path:
     """Its bundle for this machine, for 150 of the positions; tests must not change it."""
     import edgeq
     from edgeq.targets.target import load_target
 
-    out = tmp_path_factory.mktemp("gpt2") / "host"
-    return edgeq.compile_bundle(gpt2_onnx, out, target=load_target("host"), context=150)
+    def fill(folder: Path) -> None:
+        edgeq.compile_bundle(gpt2_onnx, folder / "host", target=load_target("host"), context=150)
+
+    return make_once("gpt2-bundle", fill) / "host"
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 VOCABULARY = 23
 WIDTH = 12
 MAX_LENGTH = 40
@@ -97,7 +98,7 @@ def compile_tiny() -> Callable[[Any], Compiled]:
 def make_bundle(
     compile_tiny: Callable[[Any], Compiled], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
-    """Returns a function that writes the tiny model's bundle for a target, by name; each only once a run."""
+    """Returns a function that writes the tiny model's bundle for a target, by name; each only once a process."""
     made: dict[str, Path] = {}
 
     def make(name: str) -> Path:
@@ -173,66 +174,52 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
 
 
 @pytest.fixture(scope="session")
-def gpt2_board(
-    gpt2_onnx: Path, gpt2_bundle: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
+def gpt2_board(gpt2_onnx: Path, gpt2_bundle: Path, make_once: MakeOnce) -> Callable[[str], Path]:
     """Returns a function that compiles the same model for a named target; each only once a run."""
-    import edgeq
-    from edgeq.targets.target import load_target
-
-    made: dict[str, Path] = {}
-
-    def make(name: str) -> Path:
-        if name not in made:
-            out = tmp_path_factory.mktemp("gpt2") / name
-            made[name] = edgeq.compile_bundle(
-                gpt2_onnx, out, target=load_target(name), context=150, host_bundle=gpt2_bundle
-            )
-        return made[name]
-
-    return make
+    return _boards("gpt2", gpt2_onnx, gpt2_bundle, make_once, context=150)
 
 
 @pytest.fixture(scope="session")
-def bart_onnx(make_bart: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bart_onnx(make_bart: Callable[..., Path], make_once: MakeOnce) -> Path:
     """A random BART of odd sizes and 41 positions with forced tokens, compressed by ``ptq-w4a8`` and exported."""
     import edgeq
 
-    root = tmp_path_factory.mktemp("bart-onnx")
-    forced = {"forced_bos_token_id": 0, "forced_eos_token_id": 2}
-    checkpoint = make_bart(seed=4, encoder_layers=1, max_position_embeddings=41, **forced)
-    edgeq.compress_model(checkpoint, root / "checkpoint", recipe="ptq-w4a8")
-    edgeq.export_onnx(root / "checkpoint", root / "onnx")
-    return root / "onnx"
+    def fill(folder: Path) -> None:
+        forced = {"forced_bos_token_id": 0, "forced_eos_token_id": 2}
+        checkpoint = make_bart(seed=4, encoder_layers=1, max_position_embeddings=41, **forced)
+        edgeq.compress_model(checkpoint, folder / "checkpoint", recipe="ptq-w4a8")
+        edgeq.export_onnx(folder / "checkpoint", folder / "onnx")
+
+    return make_once("bart-onnx", fill) / "onnx"
 
 
 @pytest.fixture(scope="session")
-def bart_bundle(bart_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bart_bundle(bart_onnx: Path, make_once: MakeOnce) -> Path:
     """Its bundle for this machine, for texts of 30 tokens; tests must not change it."""
     import edgeq
     from edgeq.targets.target import load_target
 
-    out = tmp_path_factory.mktemp("bart") / "host"
-    return edgeq.compile_bundle(bart_onnx, out, target=load_target("host"), context=30)
+    def fill(folder: Path) -> None:
+        edgeq.compile_bundle(bart_onnx, folder / "host", target=load_target("host"), context=30)
+
+    return make_once("bart-bundle", fill) / "host"
 
 
 @pytest.fixture(scope="session")
-def bart_board(
-    bart_onnx: Path, bart_bundle: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
+def bart_board(bart_onnx: Path, bart_bundle: Path, make_once: MakeOnce) -> Callable[[str], Path]:
     """Returns a function that compiles the same model for a named target; each only once a run."""
+    return _boards("bart", bart_onnx, bart_bundle, make_once, context=30)
+
+
+def _boards(model: str, onnx: Path, host: Path, make_once: MakeOnce, *, context: int) -> Callable[[str], Path]:
     import edgeq
     from edgeq.targets.target import load_target
 
-    made: dict[str, Path] = {}
-
     def make(name: str) -> Path:
-        if name not in made:
-            out = tmp_path_factory.mktemp("bart") / name
-            made[name] = edgeq.compile_bundle(
-                bart_onnx, out, target=load_target(name), context=30, host_bundle=bart_bundle
-            )
-        return made[name]
+        def fill(folder: Path) -> None:
+            edgeq.compile_bundle(onnx, folder / name, target=load_target(name), context=context, host_bundle=host)
+
+        return make_once(f"{model}-{name}", fill) / name
 
     return make
 
@@ -265,12 +252,13 @@ def json_numbers() -> Callable[..., list[tuple[int, int]]]:
 
 
 @pytest.fixture(scope="session")
-def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sanitized(make_once: MakeOnce) -> Path:
     """``edgeq-run`` with the address and undefined-behaviour sanitizers; any finding is a crash."""
     from edgeq.targets.target import load_target
     from edgeq.targets.toolchain import build_runner, find_linker
 
-    out = tmp_path_factory.mktemp("sanitized") / "edgeq-run"
-    flags = ("-Werror", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    build_runner(find_linker(load_target("host")), out, extra_flags=flags)
-    return out
+    def fill(folder: Path) -> None:
+        flags = ("-Werror", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+        build_runner(find_linker(load_target("host")), folder / "edgeq-run", extra_flags=flags)
+
+    return make_once("sanitized", fill) / "edgeq-run"

@@ -16,6 +16,8 @@ from edgeq.export.ops import OPERATORS, attach_bodies
 from edgeq.formats import OP_DOMAIN, levels
 from edgeq.packing import pack
 
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
 
 class OperatorModel:
     """A model with one LowBitLinear and one LowBitEmbedding on the same packed matrix, and what it must compute."""
@@ -91,20 +93,22 @@ def operator_model() -> Callable[..., OperatorModel]:
 
 
 @pytest.fixture(scope="session")
-def small_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_library(make_once: MakeOnce) -> Path:
     """The library with the kernels of this processor for 2 bits alone, which takes seconds to build."""
     from edgeq.export.ort import build_library
     from edgeq.targets.target import load_target
 
-    return build_library(tmp_path_factory.mktemp("ort"), levels=[load_target("host")], bits=(2,))
+    of_host = [load_target("host")]
+    folder = make_once("ort-small", lambda folder: build_library(folder, levels=of_host, bits=(2,)))
+    return folder / "libedgeq_ort.so"
 
 
 @pytest.fixture(scope="session")
-def whole_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole_library(make_once: MakeOnce) -> Path:
     """The library with all kernels, as `edgeq ort-library` builds it."""
     from edgeq.export.ort import build_library
 
-    return build_library(tmp_path_factory.mktemp("whole"))
+    return make_once("ort-whole", build_library) / "libedgeq_ort.so"
 
 
 @pytest.fixture
