@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from edgeq.errors import FormatError
 from edgeq.targets.runtime.schema import DIGEST_BLOCK, FileRecord
+
+_TOGETHER = 16
+"""Blocks that one thread takes at a time."""
 
 
 def file_record(path: Path) -> FileRecord:
@@ -28,12 +31,14 @@ def check_blocks(bundle: Path, files: Mapping[str, FileRecord], *, threads: int)
     Raises:
         FormatError: For the first file that differs.
     """
-    places = [(bundle / name, index) for name, record in files.items() for index in range(len(record.blocks))]
-    expected = [digest for record in files.values() for digest in record.blocks]
+    runs = [
+        (bundle / name, first, record.blocks[first : first + _TOGETHER])
+        for name, record in files.items()
+        for first in range(0, len(record.blocks), _TOGETHER)
+    ]
     # Hashing lets other threads of Python run.
     with ThreadPoolExecutor(threads) as pool:
-        for (path, _), found, digest in zip(places, pool.map(_block_digest, places), expected, strict=True):
-            _compare(path, found, digest)
+        list(pool.map(_check_run, runs))
 
 
 def check_whole_files(bundle: Path, files: Mapping[str, FileRecord]) -> None:
@@ -47,11 +52,12 @@ def check_whole_files(bundle: Path, files: Mapping[str, FileRecord]) -> None:
             _compare(bundle / name, hashlib.file_digest(stream, "sha256").hexdigest(), record.sha256)
 
 
-def _block_digest(place: tuple[Path, int]) -> str:
-    path, index = place
+def _check_run(run: tuple[Path, int, Sequence[str]]) -> None:
+    path, first, digests = run
     with path.open("rb", buffering=0) as stream:
-        stream.seek(index * DIGEST_BLOCK)
-        return hashlib.sha256(stream.read(DIGEST_BLOCK)).hexdigest()
+        stream.seek(first * DIGEST_BLOCK)
+        for digest in digests:
+            _compare(path, hashlib.sha256(stream.read(DIGEST_BLOCK)).hexdigest(), digest)
 
 
 def _compare(path: Path, found: str, expected: str) -> None:
