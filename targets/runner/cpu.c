@@ -17,6 +17,7 @@ bool cpu_has(const char *flag) {
   unsigned long has = getauxval(AT_HWCAP);
   if (strcmp(flag, "asimd") == 0) return (has & HWCAP_ASIMD) != 0;
   if (strcmp(flag, "asimddp") == 0) return (has & HWCAP_ASIMDDP) != 0;
+  if (strcmp(flag, "sha2") == 0) return (has & HWCAP_SHA2) != 0;
   if (strcmp(flag, "i8mm") == 0) return (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
   return true;
 }
@@ -34,23 +35,46 @@ bool cpu_has(const char *flag) {
 
 #elif defined(__x86_64__)
 #include <cpuid.h>
+#include <stdint.h>
 
-/* Older compilers do not know the name. The registers that it uses are those of AVX2, which is asked for besides. */
-static bool has_avx_vnni(void) {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
+/* Registers that the system must save when it changes threads, as bits of XCR0. */
+enum { NO_REGISTERS = 0, AVX_REGISTERS = 0x06, AVX512_REGISTERS = 0xE6 };
+typedef enum { EAX, EBX, ECX, EDX } Register;
+
+/* Asked by hand: what compilers have for it, not all of them can link. */
+static bool has_bit(unsigned leaf, unsigned subleaf, Register from, int bit) {
+  unsigned registers[4] = {0};
+  bool known = __get_cpuid_count(leaf, subleaf, &registers[EAX], &registers[EBX], &registers[ECX], &registers[EDX]) != 0;
+  return known && (registers[from] >> bit & 1) != 0;
+}
+
+static bool system_saves(unsigned registers) {
+  uint32_t low = 0, high = 0;
+  if (registers == NO_REGISTERS) return true;
+  if (!has_bit(1, 0, ECX, 27)) return false;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (low & registers) == registers;
 }
 
 bool cpu_has(const char *flag) {
-  if (strcmp(flag, "avx2") == 0) return __builtin_cpu_supports("avx2") != 0;
-  if (strcmp(flag, "fma") == 0) return __builtin_cpu_supports("fma") != 0;
-  if (strcmp(flag, "bmi2") == 0) return __builtin_cpu_supports("bmi2") != 0;
-  if (strcmp(flag, "avx512f") == 0) return __builtin_cpu_supports("avx512f") != 0;
-  if (strcmp(flag, "avx512bw") == 0) return __builtin_cpu_supports("avx512bw") != 0;
-  if (strcmp(flag, "avx512dq") == 0) return __builtin_cpu_supports("avx512dq") != 0;
-  if (strcmp(flag, "avx512vl") == 0) return __builtin_cpu_supports("avx512vl") != 0;
-  if (strcmp(flag, "avx512_vnni") == 0) return __builtin_cpu_supports("avx512vnni") != 0;
-  if (strcmp(flag, "avx_vnni") == 0) return has_avx_vnni();
+  static const struct {
+    const char *flag;
+    unsigned leaf, subleaf;
+    Register from;
+    int bit;
+    unsigned registers;
+  } KNOWN[] = {
+      {"avx2", 7, 0, EBX, 5, AVX_REGISTERS},          {"fma", 1, 0, ECX, 12, AVX_REGISTERS},
+      {"bmi2", 7, 0, EBX, 8, NO_REGISTERS},           {"avx512f", 7, 0, EBX, 16, AVX512_REGISTERS},
+      {"avx512bw", 7, 0, EBX, 30, AVX512_REGISTERS},  {"avx512dq", 7, 0, EBX, 17, AVX512_REGISTERS},
+      {"avx512vl", 7, 0, EBX, 31, AVX512_REGISTERS},  {"avx512_vnni", 7, 0, ECX, 11, AVX512_REGISTERS},
+      {"avx_vnni", 7, 1, EAX, 4, AVX_REGISTERS},      {"sha_ni", 7, 0, EBX, 29, NO_REGISTERS},
+      {"sse4_1", 1, 0, ECX, 19, NO_REGISTERS},
+  };
+  for (size_t i = 0; i < sizeof KNOWN / sizeof *KNOWN; i++) {
+    if (strcmp(flag, KNOWN[i].flag) != 0) continue;
+    return system_saves(KNOWN[i].registers) && has_bit(KNOWN[i].leaf, KNOWN[i].subleaf, KNOWN[i].from, KNOWN[i].bit);
+  }
   return true;
 }
 

@@ -3,6 +3,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "cpu.h"
+
 const uint32_t SHA256_ROUND[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
@@ -51,7 +53,6 @@ static void absorb(uint32_t state[8], const uint8_t *blocks, size_t count) {
  * one before, so two messages side by side take little longer than one. */
 
 #if defined(__x86_64__)
-#include <cpuid.h>
 #include <immintrin.h>
 #include <stdatomic.h>
 
@@ -59,16 +60,13 @@ static void absorb(uint32_t state[8], const uint8_t *blocks, size_t count) {
 #define FAST __attribute__((target("sha,sse4.1,ssse3")))
 #define FAST_STEP FAST static inline __attribute__((always_inline))
 
-/* Asked once: in a virtual machine the question takes longer than a thousand blocks. */
+/* Asked once: in a virtual machine the question takes longer than a small message. */
 static bool has_instructions(void) {
   static atomic_int known;
   enum { UNKNOWN, NO, YES };
   int answer = atomic_load_explicit(&known, memory_order_relaxed);
   if (answer == UNKNOWN) {
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    bool has_sse41 = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & (1u << 19)) != 0;
-    bool has_sha = has_sse41 && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (b & (1u << 29)) != 0;
-    answer = has_sha ? YES : NO;
+    answer = cpu_has("sha_ni") && cpu_has("sse4_1") ? YES : NO;
     atomic_store_explicit(&known, answer, memory_order_relaxed);
   }
   return answer == YES;
@@ -120,14 +118,12 @@ FAST_STEP void lane_close(const Lane *lane, uint32_t state[8]) {
 
 #elif defined(__aarch64__)
 #include <arm_neon.h>
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
 
 #define HAS_FAST 1
 #define FAST __attribute__((target("+crypto")))
 #define FAST_STEP FAST static inline __attribute__((always_inline))
 
-static bool has_instructions(void) { return (getauxval(AT_HWCAP) & HWCAP_SHA2) != 0; }
+static bool has_instructions(void) { return cpu_has("sha2"); }
 
 typedef struct {
   uint32x4_t abcd, efgh, old_abcd, old_efgh, words[4];

@@ -3,6 +3,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include "cpu.h"
 #include "sha256_blocks.h"
 
 #define FAST __attribute__((target("avx512f,avx512bw")))
@@ -17,7 +18,7 @@ enum { PARITY = 0x96, CHOICE = 0xCA, MAJORITY = 0xE8 };
 #define SHIFTED(x, a, b, c) \
   _mm512_ternarylogic_epi32(_mm512_ror_epi32(x, a), _mm512_ror_epi32(x, b), _mm512_srli_epi32(x, c), PARITY)
 
-bool sha256_has_lanes(void) { return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0; }
+bool sha256_has_lanes(void) { return cpu_has("avx512f") && cpu_has("avx512bw"); }
 
 /* Reads a block of every message: words[i] gets word i of all. */
 FAST_STEP void load_block(__m512i words[16], const uint8_t *const messages[SHA256_LANES], size_t at) {

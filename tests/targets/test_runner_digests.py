@@ -55,7 +55,8 @@ def digests(request, tmp_path_factory):
     if emulator is not None and shutil.which(emulator.program) is None:
         pytest.skip(f"{emulator.program} is not installed")
     (folder / "digest.c").write_text(PROGRAM)
-    sources = [folder / "digest.c", *(RUNNER / name for name in ("sha256.c", "sha256_lanes.c", "files.c", "fail.c"))]
+    names = ("sha256", "sha256_lanes", "cpu", "files", "fail")
+    sources = [folder / "digest.c", *(RUNNER / f"{name}.c" for name in names)]
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{RUNNER}"]
     arguments = [*flags, "-o", str(folder / "digest"), *map(str, sources)]
     run_compiler(find_linker(target), arguments, purpose="build a test")

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import subprocess
 import zipfile
 
 import pytest
@@ -8,8 +9,9 @@ from edgeq.errors import EdgeqError
 from edgeq.targets import runtime_wheels, toolchain
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.target import load_target
-from edgeq.targets.toolchain import Linker, find_linker, install_command, run_compiler
+from edgeq.targets.toolchain import Linker, build_runner, find_linker, install_command, run_compiler
 
+NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
 FOREIGN = "cortex-a72" if this_machine().architecture == "x86_64" else "x86-64-v3"
 
 
@@ -23,6 +25,14 @@ def _program(folder, name):
     path = folder / name
     path.write_text("#!/bin/sh\necho fake 1.0\n")
     path.chmod(0o755)
+
+
+def test_zig_builds_the_runner(tmp_path):
+    """It has no library for GCC's ``__builtin_cpu_supports``, without which the runner did not link on x86-64."""
+    linker = find_linker(dataclasses.replace(load_target(NATIVE), linker="zig"))
+    build_runner(linker, tmp_path / "edgeq-run", extra_flags=("-Werror",))
+    result = subprocess.run([tmp_path / "edgeq-run", "--help"], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("usage: edgeq-run BUNDLE")
 
 
 def test_a_missing_cross_compiler_is_a_sentence_with_the_command(nothing_installed):
