@@ -49,8 +49,8 @@ static bool plain_name(const char *name) {
   return !start;
 }
 
-/* Where the next pieces go: whole blocks from the front, since many of one length are compared together, others from the
- * back. */
+/* Where the next pieces go: whole blocks from the front, since many of one length are compared together, others
+ * from the back. */
 typedef struct {
   Piece *front, *back;
 } Pieces;
@@ -104,7 +104,8 @@ static Mapping *map_files(const Bundle *bundle, const JsonValue *files, const ch
     size_t size = (size_t)json_integer(item, "bytes", 0, LARGEST_BYTES, file);
     mappings[nth] = map_file(path, EXIT_FAULT);
     if (mappings[nth].size != size) {
-      fail(EXIT_FAULT, "%s has %zu bytes, the manifest says %zu; copy the bundle again", path, mappings[nth].size, size);
+      fail(EXIT_FAULT, "%s has %zu bytes, the manifest says %zu; copy the bundle again", path, mappings[nth].size,
+           size);
     }
     free(path);
   }

@@ -68,13 +68,13 @@ typedef struct {
 /* Instead of a number of threads: the SHA-256 of files is not looked at. */
 enum { NO_DIGESTS = -1 };
 
-/* Reads the manifest in `folder`, checks that this processor is the target, compares every file's size and SHA-256 with it
- * (on `digest_threads` threads, 0 for every core), and maps weights.bin and golden.bin read-only. Stops the program if
- * anything does not fit. The SHA-256 of weights.bin are still being compared when this returns. */
+/* Reads the manifest in `folder`, checks that this processor is the target, compares every file's size and SHA-256 with
+ * it (on `digest_threads` threads, 0 for every core), and maps weights.bin and golden.bin read-only. Stops the program
+ * if anything does not fit. The SHA-256 of weights.bin are still being compared when this returns. */
 void bundle_open(Bundle *bundle, const char *folder, int digest_threads);
 
-/* Ends comparing the SHA-256 of weights.bin; to be called before anything reads the weights. Stops the program if they are
- * damaged. */
+/* Ends comparing the SHA-256 of weights.bin; to be called before anything reads the weights. Stops the program if they
+ * are damaged. */
 void bundle_check_weights(Bundle *bundle);
 
 /* Path of a file in the bundle. */

@@ -43,9 +43,9 @@ typedef enum { EAX, EBX, ECX, EDX } Register;
 
 /* Asked by hand: what compilers have for it, not all of them can link. */
 static bool has_bit(unsigned leaf, unsigned subleaf, Register from, int bit) {
-  unsigned registers[4] = {0};
-  bool known = __get_cpuid_count(leaf, subleaf, &registers[EAX], &registers[EBX], &registers[ECX], &registers[EDX]) != 0;
-  return known && (registers[from] >> bit & 1) != 0;
+  unsigned found[4] = {0};
+  bool known = __get_cpuid_count(leaf, subleaf, &found[EAX], &found[EBX], &found[ECX], &found[EDX]) != 0;
+  return known && (found[from] >> bit & 1) != 0;
 }
 
 static bool system_saves(unsigned registers) {

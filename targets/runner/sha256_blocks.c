@@ -49,8 +49,8 @@ static void absorb(uint32_t state[8], const uint8_t *blocks, size_t count) {
   for (size_t i = 0; i < count; i++) absorb_one(state, blocks + 64 * i);
 }
 
-/* With instructions: a message in registers, which takes a block in sixteen steps of four rounds each. A step waits for the
- * one before, so two messages side by side take little longer than one. */
+/* With instructions: a message in registers, which takes a block in sixteen steps of four rounds each. A step waits for
+ * the one before, so two messages side by side take less time than one after the other. */
 
 #if defined(__x86_64__)
 #include <immintrin.h>

@@ -41,7 +41,8 @@ FAST_STEP void load_block(__m512i words[16], const uint8_t *const messages[SHA25
   }
 #pragma GCC unroll 4
   for (int j = 0; j < 4; j++) {
-    __m512i low = _mm512_shuffle_i32x4(fours[j], fours[4 + j], 0x44), high = _mm512_shuffle_i32x4(fours[j], fours[4 + j], 0xEE);
+    __m512i low = _mm512_shuffle_i32x4(fours[j], fours[4 + j], 0x44);
+    __m512i high = _mm512_shuffle_i32x4(fours[j], fours[4 + j], 0xEE);
     __m512i next_low = _mm512_shuffle_i32x4(fours[8 + j], fours[12 + j], 0x44);
     __m512i next_high = _mm512_shuffle_i32x4(fours[8 + j], fours[12 + j], 0xEE);
     words[j] = _mm512_shuffle_i32x4(low, next_low, 0x88);
@@ -69,7 +70,8 @@ FAST_STEP void step(__m512i s[8], __m512i word, uint32_t constant, int i) {
   s[(23 - i) & 7] = _mm512_add_epi32(first, second);
 }
 
-FAST void sha256_lane_blocks(uint32_t states[8][SHA256_LANES], const uint8_t *const messages[SHA256_LANES], size_t count) {
+FAST void sha256_lane_blocks(uint32_t states[8][SHA256_LANES], const uint8_t *const messages[SHA256_LANES],
+                             size_t count) {
   __m512i s[8], words[16];
   for (int i = 0; i < 8; i++) s[i] = _mm512_loadu_si512(states[i]);
   for (size_t at = 0; at < 64 * count; at += 64) {
