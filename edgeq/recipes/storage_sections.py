@@ -17,6 +17,7 @@ QuantizerName = Literal[
     "module-scaling",
     "pact",
     "lsq",
+    "lsq-symmetric",
     "laq",
     "twn",
     "bwn",

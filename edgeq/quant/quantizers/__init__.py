@@ -12,7 +12,7 @@ from edgeq.quant.plan import GradientName
 from edgeq.quant.quantizers.base import WeightQuantizer
 from edgeq.quant.quantizers.binary_weight import BinaryWeight
 from edgeq.quant.quantizers.elastic import Elastic
-from edgeq.quant.quantizers.learned_step import LearnedStepSize
+from edgeq.quant.quantizers.learned_step import LearnedStepSize, SymmetricLearnedStep
 from edgeq.quant.quantizers.loss_aware import LossAware
 from edgeq.quant.quantizers.module_scaling import ModuleScaling
 from edgeq.quant.quantizers.pact import Pact
@@ -24,6 +24,7 @@ _CLASSES: tuple[type[WeightQuantizer], ...] = (
     ModuleScaling,
     Pact,
     LearnedStepSize,
+    SymmetricLearnedStep,
     LossAware,
     BinaryWeight,
     TernaryWeight,

@@ -68,3 +68,21 @@ class LearnedStepSize(WeightQuantizer):
     def weights_of_a_step(self, weight: torch.Tensor) -> int:
         """Returns how many weights share a step: a row of them, or all."""
         return weight.shape[1] if self.per_row else weight.numel()
+
+
+class SymmetricLearnedStep(LearnedStepSize):
+    """LSQ with levels ``-Qp..Qp``: at 2 bits -1, 0 and 1, as many as the methods that it is compared with have.
+
+    Not in the paper. It tells what the level -2 is worth.
+    """
+
+    method: ClassVar[str] = "lsq-symmetric"
+
+    @property
+    def lowest(self) -> int:
+        """``-Qp``."""
+        return -self.largest
+
+    def zero_point_of(self, bits: int) -> float:
+        """Returns the code of level 0, in the middle of the codes in use."""
+        return WeightQuantizer.zero_point_of(self, bits)

@@ -11,7 +11,7 @@ from edgeq.errors import UsageError
 from edgeq.models import ModelAdapter
 from edgeq.recipes.schema import Recipe
 
-QUANTIZERS = ("module-scaling", "pact", "lsq", "laq")
+QUANTIZERS = ("module-scaling", "pact", "lsq", "lsq-symmetric", "laq")
 
 
 def check(recipe: Recipe, adapter: ModelAdapter) -> None:

@@ -49,7 +49,7 @@ def test_compared_methods_get_the_same_steps() -> None:
     runs = [claim for row in table.rows if not row.label.endswith(quantgpt.LONG) for claim in row.claims]
     assert {(claim.epochs, claim.seed) for claim in runs} == {(2 * quantgpt.EPOCHS, quantgpt.SEED)}
     longer = [claim for row in table.rows if row.label.endswith(quantgpt.LONG) for claim in row.claims]
-    assert [claim.epochs for claim in longer] == [2 * quantgpt.LONGER * quantgpt.EPOCHS] * 3
+    assert [claim.epochs for claim in longer] == [2 * quantgpt.LONGER * quantgpt.EPOCHS] * 4
     pair = queue.TABLES["two-stage"](1.0).rows
     assert {claim.epochs for row in pair for claim in row.claims} == {two_stage.EPOCHS}
     assert [tuple(claim.seed for claim in row.claims) for row in pair] == [(1, 2, 3)] * len(pair)

@@ -159,7 +159,7 @@ def test_a_family_is_for_its_models(name: str, family: str, message: str) -> Non
 @pytest.mark.parametrize(
     ("base", "lines", "family", "message"),
     [
-        ("quantgpt-w2e2a8", "[weights]\nquantizer = 'twn'", "gpt2", "module-scaling, pact, lsq, laq, found 'twn'"),
+        ("quantgpt-w2e2a8", "[weights]\nquantizer = 'twn'", "gpt2", "lsq, lsq-symmetric, laq, found 'twn'"),
         ("quantgpt-w2e2a8", "[distill]\nlogits = 0", "gpt2", "distils logits"),
         ("xtc-l6-w1a8", "[weights]\ngradient = 'clipped'", "bert", "with the gradient identity"),
         ("two-stage-w1a8", "stage = []", "bert", "begins with float activations"),

@@ -72,6 +72,13 @@ def _lsq(w, learned, bits, grid, per_row):
     return _round(torch.clamp(w / step, lowest, highest)) * step
 
 
+def _lsq_symmetric(w, learned, bits, grid, per_row):
+    highest = 2 ** (bits - 1) - 1
+    n = w.shape[1] if per_row else w.numel()
+    step = _scaled_gradient(learned["step"].reshape(-1, 1), 1 / math.sqrt(n * highest))
+    return _round(torch.clamp(w / step, -highest, highest)) * step
+
+
 def _passing(w: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     return w + (value - w).detach()
 
@@ -134,6 +141,7 @@ FORMULAS: dict[str, Callable] = {
     "module-scaling": _module_scaling,
     "pact": _pact,
     "lsq": _lsq,
+    "lsq-symmetric": _lsq_symmetric,
     "laq": _laq,
     "twn": _twn,
     "bwn": _bwn,
@@ -169,7 +177,7 @@ def test_values_and_gradients_are_those_of_the_formula(name: str, bits: int, gri
         )
 
 
-LEARNED = [case for case in CASES if case[0] in ("module-scaling", "lsq", "elastic")]
+LEARNED = [case for case in CASES if case[0] in ("module-scaling", "lsq", "lsq-symmetric", "elastic")]
 
 
 @pytest.mark.parametrize(("name", "bits", "grid", "per_row"), LEARNED)
@@ -186,7 +194,7 @@ def test_learned_factors_have_the_derivative_of_clipped_weights(
     outer *= 1 - quantizer.inside(weight, quantizer.encode(weight)[1])
     assert bool(outer.any())
     quantizer(weight).backward(outer)
-    shared = weight.shape[1] if per_row and name == "lsq" else weight.numel()
+    shared = weight.shape[1] if per_row and name.startswith("lsq") else weight.numel()
     damping = {"module-scaling": 1.0}.get(name, math.sqrt(shared * (2 ** (bits - 1) - 1 if bits > 1 else 1)))
     epsilon = 1e-3
     with torch.no_grad():
@@ -329,7 +337,8 @@ def test_curvature_decides_what_laq_fits() -> None:
 
 
 def test_bits_can_be_lowered() -> None:
-    for name, start, end in (("module-scaling", 8, 2), ("elastic", 8, 1), ("lsq", 4, 2), ("laq", 8, 1)):
+    lowered = (("module-scaling", 8, 2), ("elastic", 8, 1), ("lsq", 4, 2), ("lsq-symmetric", 4, 2), ("laq", 8, 1))
+    for name, start, end in lowered:
         quantizer = _quantizer(name, start)
         quantizer.set_bits(end, _weight())
         fresh = _quantizer(name, end)
