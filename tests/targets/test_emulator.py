@@ -8,6 +8,7 @@ import pytest
 import edgeq
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
 from edgeq.targets import emulator
+from edgeq.targets.runtime.digests import file_record
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.target import load_target
 
@@ -61,10 +62,7 @@ def test_a_changed_bit_fails_the_self_test_under_emulation(make_bundle, copy_of)
     (bundle / "golden.bin").write_bytes(data)
     with pytest.raises(FormatError, match=r"golden\.bin is damaged"):
         emulator.self_test(bundle)
-    from edgeq.files import sha256
-
-    files = {**manifest.files}
-    files["golden.bin"] = dataclasses.replace(files["golden.bin"], sha256=sha256(bundle / "golden.bin"))
+    files = manifest.files | {"golden.bin": file_record(bundle / "golden.bin")}
     write_manifest(bundle, dataclasses.replace(manifest, files=files))
     result = emulator.self_test(bundle)
     assert not result.ok
