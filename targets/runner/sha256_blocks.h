@@ -1,5 +1,5 @@
-/* The inner function of SHA-256, with the processor's own instructions where it has them: checking a bundle takes most of
- * the time that it takes to start. */
+/* The inner function of SHA-256, with the processor's own instructions where it has them: on one core, one message at
+ * a time, checking a bundle would take most of the time that it takes to start. */
 #ifndef EDGEQ_SHA256_BLOCKS_H
 #define EDGEQ_SHA256_BLOCKS_H
 
