@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "compress_model": "edgeq.compress",
     "export_onnx": "edgeq.export.exporter",
-    "compile_bundle": "edgeq.targets.bundle",
+    "compile_bundle": "edgeq.targets.bundle.writer",
     "load": "edgeq.targets.runtime.loader",
     "TrainingRequest": "edgeq.recipes",
 }

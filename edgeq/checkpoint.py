@@ -20,12 +20,12 @@ from edgeq.factor.insert import factor_specs, insert_factor_modules
 from edgeq.factor.manifest import FactorManifest
 from edgeq.factor.specs import Evaluate
 from edgeq.files import new_folder, sha256
-from edgeq.formats import PackedMatrix
+from edgeq.formats.low_bit import PackedMatrix
+from edgeq.formats.tensor_header import TensorEntry, read_tensor_header
 from edgeq.hf import EdgeqConfig, check_scales, verify_files
 from edgeq.models import ModelAdapter, adapter_for
 from edgeq.quant.manifest import QUANT_METHOD, PackedTensor, QuantizationManifest
 from edgeq.quant.plan import CompressionResult
-from edgeq.tensor_header import TensorEntry, read_tensor_header
 
 WEIGHTS_NAME = "model.safetensors"
 _CLASSES = {

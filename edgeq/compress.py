@@ -17,6 +17,7 @@ from edgeq.checkpoint import (
 )
 from edgeq.errors import FormatError, UsageError
 from edgeq.files import check_new_folder
+from edgeq.formats.stored import read_json_object
 from edgeq.progress import Progress, silent
 from edgeq.quant.plan import CompressionResult
 from edgeq.recipes import (
@@ -30,8 +31,7 @@ from edgeq.recipes import (
     load_recipe,
     train_student,
 )
-from edgeq.stored import read_json_object
-from edgeq.targets.model_info import read_model_info
+from edgeq.targets.bundle.model_info import read_model_info
 from edgeq.training.processes import first_process_writes
 
 FLOAT_BITS = 32

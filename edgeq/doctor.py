@@ -9,15 +9,15 @@ import shutil
 from collections.abc import Sequence
 
 from edgeq.errors import EdgeqError
-from edgeq.targets.emulator import install_command as emulator_install_command
-from edgeq.targets.emulator import is_emulator_ready
-from edgeq.targets.estimate.emulation import emulator_command
-from edgeq.targets.estimate.tools import find_llvm
+from edgeq.targets.builtin.target import FROM_SOURCE, Target, list_targets, load_target
+from edgeq.targets.devices.emulator import install_command as emulator_install_command
+from edgeq.targets.devices.emulator import is_emulator_ready
+from edgeq.targets.devices.estimate.emulation import emulator_command
+from edgeq.targets.devices.estimate.tools import find_llvm
 from edgeq.targets.runtime.machine import this_machine
-from edgeq.targets.runtime_build import cpp_install_command, find_cpp_compiler
-from edgeq.targets.runtime_wheels import is_available
-from edgeq.targets.target import FROM_SOURCE, Target, list_targets, load_target
-from edgeq.targets.toolchain import find_linker, install_command
+from edgeq.targets.toolchain.linkers import find_linker, install_command
+from edgeq.targets.toolchain.runtime_build import cpp_install_command, find_cpp_compiler
+from edgeq.targets.toolchain.runtime_wheels import is_available
 
 # Import name -> distribution; what each is for stands in pyproject.toml.
 _PACKAGES = {

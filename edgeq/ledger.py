@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import FormatError, UsageError
-from edgeq.formats import PackedMatrix
-from edgeq.stored import StoredModel, StoredTensor, read_stored_model
+from edgeq.formats.low_bit import PackedMatrix
+from edgeq.formats.stored import StoredModel, StoredTensor, read_stored_model
 
 _SHAPES = "integers of the graph"
 

@@ -9,7 +9,7 @@ from types import TracebackType
 import onnx
 from onnx.external_data_helper import set_external_data
 
-from edgeq.formats import aligned
+from edgeq.formats.low_bit import aligned
 
 DATA_FILE = "model.onnx.data"
 VIEW = "#"

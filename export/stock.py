@@ -18,8 +18,8 @@ from onnx import helper, numpy_helper
 from edgeq.export.external_data import VIEW
 from edgeq.export.ops.operator import NodeFormat
 from edgeq.export.ops.registry import is_low_bit, node_format, operator_for
-from edgeq.formats import OP_DOMAIN, PackedMatrix
-from edgeq.packing import unpack
+from edgeq.formats.low_bit import OP_DOMAIN, PackedMatrix
+from edgeq.formats.packing import unpack
 
 DOMAIN = "com.microsoft"
 BLOCKS = (128, 64, 32)

@@ -201,7 +201,7 @@ def gpt2_onnx(make_gpt2: Callable[..., Path], make_once: MakeOnce) -> Path:
 def gpt2_bundle(gpt2_onnx: Path, make_once: MakeOnce) -> Path:
     """Its bundle for this machine, for 150 of the positions; tests must not change it."""
     import edgeq
-    from edgeq.targets.target import load_target
+    from edgeq.targets.builtin.target import load_target
 
     def fill(folder: Path) -> None:
         edgeq.compile_bundle(gpt2_onnx, folder / "host", target=load_target("host"), context=150)

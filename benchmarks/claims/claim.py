@@ -15,10 +15,10 @@ from benchmarks.claims.setting import describe_setting
 from edgeq.compress import compress_model
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.files import write_text
+from edgeq.formats.stored import read_json_object
 from edgeq.ledger import ledger
 from edgeq.progress import Progress, silent
 from edgeq.recipes import TrainingRequest, load_recipe
-from edgeq.stored import read_json_object
 
 SEARCH_WINDOWS = 128
 """Windows of the validation text that learning rates are compared on."""

@@ -29,7 +29,7 @@ from benchmarks.factors.multiply_adds import count_multiply_adds
 from edgeq.compress import compress_model
 from edgeq.files import write_text
 from edgeq.recipes import TrainingRequest, load_recipe
-from edgeq.targets.target import load_target
+from edgeq.targets.builtin.target import load_target
 
 THREADS = 1
 COSTS = "costs.json"

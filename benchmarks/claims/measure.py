@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.checkpoint import load_checkpoint
-from edgeq.data import read_evaluation_set, read_text_file
 from edgeq.errors import UsageError
-from edgeq.evaluate import evaluate
+from edgeq.evaluate.data import read_evaluation_set, read_text_file
+from edgeq.evaluate.perplexity import evaluate_perplexity
+from edgeq.evaluate.tasks import evaluate
 from edgeq.models.inference import TorchDecoder, TorchEncoder
-from edgeq.perplexity import evaluate_perplexity
 from edgeq.progress import Progress, silent
 
 CONTEXT = 256

@@ -14,8 +14,8 @@ from benchmarks.claims.measure import TEACHER, teacher_name
 from benchmarks.claims.rates import RATE_SETTINGS
 from edgeq.errors import FormatError
 from edgeq.files import write_text
+from edgeq.formats.stored import read_json_object
 from edgeq.recipes import load_recipe
-from edgeq.stored import read_json_object
 
 
 def write_record(records: Path, result: Mapping[str, Any]) -> None:

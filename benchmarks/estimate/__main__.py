@@ -24,13 +24,13 @@ import numpy as np
 from benchmarks.estimate.products import counted_products
 from benchmarks.machine import facts
 from edgeq.files import write_text
-from edgeq.targets.estimate.estimator import estimate_bundle
-from edgeq.targets.estimate.tools import find_llvm
+from edgeq.targets.builtin.target import ProcessorModel, load_target
+from edgeq.targets.bundle.tensor_sets import call_of_main, encode_calls
+from edgeq.targets.devices.estimate.estimator import estimate_bundle
+from edgeq.targets.devices.estimate.tools import find_llvm
+from edgeq.targets.devices.workload import made_up_texts
 from edgeq.targets.runtime.manifest import read_manifest
 from edgeq.targets.runtime.schema import RUNNER_FILE
-from edgeq.targets.target import ProcessorModel, load_target
-from edgeq.targets.tensor_sets import call_of_main, encode_calls
-from edgeq.targets.workload import made_up_texts
 
 RUNS_OF_EACH = 5
 SHORTEST = 20e-6

@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from edgeq.targets.estimate.emulation import counts_by_address, emulate
-from edgeq.targets.estimate.machine_code import disassemble
-from edgeq.targets.estimate.tools import find_llvm
+from edgeq.targets.builtin.target import load_target
+from edgeq.targets.bundle.tensor_sets import call_of_main
+from edgeq.targets.devices.estimate.emulation import counts_by_address, emulate
+from edgeq.targets.devices.estimate.machine_code import disassemble
+from edgeq.targets.devices.estimate.tools import find_llvm
+from edgeq.targets.devices.workload import made_up_texts
 from edgeq.targets.runtime.manifest import read_manifest
 from edgeq.targets.runtime.schema import MODEL_FILE
-from edgeq.targets.target import load_target
-from edgeq.targets.tensor_sets import call_of_main
-from edgeq.targets.workload import made_up_texts
 
 _KERNEL = re.compile(r"low_bit_matmul_(\d+)x(\d+)_")
 _PRODUCTS = {"neon": ("smull", 8), "neon_dotprod": ("sdot", 16)}

@@ -19,7 +19,7 @@ from benchmarks.factors.calls import CONTEXT, SEED, STEP, TEXT, Times, calls_of,
 from benchmarks.factors.models import CONTESTANTS, Contestant, make_checkpoint
 from benchmarks.machine import facts
 from edgeq.ledger import ledger
-from edgeq.targets.target import load_target
+from edgeq.targets.builtin.target import load_target
 
 AIMS: tuple[tuple[str, str, str, float], ...] = (
     ("BERT-base, tucker-iii-64", "BERT-base, float32, ONNX Runtime", TEXT, 1 / 4),

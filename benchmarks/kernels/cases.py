@@ -8,16 +8,16 @@ from collections.abc import Callable
 import numpy as np
 from tvm import tirx
 
-from edgeq.formats import PackedMatrix
-from edgeq.targets.isa import Isa
-from edgeq.targets.kernels.attention import attention
-from edgeq.targets.kernels.cached_attention import CachedHead, Columns, cached_attention
-from edgeq.targets.kernels.float_matmul import float_matmul, panel_count
-from edgeq.targets.kernels.layer_norm import layer_norm
-from edgeq.targets.kernels.low_bit_matmul import low_bit_matmul
-from edgeq.targets.kernels.low_bit_product import Epilogue
-from edgeq.targets.kernels.quantize_rows import padded_columns, quantize_rows
-from edgeq.targets.kernels.weight_only_matmul import weight_only_matmul
+from edgeq.formats.low_bit import PackedMatrix
+from edgeq.targets.compiler.isa import Isa
+from edgeq.targets.compiler.kernels.attention import attention
+from edgeq.targets.compiler.kernels.cached_attention import CachedHead, Columns, cached_attention
+from edgeq.targets.compiler.kernels.float_matmul import float_matmul, panel_count
+from edgeq.targets.compiler.kernels.layer_norm import layer_norm
+from edgeq.targets.compiler.kernels.low_bit_matmul import low_bit_matmul
+from edgeq.targets.compiler.kernels.low_bit_product import Epilogue
+from edgeq.targets.compiler.kernels.quantize_rows import padded_columns, quantize_rows
+from edgeq.targets.compiler.kernels.weight_only_matmul import weight_only_matmul
 
 INTEGER, FLOAT, READ = "int8 products in registers", "float32 multiply-adds in registers", "reading memory"
 ZERO_POINTS = {1: 0.5, 2: 1.0, 4: 8.0, 8: 128.0}

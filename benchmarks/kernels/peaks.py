@@ -9,9 +9,9 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
-from edgeq.targets.isa import Isa
-from edgeq.targets.kernels.macro import macro
-from edgeq.targets.kernels.numerics import LANES, fma, registers
+from edgeq.targets.compiler.isa import Isa
+from edgeq.targets.compiler.kernels.macro import macro
+from edgeq.targets.compiler.kernels.numerics import LANES, fma, registers
 
 STEPS = 20_000
 """Steps of a loop: some tenths of a millisecond."""

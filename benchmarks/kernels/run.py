@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.machine import facts, turn_seconds
 from edgeq.files import write_text
 from edgeq.progress import Progress
-from edgeq.targets.target import load_target
+from edgeq.targets.builtin.target import load_target
 
 CALLS_SECONDS = 0.004
 """One timing lasts about this long."""
@@ -48,7 +48,7 @@ def measure(
     """
     from benchmarks.kernels.cases import all_cases
     from benchmarks.kernels.peaks import float_peak, integer_peak, read_peak
-    from edgeq.targets.isa import isa_named
+    from edgeq.targets.compiler.isa import isa_named
 
     described = load_target(target)
     isa = isa_named(described.isa)
@@ -96,7 +96,7 @@ def _timer(function: Any, arrays: list[Any], target: Any) -> Any:
     """Compiles a kernel and returns what measures the seconds of one call."""
     import tvm
 
-    from edgeq.targets.compiler import PASS_OPTIONS
+    from edgeq.targets.compiler.compile import PASS_OPTIONS
 
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
     with tvm.transform.PassContext(opt_level=3, config=PASS_OPTIONS):

@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.machine import facts, turn_seconds
-from edgeq.formats import OP_DOMAIN, PackedMatrix
+from edgeq.formats.low_bit import OP_DOMAIN, PackedMatrix
 
 SHAPES = ((768, 768), (3072, 768), (768, 3072), (50257, 768))
 TOKENS = (1, 8, 128)
@@ -82,14 +82,14 @@ class Sessions:
 
 def bundle_call(matrix: PackedMatrix, constants: dict[str, np.ndarray], x: np.ndarray) -> Call:
     """The quantizer and the product that a bundle has for this size."""
-    from edgeq.targets.compiler import PASS_OPTIONS
+    from edgeq.targets.builtin.target import load_target
+    from edgeq.targets.compiler.compile import PASS_OPTIONS
     from edgeq.targets.runtime.tvm_import import import_tvm
-    from edgeq.targets.target import load_target
 
     tvm = import_tvm()
-    from edgeq.targets.isa import isa_named
-    from edgeq.targets.kernels.low_bit_matmul import low_bit_matmul
-    from edgeq.targets.kernels.quantize_rows import padded_columns, quantize_rows
+    from edgeq.targets.compiler.isa import isa_named
+    from edgeq.targets.compiler.kernels.low_bit_matmul import low_bit_matmul
+    from edgeq.targets.compiler.kernels.quantize_rows import padded_columns, quantize_rows
 
     host = load_target("host")
     functions = {

@@ -74,7 +74,7 @@ def bundle_folder(model: str, recipe: str, *, target: str, root: Path) -> Path:
 def bundle(model: str, recipe: str, *, target: str, root: Path) -> None:
     """Makes edgeq's bundle unless it is there and was made by this very compiler."""
     import edgeq
-    from edgeq.targets.target import load_target
+    from edgeq.targets.builtin.target import load_target
 
     folder = bundle_folder(model, recipe, target=target, root=root)
     stamp = folder.with_suffix(".compiler")

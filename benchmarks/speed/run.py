@@ -84,7 +84,7 @@ def rows(outcomes: dict[str, Outcome], bits: dict[str, int]) -> list[dict[str, A
 
 
 def _versus(name: str, outcomes: dict[str, Outcome]) -> dict[str, Any]:
-    from edgeq.targets.timing import paired_speedup
+    from edgeq.targets.devices.timing import paired_speedup
 
     found = {}
     for rival, outcome in outcomes.items():

@@ -50,8 +50,8 @@ def export(_name: str, folder: Path) -> dict[str, Any]:
 def compile_for_host(_name: str, folder: Path) -> dict[str, Any]:
     """The bundle for this machine, with the whole context."""
     from edgeq.ledger import ledger
-    from edgeq.targets.bundle import compile_bundle
-    from edgeq.targets.target import load_target
+    from edgeq.targets.builtin.target import load_target
+    from edgeq.targets.bundle.writer import compile_bundle
 
     out = compile_bundle(folder / "onnx", folder / "bundles" / "host", target=load_target("host"))
     return {key: ledger(out).to_json()["totals"][key] for key in ("stored_bytes", "folder_bytes")}
@@ -102,7 +102,7 @@ def _rewritten(bundle: Any, texts: list[list[int]]) -> tuple[list[list[int]], fl
 
 def _step_times(bundle: Any) -> dict[str, Any]:
     """Steps at both lengths in turn, so that whatever else the machine does meets both."""
-    from edgeq.targets.workload import make_workload
+    from edgeq.targets.devices.workload import make_workload
 
     work = {length: make_workload(bundle, batch=1, sequence=length) for length in CONTEXTS}
     seconds: dict[int, list[float]] = {length: [] for length in CONTEXTS}

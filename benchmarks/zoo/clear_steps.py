@@ -33,9 +33,9 @@ from edgeq.parity.sentences import SENTENCES
 from edgeq.parity.sourced_texts import SourcedText, torch_parts, write_greedily
 from edgeq.parity.writing import WritingParity
 from edgeq.progress import silent
-from edgeq.targets.model_info import read_target_tokens
+from edgeq.targets.builtin.target import load_target
+from edgeq.targets.bundle.model_info import read_target_tokens
 from edgeq.targets.runtime.loader import load
-from edgeq.targets.target import load_target
 
 ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
 RECIPE = "ptq-w8a8"

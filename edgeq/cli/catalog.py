@@ -30,7 +30,7 @@ def targets(*, as_json: Json = False) -> None:
 
     Any verb that takes a target takes the path of a file like those in edgeq/targets/builtin, too.
     """
-    from edgeq.targets.target import list_targets
+    from edgeq.targets.builtin.target import list_targets
 
     known = [_target(summary.name, summary.summary) for summary in list_targets()]
     if as_json:
@@ -48,7 +48,7 @@ def _target(name: str, summary: str) -> dict[str, Any]:
     """What there is to say of a target."""
     from edgeq.doctor import target_findings
     from edgeq.errors import UnsupportedError
-    from edgeq.targets.target import load_target
+    from edgeq.targets.builtin.target import load_target
 
     entry: dict[str, Any] = {"name": name, "summary": summary}
     try:

@@ -11,7 +11,7 @@ from edgeq.cli.console import note, print_json, print_table, progress_bars, say
 from edgeq.cli.verb import Json, verb
 
 if TYPE_CHECKING:
-    from edgeq.targets.estimate.estimator import KernelEstimate
+    from edgeq.targets.devices.estimate.estimator import KernelEstimate
 
 
 @verb(
@@ -42,8 +42,8 @@ def estimate(
     from the bandwidth in the target file.
     """
     from edgeq.report.text import milliseconds, workload
-    from edgeq.targets.estimate.estimator import estimate_bundle
-    from edgeq.targets.target import load_target
+    from edgeq.targets.builtin.target import load_target
+    from edgeq.targets.devices.estimate.estimator import estimate_bundle
 
     with progress_bars() as progress:
         found = estimate_bundle(

@@ -25,7 +25,7 @@ def ort_library(
 ) -> None:
     """Build the library with which ONNX Runtime (1.17 or later) runs exported models fast."""
     from edgeq.export.ort import build_library
-    from edgeq.targets.target import load_target, processor_levels
+    from edgeq.targets.builtin.target import load_target, processor_levels
 
     chosen = load_target(target)
     with progress_bars() as progress:

@@ -10,7 +10,7 @@ import typer
 from edgeq.cli.console import print_json, progress_bars, say
 from edgeq.cli.verb import Json, verb
 from edgeq.errors import UsageError
-from edgeq.stored import onnx_graphs
+from edgeq.formats.stored import onnx_graphs
 
 _On = Annotated[
     str | None,
@@ -56,9 +56,9 @@ def profile(
 ) -> None:
     """Measure latency beside ONNX Runtime float32 and dynamic int8, taking turns in one run; or on a device."""
     from edgeq.report.text import profile_lines
-    from edgeq.targets.profiler import profile_bundle
-    from edgeq.targets.remote.address import parse_address
-    from edgeq.targets.remote.profile import profile_on_device
+    from edgeq.targets.devices.profiler import profile_bundle
+    from edgeq.targets.devices.remote.address import parse_address
+    from edgeq.targets.devices.remote.profile import profile_on_device
 
     if on is not None and float_onnx is not None:
         raise UsageError("--float-onnx is measured on this machine only; leave it or --on out")

@@ -141,8 +141,8 @@ def compile_(
     as_json: Json = False,
 ) -> None:
     """Compile an exported model into a bundle for one processor."""
-    from edgeq.targets.bundle import compile_bundle
-    from edgeq.targets.target import load_target
+    from edgeq.targets.builtin.target import load_target
+    from edgeq.targets.bundle.writer import compile_bundle
 
     _existing_folder(onnx_folder, "ONNX")
     chosen = load_target(target)

@@ -31,7 +31,7 @@ def verify(
     With --public-key, the bundle must be signed with that key, and nothing in it is run before that is known. A
     bundle for another processor runs under the emulator of that processor.
     """
-    from edgeq.targets.emulator import self_test, where_it_runs
+    from edgeq.targets.devices.emulator import self_test, where_it_runs
     from edgeq.targets.runtime.loader import load
 
     signed = _check_origin(bundle, public_key)
@@ -85,8 +85,8 @@ def sign(
     The signature is minisign's (ed25519): `minisign -V -p KEY.pub -m BUNDLE/manifest.json` checks it too, and with it
     the digests in the manifest.
     """
+    from edgeq.targets.bundle.signing import new_key, sign_bundle
     from edgeq.targets.runtime.schema import SIGNATURE_FILE
-    from edgeq.targets.signing import new_key, sign_bundle
 
     if new:
         new_key(key)

@@ -11,8 +11,8 @@ import numpy as np
 from scipy import stats
 
 from edgeq.checkpoint import Checkpoint, load_checkpoint
-from edgeq.data import EvaluationSet
-from edgeq.evaluate import Encode, Evaluation, evaluate, pooling_of
+from edgeq.evaluate.data import EvaluationSet
+from edgeq.evaluate.tasks import Encode, Evaluation, evaluate, pooling_of
 from edgeq.models.inference import TorchEncoder
 from edgeq.progress import Progress
 from edgeq.targets.runtime.loader import Bundle, load

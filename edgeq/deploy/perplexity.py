@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from edgeq.checkpoint import Checkpoint, load_checkpoint
-from edgeq.data import TextFile
 from edgeq.deploy.accuracy import COMPRESSED, FLOAT, Loss
 from edgeq.errors import UnsupportedError
+from edgeq.evaluate.data import TextFile
+from edgeq.evaluate.perplexity import Perplexity, Score, evaluate_perplexity
 from edgeq.models import GenerativeAdapter, TorchDecoder
 from edgeq.parity.envelope import FACTOR, FEWEST_NOISE_RUNS
-from edgeq.perplexity import Perplexity, Score, evaluate_perplexity
 from edgeq.progress import Progress
 from edgeq.quant.activation import ulp_noise
 from edgeq.targets.runtime.decoder import Decoder

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.compress import compress_model, resolve_source
-from edgeq.data import EvaluationSet, TextFile, read_evaluation_set, read_text_file
 from edgeq.deploy.accuracy import measure_accuracy
 from edgeq.deploy.perplexity import MOST_TOKENS, measure_perplexity
 from edgeq.deploy.pipeline import Stage
@@ -18,6 +17,7 @@ from edgeq.deploy.state import fingerprint_source
 from edgeq.deploy.training import placed, training_folder_name, training_parameters
 from edgeq.doctor import diagnose
 from edgeq.errors import UnsupportedError, UsageError
+from edgeq.evaluate.data import EvaluationSet, TextFile, read_evaluation_set, read_text_file
 from edgeq.export.exporter import CACHE_DTYPES, DEFAULT_CACHE, export_onnx
 from edgeq.files import sha256, write_text
 from edgeq.ledger import ledger
@@ -25,12 +25,12 @@ from edgeq.parity import run_parity
 from edgeq.progress import Progress
 from edgeq.recipes import Recipe, TrainingRequest, check_request, load_recipe
 from edgeq.report import write_report
-from edgeq.targets.bundle import compile_bundle
-from edgeq.targets.model_info import read_model_info
-from edgeq.targets.profiler import profile_bundle
+from edgeq.targets.builtin.target import Target, load_target
+from edgeq.targets.bundle.model_info import read_model_info
+from edgeq.targets.bundle.writer import compile_bundle
+from edgeq.targets.devices.profiler import profile_bundle
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest
-from edgeq.targets.target import Target, load_target
 
 HOST = "host"
 """Name of the target made from this machine's processor."""

@@ -13,8 +13,8 @@ from edgeq.deploy.pipeline import run_stages
 from edgeq.deploy.state import STATE_FILE, RunState, exclusive
 from edgeq.errors import UsageError
 from edgeq.files import check_new_folder, write_text
+from edgeq.formats.stored import read_json_object
 from edgeq.progress import Progress, silent
-from edgeq.stored import read_json_object
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
 
 if TYPE_CHECKING:

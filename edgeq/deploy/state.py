@@ -19,7 +19,7 @@ from typing import Any
 
 from edgeq.errors import FormatError, UsageError
 from edgeq.files import sha256, write_text
-from edgeq.stored import read_json_object
+from edgeq.formats.stored import read_json_object
 
 STATE_FILE = "deploy.json"
 _FORMAT = "edgeq-run"

@@ -21,7 +21,7 @@ from edgeq.parity.sourced_texts import ENCODER, FIRST_STEP, NEXT_STEP, torch_par
 from edgeq.parity.stages import cache_type, compiled_once, load_model, onnx_reference, onnx_runtime
 from edgeq.parity.walk import Backend, LayerWalk, Step, first_outside
 from edgeq.progress import Progress, silent
-from edgeq.targets.target import load_target
+from edgeq.targets.builtin.target import load_target
 
 BACKENDS = ("onnx-reference", "onnxruntime", _COMPILED := "tvm")
 _BATCH, _LENGTH = 2, 17

@@ -16,7 +16,7 @@ from edgeq.parity.reference import Reference
 from edgeq.parity.stages import load_model, onnx_reference, onnx_runtime
 from edgeq.parity.task import check_task, decisions
 from edgeq.progress import Progress
-from edgeq.targets.emulator import run_many
+from edgeq.targets.devices.emulator import run_many
 from edgeq.targets.runtime.loader import load
 
 _FILE = "model.onnx"

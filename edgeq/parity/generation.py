@@ -18,7 +18,7 @@ from edgeq.parity.reference import Reference
 from edgeq.parity.stages import cache_type, load_model, onnx_reference, onnx_runtime
 from edgeq.parity.writing import EMULATED_TOKENS, LOGITS, WritingParity
 from edgeq.progress import Progress
-from edgeq.targets.emulator import run_many
+from edgeq.targets.devices.emulator import run_many
 
 _FILE = "model.onnx"
 

@@ -24,7 +24,7 @@ from edgeq.errors import FormatError, UnsupportedError
 from edgeq.export.ops import OPERATORS
 from edgeq.export.ops.low_bit_linear import integer_sums, quantize_activation
 from edgeq.export.ops.registry import is_low_bit
-from edgeq.packing import unpack
+from edgeq.formats.packing import unpack
 from edgeq.parity.reference import RecordedLayer
 from edgeq.parity.report import Check
 

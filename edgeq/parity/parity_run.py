@@ -16,7 +16,7 @@ from edgeq.parity.reference import Reference
 from edgeq.parity.report import Check, ParityReport
 from edgeq.parity.run_folder import bundles_of, is_native, source_of
 from edgeq.progress import Progress
-from edgeq.targets.target import Target
+from edgeq.targets.builtin.target import Target
 
 _STAGES_BESIDE_BUNDLES = 5
 

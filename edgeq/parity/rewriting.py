@@ -17,8 +17,8 @@ from edgeq.parity.sourced_texts import NEXT_STEP, PARTS, SourcedText, at_once, m
 from edgeq.parity.stages import cache_type, load_model, onnx_reference, onnx_runtime
 from edgeq.parity.writing import EMULATED_TOKENS, WritingParity
 from edgeq.progress import Progress
-from edgeq.targets.emulator import run_with_source
-from edgeq.targets.model_info import read_target_tokens
+from edgeq.targets.bundle.model_info import read_target_tokens
+from edgeq.targets.devices.emulator import run_with_source
 
 
 class RewritingParity(WritingParity):

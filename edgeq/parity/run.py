@@ -14,7 +14,7 @@ from edgeq.parity.report import ParityReport
 from edgeq.parity.rewriting import RewritingParity
 from edgeq.parity.sentences import SENTENCES
 from edgeq.progress import Progress, silent
-from edgeq.targets.target import Target
+from edgeq.targets.builtin.target import Target
 
 _KINDS: dict[str, type[ParityRun]] = {
     "embed": EncoderParity,

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 from edgeq.errors import FormatError
+from edgeq.targets.builtin.target import Target, load_target
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest
-from edgeq.targets.target import Target, load_target
 
 
 def bundles_of(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from edgeq.models import Seq2SeqAdapter, TorchPart
 from edgeq.parity.bits import Run
 from edgeq.parity.continuations import NEW_TOKENS
 from edgeq.parity.feeds import Arrays
-from edgeq.targets.model_info import TargetTokens
+from edgeq.targets.bundle.model_info import TargetTokens
 from edgeq.targets.runtime.source_decoder import SourceDecoder
 
 ENCODER, FIRST_STEP, NEXT_STEP = PARTS = ("encoder_model", "decoder_model", "decoder_with_past_model")

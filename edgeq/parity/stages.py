@@ -84,19 +84,19 @@ def compiled_once(model: onnx.ModelProto, feed: Mapping[str, np.ndarray], *, tar
     Args:
         model: A model with its weights inside.
         feed: Arrays by input name of the compiled model. The caches of a decoder are empty.
-        target: ``edgeq.targets.target.Target``.
+        target: ``edgeq.targets.builtin.target.Target``.
 
     Raises:
         UnsupportedError: If an operator has no kernel.
         EdgeqError: If the compiler fails.
     """
-    from edgeq.targets.bundle import link_model
-    from edgeq.targets.compiler import compile_onnx
-    from edgeq.targets.interface import plain_specs
+    from edgeq.targets.bundle.interface import plain_specs
+    from edgeq.targets.bundle.writer import link_model
+    from edgeq.targets.compiler.compile import compile_onnx
     from edgeq.targets.runtime.library import open_library
     from edgeq.targets.runtime.schema import GenerationInfo
     from edgeq.targets.runtime.state import State
-    from edgeq.targets.toolchain import find_linker
+    from edgeq.targets.toolchain.linkers import find_linker
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import torch
 
-from edgeq.formats import ACTIVATION_LEVELS, ACTIVATION_MAX_FLOOR
+from edgeq.formats.low_bit import ACTIVATION_LEVELS, ACTIVATION_MAX_FLOOR
 
 _noise: contextvars.ContextVar[torch.Generator | None] = contextvars.ContextVar(
     "edgeq_ulp_noise", default=None

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import distributed, nn
 
-from edgeq.formats import ACTIVATION_LEVELS, Activation
+from edgeq.formats.low_bit import ACTIVATION_LEVELS, Activation
 from edgeq.quant.activation import quantize_dynamic, quantize_static
 from edgeq.quant.plan import StaticMethod
 from edgeq.quant.quantizers.base import SMALLEST_STEP

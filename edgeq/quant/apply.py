@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from edgeq.errors import FormatError, UnsupportedError
-from edgeq.formats import PackedMatrix
+from edgeq.formats.low_bit import PackedMatrix
 from edgeq.progress import Progress, silent
 from edgeq.quant.float_layers import FLOAT_CLASSES, weight_rows
 from edgeq.quant.grids import Grid

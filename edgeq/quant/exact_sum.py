@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from edgeq.formats import ACTIVATION_LEVELS
+from edgeq.formats.low_bit import ACTIVATION_LEVELS
 
 _FLOAT32_EXACT = 2**24  # every integer up to here is a float32, whatever the order of summation
 

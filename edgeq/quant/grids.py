@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from edgeq.errors import UsageError
-from edgeq.formats import SUPPORTED_BITS, levels
+from edgeq.formats.low_bit import SUPPORTED_BITS, levels
 
 GridName = Literal["symmetric", "ternary", "balanced", "binary"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgeq.errors import FormatError
-from edgeq.formats import ACTIVATIONS, FORMAT_VERSION, Activation, PackedMatrix
+from edgeq.formats.low_bit import ACTIVATIONS, FORMAT_VERSION, Activation, PackedMatrix
 from edgeq.quant.buffers import set_buffer
 from edgeq.quant.float_layers import FLOAT_CLASSES, weight_rows
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear, PackedModule

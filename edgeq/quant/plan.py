@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from edgeq.formats import Activation
+from edgeq.formats.low_bit import Activation
 from edgeq.quant.grids import Grid
 from edgeq.quant.scale_search import SearchMethod
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from edgeq.errors import FormatError
-from edgeq.formats import Activation
+from edgeq.formats.low_bit import Activation
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear, PackedModule
 from edgeq.quant.plan import LayerKind
 

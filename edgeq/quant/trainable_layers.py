@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgeq.errors import UsageError
-from edgeq.formats import PackedMatrix
+from edgeq.formats.low_bit import PackedMatrix
 from edgeq.quant.activation_training import StaticActivation, make_activation
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear
 from edgeq.quant.plan import LayerPlan

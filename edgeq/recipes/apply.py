@@ -10,7 +10,7 @@ from edgeq.factor.apply import factorise
 from edgeq.factor.evaluation import call_tokens
 from edgeq.factor.names import LayerNames, layer_names
 from edgeq.factor.prepare import prepare_for_packing
-from edgeq.formats import Activation
+from edgeq.formats.low_bit import Activation
 from edgeq.models import ModelAdapter
 from edgeq.progress import Progress, silent
 from edgeq.quant.apply import apply_plans

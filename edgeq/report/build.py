@@ -10,10 +10,10 @@ from typing import Any
 import edgeq
 from edgeq.errors import FormatError, UsageError
 from edgeq.files import write_text
+from edgeq.formats.stored import read_json_object
 from edgeq.report.page import render
 from edgeq.report.training import read_training
 from edgeq.report.verdicts import verdicts
-from edgeq.stored import read_json_object
 
 _PARTS = ("accuracy", "parity", "ledger", "profile")
 

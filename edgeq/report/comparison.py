@@ -13,12 +13,12 @@ from typing import Any
 import edgeq
 from edgeq.errors import FormatError, UsageError
 from edgeq.files import write_text
+from edgeq.formats.stored import read_json_object
 from edgeq.ledger import megabytes
 from edgeq.report import plots
 from edgeq.report.page import resource, table
 from edgeq.report.text import milliseconds, speedup
 from edgeq.report.verdicts import LESS_IS_BETTER
-from edgeq.stored import read_json_object
 
 _PARTS = ("deploy", "accuracy", "ledger", "profile")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import FormatError
-from edgeq.stored import read_json_object
+from edgeq.formats.stored import read_json_object
 
 _MOST_POINTS = 300
 """Points of the loss that are kept: more of them are closer together than a pixel."""

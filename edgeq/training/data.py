@@ -248,7 +248,8 @@ class _Encoder:
         labels = [stream[start + 1 : start + 1 + length] for start in starts]
         left = (len(stream) - 1) % length
         if split == "validation" and left:
-            # The last window ends with the text and predicts what the others have not, as edgeq.perplexity does.
+            # The last window ends with the text and predicts what the others have not, as edgeq.evaluate.perplexity
+            # does.
             inputs.append(stream[-length - 1 : -1])
             labels.append(np.concatenate([np.full(length - left, NO_LABEL, np.int32), stream[-left:]]))
         return ExampleSet(inputs, self._pad, labels=labels)

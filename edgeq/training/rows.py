@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from edgeq.data import read_rows, read_text_file
 from edgeq.errors import UsageError
+from edgeq.evaluate.data import read_rows, read_text_file
 
 Split = Literal["train", "validation"]
 _FILES = (".tsv", ".csv", ".jsonl", ".txt", ".text", ".raw", ".tokens")

@@ -12,8 +12,8 @@ from torch import nn
 
 from edgeq.errors import FormatError, UsageError
 from edgeq.files import new_folder, write_text
+from edgeq.formats.tensor_header import read_tensor_header
 from edgeq.quant.trainable_layers import TrainableLayer
-from edgeq.tensor_header import read_tensor_header
 from edgeq.training.tensors import load_tensors, load_weights, low_bit_layers, save_tensors
 
 _RUN = "run.json"

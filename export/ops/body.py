@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgeq.formats import OP_DOMAIN
+from edgeq.formats.low_bit import OP_DOMAIN
 
 UINT8 = onnx.TensorProto.UINT8
 

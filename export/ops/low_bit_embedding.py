@@ -23,8 +23,8 @@ from edgeq.export.ops.operator import (
     schema_attribute,
     set_float_output,
 )
-from edgeq.formats import OP_DOMAIN, OP_VERSION
-from edgeq.packing import unpack
+from edgeq.formats.low_bit import OP_DOMAIN, OP_VERSION
+from edgeq.formats.packing import unpack
 
 NAME = "LowBitEmbedding"
 INPUTS = ["ids", "W_packed", "scale"]

@@ -35,7 +35,7 @@ from edgeq.export.ops.operator import (
     schema_attribute,
     set_float_output,
 )
-from edgeq.formats import (
+from edgeq.formats.low_bit import (
     ACTIVATION_LEVELS,
     ACTIVATION_MAX_FLOOR,
     ACTIVATIONS,
@@ -43,7 +43,7 @@ from edgeq.formats import (
     OP_VERSION,
     PackedMatrix,
 )
-from edgeq.packing import unpack
+from edgeq.formats.packing import unpack
 
 NAME = "LowBitLinear"
 INPUTS = ["X", "W_packed", "scale", "bias"]

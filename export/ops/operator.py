@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from edgeq.errors import FormatError
-from edgeq.formats import PackedMatrix
+from edgeq.formats.low_bit import PackedMatrix
 
 
 @dataclasses.dataclass(frozen=True)

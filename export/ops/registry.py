@@ -7,7 +7,7 @@ import onnx
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.export.ops import low_bit_embedding, low_bit_linear
 from edgeq.export.ops.operator import NodeFormat, Operator, matrix_of, node_attributes
-from edgeq.formats import OP_DOMAIN, OP_VERSION
+from edgeq.formats.low_bit import OP_DOMAIN, OP_VERSION
 
 OPERATORS: dict[str, Operator] = {
     operator.name: operator for operator in (low_bit_linear.OPERATOR, low_bit_embedding.OPERATOR)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeq.errors import UnsupportedError
-from edgeq.formats import SUPPORTED_BITS
+from edgeq.formats.low_bit import SUPPORTED_BITS
 from edgeq.progress import Progress, silent
-from edgeq.targets.kernel_library import PACKED, QUANTIZERS, KernelObject, compile_kernel_object
-from edgeq.targets.target import Target, load_target, processor_levels
-from edgeq.targets.toolchain import RUNNER, Linker, ffi_headers, find_linker, run_compiler
+from edgeq.targets.builtin.target import Target, load_target, processor_levels
+from edgeq.targets.compiler.kernel_library import PACKED, QUANTIZERS, KernelObject, compile_kernel_object
+from edgeq.targets.toolchain.linkers import RUNNER, Linker, ffi_headers, find_linker, run_compiler
 
 LIBRARY_NAME = "libedgeq_ort.so"
 SHIM = Path(__file__).parent / "shim"

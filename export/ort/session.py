@@ -10,9 +10,9 @@ import edgeq
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.export.ort.library import LIBRARY_NAME, SHIM, build_library
 from edgeq.progress import Progress
-from edgeq.targets.runtime_wheels import cache_folder, package_versions
-from edgeq.targets.target import load_target
-from edgeq.targets.toolchain import RUNNER, find_linker
+from edgeq.targets.builtin.target import load_target
+from edgeq.targets.toolchain.linkers import RUNNER, find_linker
+from edgeq.targets.toolchain.runtime_wheels import cache_folder, package_versions
 
 _TARGETS = Path(edgeq.__file__).parent / "targets"
 _SOURCES = [

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from edgeq.formats import WEIGHT_ALIGNMENT
+from edgeq.formats.low_bit import WEIGHT_ALIGNMENT
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from edgeq.errors import FormatError
-from edgeq.formats import FORMAT_VERSION
+from edgeq.formats.low_bit import FORMAT_VERSION
 from edgeq.targets.runtime.generation_parser import check_generation, parse_generation
 from edgeq.targets.runtime.json_table import JsonTable
 from edgeq.targets.runtime.schema import (

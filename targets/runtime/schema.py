@@ -6,7 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
-from edgeq.formats import FORMAT_VERSION
+from edgeq.formats.low_bit import FORMAT_VERSION
 from edgeq.targets.runtime.settings import PLAIN_SETTINGS, GenerationSettings
 
 FORMAT_NAME = "edgeq-bundle"
@@ -188,7 +188,7 @@ class StoredRun:
 
 @dataclasses.dataclass(frozen=True)
 class TargetInfo:
-    """The processor that ``model.so`` is for; see ``edgeq.targets.target.Target``."""
+    """The processor that ``model.so`` is for; see ``edgeq.targets.builtin.target.Target``."""
 
     name: str
     triple: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from edgeq.errors import FormatError
-from edgeq.formats import WEIGHT_ALIGNMENT
+from edgeq.formats.low_bit import WEIGHT_ALIGNMENT
 from edgeq.targets.runtime.json_table import JsonTable
 from edgeq.targets.runtime.schema import ITEM_BYTES, StoredTensor, TensorSpec
 

@@ -3,7 +3,7 @@ import pytest
 from edgeq import doctor
 from edgeq.doctor import diagnose, stock_flavour
 from edgeq.errors import UsageError
-from edgeq.targets import toolchain
+from edgeq.targets.toolchain import linkers as toolchain
 
 
 def _by_name(findings):

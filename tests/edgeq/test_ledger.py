@@ -10,9 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeq.errors import FormatError, UsageError
 from edgeq.export.external_data import ModelWriter
-from edgeq.formats import OP_DOMAIN, PackedMatrix
+from edgeq.formats.low_bit import OP_DOMAIN, PackedMatrix
+from edgeq.formats.packing import pack
 from edgeq.ledger import ledger, megabytes, summary_line
-from edgeq.packing import pack
 
 DTYPES = {"float32": "F32", "uint8": "U8", "int64": "I64"}
 ROWS, COLUMNS = 37, 50

@@ -9,7 +9,7 @@ from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError, 
 
 def test_importing_edgeq_imports_nothing_heavy() -> None:
     code = (
-        "import sys, edgeq, edgeq.formats, edgeq.packing, edgeq.files\n"
+        "import sys, edgeq, edgeq.formats.low_bit, edgeq.formats.packing, edgeq.files\n"
         "heavy = {'torch', 'transformers', 'onnx', 'onnxruntime', 'tvm', 'pydantic'} & set(sys.modules)\n"
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )

@@ -14,7 +14,7 @@ import transformers
 import edgeq
 from edgeq.checkpoint import load_checkpoint, save_checkpoint
 from edgeq.compress import compress_model
-from edgeq.formats import PackedMatrix
+from edgeq.formats.low_bit import PackedMatrix
 from edgeq.ledger import Ledger, ledger
 from edgeq.models import TorchDecoder, TorchPart, adapter_for
 from edgeq.quant.float_layers import weight_rows
@@ -22,7 +22,7 @@ from edgeq.quant.trainable import freeze, make_trainable
 from edgeq.recipes import load_recipe
 from edgeq.recipes.apply import compression_result, plan_layers
 from edgeq.recipes.layers import kept_layers, reduce_layers
-from edgeq.targets.target import load_target
+from edgeq.targets.builtin.target import load_target
 
 MIB = 2**20
 GPT2_SMALL = {

@@ -17,7 +17,7 @@ from edgeq.compress import compress_model
 from edgeq.errors import UsageError
 from edgeq.export.exporter import export_onnx
 from edgeq.export.trace import onnx_models
-from edgeq.formats import OP_DOMAIN, WEIGHT_ALIGNMENT
+from edgeq.formats.low_bit import OP_DOMAIN, WEIGHT_ALIGNMENT
 from edgeq.models import TorchEncoder
 
 

@@ -13,8 +13,8 @@ from onnx.reference import ReferenceEvaluator
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.export.ops import OPERATORS, attach_bodies
 from edgeq.export.ops.low_bit_linear import quantize_activation, sums_exactly_in_float32
-from edgeq.formats import OP_DOMAIN, ZERO_POINTS, PackedMatrix, levels
-from edgeq.packing import pack
+from edgeq.formats.low_bit import OP_DOMAIN, ZERO_POINTS, PackedMatrix, levels
+from edgeq.formats.packing import pack
 from edgeq.quant.activation import quantize_dynamic
 
 ROWS, COLUMNS = 37, 53

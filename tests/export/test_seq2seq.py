@@ -15,8 +15,8 @@ from optimum.onnxruntime import ORTModelForSeq2SeqLM
 from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
 from edgeq.export.exporter import export_onnx
+from edgeq.formats.tensor_header import read_tensor_header
 from edgeq.models.inference import TorchPart
-from edgeq.tensor_header import read_tensor_header
 
 GRAPHS = ["encoder_model", "decoder_model", "decoder_with_past_model"]
 START = 2

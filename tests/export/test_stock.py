@@ -13,11 +13,11 @@ from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import DATA_FILE, ModelWriter
 from edgeq.export.ops import OPERATORS
 from edgeq.export.stock import BLOCKS, block_codes, to_stock_operators
-from edgeq.formats import OP_DOMAIN, ZERO_POINTS, PackedMatrix, levels
+from edgeq.formats.low_bit import OP_DOMAIN, ZERO_POINTS, PackedMatrix, levels
+from edgeq.formats.packing import pack
 from edgeq.ledger import ledger
-from edgeq.packing import pack
-from edgeq.targets.compiler import compile_onnx
-from edgeq.targets.target import load_target
+from edgeq.targets.builtin.target import load_target
+from edgeq.targets.compiler.compile import compile_onnx
 
 GRIDS = [(bits, zero_point) for bits, zero_points in ZERO_POINTS.items() for zero_point in zero_points]
 

@@ -20,7 +20,7 @@ from edgeq.parity import run_parity, writing
 from edgeq.parity.continuations import Continuation, make_continuations
 from edgeq.parity.stages import cache_type
 from edgeq.parity.steps import Choices, ClearChoices, check_free_running, check_steps
-from edgeq.targets.target import load_target
+from edgeq.targets.builtin.target import load_target
 
 
 @pytest.fixture(scope="module")

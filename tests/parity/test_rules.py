@@ -6,8 +6,8 @@ import pytest
 from edgeq.errors import UnsupportedError
 from edgeq.export.ops.operator import NodeFormat
 from edgeq.export.signature import TRACED_LENGTH
-from edgeq.formats import PackedMatrix, levels
-from edgeq.packing import pack
+from edgeq.formats.low_bit import PackedMatrix, levels
+from edgeq.formats.packing import pack
 from edgeq.parity.bits import check_bits, differing, one_by_one
 from edgeq.parity.envelope import (
     FEWEST_NOISE_RUNS,

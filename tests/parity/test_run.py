@@ -248,8 +248,8 @@ def test_damaged_files_are_one_sentence(copied_run):
 
 @pytest.mark.slow
 def test_real_bundles_keep_every_rule(copied_run):
-    from edgeq.targets.bundle import compile_bundle
-    from edgeq.targets.target import load_target
+    from edgeq.targets.builtin.target import load_target
+    from edgeq.targets.bundle.writer import compile_bundle
 
     for name in ("host", "cortex-a72", "cortex-a76"):
         compile_bundle(copied_run / "onnx", copied_run / "bundles" / name, target=load_target(name))

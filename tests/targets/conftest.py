@@ -110,11 +110,11 @@ def make_bundle(
 
 
 def _write(compile_tiny: Callable[[Any], Compiled], name: str, out: Path) -> Path:
-    from edgeq.targets.bundle import Content, write_bundle
-    from edgeq.targets.golden import GoldenRun, golden_inputs
+    from edgeq.targets.builtin.target import load_target
+    from edgeq.targets.bundle.golden import GoldenRun, golden_inputs
+    from edgeq.targets.bundle.writer import Content, write_bundle
     from edgeq.targets.runtime.schema import ModelInfo, TensorSpec
-    from edgeq.targets.target import load_target
-    from edgeq.targets.toolchain import find_linker
+    from edgeq.targets.toolchain.linkers import find_linker
 
     target = load_target(name)
     compiled = compile_tiny(target)
@@ -197,7 +197,7 @@ def bart_onnx(make_bart: Callable[..., Path], make_once: MakeOnce) -> Path:
 def bart_bundle(bart_onnx: Path, make_once: MakeOnce) -> Path:
     """Its bundle for this machine, for texts of 30 tokens; tests must not change it."""
     import edgeq
-    from edgeq.targets.target import load_target
+    from edgeq.targets.builtin.target import load_target
 
     def fill(folder: Path) -> None:
         edgeq.compile_bundle(bart_onnx, folder / "host", target=load_target("host"), context=30)
@@ -213,7 +213,7 @@ def bart_board(bart_onnx: Path, bart_bundle: Path, make_once: MakeOnce) -> Calla
 
 def _boards(model: str, onnx: Path, host: Path, make_once: MakeOnce, *, context: int) -> Callable[[str], Path]:
     import edgeq
-    from edgeq.targets.target import load_target
+    from edgeq.targets.builtin.target import load_target
 
     def make(name: str) -> Path:
         def fill(folder: Path) -> None:
@@ -254,8 +254,8 @@ def json_numbers() -> Callable[..., list[tuple[int, int]]]:
 @pytest.fixture(scope="session")
 def sanitized(make_once: MakeOnce) -> Path:
     """``edgeq-run`` with the address and undefined-behaviour sanitizers; any finding is a crash."""
-    from edgeq.targets.target import load_target
-    from edgeq.targets.toolchain import build_runner, find_linker
+    from edgeq.targets.builtin.target import load_target
+    from edgeq.targets.toolchain.linkers import build_runner, find_linker
 
     def fill(folder: Path) -> None:
         flags = ("-Werror", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")

@@ -10,9 +10,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from edgeq.targets.compiler import CompiledModel, compile_folder
+from edgeq.targets.builtin.target import load_target
+from edgeq.targets.compiler.compile import CompiledModel, compile_folder
 from edgeq.targets.runtime.tvm_import import import_tvm
-from edgeq.targets.target import load_target
 
 pytestmark = pytest.mark.slow  # bundles of such models are tested in test_seq2seq.py, and their proof in tests/parity
 

@@ -10,10 +10,10 @@ import pytest
 
 import edgeq
 from edgeq.errors import EdgeqError
-from edgeq.targets import emulator
+from edgeq.targets.builtin.target import list_targets, load_target
+from edgeq.targets.devices import emulator
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
-from edgeq.targets.target import list_targets, load_target
 
 pytestmark = pytest.mark.slow
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import edgeq
-from edgeq.targets import emulator
+from edgeq.targets.builtin.target import load_target
+from edgeq.targets.devices import emulator
 from edgeq.targets.runtime.beams import Beams
 from edgeq.targets.runtime.decoder import logits_along
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.source_decoder import SourceDecoder
 from edgeq.targets.runtime.tokenizer import load_tokenizer
-from edgeq.targets.target import load_target
 
 pytestmark = pytest.mark.slow
 

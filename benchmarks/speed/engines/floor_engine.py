@@ -18,9 +18,9 @@ def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     import tvm
 
     from benchmarks.kernels.peaks import STEPS, integer_peak
-    from edgeq.targets.compiler import PASS_OPTIONS
-    from edgeq.targets.isa import isa_named
-    from edgeq.targets.target import load_target
+    from edgeq.targets.builtin.target import load_target
+    from edgeq.targets.compiler.compile import PASS_OPTIONS
+    from edgeq.targets.compiler.isa import isa_named
 
     wanted, _, name = request["variant"].partition("@")
     target = load_target(name)

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from edgeq.deploy.accuracy import metric_loss
-from edgeq.evaluate import Evaluation
+from edgeq.evaluate.tasks import Evaluation
 
 
 def similarity(predictions, value):

@@ -109,7 +109,7 @@ def test_wrong_requests_write_nothing(float_checkpoint, tmp_path, run_options, m
     with pytest.raises(UsageError, match="nowhere"):
         deploy(tmp_path / "nowhere", out, **run_options)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("edgeq.targets.toolchain._zig", lambda target: None)
+    monkeypatch.setattr("edgeq.targets.toolchain.linkers._zig", lambda target: None)
     with pytest.raises(UnsupportedError, match=r"cortex-a76.*to fix: .*edgeq doctor"):
         deploy(float_checkpoint, out, **(run_options | {"targets": ["cortex-a76"]}))
     assert not out.exists()

@@ -8,10 +8,10 @@ import torch
 
 import edgeq
 from edgeq.checkpoint import load_checkpoint
-from edgeq.data import TextFile
 from edgeq.deploy.perplexity import agreement, bundle_score, measure_perplexity, perplexity_loss
+from edgeq.evaluate.data import TextFile
+from edgeq.evaluate.perplexity import Perplexity
 from edgeq.models import TorchDecoder
-from edgeq.perplexity import Perplexity
 
 WORDS = ["the cat sat over the lazy dog", "a quick brown fox jumps", "good movie, good dog!", "Straße und Ähre"]
 

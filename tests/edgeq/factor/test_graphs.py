@@ -21,8 +21,8 @@ from edgeq.parity.run import run_parity
 from edgeq.quant.apply import apply_plans
 from edgeq.quant.grids import grid_for
 from edgeq.quant.plan import CompressionResult, LayerPlan
-from edgeq.targets.passes import run_passes
-from edgeq.targets.target import load_target
+from edgeq.targets.builtin.target import load_target
+from edgeq.targets.compiler.passes import run_passes
 
 HALVED = dict.fromkeys(("attention", "expand", "contract"), KroneckerShape(right=(1, 2)))
 WIDER = {

@@ -10,11 +10,11 @@ from onnx.reference import ReferenceEvaluator
 from edgeq.export.passes.clean import drop_dead_code
 from edgeq.export.passes.joined import drop_joins
 from edgeq.export.passes.reshapes import keep_leading_axes
-from edgeq.formats import PackedMatrix
-from edgeq.packing import pack
-from edgeq.targets.graph import GraphView
-from edgeq.targets.passes.constants import fold_constants
-from edgeq.targets.passes.float_linear import FLOAT_LINEAR, fuse_float_linear
+from edgeq.formats.low_bit import PackedMatrix
+from edgeq.formats.packing import pack
+from edgeq.targets.compiler.graph import GraphView
+from edgeq.targets.compiler.passes.constants import fold_constants
+from edgeq.targets.compiler.passes.float_linear import FLOAT_LINEAR, fuse_float_linear
 
 RANDOM = np.random.default_rng(0)
 

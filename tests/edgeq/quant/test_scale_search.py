@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.errors import UsageError
-from edgeq.formats import levels
+from edgeq.formats.low_bit import levels
 from edgeq.quant.grids import Grid, grid_for
 from edgeq.quant.scale_search import round_weight, search_scale, squared_error
 

@@ -6,7 +6,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from edgeq.errors import FormatError
-from edgeq.formats import PackedMatrix
+from edgeq.formats.low_bit import PackedMatrix
 from edgeq.quant.apply import apply_plans
 from edgeq.quant.buffers import drop_zero_buffers
 from edgeq.quant.float_layers import weight_rows

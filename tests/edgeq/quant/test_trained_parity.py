@@ -85,8 +85,8 @@ def test_the_stored_model_is_the_trained_one_in_onnx(run: Path) -> None:
 
 @pytest.mark.slow
 def test_the_stored_model_is_the_trained_one_on_this_machine(run: Path) -> None:
-    from edgeq.targets.bundle import compile_bundle
-    from edgeq.targets.target import load_target
+    from edgeq.targets.builtin.target import load_target
+    from edgeq.targets.bundle.writer import compile_bundle
 
     compile_bundle(run / "onnx", run / "bundles" / "host", target=load_target("host"))
     report = run_parity(run)

@@ -10,8 +10,8 @@ import transformers
 from scipy import stats
 
 from edgeq.errors import UsageError
+from edgeq.evaluate.perplexity import evaluate_perplexity
 from edgeq.models import TorchDecoder, adapter_for
-from edgeq.perplexity import evaluate_perplexity
 from edgeq.training import Figures, TaskData, evaluate_model, load_task_data
 from edgeq.training.examples import Similarities
 
@@ -52,7 +52,7 @@ def test_perplexity_is_that_of_the_measuring_side(make_gpt2, tmp_path):
     file.write_text("the quick brown fox jumps over the lazy dog and sat " * 8)
     data = load_task_data(file, file, tokenizer=tokenizer, adapter=adapter, max_length=20)
     figures = evaluate_model(model, adapter, data)
-    from edgeq.data import read_text_file
+    from edgeq.evaluate.data import read_text_file
 
     reference = TorchDecoder(model, adapter, cache_dtype=torch.float32)
     expected = evaluate_perplexity(reference.score, tokenizer, read_text_file(file), context=20)

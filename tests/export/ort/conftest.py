@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeq.export.ops import OPERATORS, attach_bodies
-from edgeq.formats import OP_DOMAIN, levels
-from edgeq.packing import pack
+from edgeq.formats.low_bit import OP_DOMAIN, levels
+from edgeq.formats.packing import pack
 
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
@@ -96,7 +96,7 @@ def operator_model() -> Callable[..., OperatorModel]:
 def small_library(make_once: MakeOnce) -> Path:
     """The library with the kernels of this processor for 2 bits alone, which takes seconds to build."""
     from edgeq.export.ort import build_library
-    from edgeq.targets.target import load_target
+    from edgeq.targets.builtin.target import load_target
 
     of_host = [load_target("host")]
     folder = make_once("ort-small", lambda folder: build_library(folder, levels=of_host, bits=(2,)))
@@ -146,16 +146,16 @@ def open_session() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def compiled_linear() -> Callable[[OperatorModel, np.ndarray], np.ndarray]:
     """Returns a function that runs the LowBitLinear of a model in the kernels that bundles hold, sizes compiled in."""
-    from edgeq.formats import PackedMatrix
-    from edgeq.targets.compiler import PASS_OPTIONS
+    from edgeq.formats.low_bit import PackedMatrix
+    from edgeq.targets.builtin.target import load_target
+    from edgeq.targets.compiler.compile import PASS_OPTIONS
     from edgeq.targets.runtime.tvm_import import import_tvm
-    from edgeq.targets.target import load_target
 
     tvm = import_tvm()
-    from edgeq.targets.isa import isa_named
-    from edgeq.targets.kernels.low_bit_matmul import low_bit_matmul
-    from edgeq.targets.kernels.quantize_rows import padded_columns, quantize_rows
-    from edgeq.targets.kernels.weight_only_matmul import weight_only_matmul
+    from edgeq.targets.compiler.isa import isa_named
+    from edgeq.targets.compiler.kernels.low_bit_matmul import low_bit_matmul
+    from edgeq.targets.compiler.kernels.quantize_rows import padded_columns, quantize_rows
+    from edgeq.targets.compiler.kernels.weight_only_matmul import weight_only_matmul
 
     host = load_target("host")
     made: dict[Any, Any] = {}

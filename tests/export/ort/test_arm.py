@@ -9,9 +9,9 @@ import onnx
 import pytest
 
 from edgeq.export.ort import build_library
-from edgeq.targets.emulator import is_emulator_ready
-from edgeq.targets.target import load_target
-from edgeq.targets.toolchain import find_linker, run_compiler
+from edgeq.targets.builtin.target import load_target
+from edgeq.targets.devices.emulator import is_emulator_ready
+from edgeq.targets.toolchain.linkers import find_linker, run_compiler
 
 CORES = ["cortex-a53", "cortex-a76", "max"]
 RUNTIME = Path(sys.prefix) / "onnxruntime-aarch64" / "sherpa_onnx" / "lib" / "libonnxruntime.so"

@@ -15,9 +15,9 @@ from onnx import TensorProto, helper
 from edgeq.errors import EdgeqError, UnsupportedError, UsageError
 from edgeq.export.ort import LIBRARY_NAME, build_library, cached_library, session_options
 from edgeq.export.ort.check_abi import declared_members, declared_slots
-from edgeq.formats import OP_DOMAIN, ZERO_POINTS
+from edgeq.formats.low_bit import OP_DOMAIN, ZERO_POINTS
+from edgeq.targets.builtin.target import load_target, processor_levels
 from edgeq.targets.runtime.machine import this_machine
-from edgeq.targets.target import load_target, processor_levels
 
 GRIDS = [(bits, zero_point) for bits, zero_points in ZERO_POINTS.items() for zero_point in zero_points]
 OLD = "1.20.1"

@@ -10,8 +10,8 @@ import torch
 
 import edgeq
 from edgeq.checkpoint import load_tokenizer
-from edgeq.data import read_evaluation_set
-from edgeq.evaluate import evaluate
+from edgeq.evaluate.data import read_evaluation_set
+from edgeq.evaluate.tasks import evaluate
 from edgeq.export.ort import session_options
 
 ZOO_MODEL = Path(edgeq.__file__).parent.parent / "models" / "zoo" / "gpt2-wikitext2"

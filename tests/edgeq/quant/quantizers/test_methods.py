@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.errors import FormatError, UsageError
-from edgeq.formats import PackedMatrix
+from edgeq.formats.low_bit import PackedMatrix
 from edgeq.quant.modules import LowBitEmbedding
 from edgeq.quant.quantizers import METHOD_OF_BITS, QUANTIZERS, make_quantizer, method_at
 

@@ -1,0 +1,1 @@
+"""Everything about what lies on disk, once, without torch."""

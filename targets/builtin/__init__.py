@@ -1,0 +1,1 @@
+"""Descriptions of processors: one TOML file each, and what reads them."""

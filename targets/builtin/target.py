@@ -1,0 +1,304 @@
+"""Target descriptors: which processor a bundle is compiled for, how it is linked and how it is emulated.
+
+A target is a small TOML file. The built-in ones are in ``targets/builtin``; ``host`` is made from the
+processor this process runs on. A user adds a target by giving the path of such a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from edgeq.errors import FormatError, UnsupportedError, UsageError, nearest_name_hint
+from edgeq.targets.runtime.machine import Machine, this_machine
+
+ISAS: dict[str, str] = {
+    "avx2": "x86_64",
+    "avx_vnni": "x86_64",
+    "avx512bw": "x86_64",
+    "avx512_vnni": "x86_64",
+    "neon": "aarch64",
+    "neon_dotprod": "aarch64",
+    "neon_i8mm": "aarch64",
+    "neon_armv7": "armv7",
+}
+"""Instruction sets that kernels exist for, and the architecture each belongs to."""
+
+LINKERS = ("auto", "cc", "aarch64-linux-gnu-gcc", "arm-linux-gnueabihf-gcc", "x86_64-linux-gnu-gcc", "zig")
+
+FROM_SOURCE = "source"
+"""Stands for a wheel platform where there is no wheel: the runtime is built from the installed packages' sources."""
+
+_FIGURES = ("gigahertz", "gigabytes_per_second", "cache_megabytes")
+
+_BUILTIN = Path(__file__).parent
+_HOST = "host"
+
+# Processor level, LLVM features, isa and /proc/cpuinfo flags, best first. The levels are generic on
+# purpose: a bundle for `host` then runs on every machine of that level, and not just on its twins.
+_V3_FLAGS = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe")
+_V4_FLAGS = (*_V3_FLAGS, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+_HOST_LEVELS: dict[str, list[tuple[str, tuple[str, ...], str, tuple[str, ...]]]] = {
+    "x86_64": [
+        ("x86-64-v4", ("+avx512vnni", "-prefer-256-bit"), "avx512_vnni", (*_V4_FLAGS, "avx512_vnni")),
+        ("x86-64-v4", ("-prefer-256-bit",), "avx512bw", _V4_FLAGS),
+        ("x86-64-v3", ("+avxvnni",), "avx_vnni", (*_V3_FLAGS, "avx_vnni")),
+        ("x86-64-v3", (), "avx2", _V3_FLAGS),
+    ],
+    "aarch64": [
+        ("generic", ("+neon", "+dotprod", "+i8mm"), "neon_i8mm", ("asimd", "asimddp", "i8mm")),
+        ("generic", ("+neon", "+dotprod"), "neon_dotprod", ("asimd", "asimddp")),
+        ("generic", ("+neon",), "neon", ("asimd",)),
+    ],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Emulator:
+    """A user-mode emulator that runs programs of the target's processor here.
+
+    Attributes:
+        program: Executable name, found on PATH.
+        arguments: Arguments that select the processor.
+        sysroot: Folder of the target's C library, or an empty string if none is needed.
+        packages: Debian packages that bring the emulator and the C library.
+    """
+
+    program: str
+    arguments: tuple[str, ...]
+    sysroot: str
+    packages: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessorModel:
+    """What an estimate assumes of a processor, besides the machine code.
+
+    Attributes:
+        model: LLVM's name of the processor whose pipeline llvm-mca models.
+        gigahertz: Its clock.
+        gigabytes_per_second: What its memory gives one core.
+        cache_megabytes: Size of its last cache: weights that fit it whole are not read from memory.
+    """
+
+    model: str
+    gigahertz: float
+    gigabytes_per_second: float
+    cache_megabytes: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A processor to compile for.
+
+    Attributes:
+        name: Name on the command line and in manifests.
+        summary: One line of meaning.
+        triple: LLVM triple.
+        cpu: LLVM processor name.
+        features: LLVM features, each with its ``+`` or ``-``.
+        isa: Which family of kernels is used; a key of :data:`ISAS`.
+        linker: One of :data:`LINKERS`; ``auto`` takes what is installed.
+        runtime_platform: Wheel platform tag that brings the TVM runtime libraries of this target, or
+            :data:`FROM_SOURCE`.
+        cpu_flags: Names in ``/proc/cpuinfo`` that a processor must list to run the bundle.
+        emulator: How to run a bundle of this target on another machine, or None.
+        estimate: What `edgeq estimate` assumes, or None.
+    """
+
+    name: str
+    summary: str
+    triple: str
+    cpu: str
+    features: tuple[str, ...]
+    isa: str
+    linker: str
+    runtime_platform: str
+    cpu_flags: tuple[str, ...]
+    emulator: Emulator | None = None
+    estimate: ProcessorModel | None = None
+
+    @property
+    def architecture(self) -> str:
+        """First part of the triple: ``x86_64``, ``aarch64`` or ``armv7``."""
+        return self.triple.split("-", 1)[0]
+
+    @property
+    def tvm_target(self) -> dict[str, Any]:
+        """Configuration for ``tvm.target.Target``."""
+        config: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.cpu}
+        if self.features:
+            config["mattr"] = list(self.features)
+        if self.triple.endswith("eabihf"):  # LLVM's own choice for a triple is to pass floats in integer registers
+            config["mfloat-abi"] = "hard"
+        return config
+
+    @property
+    def is_host(self) -> bool:
+        """True for the target made from this machine's processor."""
+        return self.name == _HOST
+
+    def runs_on(self, machine: Machine) -> bool:
+        """Tells whether code for this target runs on ``machine`` without an emulator."""
+        return machine.architecture == self.architecture and not machine.lacks(self.cpu_flags)
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetSummary:
+    """Name and one-line meaning of a target."""
+
+    name: str
+    summary: str
+
+
+def list_targets() -> list[TargetSummary]:
+    """Returns the targets that can be named, ``host`` first."""
+    host = TargetSummary(_HOST, "the processor of this machine")
+    files = sorted(_BUILTIN.glob("*.toml"))
+    return [host, *(TargetSummary(path.stem, _read_file(path).summary) for path in files)]
+
+
+def load_target(name_or_path: str | Path) -> Target:
+    """Returns a built-in target by name, or reads one from a TOML file.
+
+    Args:
+        name_or_path: ``host``, a built-in name, or a path that ends in ``.toml``.
+
+    Raises:
+        UsageError: If there is no such target or file.
+        FormatError: If the file is not a target description.
+        UnsupportedError: If no kernels exist for its processor.
+    """
+    name = str(name_or_path)
+    if name == _HOST:
+        return host_target(this_machine())
+    if name.endswith(".toml"):
+        return _read_file(Path(name))
+    builtin = _BUILTIN / f"{name}.toml"
+    known = [summary.name for summary in list_targets()]
+    if name not in known:
+        raise UsageError(
+            f"unknown target {name!r}{nearest_name_hint(name, known)} "
+            f"(known: {', '.join(known)}; or give the path of a .toml file)"
+        )
+    return _read_file(builtin)
+
+
+def processor_levels(architecture: str) -> list[Target]:
+    """Returns a target for each level of processors of an architecture, best first; none if it has no kernels."""
+    return [
+        Target(
+            name=isa,
+            summary=f"{architecture} with {isa}",
+            triple=f"{architecture}-linux-gnu",
+            cpu=cpu,
+            features=features,
+            isa=isa,
+            linker="cc",
+            runtime_platform=f"manylinux_2_28_{architecture}",
+            cpu_flags=flags,
+        )
+        for cpu, features, isa, flags in _HOST_LEVELS.get(architecture, [])
+    ]
+
+
+def host_target(machine: Machine) -> Target:
+    """Returns the best target that runs on ``machine``.
+
+    Raises:
+        UnsupportedError: If the processor has none of the instruction sets that kernels exist for.
+    """
+    for level in processor_levels(machine.architecture):
+        if level.runs_on(machine):
+            return dataclasses.replace(level, name=_HOST, summary=f"this machine: {machine.model}")
+    raise UnsupportedError(
+        f"this machine ({machine.model}, {machine.architecture}) has neither AVX2 with FMA nor NEON, which "
+        "the kernels need; name another target, such as cortex-a72, to compile for a different machine"
+    )
+
+
+def _read_file(path: Path) -> Target:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read target file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"target file {path} is not valid TOML: {error}") from error
+    return _parse(table, path)
+
+
+def _parse(table: dict[str, Any], path: Path) -> Target:
+    emulator_table, estimate_table = table.pop("emulator", None), table.pop("estimate", None)
+    where = f"target file {path}"
+    fields = _checked(
+        table,
+        where,
+        text=("name", "summary", "triple", "cpu", "isa", "linker", "runtime_platform"),
+        lists=("features", "cpu_flags"),
+    )
+    emulator = None
+    if emulator_table is not None:
+        if not isinstance(emulator_table, dict):
+            raise FormatError(f"{where}: 'emulator' must be a table")
+        emulator = Emulator(
+            **_checked(
+                emulator_table,
+                f"{where}, [emulator]",
+                text=("program", "sysroot"),
+                lists=("arguments", "packages"),
+            )
+        )
+    estimate = None if estimate_table is None else _parse_estimate(estimate_table, where)
+    target = Target(**fields, emulator=emulator, estimate=estimate)
+    if target.isa not in ISAS:
+        hint = nearest_name_hint(target.isa, list(ISAS))
+        raise UnsupportedError(f"{where}: no kernels for isa {target.isa!r}{hint} (known: {', '.join(ISAS)})")
+    if ISAS[target.isa] != target.architecture:
+        raise FormatError(
+            f"{where}: isa {target.isa!r} belongs to {ISAS[target.isa]}, but triple is {target.triple!r}"
+        )
+    if target.linker not in LINKERS:
+        raise FormatError(f"{where}: linker must be one of {', '.join(LINKERS)}, found {target.linker!r}")
+    if target.name == _HOST or not all(part.isalnum() for part in target.name.replace("_", "-").split("-")):
+        raise FormatError(
+            f"{where}: name must be letters and digits joined by '-' or '_', and not 'host', "
+            f"found {target.name!r}"
+        )
+    return target
+
+
+def _parse_estimate(table: Any, where: str) -> ProcessorModel:
+    if not isinstance(table, dict):
+        raise FormatError(f"{where}: 'estimate' must be a table")
+    figures = {key: table.pop(key, None) for key in _FIGURES}
+    fields = _checked(table, f"{where}, [estimate]", text=("model",), lists=())
+    for key, value in figures.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+            raise FormatError(f"{where}, [estimate]: {key!r} must be a number above 0, found {value!r}")
+    return ProcessorModel(fields["model"], **{key: float(value) for key, value in figures.items()})
+
+
+def _checked(
+    table: dict[str, Any], where: str, *, text: tuple[str, ...], lists: tuple[str, ...]
+) -> dict[str, Any]:
+    """Returns the table with lists as tuples, once every key is known, present and of the right type."""
+    known = [*text, *lists]
+    for key in table:
+        if key not in known:
+            raise FormatError(f"{where}: unknown key {key!r}{nearest_name_hint(key, known)}")
+    checked: dict[str, Any] = {}
+    for key in known:
+        if key not in table:
+            raise FormatError(f"{where}: key {key!r} is missing")
+        value = table[key]
+        if key in lists:
+            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+                raise FormatError(f"{where}: {key!r} must be a list of strings, found {value!r}")
+            checked[key] = tuple(value)
+        elif not isinstance(value, str):
+            raise FormatError(f"{where}: {key!r} must be a string, found {value!r}")
+        else:
+            checked[key] = value
+    return checked

@@ -1,0 +1,1 @@
+"""Writes bundles: code, weights, manifest, golden runs, tokenizer tables, signatures."""

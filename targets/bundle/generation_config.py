@@ -1,0 +1,108 @@
+"""How a model makes text, read from its ``generation_config.json`` as transformers' ``generate`` reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeq.errors import FormatError, UnsupportedError, UsageError
+from edgeq.targets.bundle.model_info import CONFIG_FILE, GENERATION_FILE, read_json
+from edgeq.targets.runtime.beams import Beams
+from edgeq.targets.runtime.sampling import Sampling
+from edgeq.targets.runtime.settings import GenerationSettings
+
+_NEUTRAL: dict[str, Any] = {
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "bad_words_ids": None,
+    "force_words_ids": None,
+    "constraints": None,
+    "sequence_bias": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "exponential_decay_length_penalty": None,
+    "guidance_scale": 1.0,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "penalty_alpha": 0.0,
+    "dola_layers": None,
+    "watermarking_config": None,
+    "stop_strings": None,
+}
+"""Settings that change texts and that the runtimes do not have, with the values at which they change nothing."""
+_NEUTRAL_SAMPLING: dict[str, Any] = {"min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
+"""The same, of those that only matter where tokens are drawn by chance."""
+_DEFAULT_TOP_K = 50
+"""What transformers filters with when tokens are drawn and nothing says otherwise."""
+
+
+def read_generation_settings(folder: Path, *, with_source: bool) -> GenerationSettings:
+    """Reads what ``generate`` of transformers would do with the model.
+
+    It takes ``generation_config.json``, and only where there is none the same keys of ``config.json``.
+
+    Args:
+        folder: The ONNX folder.
+        with_source: True for an encoder-decoder.
+
+    Raises:
+        FormatError: If a value is of a wrong type or out of range.
+        UnsupportedError: If the model asks for something that the runtimes do not do.
+    """
+    path = folder / GENERATION_FILE
+    if not path.is_file():
+        path = folder / CONFIG_FILE
+    table = read_json(path)
+    if not isinstance(table, dict):
+        raise FormatError(f"{path} must hold a table; export the model again")
+    config = {"top_k": _DEFAULT_TOP_K, **table}
+    config = {key: value for key, value in config.items() if value is not None}
+    draws = config.get("do_sample", False) is True
+    _check_supported(config, path, draws=draws, with_source=with_source)
+    try:
+        settings = GenerationSettings(
+            sampling=_sampling(config, draws=draws),
+            beams=Beams(
+                config.get("num_beams", 1), config.get("length_penalty", 1.0), config.get("early_stopping", False)
+            ),
+            no_repeat_ngram_size=_count(config, "no_repeat_ngram_size", path) or 0,
+            min_length=_count(config, "min_length", path) or 0,
+            max_length=_count(config, "max_length", path, at_least=1),
+            min_new_tokens=_count(config, "min_new_tokens", path),
+            max_new_tokens=_count(config, "max_new_tokens", path, at_least=1),
+        )
+        settings.rules(0)
+    except UsageError as error:
+        raise FormatError(f"{path}: {error}; correct it and compile again") from error
+    return settings
+
+
+def _sampling(config: dict[str, Any], *, draws: bool) -> Sampling:
+    penalty = config.get("repetition_penalty", 1.0)
+    if not draws:
+        return Sampling(repetition_penalty=penalty)
+    return Sampling(config.get("temperature", 1.0), config.get("top_k", 0), config.get("top_p", 1.0), penalty)
+
+
+def _count(config: dict[str, Any], key: str, path: Path, *, at_least: int = 0) -> int | None:
+    value = config.get(key)
+    if value is not None and not (type(value) is int and at_least <= value < 1 << 31):
+        raise FormatError(f"{path}: {key!r} must be an integer of at least {at_least}, found {value!r}")
+    return value
+
+
+def _check_supported(config: dict[str, Any], path: Path, *, draws: bool, with_source: bool) -> None:
+    neutral = {**_NEUTRAL, **(_NEUTRAL_SAMPLING if draws else {})}
+    for key, value in neutral.items():
+        if config.get(key, value) not in (value, None):
+            raise UnsupportedError(
+                f"{path} asks for {key!r} ({config[key]!r}), which no runtime of edgeq does; take it out of the "
+                "file to compile without it"
+            )
+    beams = config.get("num_beams", 1)
+    if beams != 1 and (draws or not with_source):
+        reason = "together with 'do_sample'" if with_source else "for a model without an encoder"
+        raise UnsupportedError(
+            f"{path} asks for 'num_beams' ({beams!r}) {reason}, which no runtime of edgeq does; take it out of the "
+            "file to compile without it"
+        )

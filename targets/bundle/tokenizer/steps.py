@@ -1,0 +1,127 @@
+"""Normalizers and pre-tokenizers of a ``tokenizer.json`` as steps that ``edgeq-run`` takes one after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from edgeq.errors import UnsupportedError
+from edgeq.targets.bundle.tokenizer.characters import Mapping, combining_classes, mappings, separating
+from edgeq.targets.bundle.tokenizer.patterns import Program
+
+MAP, REPLACE, SPLIT, PREFIX_SPACE = range(4)
+"""Kinds of steps. Operands: first mapping, mappings, whether marks are ordered; program, text's place and size;
+program, :data:`ISOLATED` or :data:`REMOVED`, whether what does not match is meant; none."""
+ISOLATED, REMOVED = range(2)
+
+_BYTE_LEVEL = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""The pattern that the pre-tokenizer ``ByteLevel`` has built in."""
+_BY_CHARACTER = ("BertNormalizer", "Lowercase", "NFD", "NFKD", "StripAccents")
+_BEHAVIOURS = {"Isolated": ISOLATED, "Removed": REMOVED}
+
+
+@dataclasses.dataclass
+class Steps:
+    """Steps and what they refer to.
+
+    Attributes:
+        program: Patterns and character sets.
+        strings: Bytes that others point into.
+        normalizers: Steps that change a text, four words each.
+        splitters: Steps that cut it, four words each.
+        mappings: What normalizers make of characters.
+        combining: Marks in canonical order, with their classes.
+    """
+
+    program: Program = dataclasses.field(default_factory=Program)
+    strings: bytearray = dataclasses.field(default_factory=bytearray)
+    normalizers: list[tuple[int, int, int, int]] = dataclasses.field(default_factory=list)
+    splitters: list[tuple[int, int, int, int]] = dataclasses.field(default_factory=list)
+    mappings: list[Mapping] = dataclasses.field(default_factory=list)
+    combining: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    _places: dict[bytes, int] = dataclasses.field(default_factory=dict)
+
+    def add_string(self, text: bytes) -> tuple[int, int]:
+        """Stores bytes and returns their place and size."""
+        if text not in self._places:
+            self._places[text] = len(self.strings)
+            self.strings += text
+        return self._places[text], len(text)
+
+    def add_normalizer(self, table: dict[str, Any] | None) -> None:
+        """Adds the steps of a normalizer as ``tokenizer.json`` describes it.
+
+        Raises:
+            UnsupportedError: If there is no such step.
+        """
+        if table is None:
+            return
+        if table["type"] == "Sequence":
+            for part in table["normalizers"]:
+                self.add_normalizer(part)
+        elif table["type"] == "Replace":
+            place, size = self.add_string(table["content"].encode("utf-8"))
+            self.normalizers.append((REPLACE, self._pattern(table["pattern"]), place, size))
+        elif table["type"] in _BY_CHARACTER:
+            self._add_mappings(table)
+        else:
+            raise UnsupportedError(f"normalizer {table['type']}")
+
+    def add_splitter(self, table: dict[str, Any] | None) -> None:
+        """Adds the steps of a pre-tokenizer as ``tokenizer.json`` describes it.
+
+        Raises:
+            UnsupportedError: If there is no such step.
+        """
+        if table is None:
+            return
+        if table["type"] == "Sequence":
+            for part in table["pretokenizers"]:
+                self.add_splitter(part)
+        elif table["type"] == "Split":
+            if table["behavior"] not in _BEHAVIOURS:
+                raise UnsupportedError(f"pre-tokenizer Split with behavior {table['behavior']}")
+            behaviour = _BEHAVIOURS[table["behavior"]]
+            self._split(self._pattern(table["pattern"]), behaviour, outside=table["invert"])
+        elif table["type"] == "ByteLevel":
+            self._add_byte_level(table)
+        elif table["type"] in ("BertPreTokenizer", "WhitespaceSplit"):
+            self._separate(table["type"])
+        elif table["type"] == "Whitespace":
+            self._split(self.program.add_pattern(r"\w+|[^\w\s]+"), REMOVED, outside=True)
+        else:
+            raise UnsupportedError(f"pre-tokenizer {table['type']}")
+
+    def _add_byte_level(self, table: dict[str, Any]) -> None:
+        if table["add_prefix_space"]:
+            self.splitters.append((PREFIX_SPACE, 0, 0, 0))
+        if table.get("use_regex", True):
+            self._split(self.program.add_pattern(_BYTE_LEVEL), ISOLATED)
+
+    def _pattern(self, table: dict[str, str]) -> int:
+        if "Regex" in table:
+            return self.program.add_pattern(table["Regex"])
+        return self.program.add_text(table["String"])
+
+    def _split(self, program: int, behaviour: int, *, outside: bool = False) -> None:
+        self.splitters.append((SPLIT, program, behaviour, int(outside)))
+
+    def _separate(self, name: str) -> None:
+        from tokenizers import pre_tokenizers
+
+        dropped, alone = separating(getattr(pre_tokenizers, name)())
+        self._split(self.program.add_characters(dropped, repeated=True), REMOVED)
+        if alone:
+            self._split(self.program.add_characters(alone), ISOLATED)
+
+    def _add_mappings(self, table: dict[str, Any]) -> None:
+        from tokenizers import normalizers
+
+        arguments = {name: value for name, value in table.items() if name != "type"}
+        normalizer = getattr(normalizers, table["type"])(**arguments)
+        found = mappings(normalizer.normalize_str)
+        combining = combining_classes(normalizer.normalize_str)
+        if combining:
+            self.combining = combining
+        self.normalizers.append((MAP, len(self.mappings), len(found), int(bool(combining))))
+        self.mappings += found

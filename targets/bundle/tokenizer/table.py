@@ -1,0 +1,212 @@
+"""Writes ``tokenizer.bin``: a ``tokenizer.json`` as tables that ``edgeq-run`` maps and searches.
+
+The layout is described in ``targets/libedgeq/tokenizer_table.h``, which reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeq.errors import FormatError, UnsupportedError
+from edgeq.targets.bundle.tokenizer.characters import matching
+from edgeq.targets.bundle.tokenizer.steps import Steps
+
+MAGIC = b"EQTOKEN1"
+MAGIC_OF_A_REASON = b"EQTOKEN0"
+NONE = 0xFFFFFFFF
+WORD_PIECES, BYTE_PAIRS, WHOLE_WORDS = range(3)
+"""Kinds of models: WordPiece, byte-level BPE, WordLevel."""
+LEFT, RIGHT, SINGLE_WORD, NORMALIZED = 1, 2, 4, 8
+"""Flags of added tokens: take space before or after, stand alone only, are looked for in normalized text."""
+
+Rows = Sequence[Sequence[int]]
+
+
+def write_tokenizer(source: Path, out: Path) -> None:
+    """Translates a tokenizer for ``edgeq-run``.
+
+    One that ``edgeq-run`` does not know is translated into the reason, which it says when it is asked to use it.
+
+    Args:
+        source: A ``tokenizer.json``.
+        out: File to write.
+
+    Raises:
+        FormatError: If the file is no tokenizer.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(source))
+    except Exception as error:  # the library raises bare Exception
+        raise FormatError(f"{source} is no valid tokenizer ({error}); export the model again") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    try:
+        # As the library writes it: files of other versions leave things out, or write them in other ways.
+        data = _tables(json.loads(tokenizer.to_str()), tokenizer)
+    except UnsupportedError as error:
+        data = MAGIC_OF_A_REASON + str(error).encode("utf-8")
+    out.write_bytes(data)
+
+
+def _tables(table: dict[str, Any], tokenizer: Any) -> bytes:
+    steps = Steps()
+    steps.add_normalizer(table["normalizer"])
+    steps.add_splitter(table["pre_tokenizer"])
+    spaces, words = (steps.program.add_set(matching(source)) for source in (r"\s", r"\w"))
+    prefix, suffix = _frame(tokenizer)
+    kind, rows = _model(table, steps)
+    added = _added_tokens(table, tokenizer, steps)
+    tokens = _decoded(tokenizer, steps, table) if kind == BYTE_PAIRS else []
+    maps = [(one.first, one.last, one.kind, *steps.add_string(one.text.encode())) for one in steps.mappings]
+    first_ranges = np.cumsum([0, *(len(members) for members in steps.program.sets)]).tolist()
+    model = table["model"]
+    settings = [
+        kind,
+        _token(model, model.get("unk_token")),
+        model.get("max_input_chars_per_word") or 0,
+        int(bool(model.get("ignore_merges"))),
+        spaces,
+        words,
+    ]
+    return _file(
+        [
+            _words([settings]),
+            _words([prefix]),
+            _words([suffix]),
+            bytes(steps.strings),
+            _words(tokens),
+            *(_words(part) for part in rows),
+            _words(list(zip(first_ranges, map(len, steps.program.sets), strict=False))),
+            _words([pair for members in steps.program.sets for pair in members]),
+            _words([steps.program.words]),
+            _words(steps.normalizers),
+            _words(steps.splitters),
+            _words(maps),
+            _words(steps.combining),
+            _words(added),
+        ]
+    )
+
+
+def _file(sections: list[bytes]) -> bytes:
+    """Puts sections behind a table of their places and sizes."""
+    place = len(MAGIC) + 8 * len(sections)
+    header, body = [], bytearray()
+    for section in sections:
+        header += [place + len(body), len(section)]
+        body += section + bytes(-len(section) % 4)
+    return MAGIC + _words([header]) + bytes(body)
+
+
+def _words(rows: Iterable[Sequence[int]]) -> bytes:
+    return np.array([word for row in rows for word in row], "<u4").tobytes()
+
+
+def _token(model: dict[str, Any], content: str | None) -> int:
+    """Number of a token, or NONE."""
+    return NONE if content is None else int(model["vocab"].get(content, NONE))
+
+
+def _model(table: dict[str, Any], steps: Steps) -> tuple[int, tuple[Rows, Rows, Rows, Rows]]:
+    """Returns the kind of model, and words, pieces inside words, merges and single bytes."""
+    model = table["model"]
+    vocabulary = model.get("vocab")
+    if not isinstance(vocabulary, dict):
+        raise UnsupportedError(f"model {model.get('type')}")
+    kind = model["type"]
+    if kind == "BPE":
+        return BYTE_PAIRS, _byte_pairs(table, model, steps)
+    if kind == "WordLevel":
+        return WHOLE_WORDS, (_sorted_words(steps, vocabulary), [], [], [])
+    if kind != "WordPiece":
+        raise UnsupportedError(f"model {kind}")
+    prefix = model["continuing_subword_prefix"]
+    inside = {text.removeprefix(prefix): number for text, number in vocabulary.items() if text.startswith(prefix)}
+    return WORD_PIECES, (_sorted_words(steps, vocabulary), _sorted_words(steps, inside), [], [])
+
+
+def _sorted_words(steps: Steps, vocabulary: dict[str, int]) -> Rows:
+    words = sorted((text.encode("utf-8"), number) for text, number in vocabulary.items() if text)
+    return [(*steps.add_string(text), number) for text, number in words]
+
+
+def _byte_pairs(table: dict[str, Any], model: dict[str, Any], steps: Steps) -> tuple[Rows, Rows, Rows, Rows]:
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if model.get(name):
+            raise UnsupportedError(f"model BPE with {name}")
+    if not _is_byte_level(table):
+        raise UnsupportedError("model BPE on characters rather than bytes")
+    vocabulary, letters = model["vocab"], byte_letters()
+    single = [vocabulary.get(letters[byte], NONE) for byte in range(256)]
+    if NONE in single and model.get("unk_token") is not None:
+        raise UnsupportedError("model BPE without some bytes, for which it has an unknown token")
+    merges = []
+    for rank, pair in enumerate(model["merges"]):
+        left, right = pair
+        merges.append((vocabulary[left], vocabulary[right], rank, vocabulary[left + right]))
+    of_letter = {letter: byte for byte, letter in letters.items()}
+    whole: Rows = []
+    if model.get("ignore_merges"):
+        words = {text: number for text, number in vocabulary.items() if all(letter in of_letter for letter in text)}
+        raw = sorted((bytes(of_letter[letter] for letter in text), number) for text, number in words.items())
+        whole = [(*steps.add_string(text), number) for text, number in raw]
+    return whole, [], sorted(merges), [single]
+
+
+def _is_byte_level(table: dict[str, Any]) -> bool:
+    """Tells whether texts become bytes before the model and tokens become texts from bytes after it."""
+    before = table["pre_tokenizer"] or {}
+    parts = before.get("pretokenizers", [before])
+    return (table["decoder"] or {}).get("type") == "ByteLevel" and parts[-1].get("type") == "ByteLevel"
+
+
+def byte_letters() -> dict[int, str]:
+    """Returns the letter that stands for each byte in byte-level vocabularies (GPT-2's ``bytes_to_unicode``)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = (byte for byte in range(256) if byte not in printable)
+    letters = {byte: chr(byte) for byte in printable}
+    return {**letters, **{byte: chr(256 + at) for at, byte in enumerate(others)}}
+
+
+def _decoded(tokenizer: Any, steps: Steps, table: dict[str, Any]) -> Rows:
+    """Bytes of every token by number; special tokens have none, since they are left out of texts."""
+    of_letter = {letter: byte for byte, letter in byte_letters().items()}
+    special = {token["id"] for token in table["added_tokens"] if token["special"]}
+    rows = []
+    for number in range(tokenizer.get_vocab_size()):
+        text = "" if number in special else tokenizer.id_to_token(number) or ""
+        if all(letter in of_letter for letter in text):
+            rows.append(steps.add_string(bytes(of_letter[letter] for letter in text)))
+        else:
+            rows.append(steps.add_string(text.encode("utf-8")))
+    return rows
+
+
+def _added_tokens(table: dict[str, Any], tokenizer: Any, steps: Steps) -> Rows:
+    rows = []
+    for token in table["added_tokens"]:
+        content = token["content"]
+        if token["normalized"] and tokenizer.normalizer is not None:
+            content = tokenizer.normalizer.normalize_str(content)
+        flags = LEFT * token["lstrip"] | RIGHT * token["rstrip"] | SINGLE_WORD * token["single_word"]
+        flags |= NORMALIZED * token["normalized"]
+        if content:
+            rows.append((*steps.add_string(content.encode("utf-8")), token["id"], flags))
+    return rows
+
+
+def _frame(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Returns the tokens that are put before and after those of every text."""
+    for text in ("a", "0", "the"):
+        bare, framed = (tokenizer.encode(text, add_special_tokens=special).ids for special in (False, True))
+        for start in range(len(framed) - len(bare) + 1):
+            if bare and framed[start : start + len(bare)] == bare:
+                return framed[:start], framed[start + len(bare) :]
+    raise UnsupportedError("a post-processor that does more than put tokens before and after")

@@ -1,0 +1,1 @@
+"""ONNX to machine code: importer, graph passes, converters, kernels, instruction sets, lowering."""

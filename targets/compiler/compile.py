@@ -1,0 +1,192 @@
+"""ONNX file to compiled Relax executable: the whole way, without files in between."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from edgeq.errors import FormatError, UnsupportedError
+from edgeq.targets.builtin.target import Target
+from edgeq.targets.compiler.passes import run_passes
+from edgeq.targets.compiler.passes.cache import STATE
+from edgeq.targets.compiler.passes.shared_table import PANEL_GATHER
+from edgeq.targets.compiler.passes.source import join_encoder
+from edgeq.targets.runtime.tvm_import import import_tvm
+
+ENCODER, DECODER_FIRST, DECODER_STEP = "encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"
+"""Files of an encoder-decoder, as optimum names them."""
+
+PASS_OPTIONS = {"tirx.disable_storage_rewrite": True}
+"""Kernels say where their buffers are; the rewrite would move registers out of loops and into memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of the model.
+
+    Attributes:
+        name: Name in the ONNX graph.
+        dtype: numpy name of the element type.
+        shape: Sizes; a dimension that may take any size is its name.
+        maximum: For ids: the largest value that every table they index has a row for.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    maximum: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledFunction:
+    """The interface of one function; it takes inputs, state and all weights of the model, in this order.
+
+    Attributes:
+        inputs: Inputs, in order.
+        outputs: What it returns as a tuple, in order.
+        state: Tensors after the inputs that the function changes in place and the caller keeps from call to call: the
+            caches of a decoder, in which ``context`` is the capacity in tokens and ``context_blocks`` is
+            ``context / 16`` (``source_context`` for the source of an encoder-decoder).
+    """
+
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+    state: list[TensorInfo]
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledModel:
+    """What :func:`compile_onnx` and :func:`compile_folder` return.
+
+    Attributes:
+        executable: ``tvm.relax.VMExecutable`` with a function ``main`` that takes inputs, state and weights and
+            returns a tuple of the outputs.
+        inputs: Inputs of ``main``, in order.
+        outputs: Outputs of ``main``, in order.
+        weights: Names and arrays of the tensors after the inputs and the state, in order.
+        state: State of ``main``; see :class:`CompiledFunction`.
+        encoder: Interface of the function ``encode`` of an encoder-decoder, which reads the source and fills the
+            source caches; its last outputs are these caches. None for other models.
+    """
+
+    executable: Any
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+    weights: list[tuple[str, np.ndarray]]
+    state: list[TensorInfo] = dataclasses.field(default_factory=list)
+    encoder: CompiledFunction | None = None
+
+
+def compile_folder(folder: Path, *, target: Target) -> CompiledModel:
+    """Compiles what ``edgeq export`` wrote: one graph, or the graphs of an encoder-decoder.
+
+    Raises:
+        FormatError: If a file is not a valid ONNX model or its external data is damaged.
+        UnsupportedError: If an operator has no kernel.
+    """
+    if not (folder / DECODER_STEP).is_file():
+        return compile_onnx(folder / "model.onnx", target=target)
+    encoder, first, step = (_load(folder / name) for name in (ENCODER, DECODER_FIRST, DECODER_STEP))
+    encode = join_encoder(encoder.graph, first.graph)
+    return _compile({"encode": encode, "main": step.graph}, _opset(step), target)
+
+
+def compile_onnx(onnx_file: Path, *, target: Target) -> CompiledModel:
+    """Compiles an ONNX file for one target.
+
+    Args:
+        onnx_file: ``model.onnx``; external data is read from beside it.
+        target: Processor to compile for.
+
+    Returns:
+        The executable, its interface and the tensors it needs.
+
+    Raises:
+        FormatError: If the file is not a valid ONNX model or its external data is damaged.
+        UnsupportedError: If an operator has no kernel.
+    """
+    model = _load(onnx_file)
+    return _compile({"main": model.graph}, _opset(model), target)
+
+
+def _compile(graphs: dict[str, onnx.GraphProto], opset: int, target: Target) -> CompiledModel:
+    tvm = import_tvm()  # before the modules below, which import it as usual
+    from edgeq.targets.compiler.importer import EdgeqImporter
+    from edgeq.targets.compiler.isa import isa_named
+    from edgeq.targets.compiler.kernels.numerics import without_rounding_instruction
+    from edgeq.targets.compiler.lowering import vm_pipeline
+
+    for graph in graphs.values():
+        run_passes(graph)
+    functions = {name: _interface(graph) for name, graph in graphs.items()}
+    isa = isa_named(target.isa)
+    importer = EdgeqImporter(isa)
+    with contextlib.nullcontext() if isa.rounds else without_rounding_instruction():
+        module = importer.import_graphs(graphs, opset)
+    with tvm.transform.PassContext(opt_level=3, config=PASS_OPTIONS):
+        executable = tvm.compile(
+            module, target=tvm.target.Target(target.tvm_target), relax_pipeline=vm_pipeline(len(importer.weights))
+        )
+    main = functions["main"]
+    return CompiledModel(
+        executable,
+        inputs=main.inputs,
+        outputs=main.outputs,
+        weights=[(weight.name, weight.array) for weight in importer.weights],
+        state=main.state,
+        encoder=functions.get("encode"),
+    )
+
+
+def _interface(graph: onnx.GraphProto) -> CompiledFunction:
+    arguments = [_tensor_info(value, maximum=_largest_id(graph, value.name)) for value in graph.input]
+    return CompiledFunction(
+        inputs=[argument for argument in arguments if not argument.name.startswith(STATE)],
+        outputs=[_tensor_info(value) for value in graph.output],
+        state=[argument for argument in arguments if argument.name.startswith(STATE)],
+    )
+
+
+def _load(onnx_file: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load(onnx_file)
+        onnx.checker.check_model(model)
+    except FileNotFoundError as error:
+        raise FormatError(f"{onnx_file}: {error.filename or 'a file it refers to'} does not exist") from error
+    except Exception as error:  # the protobuf parser and the checker raise types of their own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FormatError(f"{onnx_file} is not a valid ONNX model: {reason}; export it again") from error
+    return model
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            return int(entry.version)
+    raise UnsupportedError("the ONNX model names no version of the standard operators")
+
+
+def _tensor_info(value: onnx.ValueInfoProto, maximum: int | None = None) -> TensorInfo:
+    tensor = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    shape = tuple(d.dim_param or int(d.dim_value) for d in tensor.shape.dim)
+    return TensorInfo(value.name, str(np.dtype(dtype)), shape, maximum)
+
+
+def _largest_id(graph: onnx.GraphProto, name: str) -> int | None:
+    """Returns the last row of the smallest table that the input indexes directly, or None if it indexes none."""
+    rows = []
+    tables = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "LowBitEmbedding" and node.input[0] == name:
+            rows.append(next(int(a.i) for a in node.attribute if a.name == "N"))
+        if node.op_type == PANEL_GATHER and node.input[1] == name:
+            rows.append(next(int(a.i) for a in node.attribute if a.name == "rows"))
+        if node.op_type == "Gather" and node.input[1] == name and node.input[0] in tables:
+            rows.append(int(tables[node.input[0]].dims[0]))
+    return min(rows) - 1 if rows else None

@@ -1,0 +1,69 @@
+"""How a converter calls a kernel: built once for each set of parameters, named for profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm import relax
+
+from edgeq.formats.low_bit import PackedMatrix
+from edgeq.targets.compiler.isa import Isa
+
+Key = tuple[Any, ...]
+"""Name of a kernel, then everything that its code depends on."""
+
+
+class KernelCalls:
+    """Emits calls of kernels into the function that is being built.
+
+    Args:
+        builder: Relax block builder of that function.
+        isa: Instruction set that the kernels are built for.
+    """
+
+    def __init__(self, builder: relax.BlockBuilder, isa: Isa) -> None:
+        self.builder = builder
+        self.isa = isa
+        self.quantized: dict[Key, list[Any]] = {}
+        """Quantized activations by the tensor (and static scale) that they were made from."""
+        self._kernels: dict[Key, Any] = {}
+
+    def kernel(self, key: Key, build: Callable[[], Any]) -> Any:
+        """Returns the kernel that ``build()`` makes, which is made once for each ``key``."""
+        if key not in self._kernels:
+            function = build().without_attr("global_symbol")
+            self._kernels[key] = self.builder.add_func(function, _name(key))
+        return self._kernels[key]
+
+    def call(self, key: Key, build: Callable[[], Any], inputs: list[Any], outputs: Any) -> Any:
+        """Emits a call of that kernel; ``outputs`` is one tensor type, or a list of them for a tuple."""
+        return self.builder.emit(relax.call_tir(self.kernel(key, build), inputs, outputs))
+
+    def parts(self, value: Any, count: int) -> list[Any]:
+        """Returns the first ``count`` elements of a tuple as variables."""
+        return [self.builder.emit(relax.TupleGetItem(value, index)) for index in range(count)]
+
+
+def shape_of(x: Any) -> list[Any]:
+    """Dimensions of a Relax tensor: integers and symbolic expressions."""
+    return list(x.ty.shape)
+
+
+def tensor(shape: list[Any], dtype: str = "float32") -> relax.TensorType:
+    """Type of a tensor."""
+    return relax.TensorType(shape, dtype)
+
+
+def _name(key: Key) -> str:
+    """Name of a kernel in profiles: operator, then rows x columns and bits of its weight, or its sizes."""
+    operator, *details = key
+    parts = [str(operator)]
+    for detail in details:
+        if isinstance(detail, PackedMatrix):
+            parts.append(f"{detail.rows}x{detail.columns}_w{detail.bits}")
+        elif isinstance(detail, int) and not isinstance(detail, bool) and detail > 3:
+            parts.append(str(detail))
+        elif isinstance(detail, str) and detail != "none":
+            parts.append(detail)
+    return "_".join(parts)

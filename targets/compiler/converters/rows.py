@@ -1,0 +1,150 @@
+"""Operators on rows: look-ups, normalisation, element-wise functions, and what knows about sequences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from edgeq.errors import UnsupportedError
+from edgeq.targets.compiler.converters.kernel_calls import KernelCalls, shape_of, tensor
+from edgeq.targets.compiler.converters.linear import packed_matrix, row_codes
+from edgeq.targets.compiler.kernels.elementwise import elementwise
+from edgeq.targets.compiler.kernels.gather_rows import gather_panel_rows, gather_rows
+from edgeq.targets.compiler.kernels.layer_norm import layer_norm
+from edgeq.targets.compiler.kernels.low_bit_embedding import low_bit_embedding as low_bit_embedding_kernel
+from edgeq.targets.compiler.kernels.quantized_layer_norm import quantized_layer_norm
+from edgeq.targets.compiler.kernels.sequence import last_token as last_token_kernel
+from edgeq.targets.compiler.kernels.sequence import token_positions as token_positions_kernel
+
+
+def low_bit_embedding(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``LowBitEmbedding``."""
+    ids, table, scale = inputs
+    matrix = packed_matrix(attrs, table, scale)
+    lead = shape_of(ids)
+    return calls.call(
+        ("low_bit_embedding", matrix, len(lead)),
+        lambda: low_bit_embedding_kernel(matrix, rank=len(lead)),
+        [ids, table, scale],
+        tensor([*lead, matrix.columns]),
+    )
+
+
+def float_embedding(calls: KernelCalls, table: Any, ids: Any) -> Any:
+    """Rows of a float table that is a weight of the model."""
+    rows, columns = (int(d) for d in shape_of(table))
+    lead = shape_of(ids)
+    return calls.call(
+        ("gather_rows", rows, columns, len(lead)),
+        lambda: gather_rows(rows, columns, rank=len(lead)),
+        [table, ids],
+        tensor([*lead, columns]),
+    )
+
+
+def panel_embedding(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``PanelGather``: rows of a float table that is stored for a product."""
+    panels, ids = inputs
+    rows, columns = int(attrs["rows"]), int(shape_of(panels)[1])
+    lead = shape_of(ids)
+    return calls.call(
+        ("gather_panel_rows", rows, columns, len(lead)),
+        lambda: gather_panel_rows(rows, columns, rank=len(lead)),
+        [panels, ids],
+        tensor([*lead, columns]),
+    )
+
+
+def normalise(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``LayerNormalization`` over the last axis."""
+    return _normalise(calls, inputs[:1], [*inputs[1:], None][:2], attrs)
+
+
+def add_and_normalise(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``ResidualLayerNormalization``: the sum of the first two inputs, normalised."""
+    return _normalise(calls, inputs[:2], [*inputs[2:], None][:2], attrs)
+
+
+def _normalise(calls: KernelCalls, addends: list[Any], parameters: list[Any], attrs: dict[str, Any]) -> Any:
+    *lead, last = shape_of(addends[0])
+    columns, residual = int(last), len(addends) == 2
+    if attrs.get("axis", -1) not in (-1, len(lead)):
+        raise UnsupportedError(
+            f"{attrs['name']}: layer normalisation over axis {attrs['axis']} has no kernel, only over the last"
+        )
+    gamma, beta = parameters
+    if beta is None:
+        beta = relax.const(np.zeros(columns, np.float32))
+    epsilon = float(attrs.get("epsilon", 1e-5))
+    name = "residual_layer_norm" if residual else "layer_norm"
+    if attrs.get("quantized", 0):
+        call = calls.call(
+            (name, columns, len(lead), epsilon, "quantized"),
+            lambda: quantized_layer_norm(columns, rank=len(lead), epsilon=epsilon, residual=residual),
+            [*addends, gamma, beta],
+            [tensor([*lead, columns]), *row_codes(lead, columns)],
+        )
+        rows, *codes = calls.parts(call, 4)
+        calls.quantized[rows, None] = codes
+        return rows
+    return calls.call(
+        (name, columns, len(lead), epsilon),
+        lambda: layer_norm(columns, rank=len(lead), epsilon=epsilon, residual=residual),
+        [*addends, gamma, beta],
+        tensor([*lead, columns]),
+    )
+
+
+def gelu(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``Gelu``, exact or with tanh."""
+    return _elementwise(calls, "GeluTanh" if attrs.get("approximate", "none") == "tanh" else "Gelu", inputs)
+
+
+def erf(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``Erf``."""
+    del attrs
+    return _elementwise(calls, "Erf", inputs)
+
+
+def relu(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``Relu``."""
+    del attrs
+    return _elementwise(calls, "Relu", inputs)
+
+
+def tanh(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``Tanh``."""
+    del attrs
+    return _elementwise(calls, "Tanh", inputs)
+
+
+def _elementwise(calls: KernelCalls, name: str, inputs: list[Any]) -> Any:
+    *lead, last = shape_of(inputs[0])
+    return calls.call(
+        (name.lower(), int(last), len(lead)),
+        lambda: elementwise(name, int(last), rank=len(lead)),
+        inputs,
+        tensor([*lead, last]),
+    )
+
+
+def token_positions(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``TokenPositions``: position of each new token, from the length of its past."""
+    offset = int(attrs["offset"])
+    return calls.call(
+        ("token_positions", offset),
+        lambda: token_positions_kernel(offset),
+        inputs,
+        tensor(shape_of(inputs[0]), "int64"),
+    )
+
+
+def last_token(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``LastToken``: the row of each sequence's last new token."""
+    del attrs
+    batch, _, columns = shape_of(inputs[0])
+    return calls.call(
+        ("last_token", int(columns)), lambda: last_token_kernel(int(columns)), inputs, tensor([batch, columns])
+    )

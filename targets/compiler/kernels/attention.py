@@ -1,0 +1,254 @@
+"""Multi-head attention over ``[batch, sequence, heads * head_size]``, scores and probabilities never leaving a tile.
+
+One head of one sequence is a task. Its keys are transposed once, so that a vector holds the same column of 16 keys, and
+its values are brought together; then tiles of a few queries go through scores, softmax and weighted sum while their
+scores stay in cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from edgeq.targets.compiler.isa import Isa
+from edgeq.targets.compiler.kernels.macro import macro
+from edgeq.targets.compiler.kernels.numerics import LANES, fma, larger, registers, splat
+from edgeq.targets.compiler.kernels.query_tile import LOWEST
+from edgeq.targets.compiler.kernels.softmax import softmax_row
+
+
+class Operands(NamedTuple):
+    """Buffers of one call, and the head that is being computed."""
+
+    q: Any
+    k: Any
+    v: Any
+    out: Any
+    batch: Any
+    first_column: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionHead:
+    """What is fixed when the kernel is built, and the symbolic sizes.
+
+    Attributes:
+        head_size: Columns of a head.
+        scale: Factor on the dot products.
+        tile: Queries of a full tile.
+        panels: Vectors of keys, or of output columns, of a full tile: one or two.
+        queries: Number of queries (symbolic).
+        keys: Number of keys (symbolic).
+    """
+
+    head_size: int
+    scale: float
+    tile: int
+    panels: int
+    queries: Any
+    keys: Any
+
+    @property
+    def key_vectors(self) -> Any:
+        """Vectors of 16 keys, the last one padded."""
+        return tirx.floordiv(self.keys + (LANES - 1), LANES)
+
+    @property
+    def column_vectors(self) -> int:
+        """Whole vectors of 16 columns."""
+        return self.head_size // LANES
+
+    def score(self, total: Any, mask: Any, first_key: Any) -> Any:
+        """Scales and masks 16 dot products; keys past the end get the lowest score."""
+        score = fma(total, splat(self.scale, total), mask)
+        index = T.ramp(first_key, T.int64(1), LANES)
+        return T.Select(index < T.broadcast(self.keys, LANES), score, splat(LOWEST, score))
+
+
+@macro
+def _transpose_keys(p, o, k_columns):
+    for t in range(p.keys):
+        for d in range(p.head_size):
+            k_columns[t // LANES, d, t % LANES] = o.k[o.batch, t, o.first_column + d]
+    if p.keys % LANES > 0:
+        for d in range(p.head_size):
+            for t in range(p.key_vectors * LANES - p.keys):
+                k_columns[p.key_vectors - 1, d, p.keys % LANES + t] = T.float32(0)
+
+
+@macro
+def _gather_values(p, o, v_rows):
+    """Rows of a head lie a few pages apart, where they share few places in the cache."""
+    for t in range(p.keys):
+        for c in range(p.column_vectors):
+            v_rows[t, T.ramp(c * LANES, 1, LANES)] = o.v[o.batch, t, T.ramp(o.first_column + c * LANES, 1, LANES)]
+        for c in range(p.head_size % LANES):
+            v_rows[t, p.column_vectors * LANES + c] = o.v[o.batch, t, o.first_column + p.column_vectors * LANES + c]
+
+
+@macro
+def _copy_mask(p, mask, mask_row, batch):
+    for t in range(p.keys):
+        mask_row[t] = mask[batch, 0, 0, t]
+    for t in range(p.key_vectors * LANES - p.keys):
+        mask_row[p.keys + t] = T.float32(0)
+
+
+@macro
+def _no_mask(p, mask_row):
+    for t in range(p.key_vectors):
+        mask_row[T.ramp(t * LANES, 1, LANES)] = T.broadcast(T.float32(0), LANES)
+
+
+@macro
+def _scores_of(p, o, k_columns, mask_row, scores, peaks, s, tile, t, panels):
+    """Scores of a tile of queries with ``panels`` vectors of keys, from vector ``t`` on."""
+    acc = registers((tile * panels,), "float32x16")
+    for a in T.unroll(tile * panels):
+        acc[a] = T.broadcast(T.float32(0), LANES)
+    for d in range(p.head_size):
+        for r in T.unroll(tile):
+            for i in T.unroll(panels):
+                acc[r * panels + i] = fma(
+                    T.broadcast(o.q[o.batch, s + r, o.first_column + d], LANES),
+                    k_columns[t + i, d, T.ramp(0, 1, LANES)],
+                    acc[r * panels + i],
+                )
+    for r in T.unroll(tile):
+        for i in T.unroll(panels):
+            acc[r * panels + i] = p.score(
+                acc[r * panels + i], mask_row[T.ramp((t + i) * LANES, 1, LANES)], (t + i) * LANES
+            )
+            scores[r, T.ramp((t + i) * LANES, 1, LANES)] = acc[r * panels + i]
+            peaks[r] = larger(acc[r * panels + i], peaks[r])
+
+
+@macro
+def _scores(p, o, k_columns, mask_row, scores, peaks, s, tile):
+    for t in range(p.key_vectors // p.panels):
+        _scores_of(p, o, k_columns, mask_row, scores, peaks, s, tile, t * p.panels, p.panels)
+    for t in range(p.key_vectors % p.panels):
+        _scores_of(p, o, k_columns, mask_row, scores, peaks, s, tile, p.key_vectors // p.panels * p.panels + t, 1)
+
+
+@macro
+def _weighted_sum_of(p, o, v_rows, scores, sums, s, tile, column, panels):
+    """``panels`` vectors of output columns, from ``column`` on, for a tile of queries."""
+    acc = registers((tile * panels,), "float32x16")
+    for a in T.unroll(tile * panels):
+        acc[a] = T.broadcast(T.float32(0), LANES)
+    for t in range(p.keys):
+        for r in T.unroll(tile):
+            for i in T.unroll(panels):
+                acc[r * panels + i] = fma(
+                    T.broadcast(scores[r, t], LANES),
+                    v_rows[t, T.ramp(column + i * LANES, 1, LANES)],
+                    acc[r * panels + i],
+                )
+    for r in T.unroll(tile):
+        for i in T.unroll(panels):
+            o.out[o.batch, s + r, T.ramp(o.first_column + column + i * LANES, 1, LANES)] = acc[
+                r * panels + i
+            ] / T.broadcast(sums[r], LANES)
+
+
+@macro
+def _weighted_sum(p, o, v_rows, scores, sums, s, tile):
+    for c in range(p.column_vectors // p.panels):
+        _weighted_sum_of(p, o, v_rows, scores, sums, s, tile, c * p.panels * LANES, p.panels)
+    if p.column_vectors % p.panels > 0:
+        _weighted_sum_of(p, o, v_rows, scores, sums, s, tile, (p.column_vectors - 1) * LANES, 1)
+    for c in range(p.head_size % LANES):
+        last = registers((tile,), "float32")
+        for r in T.unroll(tile):
+            last[r] = T.float32(0)
+        for t in range(p.keys):
+            for r in T.unroll(tile):
+                last[r] = fma(scores[r, t], v_rows[t, p.column_vectors * LANES + c], last[r])
+        for r in T.unroll(tile):
+            o.out[o.batch, s + r, o.first_column + p.column_vectors * LANES + c] = last[r] / sums[r]
+
+
+@macro
+def _query_tile(p, o, k_columns, v_rows, mask_row, scores, s, tile):
+    peaks = registers((tile,), "float32x16")
+    sums = registers((tile,), "float32")
+    for r in T.unroll(tile):
+        peaks[r] = T.broadcast(T.float32(LOWEST), LANES)
+    _scores(p, o, k_columns, mask_row, scores, peaks, s, tile)
+    for r in range(tile):
+        softmax_row(scores, peaks, sums, r, p.key_vectors)
+    _weighted_sum(p, o, v_rows, scores, sums, s, tile)
+
+
+@macro
+def _all_queries(p, o, k_columns, v_rows, mask_row):
+    scores = T.alloc_buffer((p.tile, p.key_vectors * LANES), "float32")
+    for s in range(p.queries // p.tile):
+        _query_tile(p, o, k_columns, v_rows, mask_row, scores, s * p.tile, p.tile)
+    for s in range(p.queries % p.tile):
+        _query_tile(p, o, k_columns, v_rows, mask_row, scores, p.queries // p.tile * p.tile + s, 1)
+
+
+@macro
+def _one_head(p, o, mask_row):
+    k_columns = T.alloc_buffer((p.key_vectors, p.head_size, LANES), "float32")
+    v_rows = T.alloc_buffer((p.keys, p.head_size), "float32")
+    _transpose_keys(p, o, k_columns)
+    _gather_values(p, o, v_rows)
+    _all_queries(p, o, k_columns, v_rows, mask_row)
+
+
+def attention(isa: Isa, heads: int, head_size: int, *, scale: float, masked: bool) -> tirx.PrimFunc:
+    """Builds ``softmax(q k^T * scale + mask) v`` for every head.
+
+    Each score is one accumulator in ascending order of the head dimension, each output one accumulator in ascending
+    order of the keys; a softmax sum is 16 partial sums (key index mod 16) and one fixed tree. A key whose score is
+    far below the row's largest contributes exactly 0, so padded keys change nothing.
+
+    Args:
+        isa: Instruction set to compile for (its register count sets the tile, which changes no result).
+        heads: Number of heads.
+        head_size: Columns of one head.
+        scale: Factor on the dot products.
+        masked: Whether there is an additive float mask, one row for all heads and queries.
+
+    Returns:
+        A function of q float32 ``[B, S, heads*head_size]``, k and v float32 ``[B, T, heads*head_size]``, (mask float32
+        ``[B, 1, 1, T]``,) and the output float32 ``[B, S, heads*head_size]``.
+    """
+    width = heads * head_size
+    batch, queries, keys = (tirx.Var(name, "int64") for name in ("batch", "queries", "keys"))
+    p = AttentionHead(head_size, scale, isa.row_tile, isa.float_panels, queries, keys)
+
+    @T.prim_func(s_tir=True)
+    def without_mask(q_: T.handle, k_: T.handle, v_: T.handle, y: T.handle):
+        T.func_attr({"tirx.noalias": True})
+        q = T.match_buffer(q_, (batch, queries, width), "float32")
+        k = T.match_buffer(k_, (batch, keys, width), "float32")
+        v = T.match_buffer(v_, (batch, keys, width), "float32")
+        out = T.match_buffer(y, (batch, queries, width), "float32")
+        with T.sblock("root"):
+            for head in T.parallel(batch * heads):
+                mask_row = T.alloc_buffer((p.key_vectors * LANES,), "float32")
+                _no_mask(p, mask_row)
+                _one_head(p, Operands(q, k, v, out, head // heads, head % heads * head_size), mask_row)
+
+    @T.prim_func(s_tir=True)
+    def with_mask(q_: T.handle, k_: T.handle, v_: T.handle, mask_: T.handle, y: T.handle):
+        T.func_attr({"tirx.noalias": True})
+        q = T.match_buffer(q_, (batch, queries, width), "float32")
+        k = T.match_buffer(k_, (batch, keys, width), "float32")
+        v = T.match_buffer(v_, (batch, keys, width), "float32")
+        mask = T.match_buffer(mask_, (batch, 1, 1, keys), "float32")
+        out = T.match_buffer(y, (batch, queries, width), "float32")
+        with T.sblock("root"):
+            for head in T.parallel(batch * heads):
+                mask_row = T.alloc_buffer((p.key_vectors * LANES,), "float32")
+                _copy_mask(p, mask, mask_row, head // heads)
+                _one_head(p, Operands(q, k, v, out, head // heads, head % heads * head_size), mask_row)
+
+    return with_mask if masked else without_mask

@@ -1,0 +1,334 @@
+"""Causal attention over a key/value cache that is updated in place.
+
+Keys are stored as ``[batch, heads, context/16, head_size, 16]``: a vector holds one column of 16 neighbouring keys,
+so that nothing is transposed when they are read. Values are ``[batch, heads, context, head_size]``. Each sequence of
+a batch is stored from slot 0 with a length of its own; there is no padding in the cache, so a sequence gets the same
+bits alone and in a batch. Order of every sum: as in :mod:`edgeq.targets.compiler.kernels.attention`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from edgeq.targets.compiler.isa import Isa
+from edgeq.targets.compiler.kernels.macro import macro
+from edgeq.targets.compiler.kernels.numerics import LANES, fma, larger, prefetch, registers, splat
+from edgeq.targets.compiler.kernels.query_tile import LOWEST, query_tile
+from edgeq.targets.compiler.kernels.shapes import PARALLEL_ROWS
+from edgeq.targets.compiler.kernels.softmax import softmax_row
+
+BLOCKS = 4
+"""Key vectors of a tile: their sums are independent, which hides the latency of the multiply-adds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CachedHead:
+    """What is fixed when the kernel is built.
+
+    Attributes:
+        heads: Number of heads.
+        head_size: Columns of a head.
+        dtype: Element type of the cache: ``float16`` or ``float32``.
+    """
+
+    heads: int
+    head_size: int
+    dtype: str
+
+    @property
+    def width(self) -> int:
+        """Columns of q, of k and of v."""
+        return self.heads * self.head_size
+
+    def keys(self, cache: Any, batch: Any, head: Any, block: Any, column: Any) -> Any:
+        """One column of 16 keys as float32."""
+        return _widened(cache[batch, head, block, column, T.ramp(0, 1, LANES)], "float32x16")
+
+    def values(self, cache: Any, batch: Any, head: Any, key: Any, column: Any) -> Any:
+        """16 columns of one value as float32."""
+        return _widened(cache[batch, head, key, T.ramp(column, 1, LANES)], "float32x16")
+
+    def value(self, cache: Any, batch: Any, head: Any, key: Any, column: Any) -> Any:
+        """One column of one value as float32."""
+        return _widened(cache[batch, head, key, column], "float32")
+
+    @property
+    def line(self) -> int:
+        """Elements of a cache line."""
+        return 64 // (2 if self.dtype == "float16" else 4)
+
+    @property
+    def value_lines(self) -> int:
+        """Cache lines of one value."""
+        return -(-self.head_size // self.line)
+
+    @staticmethod
+    def score(total: Any, scale: float, first_key: Any, length: Any) -> Any:
+        """Scales 16 dot products; keys from ``length`` on get the lowest score."""
+        score = total * splat(scale, total)
+        index = T.ramp(first_key, T.int64(1), LANES)
+        return T.Select(index < T.broadcast(length, LANES), score, splat(LOWEST, score))
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Where queries, keys or values stand in the rows of a tensor.
+
+    Attributes:
+        row: Columns of a row.
+        first: First of the ``heads * head_size`` columns that are meant: one product may give all three.
+    """
+
+    row: int
+    first: int
+
+
+class Operands(NamedTuple):
+    """Buffers of one call, and the query that is being computed."""
+
+    q: Any
+    q_first: int
+    scale: float
+    key_cache: Any
+    value_cache: Any
+    out: Any
+    batch: Any
+    head: Any
+    query: Any
+
+
+def _widened(value: Any, dtype: str) -> Any:
+    return value if str(value.ty) == dtype else T.cast(value, dtype)
+
+
+@macro
+def _score_blocks(p, o, scores, peak, first_block, blocks, length):
+    acc = registers((blocks,), "float32x16")
+    for b in T.unroll(blocks):
+        acc[b] = T.broadcast(T.float32(0), LANES)
+    for d in range(p.head_size):
+        if d < blocks * LANES:  # the values of these keys, which are wanted next
+            for line in T.unroll(p.value_lines):
+                prefetch(o.value_cache[o.batch, o.head, first_block * LANES + d, line * p.line])
+        for b in T.unroll(blocks):
+            acc[b] = fma(
+                T.broadcast(o.q[o.batch, o.query, o.q_first + o.head * p.head_size + d], LANES),
+                p.keys(o.key_cache, o.batch, o.head, first_block + b, d),
+                acc[b],
+            )
+    for b in T.unroll(blocks):
+        acc[b] = p.score(acc[b], o.scale, (first_block + b) * LANES, length)
+        scores[0, T.ramp((first_block + b) * LANES, 1, LANES)] = acc[b]
+        peak[0] = larger(acc[b], peak[0])
+
+
+@macro
+def _weighted_sum(p, o, scores, total, length):
+    acc = registers((p.head_size // LANES + 1,), "float32x16")
+    for c in T.unroll(p.head_size // LANES):
+        acc[c] = T.broadcast(T.float32(0), LANES)
+    for t in range(length):
+        for c in T.unroll(p.head_size // LANES):
+            acc[c] = fma(
+                T.broadcast(scores[0, t], LANES), p.values(o.value_cache, o.batch, o.head, t, c * LANES), acc[c]
+            )
+    for c in T.unroll(p.head_size // LANES):
+        o.out[o.batch, o.query, T.ramp(o.head * p.head_size + c * LANES, 1, LANES)] = acc[c] / T.broadcast(
+            total[0], LANES
+        )
+    for column in range(p.head_size // LANES * LANES, p.head_size):
+        last = registers((1,), "float32")
+        last[0] = T.float32(0)
+        for t in range(length):
+            last[0] = fma(scores[0, t], p.value(o.value_cache, o.batch, o.head, t, column), last[0])
+        o.out[o.batch, o.query, o.head * p.head_size + column] = last[0] / total[0]
+
+
+@macro
+def _query(p, o, scores, length):
+    peak = registers((1,), "float32x16")
+    total = registers((1,), "float32")
+    peak[0] = T.broadcast(T.float32(LOWEST), LANES)
+    key_vectors = registers((1,), "int64")
+    key_vectors[0] = tirx.floordiv(length + (LANES - 1), LANES)
+    for tile in range(key_vectors[0] // BLOCKS):
+        _score_blocks(p, o, scores, peak, tile * BLOCKS, BLOCKS, length)
+    for rest in range(key_vectors[0] % BLOCKS):
+        _score_blocks(p, o, scores, peak, key_vectors[0] // BLOCKS * BLOCKS + rest, 1, length)
+    softmax_row(scores, peak, total, 0, key_vectors[0])
+    _weighted_sum(p, o, scores, total, length)
+
+
+@macro
+def _append_head(p, k, v, k_first, v_first, past, new, key_cache, value_cache, task, tokens, capacity):
+    for s in range(tokens):
+        slot = registers((1,), "int64")
+        slot[0] = past[task // p.heads] + s
+        if s < new[task // p.heads] and slot[0] >= 0 and slot[0] < capacity:
+            for d in range(p.head_size):
+                key_cache[task // p.heads, task % p.heads, slot[0] // LANES, d, slot[0] % LANES] = T.cast(
+                    k[task // p.heads, s, k_first + task % p.heads * p.head_size + d], p.dtype
+                )
+                value_cache[task // p.heads, task % p.heads, slot[0], d] = T.cast(
+                    v[task // p.heads, s, v_first + task % p.heads * p.head_size + d], p.dtype
+                )
+
+
+def append_to_cache(head: CachedHead, *, keys: Columns, values: Columns) -> tirx.PrimFunc:
+    """Builds the function that stores the keys and values of new tokens behind those of their sequence.
+
+    Tokens beyond ``new[b]`` (right padding of a batch) and slots beyond the capacity are not written; the runtimes
+    refuse a sequence that would not fit.
+
+    Returns:
+        A function of the tensors with keys and with values, float32 ``[B, S, row]``, past and new lengths int64
+        ``[B]``, and the caches, which it changes in place: keys ``[B, heads, C/16, head_size, 16]`` and values
+        ``[B, heads, C, head_size]``.
+    """
+    p = head
+    batch, tokens, blocks, capacity = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks", "capacity"))
+
+    @T.prim_func(s_tir=True)
+    def append(
+        k_: T.handle, v_: T.handle, past_: T.handle, new_: T.handle, key_cache_: T.handle, value_cache_: T.handle
+    ):
+        # No "noalias" here: keys and values may be columns of one tensor.
+        k = T.match_buffer(k_, (batch, tokens, keys.row), "float32")
+        v = T.match_buffer(v_, (batch, tokens, values.row), "float32")
+        past = T.match_buffer(past_, (batch,), "int64")
+        new = T.match_buffer(new_, (batch,), "int64")
+        key_cache = T.match_buffer(key_cache_, (batch, p.heads, blocks, p.head_size, LANES), p.dtype)
+        value_cache = T.match_buffer(value_cache_, (batch, p.heads, capacity, p.head_size), p.dtype)
+        with T.sblock("root"):
+            if tokens < PARALLEL_ROWS:
+                for task in range(batch * p.heads):
+                    _append_head(
+                        p, k, v, keys.first, values.first, past, new, key_cache, value_cache, task, tokens, capacity
+                    )
+            else:
+                for task in T.parallel(batch * p.heads):
+                    _append_head(
+                        p, k, v, keys.first, values.first, past, new, key_cache, value_cache, task, tokens, capacity
+                    )
+
+    return append
+
+
+@macro
+def _attend_head(
+    p, q, columns, scale, past, new, key_cache, value_cache, out, task, tokens, blocks, capacity, growth, tile
+):
+    """All queries of one head of one sequence."""
+    scores = T.alloc_buffer((tile, blocks * LANES), "float32")
+    tiled = registers((1,), "int64")
+    length = registers((1,), "int64")
+    # Tiles are for sequences that fit into the cache; the runtimes refuse others.
+    tiled[0] = T.Select(
+        T.And(past[task // p.heads] >= 1 - growth, past[task // p.heads] + tokens * growth <= capacity),
+        T.max(T.min(new[task // p.heads], tokens), T.int64(0)) // tile,
+        T.int64(0),
+    )
+    for group in range(tiled[0]):
+        query_tile(
+            p,
+            Operands(
+                q, columns.first, scale, key_cache, value_cache, out, task // p.heads, task % p.heads, group * tile
+            ),
+            scores, tile, past[task // p.heads] + (group * tile + 1) * growth, growth,
+        )  # fmt: skip
+    for s in range(tiled[0] * tile, tokens):
+        length[0] = T.min(past[task // p.heads] + (s + 1) * growth, capacity)
+        if s < new[task // p.heads] and length[0] > 0:
+            _query(
+                p,
+                Operands(q, columns.first, scale, key_cache, value_cache, out, task // p.heads, task % p.heads, s),
+                scores,
+                length[0],
+            )
+        else:
+            for d in range(p.head_size):
+                out[task // p.heads, s, task % p.heads * p.head_size + d] = T.float32(0)
+
+
+def cached_attention(isa: Isa, head: CachedHead, *, queries: Columns, scale: float, causal: bool) -> tirx.PrimFunc:
+    """Builds attention of new tokens over what their sequence holds in the cache.
+
+    Args:
+        isa: Instruction set to compile for (its register count sets the tile, which changes no result).
+        head: Heads and their cache.
+        queries: Where the queries are.
+        scale: Factor on the dot products.
+        causal: Whether token ``s`` of sequence ``b`` sees the slots ``0 .. past[b] + s`` (its own is already there),
+            or all of ``0 .. past[b] - 1``: the keys of a source that was read before.
+
+    Returns:
+        A function of the tensor with queries float32 ``[B, S, row]``, past and new lengths int64 ``[B]``, keys
+        ``[B, heads, C/16, head_size, 16]``, values ``[B, heads, C, head_size]`` and the output float32
+        ``[B, S, width]``. Padding tokens (``s >= new[b]``) give zeros.
+    """
+    p, growth = head, int(causal)
+    batch, tokens, blocks, capacity = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks", "capacity"))
+
+    @T.prim_func(s_tir=True)
+    def attend(
+        q_: T.handle, past_: T.handle, new_: T.handle, key_cache_: T.handle, value_cache_: T.handle, y: T.handle
+    ):
+        T.func_attr({"tirx.noalias": True})
+        q = T.match_buffer(q_, (batch, tokens, queries.row), "float32")
+        past = T.match_buffer(past_, (batch,), "int64")
+        new = T.match_buffer(new_, (batch,), "int64")
+        key_cache = T.match_buffer(key_cache_, (batch, p.heads, blocks, p.head_size, LANES), p.dtype)
+        value_cache = T.match_buffer(value_cache_, (batch, p.heads, capacity, p.head_size), p.dtype)
+        out = T.match_buffer(y, (batch, tokens, p.width), "float32")
+        with T.sblock("root"):
+            for task in T.parallel(batch * p.heads):
+                _attend_head(
+                    p, q, queries, scale, past, new, key_cache, value_cache, out, task, tokens, blocks, capacity,
+                    growth, isa.row_tile,
+                )  # fmt: skip
+
+    return attend
+
+
+def append_and_attend(
+    isa: Isa, head: CachedHead, *, queries: Columns, keys: Columns, values: Columns, scale: float
+) -> tirx.PrimFunc:
+    """Builds :func:`append_to_cache` and then causal :func:`cached_attention`, each head in one task.
+
+    Returns:
+        A function of the tensors with queries, keys and values, float32 ``[B, S, row]``, past and new lengths int64
+        ``[B]``, the caches, which it changes in place, and the output float32 ``[B, S, width]``.
+    """
+    p = head
+    batch, tokens, blocks, capacity = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks", "capacity"))
+
+    @T.prim_func(s_tir=True)
+    def attend(
+        q_: T.handle, k_: T.handle, v_: T.handle, past_: T.handle, new_: T.handle,
+        key_cache_: T.handle, value_cache_: T.handle, y: T.handle,
+    ):  # fmt: skip
+        # Queries, keys and values may be columns of one tensor: nothing writes to them, so nothing aliases.
+        T.func_attr({"tirx.noalias": True})
+        q = T.match_buffer(q_, (batch, tokens, queries.row), "float32")
+        k = T.match_buffer(k_, (batch, tokens, keys.row), "float32")
+        v = T.match_buffer(v_, (batch, tokens, values.row), "float32")
+        past = T.match_buffer(past_, (batch,), "int64")
+        new = T.match_buffer(new_, (batch,), "int64")
+        key_cache = T.match_buffer(key_cache_, (batch, p.heads, blocks, p.head_size, LANES), p.dtype)
+        value_cache = T.match_buffer(value_cache_, (batch, p.heads, capacity, p.head_size), p.dtype)
+        out = T.match_buffer(y, (batch, tokens, p.width), "float32")
+        with T.sblock("root"):
+            for task in T.parallel(batch * p.heads):
+                _append_head(
+                    p, k, v, keys.first, values.first, past, new, key_cache, value_cache, task, tokens, capacity
+                )
+                _attend_head(
+                    p, q, queries, scale, past, new, key_cache, value_cache, out, task, tokens, blocks, capacity, 1,
+                    isa.row_tile,
+                )  # fmt: skip
+
+    return attend

@@ -1,0 +1,89 @@
+"""Rows of a float table: embeddings that stayed float."""
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from edgeq.targets.compiler.kernels.macro import macro
+from edgeq.targets.compiler.kernels.numerics import LANES, registers
+from edgeq.targets.compiler.kernels.shapes import PARALLEL_ROWS, leading_dimensions
+
+
+@macro
+def _copy_row(table, ids, out, i, table_rows, columns):
+    row = registers((1,), "int64")
+    row[0] = T.Select(T.And(ids[i] >= 0, ids[i] < table_rows), ids[i], T.int64(0))
+    for c in range(columns):
+        out[i, c] = table[row[0], c]
+
+
+def gather_rows(table_rows: int, columns: int, *, rank: int) -> tirx.PrimFunc:
+    """Builds ``y = table[id]``; an id outside the table reads row 0 (the runtimes refuse such ids first).
+
+    Args:
+        table_rows: Rows of the table.
+        columns: Columns of the table.
+        rank: Number of dimensions of the ids.
+
+    Returns:
+        A function of table float32 ``[rows, K]``, ids int64 ``[...]``, and the output float32 ``[..., K]``.
+    """
+    lead, rows = leading_dimensions(rank)
+
+    @T.prim_func(s_tir=True)
+    def gather(table_: T.handle, ids_: T.handle, y: T.handle):
+        T.func_attr({"tirx.noalias": True})
+        table = T.match_buffer(table_, (table_rows, columns), "float32")
+        ids_buffer = T.match_buffer(ids_, (*lead,), "int64")
+        y_buffer = T.match_buffer(y, (*lead, columns), "float32")
+        with T.sblock("root"):
+            ids = T.decl_buffer((rows,), "int64", data=ids_buffer.data)
+            out = T.decl_buffer((rows, columns), "float32", data=y_buffer.data)
+            if rows < PARALLEL_ROWS:
+                for i in range(rows):
+                    _copy_row(table, ids, out, i, table_rows, columns)
+            else:
+                for i in T.parallel(rows):
+                    _copy_row(table, ids, out, i, table_rows, columns)
+
+    return gather
+
+
+@macro
+def _copy_panel_row(panels, ids, out, i, table_rows, columns):
+    row = registers((1,), "int64")
+    row[0] = T.Select(T.And(ids[i] >= 0, ids[i] < table_rows), ids[i], T.int64(0))
+    for c in range(columns):
+        out[i, c] = panels[row[0] // LANES, c, row[0] % LANES]
+
+
+def gather_panel_rows(table_rows: int, columns: int, *, rank: int) -> tirx.PrimFunc:
+    """Builds what :func:`gather_rows` does on a table that is stored as panels of 16 rows, for a product.
+
+    Args:
+        table_rows: Rows of the table.
+        columns: Columns of the table.
+        rank: Number of dimensions of the ids.
+
+    Returns:
+        A function of panels float32 ``[ceil(rows/16), K, 16]``, ids int64 ``[...]``, and the output float32
+        ``[..., K]``.
+    """
+    lead, rows = leading_dimensions(rank)
+
+    @T.prim_func(s_tir=True)
+    def gather(panels_: T.handle, ids_: T.handle, y: T.handle):
+        T.func_attr({"tirx.noalias": True})
+        panels = T.match_buffer(panels_, (-(-table_rows // LANES), columns, LANES), "float32")
+        ids_buffer = T.match_buffer(ids_, (*lead,), "int64")
+        y_buffer = T.match_buffer(y, (*lead, columns), "float32")
+        with T.sblock("root"):
+            ids = T.decl_buffer((rows,), "int64", data=ids_buffer.data)
+            out = T.decl_buffer((rows, columns), "float32", data=y_buffer.data)
+            if rows < PARALLEL_ROWS:
+                for i in range(rows):
+                    _copy_panel_row(panels, ids, out, i, table_rows, columns)
+            else:
+                for i in T.parallel(rows):
+                    _copy_panel_row(panels, ids, out, i, table_rows, columns)
+
+    return gather

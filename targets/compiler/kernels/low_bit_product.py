@@ -1,0 +1,162 @@
+"""What the kernels of a low-bit product share: sizes of tiles, codes of packed words, and the way back to float."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, NamedTuple
+
+from tvm.script import tirx as T
+
+from edgeq.formats.low_bit import ROW_TILE, PackedMatrix
+from edgeq.targets.compiler.isa import Isa, NarrowSums
+from edgeq.targets.compiler.kernels.numerics import fma, gelu, gelu_tanh, splat
+from edgeq.targets.compiler.kernels.shapes import row_parameter
+
+Epilogue = Literal["none", "gelu", "gelu_tanh"]
+EPILOGUES = {"none": lambda y: y, "gelu": gelu, "gelu_tanh": gelu_tanh}
+
+INDEPENDENT_SUMS = 8
+"""Sums of a tile of few tokens: enough to hide the latency of the dot product."""
+
+LANE_TOKENS = 8
+"""Tokens of a tile where the dot product takes a lane of a register as its activations."""
+
+
+class Operands(NamedTuple):
+    """Buffers of one product, activations and output seen as rows."""
+
+    words: Any
+    a_scales: Any
+    code_sums: Any
+    weight: Any
+    scale: Any
+    bias: Any
+    out: Any
+    added: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LowBitProduct:
+    """What is fixed when the kernel is built.
+
+    ``sum (code - zero_point) * q`` is ``factor * total - offset * sum q`` in integers: a half-integer zero point is
+    doubled, and the scale takes the factor back, exactly.
+    """
+
+    isa: Isa
+    matrix: PackedMatrix
+    has_bias: bool
+    epilogue: Epilogue
+
+    @property
+    def flips_codes(self) -> bool:
+        """Whether 8-bit codes become signed bytes."""
+        return self.isa.signed_codes and self.matrix.bits == 8
+
+    @property
+    def zero_point(self) -> float:
+        """Zero point of the codes that the dot product sees."""
+        return self.matrix.zero_point - (128 if self.flips_codes else 0)
+
+    @property
+    def factor(self) -> int:
+        """2 for a half-integer zero point, else 1."""
+        return 1 if self.zero_point == int(self.zero_point) else 2
+
+    @property
+    def offset(self) -> Any:
+        """``zero_point * factor``, an integer."""
+        return T.int32(int(self.zero_point * self.factor))
+
+    @property
+    def block_tile(self) -> int:
+        """Blocks of a tile of several tokens."""
+        return 2 if self.isa.lanes == ROW_TILE else 1
+
+    @property
+    def narrow(self) -> NarrowSums:
+        """How 16-bit sums are made; only asked for where ``narrow_words`` is not 0."""
+        if self.isa.narrow is None:
+            raise ValueError(f"{self.isa.name} has no 16-bit sums")
+        return self.isa.narrow
+
+    @property
+    def narrow_words(self) -> int:
+        """Packed words of a row that are added up in 16 bits before they are widened; 0 for products in 32 bits."""
+        if self.isa.narrow is None or self.matrix.bits == 8:
+            return 0
+        return self.isa.narrow.steps(self.matrix.bits) // self.matrix.fields
+
+    @property
+    def token_tile(self) -> int:
+        """Tokens of a full tile."""
+        if self.isa.takes_lanes:
+            return LANE_TOKENS
+        return self.narrow.token_tile if self.narrow_words > 0 else self.isa.row_tile
+
+    @property
+    def slots(self) -> int:
+        """Fields of a word that few tokens take in where they stand, without a shift, each into a sum of its own."""
+        return self.isa.fields_in_place(self.matrix.bits)
+
+    def steps(self, tokens: int) -> int:
+        """Words of a row that few tokens take in at once, each into sums of their own."""
+        return max(1, INDEPENDENT_SUMS // (tokens * self.isa.vectors * self.slots))
+
+    @property
+    def full_blocks(self) -> int:
+        """Blocks whose 16 rows all exist."""
+        return self.matrix.rows // ROW_TILE
+
+    @property
+    def vector(self) -> str:
+        """Type of an accumulator."""
+        return f"int32x{self.isa.lanes}"
+
+    def codes(self, word: Any, field: Any) -> Any:
+        """One field of packed words as bytes."""
+        bits, lanes = self.matrix.bits, self.isa.lanes
+        if bits == 8:
+            sign_bits = T.broadcast(T.int32(-2139062144), lanes)  # 0x80 in every byte
+            return T.bitwise_xor(word, sign_bits) if self.flips_codes else word
+        mask = T.broadcast(T.int32((2**bits - 1) * 0x01010101), lanes)
+        return T.bitwise_and(T.shift_right(word, T.broadcast(T.int32(bits) * field, lanes)), mask)
+
+    def slot_codes(self, word: Any, field: int) -> Any:
+        """One field of packed words as bytes, times ``2**(bits * (field % slots))``."""
+        bits, lanes, slots = self.matrix.bits, self.isa.lanes, self.slots
+        if bits == 8:
+            return self.codes(word, 0)
+        if field >= slots:
+            word = T.shift_right(word, T.broadcast(T.int32(field // slots * slots * bits), lanes))
+        byte = (2**bits - 1) << (field % slots * bits)
+        mask = int.from_bytes(bytes([byte] * 4), "little", signed=True)
+        return T.bitwise_and(word, T.broadcast(T.int32(mask), lanes))
+
+    def first_row(self, block: Any, vector: Any) -> Any:
+        """First row of a vector of sums."""
+        return block * ROW_TILE + vector * self.isa.lanes
+
+    def scale_of(self, scale: Any, row: Any, width: int) -> Any:
+        """Scales of ``width`` neighbouring rows."""
+        return row_parameter(scale, row, width, self.matrix.scales)
+
+    def bias_of(self, bias: Any, row: Any, width: int) -> Any:
+        """Biases of ``width`` neighbouring rows."""
+        return row_parameter(bias, row, width, self.matrix.rows if self.has_bias else 1)
+
+    def result(self, total: Any, operands: Operands, m: Any, row: Any, width: int) -> Any:
+        """Turns ``width`` integer sums of token ``m`` into outputs."""
+
+        def spread(value: Any) -> Any:
+            return value if width == 1 else T.broadcast(value, width)
+
+        exact = total * spread(T.int32(self.factor)) - spread(operands.code_sums[m] * self.offset)
+        scale = self.scale_of(operands.scale, row, width) * spread(operands.a_scales[m])
+        if self.factor == 2:
+            scale = scale * splat(0.5, scale)
+        value = fma(T.cast(exact, str(scale.ty)), scale, self.bias_of(operands.bias, row, width))
+        value = EPILOGUES[self.epilogue](value)
+        if operands.added is None:
+            return value
+        return value + operands.added[m, row if width == 1 else T.ramp(row, 1, width)]

@@ -1,0 +1,1 @@
+"""Where a bundle runs that is not this process: emulators, boards over ssh, measured and estimated latency."""

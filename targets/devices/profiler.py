@@ -1,0 +1,326 @@
+"""Measures a bundle beside ONNX Runtime on the same model, on the same threads, in the same minutes.
+
+The contestants take turns. In each round every one of them, in an order that changes from round to
+round, rests until the thread pools of the others have stopped spinning, makes a call that does not
+count, and then some that do. See :mod:`edgeq.targets.devices.timing` for what is claimed from the times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeq.errors import EdgeqError, UsageError
+from edgeq.progress import Progress, silent
+from edgeq.targets.devices.timing import Speedup, Timing, paired_speedup, summarize
+from edgeq.targets.devices.workload import Workload, make_reading, make_workload
+from edgeq.targets.runtime.loader import KernelTime, load
+
+Contestant = Callable[[], Any]
+
+EDGEQ = "edgeq"
+ORT_FLOAT32 = "onnxruntime float32"
+ORT_INT8 = "onnxruntime int8 dynamic"
+
+_REST_SECONDS = 0.02
+"""Longer than the pools of TVM and ONNX Runtime spin after their last task."""
+_CALLS_SECONDS = 0.05
+"""A contestant's turn lasts about this long, and makes at least one call."""
+_VIRTUAL_MACHINE = "virtual machine (shapes, memory)"
+_KERNEL_RUNS = 5
+"""Runs over which the time of each kernel is taken; the median run of each counts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """Time of one kernel in one run of the model: calls, seconds, and share of all kernels' time."""
+
+    name: str
+    calls: int
+    seconds: float
+    share: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ProfileReport:
+    """Latencies of one bundle and of the baselines.
+
+    Attributes:
+        bundle: Path of the bundle.
+        target: Name of its target.
+        sequence: Tokens in each text; of a decoder one step is timed, with so many tokens in the cache.
+        batch: Texts in a call.
+        threads: Threads of every contestant.
+        rounds: Rounds in which the contestants took turns.
+        timings: Seconds a call, by contestant.
+        speedups: Of the bundle over each baseline.
+        operators: Kernels of the bundle, longest first.
+        missing: Baselines that were not measured, with the reason.
+        machine: Processor, governor, load and versions.
+        others: Share of the machine's processor time that other programs took meanwhile; None if unknown.
+        step: Whether a call is a decoder's step.
+        source: Tokens of each source that an encoder-decoder has read before the step; 0 for other models.
+        reading: Whether a call reads sources.
+    """
+
+    bundle: str
+    target: str
+    sequence: int
+    batch: int
+    threads: int
+    rounds: int
+    timings: dict[str, Timing]
+    speedups: dict[str, Speedup]
+    operators: tuple[Operator, ...]
+    missing: dict[str, str]
+    machine: dict[str, str]
+    others: float | None
+    step: bool = False
+    source: int = 0
+    reading: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON values, with each speed-up's sentence."""
+        table = dataclasses.asdict(self)
+        for name, speedup in self.speedups.items():
+            beyond = speedup.is_beyond_noise
+            table["speedups"][name] |= {"beyond_noise": beyond, "sentence": speedup.sentence()}
+            if not beyond:
+                # A number that may not be claimed is not handed on either.
+                table["speedups"][name] |= {"ratio": None, "low": None, "high": None}
+        return table
+
+
+def profile_bundle(
+    bundle: str | Path,
+    *,
+    float_onnx: str | Path | None = None,
+    sequence: int = 128,
+    batch: int = 1,
+    threads: int = 2,
+    rounds: int = 30,
+    reading: bool = False,
+    progress: Progress = silent,
+) -> ProfileReport:
+    """Measures a bundle, and ONNX Runtime float32 and dynamic int8 if the float model is given.
+
+    Args:
+        bundle: A bundle for this machine.
+        float_onnx: Folder (or file) of the same model, exported without compression.
+        sequence: Tokens in each text; for a decoder those in the cache before the step that is timed.
+        batch: Texts in a call.
+        threads: Threads of every contestant.
+        rounds: Rounds in which they take turns; fewer than 6 support no claim.
+        reading: Time the reading of a source by an encoder-decoder instead of a step. The bundle then also makes the
+            keys and values that the decoder looks at, which the baselines leave to its first step.
+        progress: Told after each round.
+
+    Raises:
+        UsageError: If the bundle is missing, or a number is out of range.
+        UnsupportedError: If the bundle is for another machine: an emulator says nothing about latency.
+    """
+    if min(sequence, batch, threads, rounds) < 1:
+        raise UsageError("sequence, batch, threads and rounds must be at least 1")
+    loaded = load(bundle, threads=threads)
+    make = make_reading if reading else make_workload
+    work = make(loaded, batch=batch, sequence=sequence)
+    machine = _machine()
+    missing: dict[str, str] = {}
+    with _baselines(float_onnx, work, threads=threads, missing=missing) as baselines:
+        contestants = {EDGEQ: lambda: work.run(loaded), **baselines}
+        before = _processor_seconds()
+        times = take_turns(contestants, rounds=rounds, progress=progress)
+        after = _processor_seconds()
+    per_round = {name: [float(np.median(turn)) for turn in turns] for name, turns in times.items()}
+    return ProfileReport(
+        bundle=str(bundle),
+        target=loaded.manifest.target.name,
+        sequence=sequence,
+        batch=batch,
+        threads=threads,
+        rounds=rounds,
+        timings={name: summarize([call for turn in turns for call in turn]) for name, turns in times.items()},
+        speedups={name: paired_speedup(per_round[name], per_round[EDGEQ]) for name in times if name != EDGEQ},
+        operators=operators_of([work.time_kernels(loaded) for _ in range(_KERNEL_RUNS)]),
+        missing=missing,
+        machine=machine,
+        others=None if before is None or after is None else _others_share(before, after),
+        step=work.is_step,
+        source=work.source if work.is_step else 0,
+        reading=reading,
+    )
+
+
+def take_turns(
+    contestants: Mapping[str, Contestant], *, rounds: int, progress: Progress = silent
+) -> dict[str, list[list[float]]]:
+    """Times the contestants in rounds.
+
+    Returns:
+        For each contestant, for each round, the seconds of its calls in that round.
+    """
+    calls = {name: _calls_for(contestant) for name, contestant in contestants.items()}
+    times: dict[str, list[list[float]]] = {name: [] for name in contestants}
+    names = list(contestants)
+    for index in range(rounds):
+        shift = index % len(names)
+        for name in names[shift:] + names[:shift]:
+            time.sleep(_REST_SECONDS)
+            contestants[name]()
+            times[name].append([_seconds(contestants[name]) for _ in range(calls[name])])
+        progress("measuring latency", index + 1, rounds)
+    return times
+
+
+def _calls_for(contestant: Contestant) -> int:
+    """How many calls fit in a turn, from the faster of two calls (the first one also warms up)."""
+    once = min(_seconds(contestant), _seconds(contestant))
+    return max(1, min(200, int(_CALLS_SECONDS / max(once, 1e-6))))
+
+
+def _seconds(call: Contestant) -> float:
+    start = time.perf_counter()
+    call()
+    return max(time.perf_counter() - start, 1e-9)
+
+
+@contextlib.contextmanager
+def _baselines(
+    float_onnx: str | Path | None, work: Workload, *, threads: int, missing: dict[str, str]
+) -> Iterator[dict[str, Contestant]]:
+    """Yields ONNX Runtime on the float model and on its dynamically quantized copy."""
+    if float_onnx is None:
+        reason = "no float ONNX model was given"
+        missing |= {ORT_FLOAT32: reason, ORT_INT8: reason}
+        yield {}
+        return
+    file = _timed_graph(Path(float_onnx), work)
+    with tempfile.TemporaryDirectory(prefix="edgeq-int8-") as folder:
+        quantized = Path(folder) / "model.onnx"
+        contestants = {ORT_FLOAT32: _onnxruntime(file, work, threads=threads)}
+        try:
+            _quantize_dynamic(file, quantized)
+            contestants[ORT_INT8] = _onnxruntime(quantized, work, threads=threads)
+        except Exception as error:
+            # What ONNX Runtime's quantizer cannot do is a fact about the baseline, and reported as one.
+            missing[ORT_INT8] = f"ONNX Runtime could not quantize the model: {' '.join(str(error).split())[:200]}"
+        yield contestants
+
+
+def _timed_graph(path: Path, work: Workload) -> Path:
+    """Finds the graph that does the work of a call: of an encoder-decoder, the encoder or the decoder's later steps."""
+    name = "decoder_with_past_model.onnx" if work.source else "model.onnx"
+    name = "encoder_model.onnx" if work.reading else name
+    file = path / name if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"{file} does not exist; give the folder of the float model that 'edgeq export' wrote")
+    return file
+
+
+def _onnxruntime(file: Path, work: Workload, *, threads: int) -> Contestant:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
+        raise EdgeqError(f"ONNX Runtime cannot load {file}: {' '.join(str(error).split())[:300]}") from error
+    feeds = work.onnx_inputs(session.get_inputs())
+    return lambda: session.run(None, feeds)
+
+
+def _quantize_dynamic(file: Path, out: Path) -> None:
+    """ONNX Runtime's own dynamic int8 quantization, with its defaults for weights and activations."""
+    import logging
+
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    logging.getLogger().setLevel(logging.ERROR)  # it recommends a preprocessing that its own docs call optional
+    quantize_dynamic(
+        str(file),
+        str(out),
+        op_types_to_quantize=["MatMul", "Gemm", "Gather"],
+        weight_type=QuantType.QInt8,
+        extra_options={"DefaultTensorType": 1},
+    )
+
+
+def operators_of(runs: Sequence[Sequence[KernelTime]]) -> tuple[Operator, ...]:
+    """Returns the kernels of one run, longest first, each with the median of its time in several runs of the model."""
+    joined = [_joined(kernels) for kernels in runs]
+    seconds = {name: float(np.median([run[name].seconds for run in joined])) for name in joined[0]}
+    whole = sum(seconds.values())
+    rows = [Operator(name, joined[0][name].calls, spent, spent / whole) for name, spent in seconds.items()]
+    return tuple(sorted(rows, key=lambda row: -row.seconds))
+
+
+def _joined(kernels: Sequence[KernelTime]) -> dict[str, KernelTime]:
+    """Kernels by name; the virtual machine's own steps (shapes, memory, checks) count as one."""
+    joined: dict[str, KernelTime] = {}
+    for kernel in kernels:
+        name = _VIRTUAL_MACHINE if kernel.name.startswith("vm.builtin.") else kernel.name
+        before = joined.get(name, KernelTime(name, 0, 0.0))
+        joined[name] = KernelTime(name, before.calls + kernel.calls, before.seconds + kernel.seconds)
+    return joined
+
+
+def _machine() -> dict[str, str]:
+    """What a reader needs to judge the numbers."""
+    facts = {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "processor": _processor(),
+        "cores": f"{len(os.sched_getaffinity(0))} available of {os.cpu_count()}",
+        "governor": _governor(),
+        "load before": " ".join(f"{value:.2f}" for value in os.getloadavg()),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+    for package in ("edgeq", "apache-tvm", "onnxruntime", "onnx"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            facts[package] = importlib.metadata.version(package)
+    return facts
+
+
+def _processor_seconds() -> tuple[float, float, float] | None:
+    """Seconds since boot that all processors were at work, and could have been, and that this process worked."""
+    try:
+        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    ticks, own = os.sysconf("SC_CLK_TCK"), os.times()
+    idle = fields[3] + fields[4]  # idle, and waiting for a disk
+    return (sum(fields) - idle) / ticks, sum(fields) / ticks, own.user + own.system
+
+
+def _others_share(before: tuple[float, float, float], after: tuple[float, float, float]) -> float:
+    busy, available, own = (late - early for early, late in zip(before, after, strict=True))
+    return min(1.0, max(0.0, busy - own) / available) if available > 0 else 0.0
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _governor() -> str:
+    try:
+        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
+    except OSError:
+        return "not shown by this system"

@@ -1,0 +1,1 @@
+"""C compilers and linkers for every target, and what they link against."""

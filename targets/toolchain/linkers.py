@@ -1,0 +1,190 @@
+"""The C compiler that links ``model.so`` and builds ``edgeq-run`` for a target."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeq.errors import EdgeqError
+from edgeq.targets.builtin.target import Target
+from edgeq.targets.runtime.machine import this_machine
+
+RUNNER = Path(__file__).parents[1] / "libedgeq"
+_OLDEST_GLIBC = "2.28"
+"""C library that the TVM runtime wheels (manylinux_2_28) need, so older boards cannot run bundles anyway."""
+_NATIVE_COMPILERS = ("cc", "gcc", "clang")
+_DEBIAN_NAMES = {"aarch64": "arm64", "armv7": "armhf", "x86_64": "amd64"}
+_GNU_TRIPLES = {"armv7": "arm-linux-gnueabihf"}
+"""Where GNU's compilers and zig name an architecture otherwise than ``ARCHITECTURE-linux-gnu``."""
+_TIMEOUT_S = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class Linker:
+    """A C compiler for one architecture.
+
+    Attributes:
+        name: Short name for manifests.
+        command: Program and arguments that come before all others.
+    """
+
+    name: str
+    command: tuple[str, ...]
+
+    @functools.cached_property
+    def version(self) -> str:
+        """First line that the compiler says about itself, or ``unknown``."""
+        try:
+            result = subprocess.run(
+                [*self.command, "--version"], capture_output=True, text=True, timeout=60, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return "unknown"
+        return result.stdout.strip().splitlines()[0] if result.stdout.strip() else "unknown"
+
+
+def find_linker(target: Target) -> Linker:
+    """Returns the C compiler for ``target``: the native one, Debian's cross compiler, or zig.
+
+    Raises:
+        EdgeqError: If none is installed; the message says what to install.
+    """
+    for linker in _candidates(target):
+        if linker is not None:
+            return linker
+    raise EdgeqError(
+        f"no C compiler for {target.architecture} ({target.name}): install one with "
+        f"`{install_command(target)}`, then compile again"
+    )
+
+
+def install_command(target: Target) -> str:
+    """Returns the command that installs a compiler for ``target``."""
+    if target.linker == "cc" or _is_native(target):
+        return "apt-get install gcc libc6-dev"
+    if target.linker == "zig":
+        return "pip install ziglang"
+    compiler = f"gcc-{gnu_triple(target).replace('_', '-')}"
+    library = f"libc6-dev-{_DEBIAN_NAMES[target.architecture]}-cross"
+    return f"apt-get install {compiler} {library}` or `pip install ziglang"
+
+
+def gnu_triple(target: Target) -> str:
+    """Returns what GNU's tools call the target's architecture and system, such as ``aarch64-linux-gnu``."""
+    return _GNU_TRIPLES.get(target.architecture, f"{target.architecture}-linux-gnu")
+
+
+def _is_native(target: Target) -> bool:
+    return target.architecture == this_machine().architecture
+
+
+def _candidates(target: Target) -> list[Linker | None]:
+    cross = f"{gnu_triple(target)}-gcc"
+    if target.linker == "zig":
+        return [_zig(target)]
+    if target.linker == "cc" or (target.linker == "auto" and _is_native(target)):
+        return [_on_path(name) for name in _NATIVE_COMPILERS]
+    if target.linker == "auto":
+        return [_on_path(cross), _zig(target)]
+    return [_on_path(target.linker)]
+
+
+def _on_path(name: str) -> Linker | None:
+    return Linker(name, (name,)) if shutil.which(name) else None
+
+
+def _zig(target: Target) -> Linker | None:
+    arguments = ("cc", "-target", f"{gnu_triple(target)}.{_OLDEST_GLIBC}")
+    if importlib.util.find_spec("ziglang") is not None:
+        return Linker("zig", (sys.executable, "-m", "ziglang", *arguments))
+    return Linker("zig", ("zig", *arguments)) if shutil.which("zig") else None
+
+
+def library_linker(linker: Linker) -> Callable[..., None]:
+    """Returns the function that TVM's ``export_library`` calls to link objects into a shared library."""
+
+    def link(output: str, objects: str | list[str], options: list[str] | None = None) -> None:
+        files = [objects] if isinstance(objects, str) else list(objects)
+        # No build id and no symbols beyond the dynamic ones: the same objects give the same bytes.
+        # Tables for unwinding on 32-bit ARM name functions of libgcc, which a small system may not have as a library.
+        flags = ["-shared", "-fPIC", "-static-libgcc", "-Wl,--build-id=none", "-s", *(options or [])]
+        run_compiler(linker, [*flags, "-o", str(output), *files, "-lm"], purpose="link model.so")
+
+    return link
+
+
+def build_runner(linker: Linker, out: Path, *, extra_flags: tuple[str, ...] = ()) -> None:
+    """Compiles ``edgeq-run`` to ``out``.
+
+    It needs no library but the C library: the TVM runtime is opened when it starts, so nothing of the
+    target's has to be installed here.
+
+    Raises:
+        EdgeqError: If the compiler fails or the headers of apache-tvm-ffi are missing.
+    """
+    sources = [str(path) for path in sorted(RUNNER.glob("*.c"))]
+    flags = [
+        "-std=c11",
+        "-D_GNU_SOURCE",
+        "-D_FILE_OFFSET_BITS=64",  # or a 32-bit machine could not even say that a file is too large
+        "-O2",
+        "-ffp-contract=off",  # sampling.c rounds after every operation
+        "-Wall",
+        "-Wextra",
+        "-fPIE",
+        "-pie",
+        "-s",
+        "-Wl,--build-id=none",
+    ]
+    arguments = [
+        *flags,
+        *extra_flags,
+        f"-I{ffi_headers()}",
+        "-o",
+        str(out),
+        *sources,
+        "-ldl",
+        "-lm",
+        "-lpthread",
+    ]
+    run_compiler(linker, arguments, purpose="build edgeq-run")
+
+
+def ffi_headers() -> Path:
+    """Returns the folder of the C headers of apache-tvm-ffi.
+
+    Raises:
+        EdgeqError: If they are not installed.
+    """
+    # Found without importing tvm_ffi: that would load its libraries (and torch) for two header files.
+    spec = importlib.util.find_spec("tvm_ffi")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        include = Path(folder) / "include"
+        if (include / "tvm/ffi/c_api.h").is_file() and (include / "dlpack/dlpack.h").is_file():
+            return include
+    raise EdgeqError("the C headers of apache-tvm-ffi are missing; reinstall apache-tvm-ffi")
+
+
+def run_compiler(linker: Linker, arguments: list[str], *, purpose: str) -> None:
+    """Runs the compiler.
+
+    Raises:
+        EdgeqError: If it cannot be started, fails or hangs; the message holds its last line.
+    """
+    command = [*linker.command, *arguments]
+    try:
+        result = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EdgeqError(f"could not {purpose}: {linker.name} did not run ({error})") from error
+    if result.returncode != 0:
+        lines = result.stderr.strip().splitlines() or ["no message"]
+        reason = next((line for line in lines if "error" in line.lower()), lines[-1])
+        raise EdgeqError(f"could not {purpose}: {linker.name} says: {reason}")

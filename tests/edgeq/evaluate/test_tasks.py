@@ -1,0 +1,216 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeq.checkpoint import load_checkpoint
+from edgeq.compress import compress_model
+from edgeq.errors import FormatError, UsageError
+from edgeq.evaluate.data import EvaluationSet, Example, read_evaluation_set
+from edgeq.evaluate.tasks import evaluate, pool, pooling_of
+from edgeq.models import TorchEncoder
+
+DEMO = Path(__file__).parents[3] / "benchmarks" / "data" / "demo_sts.tsv"
+
+
+class _Tokenizer:
+    """One token a character, between 1 and 2."""
+
+    pad_token_id = 0
+
+    def __call__(self, first: str, second: str | None, *, max_length: int, **_: Any) -> dict[str, list[int]]:
+        ids = [1, *map(ord, first), 2][:max_length]
+        types = [0] * len(ids)
+        if second is not None:
+            ids, types = ids + [ord(c) for c in second], types + [1] * len(second)
+        return {"input_ids": ids, "token_type_ids": types}
+
+
+def _similarity(rows: list[tuple[str, str, float]]) -> EvaluationSet:
+    return EvaluationSet(Path("pairs.tsv"), "similarity", [Example(*row) for row in rows])
+
+
+def _labels(rows: list[tuple[str, str]]) -> EvaluationSet:
+    return EvaluationSet(
+        Path("labels.tsv"), "classification", [Example(text, None, label) for text, label in rows]
+    )
+
+
+def _angle(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
+    """States that point to their character; those that begin and end a text are nil, padding is poison."""
+    angle = ids / 100.0
+    states = np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
+    states[ids < 3] = 0
+    states[mask == 0] = 1e6
+    return {"last_hidden_state": states}
+
+
+def test_a_perfect_order_is_a_correlation_of_one() -> None:
+    data = _similarity([("AAAA", chr(65 + i) * (1 + i % 7), -float(i)) for i in range(40)])
+    result = evaluate(_angle, _Tokenizer(), data, batch_size=7)
+    assert (result.metric, result.count) == ("spearman", 40)
+    assert result.value == pytest.approx(1.0)
+    reverse = _similarity([(e.first, e.second or "", -float(e.target)) for e in data.examples])
+    assert evaluate(_angle, _Tokenizer(), reverse).value == pytest.approx(-1.0)
+    assert result.pearson is not None
+    assert 0.5 < result.pearson < 1
+
+
+def test_neither_batching_nor_padding_changes_predictions(float_checkpoint: Path) -> None:
+    checkpoint = load_checkpoint(float_checkpoint)
+    encode = TorchEncoder(checkpoint.model, checkpoint.adapter)
+    words = ["the", "cat", "sat", "quick", "brown", "fox", "good", "movie"]
+    rng = np.random.default_rng(0)
+    rows = [
+        (" ".join(rng.choice(words, n)), " ".join(rng.choice(words, 10 - n)), float(n)) for n in range(1, 10)
+    ]
+    alone = evaluate(encode, checkpoint.tokenizer, _similarity(rows), batch_size=1)
+    together = evaluate(encode, checkpoint.tokenizer, _similarity(rows), batch_size=18)
+    np.testing.assert_allclose(alone.predictions, together.predictions, atol=1e-5)
+    for (first, second, _), cosine in zip(rows, alone.predictions, strict=True):
+        vectors = []
+        for text in (first, second):
+            tokens = checkpoint.tokenizer(text, return_tensors="np")
+            states = encode(tokens["input_ids"], tokens["attention_mask"], tokens["token_type_ids"])
+            vectors.append(states["last_hidden_state"][0].mean(axis=0))
+        a, b = vectors
+        assert cosine == pytest.approx(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)), abs=1e-5)
+
+
+def test_accuracy_counts_label_numbers_and_names() -> None:
+    def length_parity(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
+        odd = (mask.sum(axis=1) % 2).astype(np.float32)
+        return {"logits": np.stack([1 - odd, odd], axis=1)}
+
+    data = _labels([("a", "1"), ("bb", "even"), ("ccc", "odd"), ("dddd", "odd")])
+    steps: list[tuple[str, int, int]] = []
+    result = evaluate(
+        length_parity,
+        _Tokenizer(),
+        data,
+        labels=["even", "odd"],
+        batch_size=3,
+        progress=lambda *s: steps.append(s),
+    )
+    assert (result.metric, result.value, result.count) == ("accuracy", 0.75, 4)
+    assert result.predictions.tolist() == [1, 0, 1, 0]
+    assert steps == [("evaluating", 0, 2), ("evaluating", 1, 2), ("evaluating", 2, 2)]
+
+
+def test_pairs_reach_the_model_with_token_types() -> None:
+    seen = []
+
+    def record(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
+        seen.append((ids.tolist(), mask.tolist(), types.tolist()))
+        return {"logits": np.zeros((len(ids), 2), np.float32)}
+
+    examples = [Example("a", "bc", "0"), Example("a", None, "0")]
+    evaluate(record, _Tokenizer(), EvaluationSet(Path("x"), "classification", examples), labels=["no", "yes"])
+    assert seen == [
+        ([[1, 97, 2, 0, 0], [1, 97, 2, 98, 99]], [[1, 1, 1, 0, 0], [1] * 5], [[0] * 5, [0, 0, 0, 1, 1]])
+    ]
+
+
+def test_long_texts_are_cut() -> None:
+    longest = []
+
+    def record(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
+        longest.append(ids.shape[1])
+        return _angle(ids, mask, types)
+
+    evaluate(record, _Tokenizer(), _similarity([("a" * 99, "b", 1.0), ("c", "d", 2.0)]), max_length=12)
+    assert max(longest) == 12
+
+
+def test_a_model_that_answers_nonsense_scores_zero() -> None:
+    def broken(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
+        return {"last_hidden_state": np.full((*ids.shape, 2), np.nan, np.float32)}
+
+    data = _similarity([("a", "b", 1.0), ("c", "d", 2.0)])
+    assert evaluate(broken, _Tokenizer(), data).value == 0.0
+
+
+def test_pooling() -> None:
+    states = np.array([[[1, 10], [3, 30], [99, 99]], [[5, 5], [7, 7], [9, 9]]], np.float32)
+    mask = np.array([[1, 1, 0], [1, 1, 1]])
+    assert pool(states, mask, "mean").tolist() == [[2, 20], [7, 7]]
+    assert pool(states, mask, "cls").tolist() == [[1, 10], [5, 5]]
+
+
+MODULES = '[{"type": "a.models.Transformer"}, {"type": "sentence_transformers.models.Normalize"}]'
+
+
+@pytest.mark.parametrize(
+    ("options", "modules", "expected"),
+    [
+        ('{"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": false}', MODULES, ("mean", True)),
+        ('{"pooling_mode_cls_token": true, "word_embedding_dimension": 40}', "[]", ("cls", False)),
+        ('{"pooling_mode_mean_tokens": true, "include_prompt": true}', None, ("mean", False)),
+        (None, None, ("mean", True)),
+    ],
+)
+def test_pooling_of_a_checkpoint(
+    options: str | None, modules: str | None, expected: tuple[str, bool], tmp_path: Path
+) -> None:
+    (tmp_path / "1_Pooling").mkdir()
+    if options is not None:
+        (tmp_path / "1_Pooling" / "config.json").write_text(options)
+    if modules is not None:
+        (tmp_path / "modules.json").write_text(modules)
+    assert pooling_of(tmp_path) == expected
+
+
+@pytest.mark.parametrize("options", ['{"pooling_mode_max_tokens": true}', "{}"])
+def test_other_poolings_are_refused(options: str, tmp_path: Path) -> None:
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(options)
+    with pytest.raises(UsageError, match="mean_tokens"):
+        pooling_of(tmp_path)
+
+
+@pytest.mark.parametrize("options", ["[]", "{", "7"])
+def test_damaged_pooling(options: str, tmp_path: Path) -> None:
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(options)
+    with pytest.raises(FormatError, match="damaged"):
+        pooling_of(tmp_path)
+
+
+def _logits(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
+    return {"logits": np.zeros((len(ids), 2), np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("encode", "data", "labels", "message"),
+    [
+        (_logits, _similarity([("a", "b", 1.0), ("a", "c", 2.0)]), [], "needs an embedding model"),
+        (_angle, _labels([("a", "0")]), ["x"], "need a classifier"),
+        (_logits, _labels([("a", "5")]), ["x", "y"], "label '5' is none of the model's labels"),
+        (_logits, _labels([("a", "1")]), [], "it has none"),
+        (_angle, _similarity([("a", "b", 1.0)]), [], "two or more"),
+        (_angle, _similarity([("a", "b", 1.0), ("c", "d", 1.0)]), [], "all scores are 1.0"),
+    ],
+)
+def test_data_for_another_model(encode: Any, data: EvaluationSet, labels: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        evaluate(encode, _Tokenizer(), data, labels=labels)
+
+
+@pytest.mark.slow
+def test_the_real_model_loses_what_the_readme_says(minilm: Path, tmp_path: Path) -> None:
+    data = read_evaluation_set(DEMO)
+
+    def spearman(folder: Path) -> float:
+        checkpoint = load_checkpoint(folder)
+        encode = TorchEncoder(checkpoint.model, checkpoint.adapter)
+        pooling, _ = pooling_of(folder)
+        return evaluate(encode, checkpoint.tokenizer, data, pooling=pooling).value
+
+    reference = spearman(minilm)
+    assert reference > 0.87
+    for recipe, allowed in (("ptq-w8a8", 0.005), ("ptq-w4a8", 0.02), ("ptq-w4", 0.02)):
+        compress_model(minilm, tmp_path / recipe, recipe=recipe)
+        assert spearman(tmp_path / recipe) > reference - allowed
+    compress_model(minilm, tmp_path / "w2", recipe="ptq-w2a8")
+    assert spearman(tmp_path / "w2") < reference - 0.05

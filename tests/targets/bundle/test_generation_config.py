@@ -1,0 +1,90 @@
+"""``generation_config.json``: what transformers would do with a model goes into its bundle, or is refused."""
+
+import json
+
+import pytest
+
+from edgeq.errors import FormatError, UnsupportedError
+from edgeq.targets.bundle.generation_config import read_generation_settings
+from edgeq.targets.runtime.beams import Beams
+from edgeq.targets.runtime.sampling import Sampling
+from edgeq.targets.runtime.settings import PLAIN_SETTINGS, GenerationSettings
+
+BART_LARGE_CNN = {
+    "_from_model_config": True, "bos_token_id": 0, "decoder_start_token_id": 2, "early_stopping": True,
+    "eos_token_id": 2, "forced_bos_token_id": 0, "forced_eos_token_id": 2, "length_penalty": 2.0, "max_length": 142,
+    "min_length": 56, "no_repeat_ngram_size": 3, "num_beams": 4, "pad_token_id": 1, "transformers_version": "4.31.0",
+}  # fmt: skip
+
+
+def _read(folder, table, *, with_source=True, name="generation_config.json"):
+    (folder / "config.json").write_text("{}")
+    (folder / name).write_text(json.dumps(table))
+    return read_generation_settings(folder, with_source=with_source)
+
+
+def test_the_settings_of_a_summariser(tmp_path):
+    expected = GenerationSettings(
+        beams=Beams(4, 2.0, early_stopping=True), no_repeat_ngram_size=3, min_length=56, max_length=142
+    )
+    assert _read(tmp_path, BART_LARGE_CNN) == expected
+
+
+def test_without_the_file_the_configuration_counts(tmp_path):
+    assert _read(tmp_path, {"num_beams": 3, "d_model": 5}, name="config.json").beams == Beams(3)
+    assert _read(tmp_path, {}) == PLAIN_SETTINGS
+
+
+def test_sampling_counts_only_where_tokens_are_drawn(tmp_path):
+    drawn = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.1}
+    assert _read(tmp_path, drawn, with_source=False).sampling == Sampling(0.6, 50, 0.9, 1.1)
+    greedy = {**drawn, "do_sample": False, "min_p": 0.3}
+    assert _read(tmp_path, greedy, with_source=False).sampling == Sampling(repetition_penalty=1.1)
+    assert _read(tmp_path, {**drawn, "top_k": None}, with_source=False).sampling.top_k == 0
+    assert _read(tmp_path, {**drawn, "top_k": 0}, with_source=False).sampling.top_k == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "with_source", "message"),
+    [
+        ({"bad_words_ids": [[3]]}, True, r"asks for 'bad_words_ids' \(\[\[3\]\]\), which no runtime of edgeq does"),
+        ({"encoder_no_repeat_ngram_size": 3}, True, "asks for 'encoder_no_repeat_ngram_size'"),
+        ({"num_beam_groups": 2, "num_beams": 4}, True, "asks for 'num_beam_groups'"),
+        ({"do_sample": True, "min_p": 0.1}, False, "asks for 'min_p'"),
+        ({"do_sample": True, "num_beams": 2}, True, "asks for 'num_beams' .* together with 'do_sample'"),
+        ({"num_beams": 2}, False, "asks for 'num_beams' .* for a model without an encoder"),
+    ],
+)
+def test_what_no_runtime_does_is_refused(tmp_path, table, with_source, message):
+    with pytest.raises(UnsupportedError, match=message):
+        _read(tmp_path, table, with_source=with_source)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ([], "must hold a table"),
+        ({"num_beams": 0}, r"generation_config\.json: the number of beams must be an integer"),
+        ({"length_penalty": "long"}, "length_penalty must be a number"),
+        ({"early_stopping": "soon"}, "early_stopping must be True"),
+        ({"min_length": -1}, "'min_length' must be an integer of at least 0, found -1"),
+        ({"max_length": 0}, "'max_length' must be an integer of at least 1"),
+        ({"max_new_tokens": 3.5}, "'max_new_tokens' must be an integer"),
+        ({"no_repeat_ngram_size": True}, "'no_repeat_ngram_size' must be an integer"),
+        ({"do_sample": True, "temperature": -1}, "temperature must be a number"),
+        ({"repetition_penalty": 0}, "repetition_penalty must be a number"),
+    ],
+)
+def test_wrong_values_are_a_sentence(tmp_path, table, message):
+    with pytest.raises(FormatError, match=message):
+        _read(tmp_path, table)
+
+
+def test_the_settings_outlive_compression(make_bart, tmp_path):
+    """Transformers moves them from one file to the other when it saves; nothing may be lost on the way."""
+    import edgeq
+
+    asked = {"num_beams": 3, "length_penalty": 2.0, "min_length": 4, "max_length": 21, "no_repeat_ngram_size": 3}
+    edgeq.compress_model(make_bart(encoder_layers=1, decoder_layers=1, **asked), tmp_path / "c", recipe="ptq-w4a8")
+    found = read_generation_settings(tmp_path / "c", with_source=True)
+    assert found == GenerationSettings(beams=Beams(3, 2.0), no_repeat_ngram_size=3, min_length=4, max_length=21)

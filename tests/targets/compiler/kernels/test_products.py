@@ -1,0 +1,162 @@
+"""Products against numpy: packed codes with int8 and with float activations, and dense float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import special
+
+from edgeq.errors import UnsupportedError
+from edgeq.formats.low_bit import PackedMatrix, levels
+from edgeq.formats.packing import pack
+from edgeq.targets.builtin.target import load_target
+from edgeq.targets.compiler.isa import isa_named
+from edgeq.targets.compiler.kernels.float_matmul import float_matmul, panels
+from edgeq.targets.compiler.kernels.low_bit_matmul import check_accumulator, low_bit_matmul
+from edgeq.targets.compiler.kernels.quantize_rows import padded_columns
+from edgeq.targets.compiler.kernels.residual_matmul import residual_matmul
+from edgeq.targets.compiler.kernels.weight_only_matmul import weight_only_matmul
+
+FORMATS = [(1, 0.5), (2, 1.0), (2, 1.5), (2, 2.0), (4, 8.0), (4, 3.0), (8, 128.0), (8, 41.0)]
+ODD_SHAPE = (37, 53)
+SMALL_SHAPES = [(1, 1), (32, 31)]
+
+
+def random_matrix(rows: int, columns: int, bits: int, zero_point: float, scales: int | None = None):
+    generator = np.random.default_rng(rows * columns + bits)
+    low, high = levels(bits, zero_point)
+    codes = generator.integers(low, high + 1, (rows, columns)).astype(np.uint8)
+    matrix = PackedMatrix(rows, columns, bits, zero_point, scales or rows)
+    packed = pack(codes, bits)
+    scale = generator.uniform(0.01, 1, matrix.scales).astype(np.float32)
+    return matrix, codes, packed.view(np.int32).reshape(packed.shape[:3]), scale
+
+
+def isa_of(target: str):
+    return isa_named(load_target(target).isa)
+
+
+def assert_equal_but_for_one_rounding(found: np.ndarray, exact: np.ndarray) -> None:
+    """The reference rounds twice (to float64, then float32), which may move the last bit in one case of 2**29."""
+    assert np.all(np.abs(found - exact) <= np.spacing(np.abs(exact).astype(np.float32)))
+
+
+@pytest.mark.parametrize(("bits", "zero_point"), FORMATS)
+def test_integer_product_matches_numpy(bits, zero_point, product_target, compile_kernel):
+    for rows, columns in [ODD_SHAPE, *(SMALL_SHAPES if bits == 2 else [])]:
+        matrix, codes, words, scale = random_matrix(rows, columns, bits, zero_point)
+        isa = isa_named(load_target(product_target).isa)
+        run = compile_kernel(low_bit_matmul(isa, matrix, rank=1, has_bias=True), product_target)
+        generator = np.random.default_rng(7)
+        for tokens in (0, 1, 2, 3, 7, 8, 13, 15):
+            q = np.zeros((tokens, padded_columns(columns)), np.int8)
+            q[:, :columns] = generator.integers(-127, 128, (tokens, columns))
+            a_scale = generator.uniform(0.001, 1, tokens).astype(np.float32)
+            bias = generator.standard_normal(rows).astype(np.float32)
+            y = run(
+                q.view(np.int32), a_scale, q.sum(1, dtype=np.int32), words, scale, bias,
+                np.full((tokens, rows), np.nan, np.float32),
+            )  # fmt: skip
+            exact_sum = (q[:, :columns].astype(np.float64) @ (codes - zero_point).T).astype(np.float32)
+            factor = (a_scale[:, None] * scale).astype(np.float64)
+            assert_equal_but_for_one_rounding(y, exact_sum * factor + bias)
+
+
+def test_an_addition_in_the_product_is_the_addition_behind_it(compile_kernel, runnable):
+    target = runnable[-1]
+    matrix, _, words, scale = random_matrix(*ODD_SHAPE, 2, 1.0)
+    options = {"rank": 1, "has_bias": True, "epilogue": "gelu"}
+    plain = compile_kernel(low_bit_matmul(isa_of(target), matrix, **options), target)
+    adding = compile_kernel(residual_matmul(isa_of(target), matrix, **options), target)
+    generator = np.random.default_rng(3)
+    for tokens in (0, 1, 3, 9):
+        q = np.zeros((tokens, padded_columns(matrix.columns)), np.int8)
+        q[:, : matrix.columns] = generator.integers(-127, 128, (tokens, matrix.columns))
+        bias, added = (generator.standard_normal(n).astype(np.float32) for n in (matrix.rows, (tokens, matrix.rows)))
+        operands = [q.view(np.int32), np.full(tokens, 0.01, np.float32), q.sum(1, dtype=np.int32), words, scale, bias]
+        expected = plain(*operands, np.full_like(added, np.nan)) + added
+        assert np.array_equal(adding(*operands, added, np.full_like(added, np.nan)), expected)
+
+
+@pytest.mark.parametrize("target_pair_bits", [1, 2, 4, 8])
+def test_extreme_codes_neither_saturate_nor_overflow(target_pair_bits, product_target, compile_kernel):
+    """Largest codes against largest activations: what `pmaddubsw` would saturate, and sums in 16 bits overflow."""
+    bits, zero_point = target_pair_bits, {1: 0.5, 2: 1.5, 4: 8.0, 8: 128.0}[target_pair_bits]
+    matrix = PackedMatrix(16, 512, bits, zero_point, 1)
+    run = compile_kernel(
+        low_bit_matmul(isa_named(load_target(product_target).isa), matrix, rank=1, has_bias=False), product_target
+    )
+    for code in levels(bits, zero_point):
+        packed = pack(np.full((16, 512), code, np.uint8), bits)
+        for activation in (-127, 127):
+            for tokens in (1, 7):
+                q = np.full((tokens, 512), activation, np.int8)
+                y = run(
+                    q.view(np.int32), np.ones(tokens, np.float32), q.sum(1, dtype=np.int32),
+                    packed.view(np.int32).reshape(packed.shape[:3]), np.ones(1, np.float32), np.zeros(1, np.float32),
+                    np.zeros((tokens, 16), np.float32),
+                )  # fmt: skip
+                assert np.all(y == np.float32((code - zero_point) * activation * 512))
+
+
+@pytest.mark.parametrize("epilogue", ["gelu", "gelu_tanh"])
+def test_epilogue_is_the_activation_of_the_result(epilogue, target, compile_kernel):
+    matrix, codes, words, scale = random_matrix(37, 53, 4, 8.0, scales=1)
+    run = compile_kernel(
+        low_bit_matmul(isa_named(load_target(target).isa), matrix, rank=1, has_bias=False, epilogue=epilogue),
+        target,
+    )
+    q = np.zeros((5, 64), np.int8)
+    q[:, :53] = np.random.default_rng(0).integers(-127, 128, (5, 53))
+    a_scale = np.full(5, 0.002, np.float32)
+    y = run(
+        q.view(np.int32), a_scale, q.sum(1, dtype=np.int32), words, scale, np.zeros(1, np.float32),
+        np.zeros((5, 37), np.float32),
+    )  # fmt: skip
+    x = (q[:, :53].astype(np.float64) @ (codes - 8.0).T) * (a_scale[:, None] * scale)
+    inner = x / np.sqrt(2) if epilogue == "gelu" else np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
+    sigmoid = special.erf(inner) if epilogue == "gelu" else np.tanh(inner)
+    assert np.allclose(y, x / 2 * (1 + sigmoid), rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize(("bits", "zero_point"), FORMATS)
+def test_weight_only_product_matches_numpy_and_is_the_same_everywhere(bits, zero_point, compile_kernel, runnable):
+    for rows, columns in [ODD_SHAPE, *(SMALL_SHAPES if bits == 4 else [])]:
+        matrix, codes, words, scale = random_matrix(rows, columns, bits, zero_point)
+        runs = [
+            compile_kernel(weight_only_matmul(isa_of(name), matrix, rank=1, has_bias=True), name) for name in runnable
+        ]
+        generator = np.random.default_rng(3)
+        bias = generator.standard_normal(rows).astype(np.float32)
+        for tokens in (0, 1, 5, 8, 15):
+            x = generator.standard_normal((tokens, columns)).astype(np.float32)
+            results = [run(x, words, scale, bias, np.zeros((tokens, rows), np.float32)) for run in runs]
+            assert all(np.array_equal(results[0], other) for other in results[1:])
+            exact = x.astype(np.float64) @ (codes - zero_point).T * scale + bias
+            magnitude = np.abs(x).astype(np.float64) @ np.abs(codes - zero_point).T * scale + np.abs(bias)
+            assert np.all(np.abs(results[0] - exact) <= (columns + 2) * 2.0**-24 * magnitude)
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_float_product_matches_numpy_and_is_the_same_everywhere(has_bias, compile_kernel, runnable):
+    for outputs, inputs in [ODD_SHAPE, *(SMALL_SHAPES if has_bias else [])]:
+        runs = [
+            compile_kernel(float_matmul(isa_of(name), inputs, outputs, rank=1, has_bias=has_bias), name)
+            for name in runnable
+        ]
+        generator = np.random.default_rng(3)
+        w = generator.standard_normal((inputs, outputs)).astype(np.float32)
+        bias = generator.standard_normal(outputs).astype(np.float32) if has_bias else np.zeros(1, np.float32)
+        for tokens in (0, 1, 5, 8, 15):
+            x = generator.standard_normal((tokens, inputs)).astype(np.float32)
+            results = [run(x, panels(w), bias, np.zeros((tokens, outputs), np.float32)) for run in runs]
+            assert all(np.array_equal(results[0], other) for other in results[1:])
+            exact = x.astype(np.float64) @ w + bias
+            magnitude = np.abs(x).astype(np.float64) @ np.abs(w) + np.abs(bias)
+            assert np.all(np.abs(results[0] - exact) <= (inputs + 2) * 2.0**-24 * magnitude)
+
+
+def test_a_matrix_whose_sums_could_overflow_is_refused():
+    with pytest.raises(UnsupportedError, match="head: 40000 columns of 8-bit codes can overflow"):
+        check_accumulator(PackedMatrix(16, 40_000, 8, 128.0, 1), "head")
+    check_accumulator(PackedMatrix(16, 40_000, 4, 8.0, 1), "head")

@@ -1,0 +1,96 @@
+"""What a board must have: the size of runner and runtime, the memory of a run, and the time to start."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+import edgeq
+from edgeq.targets.builtin.target import load_target
+from edgeq.targets.bundle.tensor_sets import call_of_main, encode_calls
+from edgeq.targets.runtime.machine import this_machine
+from edgeq.targets.runtime.manifest import read_manifest
+from edgeq.targets.toolchain.linkers import find_linker, run_compiler
+
+pytestmark = pytest.mark.slow
+
+MIB = 1 << 20
+NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
+TOKENS = 128
+
+
+@pytest.fixture(scope="module")
+def onnx(minilm, tmp_path_factory):
+    root = tmp_path_factory.mktemp("minilm")
+    edgeq.compress_model(minilm, root / "checkpoint", recipe="ptq-w8a8")
+    edgeq.export_onnx(root / "checkpoint", root / "onnx")
+    return root / "onnx"
+
+
+@pytest.fixture(scope="module")
+def board(onnx):
+    return edgeq.compile_bundle(onnx, onnx.parent / NATIVE, target=load_target(NATIVE))
+
+
+def test_runner_and_runtime_for_arm_fit_in_6_mib(make_bundle):
+    bundle = make_bundle("cortex-a72")
+    files = [bundle / "edgeq-run", *(bundle / "lib").iterdir()]
+    assert sum(path.stat().st_size for path in files) <= 6 * MIB
+    if shutil.which("readelf"):
+        for path in files:
+            sections = subprocess.run(["readelf", "-SW", path], capture_output=True, text=True, check=True).stdout
+            assert ".symtab" not in sections, f"{path.name} is not stripped"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_memory_is_weights_and_activations_and_12_mib(board, tmp_path, threads):
+    manifest = read_manifest(board)
+    given = {"input_ids": np.arange(TOKENS)[None] + 1000}
+    (tmp_path / "inputs").write_bytes(encode_calls([call_of_main(given, manifest)], tagged=False))
+    # With digests, as it runs by default: checking must not take more memory than running.
+    command = [board / "edgeq-run", board, "--profile", tmp_path / "inputs", "--repeat", "3", "--threads", str(threads)]
+    measured = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    config = json.loads((board / "config.json").read_text())
+    # Kept at once: hidden states of a layer four times, its widened ones, and the quantized rows of both.
+    activations = TOKENS * (4 * 4 * config["hidden_size"] + 5 * config["intermediate_size"])
+    weights = (board / "weights.bin").stat().st_size
+    assert weights / 2 < measured["peak_bytes"] <= weights + activations + 12 * MIB
+
+
+@pytest.fixture
+def empty(board, tmp_path):
+    """A program that does nothing but load the libraries that the runner loads."""
+    (tmp_path / "empty.c").write_text("int main(void) { return 0; }\n")
+    libraries, program = board / "lib", tmp_path / "empty"
+    link = ["-Wl,--no-as-needed", f"-L{libraries}", "-ltvm_ffi", "-ltvm_runtime", f"-Wl,-rpath,{libraries}"]
+    arguments = [str(tmp_path / "empty.c"), "-o", str(program), *link, "-Wl,--unresolved-symbols=ignore-all"]
+    run_compiler(find_linker(load_target("host")), arguments, purpose="build an empty program")
+    return program
+
+
+@pytest.mark.parametrize("options", [[], ["--threads", "1", "--no-verify"]], ids=["as-it-is", "one-thread-no-digests"])
+def test_it_starts_within_five_times_an_empty_program(board, empty, options):
+    """The least of many starts, in turns: the rest of a busy machine must not count."""
+    text = [board / "edgeq-run", board, "--text", "A cat sat on the mat.", *options]
+    nothing, once, often = np.min([_seconds([empty], text, [*text, "--repeat", "20"]) for _ in range(40)], axis=0)
+    # The first call is not among the 20, so what one costs is their difference.
+    model = (often - once) / 20
+    assert once - model <= 5 * nothing
+
+
+def _seconds(*commands):
+    """Seconds from the start of each program to its end."""
+    silent = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0) for stream in (1, 2)]
+    taken = []
+    for command in commands:
+        arguments = list(map(str, command))
+        began = time.perf_counter()
+        process = os.posix_spawn(arguments[0], arguments, os.environ, file_actions=silent)
+        _, status = os.waitpid(process, 0)
+        taken.append(time.perf_counter() - began)
+        assert status == 0
+    return taken

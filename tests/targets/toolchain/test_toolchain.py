@@ -1,0 +1,152 @@
+import dataclasses
+import json
+import subprocess
+import zipfile
+
+import pytest
+
+from edgeq.errors import EdgeqError
+from edgeq.targets.builtin.target import load_target
+from edgeq.targets.runtime.machine import this_machine
+from edgeq.targets.toolchain import linkers as toolchain
+from edgeq.targets.toolchain import runtime_wheels
+from edgeq.targets.toolchain.linkers import Linker, build_runner, find_linker, install_command, run_compiler
+
+NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
+FOREIGN = "cortex-a72" if this_machine().architecture == "x86_64" else "x86-64-v3"
+
+
+@pytest.fixture
+def nothing_installed(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
+
+
+def _program(folder, name):
+    path = folder / name
+    path.write_text("#!/bin/sh\necho fake 1.0\n")
+    path.chmod(0o755)
+
+
+def test_zig_builds_the_runner(tmp_path):
+    """It has no library for GCC's ``__builtin_cpu_supports``, without which the runner did not link on x86-64."""
+    linker = find_linker(dataclasses.replace(load_target(NATIVE), linker="zig"))
+    build_runner(linker, tmp_path / "edgeq-run", extra_flags=("-Werror",))
+    result = subprocess.run([tmp_path / "edgeq-run", "--help"], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("usage: edgeq-run BUNDLE")
+
+
+def test_a_missing_cross_compiler_is_a_sentence_with_the_command(nothing_installed):
+    with pytest.raises(EdgeqError, match=r"no C compiler for .*apt-get install gcc-.*pip install ziglang"):
+        find_linker(load_target(FOREIGN))
+    with pytest.raises(EdgeqError, match="apt-get install gcc libc6-dev"):
+        find_linker(load_target("host"))
+
+
+def test_the_cross_compiler_comes_before_zig(nothing_installed, tmp_path):
+    target = load_target(FOREIGN)
+    _program(tmp_path, "zig")
+    assert find_linker(target).command[:2] == ("zig", "cc")
+    assert find_linker(target).command[-1].startswith(f"{target.architecture}-linux-gnu.2.")
+    name = f"{target.architecture}-linux-gnu-gcc"
+    _program(tmp_path, name)
+    assert find_linker(target) == Linker(name, (name,))
+    assert find_linker(dataclasses.replace(target, linker="zig")).name == "zig"
+
+
+def test_32_bit_arm_has_other_names(nothing_installed, tmp_path):
+    target = load_target("cortex-a7")
+    debian = "apt-get install gcc-arm-linux-gnueabihf libc6-dev-armhf-cross"
+    assert install_command(target) == f"{debian}` or `pip install ziglang"
+    _program(tmp_path, "zig")
+    assert find_linker(target).command == ("zig", "cc", "-target", "arm-linux-gnueabihf.2.28")
+    _program(tmp_path, "arm-linux-gnueabihf-gcc")
+    assert find_linker(target).name == "arm-linux-gnueabihf-gcc"
+
+
+def test_a_target_may_insist_on_one_linker(nothing_installed, tmp_path):
+    target = dataclasses.replace(load_target("cortex-a72"), linker="zig")
+    _program(tmp_path, "aarch64-linux-gnu-gcc")
+    with pytest.raises(EdgeqError, match="`pip install ziglang`"):
+        find_linker(target)
+    assert install_command(target) == "pip install ziglang"
+
+
+def test_what_the_compiler_says_is_passed_on(tmp_path):
+    source = tmp_path / "broken.c"
+    source.write_text("int main(void) { return missing; }\n")
+    linker = find_linker(load_target("host"))
+    with pytest.raises(EdgeqError, match=r"could not try: .* says: .*broken\.c.*error.*missing"):
+        run_compiler(linker, [str(source), "-o", str(tmp_path / "out")], purpose="try")
+    with pytest.raises(EdgeqError, match="nosuchcc did not run"):
+        run_compiler(Linker("nosuchcc", ("nosuchcc",)), [], purpose="try")
+    assert Linker("nosuchcc", ("nosuchcc",)).version == "unknown"
+
+
+def test_libraries_of_this_architecture_are_the_installed_ones():
+    found = runtime_wheels.runtime_libraries(load_target("host"))
+    assert set(found) == {"libtvm_ffi.so", "libtvm_runtime.so"}
+    assert all(path.is_file() for path in found.values())
+
+
+class _FakePip:
+    """Stands for ``pip download``: writes a wheel, or fails."""
+
+    def __init__(self, *, works=True, member=True):
+        self.works, self.member, self.calls = works, member, 0
+
+    def __call__(self, command, **_options):
+        self.calls += 1
+        folder = command[command.index("--dest") + 1]
+        package = command[-1].split("==")[0]
+        if self.works:
+            runtime_wheels.Path(folder).mkdir(parents=True)
+            with zipfile.ZipFile(f"{folder}/{package}.whl", "w") as wheel:
+                for owner, member in runtime_wheels._LIBRARIES.values():
+                    if owner == package and self.member:
+                        wheel.writestr(member, f"library of {package}")
+        code = 0 if self.works else 1
+        return runtime_wheels.subprocess.CompletedProcess(
+            command, code, "", "" if self.works else "WARNING\nERROR: no network"
+        )
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_foreign_libraries_are_fetched_once_and_checked(cache, monkeypatch):
+    pip = _FakePip()
+    monkeypatch.setattr(runtime_wheels.subprocess, "run", pip)
+    target = load_target(FOREIGN)
+    assert not runtime_wheels.is_available(target)
+    found = runtime_wheels.runtime_libraries(target)
+    assert found["libtvm_ffi.so"].read_text() == "library of apache-tvm-ffi"
+    assert runtime_wheels.is_available(target)
+    assert runtime_wheels.runtime_libraries(target) == found
+    assert pip.calls == 2
+    digests = json.loads((found["libtvm_ffi.so"].parent / "sha256.json").read_text())
+    assert set(digests) == set(found)
+    found["libtvm_ffi.so"].write_text("damaged")
+    assert not runtime_wheels.is_available(target)
+    assert (
+        runtime_wheels.runtime_libraries(target)["libtvm_ffi.so"].read_text() == "library of apache-tvm-ffi"
+    )
+    assert pip.calls == 4
+
+
+def test_no_network_is_a_sentence_and_leaves_nothing(cache, monkeypatch):
+    monkeypatch.setattr(runtime_wheels.subprocess, "run", _FakePip(works=False))
+    with pytest.raises(
+        EdgeqError, match=r"cannot download apache-tvm-ffi .*: ERROR: no network; give pip access"
+    ):
+        runtime_wheels.runtime_libraries(load_target(FOREIGN))
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+def test_a_wheel_without_the_library_is_a_sentence(cache, monkeypatch):
+    monkeypatch.setattr(runtime_wheels.subprocess, "run", _FakePip(member=False))
+    with pytest.raises(EdgeqError, match=r"does not hold tvm_ffi/lib/libtvm_ffi\.so"):
+        runtime_wheels.runtime_libraries(load_target(FOREIGN))
