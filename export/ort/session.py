@@ -18,8 +18,8 @@ _TARGETS = Path(edgeq.__file__).parent / "targets"
 _SOURCES = [
     *SHIM.iterdir(),
     *RUNNER.glob("cpu.*"),
-    *(_TARGETS / "kernels").glob("*.py"),
-    *(_TARGETS / f"{name}.py" for name in ("isa", "kernel_library", "target")),
+    *(_TARGETS / "compiler" / "kernels").glob("*.py"),
+    *(_TARGETS / name for name in ("compiler/isa.py", "compiler/kernel_library.py", "builtin/target.py")),
 ]
 """Files that decide what the library is."""
 
