@@ -2,6 +2,7 @@
 #   PYTHON=python3.12      another interpreter (3.11 or newer)
 #   TORCH_PIP_FLAGS=...    extra flags for installing torch, such as an index of CPU-only wheels
 #   TEST_WORKERS=4         processes of `make test` (default 2)
+#   SYSTEM_TOOLS=no        install no system packages in `make test` and `make demo`, where root could
 #   EVAL_DATA=dev.tsv      evaluation file for the demo (default: the small set in benchmarks/data)
 #   GROUP=minilm THREADS=2 part of `make bench-speed`, when there is no quiet hour (default: all, 2 threads and 1)
 
@@ -26,18 +27,23 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c const
 # One thread a library: two libraries with a pool each on the same cores measure and test each other.
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
+export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntimes install demo test test-slow check bench bench-speed clean
+.PHONY: help tools onnxruntimes install demo test test-slow check bench bench-speed clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+tools:  ## install the system packages that the tests and the demo need (apt-get, as root or with sudo)
+	@tools/install.sh
 
 install: $(INSTALLED)  ## create .venv and install edgeq into it, with pinned versions
 
 # torch goes first and pinned, because a resolver that is free to choose takes a build of gigabytes.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "edgeq needs Python 3.11 or newer, found " + sys.version.split()[0] + ": set PYTHON=")'
+	@tools/install.sh --if-allowed c-compiler python-venv
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing torch into $(VENV) (some minutes the first time)"
 	@$(PIP) $(TORCH_PIP_FLAGS) "$$(grep '^torch==' constraints.txt)"
@@ -67,13 +73,18 @@ $(VENV)/onnxruntime-aarch64: | $(INSTALLED)
 
 onnxruntimes: $(OLD_ORT) $(VENV)/onnxruntime-1.17.3 $(VENV)/onnxruntime-1.23.2 $(VENV)/onnxruntime-aarch64
 
+# Its ARM half needs an emulator; without it the demo's last lines say so.
 demo: $(DEMO_MODEL)  ## compress, compile, prove and measure a real BERT; prints a table and the report's path
+	@tools/install.sh --if-allowed arm64-emulator
 	@$(BIN)/python benchmarks/demo.py $(if $(EVAL_DATA),--eval-data "$(EVAL_DATA)")
 
+# What cannot be installed is said at the end, with the tests that were skipped for it.
 test: $(INSTALLED) $(OLD_ORT)  ## run the tests (minutes) and print the coverage of edgeq, export, targets and models
+	@tools/install.sh --if-allowed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --cov --cov-report=term --durations=10 $(PYTEST_FLAGS)
 
 test-slow: $(DEMO_MODEL) onnxruntimes  ## run the tests that take longer, on the real model among others
+	@tools/install.sh --if-allowed
 	$(BIN)/python -m pytest -m slow --durations=10 $(PYTEST_FLAGS)
 
 check: $(INSTALLED)  ## ruff, mypy on the whole package, and the direction of dependencies

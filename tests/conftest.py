@@ -11,6 +11,8 @@ from typing import Any
 import filelock
 import pytest
 
+pytest_plugins = ["tests.system_tools"]
+
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 _WORDS = ["the", "a", "cat", "dog", "sat", "quick", "brown", "fox", "jumps", "over", "lazy", "good", "movie"]

@@ -11,41 +11,39 @@ LINKED = {"export", "targets", "models"}
 
 
 def modules_after(statement):
-    """Top-level names in ``sys.modules`` after a statement in a fresh process, and the seconds it took."""
+    """Top-level names in ``sys.modules`` after a statement in a fresh process."""
     script = (
-        "import json, sys, time; start = time.perf_counter()\n"
         f"{statement}\n"
-        "seconds = time.perf_counter() - start\n"
-        "print(json.dumps([sorted({name.split('.')[0] for name in sys.modules}), seconds]))"
+        "import json, sys\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    names, seconds = json.loads(done.stdout.splitlines()[-1])
-    return set(names), seconds
+    return set(json.loads(done.stdout.splitlines()[-1]))
 
 
 def test_import_edgeq_costs_nothing():
-    names, seconds = modules_after("import edgeq; dir(edgeq)")
+    bare, names = modules_after("pass"), modules_after("import edgeq; dir(edgeq)")
     assert not names & (HEAVY | {"tvm", "numpy"})
-    assert seconds < 0.5
+    assert len(names - bare) < 20, "modules of Python's own library take time too"
 
 
 def test_the_boards_runtime_needs_numpy_and_tvm_only():
-    names, _ = modules_after(
+    names = modules_after(
         "import edgeq.targets.runtime.loader, edgeq.targets.runtime.text, edgeq; edgeq.load"
     )
     assert not names & HEAVY
     assert not names & LINKED
 
 
-@pytest.mark.parametrize("module", ["formats", "packing", "ledger"])
+@pytest.mark.parametrize("module", ["formats.low_bit", "formats.packing", "ledger"])
 def test_formats_need_numpy_only(module):
-    names, _ = modules_after(f"import edgeq.{module}")
+    names = modules_after(f"import edgeq.{module}")
     assert not names & (HEAVY | {"tvm"})
 
 
 def test_the_compiler_never_imports_torch():
-    names, _ = modules_after(
+    names = modules_after(
         "import edgeq.targets.bundle.writer, edgeq.targets.compiler.compile\n"
         "import edgeq.targets.devices.profiler, edgeq.targets.devices.emulator"
     )
@@ -54,13 +52,13 @@ def test_the_compiler_never_imports_torch():
 
 
 def test_help_and_wrong_usage_do_not_wait_for_torch():
-    names, _ = modules_after("import edgeq.cli.main as cli; cli.main(['compress', '--help'])")
+    names = modules_after("import edgeq.cli.main as cli; cli.main(['compress', '--help'])")
     assert not names & {"torch", "transformers", "onnx", "onnxruntime", "tvm"}
 
 
 @pytest.mark.slow
 def test_the_whole_package_makes_no_second_copy_of_a_linked_folder():
-    names, _ = modules_after(
+    names = modules_after(
         "import pkgutil, importlib, edgeq\n"
         "for module in pkgutil.walk_packages(edgeq.__path__, 'edgeq.'):\n"
         "    importlib.import_module(module.name)"

@@ -163,36 +163,48 @@ def profile_bundle(
 
 
 def take_turns(
-    contestants: Mapping[str, Contestant], *, rounds: int, progress: Progress = silent
+    contestants: Mapping[str, Contestant],
+    *,
+    rounds: int,
+    progress: Progress = silent,
+    clock: Callable[[], float] = time.perf_counter,
+    rest: Callable[[float], None] = time.sleep,
 ) -> dict[str, list[list[float]]]:
     """Times the contestants in rounds.
+
+    Args:
+        contestants: A call of each, by name.
+        rounds: How often each has its turn.
+        progress: Told after each round.
+        clock: Tells the seconds.
+        rest: Waits for so many seconds before a turn.
 
     Returns:
         For each contestant, for each round, the seconds of its calls in that round.
     """
-    calls = {name: _calls_for(contestant) for name, contestant in contestants.items()}
+    calls = {name: _calls_for(contestant, clock) for name, contestant in contestants.items()}
     times: dict[str, list[list[float]]] = {name: [] for name in contestants}
     names = list(contestants)
     for index in range(rounds):
         shift = index % len(names)
         for name in names[shift:] + names[:shift]:
-            time.sleep(_REST_SECONDS)
+            rest(_REST_SECONDS)
             contestants[name]()
-            times[name].append([_seconds(contestants[name]) for _ in range(calls[name])])
+            times[name].append([_seconds(contestants[name], clock) for _ in range(calls[name])])
         progress("measuring latency", index + 1, rounds)
     return times
 
 
-def _calls_for(contestant: Contestant) -> int:
+def _calls_for(contestant: Contestant, clock: Callable[[], float]) -> int:
     """How many calls fit in a turn, from the faster of two calls (the first one also warms up)."""
-    once = min(_seconds(contestant), _seconds(contestant))
+    once = min(_seconds(contestant, clock), _seconds(contestant, clock))
     return max(1, min(200, int(_CALLS_SECONDS / max(once, 1e-6))))
 
 
-def _seconds(call: Contestant) -> float:
-    start = time.perf_counter()
+def _seconds(call: Contestant, clock: Callable[[], float]) -> float:
+    start = clock()
     call()
-    return max(time.perf_counter() - start, 1e-9)
+    return max(clock() - start, 1e-9)
 
 
 @contextlib.contextmanager

@@ -188,6 +188,7 @@ def test_the_calls_for_an_emulator_are_the_steps(good_run, texts):
 
 
 @pytest.mark.slow
+@pytest.mark.needs("arm64-emulator")
 def test_bundles_for_arm_compute_the_same_bits(good_run, tmp_path):
     run = shutil.copytree(good_run, tmp_path / "run")
     host = run / "bundles" / "host"

@@ -247,6 +247,7 @@ def test_damaged_files_are_one_sentence(copied_run):
 
 
 @pytest.mark.slow
+@pytest.mark.needs("arm64-emulator")
 def test_real_bundles_keep_every_rule(copied_run):
     from edgeq.targets.builtin.target import load_target
     from edgeq.targets.bundle.writer import compile_bundle

@@ -10,9 +10,9 @@ import pytest
 
 import edgeq
 from edgeq.errors import EdgeqError
+from edgeq.targets.builtin import target as target_file
 from edgeq.targets.builtin.target import list_targets, load_target
 from edgeq.targets.devices import emulator
-from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 
 pytestmark = pytest.mark.slow
@@ -22,13 +22,6 @@ VERY_CORE = ["cortex-a7", "cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1
 """Cores that Debian's emulator models; others run on one that has every instruction."""
 RECIPES = ["ptq-w2a8", "ptq-w8a8"]
 PROMPTS = [[5, 80, 200, 17], [9], [(7 * i) % 283 for i in range(70)]]
-
-
-def _skip_unless_it_runs(name):
-    target = load_target(name)
-    if not (target.runs_on(this_machine()) or emulator.is_emulator_ready(target)):
-        missing = ", ".join(this_machine().lacks(target.cpu_flags)) or target.architecture
-        pytest.skip(f"nothing here runs {name}: this machine lacks {missing}, and no emulator is installed")
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +49,8 @@ def bert(float_checkpoint, tmp_path_factory):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", NAMED)
-def test_a_bert_gives_the_bits_of_this_machine(bert, name, recipe):
-    _skip_unless_it_runs(name)
+def test_a_bert_gives_the_bits_of_this_machine(bert, name, recipe, needs_core):
+    needs_core(name)
     board, host = bert(recipe, name), edgeq.load(bert(recipe, "host"))
     assert emulator.self_test(board).ok
     assert name not in VERY_CORE or f"-cpu {name}" in emulator.where_it_runs(board)
@@ -70,8 +63,8 @@ def test_a_bert_gives_the_bits_of_this_machine(bert, name, recipe):
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_gpt2_makes_the_tokens_of_this_machine(gpt2_board, gpt2_bundle, name):
-    _skip_unless_it_runs(name)
+def test_a_gpt2_makes_the_tokens_of_this_machine(gpt2_board, gpt2_bundle, name, needs_core):
+    needs_core(name)
     board = gpt2_board(name)
     assert emulator.self_test(board).ok
     expected = edgeq.load(gpt2_bundle).generate(PROMPTS, max_new_tokens=20, ignore_end=True).results()
@@ -79,6 +72,7 @@ def test_a_gpt2_makes_the_tokens_of_this_machine(gpt2_board, gpt2_bundle, name):
     assert found == [result.ids for result in expected]
 
 
+@pytest.mark.needs("arm64-emulator")
 def test_the_emulator_stops_on_an_instruction_that_the_core_lacks(bert, copy_of):
     """The runner's own check is taken out: what stops here is the emulated core, at the first ``sdot``."""
     bundle = copy_of(bert("ptq-w8a8", "cortex-a76"))
@@ -91,9 +85,10 @@ def test_the_emulator_stops_on_an_instruction_that_the_core_lacks(bert, copy_of)
         emulator.run_bundle(bundle, given, target=load_target("cortex-a72"))
 
 
+@pytest.mark.needs("arm64-emulator")
 def test_a_users_own_target_works_by_path(bert, tmp_path):
     own = tmp_path / "my-board.toml"
-    builtin = Path(emulator.__file__).parent / "builtin" / "cortex-a72.toml"
+    builtin = Path(target_file.__file__).with_name("cortex-a72.toml")
     own.write_text(builtin.read_text().replace('"cortex-a72"', '"my-board"', 1))
     target, host = load_target(own), bert("ptq-w2a8", "host")
     out = edgeq.compile_bundle(host.parents[1] / "onnx", tmp_path / "bundle", target=target, host_bundle=host)

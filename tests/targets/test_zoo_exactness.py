@@ -159,7 +159,8 @@ def test_beams_are_the_same_in_c(model, bundle, sourced, texts):
 
 
 @pytest.mark.parametrize("core", CORES)
-def test_emulated_cores_change_no_bit(model, bundle, sourced, texts, alone, core):
+def test_emulated_cores_change_no_bit(model, bundle, sourced, texts, alone, core, needs_core):
+    needs_core(core)
     board = _board(model, core)
     assert emulator.self_test(board).ok
     expected = _shortened(bundle, sourced, texts)

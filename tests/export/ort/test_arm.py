@@ -10,7 +10,6 @@ import pytest
 
 from edgeq.export.ort import build_library
 from edgeq.targets.builtin.target import load_target
-from edgeq.targets.devices.emulator import is_emulator_ready
 from edgeq.targets.toolchain.linkers import find_linker, run_compiler
 
 CORES = ["cortex-a53", "cortex-a76", "max"]
@@ -27,18 +26,13 @@ CPU revision\t: 4
 
 
 @pytest.fixture(scope="module")
-def arm(tmp_path_factory):
+def arm(tmp_path_factory, needs):
     """A folder with the library, the program that runs it, and what ONNX Runtime wants to read about processors.
 
     The emulator lets programs read the files of this machine's processor, of which ONNX Runtime for ARM dies.
     """
-    if not RUNTIME.is_file():
-        pytest.skip(f"{RUNTIME} is missing: run `make onnxruntimes`")
-    target = load_target("cortex-a76")
-    if not is_emulator_ready(target):
-        needed = target.emulator
-        pytest.skip(f"the emulator {needed.program} or the C library below {needed.sysroot} is missing")
-    folder = tmp_path_factory.mktemp("arm")
+    needs("onnxruntime-arm64", "arm64-emulator")
+    target, folder = load_target("cortex-a76"), tmp_path_factory.mktemp("arm")
     build_library(folder, target=target, bits=(2,))
     source = Path(__file__).parent / "run_model.c"
     arguments = ["-std=gnu11", "-O1", "-o", str(folder / "run_model"), str(source), "-ldl"]

@@ -58,6 +58,7 @@ def test_texts_give_embeddings(host):
     assert np.isfinite(vectors).all()
 
 
+@pytest.mark.needs("arm64-emulator")
 def test_arm_gives_the_bits_of_this_machine(arm, host):
     bundle = edgeq.load(host, threads=2)
     vocabulary = bundle.inputs[0].maximum + 1

@@ -175,11 +175,7 @@ def test_a_damaged_bundle_is_not_signed(host_bundle, copy_of, tmp_path):
     assert read_signature(bundle) is None
 
 
+@pytest.mark.needs("minisign")
 def test_minisign_accepts_what_edgeq_signed(signed):
-    import shutil
-
-    program = shutil.which("minisign")
-    if program is None:
-        pytest.skip("minisign is not installed (apt-get install minisign)")
-    command = [program, "-V", "-p", str(signed[1]), "-m", str(signed[0] / "manifest.json")]
+    command = ["minisign", "-V", "-p", str(signed[1]), "-m", str(signed[0] / "manifest.json")]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0

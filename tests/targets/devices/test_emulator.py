@@ -15,6 +15,7 @@ from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 CORES = ["cortex-a72", "cortex-a76"]
 
 
+@pytest.mark.needs("arm64-emulator")
 @pytest.mark.parametrize("core", CORES)
 def test_the_self_test_passes_under_the_cores_emulator(make_bundle, core):
     bundle = make_bundle(core)
@@ -23,6 +24,7 @@ def test_the_self_test_passes_under_the_cores_emulator(make_bundle, core):
     assert core in emulator.where_it_runs(bundle)
 
 
+@pytest.mark.needs("arm64-emulator")
 @pytest.mark.parametrize("core", CORES)
 def test_outputs_are_bit_identical_to_this_machines(make_bundle, host_bundle, core):
     rng = np.random.default_rng(3)
@@ -42,6 +44,7 @@ def test_outputs_are_bit_identical_to_this_machines(make_bundle, host_bundle, co
             np.testing.assert_array_equal(found["last_hidden_state"], expected["last_hidden_state"])
 
 
+@pytest.mark.needs("arm64-emulator")
 def test_inputs_with_a_default_may_be_left_out(make_bundle, host_bundle):
     ids = np.array([[2, 4, 3]])
     found = emulator.run_bundle(make_bundle("cortex-a72"), {"input_ids": ids})
@@ -49,11 +52,13 @@ def test_inputs_with_a_default_may_be_left_out(make_bundle, host_bundle):
     np.testing.assert_array_equal(found["last_hidden_state"], expected["last_hidden_state"])
 
 
+@pytest.mark.needs("arm64-emulator")
 def test_wrong_inputs_are_refused_here(make_bundle):
     with pytest.raises(UsageError, match=r"holds 23; values lie in 0\.\.22"):
         emulator.run_bundle(make_bundle("cortex-a72"), {"input_ids": np.array([[23]])})
 
 
+@pytest.mark.needs("arm64-emulator")
 def test_a_changed_bit_fails_the_self_test_under_emulation(make_bundle, copy_of):
     bundle = copy_of(make_bundle("cortex-a72"))
     manifest = read_manifest(bundle)
@@ -69,6 +74,7 @@ def test_a_changed_bit_fails_the_self_test_under_emulation(make_bundle, copy_of)
     assert "1 of 216 output values differ" in result.detail
 
 
+@pytest.mark.needs("arm64-emulator")
 def test_code_for_a_newer_core_is_refused_by_the_older_one(make_bundle):
     """The runner reads the processor's capabilities before it opens any library."""
     with pytest.raises(EdgeqError, match="is for cortex-a76, and this processor lacks its asimddp"):
@@ -77,6 +83,7 @@ def test_code_for_a_newer_core_is_refused_by_the_older_one(make_bundle):
         )
 
 
+@pytest.mark.needs("arm64-emulator")
 def test_a_damaged_program_is_never_started(make_bundle, copy_of):
     bundle = copy_of(make_bundle("cortex-a72"))
     data = bytearray((bundle / "edgeq-run").read_bytes())

@@ -17,11 +17,43 @@ from edgeq.targets.runtime.loader import KernelTime
 from edgeq.targets.runtime.schema import TensorSpec
 
 
-def test_every_contestant_has_every_round_and_the_order_rotates():
+class Clock:
+    """A clock that a test moves on: nothing here depends on how busy the machine is."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.rests = 0
+
+    def __call__(self):
+        return self.now
+
+    def work(self, seconds):
+        self.now += seconds
+
+    def rest(self, seconds):
+        self.now += seconds
+        self.rests += 1
+
+
+@pytest.fixture
+def turns():
+    """Takes turns by a clock of its own; a contestant returns the seconds that it takes."""
+    clock = Clock()
+
+    def take(contestants, **options):
+        timed = {name: lambda call=call: clock.work(call()) for name, call in contestants.items()}
+        return take_turns(timed, clock=clock, rest=clock.rest, **options)
+
+    take.clock = clock
+    return take
+
+
+def test_every_contestant_has_every_round_and_the_order_rotates(turns):
     order = []
-    contestants = {name: lambda name=name: (order.append(name), time.sleep(0.02)) for name in ("a", "b", "c")}
+    contestants = {name: lambda name=name: order.append(name) or 0.02 for name in ("a", "b", "c")}
     told = []
-    times = take_turns(contestants, rounds=3, progress=lambda what, done, total: told.append((done, total)))
+    times = turns(contestants, rounds=3, progress=lambda what, done, total: told.append((done, total)))
+    assert turns.clock.rests == 9
     assert {name: len(rounds) for name, rounds in times.items()} == {"a": 3, "b": 3, "c": 3}
     assert told == [(1, 3), (2, 3), (3, 3)]
     first_of_round = [order[index] for index in _round_starts(order, calls=1 + len(times["a"][0]))]
@@ -33,18 +65,21 @@ def _round_starts(order, calls):
     return range(warm_up, len(order), 3 * calls)
 
 
-def test_a_faster_contestant_is_found_faster():
-    times = take_turns({"slow": lambda: time.sleep(0.012), "fast": lambda: time.sleep(0.006)}, rounds=7)
+def test_a_faster_contestant_is_found_faster(turns):
+    jitter = np.random.default_rng(0).uniform(0.9, 1.1, 1000)
+    draws = iter(jitter)
+    times = turns({"slow": lambda: 0.012 * next(draws), "fast": lambda: 0.006 * next(draws)}, rounds=7)
     medians = {name: [float(np.median(turn)) for turn in turns] for name, turns in times.items()}
     speedup = paired_speedup(medians["slow"], medians["fast"])
     assert speedup.is_beyond_noise
     assert 1.4 < speedup.ratio < 2.6
 
 
-def test_short_calls_are_repeated_and_long_ones_are_not():
-    times = take_turns({"short": lambda: time.sleep(0.001), "long": lambda: time.sleep(0.06)}, rounds=1)
-    assert len(times["short"][0]) > 10
-    assert len(times["long"][0]) == 1
+def test_short_calls_are_repeated_and_long_ones_are_not(turns):
+    times = turns({"short": lambda: 0.001, "long": lambda: 0.06}, rounds=1)
+    assert len(times["short"][0]) in (49, 50)  # as many as fit in 0.05 seconds
+    assert times["short"][0] == pytest.approx([0.001] * len(times["short"][0]))
+    assert times["long"][0] == pytest.approx([0.06])
 
 
 def report_of(speedup):

@@ -15,7 +15,8 @@ NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().archite
 
 
 @pytest.fixture(scope="module")
-def runner(tmp_path_factory):
+def runner(tmp_path_factory, needs):
+    needs("armhf-emulator", "armhf-compiler")
     out = tmp_path_factory.mktemp("armv7") / "edgeq-run"
     flags = ("-Werror", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Wstrict-prototypes")
     build_runner(find_linker(TARGET), out, extra_flags=flags)

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import shutil
 import subprocess
 
 import numpy as np
@@ -48,12 +47,11 @@ int main(int count, char **arguments) {
 
 
 @pytest.fixture(scope="module", params=["host", "cortex-a76", "cortex-a7"])
-def digests(request, tmp_path_factory):
+def digests(request, tmp_path_factory, needs_core):
     """Runs the program above here or under the target's emulator; a Cortex-A7 has no instructions for digests."""
     target, folder = load_target(request.param), tmp_path_factory.mktemp("digests")
     emulator = None if target.is_host else target.emulator
-    if emulator is not None and shutil.which(emulator.program) is None:
-        pytest.skip(f"{emulator.program} is not installed")
+    needs_core(request.param)
     (folder / "digest.c").write_text(PROGRAM)
     names = ("sha256", "sha256_lanes", "cpu", "files", "fail")
     sources = [folder / "digest.c", *(RUNNER / f"{name}.c" for name in names)]

@@ -274,6 +274,7 @@ def test_hostile_manifests_never_crash(board, copy_of, sanitized, json_numbers):
 
 
 @pytest.mark.slow
+@pytest.mark.needs("arm64-emulator")
 @pytest.mark.parametrize("core", [pytest.param("cortex-a72", marks=pytest.mark.slow), "cortex-a76"])
 def test_arm_writes_the_texts_of_this_machine(bart_board, host, core):
     arm = bart_board(core)

@@ -244,6 +244,7 @@ def test_lengths_are_checked_before_compiled_code_sees_them(bundle):
 
 
 @pytest.mark.slow
+@pytest.mark.needs("arm64-emulator")
 @pytest.mark.parametrize("core", [pytest.param("cortex-a72", marks=pytest.mark.slow), "cortex-a76"])
 def test_arm_makes_the_tokens_and_logits_of_this_machine(gpt2_board, alone, bundle, core):
     board = gpt2_board(core)

@@ -135,6 +135,7 @@ def test_another_header_is_another_build(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.needs("armhf-emulator", "armhf-compiler")
 def test_what_stands_in_for_tvms_headers_reads_and_writes_its_format(tmp_path):
     """In a 32-bit program, under the emulator: lengths have 64 bits nevertheless."""
     source, program = tmp_path / "streams.cc", tmp_path / "streams"
@@ -150,6 +151,7 @@ def test_what_stands_in_for_tvms_headers_reads_and_writes_its_format(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.needs("armhf-emulator", "armhf-compiler")
 def test_an_exception_of_the_runtime_reaches_the_runner_as_a_sentence(make_bundle, copy_of):
     """It is thrown in one library and reported by the other, each of which has a C++ library of its own."""
     bundle = copy_of(make_bundle("cortex-a7"))

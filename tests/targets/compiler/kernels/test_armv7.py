@@ -33,9 +33,11 @@ TINY = np.finfo(np.float32).tiny
 
 
 @pytest.fixture(scope="module")
-def emulate(tmp_path_factory):
+def emulate(tmp_path_factory, needs):
     """Returns ``emulate(prim_func)`` to a function of arrays that runs on the emulated core; it returns all of them."""
     import tvm
+
+    needs("armhf-emulator", "armhf-compiler")
 
     def compile_(function):
         folder = tmp_path_factory.mktemp("kernel")

@@ -17,26 +17,13 @@ from edgeq.targets.devices.workload import made_up_texts
 from edgeq.targets.runtime.manifest import read_manifest
 
 
-def _needs_llvm():
-    try:
-        return tools.find_llvm()
-    except EdgeqError as error:
-        pytest.skip(str(error))
-
-
-def _needs_emulator(name):
-    try:
-        return emulation.emulator_command(load_target(name))
-    except EdgeqError as error:
-        pytest.skip(str(error))
-
-
 def _block(*texts, executions=1):
     return Block(tuple(Instruction(4 * at, text) for at, text in enumerate(texts)), executions, "k")
 
 
+@pytest.mark.needs("llvm-mca")
 def test_the_model_of_a_pipeline_knows_latency_and_throughput(tmp_path):
-    llvm = _needs_llvm()
+    llvm = tools.find_llvm()
     blocks = [
         _block(*["imulq %rax, %rax"] * 10),  # each waits three cycles for the one before
         _block(*[f"addq $1, %r{8 + at % 8}" for at in range(16)]),  # four at a time
@@ -50,8 +37,9 @@ def test_the_model_of_a_pipeline_knows_latency_and_throughput(tmp_path):
     assert cycles[2] < 1.5
 
 
+@pytest.mark.needs("llvm-mca")
 def test_branches_too_far_for_their_instruction_are_modelled(tmp_path):
-    llvm = _needs_llvm()
+    llvm = tools.find_llvm()
     far = Instruction(0x100000, "tbz w0, #3, 0x180000", ends_block=True, target=0x180000)
     block = dataclasses.replace(_block("add x0, x0, #1"), instructions=(Instruction(0, "add x0, x0, #1"), far))
     options = {"program": llvm.mca, "triple": "aarch64-linux-gnu", "cpu": "cortex-a72", "folder": tmp_path}
@@ -107,9 +95,8 @@ def test_target_files_are_checked(tmp_path, changed, message):
 
 
 @pytest.mark.slow
+@pytest.mark.needs("llvm-mca", "arm64-emulator")
 def test_a_bundle_is_estimated_and_the_command_line_says_that_it_is_one(make_bundle, capsys):
-    _needs_llvm()
-    _needs_emulator("cortex-a72")
     bundle = make_bundle("cortex-a72")
     short = estimate_bundle(bundle, sequence=4)
     long = estimate_bundle(bundle, sequence=36)
@@ -143,10 +130,9 @@ def test_what_cannot_be_estimated_is_refused(make_bundle, host_bundle, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.needs("llvm-mca", "arm64-emulator")
 def test_counted_dot_products_are_those_of_the_matrices(gpt2_board):
     """An independent count: a product of M x K by K x N takes M N K multiplications, whatever the loops look like."""
-    _needs_llvm()
-    _needs_emulator("cortex-a76")
     folder, target = gpt2_board("cortex-a76"), load_target("cortex-a76")
     manifest = read_manifest(folder)
     texts = made_up_texts(manifest, folder, batch=1, sequence=40)

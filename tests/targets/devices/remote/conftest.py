@@ -88,11 +88,10 @@ def board(server: Board, tmp_path: Path) -> Board:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+def server(tmp_path_factory: pytest.TempPathFactory, needs: Callable[..., None]) -> Iterator[Board]:
     """The server; its cache folder is that of the user who logs in."""
-    program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if program is None or shutil.which("ssh") is None:
-        pytest.skip("needs OpenSSH: apt-get install openssh-server openssh-client")
+    needs("ssh")
+    program = str(shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"))
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # what the service's start would do
     folder, port = tmp_path_factory.mktemp("sshd"), _free_port()
