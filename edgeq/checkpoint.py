@@ -15,10 +15,10 @@ import transformers
 from torch import nn
 
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
+from edgeq.factor.cost import Evaluate
 from edgeq.factor.evaluation import Choice, apply_choices, call_tokens, choose
 from edgeq.factor.insert import factor_specs, insert_factor_modules
 from edgeq.factor.manifest import FactorManifest
-from edgeq.factor.specs import Evaluate
 from edgeq.files import new_folder, sha256
 from edgeq.formats.low_bit import PackedMatrix
 from edgeq.formats.tensor_header import TensorEntry, read_tensor_header

@@ -16,7 +16,6 @@ from edgeq.compress import compress_model
 from edgeq.factor.evaluation import call_tokens
 from edgeq.factor.insert import insert_factor_modules
 from edgeq.factor.names import layer_names
-from edgeq.factor.plan import plan_factors
 from edgeq.factor.prepare import prepare_for_packing
 from edgeq.quant.apply import apply_plans
 from edgeq.recipes import load_recipe
@@ -69,7 +68,7 @@ def make_checkpoint(contestant: Contestant, dense: Path, out: Path) -> None:
         return
     checkpoint = load_checkpoint(dense)
     model, adapter = checkpoint.model, checkpoint.adapter
-    insert_factor_modules(model, plan_factors(model, adapter, recipe.factor.settings()))
+    insert_factor_modules(model, recipe.factor.settings().plan(model, adapter))
     model.config.tie_word_embeddings = False
     _randomise(model)
     if recipe.weights.bits:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Literal
-
-from edgeq.factor.specs import BlockSpec, KroneckerSpec, LayerSpec, LowRankSpec, TuckerSpec
+from collections.abc import Iterable, Mapping
+from typing import Literal, Protocol
 
 Evaluation = Literal["factored", "up", "down", "dense"]
 """As stored; with the cores multiplied into the last or the first factor beforehand; as the dense matrix."""
+
+Evaluate = Literal["auto", "factored", "up", "down", "dense"]
+"""What a recipe may ask for: one of these, or as the cost model says."""
+
+_READ_TOGETHER = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin")
 
 MACS_PER_BYTE = 8
 """Float multiply-adds that a core does while it reads one byte of weights from memory."""
@@ -37,33 +40,28 @@ class Cost:
         return self.macs * tokens + MACS_PER_BYTE * _FLOAT_BYTES * self.weights + MACS_PER_PRODUCT * self.products
 
 
-def costs(spec: LayerSpec, *, readers: int = 1) -> dict[Evaluation, Cost]:
-    """Returns the cost of each way to compute a layer; empty for what is no layer of its own.
+def dense_cost(rows: int, columns: int) -> Cost:
+    """Returns the cost of a dense matrix."""
+    return Cost(rows * columns, rows * columns, 1)
+
+
+def products_or_dense(
+    products: Iterable[tuple[int, int, int]], rows: int, columns: int
+) -> dict[Evaluation, Cost]:
+    """Returns the costs of a layer that is computed product by product, or as the dense matrix.
 
     Args:
-        spec: The layer.
-        readers: Layers that read the same input with the same first factor, which is then computed once.
+        products: Each as (times a token, rows, columns).
+        rows: Output features.
+        columns: Input features.
     """
-    if isinstance(spec, TuckerSpec):
-        return _tucker(spec, readers) if spec.fold == "none" else {}
-    if isinstance(spec, KroneckerSpec):
-        shapes = [(times, rows, columns) for times, rows, columns in spec.products]
-    elif isinstance(spec, LowRankSpec):
-        shapes = [(1, spec.rank, spec.columns), (1, spec.rows, spec.rank)]
-        shapes += [(1, spec.rank, spec.rank)] if spec.core else []
-    elif isinstance(spec, BlockSpec):
-        part = costs(spec.part)["factored"]
-        blocks = math.prod(spec.grid)
-        factored = Cost(blocks * part.macs, blocks * part.weights, blocks * part.products)
-        return {"factored": factored, "dense": _dense(spec.rows, spec.columns)}
-    else:
-        return {}
+    shapes = list(products)
     factored = Cost(
         sum(times * rows * columns for times, rows, columns in shapes),
         sum(rows * columns for _, rows, columns in shapes),
         len(shapes),
     )
-    return {"factored": factored, "dense": _dense(spec.rows, spec.columns)}
+    return {"factored": factored, "dense": dense_cost(rows, columns)}
 
 
 def cheapest(options: dict[Evaluation, Cost], tokens: int) -> Evaluation:
@@ -71,18 +69,23 @@ def cheapest(options: dict[Evaluation, Cost], tokens: int) -> Evaluation:
     return min((way for way in options if way != "dense"), key=lambda way: options[way].total(tokens))
 
 
-def _dense(rows: int, columns: int) -> Cost:
-    return Cost(rows * columns, rows * columns, 1)
+class SharesFirstFactor(Protocol):
+    """What is asked of a layer: whether it may share the product with its first factor."""
+
+    @property
+    def shares_first_factor(self) -> bool:
+        """Whether layers that read the same input compute their first factor once."""
 
 
-def _tucker(spec: TuckerSpec, readers: int) -> dict[Evaluation, Cost]:
-    (down, across), width, d = spec.grid, spec.width, spec.rank
-    outer, core = width * d, spec.slices * d * d
-    # The outer factors are read once for the whole model, and stay in a cache.
-    first = outer * across // readers
-    return {
-        "factored": Cost(first + core + down * outer, core, 3),
-        "up": Cost(first + spec.slices * outer, spec.slices * outer, 2),
-        "down": Cost(spec.slices * outer + down * outer, spec.slices * outer, 2),
-        "dense": _dense(spec.rows, spec.columns),
-    }
+def readers_of(name: str, specs: Mapping[str, SharesFirstFactor]) -> int:
+    """Returns how many of the layers read the input of ``name`` with its first factor: it is computed once."""
+    group = _group(name)
+    if not group or not specs[name].shares_first_factor:
+        return 1
+    return sum(_group(other) == group and spec.shares_first_factor for other, spec in specs.items())
+
+
+def _group(name: str) -> str:
+    """The attention whose queries, keys and values read one input; empty for other layers."""
+    owner, _, last = name.rpartition(".")
+    return owner if last in _READ_TOGETHER else ""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from edgeq.factor.specs import check_rank
+from edgeq.factor.matrices import check_rank
 
 _ITERATIONS = 2
 """Alternating least squares gains little after the first steps; training repairs the rest."""
@@ -47,6 +47,12 @@ def nearest_kronecker(
     """
     u, v = _halves(rearranged(matrix.float(), left, right), terms)
     return u.T.reshape(terms, *left), v.T.reshape(terms, *right)
+
+
+def kronecker_sum(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Returns ``sum_r A_r (x) B_r`` for ``A [r, m1, n1]`` and ``B [r, m2, n2]``."""
+    product = torch.einsum("rij,rkl->ikjl", left, right)
+    return product.flatten(0, 1).flatten(1)
 
 
 def truncated_svd(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

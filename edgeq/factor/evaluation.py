@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
 
 from edgeq.errors import UsageError
-from edgeq.factor.cost import Cost, Evaluation, cheapest, costs
-from edgeq.factor.embedding import KroneckerEmbedding, KroneckerHead
-from edgeq.factor.insert import LINEARS, factor_specs
-from edgeq.factor.specs import Evaluate, Fold, LayerSpec, TuckerSpec
-from edgeq.factor.tucker import TuckerLinear
+from edgeq.factor.cost import Cost, Evaluate, Evaluation, cheapest, readers_of
+from edgeq.factor.insert import factor_specs
+from edgeq.factor.kinds import FactorLinear
 from edgeq.models import GenerativeAdapter, ModelAdapter, Seq2SeqAdapter
 from edgeq.quant.modules import PackedModule
 
 TOKENS_OF_A_TEXT, TOKENS_OF_A_STEP = 128, 1
 """What costs are stated for: a text that is read at once, and one more token."""
-
-_READ_TOGETHER = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +78,11 @@ def choose(model: nn.Module, *, evaluate: Evaluate, tokens: int) -> list[Choice]
     Raises:
         UsageError: If the recipe asks for dense matrices of packed factors.
     """
-    specs = {name: spec for name, spec in factor_specs(model).items() if costs(spec)}
+    specs = {name: spec for name, spec in factor_specs(model).items() if spec.costs()}
     choices = []
     for name, spec in specs.items():
-        options = costs(spec, readers=readers_of(name, specs))
-        packed = _is_packed(model.get_submodule(name))
+        options = spec.costs(readers=readers_of(name, specs))
+        packed = _is_packed(cast(FactorLinear, model.get_submodule(name)))
         if evaluate == "dense" and packed:
             raise UsageError(f"{name} has packed factors, whose dense matrix would be float; use evaluate = 'auto'")
         way: Evaluation = cheapest(options, tokens) if evaluate == "auto" else evaluate
@@ -102,57 +99,9 @@ def apply_choices(model: nn.Module, choices: list[Choice]) -> None:
     The model then has other tensors than its checkpoint: it can be run and exported, but not saved.
     """
     for choice in choices:
-        layer = model.get_submodule(choice.name)
-        if choice.evaluation == "dense":
-            model.set_submodule(choice.name, dense_linear(layer))
-        elif choice.evaluation != "factored" and isinstance(layer, TuckerLinear):
-            model.set_submodule(choice.name, folded(layer, choice.evaluation))
+        layer = cast(FactorLinear, model.get_submodule(choice.name))
+        model.set_submodule(choice.name, layer.evaluated(choice.evaluation))
 
 
-def folded(layer: TuckerLinear, fold: Fold) -> TuckerLinear:
-    """Returns a layer that computes the same with its cores multiplied into another factor."""
-    result = TuckerLinear(dataclasses.replace(layer.spec, fold=fold), layer.bank)
-    if result.folded is None or layer.spec.fold != "none":
-        raise UsageError(f"a layer folded {layer.spec.fold!r} cannot be folded {fold!r}")
-    with torch.no_grad():
-        result.folded.weight.copy_(layer.folded_weight(fold))  # type: ignore[operator]  # a tensor
-        if layer.bias is not None:
-            result.set_bias(layer.bias)
-    result.train(layer.training)
-    return result
-
-
-def dense_linear(layer: nn.Module) -> nn.Linear:
-    """Returns the dense layer that a factorised one stands for."""
-    if not isinstance(layer, LINEARS):
-        raise UsageError(f"a {type(layer).__name__} has no dense matrix")
-    dense = nn.Linear(layer.in_features, layer.out_features)
-    with torch.no_grad():
-        bias = layer(torch.zeros(1, layer.in_features))
-        dense.weight.copy_((layer(torch.eye(layer.in_features)) - bias).T)
-        dense.bias.copy_(bias[0])
-    dense.train(layer.training)
-    return dense
-
-
-def _is_packed(module: nn.Module) -> bool:
-    parts = list(module.modules())
-    if isinstance(module, TuckerLinear):
-        parts += list(module.bank.modules())
-    if isinstance(module, KroneckerEmbedding | KroneckerHead):
-        return False
-    return any(isinstance(part, PackedModule) for part in parts)
-
-
-def _group(name: str) -> str:
-    """The attention whose queries, keys and values read one input; empty for other layers."""
-    owner, _, last = name.rpartition(".")
-    return owner if last in _READ_TOGETHER else ""
-
-
-def readers_of(name: str, specs: dict[str, LayerSpec]) -> int:
-    """Returns how many of the layers read the input of ``name`` with its first factor: it is computed once."""
-    group = _group(name)
-    if not group or not isinstance(specs[name], TuckerSpec):
-        return 1
-    return sum(_group(other) == group and isinstance(spec, TuckerSpec) for other, spec in specs.items())
+def _is_packed(layer: FactorLinear) -> bool:
+    return any(isinstance(part, PackedModule) for part in layer.weight_modules())

@@ -3,39 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import math
 from typing import Any, get_args
 
 from torch import nn
 
 from edgeq.errors import FormatError
-from edgeq.factor.specs import (
-    FOLDS,
-    OUTER_FACTORS,
-    BankSpec,
-    BlockSpec,
-    EmbeddingSpec,
-    Evaluate,
-    HeadSpec,
-    KroneckerSpec,
-    LayerSpec,
-    LowRankSpec,
-    TuckerSpec,
-)
+from edgeq.factor.cost import Evaluate
+from edgeq.factor.kinds import KINDS, FactorSpec
 from edgeq.quant.manifest import is_body, name_in
-
-_KINDS: dict[str, type] = {
-    "bank": BankSpec,
-    "blocks": BlockSpec,
-    "embedding": EmbeddingSpec,
-    "head": HeadSpec,
-    "kronecker": KroneckerSpec,
-    "low-rank": LowRankSpec,
-    "tucker": TuckerSpec,
-}
-_NAMES = {cls: kind for kind, cls in _KINDS.items()}
-_LARGEST = 1 << 31
-_ON_OTHERS = (TuckerSpec, HeadSpec)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +19,11 @@ class FactorManifest:
     """What a checkpoint says about its factorised layers.
 
     Attributes:
-        layers: Their sizes by module name, banks first; empty for a dense model.
+        layers: Their sizes by module name, what they share first; empty for a dense model.
         evaluate: How they are computed, if the recipe forces it.
     """
 
-    layers: dict[str, LayerSpec] = dataclasses.field(default_factory=dict)
+    layers: dict[str, FactorSpec] = dataclasses.field(default_factory=dict)
     evaluate: Evaluate = "auto"
 
     def to_json(self) -> dict[str, Any]:
@@ -57,7 +33,7 @@ class FactorManifest:
         """
         if not self.layers:
             return {}
-        layers = {name: {**_entry(spec), "dense": dense_weights(spec)} for name, spec in self.layers.items()}
+        layers = {name: {**spec.to_json(), "dense": dense_weights(spec)} for name, spec in self.layers.items()}
         return {"evaluate": self.evaluate, "layers": layers}
 
     @classmethod
@@ -77,32 +53,34 @@ class FactorManifest:
         layers = {name: _spec(name, entry) for name, entry in value["layers"].items()}
         return cls(layers, value["evaluate"])
 
-    def for_model(self, model: nn.Module) -> dict[str, LayerSpec]:
+    def for_model(self, model: nn.Module) -> dict[str, FactorSpec]:
         """Returns the layers with the names that they have in ``model``, which may be the body without its head.
 
-        Banks and tables come before the layers on them, in whatever order they were read.
+        What layers refer to comes before them, in whatever order they were read.
 
         Raises:
             FormatError: If the model lacks a layer.
         """
-        renamed: dict[str, LayerSpec] = {}
-        for stored, spec in sorted(self.layers.items(), key=lambda entry: isinstance(entry[1], _ON_OTHERS)):
-            name = _owner_name(model, stored) if isinstance(spec, BankSpec) else name_in(model, stored)
-            if name is None and isinstance(spec, HeadSpec) and is_body(model):
+        renamed: dict[str, FactorSpec] = {}
+        for stored, spec in sorted(self.layers.items(), key=lambda entry: bool(entry[1].refers_to)):
+            name = _owner_name(model, stored) if spec.is_shared else name_in(model, stored)
+            if name is None and spec.belongs_to_head and is_body(model):
                 continue
             if name is None:
                 raise FormatError(f"config.json: {type(model).__name__} has no layer {stored!r} to be factorised")
-            if isinstance(spec, TuckerSpec):
-                spec = dataclasses.replace(spec, bank=_owner_name(model, spec.bank) or spec.bank)
-            elif isinstance(spec, HeadSpec):
-                spec = dataclasses.replace(spec, table=name_in(model, spec.table) or spec.table)
-            renamed[name] = spec
+            others = {field: _name_of_other(model, getattr(spec, field)) for field in spec.refers_to}
+            renamed[name] = dataclasses.replace(spec, **others)
         return renamed
 
 
-def dense_weights(spec: LayerSpec) -> int:
+def dense_weights(spec: FactorSpec) -> int:
     """Returns the weights of the dense layer that a factorised one stands for; 0 for what layers share."""
-    return 0 if isinstance(spec, BankSpec | HeadSpec) else spec.rows * spec.columns
+    return 0 if spec.shape is None else math.prod(spec.shape)
+
+
+def _name_of_other(model: nn.Module, stored: str) -> str:
+    """Name in ``model`` of a module that is there, or that is yet to be added."""
+    return name_in(model, stored) or _owner_name(model, stored) or stored
 
 
 def _owner_name(model: nn.Module, name: str) -> str | None:
@@ -112,80 +90,10 @@ def _owner_name(model: nn.Module, name: str) -> str | None:
     return None if found is None else f"{found}.{attribute}".lstrip(".")
 
 
-def _entry(spec: LayerSpec) -> dict[str, Any]:
-    entry: dict[str, Any] = {"kind": _NAMES[type(spec)], **dataclasses.asdict(spec)}
-    if isinstance(spec, BlockSpec):
-        entry["part"] = _entry(spec.part)
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in entry.items()}
-
-
-def _spec(name: str, entry: object) -> LayerSpec:
+def _spec(name: str, entry: object) -> FactorSpec:
     try:
-        return _parsed(entry)
+        if not isinstance(entry, dict):
+            raise TypeError
+        return KINDS[entry["kind"]].from_json(entry)
     except (KeyError, TypeError, ValueError):
         raise FormatError(f"config.json: the entry of factorised layer {name!r} makes no sense") from None
-
-
-def _parsed(entry: object) -> Any:
-    if not isinstance(entry, dict):
-        raise TypeError
-    cls = _KINDS[entry["kind"]]
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):
-        values[field.name] = _READERS[str(field.type)](entry[field.name])
-    return cls(**values)
-
-
-def _block(value: object) -> Any:
-    part = _parsed(value)
-    if not isinstance(part, KroneckerSpec | LowRankSpec):
-        raise TypeError
-    return part
-
-
-def _count(value: object) -> int:
-    if type(value) is not int or not 0 <= value < _LARGEST:
-        raise TypeError
-    return value
-
-
-def _pair(value: object) -> tuple[int, int]:
-    if not isinstance(value, list) or len(value) != 2 or min(map(_count, value)) < 1:
-        raise TypeError
-    return value[0], value[1]
-
-
-def _flag(value: object) -> bool:
-    if type(value) is not bool:
-        raise TypeError
-    return value
-
-
-def _text(value: object) -> str:
-    if type(value) is not str:
-        raise TypeError
-    return value
-
-
-def _factors(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or any(factor not in OUTER_FACTORS for factor in value):
-        raise TypeError
-    return tuple(value)
-
-
-def _fold(value: object) -> Any:
-    if value not in FOLDS:
-        raise ValueError
-    return value
-
-
-_READERS: Mapping[str, Callable[[object], Any]] = {
-    "int": _count,
-    "bool": _flag,
-    "str": _text,
-    "tuple[int, int]": _pair,
-    "tuple[str, ...]": _factors,
-    "Fold": _fold,
-    "KroneckerSpec | LowRankSpec": _block,
-}
-"""By the annotation of a field of a description."""

@@ -6,10 +6,8 @@ import dataclasses
 
 from torch import nn
 
-from edgeq.factor.embedding import KroneckerEmbedding, KroneckerHead
-from edgeq.factor.insert import LINEARS, factor_specs
-from edgeq.factor.specs import BankSpec
-from edgeq.factor.tucker import TuckerBank
+from edgeq.factor.insert import factor_specs
+from edgeq.factor.kinds import FactorModule
 from edgeq.models import ModelAdapter
 
 SMALLEST_PACKED = 64
@@ -48,31 +46,25 @@ def layer_names(model: nn.Module, adapter: ModelAdapter) -> LayerNames:
     tied = dict(adapter.tied_names)
     kept = dict(adapter.float_names)
     for name in adapter.embedding_names:
-        factorised = isinstance(model.get_submodule(name), KroneckerEmbedding)
-        embeddings.append(f"{name}.table" if factorised else name)
+        module = model.get_submodule(name)
+        parts = module.table_parts() if isinstance(module, FactorModule) else ("",)
+        embeddings += [f"{name}.{part}".rstrip(".") for part in parts]
     for name, spec in factor_specs(model).items():
-        bank = model.get_submodule(name)
-        if isinstance(spec, BankSpec) and isinstance(bank, TuckerBank):
-            linears += _factors(name, bank)
-            if bank.cores is not None:
-                matrices.append(f"{name}.cores")
+        shared = model.get_submodule(name)
+        if spec.is_shared and isinstance(shared, FactorModule):
+            linears += [f"{name}.{part}" for part in shared.linear_parts()]
+            matrices += [f"{name}.{part}" for part in shared.matrix_parts()]
     for name in adapter.linear_names:
         module = model.get_submodule(name)
-        if isinstance(module, KroneckerHead):
-            tied.pop(name, None)
-            tied[f"{name}.rows"] = f"{module.spec.table}.table"
-            linears.append(f"{name}.rows")
-        elif isinstance(module, LINEARS):
-            linears += _factors(name, module)
-        else:
+        if not isinstance(module, FactorModule):
             linears.append(name)
+            continue
+        linears += [f"{name}.{part}" for part in module.linear_parts()]
+        if tables := module.tied_parts():
+            tied.pop(name, None)
+            tied |= {f"{name}.{part}": table for part, table in tables.items()}
     for name in linears:
         numbers = model.get_submodule(name).get_parameter("weight").numel()
         if numbers < SMALLEST_PACKED:
             kept[name] = f"a factor of {numbers} numbers would be padded to a tile and grow"
     return LayerNames(embeddings, linears, tied, kept, matrices)
-
-
-def _factors(name: str, module: nn.Module) -> list[str]:
-    """Linear layers inside a factorised one."""
-    return [f"{name}.{inner}" for inner, part in module.named_modules() if isinstance(part, nn.Linear)]

@@ -13,7 +13,6 @@ import onnx
 from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.errors import UnsupportedError, UsageError
 from edgeq.factor.manifest import FactorManifest
-from edgeq.factor.specs import TuckerSpec
 from edgeq.models import GenerativeAdapter, Seq2SeqAdapter, TorchDecoder, positions
 from edgeq.parity.feeds import Arrays, make_feeds
 from edgeq.parity.reference import Reference
@@ -93,7 +92,7 @@ def diff_layers(
 def _check_layers(checkpoint: Checkpoint) -> None:
     """Refuses models whose modules are not what the exported graph computes one by one."""
     factors = FactorManifest.from_json(checkpoint.manifest.factors if checkpoint.manifest else {})
-    if name := next((name for name, spec in factors.layers.items() if isinstance(spec, TuckerSpec)), None):
+    if name := next((name for name, spec in factors.layers.items() if not spec.walks_layer_by_layer), None):
         raise UnsupportedError(
             f"{name} is a slice of a Tucker bank, whose products the exported graph orders otherwise than PyTorch; "
             "edgeq diff does not walk such models, `edgeq parity` compares them"

@@ -6,16 +6,9 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from edgeq.factor.settings import (
-    ROLES,
-    FactorSettings,
-    KroneckerSettings,
-    KroneckerShape,
-    LowRankSettings,
-    Role,
-    TuckerSettings,
-)
-from edgeq.factor.specs import Evaluate
+from edgeq.factor.cost import Evaluate
+from edgeq.factor.kinds import METHODS, FactorSettings
+from edgeq.factor.matrices import ROLES, Role
 from edgeq.recipes.section import Section
 
 Size = Annotated[int, pydantic.Field(ge=1)]
@@ -46,7 +39,7 @@ class FactorSection(Section):
     """Factorised layers, made before anything is quantized; ``[weights]`` then says how the factors are stored.
 
     Attributes:
-        method: ``kronecker``, ``tucker`` or ``low-rank``.
+        method: One of :data:`edgeq.factor.kinds.METHODS`.
         blocks: Blocks that are factorised: ``all``, ``odd`` or ``even`` ones, or a list, counted from 0. A Tucker
             bank serves all.
         attention: Kronecker factors of the square matrices (GPT-2's queries, keys and values are three).
@@ -62,7 +55,7 @@ class FactorSection(Section):
             product less.
     """
 
-    method: Literal["kronecker", "tucker", "low-rank"]
+    method: str
     blocks: Literal["all", "odd", "even"] | tuple[Index, ...] = "all"
     attention: ShapeSection | None = None
     expand: ShapeSection | None = None
@@ -75,42 +68,26 @@ class FactorSection(Section):
     evaluate: Evaluate = "auto"
     fold: bool = False
 
+    @pydantic.field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"methods are {', '.join(METHODS)}; found {method!r}")
+        return method
+
     @pydantic.model_validator(mode="after")
     def _check(self) -> FactorSection:
-        shapes = [role for role in ROLES if getattr(self, role) is not None]
-        if self.method == "kronecker":
-            if not shapes and self.embedding_factor == 1:
-                raise ValueError("kronecker needs a shape for attention, expand or contract, or an embedding_factor")
-            _only_for(self, "tucker and low-rank", rank=None, roles=ROLES)
-        elif self.rank is None:
-            raise ValueError(f"{self.method} needs a rank")
-        else:
-            _only_for(self, "kronecker", attention=None, expand=None, contract=None, embedding_factor=1)
-        if self.method != "tucker":
-            _only_for(self, "tucker", bank=0, fold=False)
-            if self.evaluate in ("up", "down"):
-                raise ValueError(f"evaluate = {self.evaluate!r} is for tucker")
-        elif self.blocks != "all":
-            raise ValueError("a Tucker bank serves all blocks; leave blocks out")
-        if self.method != "low-rank":
-            _only_for(self, "low-rank", sliced=False)
+        taken = {"method", "evaluate", *METHODS[self.method].options}
+        for key, field in type(self).model_fields.items():
+            if key not in taken and getattr(self, key) != field.default:
+                takers = " and ".join(name for name, method in METHODS.items() if key in method.options)
+                raise ValueError(f"{key} is for {takers}, found it with {self.method}")
+        if self.evaluate not in METHODS[self.method].evaluations:
+            takers = " and ".join(name for name, method in METHODS.items() if self.evaluate in method.evaluations)
+            raise ValueError(f"evaluate = {self.evaluate!r} is for {takers}")
+        self.settings()
         return self
 
     def settings(self) -> FactorSettings:
         """Returns what ``edgeq.factor`` is to do."""
-        if self.method == "tucker":
-            return TuckerSettings(self.rank or 0, self.bank, self.roles)
-        if self.method == "low-rank":
-            return LowRankSettings(self.rank or 0, self.sliced, self.blocks, self.roles)
-        shapes: dict[Role, KroneckerShape] = {}
-        for role in ROLES:
-            section: ShapeSection | None = getattr(self, role)
-            if section is not None:
-                shapes[role] = KroneckerShape(section.right, section.left, section.terms)
-        return KroneckerSettings(shapes, self.blocks, self.embedding_factor)
-
-
-def _only_for(section: FactorSection, method: str, **defaults: object) -> None:
-    for key, default in defaults.items():
-        if getattr(section, key) != default:
-            raise ValueError(f"{key} is for {method}, found it with {section.method}")
+        return METHODS[self.method].from_options(self)

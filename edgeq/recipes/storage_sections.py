@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 
 from edgeq.errors import UsageError
 from edgeq.quant.grids import Grid, GridName, grid_for
+from edgeq.quant.plan import GradientName, StaticMethod
+from edgeq.quant.quantizers import QUANTIZERS
 from edgeq.quant.scale_search import SearchMethod
 from edgeq.recipes.section import Section
 
 ScaleGranularity = Literal["row", "matrix"]
-QuantizerName = Literal[
-    "module-scaling",
-    "pact",
-    "lsq",
-    "lsq-symmetric",
-    "laq",
-    "twn",
-    "bwn",
-    "uniform",
-    "uniform-asymmetric",
-    "elastic",
-    "statistics",
-]
-GradientName = Literal["method", "identity", "clipped", "pact"]
+
+
+def _known_quantizer(name: str) -> str:
+    if name not in QUANTIZERS:
+        raise ValueError(f"quantizers are {', '.join(sorted(QUANTIZERS))}; found {name!r}")
+    return name
+
+
+QuantizerName = Annotated[str, pydantic.AfterValidator(_known_quantizer)]
+"""One of :data:`edgeq.quant.quantizers.QUANTIZERS`."""
 
 
 def _checked_grid(bits: int, name: GridName | None) -> Grid:
@@ -82,7 +80,7 @@ class ActivationSection(Section):
     """
 
     mode: Literal["dynamic", "static", "none"] = "dynamic"
-    quantizer: Literal["lsq", "pact"] | None = None
+    quantizer: StaticMethod | None = None
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> ActivationSection:

@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from edgeq.distill.sentence import Pooling
-from edgeq.factor.plan import plan_factors
 from edgeq.models import ModelAdapter
 from edgeq.progress import Progress, silent
 from edgeq.quant.apply import apply_plans
@@ -118,7 +117,7 @@ def train_student(
     guide = teacher or source
     student, adapter = _student(source, kept, reduced=recipe.layers is not None)
     if recipe.factor is not None:
-        plan_factors(student, adapter, recipe.factor.settings())  # what does not fit is refused at once
+        recipe.factor.settings().plan(student, adapter)  # what does not fit is refused at once
     data = _data(source, recipe, request, settings, masked, progress)
     compared = _compared(kept, source.adapter, guide.adapter)
     losses = objectives(

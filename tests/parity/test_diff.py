@@ -14,8 +14,8 @@ from edgeq.compress import compress_model
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import ModelWriter
+from edgeq.factor.kinds.tucker import BankSpec, TuckerSpec
 from edgeq.factor.manifest import FactorManifest
-from edgeq.factor.specs import BankSpec, TuckerSpec
 from edgeq.parity import diff, diff_layers
 from edgeq.parity.taps import cut, layers_of, tapped
 from edgeq.report.text import diff_lines

@@ -14,9 +14,11 @@ from edgeq.errors import FormatError
 from edgeq.factor.apply import factorise
 from edgeq.factor.evaluation import describe_choices
 from edgeq.factor.insert import factor_specs
+from edgeq.factor.kinds.kronecker import KroneckerSettings, KroneckerShape
+from edgeq.factor.kinds.low_rank import LowRankSettings
+from edgeq.factor.kinds.tucker import TuckerSettings
 from edgeq.factor.names import layer_names
 from edgeq.factor.prepare import prepare_for_packing
-from edgeq.factor.settings import KroneckerSettings, KroneckerShape, LowRankSettings, TuckerSettings
 from edgeq.ledger import ledger
 from edgeq.models import adapter_for
 from edgeq.quant.apply import apply_plans

@@ -13,9 +13,11 @@ import pytest
 import edgeq
 from edgeq.checkpoint import load_checkpoint, save_checkpoint
 from edgeq.factor.apply import factorise
+from edgeq.factor.kinds.kronecker import KroneckerSettings, KroneckerShape
+from edgeq.factor.kinds.low_rank import LowRankSettings
+from edgeq.factor.kinds.tucker import TuckerSettings
 from edgeq.factor.names import layer_names
 from edgeq.factor.prepare import prepare_for_packing
-from edgeq.factor.settings import KroneckerSettings, KroneckerShape, LowRankSettings, TuckerSettings
 from edgeq.models import adapter_for
 from edgeq.parity.run import run_parity
 from edgeq.quant.apply import apply_plans

@@ -7,11 +7,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from edgeq.errors import UsageError
-from edgeq.factor.apply import kronecker_sum
-from edgeq.factor.decompose import nearest_kronecker
-from edgeq.factor.embedding import KroneckerEmbedding, KroneckerHead
-from edgeq.factor.kronecker import KroneckerLinear
-from edgeq.factor.specs import EmbeddingSpec, HeadSpec, KroneckerSpec
+from edgeq.factor.decompose import kronecker_sum, nearest_kronecker
+from edgeq.factor.kinds.kronecker import KroneckerLinear, KroneckerSpec
+from edgeq.factor.kinds.kronecker_table import EmbeddingSpec, HeadSpec, KroneckerEmbedding, KroneckerHead
 
 sizes = st.integers(1, 6)
 

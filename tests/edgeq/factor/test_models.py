@@ -11,8 +11,9 @@ import transformers
 from edgeq.errors import UnsupportedError, UsageError
 from edgeq.factor.apply import factorise
 from edgeq.factor.insert import factor_specs, insert_factor_modules
-from edgeq.factor.plan import plan_factors
-from edgeq.factor.settings import KroneckerSettings, KroneckerShape, LowRankSettings, TuckerSettings
+from edgeq.factor.kinds.kronecker import KroneckerSettings, KroneckerShape
+from edgeq.factor.kinds.low_rank import LowRankSettings
+from edgeq.factor.kinds.tucker import TuckerSettings
 from edgeq.models import adapter_for
 
 HALVED = KroneckerShape(right=(1, 2))
@@ -96,7 +97,7 @@ def test_training_moves_all_factors(gpt2: Any) -> None:
 def _meta(architecture: str, config: Any, settings: Any) -> tuple[Any, dict[str, Any]]:
     with torch.device("meta"):
         model = getattr(transformers, architecture)(config)
-    specs = plan_factors(model, adapter_for(model), settings)
+    specs = settings.plan(model, adapter_for(model))
     insert_factor_modules(model, specs)
     return model, specs
 

@@ -14,7 +14,6 @@ from edgeq.errors import UsageError
 from edgeq.factor.evaluation import call_tokens
 from edgeq.factor.insert import factor_specs, insert_factor_modules
 from edgeq.factor.names import layer_names
-from edgeq.factor.plan import plan_factors
 from edgeq.factor.prepare import prepare_for_packing
 from edgeq.models import adapter_for
 from edgeq.quant.trainable import make_trainable
@@ -66,7 +65,7 @@ def test_every_recipe_can_be_carried_out_at_true_size(name: str) -> None:
             config = transformers.BertConfig(num_hidden_layers=blocks, num_labels=2)
             model = transformers.BertForSequenceClassification(config)
         adapter = adapter_for(model)
-        specs = plan_factors(model, adapter, recipe.factor.settings())
+        specs = recipe.factor.settings().plan(model, adapter)
         insert_factor_modules(model, specs)
         if recipe.weights.bits:
             prepare_for_packing(model, fold=recipe.factor.fold, tokens=call_tokens(adapter))
@@ -194,7 +193,7 @@ def test_factors_without_training(make_bert: Callable[..., Path], tmp_path: Path
         ("tucker-iv-72-384-w2a8", '[factor]\nevaluate = "dense"', "factor.evaluate is for float factors"),
         ("tucker-iii-32", "[factor]\nembedding_factor = 2", "embedding_factor is for kronecker"),
         ("kngpt2", "[factor]\nrank = 2", "rank is for tucker and low-rank"),
-        ("tucker-iii-32", '[factor]\nblocks = "odd"', "a Tucker bank serves all blocks"),
+        ("tucker-iii-32", '[factor]\nblocks = "odd"', "blocks is for kronecker and low-rank"),
         ("kngpt2", '[factor.attention]\nleft = [2, 2]', "either the left or the right factor"),
         ("low-rank-64", '[factor]\nevaluate = "up"', "is for tucker"),
         ("tucker-iii-32", '[factor]\nmethod = "cp"', "factor.method"),

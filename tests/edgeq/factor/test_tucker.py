@@ -5,11 +5,10 @@ import torch
 from torch.nn import functional
 
 from edgeq.errors import UsageError
-from edgeq.factor.blocks import BlockLinear
 from edgeq.factor.decompose import shared_outer_factors, truncated_svd, tucker
-from edgeq.factor.low_rank import LowRankLinear
-from edgeq.factor.specs import BankSpec, BlockSpec, LowRankSpec, TuckerSpec
-from edgeq.factor.tucker import TuckerBank, TuckerLinear
+from edgeq.factor.kinds.blocks import BlockLinear, BlockSpec
+from edgeq.factor.kinds.low_rank import LowRankLinear, LowRankSpec
+from edgeq.factor.kinds.tucker import BankSpec, TuckerBank, TuckerLinear, TuckerSpec
 
 WIDTH, RANK = 6, 4
 GRIDS = [((1, 1), False), ((3, 1), True), ((3, 1), False), ((1, 4), False), ((1, 4), True)]
