@@ -11,11 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
+from edgeq.cli.groups import EPILOG, OrderedVerbs, group_of
 from edgeq.errors import EdgeqError
 
 app = typer.Typer(
     name="edgeq",
     help="Compress BERT, GPT-2 and BART, compile them for small CPUs, and prove what came out.",
+    cls=OrderedVerbs,
+    epilog=EPILOG,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,  # errors are reported below, in one sentence
@@ -56,7 +59,7 @@ def verb(name: str, *, example: str) -> Callable[[Callable[..., None]], Callable
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         lines = "\n".join(f"edgeq {line}" for line in example.splitlines())
         help_text = f"{inspect.getdoc(function)}\n\n[bold]Example[/bold]\n\n\b\n{lines}"
-        app.command(name, help=help_text)(run)
+        app.command(name, help=help_text, rich_help_panel=group_of(name))(run)
         return function
 
     return register

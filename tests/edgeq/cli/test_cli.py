@@ -8,6 +8,7 @@ import pytest
 
 import edgeq
 import edgeq.cli.main as cli
+from edgeq.cli.groups import GROUPS
 from edgeq.cli.verb import app
 
 VERBS = [command.name for command in app.registered_commands]
@@ -46,6 +47,16 @@ def test_no_arguments_show_the_help_and_count_as_wrong_usage(capsys):
     code, out, _ = run(capsys)
     assert code == 2
     assert "deploy" in out
+
+
+def test_the_help_is_grouped_by_what_one_wants_to_do(capsys):
+    assert {verb for verbs in GROUPS.values() for verb in verbs} >= set(VERBS), "a verb is in no group"
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    places = [out.index(f"─ {group} ─") for group in GROUPS]
+    assert places == sorted(places)
+    assert "Others" not in out
+    assert "edgeq deploy ./my-bert ./run --recipe ptq-w8a8 --target host" in out
 
 
 def test_version(capsys):
