@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import click
+from typing import Any
+
 import typer.core
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -31,7 +32,7 @@ def group_of(verb: str) -> str:
 class OrderedVerbs(typer.core.TyperGroup):
     """Lists verbs in the order of :data:`GROUPS`."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # typer's own copy of click's Context
         """Returns the names of the verbs."""
         order = [verb for verbs in GROUPS.values() for verb in verbs]
         known = super().list_commands(ctx)
