@@ -30,7 +30,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help tools onnxruntimes install demo test test-slow check bench bench-speed clean
+.PHONY: help tools onnxruntimes install demo test test-slow check docs bench bench-speed clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -86,6 +86,16 @@ test: $(INSTALLED) $(OLD_ORT)  ## run the tests (minutes) and print the coverage
 test-slow: $(DEMO_MODEL) onnxruntimes  ## run the tests that take longer, on the real model among others
 	@tools/install.sh --if-allowed
 	$(BIN)/python -m pytest -m slow --durations=10 $(PYTEST_FLAGS)
+
+DOCS := $(VENV)/.docs
+$(DOCS): $(INSTALLED)
+	@echo "installing mkdocs-material"
+	@$(PIP) -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS)  ## build the documentation site into build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "open build/site/index.html"
 
 check: $(INSTALLED)  ## ruff, mypy on the whole package, and the direction of dependencies
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgeq.errors import UnsupportedError
-from edgeq.models.adapter import ModelAdapter
+from edgeq.models.adapter import ModelAdapter, Task
 from edgeq.models.bart import BartAdapter
 from edgeq.models.bert import BertAdapter
 from edgeq.models.distilbert import DistilBertAdapter
@@ -21,6 +21,11 @@ _ADAPTERS: dict[str, type[ModelAdapter]] = {
 def supported_architectures() -> list[str]:
     """Returns the class names of all models that edgeq can compress."""
     return [name for adapter in _ADAPTERS.values() for name in adapter.architectures]
+
+
+def supported_families() -> dict[str, dict[str, Task]]:
+    """Returns the model classes of each family, and what each is for, by ``config.model_type``."""
+    return {family: dict(adapter.architectures) for family, adapter in _ADAPTERS.items()}
 
 
 def adapter_for(config_or_model: Any) -> ModelAdapter:

@@ -1,0 +1,56 @@
+"""Tables of what edgeq supports, made from the code: `python docs/supported.py` writes them into README.md.
+
+Run it after adding a model family, a target or a recipe; a test checks that the README is current.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from edgeq.models.registry import supported_families
+from edgeq.recipes import list_recipes
+from edgeq.targets.builtin.target import list_targets
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- supported: begin -->\n", "<!-- supported: end -->"
+_TASKS = {
+    "embed": "embeddings",
+    "classify": "labels",
+    "generate": "continues texts",
+    "seq2seq": "writes a text for a text",
+}
+
+
+def models_table() -> str:
+    """Returns the architectures of each family by task, as a Markdown table."""
+    lines = ["| family | model classes | what for |", "|---|---|---|"]
+    for family, architectures in supported_families().items():
+        classes = ", ".join(f"`{name}`" for name in architectures)
+        tasks = ", ".join(dict.fromkeys(_TASKS.get(task, task) for task in architectures.values()))
+        lines.append(f"| {family} | {classes} | {tasks} |")
+    return "\n".join(lines) + "\n"
+
+
+def names() -> str:
+    """Returns two lines with the built-in targets and the families of recipes."""
+    targets = ", ".join(f"`{target.name}`" for target in list_targets())
+    families = sorted({re.split(r"-(?=w\d|l\d|iii|iv|\d)", recipe.name)[0] for recipe in list_recipes()})
+    recipes = ", ".join(f"`{family}`" for family in families)
+    return f"Targets: {targets}.\nRecipes (`edgeq recipes` explains each): {recipes}.\n"
+
+
+def section() -> str:
+    """Returns what stands between the two marks of the README."""
+    return f"{models_table()}\n{names()}"
+
+
+def with_section(text: str) -> str:
+    """Returns the README with the current section."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}{section()}{END}{after}"
+
+
+if __name__ == "__main__":
+    README.write_text(with_section(README.read_text(encoding="utf-8")), encoding="utf-8")
