@@ -25,13 +25,13 @@ from benchmarks.zoo.corpus import read_articles
 from benchmarks.zoo.infilling import infill
 from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.files import write_text
-from edgeq.parity.continuations import NEW_TOKENS
-from edgeq.parity.generation import GenerationParity
-from edgeq.parity.parity_run import RunFolder
-from edgeq.parity.rewriting import RewritingParity
-from edgeq.parity.sentences import SENTENCES
-from edgeq.parity.sourced_texts import SourcedText, torch_parts, write_greedily
-from edgeq.parity.writing import WritingParity
+from edgeq.parity.inputs.decoder import NEW_TOKENS
+from edgeq.parity.inputs.encoder_decoder import SourcedText, torch_parts, write_greedily
+from edgeq.parity.inputs.sentences import SENTENCES
+from edgeq.parity.kinds.base import RunFolder
+from edgeq.parity.kinds.decoder import GenerationParity
+from edgeq.parity.kinds.encoder_decoder import RewritingParity
+from edgeq.parity.kinds.text_generation import WritingParity
 from edgeq.progress import silent
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.bundle.model_info import read_target_tokens

@@ -16,7 +16,7 @@ from edgeq.errors import UnsupportedError
 from edgeq.evaluate.data import TextFile
 from edgeq.evaluate.perplexity import Perplexity, Score, evaluate_perplexity
 from edgeq.models import GenerativeAdapter, TorchDecoder
-from edgeq.parity.envelope import FACTOR, FEWEST_NOISE_RUNS
+from edgeq.parity.rules.end_to_end import FACTOR, FEWEST_NOISE_RUNS
 from edgeq.progress import Progress
 from edgeq.quant.activation import ulp_noise
 from edgeq.targets.runtime.decoder import Decoder

@@ -5,14 +5,14 @@ so two correct programs can differ visibly in single numbers. Four rules, each w
 measured or derived rather than picked by hand:
 
 * ``isolated``: each low-bit operator on the reference's own input; integer sums equal, floats within a
-  bound derived from the number of roundings (:mod:`edgeq.parity.isolated`).
+  bound derived from the number of roundings (:mod:`edgeq.parity.rules.isolated`).
 * ``end-to-end``: the stage differs from PyTorch by no more than twice what noise of one ulp in front of
-  every quantizer makes of PyTorch itself (:mod:`edgeq.parity.envelope`).
+  every quantizer makes of PyTorch itself (:mod:`edgeq.parity.rules.end_to_end`).
 * ``task``: decisions (labels, nearest sentences) change no more often than under that noise, plus two
-  (:mod:`edgeq.parity.task`); of a model that makes text, every token that PyTorch chose clearly is chosen
-  again (:mod:`edgeq.parity.steps`).
+  (:mod:`edgeq.parity.rules.decisions`); of a model that makes text, every token that PyTorch chose clearly is chosen
+  again (:mod:`edgeq.parity.rules.chosen_tokens`).
 * ``bit-identical``: edgeq's own backends agree in every bit, on every processor, for every number of
-  threads and every batch, with a cache and without (:mod:`edgeq.parity.bits`).
+  threads and every batch, with a cache and without (:mod:`edgeq.parity.rules.bit_identical`).
 
 Where a rule is broken, :func:`diff_layers` walks the layers in order and finds the first that leaves its envelope.
 """

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from edgeq.backends import Arrays, Backend
+from edgeq.backends.pytorch import TorchBackend
 from edgeq.checkpoint import Checkpoint
 from edgeq.export.ops.operator import NodeFormat
 from edgeq.models import TorchEncoder
-from edgeq.parity.bits import Run
-from edgeq.parity.feeds import Arrays
 from edgeq.quant.activation import ulp_noise, with_noise
 from edgeq.quant.modules import LowBitLinear, PackedModule
 
@@ -55,17 +55,17 @@ class Reference:
 
     Args:
         checkpoint: The checkpoint.
-        execute: Runs its model on one feed; an encoder's if not given.
+        backend: Runs its model; an encoder's if not given.
     """
 
-    def __init__(self, checkpoint: Checkpoint, execute: Run | None = None) -> None:
+    def __init__(self, checkpoint: Checkpoint, backend: Backend | None = None) -> None:
         self.checkpoint = checkpoint
         self._model: nn.Module = checkpoint.model
-        self._execute = execute or _encoder(checkpoint)
+        self._backend = backend or _encoder(checkpoint)
 
     def run(self, feeds: Sequence[Arrays]) -> list[Arrays]:
         """Runs the model on each feed."""
-        return [self._execute(feed) for feed in feeds]
+        return [self._backend(feed) for feed in feeds]
 
     def run_with_noise(self, feeds: Sequence[Arrays], *, seed: int) -> list[Arrays]:
         """Runs the model while every input of a linear layer moves by -1, 0 or +1 ulp."""
@@ -138,9 +138,8 @@ def _moved_weight(module: Any) -> Iterator[None]:
         module.weight.data = weight
 
 
-def _encoder(checkpoint: Checkpoint) -> Run:
-    encoder = TorchEncoder(checkpoint.model, checkpoint.adapter)
-    return lambda feed: encoder(**feed)
+def _encoder(checkpoint: Checkpoint) -> Backend:
+    return TorchBackend(TorchEncoder(checkpoint.model, checkpoint.adapter))
 
 
 @contextlib.contextmanager

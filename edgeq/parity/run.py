@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from edgeq.backends.bundles import BundleAccess
 from edgeq.checkpoint import load_checkpoint
 from edgeq.errors import UnsupportedError, UsageError
-from edgeq.parity.encoder import EncoderParity
-from edgeq.parity.generation import GenerationParity
-from edgeq.parity.parity_run import ParityRun, RunFolder
+from edgeq.parity.inputs.sentences import SENTENCES
+from edgeq.parity.kinds.base import ParityRun, RunFolder
+from edgeq.parity.kinds.decoder import GenerationParity
+from edgeq.parity.kinds.encoder import EncoderParity
+from edgeq.parity.kinds.encoder_decoder import RewritingParity
 from edgeq.parity.report import ParityReport
-from edgeq.parity.rewriting import RewritingParity
-from edgeq.parity.sentences import SENTENCES
 from edgeq.progress import Progress, silent
 from edgeq.targets.builtin.target import Target
 
@@ -29,6 +30,7 @@ def run_parity(
     *,
     targets: Mapping[str, Target] | None = None,
     texts: Sequence[str] = SENTENCES,
+    access: BundleAccess | None = None,
     progress: Progress = silent,
 ) -> ParityReport:
     """Compares every stage of a run with PyTorch.
@@ -38,6 +40,7 @@ def run_parity(
         targets: Targets made from files, by name: they say which emulator runs their bundles. Built-in
             ones need not be given.
         texts: Sentences for the task rule, or the beginnings of texts to continue.
+        access: How bundles are reached; None loads them here, or runs them under their emulator.
         progress: Told which stage runs.
 
     Returns:
@@ -56,4 +59,5 @@ def run_parity(
     kind = _KINDS.get(checkpoint.adapter.task)
     if kind is None:
         raise UnsupportedError(f"parity of {checkpoint.adapter.architecture} is not implemented")
-    return kind(RunFolder(folder, checkpoint, dict(targets or {}), list(texts)), progress).report()
+    about = RunFolder(folder, checkpoint, dict(targets or {}), list(texts), access or BundleAccess())
+    return kind(about, progress).report()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from edgeq.parity.feeds import Arrays
+from edgeq.backends import Arrays, Backend
 from edgeq.parity.report import Check
-
-Run = Callable[[Arrays], Arrays]
 
 
 def differing(got: Sequence[Arrays], want: Sequence[Arrays]) -> tuple[int, int]:
@@ -42,8 +40,8 @@ def check_bits(stage: str, got: Sequence[Arrays], want: Sequence[Arrays], *, aga
     return Check(stage, "bit-identical", wrong == 0, detail, {"differing": wrong, "values": total})
 
 
-def one_by_one(run: Run, feed: Arrays) -> Arrays:
+def one_by_one(backend: Backend, feed: Arrays) -> Arrays:
     """Runs each text of a batch alone, at the same padded length, and stacks the outputs."""
     batch = len(next(iter(feed.values())))
-    singles = [run({name: value[row : row + 1] for name, value in feed.items()}) for row in range(batch)]
+    singles = [backend({name: value[row : row + 1] for name, value in feed.items()}) for row in range(batch)]
     return {name: np.concatenate([single[name] for single in singles]) for name in singles[0]}

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from edgeq.parity.feeds import Arrays
+from edgeq.backends import Arrays
 from edgeq.parity.report import Check
 
 T = TypeVar("T")

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from edgeq.parity.feeds import Arrays
-from edgeq.parity.isolated import Allowed, Case, allowed, check_isolated, isolate
+from edgeq.backends import Arrays
+from edgeq.backends.bundles import BundleAccess
+from edgeq.backends.onnx_reference import OnnxReference
+from edgeq.backends.onnx_runtime import OnnxRuntime
 from edgeq.parity.reference import RecordedLayer
 from edgeq.parity.report import Check
-from edgeq.parity.run_folder import target_of
-from edgeq.parity.stages import compiled_once, onnx_reference, onnx_runtime
+from edgeq.parity.rules.isolated import Allowed, Case, allowed, check_isolated, isolate
 
 
 class OperatorsAlone:
@@ -39,16 +40,15 @@ class OperatorsAlone:
 
     def onnx_reference(self) -> list[Check]:
         """Checks the ONNX reference evaluator."""
-        return self._checks("onnx reference", lambda alone: onnx_reference(alone.model)(alone.feed))
+        return self._checks("onnx reference", lambda alone: OnnxReference(alone.model)(alone.feed))
 
     def onnx_runtime(self) -> list[Check]:
         """Checks ONNX Runtime."""
-        return self._checks("onnxruntime", lambda alone: onnx_runtime(alone.model.SerializeToString())(alone.feed))
+        return self._checks("onnxruntime", lambda alone: OnnxRuntime(alone.model.SerializeToString())(alone.feed))
 
-    def compiled(self, stage: str, bundle: Path) -> list[Check]:
+    def compiled(self, stage: str, bundle: Path, *, access: BundleAccess) -> list[Check]:
         """Checks the compiler, for the processor of a bundle that this machine runs."""
-        target = target_of(bundle)
-        return self._checks(stage, lambda alone: compiled_once(alone.model, alone.feed, target=target))
+        return self._checks(stage, lambda alone: access.compile_and_run(alone.model, alone.feed, bundle=bundle))
 
     def _checks(self, stage: str, run: Callable[[_Alone], Arrays]) -> list[Check]:
         return [

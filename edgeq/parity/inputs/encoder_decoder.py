@@ -1,6 +1,6 @@
 """Texts for encoder-decoders: sources of different lengths, and what the reference writes of them, token for token.
 
-As in :mod:`edgeq.parity.continuations`, every stage reads the same tokens of the written texts.
+As in :mod:`edgeq.parity.inputs.decoder`, every stage reads the same tokens of the written texts.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgeq.backends import Arrays, Backend
+from edgeq.backends.pytorch import TorchBackend
 from edgeq.models import Seq2SeqAdapter, TorchPart
-from edgeq.parity.bits import Run
-from edgeq.parity.continuations import NEW_TOKENS
-from edgeq.parity.feeds import Arrays
+from edgeq.parity.inputs.decoder import NEW_TOKENS
 from edgeq.targets.bundle.model_info import TargetTokens
 from edgeq.targets.runtime.source_decoder import SourceDecoder
 
@@ -70,7 +70,7 @@ class SourcedText:
         """Returns the same sources with fewer new tokens."""
         return dataclasses.replace(self, targets=self.targets[:, : 1 + new])
 
-    def step_by_step(self, parts: Mapping[str, Run]) -> Arrays:
+    def step_by_step(self, parts: Mapping[str, Backend]) -> Arrays:
         """Runs exported graphs token by token on the caches.
 
         Args:
@@ -155,7 +155,7 @@ def without_padding(states: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(mask[:, :, None] == 1, states, np.float32(0))
 
 
-def at_once(feed: Arrays, parts: Mapping[str, Run]) -> Arrays:
+def at_once(feed: Arrays, parts: Mapping[str, Backend]) -> Arrays:
     """Runs encoder and decoder on everything at once.
 
     Args:
@@ -171,17 +171,13 @@ def at_once(feed: Arrays, parts: Mapping[str, Run]) -> Arrays:
     return {"logits": parts[FIRST_STEP](read)["logits"], "last_hidden_state": without_padding(states, mask)}
 
 
-def torch_parts(model: Any, adapter: Seq2SeqAdapter, *, cache_dtype: torch.dtype) -> dict[str, Run]:
+def torch_parts(model: Any, adapter: Seq2SeqAdapter, *, cache_dtype: torch.dtype) -> dict[str, Backend]:
     """Returns the parts of a PyTorch model, by name."""
-
-    def as_run(part: TorchPart) -> Run:
-        return lambda feed: part(**feed)
-
-    return {part.name: as_run(TorchPart(part)) for part in adapter.export_parts(model, cache_dtype=cache_dtype)}
+    return {part.name: TorchBackend(TorchPart(part)) for part in adapter.export_parts(model, cache_dtype=cache_dtype)}
 
 
 def make_sourced_texts(
-    parts: Mapping[str, Run],
+    parts: Mapping[str, Backend],
     *,
     tokens: TargetTokens,
     vocabulary: int,
@@ -218,7 +214,7 @@ def make_sourced_texts(
 
 
 def write_greedily(
-    parts: Mapping[str, Run], sources: Sequence[np.ndarray], *, tokens: TargetTokens, new: int
+    parts: Mapping[str, Backend], sources: Sequence[np.ndarray], *, tokens: TargetTokens, new: int
 ) -> SourcedText:
     """Lets the reference write a text of each source, the likeliest token each time, beyond its end if need be.
 

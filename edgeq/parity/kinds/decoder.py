@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from edgeq.backends import Arrays
+from edgeq.backends.onnx_files import cache_type, load_model
+from edgeq.backends.onnx_reference import OnnxReference
+from edgeq.backends.onnx_runtime import OnnxRuntime
+from edgeq.backends.pytorch import TorchBackend
 from edgeq.checkpoint import Checkpoint
 from edgeq.errors import UnsupportedError
 from edgeq.models import GenerativeAdapter, TorchDecoder
-from edgeq.parity.continuations import Continuation, make_continuations
-from edgeq.parity.feeds import Arrays
-from edgeq.parity.operators import OperatorsAlone
-from edgeq.parity.parity_run import RunFolder
+from edgeq.parity.inputs.decoder import Continuation, make_continuations
+from edgeq.parity.kinds.base import RunFolder
+from edgeq.parity.kinds.text_generation import EMULATED_TOKENS, LOGITS, WritingParity
 from edgeq.parity.reference import Reference
-from edgeq.parity.stages import cache_type, load_model, onnx_reference, onnx_runtime
-from edgeq.parity.writing import EMULATED_TOKENS, LOGITS, WritingParity
+from edgeq.parity.rules.operators_alone import OperatorsAlone
 from edgeq.progress import Progress
-from edgeq.targets.devices.emulator import run_many
 
 _FILE = "model.onnx"
 
@@ -46,7 +48,7 @@ class GenerationParity(WritingParity):
     def reference_of(self, checkpoint: Checkpoint) -> Reference:
         """See :meth:`ParityRun.reference_of`."""
         decoder = self._decoder(checkpoint)
-        return Reference(checkpoint, lambda feed: decoder(**feed))
+        return Reference(checkpoint, TorchBackend(decoder))
 
     def run_reference(self, reference: Reference, *, seed: int | None = None) -> list[Arrays]:
         """See :meth:`ParityRun.run_reference`."""
@@ -65,20 +67,19 @@ class GenerationParity(WritingParity):
 
     def run_onnx_reference(self) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_reference`."""
-        evaluator = onnx_reference(self.exported)
+        evaluator = OnnxReference(self.exported)
         return [text.whole(evaluator, self._empty(text)) for text in self.texts]
 
     def run_onnx_runtime(self, folder: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_runtime`."""
-        runtime = onnx_runtime(folder / _FILE)
+        runtime = OnnxRuntime(folder / _FILE)
         return [text.step_by_step(runtime, self._empty(text)) for text in self.texts]
 
     def run_emulated(self, bundle: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_emulated`."""
-        target = self.folder.targets.get(bundle.name)
-        found = []
+        emulated, found = self.emulated(bundle), []
         for text in self.texts:
-            calls = run_many(bundle, text.beginning(EMULATED_TOKENS).bundle_inputs(), target=target)
+            calls = emulated.run_all(text.beginning(EMULATED_TOKENS).bundle_inputs())
             found.append({LOGITS: np.stack([outputs[LOGITS] for outputs in calls], axis=1)})
         return found
 

@@ -8,12 +8,14 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from edgeq.backends.bundles import BundleAccess
+from edgeq.backends.onnx_reference import OnnxReference
+from edgeq.backends.onnx_runtime import OnnxRuntime
 from edgeq.compress import compress_model
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import ModelWriter
-from edgeq.parity import encoder, operators, parity_run, run_folder, run_parity
-from edgeq.parity.stages import onnx_reference, onnx_runtime
+from edgeq.parity import run_parity
 
 
 def make_run(folder, checkpoint):
@@ -135,9 +137,9 @@ def test_the_evaluator_is_given_the_right_overload():
         functions=[function("Abs", "Abs"), function("Neg", "Neg")],
         ir_version=10,
     )
-    outputs = onnx_reference(model)({"x": np.array([-3.0], np.float32)})
+    outputs = OnnxReference(model)({"x": np.array([-3.0], np.float32)})
     assert (outputs["Neg"][0], outputs["Abs"][0]) == (3.0, 3.0)
-    outputs = onnx_reference(model)({"x": np.array([2.0], np.float32)})
+    outputs = OnnxReference(model)({"x": np.array([2.0], np.float32)})
     assert (outputs["Neg"][0], outputs["Abs"][0]) == (-2.0, 2.0)
 
 
@@ -149,31 +151,27 @@ def test_classifiers_are_judged_by_their_labels(make_bert, tmp_path):
     assert any(check.rule == "task" and check.measured["texts"] == 48 for check in report.checks)
 
 
-class Backends:
+class StandIn(BundleAccess):
     """Stands in for compiled bundles: ONNX Runtime computes, and faults are added."""
 
     def __init__(self, run, *, wrong=(), native=("host",)):
-        self.runtime = onnx_runtime(run / "onnx" / "model.onnx")
+        self.runtime = OnnxRuntime(run / "onnx" / "model.onnx")
         self.wrong, self.native = wrong, native
         for name in ("host", "cortex-a72"):
             (run / "bundles" / name).mkdir(parents=True)
             (run / "bundles" / name / "manifest.json").write_text("{}")
 
-    def install(self, monkeypatch):
-        for module in (parity_run, run_folder):
-            monkeypatch.setattr(module, "is_native", lambda bundle: bundle.name in self.native)
-        monkeypatch.setattr(encoder, "load", self.load)
-        monkeypatch.setattr(encoder, "run_many", self.emulate)
-        monkeypatch.setattr(operators, "compiled_once", self.compile_and_run)
+    def is_native(self, bundle):
+        return bundle.name in self.native
 
     def load(self, bundle, *, threads, verify=True):
         return Loaded(self, f"{threads} threads")
 
-    def compile_and_run(self, model, feed, *, target):
-        return onnx_runtime(model.SerializeToString())(feed)
+    def compile_and_run(self, graph, feed, *, bundle):
+        return OnnxRuntime(graph.SerializeToString())(feed)
 
-    def emulate(self, bundle, feeds, *, target):
-        return [self.compute(feed, bundle.name) for feed in feeds]
+    def emulate(self, bundle, target=None):
+        return lambda feed: self.compute(feed, bundle.name)
 
     def compute(self, feed, who):
         outputs = {name: value.copy() for name, value in self.runtime(feed).items()}
@@ -192,19 +190,16 @@ class Loaded:
         return self.backends.compute(feed, self.who)
 
 
-def bundle_report(run, monkeypatch, **options):
-    backends = Backends(run, **options)
-    backends.install(monkeypatch)
-    monkeypatch.setattr(operators, "target_of", lambda _: None)
-    return run_parity(run)
+def bundle_report(run, **options):
+    return run_parity(run, access=StandIn(run, **options))
 
 
 def broken(report):
     return {(check.stage, check.rule) for check in report.checks if not check.passed}
 
 
-def test_bundles_are_held_to_every_bit(copied_run, monkeypatch):
-    report = bundle_report(copied_run, monkeypatch)
+def test_bundles_are_held_to_every_bit(copied_run):
+    report = bundle_report(copied_run)
     found = verdicts(report)
     assert found["tvm host", "isolated"]
     assert found["tvm cortex-a72", "end-to-end"]
@@ -217,14 +212,14 @@ def test_bundles_are_held_to_every_bit(copied_run, monkeypatch):
     ("wrong", "stage"),
     [("cortex-a72", "tvm cortex-a72"), ("1 threads", "tvm host, 1 thread"), ("alone", "text by text")],
 )
-def test_one_bit_of_difference_is_a_breach(copied_run, monkeypatch, wrong, stage):
-    report = bundle_report(copied_run, monkeypatch, wrong=(wrong,))
+def test_one_bit_of_difference_is_a_breach(copied_run, wrong, stage):
+    report = bundle_report(copied_run, wrong=(wrong,))
     names = {name for name, rule in broken(report) if rule == "bit-identical"}
     assert any(stage in name for name in names)
 
 
-def test_without_a_bundle_for_this_machine_emulated_ones_are_compared_with_each_other(copied_run, monkeypatch):
-    report = bundle_report(copied_run, monkeypatch, native=(), wrong=("host",))
+def test_without_a_bundle_for_this_machine_emulated_ones_are_compared_with_each_other(copied_run):
+    report = bundle_report(copied_run, native=(), wrong=("host",))
     assert broken(report) == {("tvm host", "bit-identical")}
 
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeq.backends import Arrays, Backend
 from edgeq.models import TorchDecoder, positions
-from edgeq.parity.bits import Run
-from edgeq.parity.feeds import Arrays
 from edgeq.targets.runtime.decoder import Decoder
 
 NEW_TOKENS = 128
@@ -62,7 +61,7 @@ class Continuation:
         new = min(new, self.new)
         return Continuation(tuple(row[: len(row) - self.new + new] for row in self.rows), new)
 
-    def whole(self, run: Run, cache: Arrays) -> Arrays:
+    def whole(self, run: Backend, cache: Arrays) -> Arrays:
         """Runs an exported graph on everything at once.
 
         Args:
@@ -74,7 +73,7 @@ class Continuation:
         """
         return {"logits": run({**self.feed, **cache})["logits"][:, -self.new :]}
 
-    def step_by_step(self, run: Run, cache: Arrays) -> Arrays:
+    def step_by_step(self, run: Backend, cache: Arrays) -> Arrays:
         """Runs an exported graph on the prompts, then token by token on the cache; returns as :meth:`whole`."""
         ids, mask = self._padded()
         start, logits = 0, []

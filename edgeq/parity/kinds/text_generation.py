@@ -10,15 +10,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from edgeq.backends import Arrays
 from edgeq.errors import UnsupportedError
-from edgeq.parity.bits import check_bits
-from edgeq.parity.envelope import Distance, check_end_to_end, distance, float_error, noise_runs
-from edgeq.parity.feeds import Arrays
-from edgeq.parity.parity_run import ParityRun, RunFolder
+from edgeq.parity.kinds.base import ParityRun, RunFolder
 from edgeq.parity.reference import Reference
-from edgeq.parity.steps import RUNS, Choices, ClearChoices, check_free_running, check_steps
+from edgeq.parity.rules.bit_identical import check_bits
+from edgeq.parity.rules.chosen_tokens import RUNS, Choices, ClearChoices, check_free_running, check_steps
+from edgeq.parity.rules.end_to_end import Distance, check_end_to_end, distance, float_error, noise_runs
 from edgeq.progress import Progress
-from edgeq.targets.runtime.loader import load
 from edgeq.targets.runtime.manifest import read_manifest
 
 EMULATED_TOKENS = 32
@@ -120,7 +119,8 @@ class WritingParity(ParityRun):
 
     def run_native(self, stage: str, bundle: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_native`."""
-        two, one = load(bundle, threads=2), load(bundle, threads=1, verify=False)
+        access = self.folder.access
+        two, one = access.load(bundle, threads=2), access.load(bundle, threads=1, verify=False)
         got = [text.in_bundle(two) for text in self.texts]
         single = [text.in_bundle(one) for text in self.texts]
         self.checks.append(check_bits(f"{stage}, 1 thread", single, got, against="2 threads"))

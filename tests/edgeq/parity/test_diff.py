@@ -17,7 +17,7 @@ from edgeq.export.external_data import ModelWriter
 from edgeq.factor.kinds.tucker import BankSpec, TuckerSpec
 from edgeq.factor.manifest import FactorManifest
 from edgeq.parity import diff, diff_layers
-from edgeq.parity.taps import cut, layers_of, tapped
+from edgeq.parity.diff.graph_layers import cut, layers_of, tapped
 from edgeq.report.text import diff_lines
 
 QUICK = ("onnx-reference", "onnxruntime")

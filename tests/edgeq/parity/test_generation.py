@@ -10,6 +10,7 @@ import torch
 from onnx import numpy_helper
 
 import edgeq
+from edgeq.backends.onnx_files import cache_type
 from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
 from edgeq.errors import FormatError, UnsupportedError
@@ -17,9 +18,8 @@ from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import ModelWriter
 from edgeq.models import TorchDecoder
 from edgeq.parity import run_parity, writing
-from edgeq.parity.continuations import Continuation, make_continuations
-from edgeq.parity.stages import cache_type
-from edgeq.parity.steps import Choices, ClearChoices, check_free_running, check_steps
+from edgeq.parity.inputs.decoder import Continuation, make_continuations
+from edgeq.parity.rules.chosen_tokens import Choices, ClearChoices, check_free_running, check_steps
 from edgeq.targets.builtin.target import load_target
 
 

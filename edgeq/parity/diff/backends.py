@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 import onnx
 
+from edgeq.backends import Arrays, Backend
+from edgeq.backends.compiled import compiled_once
+from edgeq.backends.onnx_files import cache_type, load_model
+from edgeq.backends.onnx_reference import OnnxReference
+from edgeq.backends.onnx_runtime import OnnxRuntime
 from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.errors import UnsupportedError, UsageError
 from edgeq.factor.manifest import FactorManifest
 from edgeq.models import GenerativeAdapter, Seq2SeqAdapter, TorchDecoder, positions
-from edgeq.parity.feeds import Arrays, make_feeds
+from edgeq.parity.diff.layer_walk import LayerWalk, Opener, Step, first_outside
+from edgeq.parity.inputs.encoder import make_feeds
+from edgeq.parity.inputs.encoder_decoder import ENCODER, FIRST_STEP, NEXT_STEP, torch_parts
 from edgeq.parity.reference import Reference
-from edgeq.parity.sourced_texts import ENCODER, FIRST_STEP, NEXT_STEP, torch_parts
-from edgeq.parity.stages import cache_type, compiled_once, load_model, onnx_reference, onnx_runtime
-from edgeq.parity.walk import Backend, LayerWalk, Step, first_outside
 from edgeq.progress import Progress, silent
 from edgeq.targets.builtin.target import load_target
 
@@ -83,8 +87,8 @@ def diff_layers(
     found = []
     for done, name in enumerate(chosen, start=1):
         progress(f"diff: {name}", done, 1 + len(chosen))
-        run_graph = _backend(name, compiled_feed)
-        found.append(BackendDiff(name, tuple(step for walk in walks for step in walk.run(run_graph))))
+        open_in = _opener(name, compiled_feed)
+        found.append(BackendDiff(name, tuple(step for walk in walks for step in walk.run(open_in))))
     progress("diff", 1, 1)
     return found
 
@@ -168,17 +172,27 @@ def _prepare_decoder(
     return [walk], {"past_lengths": np.zeros_like(lengths), "new_lengths": lengths}
 
 
-def _backend(name: str, compiled_feed: Arrays) -> Backend:
-    def reference(model: onnx.ModelProto, feed: Arrays) -> Arrays:
-        return onnx_reference(model)(_taken(model, feed))
+def _opener(name: str, compiled_feed: Arrays) -> Opener:
+    def reference(model: onnx.ModelProto) -> Backend:
+        return _Taking(model, OnnxReference(model))
 
-    def runtime(model: onnx.ModelProto, feed: Arrays) -> Arrays:
-        return onnx_runtime(model.SerializeToString())(_taken(model, feed))
+    def runtime(model: onnx.ModelProto) -> Backend:
+        return _Taking(model, OnnxRuntime(model.SerializeToString()))
 
-    def tvm(model: onnx.ModelProto, feed: Arrays) -> Arrays:
-        return compiled_once(model, {**feed, **compiled_feed}, target=load_target("host"))
+    def tvm(model: onnx.ModelProto) -> Backend:
+        return lambda feed: compiled_once(model, {**feed, **compiled_feed}, target=load_target("host"))
 
     return dict(zip(BACKENDS, (reference, runtime, tvm), strict=True))[name]
+
+
+class _Taking:
+    """A backend that is given more than its graph takes."""
+
+    def __init__(self, model: onnx.ModelProto, backend: Backend) -> None:
+        self._model, self._backend = model, backend
+
+    def __call__(self, feed: Arrays, /) -> Arrays:
+        return self._backend(_taken(self._model, feed))
 
 
 def _taken(model: onnx.ModelProto, feed: Arrays) -> Arrays:

@@ -3,7 +3,7 @@
 Each layer is judged twice, as is what lies before it:
 
 * *isolated*, on the reference's own input, as rule (a) has it: a low-bit operator within the bound that
-  :mod:`edgeq.parity.isolated` derives; anything else within ``(terms + 3) 2**-24`` of the largest value, where
+  :mod:`edgeq.parity.rules.isolated` derives; anything else within ``(terms + 3) 2**-24`` of the largest value, where
   ``terms`` is the length of the longest sum;
 * *accumulated*, in the run of the whole graph: within twice what noise of one ulp in front of every quantizer makes of
   the reference there. A step that noise shows in one layer may show in a backend in any, so for a model that
@@ -18,17 +18,17 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx
 
-from edgeq.parity.envelope import FACTOR, Distance, distance, float_error, noise_runs
-from edgeq.parity.feeds import Arrays
-from edgeq.parity.isolated import Case, allowed
+from edgeq.backends import Arrays, Backend
+from edgeq.parity.diff.graph_layers import Layer, cut, given, layers_of, tapped
 from edgeq.parity.reference import Call, RecordedLayer, Reference
-from edgeq.parity.taps import Layer, cut, given, layers_of, tapped
+from edgeq.parity.rules.end_to_end import FACTOR, Distance, distance, float_error, noise_runs
+from edgeq.parity.rules.isolated import Case, allowed
 
 _MOST_NOISE_RUNS = 64
 """A search for a fault is not stopped by an envelope that is too wide, and should not keep someone waiting."""
 
-Backend = Callable[[onnx.ModelProto, Arrays], Arrays]
-"""Runs a model on named arrays, some of which it may not take."""
+Opener = Callable[[onnx.ModelProto], Backend]
+"""Opens a graph in some backend, which is then given arrays that the graph may not take."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,12 +90,12 @@ class LayerWalk:
         )
         self._limits = self._make_limits(noisy)
 
-    def run(self, backend: Backend) -> list[Step]:
-        """Runs a backend on the whole graph and on its pieces, and judges every layer."""
+    def run(self, open_in: Opener) -> list[Step]:
+        """Opens the whole graph, and the graph in pieces, in a backend, runs both, and judges every layer."""
         batch, tokens = self._mask.shape
         shown = tapped(self._model, self.values, batch=batch, tokens=tokens)
         apart = cut(self._model, self.values, batch=batch, tokens=tokens)
-        whole, pieces = backend(shown, self._feed), backend(apart, {**self._feed, **given(self.values)})
+        whole, pieces = open_in(shown)(self._feed), open_in(apart)({**self._feed, **given(self.values)})
         return [
             step
             for layer in self.layers

@@ -7,14 +7,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from edgeq.backends import Arrays
+from edgeq.backends.bundles import BundleAccess, EmulatedBundle
 from edgeq.checkpoint import Checkpoint, load_checkpoint
-from edgeq.parity.bits import check_bits
-from edgeq.parity.envelope import check_distance, check_end_to_end, distance, noise_runs
-from edgeq.parity.feeds import Arrays
-from edgeq.parity.operators import OperatorsAlone
 from edgeq.parity.reference import Reference
 from edgeq.parity.report import Check, ParityReport
-from edgeq.parity.run_folder import bundles_of, is_native, source_of
+from edgeq.parity.rules.bit_identical import check_bits
+from edgeq.parity.rules.end_to_end import check_distance, check_end_to_end, distance, noise_runs
+from edgeq.parity.rules.operators_alone import OperatorsAlone
+from edgeq.parity.run_folder import bundles_of, source_of
 from edgeq.progress import Progress
 from edgeq.targets.builtin.target import Target
 
@@ -30,12 +31,14 @@ class RunFolder:
         checkpoint: Its compressed checkpoint, the reference.
         targets: Targets made from files, by name.
         texts: Texts to run the model on.
+        access: How its bundles are reached.
     """
 
     path: Path
     checkpoint: Checkpoint
     targets: dict[str, Target]
     texts: list[str]
+    access: BundleAccess = dataclasses.field(default_factory=BundleAccess)
 
 
 class ParityRun(abc.ABC):
@@ -51,7 +54,7 @@ class ParityRun(abc.ABC):
 
     def __init__(self, folder: RunFolder, progress: Progress) -> None:
         self.folder = folder
-        self.bundles = bundles_of(folder.path)
+        self.bundles = bundles_of(folder.path, folder.access)
         self.checks: list[Check] = []
         self.not_checked: list[str] = []
         self.want: list[Arrays] = []
@@ -92,7 +95,7 @@ class ParityRun(abc.ABC):
 
     @abc.abstractmethod
     def scored(self) -> list[Arrays]:
-        """Says which tokens of the outputs count, as :func:`edgeq.parity.envelope.distance` reads it."""
+        """Says which tokens of the outputs count, as :func:`edgeq.parity.rules.end_to_end.distance` reads it."""
 
     def results(self, outputs: list[Arrays]) -> list[Arrays]:
         """Returns what the model is for, of all its outputs."""
@@ -159,8 +162,8 @@ class ParityRun(abc.ABC):
         for bundle in self.bundles:
             stage = f"tvm {bundle.name}"
             self._say(stage)
-            if is_native(bundle):
-                self.checks += alone.compiled(stage, bundle)
+            if self.folder.access.is_native(bundle):
+                self.checks += alone.compiled(stage, bundle, access=self.folder.access)
                 got = self.run_native(stage, bundle)
             else:
                 got = self.run_emulated(bundle)
@@ -174,3 +177,7 @@ class ParityRun(abc.ABC):
     def _say(self, stage: str) -> None:
         self._progress(f"parity: {stage}", self._done, self._steps)
         self._done += 1
+
+    def emulated(self, bundle: Path) -> EmulatedBundle:
+        """Returns a bundle of another machine, under the emulator that its target names."""
+        return self.folder.access.emulate(bundle, self.folder.targets.get(bundle.name))

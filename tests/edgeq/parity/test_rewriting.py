@@ -16,7 +16,7 @@ from edgeq.errors import FormatError
 from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import ModelWriter
 from edgeq.parity import run_parity
-from edgeq.parity.sourced_texts import PARTS, at_once, make_sourced_texts, torch_parts
+from edgeq.parity.inputs.encoder_decoder import PARTS, at_once, make_sourced_texts, torch_parts
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.bundle.model_info import TargetTokens
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeq.backends import Arrays, run_all
+from edgeq.backends.onnx_files import load_model
+from edgeq.backends.onnx_reference import OnnxReference
+from edgeq.backends.onnx_runtime import OnnxRuntime
 from edgeq.checkpoint import Checkpoint
-from edgeq.parity.bits import Run, check_bits, one_by_one
-from edgeq.parity.envelope import check_end_to_end, distance, noise_runs
-from edgeq.parity.feeds import Arrays, Feeds, make_feeds
-from edgeq.parity.operators import OperatorsAlone
-from edgeq.parity.parity_run import ParityRun, RunFolder
+from edgeq.parity.inputs.encoder import Feeds, make_feeds
+from edgeq.parity.kinds.base import ParityRun, RunFolder
 from edgeq.parity.reference import Reference
-from edgeq.parity.stages import load_model, onnx_reference, onnx_runtime
-from edgeq.parity.task import check_task, decisions
+from edgeq.parity.rules.bit_identical import check_bits, one_by_one
+from edgeq.parity.rules.decisions import check_task, decisions
+from edgeq.parity.rules.end_to_end import check_end_to_end, distance, noise_runs
+from edgeq.parity.rules.operators_alone import OperatorsAlone
 from edgeq.progress import Progress
-from edgeq.targets.devices.emulator import run_many
-from edgeq.targets.runtime.loader import load
 
 _FILE = "model.onnx"
 
@@ -62,11 +62,11 @@ class EncoderParity(ParityRun):
 
     def run_onnx_reference(self) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_reference`."""
-        return _over(onnx_reference(self.exported), self.feeds.all)
+        return run_all(OnnxReference(self.exported), self.feeds.all)
 
     def run_onnx_runtime(self, folder: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_runtime`."""
-        return _over(onnx_runtime(folder / _FILE), self.feeds.all)
+        return run_all(OnnxRuntime(folder / _FILE), self.feeds.all)
 
     def compare(self, stage: str, got: list[Arrays]) -> None:
         """Compares a stage with PyTorch on the feeds it was run on: all of them, or the grid."""
@@ -80,9 +80,10 @@ class EncoderParity(ParityRun):
 
     def run_native(self, stage: str, bundle: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_native`."""
-        two, one = load(bundle, threads=2), load(bundle, threads=1, verify=False)
-        got, grid = _over(two.run, self.feeds.all), self.feeds.grid
-        whole, single = got[: len(grid)], _over(one.run, grid)
+        access = self.folder.access
+        two, one = access.load(bundle, threads=2), access.load(bundle, threads=1, verify=False)
+        got, grid = run_all(two.run, self.feeds.all), self.feeds.grid
+        whole, single = got[: len(grid)], run_all(one.run, grid)
         self.checks.append(check_bits(f"{stage}, 1 thread", single, whole, against="2 threads"))
         apart = [one_by_one(two.run, feed) for feed in grid]
         self.checks.append(check_bits(f"{stage}, text by text", apart, whole, against="the whole batch"))
@@ -90,7 +91,7 @@ class EncoderParity(ParityRun):
 
     def run_emulated(self, bundle: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_emulated`."""
-        return run_many(bundle, self.feeds.grid, target=self.folder.targets.get(bundle.name))
+        return run_all(self.emulated(bundle), self.feeds.grid)
 
     def shared(self, mine: list[Arrays], theirs: list[Arrays]) -> tuple[list[Arrays], list[Arrays]]:
         """See :meth:`ParityRun.shared`."""
@@ -116,7 +117,3 @@ class EncoderParity(ParityRun):
             tokenizer=checkpoint.tokenizer,
             texts=self.folder.texts,
         )
-
-
-def _over(execute: Run, feeds: Sequence[Arrays]) -> list[Arrays]:
-    return [execute(feed) for feed in feeds]

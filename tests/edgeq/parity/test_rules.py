@@ -8,8 +8,12 @@ from edgeq.export.ops.operator import NodeFormat
 from edgeq.export.signature import TRACED_LENGTH
 from edgeq.formats.low_bit import PackedMatrix, levels
 from edgeq.formats.packing import pack
-from edgeq.parity.bits import check_bits, differing, one_by_one
-from edgeq.parity.envelope import (
+from edgeq.parity.inputs.encoder import grid_lengths, make_feeds
+from edgeq.parity.reference import RecordedLayer
+from edgeq.parity.report import Check, ParityReport
+from edgeq.parity.rules.bit_identical import check_bits, differing, one_by_one
+from edgeq.parity.rules.decisions import check_task, decisions
+from edgeq.parity.rules.end_to_end import (
     FEWEST_NOISE_RUNS,
     MOST_NOISE_RUNS,
     Distance,
@@ -18,11 +22,7 @@ from edgeq.parity.envelope import (
     float_error,
     noise_runs,
 )
-from edgeq.parity.feeds import grid_lengths, make_feeds
-from edgeq.parity.isolated import Case, allowed, check_isolated
-from edgeq.parity.reference import RecordedLayer
-from edgeq.parity.report import Check, ParityReport
-from edgeq.parity.task import check_task, decisions
+from edgeq.parity.rules.isolated import Case, allowed, check_isolated
 
 
 def make_case(*, bits=4, zero_point=8.0, activation="dynamic", rows=16, columns=40, value=None):

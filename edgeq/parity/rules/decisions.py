@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgeq.parity.feeds import Arrays
+from edgeq.backends import Arrays
 from edgeq.parity.report import Check
 
 SPARE = 2

@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgeq.backends import Arrays, Backend
+from edgeq.backends.onnx_files import cache_type, load_model
+from edgeq.backends.onnx_reference import OnnxReference
+from edgeq.backends.onnx_runtime import OnnxRuntime
 from edgeq.checkpoint import Checkpoint
 from edgeq.errors import UnsupportedError
 from edgeq.models import Seq2SeqAdapter
-from edgeq.parity.bits import Run
-from edgeq.parity.feeds import Arrays
-from edgeq.parity.operators import OperatorsAlone
-from edgeq.parity.parity_run import RunFolder
+from edgeq.parity.inputs.encoder_decoder import NEXT_STEP, PARTS, SourcedText, at_once, make_sourced_texts, torch_parts
+from edgeq.parity.kinds.base import RunFolder
+from edgeq.parity.kinds.text_generation import EMULATED_TOKENS, WritingParity
 from edgeq.parity.reference import Reference
-from edgeq.parity.sourced_texts import NEXT_STEP, PARTS, SourcedText, at_once, make_sourced_texts, torch_parts
-from edgeq.parity.stages import cache_type, load_model, onnx_reference, onnx_runtime
-from edgeq.parity.writing import EMULATED_TOKENS, WritingParity
+from edgeq.parity.rules.operators_alone import OperatorsAlone
 from edgeq.progress import Progress
 from edgeq.targets.bundle.model_info import read_target_tokens
-from edgeq.targets.devices.emulator import run_with_source
 
 
 class RewritingParity(WritingParity):
@@ -66,22 +66,21 @@ class RewritingParity(WritingParity):
 
     def run_onnx_reference(self) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_reference`."""
-        evaluators = {name: onnx_reference(model) for name, model in self.exported.items()}
+        evaluators = {name: OnnxReference(model) for name, model in self.exported.items()}
         return [at_once(text.feed, evaluators) for text in self.texts]
 
     def run_onnx_runtime(self, folder: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_runtime`."""
-        sessions = {name: onnx_runtime(folder / f"{name}.onnx") for name in PARTS}
+        sessions = {name: OnnxRuntime(folder / f"{name}.onnx") for name in PARTS}
         return [text.step_by_step(sessions) for text in self.texts]
 
     def run_emulated(self, bundle: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_emulated`."""
-        target = self.folder.targets.get(bundle.name)
-        found = []
+        emulated, found = self.emulated(bundle), []
         for text in self.texts:
             beginning = text.beginning(EMULATED_TOKENS)
             calls = beginning.bundle_inputs()
-            found.append(beginning.of_calls(*run_with_source(bundle, beginning.bundle_source, calls, target=target)))
+            found.append(beginning.of_calls(*emulated.run_with_encoder_input(beginning.bundle_source, calls)))
         return found
 
     def conditions(self) -> dict[str, Any]:
@@ -92,7 +91,7 @@ class RewritingParity(WritingParity):
             "noise_runs": len(self.noisy),
         }
 
-    def _parts(self, checkpoint: Checkpoint) -> dict[str, Run]:
+    def _parts(self, checkpoint: Checkpoint) -> dict[str, Backend]:
         if not isinstance(checkpoint.adapter, Seq2SeqAdapter):
             raise UnsupportedError(f"{checkpoint.adapter.architecture} does not write one text of another")
         return torch_parts(checkpoint.model, checkpoint.adapter, cache_dtype=self._cache_dtype)

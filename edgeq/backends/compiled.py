@@ -1,0 +1,47 @@
+"""edgeq's own compiler: a graph that is compiled, run once and forgotten."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from edgeq.backends.base import Arrays
+from edgeq.targets.bundle.interface import plain_specs
+from edgeq.targets.bundle.writer import link_model
+from edgeq.targets.compiler.compile import compile_onnx
+from edgeq.targets.runtime.library import open_library
+from edgeq.targets.runtime.schema import GenerationInfo
+from edgeq.targets.runtime.state import State
+from edgeq.targets.toolchain.linkers import find_linker
+
+
+def compiled_once(model: onnx.ModelProto, feed: Mapping[str, np.ndarray], *, target: Any) -> Arrays:
+    """Compiles a model for a target that runs on this machine, and runs it once.
+
+    Args:
+        model: A model with its weights inside.
+        feed: Arrays by input name of the compiled model. The caches of a decoder are empty.
+        target: ``edgeq.targets.builtin.target.Target``.
+
+    Raises:
+        UnsupportedError: If an operator has no kernel.
+        EdgeqError: If the compiler fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, path)
+        compiled = compile_onnx(path, target=target)
+        library = Path(folder) / "model.so"
+        link_model(compiled, library, find_linker(target))
+        inputs = [feed[info.name] for info in compiled.inputs]
+        state: list[Any] = []
+        if compiled.state:
+            batch, context = feed["input_ids"].shape
+            state = State(GenerationInfo(context, (), plain_specs(compiled.state)), batch).tensors
+        results = open_library(library, [*state, *(array for _, array in compiled.weights)])(inputs)
+    return {info.name: result for info, result in zip(compiled.outputs, results, strict=True)}

@@ -1,0 +1,42 @@
+"""Exported ONNX files as backends read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import torch
+
+from edgeq.errors import FormatError
+
+
+def load_model(path: Path) -> onnx.ModelProto:
+    """Loads an ONNX model with its external data.
+
+    Raises:
+        FormatError: If the file or its data is damaged.
+    """
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf, the checker and the file system each raise types of their own
+        raise FormatError(f"{path} is not a valid ONNX model ({first_line(error)}); export it again") from error
+    return model
+
+
+def cache_type(model: onnx.ModelProto) -> torch.dtype:
+    """Returns the type of a decoder's cache.
+
+    Raises:
+        FormatError: If the model has no cache.
+    """
+    types = {v.type.tensor_type.elem_type for v in model.graph.input if v.name.startswith("past_key_values.")}
+    known = {onnx.TensorProto.FLOAT16: torch.float16, onnx.TensorProto.FLOAT: torch.float32}
+    if len(types) != 1 or not types <= known.keys():
+        raise FormatError("the ONNX model of a decoder should have float16 or float32 caches; export it again")
+    return known[types.pop()]
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what a library says about an error; the others are a traceback of its own."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

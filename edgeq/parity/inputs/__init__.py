@@ -1,0 +1,1 @@
+"""What the stages of a run are run on, one file a kind of model."""

@@ -1,0 +1,1 @@
+"""How each kind of model goes through the stages, one file a kind."""

@@ -1,0 +1,1 @@
+"""The rules that a stage must keep, one file a rule."""
