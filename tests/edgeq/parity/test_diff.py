@@ -16,7 +16,8 @@ from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import ModelWriter
 from edgeq.factor.kinds.tucker import BankSpec, TuckerSpec
 from edgeq.factor.manifest import FactorManifest
-from edgeq.parity import diff, diff_layers
+from edgeq.parity import diff_layers
+from edgeq.parity.diff import backends
 from edgeq.parity.diff.graph_layers import cut, layers_of, tapped
 from edgeq.report.text import diff_lines
 
@@ -209,8 +210,8 @@ def test_slices_of_a_tucker_bank_are_refused_in_a_sentence():
     }
     manifest = types.SimpleNamespace(factors=FactorManifest(layers, "factored").to_json())
     with pytest.raises(UnsupportedError, match=r"output\.dense is a slice of a Tucker bank"):
-        diff._check_layers(types.SimpleNamespace(manifest=manifest))
-    diff._check_layers(types.SimpleNamespace(manifest=None))
+        backends._check_layers(types.SimpleNamespace(manifest=manifest))
+    backends._check_layers(types.SimpleNamespace(manifest=None))
 
 
 def test_the_verb_exits_with_1_and_names_the_layer(bert_run, edited, capsys):

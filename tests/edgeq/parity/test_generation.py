@@ -17,8 +17,9 @@ from edgeq.errors import FormatError, UnsupportedError
 from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import ModelWriter
 from edgeq.models import TorchDecoder
-from edgeq.parity import run_parity, writing
+from edgeq.parity import run_parity
 from edgeq.parity.inputs.decoder import Continuation, make_continuations
+from edgeq.parity.kinds import text_generation
 from edgeq.parity.rules.chosen_tokens import Choices, ClearChoices, check_free_running, check_steps
 from edgeq.targets.builtin.target import load_target
 
@@ -232,7 +233,7 @@ def test_a_bundle_of_something_else_is_named(good_run, monkeypatch):
     class Encoder:
         generation = None
 
-    monkeypatch.setattr(writing, "read_manifest", lambda _: Encoder)
+    monkeypatch.setattr(text_generation, "read_manifest", lambda _: Encoder)
     with pytest.raises(UnsupportedError, match="makes no text"):
         run_parity(good_run)
 
