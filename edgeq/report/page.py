@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeq.ledger import LedgerRow, grouped, megabytes
 from edgeq.report import plots
+from edgeq.report.answer import Answer, answer
 from edgeq.report.text import duration, milliseconds, summary_table, workload
 
 _LONGEST_NUMBER = 20
@@ -30,6 +31,7 @@ def render(report: dict[str, Any]) -> str:
             f"Source <code>{escape(report['source'])}</code>. Recipe <b>{escape(recipe['name'])}</b>: "
             f"{escape(recipe['summary'])}. Targets: {escape(targets)}."
         ),
+        answer=_answer(answer(report)),
         verdicts="\n".join(
             f'<li class="{escape(verdict["level"])}">{escape(verdict["sentence"])}</li>'
             for verdict in report["verdicts"]
@@ -56,7 +58,24 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, marked: Sequ
         broken = ' class="broken"' if index < len(marked) and marked[index] else ""
         lines.append(f"<tr{broken}>{cells}</tr>")
     body = "\n".join(lines)
-    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
+    # A wide table scrolls by itself, with the keyboard too, so that a narrow page does not.
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(", ".join(filter(None, columns)))}">'
+        f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _answer(found: Answer) -> str:
+    """The first screen."""
+    tiles = "\n".join(
+        f'<div><dt>{escape(tile.question)}</dt><dd>{escape(tile.value)}</dd>'
+        f'<dd class="small">{escape(tile.note)}</dd></div>'
+        for tile in found.tiles
+    )
+    return (
+        f'<section id="answer" class="answer {found.level}">\n<h2>May I ship this?</h2>\n'
+        f'<p>{escape(found.sentence)}</p>\n<dl class="tiles">\n{tiles}\n</dl>\n</section>'
+    )
 
 
 def _is_number(cell: str) -> bool:

@@ -241,4 +241,5 @@ def _svg(figure: matplotlib.figure.Figure, name: str) -> str:
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
     text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
+    text = text.replace("#000000", "currentColor")  # lines and letters in the page's colour, light or dark
     return text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1).strip()

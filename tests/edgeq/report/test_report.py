@@ -8,8 +8,11 @@ import pytest
 
 from edgeq.errors import FormatError, UsageError
 from edgeq.report import write_report
+from edgeq.report.answer import answer
 from edgeq.report.text import parity_lines, profile_lines, summary_table
 from edgeq.report.verdicts import accuracy_verdict, verdicts
+
+BROKEN = {"stage": "tvm host", "rule": "bit-identical", "passed": False, "detail": "17 bits differ"}
 
 
 def written(folder):
@@ -55,6 +58,36 @@ def _check_nesting(page):
 
     Parser().feed(page)
     assert not open_tags
+
+
+def test_the_first_screen_answers_whether_it_may_be_shipped(results, write_run):
+    report = write_report(write_run(results))
+    found = answer(report)
+    assert (found.level, found.sentence.split(".")[0]) == ("good", "Yes")
+    tiles = {tile.question: (tile.value, tile.note) for tile in found.tiles}
+    assert tiles["How large?"][0] == "23.40 MB"
+    assert "3.88x smaller than float32 (90.80 MB)" in tiles["How large?"][1]
+    assert tiles["How fast?"][0] == "8.00 ms"
+    assert tiles["How fast?"][1].startswith("2.10x against ONNX Runtime float32")
+    assert tiles["How good?"][0] == "0.8660"
+    assert tiles["On what?"] == ("host, cortex-a76", "measured on Test & Co <x>, 2026-01-01")
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "words"),
+    [
+        ({"accuracy": {"measured": False, "reason": "no evaluation data was given"}}, "warn", "was not measured"),
+        ({"profile": {"measured": {}, "not_measured": {"cortex-a76": "an emulator proves numbers"}}}, "good", "Yes"),
+        ({"parity": {"passed": False, "checks": [BROKEN]}}, "bad", "No, not as it is. PARITY IS BROKEN"),
+    ],
+)
+def test_what_was_not_measured_or_is_broken_is_on_the_first_screen(results, write_run, change, level, words):
+    folder = write_run(results | change)
+    found = answer(write_report(folder))
+    assert (found.level, words in found.sentence) == (level, True)
+    assert f'class="answer {level}"' in written(folder)
+    if "profile" in change:
+        assert [tile.value for tile in found.tiles if tile.question == "How fast?"] == ["not measured"]
 
 
 def test_names_from_files_cannot_inject_markup(results, write_run):
