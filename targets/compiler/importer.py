@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import onnx
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter, onnx_input
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.formats.low_bit import packed_shape
 from edgeq.formats.packing import unpack
-from edgeq.targets.compiler.converters import CONVERTERS
+from edgeq.targets.compiler.converters import CONVERTERS, FLOAT_PRODUCT
 from edgeq.targets.compiler.converters.kernel_calls import KernelCalls, shape_of
 from edgeq.targets.compiler.converters.rows import float_embedding
 from edgeq.targets.compiler.graph import attributes
@@ -32,8 +32,8 @@ _EXACT_OPERATORS = frozenset(
     {"Add", "Sub", "Mul", "Cast", "Concat", "Constant", "Equal", "Expand", "Gather", "Identity", "Not", "Reshape"}
     | {"Shape", "Slice", "Squeeze", "Transpose", "Unsqueeze", "Where"}
 )
-"""Lowered by TVM itself: data movement, integer arithmetic, and single float additions or products, which have only
-one correctly rounded result."""
+"""Lowered by TVM itself: data movement, integer arithmetic, and single float additions, which have only one correctly
+rounded result (products of rows have a kernel, so that none is fused with an addition)."""
 
 _PANEL_INPUT = {FLOAT_LINEAR: 1, PANEL_GATHER: 0}
 """Which input of an operator is a matrix in panels."""
@@ -152,6 +152,8 @@ class EdgeqImporter(ONNXGraphImporter):
             self._nodes.update(zip(node.output, results, strict=False))
 
     def _convert_operator(self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int) -> Any:
+        if op_name == "Mul" and inputs[0].ty.dtype == "float32" and _has_fixed_columns(inputs):
+            op_name = FLOAT_PRODUCT
         if op_name in CONVERTERS:
             values = {k: v.decode() if isinstance(v, bytes) else v for k, v in attrs.items()}
             values["name"] = attrs["tvm_custom"]["name"]
@@ -164,6 +166,11 @@ class EdgeqImporter(ONNXGraphImporter):
 
     def _is_table(self, value: Any) -> bool:
         return any(value.same_as(var) for var, _ in self._params.values()) and len(shape_of(value)) == 2
+
+
+def _has_fixed_columns(inputs: list[Any]) -> bool:
+    """Whether a product is one of rows whose length is known: states of tokens, but not masks."""
+    return any(len(shape_of(value)) >= 2 and isinstance(shape_of(value)[-1], tirx.IntImm) for value in inputs)
 
 
 def _name_panels(

@@ -20,11 +20,15 @@ from edgeq.targets.compiler.passes.shared_table import PANEL_GATHER
 
 Converter = Callable[[KernelCalls, list[Any], dict[str, Any]], Any]
 
+FLOAT_PRODUCT = "FloatProduct"
+"""``Mul`` of float rows."""
+
 CONVERTERS: dict[str, Converter] = {
     "Attention": attention.self_attention,
     CACHED_ATTENTION: attention.attention_over_cache,
     "Erf": rows.erf,
     FLOAT_LINEAR: linear.float_linear,
+    FLOAT_PRODUCT: rows.multiply,
     "Gelu": rows.gelu,
     LAST_TOKEN: rows.last_token,
     "LayerNormalization": rows.normalise,
@@ -34,6 +38,8 @@ CONVERTERS: dict[str, Converter] = {
     SOURCE_ATTENTION: attention.attention_over_source,
     STORE_IN_CACHE: attention.store_in_cache,
     "Relu": rows.relu,
+    "Sigmoid": rows.sigmoid,
+    "Silu": rows.silu,
     RESIDUAL_LAYER_NORM: rows.add_and_normalise,
     "Tanh": rows.tanh,
     TOKEN_POSITIONS: rows.token_positions,

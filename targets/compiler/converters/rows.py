@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import tvm
 from tvm import relax
 
 from edgeq.errors import UnsupportedError
 from edgeq.targets.compiler.converters.kernel_calls import KernelCalls, shape_of, tensor
 from edgeq.targets.compiler.converters.linear import packed_matrix, row_codes
-from edgeq.targets.compiler.kernels.elementwise import elementwise
+from edgeq.targets.compiler.kernels.elementwise import elementwise, product, scaled
 from edgeq.targets.compiler.kernels.gather_rows import gather_panel_rows, gather_rows
 from edgeq.targets.compiler.kernels.layer_norm import layer_norm
 from edgeq.targets.compiler.kernels.low_bit_embedding import low_bit_embedding as low_bit_embedding_kernel
@@ -114,10 +115,47 @@ def relu(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     return _elementwise(calls, "Relu", inputs)
 
 
+def sigmoid(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``Sigmoid``."""
+    del attrs
+    return _elementwise(calls, "Sigmoid", inputs)
+
+
+def silu(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``Silu``: x times its sigmoid."""
+    del attrs
+    return _elementwise(calls, "Silu", inputs)
+
+
 def tanh(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     """``Tanh``."""
     del attrs
     return _elementwise(calls, "Tanh", inputs)
+
+
+def multiply(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``Mul`` of floats: two tensors of one shape, or a tensor and a number that is known."""
+    x, factor = sorted(inputs, key=lambda value: isinstance(value, relax.Constant))
+    *lead, last = shape_of(x)
+    if isinstance(factor, relax.Constant) and factor.data.numpy().size == 1:
+        number = float(factor.data.numpy().reshape(()))
+        return calls.call(
+            ("scaled", int(last), len(lead), number),
+            lambda: scaled(number, int(last), rank=len(lead)),
+            [x],
+            tensor([*lead, last]),
+        )
+    if not tvm.ir.structural_equal(x.ty.shape, factor.ty.shape):
+        raise UnsupportedError(
+            f"{attrs['name']}: a product of tensors of shape {shape_of(x)} and {shape_of(factor)} has no kernel, "
+            "only of equal shapes, or with one number"
+        )
+    return calls.call(
+        ("product", int(last), len(lead)),
+        lambda: product(int(last), rank=len(lead)),
+        [x, factor],
+        tensor([*lead, last]),
+    )
 
 
 def _elementwise(calls: KernelCalls, name: str, inputs: list[Any]) -> Any:

@@ -9,11 +9,18 @@ from tvm.script import tirx as T
 
 from edgeq.formats.low_bit import ROW_TILE, PackedMatrix
 from edgeq.targets.compiler.isa import Isa, NarrowSums
-from edgeq.targets.compiler.kernels.numerics import fma, gelu, gelu_tanh, splat
+from edgeq.targets.compiler.kernels.numerics import fma, gelu, gelu_tanh, relu, silu, splat, tanh
 from edgeq.targets.compiler.kernels.shapes import row_parameter
 
-Epilogue = Literal["none", "gelu", "gelu_tanh"]
-EPILOGUES = {"none": lambda y: y, "gelu": gelu, "gelu_tanh": gelu_tanh}
+Epilogue = Literal["none", "gelu", "gelu_tanh", "relu", "silu", "tanh"]
+EPILOGUES = {
+    "none": lambda y: y,
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "relu": relu,
+    "silu": silu,
+    "tanh": tanh,
+}
 
 INDEPENDENT_SUMS = 8
 """Sums of a tile of few tokens: enough to hide the latency of the dot product."""

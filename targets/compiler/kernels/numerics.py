@@ -199,9 +199,23 @@ def gelu_tanh(x: Expression) -> Expression:
     return bind(x, lambda x: _halved(x, tanh(cubic(x) * splat(0.7978845608028654, x))))
 
 
-def _halved(x: Expression, sigmoid: Expression) -> Expression:
-    """Returns ``x/2 * (1 + sigmoid)``."""
-    return bind(x * splat(0.5, x), lambda half: fma(half, sigmoid, half))
+def sigmoid(x: Expression) -> Expression:
+    """Returns ``1 / (1 + e**-x)``: from e**-|x|, so that no intermediate result overflows or is a denormal."""
+
+    def ratio(x: Expression, power: Expression) -> Expression:
+        return T.Select(x < splat(0.0, x), power, splat(1.0, x)) / (power + splat(1.0, x))
+
+    return bind(x, lambda x: bind(exp(splat(0.0, x) - magnitude(x)), lambda power: ratio(x, power)))
+
+
+def silu(x: Expression) -> Expression:
+    """Returns ``x * sigmoid(x)``."""
+    return bind(x, lambda x: x * sigmoid(x))
+
+
+def _halved(x: Expression, sigmoid_of_twice: Expression) -> Expression:
+    """Returns ``x/2 * (1 + sigmoid_of_twice)``."""
+    return bind(x * splat(0.5, x), lambda half: fma(half, sigmoid_of_twice, half))
 
 
 def _tree(vector: Expression, combine: Callable[[Expression, Expression], Expression]) -> Expression:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import onnx
 
 from edgeq.targets.compiler.graph import GraphView
-from edgeq.targets.compiler.passes.activation import fuse_activations
+from edgeq.targets.compiler.passes.activation import fuse_activations, name_gates
 from edgeq.targets.compiler.passes.attention_mask import drop_mask_expansion
 from edgeq.targets.compiler.passes.cache import use_cache_in_place
 from edgeq.targets.compiler.passes.constants import fold_constants
@@ -19,7 +19,7 @@ from edgeq.targets.compiler.passes.shared_table import share_tables
 
 PASSES = (
     *(fold_constants, use_cache_in_place, drop_mask_expansion),
-    *(fuse_float_linear, fuse_activations, fuse_residual_additions, add_in_products, quantize_in_normalisations),
+    *(name_gates, fuse_float_linear, fuse_activations, fuse_residual_additions, add_in_products, quantize_in_normalisations),
     share_tables,
 )
 """In the order in which they run: a bias is taken in before an activation, both before residual additions."""

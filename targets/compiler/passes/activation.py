@@ -1,4 +1,4 @@
-"""Linear layer followed by GELU: the activation is applied while the product is still in registers."""
+"""Activations: ``x * sigmoid(x)`` as one node, and a linear layer that applies its activation in registers."""
 
 from __future__ import annotations
 
@@ -6,19 +6,31 @@ import onnx
 
 from edgeq.targets.compiler.graph import GraphView, attributes
 
-_EPILOGUES = {"none": "gelu", "tanh": "gelu_tanh"}
+_EPILOGUES = {"Gelu": {"none": "gelu", "tanh": "gelu_tanh"}, "Relu": "relu", "Silu": "silu", "Tanh": "tanh"}
 _LINEAR = ("LowBitLinear",)
 
 
+def name_gates(view: GraphView) -> None:
+    """Replaces ``Mul(x, Sigmoid(x))`` by ``Silu(x)``, which the standard has from version 24 on."""
+    for gate in [node for node in view.graph.node if node.op_type == "Sigmoid"]:
+        product = view.only_consumer(gate.output[0])
+        if product is None or product.op_type != "Mul" or sorted(product.input) != sorted([*gate.input, *gate.output]):
+            continue
+        silu = onnx.helper.make_node("Silu", list(gate.input), list(product.output), name=product.name)
+        view.replace([gate, product], silu)
+
+
 def fuse_activations(view: GraphView) -> None:
-    """Replaces ``Gelu(LowBitLinear(x))`` by one ``LowBitLinear`` with an ``epilogue`` attribute."""
+    """Replaces ``Gelu(LowBitLinear(x))`` and its like by one ``LowBitLinear`` with an ``epilogue`` attribute."""
     for node in [n for n in view.graph.node if n.op_type in _LINEAR]:
         consumer = view.only_consumer(node.output[0])
-        if consumer is None or consumer.op_type != "Gelu":
+        if consumer is None or consumer.op_type not in _EPILOGUES:
             continue
         fused = onnx.NodeProto()
         fused.CopyFrom(node)
         fused.output[0] = consumer.output[0]
-        epilogue = _EPILOGUES[str(attributes(consumer).get("approximate", "none"))]
+        epilogue = _EPILOGUES[consumer.op_type]
+        if isinstance(epilogue, dict):
+            epilogue = epilogue[str(attributes(consumer).get("approximate", "none"))]
         fused.attribute.append(onnx.helper.make_attribute("epilogue", epilogue))
         view.replace([node, consumer], fused)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import special
 
-from edgeq.targets.compiler.kernels.elementwise import elementwise
+from edgeq.targets.compiler.kernels.elementwise import elementwise, product, scaled
+from edgeq.targets.compiler.kernels.numerics import EXP_UNDERFLOW
 
 
 def every_magnitude(limit: float) -> np.ndarray:
@@ -42,6 +43,24 @@ def test_gelu_is_close_to_its_definition(name, compile_kernel):
     assert np.max(np.abs(y - wide / 2 * (1 + sigmoid)) / np.maximum(np.abs(wide), 1)) < 5e-7
 
 
+@pytest.mark.parametrize("name", ["Sigmoid", "Silu"])
+def test_sigmoid_and_what_it_gates_are_within_the_stated_error(name, compile_kernel):
+    x = every_magnitude(120.0)
+    exact = special.expit(x.astype(np.float64)) * (x.astype(np.float64) if name == "Silu" else 1)
+    y = compile_kernel(elementwise(name, 48, rank=1))(x, np.zeros_like(x))
+    inside = x >= EXP_UNDERFLOW
+    assert units_in_last_place(y[inside], exact[inside]) <= 5
+    assert not y[~inside].any()
+
+
+@pytest.mark.parametrize("columns", [1, 16, 37])
+def test_products_of_rows_are_rounded_once(columns, target, compile_kernel):
+    a, b = np.random.default_rng(0).standard_normal((2, 5, columns)).astype(np.float32)
+    assert np.array_equal(compile_kernel(product(columns, rank=1), target)(a, b, np.zeros_like(a)), a * b)
+    factor = np.float32(1.7)
+    assert np.array_equal(compile_kernel(scaled(1.7, columns, rank=1), target)(a, np.zeros_like(a)), a * factor)
+
+
 def test_relu_is_exact(compile_kernel):
     x = every_magnitude(20.0)
     for columns in (48, 5):
@@ -53,7 +72,7 @@ def test_relu_is_exact(compile_kernel):
 def test_exp_is_within_two_units_and_vanishes_below_its_range(compile_kernel):
     from tvm.script import tirx as T
 
-    from edgeq.targets.compiler.kernels.numerics import EXP_UNDERFLOW, exp
+    from edgeq.targets.compiler.kernels.numerics import exp
 
     @T.prim_func(s_tir=True)
     def kernel(x: T.Buffer((3000, 16), "float32"), y: T.Buffer((3000, 16), "float32")):
@@ -68,7 +87,7 @@ def test_exp_is_within_two_units_and_vanishes_below_its_range(compile_kernel):
     assert not y[~inside].any()
 
 
-@pytest.mark.parametrize("name", ["Gelu", "GeluTanh"])
+@pytest.mark.parametrize("name", ["Gelu", "GeluTanh", "Sigmoid", "Silu"])
 def test_vector_and_scalar_code_give_the_same_bits(name, target, compile_kernel):
     """A row of 48 runs in vectors, rows of 5 one value at a time; every instruction set returns the same."""
     x = every_magnitude(10.0)[:1000]
