@@ -8,9 +8,13 @@ import torch
 from torch import nn
 
 from edgeq.errors import UnsupportedError
+from edgeq.models.activations import check_activation, exportable_activation
 from edgeq.models.adapter import ModelAdapter, Task
 from edgeq.models.config_checks import check_epsilon, check_heads, check_labels, check_sizes
+from edgeq.models.self_attention import SelfAttention
 from edgeq.models.stacks import AttentionTap, LayerStack
+from edgeq.models.structure import with_modules_replaced
+from edgeq.models.understood_keys import check_understood
 
 _LINEARS_OF_A_LAYER = (
     "attention.self.query",
@@ -29,13 +33,35 @@ _LARGEST_SIZES = {
     "max_position_embeddings": 1 << 31,
     "type_vocab_size": 1 << 31,
 }
+_SPELLED_OUT = ("ElectraSelfAttention",)
+"""Modules of ``transformers`` that compute attention in several operations."""
+_RELATIVE = ("relative_key", "relative_key_query")
+UNDERSTOOD = frozenset(
+    {*_LARGEST_SIZES, "hidden_act", "layer_norm_eps", "position_embedding_type", "is_decoder", "add_cross_attention"}
+    | {"tie_word_embeddings"}  # of the language model's head, which is left out
+)
+"""Keys of ``config.json`` that BERT and its kin have in common."""
+_OF_GOOGLE: dict[str, object] = {  # of the multilingual BERT; transformers reads none of them
+    "directionality": "bidi",
+    "pooler_fc_size": 768,
+    "pooler_num_attention_heads": 12,
+    "pooler_num_fc_layers": 3,
+    "pooler_size_per_head": 128,
+    "pooler_type": "first_token_transform",
+}
 
 
 class BertAdapter(ModelAdapter):
-    """``BertModel`` and ``BertForSequenceClassification`` with absolute positions."""
+    """``BertModel`` and ``BertForSequenceClassification``."""
 
     family: ClassVar[str] = "bert"
     display_name: ClassVar[str] = "BERT"
+    body_name: ClassVar[str] = "bert"
+    """Name of the encoder within a model that has a head."""
+    understood: ClassVar[frozenset[str]] = UNDERSTOOD
+    """Keys of ``config.json`` that are read or checked."""
+    without_effect: ClassVar[dict[str, object]] = _OF_GOOGLE
+    """Keys that change nothing as long as they have these values."""
     architectures: ClassVar[dict[str, Task]] = {
         "BertModel": "embed",
         "BertForSequenceClassification": "classify",
@@ -49,21 +75,21 @@ class BertAdapter(ModelAdapter):
         check_epsilon(config, "layer_norm_eps")
         if self.task == "classify":
             check_labels(config)
-        if config.hidden_act != "gelu":
-            raise UnsupportedError(
-                f"{self.display_name} with activation {config.hidden_act!r} is not supported, only 'gelu'"
-            )
-        if config.position_embedding_type != "absolute":
+        check_understood(
+            config, self.understood, family=self.display_name, without_effect=self.without_effect
+        )
+        check_activation(config, "hidden_act", family=self.display_name)
+        if config.position_embedding_type not in ("absolute", *_RELATIVE):
             raise UnsupportedError(
                 f"{self.display_name} with {config.position_embedding_type!r} positions is not supported, "
-                "only 'absolute'"
+                f"only 'absolute', {' and '.join(map(repr, _RELATIVE))}"
             )
         if config.is_decoder or config.add_cross_attention:
             raise UnsupportedError(f"{self.display_name} as a decoder is not supported, only as an encoder")
 
     @property
     def _prefix(self) -> str:
-        return "" if self.task == "embed" else f"{self.family}."
+        return "" if self.task == "embed" else f"{self.body_name}."
 
     @property
     def linear_names(self) -> list[str]:
@@ -81,7 +107,18 @@ class BertAdapter(ModelAdapter):
     def embedding_names(self) -> list[str]:
         """See :attr:`ModelAdapter.embedding_names`."""
         kinds = ("word", "position", "token_type")
-        return [f"{self._prefix}embeddings.{kind}_embeddings" for kind in kinds]
+        return [*(f"{self._prefix}embeddings.{kind}_embeddings" for kind in kinds), *self._distance_tables]
+
+    @property
+    def float_names(self) -> dict[str, str]:
+        """See :attr:`ModelAdapter.float_names`."""
+        return dict.fromkeys(self._distance_tables, "distances are multiplied with every query, and are few")
+
+    @property
+    def _distance_tables(self) -> list[str]:
+        if self.config.position_embedding_type not in _RELATIVE:
+            return []
+        return [f"{block}.attention.self.distance_embedding" for block in self.layer_names[1:]]
 
     @property
     def layer_names(self) -> list[str]:
@@ -121,7 +158,18 @@ class BertAdapter(ModelAdapter):
 
     def export_module(self, model: nn.Module) -> nn.Module:
         """See :meth:`ModelAdapter.export_module`."""
-        return _PositionalBert(model, self.output_names[0])
+        return _PositionalBert(exportable(model), self.output_names[0])
+
+
+def exportable(model: nn.Module) -> nn.Module:
+    """Returns the model with parts that have operators of their own: activations, and attention to distances."""
+    return with_modules_replaced(model, _exportable_part)
+
+
+def _exportable_part(module: nn.Module) -> nn.Module | None:
+    if type(module).__name__ in _SPELLED_OUT or hasattr(module, "distance_embedding"):
+        return SelfAttention(module)
+    return exportable_activation(module)
 
 
 class _PositionalBert(nn.Module):

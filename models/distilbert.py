@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from edgeq.errors import UnsupportedError
+from edgeq.models.activations import check_activation, exportable_activation
 from edgeq.models.adapter import ModelAdapter, Task
 from edgeq.models.config_checks import check_heads, check_labels, check_sizes
 from edgeq.models.stacks import AttentionTap, LayerStack
+from edgeq.models.structure import with_modules_replaced
+from edgeq.models.understood_keys import check_understood
 
 _LINEARS_OF_A_LAYER = (
     "attention.q_lin",
@@ -28,6 +30,9 @@ _LARGEST_SIZES = {
     "hidden_dim": 1 << 24,
     "max_position_embeddings": 1 << 31,
 }
+# How positions begin (what they are is stored), and how the head of the language model is made, which is left out.
+_OF_NO_EFFECT = ("sinusoidal_pos_embds", "tie_weights_", "tie_word_embeddings")
+_UNDERSTOOD = frozenset({*_LARGEST_SIZES, *_OF_NO_EFFECT, "activation"})
 
 
 class DistilBertAdapter(ModelAdapter):
@@ -45,10 +50,8 @@ class DistilBertAdapter(ModelAdapter):
         check_heads(self.config, width="dim", heads="n_heads")
         if self.task == "classify":
             check_labels(self.config)
-        if self.config.activation != "gelu":
-            raise UnsupportedError(
-                f"DistilBERT with activation {self.config.activation!r} is not supported, only 'gelu'"
-            )
+        check_understood(self.config, _UNDERSTOOD, family="DistilBERT")
+        check_activation(self.config, "activation", family="DistilBERT")
 
     @property
     def _prefix(self) -> str:
@@ -106,7 +109,8 @@ class DistilBertAdapter(ModelAdapter):
 
     def export_module(self, model: nn.Module) -> nn.Module:
         """See :meth:`ModelAdapter.export_module`."""
-        return _PositionalDistilBert(model, classifies=self.task == "classify")
+        exportable = with_modules_replaced(model, exportable_activation)
+        return _PositionalDistilBert(exportable, classifies=self.task == "classify")
 
 
 class _PositionalDistilBert(nn.Module):

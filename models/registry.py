@@ -6,15 +6,20 @@ from typing import Any
 
 from edgeq.errors import UnsupportedError
 from edgeq.models.adapter import ModelAdapter, Task
+from edgeq.models.albert import AlbertAdapter
 from edgeq.models.bart import BartAdapter
 from edgeq.models.bert import BertAdapter
 from edgeq.models.distilbert import DistilBertAdapter
+from edgeq.models.electra import ElectraAdapter
 from edgeq.models.gpt2 import Gpt2Adapter
-from edgeq.models.roberta import RobertaAdapter
+from edgeq.models.roberta import CamembertAdapter, RobertaAdapter, XlmRobertaAdapter
 
 _ADAPTERS: dict[str, type[ModelAdapter]] = {
     adapter.family: adapter
-    for adapter in (BertAdapter, RobertaAdapter, DistilBertAdapter, Gpt2Adapter, BartAdapter)
+    for adapter in (
+        *(BertAdapter, RobertaAdapter, XlmRobertaAdapter, CamembertAdapter, DistilBertAdapter),
+        *(ElectraAdapter, AlbertAdapter, Gpt2Adapter, BartAdapter),
+    )
 }
 
 

@@ -1,4 +1,4 @@
-"""RoBERTa: BERT's layers with positions that begin behind the padding id, and one kind of token."""
+"""RoBERTa and its kin in other languages: BERT's layers with positions that begin behind the padding id, and one kind of token."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import torch
 from torch import nn
 
 from edgeq.models.adapter import Task
-from edgeq.models.bert import BertAdapter
+from edgeq.models.bert import BertAdapter, exportable
 from edgeq.models.config_checks import check_padding_id
 
 
 class RobertaAdapter(BertAdapter):
-    """``RobertaModel`` and ``RobertaForSequenceClassification`` with absolute positions; DistilRoBERTa as well."""
+    """``RobertaModel`` and ``RobertaForSequenceClassification``; DistilRoBERTa as well."""
 
     family: ClassVar[str] = "roberta"
     display_name: ClassVar[str] = "RoBERTa"
+    body_name: ClassVar[str] = "roberta"
     architectures: ClassVar[dict[str, Task]] = {
         "RobertaModel": "embed",
         "RobertaForSequenceClassification": "classify",
@@ -48,7 +49,29 @@ class RobertaAdapter(BertAdapter):
     def export_module(self, model: nn.Module) -> nn.Module:
         """See :meth:`ModelAdapter.export_module`."""
         first = self.config.pad_token_id + 1
-        return _PositionalRoberta(model, self.output_names[0], first=first, count=self.max_positions)
+        return _PositionalRoberta(exportable(model), self.output_names[0], first=first, count=self.max_positions)
+
+
+class XlmRobertaAdapter(RobertaAdapter):
+    """``XLMRobertaModel`` and ``XLMRobertaForSequenceClassification``: RoBERTa in a hundred languages."""
+
+    family: ClassVar[str] = "xlm-roberta"
+    display_name: ClassVar[str] = "XLM-RoBERTa"
+    architectures: ClassVar[dict[str, Task]] = {
+        "XLMRobertaModel": "embed",
+        "XLMRobertaForSequenceClassification": "classify",
+    }
+
+
+class CamembertAdapter(RobertaAdapter):
+    """``CamembertModel`` and ``CamembertForSequenceClassification``: RoBERTa in French."""
+
+    family: ClassVar[str] = "camembert"
+    display_name: ClassVar[str] = "CamemBERT"
+    architectures: ClassVar[dict[str, Task]] = {
+        "CamembertModel": "embed",
+        "CamembertForSequenceClassification": "classify",
+    }
 
 
 class _PositionalRoberta(nn.Module):

@@ -1,15 +1,41 @@
-"""Attention masks of one row, made to run on ONNX Runtime.
+"""Attention masks, made to give on ONNX Runtime what they give elsewhere.
 
 A padding mask is the same for every query, so the graph holds it as ``[B, 1, 1, S]``; the standard lets
 ``Attention`` broadcast it. ONNX Runtime's kernel (1.31) does not: it demands as many rows as there are
 queries. One ``Expand`` to ``[B, 1, S, S]``, shared by all layers, satisfies it; a compiler that broadcasts
 by itself reads through that node.
+
+transformers hides a token by adding the least float32 to its scores, and so gives all tokens of a row without any the
+same weight. ONNX Runtime takes a row whose largest score is that number for one that sees nothing, and returns zeros.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+
+HIDDEN = np.float32(-1e38)
+"""Added to the scores of what is hidden: any score that occurs is lost in its rounding, and it is not the least."""
+
+
+def hide_by_a_lesser_number(model: ir.Model) -> int:
+    """Replaces the constant that is the least float32 by :data:`HIDDEN`.
+
+    Args:
+        model: Changed in place.
+
+    Returns:
+        The number of constants changed.
+    """
+    changed = 0
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size != 1:
+            continue
+        if tensor.numpy().reshape(()) == np.finfo(np.float32).min:
+            value.const_value = ir.tensor(np.full(tensor.shape.numpy(), HIDDEN), name=value.name)
+            changed += 1
+    return changed
 
 
 def repeat_mask_rows(model: ir.Model) -> int:

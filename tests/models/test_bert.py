@@ -103,9 +103,9 @@ def test_other_architectures_are_named_together_with_the_known_ones(config: Any,
 @pytest.mark.parametrize(
     ("values", "found"),
     [
-        ({"position_embedding_type": "relative_key"}, "relative_key"),
+        ({"position_embedding_type": "alibi"}, "'alibi' positions"),
         ({"is_decoder": True}, "decoder"),
-        ({"hidden_act": "relu"}, "relu"),
+        ({"hidden_act": "mish"}, "BERT with activation 'mish'"),
         ({"add_cross_attention": True}, "decoder"),
     ],
 )

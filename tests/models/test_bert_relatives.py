@@ -114,9 +114,9 @@ def test_all_stages_agree(make_bert_relative: Callable[..., Path], name: str, tm
     ("config", "error", "message"),
     [
         (
-            transformers.RobertaConfig(architectures=["RobertaModel"], hidden_act="relu"),
+            transformers.RobertaConfig(architectures=["RobertaModel"], hidden_act="mish"),
             UnsupportedError,
-            "RoBERTa with activation 'relu'",
+            "RoBERTa with activation 'mish'",
         ),
         (
             transformers.RobertaConfig(architectures=["RobertaModel"], pad_token_id=511),
@@ -124,9 +124,9 @@ def test_all_stages_agree(make_bert_relative: Callable[..., Path], name: str, tm
             r"pad_token_id must be in 0\.\.510, found 511",
         ),
         (
-            transformers.DistilBertConfig(architectures=["DistilBertModel"], activation="relu"),
+            transformers.DistilBertConfig(architectures=["DistilBertModel"], activation="mish"),
             UnsupportedError,
-            "DistilBERT with activation 'relu'",
+            "DistilBERT with activation 'mish'",
         ),
         (
             transformers.DistilBertConfig(architectures=["DistilBertModel"], n_heads=5),

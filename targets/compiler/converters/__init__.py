@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeq.targets.compiler.converters import attention, linear, rows
 from edgeq.targets.compiler.converters.kernel_calls import KernelCalls
+from edgeq.targets.compiler.passes.attention_mask import BIASED_ATTENTION
 from edgeq.targets.compiler.passes.cache import (
     CACHED_ATTENTION,
     LAST_TOKEN,
@@ -15,6 +16,7 @@ from edgeq.targets.compiler.passes.cache import (
     TOKEN_POSITIONS,
 )
 from edgeq.targets.compiler.passes.float_linear import FLOAT_LINEAR
+from edgeq.targets.compiler.passes.relative_scores import GATHER_COLUMNS
 from edgeq.targets.compiler.passes.residual import RESIDUAL_LAYER_NORM
 from edgeq.targets.compiler.passes.shared_table import PANEL_GATHER
 
@@ -25,10 +27,12 @@ FLOAT_PRODUCT = "FloatProduct"
 
 CONVERTERS: dict[str, Converter] = {
     "Attention": attention.self_attention,
+    BIASED_ATTENTION: attention.biased_attention,
     CACHED_ATTENTION: attention.attention_over_cache,
     "Erf": rows.erf,
     FLOAT_LINEAR: linear.float_linear,
     FLOAT_PRODUCT: rows.multiply,
+    GATHER_COLUMNS: rows.pick_columns,
     "Gelu": rows.gelu,
     LAST_TOKEN: rows.last_token,
     "LayerNormalization": rows.normalise,

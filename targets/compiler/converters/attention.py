@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tvm import relax, tirx
+from tvm import relax
 
 from edgeq.errors import UnsupportedError
-from edgeq.targets.compiler.converters.kernel_calls import KernelCalls, shape_of, tensor
+from edgeq.targets.compiler.converters.kernel_calls import KernelCalls, is_size, shape_of, tensor
 from edgeq.targets.compiler.kernels.attention import attention
 from edgeq.targets.compiler.kernels.cached_attention import (
     CachedHead,
@@ -23,28 +23,68 @@ _REFUSED = ("is_causal", "softcap", "qk_matmul_output_mode")
 
 def self_attention(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     """``Attention`` of the standard, in the form that the exporter gives it."""
+    _check_form(inputs, attrs, most_inputs=4)
     q, k, v, mask = [*inputs, None][:4]
+    return _attention(calls, [q, k, v], [mask] if mask is not None else [], attrs)
+
+
+def biased_attention(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``BiasedAttention``: the same, with two tensors instead of one to add to the scores."""
+    _check_form(inputs, attrs, most_inputs=5)
+    *added, last = sorted(inputs[3:], key=_is_mask, reverse=True)
+    if not _is_mask(added[0]):
+        added, last = [], calls.builder.emit(relax.op.add(added[0], last))
+    return _attention(calls, inputs[:3], [*added, last], attrs)
+
+
+def _check_form(inputs: list[Any], attrs: dict[str, Any], *, most_inputs: int) -> None:
+    q = inputs[0]
     heads, key_heads = int(attrs.get("q_num_heads", 0)), int(attrs.get("kv_num_heads", 0))
     unusual = [name for name in _REFUSED if attrs.get(name, 0) != 0]
-    if len(shape_of(q)) != 3 or heads == 0 or heads != key_heads or len(inputs) > 4 or unusual:
+    if len(shape_of(q)) != 3 or heads == 0 or heads != key_heads or len(inputs) > most_inputs or unusual:
         raise UnsupportedError(
             f"{attrs['name']}: this form of Attention has no kernel: expected q, k, v of shape "
             "[batch, sequence, width] with equal numbers of heads and no cache, "
             f"found rank {len(shape_of(q))}, {heads} and {key_heads} heads"
             f"{', ' + ', '.join(unusual) if unusual else ''}"
         )
-    if mask is not None and (len(shape_of(mask)) != 4 or not all(_is_one(d) for d in shape_of(mask)[1:3])):
-        raise UnsupportedError(
-            f"{attrs['name']}: attention mask of shape {shape_of(mask)} has no kernel, only [batch, 1, 1, keys]"
-        )
+
+
+def _attention(calls: KernelCalls, states: list[Any], added: list[Any], attrs: dict[str, Any]) -> Any:
+    """Emits the kernel; ``added`` holds a mask with one row for all heads and queries, a bias of any form, or both."""
+    q = states[0]
+    heads = int(attrs["q_num_heads"])
+    masked = bool(added) and _is_mask(added[0])
+    bias = _varying_axes(added[-1], heads, attrs) if len(added) > masked else None
     head_size = int(shape_of(q)[-1]) // heads
-    scale, masked = float(attrs.get("scale", head_size**-0.5)), mask is not None
+    scale = float(attrs.get("scale", head_size**-0.5))
     return calls.call(
-        ("attention", heads, head_size, scale, masked),
-        lambda: attention(calls.isa, heads, head_size, scale=scale, masked=masked),
-        [q, k, v, mask] if masked else [q, k, v],
+        ("attention", heads, head_size, scale, masked, bias),
+        lambda: attention(calls.isa, heads, head_size, scale=scale, masked=masked, bias=bias),
+        [*states, *added],
         tensor(shape_of(q)),
     )
+
+
+def _is_mask(value: Any) -> bool:
+    """Whether it has the shape ``[batch, 1, 1, keys]``."""
+    shape = shape_of(value)
+    return len(shape) == 4 and not is_size(shape[0], 1) and all(is_size(size, 1) for size in shape[1:3])
+
+
+def _varying_axes(bias: Any, heads: int, attrs: dict[str, Any]) -> tuple[bool, bool, bool]:
+    """Says for batch, heads and queries whether the bias has a row for each.
+
+    Raises:
+        UnsupportedError: If the shape is none that is broadcast to ``[batch, heads, queries, keys]``.
+    """
+    shape = shape_of(bias)
+    if len(shape) != 4 or not (is_size(shape[1], 1) or is_size(shape[1], heads)):
+        raise UnsupportedError(
+            f"{attrs['name']}: attention mask of shape {shape} has no kernel, only what is broadcast to "
+            f"[batch, {heads}, queries, keys]"
+        )
+    return not is_size(shape[0], 1), not is_size(shape[1], 1), not is_size(shape[2], 1)
 
 
 def attention_over_cache(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
@@ -96,7 +136,3 @@ def store_in_cache(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any])
 def _cached_head(key_cache: Any) -> CachedHead:
     _, heads, _, head_size, _ = shape_of(key_cache)
     return CachedHead(int(heads), int(head_size), str(key_cache.ty.dtype))
-
-
-def _is_one(dimension: Any) -> bool:
-    return isinstance(dimension, tirx.IntImm) and int(dimension) == 1

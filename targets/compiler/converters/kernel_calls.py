@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tvm import relax
+from tvm import relax, tirx
 
 from edgeq.formats.low_bit import PackedMatrix
 from edgeq.targets.compiler.isa import Isa
@@ -48,6 +48,11 @@ class KernelCalls:
 def shape_of(x: Any) -> list[Any]:
     """Dimensions of a Relax tensor: integers and symbolic expressions."""
     return list(x.ty.shape)
+
+
+def is_size(dimension: Any, number: int) -> bool:
+    """Whether a dimension is known and has this size."""
+    return isinstance(dimension, tirx.IntImm) and int(dimension) == number
 
 
 def tensor(shape: list[Any], dtype: str = "float32") -> relax.TensorType:

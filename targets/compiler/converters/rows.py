@@ -9,10 +9,10 @@ import tvm
 from tvm import relax
 
 from edgeq.errors import UnsupportedError
-from edgeq.targets.compiler.converters.kernel_calls import KernelCalls, shape_of, tensor
+from edgeq.targets.compiler.converters.kernel_calls import KernelCalls, is_size, shape_of, tensor
 from edgeq.targets.compiler.converters.linear import packed_matrix, row_codes
 from edgeq.targets.compiler.kernels.elementwise import elementwise, product, scaled
-from edgeq.targets.compiler.kernels.gather_rows import gather_panel_rows, gather_rows
+from edgeq.targets.compiler.kernels.gather_rows import gather_columns, gather_panel_rows, gather_rows
 from edgeq.targets.compiler.kernels.layer_norm import layer_norm
 from edgeq.targets.compiler.kernels.low_bit_embedding import low_bit_embedding as low_bit_embedding_kernel
 from edgeq.targets.compiler.kernels.quantized_layer_norm import quantized_layer_norm
@@ -55,6 +55,23 @@ def panel_embedding(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]
         lambda: gather_panel_rows(rows, columns, rank=len(lead)),
         [panels, ids],
         tensor([*lead, columns]),
+    )
+
+
+def pick_columns(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``GatherColumns``: for each row of scores some of its columns, the same in every batch and head.
+
+    Raises:
+        UnsupportedError: If the columns differ between batches or heads.
+    """
+    scores, columns = inputs
+    if len(shape_of(scores)) != 4 or not all(is_size(size, 1) for size in shape_of(columns)[:-2]):
+        raise UnsupportedError(
+            f"{attrs['name']}: columns of shape {shape_of(columns)} of scores of shape {shape_of(scores)} have no "
+            "kernel, only columns [1, 1, queries, keys] of scores [batch, heads, queries, columns]"
+        )
+    return calls.call(
+        ("gather_columns",), gather_columns, inputs, tensor([*shape_of(scores)[:3], shape_of(columns)[-1]])
     )
 
 
@@ -135,10 +152,10 @@ def tanh(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
 
 def multiply(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     """``Mul`` of floats: two tensors of one shape, or a tensor and a number that is known."""
-    x, factor = sorted(inputs, key=lambda value: isinstance(value, relax.Constant))
+    x, factor = sorted(inputs, key=_is_number)
     *lead, last = shape_of(x)
-    if isinstance(factor, relax.Constant) and factor.data.numpy().size == 1:
-        number = float(factor.data.numpy().reshape(()))
+    if _is_number(factor):
+        number = float(factor.value.numpy().reshape(()))
         return calls.call(
             ("scaled", int(last), len(lead), number),
             lambda: scaled(number, int(last), rank=len(lead)),
@@ -166,6 +183,11 @@ def _elementwise(calls: KernelCalls, name: str, inputs: list[Any]) -> Any:
         inputs,
         tensor([*lead, last]),
     )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a constant of one element."""
+    return isinstance(value, tvm.ir.GenericConst) and all(is_size(size, 1) for size in shape_of(value))
 
 
 def token_positions(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ scores stay in cache.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 from tvm import tirx
@@ -29,6 +30,20 @@ class Operands(NamedTuple):
     out: Any
     batch: Any
     first_column: Any
+    bias: Any = None
+    head: Any = None
+
+    def bias_of(self, query: Any, key: Any) -> Any:
+        """The bias of one score; axes of size 1 serve all batches, heads or queries."""
+        place = (
+            0 if size_is_one else index
+            for size_is_one, index in zip(map(_is_one, self.bias.shape), (self.batch, self.head, query), strict=False)
+        )
+        return self.bias[(*place, key)]
+
+
+def _is_one(size: Any) -> bool:
+    return isinstance(size, (int, tirx.IntImm)) and int(size) == 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +57,7 @@ class AttentionHead:
         panels: Vectors of keys, or of output columns, of a full tile: one or two.
         queries: Number of queries (symbolic).
         keys: Number of keys (symbolic).
+        biased: Whether each query has a bias of its own.
     """
 
     head_size: int
@@ -50,6 +66,7 @@ class AttentionHead:
     panels: int
     queries: Any
     keys: Any
+    biased: bool = False
 
     @property
     def key_vectors(self) -> Any:
@@ -61,11 +78,16 @@ class AttentionHead:
         """Whole vectors of 16 columns."""
         return self.head_size // LANES
 
-    def score(self, total: Any, mask: Any, first_key: Any) -> Any:
-        """Scales and masks 16 dot products; keys past the end get the lowest score."""
-        score = fma(total, splat(self.scale, total), mask)
+    def score(self, total: Any, added: Any, first_key: Any) -> Any:
+        """Scales 16 dot products and adds mask and bias; keys past the end always get a weight of 0."""
+        score = fma(total, splat(self.scale, total), added)
         index = T.ramp(first_key, T.int64(1), LANES)
-        return T.Select(index < T.broadcast(self.keys, LANES), score, splat(LOWEST, score))
+        return T.Select(index < T.broadcast(self.keys, LANES), score, splat(-math.inf, score))
+
+    def added(self, mask_row: Any, scores: Any, row: Any, first_key: Any) -> Any:
+        """What is added to 16 scores: the mask of all queries, or what :func:`_copy_bias` left for this one."""
+        place = T.ramp(first_key, 1, LANES)
+        return scores[row, place] if self.biased else mask_row[place]
 
 
 @macro
@@ -104,6 +126,16 @@ def _no_mask(p, mask_row):
 
 
 @macro
+def _copy_bias(p, o, mask_row, scores, s, tile):
+    """Leaves mask and bias where the scores of a tile of queries will be."""
+    for r in range(tile):
+        for t in range(p.keys):
+            scores[r, t] = o.bias_of(s + r, t) + mask_row[t]
+        for t in range(p.key_vectors * LANES - p.keys):
+            scores[r, p.keys + t] = T.float32(0)
+
+
+@macro
 def _scores_of(p, o, k_columns, mask_row, scores, peaks, s, tile, t, panels):
     """Scores of a tile of queries with ``panels`` vectors of keys, from vector ``t`` on."""
     acc = registers((tile * panels,), "float32x16")
@@ -120,7 +152,7 @@ def _scores_of(p, o, k_columns, mask_row, scores, peaks, s, tile, t, panels):
     for r in T.unroll(tile):
         for i in T.unroll(panels):
             acc[r * panels + i] = p.score(
-                acc[r * panels + i], mask_row[T.ramp((t + i) * LANES, 1, LANES)], (t + i) * LANES
+                acc[r * panels + i], p.added(mask_row, scores, r, (t + i) * LANES), (t + i) * LANES
             )
             scores[r, T.ramp((t + i) * LANES, 1, LANES)] = acc[r * panels + i]
             peaks[r] = larger(acc[r * panels + i], peaks[r])
@@ -178,6 +210,8 @@ def _query_tile(p, o, k_columns, v_rows, mask_row, scores, s, tile):
     sums = registers((tile,), "float32")
     for r in T.unroll(tile):
         peaks[r] = T.broadcast(T.float32(LOWEST), LANES)
+    if p.biased:
+        _copy_bias(p, o, mask_row, scores, s, tile)
     _scores(p, o, k_columns, mask_row, scores, peaks, s, tile)
     for r in range(tile):
         softmax_row(scores, peaks, sums, r, p.key_vectors)
@@ -202,12 +236,15 @@ def _one_head(p, o, mask_row):
     _all_queries(p, o, k_columns, v_rows, mask_row)
 
 
-def attention(isa: Isa, heads: int, head_size: int, *, scale: float, masked: bool) -> tirx.PrimFunc:
-    """Builds ``softmax(q k^T * scale + mask) v`` for every head.
+def attention(
+    isa: Isa, heads: int, head_size: int, *, scale: float, masked: bool, bias: tuple[bool, bool, bool] | None = None
+) -> tirx.PrimFunc:
+    """Builds ``softmax(q k^T * scale + mask + bias) v`` for every head.
 
     Each score is one accumulator in ascending order of the head dimension, each output one accumulator in ascending
     order of the keys; a softmax sum is 16 partial sums (key index mod 16) and one fixed tree. A key whose score is
-    far below the row's largest contributes exactly 0, so padded keys change nothing.
+    far below the row's largest contributes exactly 0, so padded keys change nothing. Where all keys have the lowest
+    score, which is what a row without any token comes to, all have the same weight.
 
     Args:
         isa: Instruction set to compile for (its register count sets the tile, which changes no result).
@@ -215,17 +252,23 @@ def attention(isa: Isa, heads: int, head_size: int, *, scale: float, masked: boo
         head_size: Columns of one head.
         scale: Factor on the dot products.
         masked: Whether there is an additive float mask, one row for all heads and queries.
+        bias: Whether there is an additive float bias, and then whether it has a row for each sequence of the batch,
+            each head, and each query, or one for all.
 
     Returns:
         A function of q float32 ``[B, S, heads*head_size]``, k and v float32 ``[B, T, heads*head_size]``, (mask float32
-        ``[B, 1, 1, T]``,) and the output float32 ``[B, S, heads*head_size]``.
+        ``[B, 1, 1, T]``,) (bias float32 ``[B or 1, heads or 1, S or 1, T]``,) and the output float32
+        ``[B, S, heads*head_size]``.
     """
     width = heads * head_size
     batch, queries, keys = (tirx.Var(name, "int64") for name in ("batch", "queries", "keys"))
-    p = AttentionHead(head_size, scale, isa.row_tile, isa.float_panels, queries, keys)
+    p = AttentionHead(head_size, scale, isa.row_tile, isa.float_panels, queries, keys, bias is not None)
+    unbiased = dataclasses.replace(p, biased=False)
+    varies = bias or (False, False, False)
+    bias_shape = (*(size if own else 1 for own, size in zip(varies, (batch, heads, queries), strict=True)), keys)
 
     @T.prim_func(s_tir=True)
-    def without_mask(q_: T.handle, k_: T.handle, v_: T.handle, y: T.handle):
+    def plain(q_: T.handle, k_: T.handle, v_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         q = T.match_buffer(q_, (batch, queries, width), "float32")
         k = T.match_buffer(k_, (batch, keys, width), "float32")
@@ -235,7 +278,7 @@ def attention(isa: Isa, heads: int, head_size: int, *, scale: float, masked: boo
             for head in T.parallel(batch * heads):
                 mask_row = T.alloc_buffer((p.key_vectors * LANES,), "float32")
                 _no_mask(p, mask_row)
-                _one_head(p, Operands(q, k, v, out, head // heads, head % heads * head_size), mask_row)
+                _one_head(unbiased, Operands(q, k, v, out, head // heads, head % heads * head_size), mask_row)
 
     @T.prim_func(s_tir=True)
     def with_mask(q_: T.handle, k_: T.handle, v_: T.handle, mask_: T.handle, y: T.handle):
@@ -249,6 +292,45 @@ def attention(isa: Isa, heads: int, head_size: int, *, scale: float, masked: boo
             for head in T.parallel(batch * heads):
                 mask_row = T.alloc_buffer((p.key_vectors * LANES,), "float32")
                 _copy_mask(p, mask, mask_row, head // heads)
-                _one_head(p, Operands(q, k, v, out, head // heads, head % heads * head_size), mask_row)
+                _one_head(unbiased, Operands(q, k, v, out, head // heads, head % heads * head_size), mask_row)
 
-    return with_mask if masked else without_mask
+    @T.prim_func(s_tir=True)
+    def with_bias(q_: T.handle, k_: T.handle, v_: T.handle, bias_: T.handle, y: T.handle):
+        T.func_attr({"tirx.noalias": True})
+        q = T.match_buffer(q_, (batch, queries, width), "float32")
+        k = T.match_buffer(k_, (batch, keys, width), "float32")
+        v = T.match_buffer(v_, (batch, keys, width), "float32")
+        biases = T.match_buffer(bias_, bias_shape, "float32")
+        out = T.match_buffer(y, (batch, queries, width), "float32")
+        with T.sblock("root"):
+            for head in T.parallel(batch * heads):
+                mask_row = T.alloc_buffer((p.key_vectors * LANES,), "float32")
+                _no_mask(p, mask_row)
+                _one_head(
+                    p,
+                    Operands(q, k, v, out, head // heads, head % heads * head_size, biases, head % heads),
+                    mask_row,
+                )
+
+    @T.prim_func(s_tir=True)
+    def with_mask_and_bias(q_: T.handle, k_: T.handle, v_: T.handle, mask_: T.handle, bias_: T.handle, y: T.handle):
+        T.func_attr({"tirx.noalias": True})
+        q = T.match_buffer(q_, (batch, queries, width), "float32")
+        k = T.match_buffer(k_, (batch, keys, width), "float32")
+        v = T.match_buffer(v_, (batch, keys, width), "float32")
+        mask = T.match_buffer(mask_, (batch, 1, 1, keys), "float32")
+        biases = T.match_buffer(bias_, bias_shape, "float32")
+        out = T.match_buffer(y, (batch, queries, width), "float32")
+        with T.sblock("root"):
+            for head in T.parallel(batch * heads):
+                mask_row = T.alloc_buffer((p.key_vectors * LANES,), "float32")
+                _copy_mask(p, mask, mask_row, head // heads)
+                _one_head(
+                    p,
+                    Operands(q, k, v, out, head // heads, head % heads * head_size, biases, head % heads),
+                    mask_row,
+                )
+
+    if bias is None:
+        return with_mask if masked else plain
+    return with_mask_and_bias if masked else with_bias

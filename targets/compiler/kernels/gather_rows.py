@@ -1,4 +1,4 @@
-"""Rows of a float table: embeddings that stayed float."""
+"""Rows of a float table, for embeddings that stayed float, and columns of scores, for distances between tokens."""
 
 from tvm import tirx
 from tvm.script import tirx as T
@@ -85,5 +85,36 @@ def gather_panel_rows(table_rows: int, columns: int, *, rank: int) -> tirx.PrimF
             else:
                 for i in T.parallel(rows):
                     _copy_panel_row(panels, ids, out, i, table_rows, columns)
+
+    return gather
+
+
+def gather_columns() -> tirx.PrimFunc:
+    """Builds ``y[b, h, i, j] = x[b, h, i, columns[i, j]]``; a column outside the scores reads column 0.
+
+    Returns:
+        A function of x float32 ``[B, H, Q, R]``, columns int64 ``[1, 1, Q, K]``, and the output float32
+        ``[B, H, Q, K]``.
+    """
+    names = ("batch", "heads", "queries", "keys", "places")
+    batch, heads, queries, keys, places = (tirx.Var(name, "int64") for name in names)
+
+    @T.prim_func(s_tir=True)
+    def gather(x_: T.handle, columns_: T.handle, y: T.handle):
+        T.func_attr({"tirx.noalias": True})
+        x = T.match_buffer(x_, (batch, heads, queries, places), "float32")
+        columns = T.match_buffer(columns_, (1, 1, queries, keys), "int64")
+        out = T.match_buffer(y, (batch, heads, queries, keys), "float32")
+        with T.sblock("root"):
+            for task in T.parallel(batch * heads):
+                for i in range(queries):
+                    for j in range(keys):
+                        column = registers((1,), "int64")
+                        column[0] = T.Select(
+                            T.And(columns[0, 0, i, j] >= 0, columns[0, 0, i, j] < places),
+                            columns[0, 0, i, j],
+                            T.int64(0),
+                        )
+                        out[task // heads, task % heads, i, j] = x[task // heads, task % heads, i, column[0]]
 
     return gather

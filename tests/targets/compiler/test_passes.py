@@ -149,3 +149,37 @@ def test_attention_reads_the_mask_before_its_expansion():
     run_passes(graph)
     assert kinds(graph) == ["Attention"]
     assert list(graph.node[0].input) == ["x", "x", "x", "x"]
+
+
+def test_a_sigmoid_gates_its_own_input_only():
+    nodes = [
+        helper.make_node("Sigmoid", ["x"], ["s"]),
+        helper.make_node("Mul", ["s", "x"], ["g"]),
+        helper.make_node("Sigmoid", ["g"], ["other"]),
+        helper.make_node("Mul", ["x", "other"], ["y"]),
+    ]
+    graph = graph_of(nodes, ["y"])
+    run_passes(graph)
+    assert kinds(graph) == ["Silu", "Sigmoid", "Mul"]
+
+
+def test_attention_takes_both_parts_of_a_sum_of_masks():
+    nodes = [
+        helper.make_node("Add", ["x", "x"], ["added"]),
+        helper.make_node("Attention", ["x", "x", "x", "added"], ["y"], q_num_heads=2, kv_num_heads=2),
+    ]
+    graph = graph_of(nodes, ["y"])
+    run_passes(graph)
+    assert kinds(graph) == ["BiasedAttention"]
+    assert list(graph.node[0].input) == ["x"] * 5
+
+
+def test_columns_that_all_heads_share_are_picked_by_one_kernel():
+    nodes = [
+        helper.make_node("Expand", ["columns", "shape"], ["all"]),
+        helper.make_node("GatherElements", ["x", "all"], ["y"], axis=-1),
+    ]
+    graph = graph_of(nodes, ["y"], columns=np.zeros((1, 1, 4, 4), np.int64), shape=np.array([2, 3, 4, 4]))
+    run_passes(graph)
+    assert kinds(graph) == ["GatherColumns"]
+    assert list(graph.node[0].input) == ["x", "columns"]

@@ -99,7 +99,7 @@ def test_extreme_codes_neither_saturate_nor_overflow(target_pair_bits, product_t
                 assert np.all(y == np.float32((code - zero_point) * activation * 512))
 
 
-@pytest.mark.parametrize("epilogue", ["gelu", "gelu_tanh"])
+@pytest.mark.parametrize("epilogue", ["gelu", "gelu_tanh", "relu", "silu", "tanh"])
 def test_epilogue_is_the_activation_of_the_result(epilogue, target, compile_kernel):
     matrix, codes, words, scale = random_matrix(37, 53, 4, 8.0, scales=1)
     run = compile_kernel(
@@ -114,9 +114,14 @@ def test_epilogue_is_the_activation_of_the_result(epilogue, target, compile_kern
         np.zeros((5, 37), np.float32),
     )  # fmt: skip
     x = (q[:, :53].astype(np.float64) @ (codes - 8.0).T) * (a_scale[:, None] * scale)
-    inner = x / np.sqrt(2) if epilogue == "gelu" else np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
-    sigmoid = special.erf(inner) if epilogue == "gelu" else np.tanh(inner)
-    assert np.allclose(y, x / 2 * (1 + sigmoid), rtol=2e-6, atol=2e-6)
+    exact = {
+        "gelu": x / 2 * (1 + special.erf(x / np.sqrt(2))),
+        "gelu_tanh": x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+        "relu": np.maximum(x, 0),
+        "silu": x * special.expit(x),
+        "tanh": np.tanh(x),
+    }
+    assert np.allclose(y, exact[epilogue], rtol=2e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize(("bits", "zero_point"), FORMATS)

@@ -103,6 +103,43 @@ def test_attention(heads, head_size, masked, run_everywhere):
         assert np.allclose(y, attention_reference(q, k, v, mask, heads), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("masked", "bias"), [(True, (False, True, True)), (False, (True, True, True)), (True, (False, False, True))]
+)
+def test_attention_with_a_bias_of_each_query(masked, bias, run_everywhere):
+    generator = np.random.default_rng(5)
+    heads, head_size = 3, 10
+    cases = []
+    for batch, queries, keys in ((1, 1, 1), (2, 5, 7), (3, 17, 33)):
+        q = generator.standard_normal((batch, queries, heads * head_size)).astype(np.float32)
+        k, v = generator.standard_normal((2, batch, keys, heads * head_size)).astype(np.float32)
+        mask = np.where(generator.random((batch, 1, 1, keys)) < 0.4, LOWEST, 0).astype(np.float32)
+        mask[..., 0] = 0
+        shape = [size if own else 1 for own, size in zip(bias, (batch, heads, queries), strict=True)]
+        added = generator.standard_normal((*shape, keys)).astype(np.float32)
+        cases.append((q, k, v, mask if masked else None, added))
+    calls = [(*(a for a in case if a is not None), np.zeros_like(case[0])) for case in cases]
+
+    def kernel(isa):
+        return attention(isa, heads, head_size, scale=head_size**-0.5, masked=masked, bias=bias)
+
+    for (q, k, v, mask, added), y in zip(cases, run_everywhere(kernel, calls), strict=True):
+        everything = added if mask is None else added + mask
+        assert np.allclose(y, attention_reference(q, k, v, everything, heads), rtol=1e-5, atol=1e-5)
+
+
+def test_a_row_without_any_token_gives_the_mean_of_the_values(run_everywhere):
+    """As in transformers: all scores are equally low, and keys that only fill a vector up count for nothing."""
+    q, k, v = np.random.default_rng(1).standard_normal((3, 1, 5, 12)).astype(np.float32)
+    mask = np.full((1, 1, 1, 5), LOWEST, np.float32)
+
+    def kernel(isa):
+        return attention(isa, 1, 12, scale=0.3, masked=True)
+
+    [y] = run_everywhere(kernel, [(q, k, v, mask, np.zeros_like(q))])
+    assert np.allclose(y, np.repeat(v.mean(1, keepdims=True), 5, axis=1), rtol=1e-5, atol=1e-6)
+
+
 def test_padded_keys_change_no_bit_of_the_result(compile_kernel, runnable):
     generator = np.random.default_rng(0)
     q, k, v = generator.standard_normal((3, 1, 9, 24)).astype(np.float32)

@@ -1,0 +1,68 @@
+"""Families and configurations from checkpoint to compiled code: PyTorch's numbers, and the same bits on every target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgeq
+from edgeq.checkpoint import load_checkpoint
+from edgeq.models import TorchEncoder
+from edgeq.targets.builtin.target import load_target
+from edgeq.targets.runtime.machine import this_machine
+
+TARGETS = [
+    name
+    for name in ("x86-64-vnni", "x86-64-v3", "cortex-a76", "cortex-a72")
+    if load_target(name).runs_on(this_machine())
+]
+
+
+def check_whole_way(folder: Path, out: Path, *, recipe: str | None, atol: float = 1e-5) -> None:
+    """Compresses, exports and compiles a model, and runs it on texts with padding behind and with holes.
+
+    Args:
+        folder: A float checkpoint of an encoder.
+        out: Folder for everything that is made.
+        recipe: Recipe to compress with; None for a float model.
+        atol: Largest difference to PyTorch, which computes in another order.
+    """
+    checkpoint = folder
+    if recipe is not None:
+        checkpoint = out / "checkpoint"
+        edgeq.compress_model(folder, checkpoint, recipe=recipe)
+    edgeq.export_onnx(checkpoint, out / "onnx")
+    for name in TARGETS:
+        edgeq.compile_bundle(out / "onnx", out / name, target=load_target(name))
+    models = [edgeq.load(out / name) for name in TARGETS]
+    loaded = load_checkpoint(checkpoint)
+    reference = TorchEncoder(loaded.model, loaded.adapter)
+    longest = loaded.adapter.max_positions
+    for batch, length in ((1, 1), (3, 13), (2, longest)):
+        ids = np.random.default_rng(length).integers(5, 80, (batch, length))
+        mask = np.ones_like(ids)
+        mask[-1, max(1, length - 3) :] = 0
+        mask[0, 2:4] = 0
+        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        given = {name: given[name] for name in loaded.adapter.input_names}
+        [want] = reference(**given).values()
+        results = [next(iter(model(**given).values())) for model in models]
+        np.testing.assert_allclose(results[0], want, atol=atol)
+        for other in results[1:]:
+            np.testing.assert_array_equal(other, results[0])
+
+
+def test_activations_and_positions_of_bert(make_bert: Callable[..., Path], tmp_path: Path) -> None:
+    """SiLU in the product, scores picked by distance, and a bias of each head: float, so that PyTorch is close."""
+    folder = make_bert(hidden_act="silu", position_embedding_type="relative_key_query", num_hidden_layers=1)
+    check_whole_way(folder, tmp_path, recipe=None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("act", ["relu", "gelu_new", "quick_gelu", "relu2", "tanh"])
+def test_activations_of_low_bit_layers(make_bert: Callable[..., Path], act: str, tmp_path: Path) -> None:
+    folder = make_bert(hidden_act=act, position_embedding_type="relative_key", num_hidden_layers=1)
+    check_whole_way(folder, tmp_path, recipe="ptq-w4")
