@@ -16,7 +16,7 @@ from edgeq.errors import EdgeqError, UsageError
 from edgeq.export.ops import attach_bodies
 from edgeq.export.passes.attention import merge_heads
 from edgeq.export.passes.attention_mask import hide_by_a_lesser_number, repeat_mask_rows
-from edgeq.export.passes.clean import drop_dead_code, plain_dimensions, strip_origin
+from edgeq.export.passes.clean import drop_dead_code, plain_dimensions, share_derived_constants, strip_origin
 from edgeq.export.passes.joined import drop_joins
 from edgeq.export.passes.names import name_by_module
 from edgeq.export.passes.reshapes import keep_leading_axes
@@ -123,6 +123,7 @@ def _onnx_model(part: ExportPart, signature: Signature, opset: int, adapter: Mod
     repeat_mask_rows(graph)
     hide_by_a_lesser_number(graph)
     drop_dead_code(graph)
+    share_derived_constants(graph)
     name_by_module(graph)
     plain_dimensions(graph, {**signature.inputs, **signature.outputs})
     strip_origin(graph)

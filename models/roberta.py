@@ -1,4 +1,4 @@
-"""RoBERTa and its kin in other languages: BERT's layers with positions that begin behind the padding id, and one kind of token."""
+"""RoBERTa, also in other languages: BERT's layers, positions that begin behind the padding id, no token types."""
 
 from __future__ import annotations
 

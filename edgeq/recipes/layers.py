@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from edgeq.errors import UsageError
+from edgeq.errors import UnsupportedError, UsageError
 from edgeq.models import ModelAdapter, adapter_for
 from edgeq.recipes.training_sections import LayersSection
 
@@ -25,8 +25,14 @@ def kept_layers(section: LayersSection | None, adapter: ModelAdapter) -> dict[st
         For each stack, by name, the teacher's block of each of the student's, counted from 0.
 
     Raises:
+        UnsupportedError: If the layers of the model share their weights.
         UsageError: If a block is not there, or the recipe keeps blocks of a decoder that the model does not have.
     """
+    if not adapter.stacks:
+        raise UnsupportedError(
+            f"{adapter.architecture} runs one layer many times, so that no layer can be left out or trained like "
+            "another; use a recipe that does not train (ptq-...)"
+        )
     stacks = {stack.name: stack.depth for stack in adapter.stacks}
     keep: dict[str, tuple[int, ...]] = {name: tuple(range(depth)) for name, depth in stacks.items()}
     if section is None:

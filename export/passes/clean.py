@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
@@ -17,6 +18,32 @@ def drop_dead_code(model: ir.Model) -> None:
     common.CommonSubexpressionEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
     common.TopologicalSortPass()(model)
+
+
+def share_derived_constants(model: ir.Model) -> int:
+    """Keeps one of equal constants that torch computed from weights, such as the turned matrix of a layer run twice.
+
+    Constants of the checkpoint keep their names, also where two of them are equal; torch numbers the others.
+
+    Args:
+        model: Changed in place, before its constants are named.
+
+    Returns:
+        The number of constants removed.
+    """
+    kept: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+    removed = 0
+    for name, value in list(model.graph.initializers.items()):
+        if "." in name or value.const_value is None:
+            continue
+        array = value.const_value.numpy()
+        key = (str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).digest())
+        first = kept.setdefault(key, value)
+        if first is not value:
+            value.replace_all_uses_with(first, replace_graph_outputs=True)
+            del model.graph.initializers[name]
+            removed += 1
+    return removed
 
 
 def strip_origin(model: ir.Model) -> None:

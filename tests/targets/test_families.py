@@ -1,9 +1,10 @@
-"""Families and configurations from checkpoint to compiled code: PyTorch's numbers, and the same bits on every target."""
+"""Families and configurations from checkpoint to compiled code: as PyTorch, and the same bits on every target."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,3 +67,18 @@ def test_activations_and_positions_of_bert(make_bert: Callable[..., Path], tmp_p
 def test_activations_of_low_bit_layers(make_bert: Callable[..., Path], act: str, tmp_path: Path) -> None:
     folder = make_bert(hidden_act=act, position_embedding_type="relative_key", num_hidden_layers=1)
     check_whole_way(folder, tmp_path, recipe="ptq-w4")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("architecture", "config"),
+    [
+        ("XLMRobertaModel", {"type_vocab_size": 1}),
+        ("ElectraForSequenceClassification", {"embedding_size": 24}),
+        ("AlbertModel", {"embedding_size": 24, "num_hidden_layers": 3}),
+    ],
+)
+def test_families_of_encoders(
+    make_encoder: Callable[..., Path], architecture: str, config: dict[str, Any], tmp_path: Path
+) -> None:
+    check_whole_way(make_encoder(architecture, **config), tmp_path, recipe="ptq-w4")

@@ -1,0 +1,100 @@
+"""Each family of encoders: its layers are named, and its exported graph computes what transformers computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from edgeq.checkpoint import load_checkpoint
+from edgeq.errors import UnsupportedError
+from edgeq.export.exporter import export_onnx
+from edgeq.models import adapter_for
+from edgeq.recipes.layers import kept_layers
+
+CASES: dict[str, tuple[str, dict[str, Any], int]] = {
+    "xlm-roberta": ("XLMRobertaModel", {"type_vocab_size": 1}, 37),
+    "xlm-roberta, a classifier": ("XLMRobertaForSequenceClassification", {"num_labels": 3, "type_vocab_size": 1}, 37),
+    "camembert": ("CamembertForSequenceClassification", {"hidden_act": "gelu_new", "type_vocab_size": 1}, 37),
+    "electra": ("ElectraModel", {"embedding_size": 24}, 39),
+    "electra, a classifier": ("ElectraForSequenceClassification", {"embedding_size": 40, "num_labels": 3}, 39),
+    "electra, distances": ("ElectraModel", {"position_embedding_type": "relative_key", "embedding_size": 40}, 39),
+    "albert": ("AlbertModel", {"embedding_size": 24, "num_hidden_layers": 3}, 39),
+    "albert, groups": (
+        "AlbertForSequenceClassification",
+        {"embedding_size": 24, "num_hidden_groups": 2, "inner_group_num": 2, "num_hidden_layers": 4},
+        39,
+    ),
+}
+"""Class, configuration and longest text of each."""
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def case(request: pytest.FixtureRequest, make_encoder: Callable[..., Path]) -> tuple[Path, int]:
+    architecture, config, longest = CASES[request.param]
+    return make_encoder(architecture, **config), longest
+
+
+def test_a_family_from_its_checkpoint_to_its_graph(case: tuple[Path, int], tmp_path: Path) -> None:
+    folder, longest = case
+    checkpoint = load_checkpoint(folder)
+    adapter, modules = checkpoint.adapter, dict(checkpoint.model.named_modules())
+    assert len(set(adapter.linear_names)) == len(adapter.linear_names)
+    assert set(adapter.linear_names) == {name for name, module in modules.items() if isinstance(module, nn.Linear)}
+    assert set(adapter.embedding_names) == {name for name, m in modules.items() if isinstance(m, nn.Embedding)}
+    assert all(name in modules for name in adapter.layer_names)
+    assert adapter.max_positions == longest
+    export_onnx(folder, tmp_path / "onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx")
+    for length in (1, 9, longest):
+        ids = np.random.default_rng(length).integers(5, 80, (3, length))
+        mask = np.ones_like(ids)
+        mask[1, max(1, length - 3) :] = 0
+        mask[2, 2:4] = 0
+        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        given = {name: given[name] for name in adapter.input_names}
+        with torch.no_grad():
+            output = checkpoint.model(**{name: torch.from_numpy(array) for name, array in given.items()})
+        [got] = session.run(None, given)
+        np.testing.assert_allclose(got, output[adapter.output_names[0]].numpy(), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            transformers.AlbertConfig(architectures=["AlbertModel"], position_embedding_type="relative_key"),
+            "ALBERT with 'relative_key' positions",
+        ),
+        (
+            transformers.AlbertConfig(architectures=["AlbertModel"], num_hidden_layers=12, num_hidden_groups=5),
+            "12 layers in 5 groups",
+        ),
+        (transformers.ElectraConfig(architectures=["ElectraModel"], is_decoder=True), "ELECTRA as a decoder"),
+    ],
+)
+def test_what_is_refused(config: Any, message: str) -> None:
+    with pytest.raises(UnsupportedError, match=message):
+        adapter_for(config)
+
+
+def test_a_recipe_that_trains_is_refused_for_a_layer_that_runs_many_times() -> None:
+    config = transformers.AlbertConfig(architectures=["AlbertModel"])
+    with pytest.raises(UnsupportedError, match="AlbertModel runs one layer many times"):
+        kept_layers(None, adapter_for(config))
+
+
+def test_a_layer_that_runs_many_times_is_stored_once(make_encoder: Callable[..., Path], tmp_path: Path) -> None:
+    few, many = (make_encoder("AlbertModel", embedding_size=24, num_hidden_layers=n) for n in (1, 3))
+    sizes = []
+    for folder in (few, many):
+        export_onnx(folder, tmp_path / folder.name)
+        sizes.append((tmp_path / folder.name / "model.onnx.data").stat().st_size)
+    assert sizes[0] == sizes[1]
