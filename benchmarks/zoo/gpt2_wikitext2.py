@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +24,11 @@ from benchmarks.zoo.bpe import save_tokenizer, train_bpe
 from benchmarks.zoo.corpus import Blocks, read_articles, token_stream
 from benchmarks.zoo.loop import Plan, train
 from benchmarks.zoo.schedule import Schedule
+from edgeq.errors import UsageError
 from edgeq.files import new_folder
 
 SEPARATOR = "<|endoftext|>"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 POSITIONS = 512
 SHORT = 256  # most steps train on sequences of this length: half the attention, and twice the beginnings
 LONG_EVERY = 4  # every so many steps the whole context is used, so that all positions learn
@@ -95,9 +98,13 @@ class LanguageModelling:
         return {"loss": total / count, "perplexity": math.exp(total / count)}
 
 
-def prepare_tokenizer(data: Path, out: Path, *, entries: int) -> Tokenizer:
-    """Returns the run's tokenizer, trained if ``out/tokenizer`` does not exist yet."""
+def prepare_tokenizer(data: Path, out: Path, *, entries: int, start: str | None = None) -> Tokenizer:
+    """Returns the run's tokenizer, copied from ``start`` or trained if ``out/tokenizer`` does not exist yet."""
     folder = out / "tokenizer"
+    if not folder.exists() and start is not None:
+        with new_folder(folder) as new:
+            for file in _TOKENIZER_FILES:
+                shutil.copy(Path(start) / file, new / file)
     if not folder.exists():
         articles = read_articles(data / "wikitext2" / "train.txt")
         tokenizer = train_bpe(articles, entries=entries, special=[SEPARATOR])
@@ -107,11 +114,30 @@ def prepare_tokenizer(data: Path, out: Path, *, entries: int) -> Tokenizer:
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
+def new_model(entries: int, *, dropout: float, start: str | None = None) -> GPT2LMHeadModel:
+    """Returns the model before the first step: random, or with the weights of the folder ``start``.
+
+    Raises:
+        UsageError: If the weights are those of another architecture.
+    """
+    model = GPT2LMHeadModel(configuration(entries, dropout=dropout))
+    if start is not None:
+        weights = GPT2LMHeadModel.from_pretrained(start, local_files_only=True, dtype=torch.float32).state_dict()
+        wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        if wanted != {name: tensor.shape for name, tensor in weights.items()}:
+            raise UsageError(f"{start} holds another architecture than the one trained here; omit --start")
+        model.load_state_dict(weights)
+    return model
+
+
 def _arguments() -> argparse.Namespace:
     parser = options.parser(__doc__ or "")
     parser.add_argument("--steps", type=int, default=2500, help="may be changed on resuming, before the decay")
     parser.add_argument("--blocks", type=int, default=4, help=f"blocks of {POSITIONS} tokens in a step")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate")
+    parser.add_argument("--start", help="folder of a model to go on from, with its tokenizer")
+    parser.add_argument("--average", type=float, help="part of itself that the average of the weights keeps at a step")
+    parser.add_argument("--patience", type=int, help="validations without a better one before the rate falls")
     return parser.parse_args()
 
 
@@ -121,17 +147,23 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     options.record_run("benchmarks.zoo.gpt2_wikitext2", arguments)
-    tokenizer = prepare_tokenizer(arguments.data, arguments.out, entries=arguments.entries)
+    tokenizer = prepare_tokenizer(arguments.data, arguments.out, entries=arguments.entries, start=arguments.start)
     files = {part: arguments.data / "wikitext2" / f"{part}.txt" for part in ("train", "valid")}
     streams = {part: token_stream(read_articles(files[part]), tokenizer, separator=0) for part in files}
     blocks = Blocks(streams["train"], length=POSITIONS, per_step=arguments.blocks, seed=arguments.seed)
     # A quarter of the held-out text is enough to compare states of one run; publishing measures all of it.
     held_out = streams["valid"][: len(streams["valid"]) // 4]
-    model = GPT2LMHeadModel(configuration(arguments.entries, dropout=arguments.dropout))
+    model = new_model(arguments.entries, dropout=arguments.dropout, start=arguments.start)
     print(f"{model.num_parameters()} parameters, {len(streams['train'])} training tokens,", end=" ")
     print(f"{blocks.steps_per_epoch} steps an epoch", flush=True)
     schedule = Schedule(arguments.rate, arguments.warmup, arguments.steps, arguments.decay)
-    plan = Plan(schedule, validate_every=arguments.validate_every, save_seconds=arguments.save_seconds)
+    plan = Plan(
+        schedule,
+        validate_every=arguments.validate_every,
+        save_seconds=arguments.save_seconds,
+        average=arguments.average,
+        patience=arguments.patience,
+    )
     task = LanguageModelling(blocks, held_out, tokens_per_step=arguments.blocks * POSITIONS)
     train(model, task, folder=arguments.out, plan=plan)
 

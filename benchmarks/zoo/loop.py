@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from transformers import PreTrainedModel
 
+from benchmarks.zoo.average import WeightAverage
 from benchmarks.zoo.schedule import Schedule
 from benchmarks.zoo.state import load_state, save_state
 from edgeq.files import new_folder, write_text
@@ -45,6 +48,10 @@ class Plan:
         validate_every: Steps between two validations.
         save_seconds: Seconds between two saved states.
         log_every: Steps between two lines of the log.
+        average: Part of itself that the moving average of the weights keeps at each step; None for no average.
+            What is validated, and kept as the best model, is the average.
+        patience: After this many validations without a better one the rate begins to fall, and the run ends with
+            the fall: ``schedule.decay`` says how many of its steps that takes. None for ``schedule.steps`` in any case.
     """
 
     schedule: Schedule
@@ -53,6 +60,8 @@ class Plan:
     validate_every: int = 250
     save_seconds: float = 180.0
     log_every: int = 20
+    average: float | None = None
+    patience: int | None = None
 
 
 def _optimizer(model: torch.nn.Module, weight_decay: float) -> torch.optim.AdamW:
@@ -76,12 +85,20 @@ class _Run:
     def __init__(self, folder: Path, model: PreTrainedModel, plan: Plan) -> None:
         self.folder, self.model, self.plan = folder, model, plan
         self.optimizer = _optimizer(model, plan.weight_decay)
-        progress = load_state(folder, model, self.optimizer) or {}
+        self.average = None if plan.average is None else WeightAverage(model, keep=plan.average)
+        progress = load_state(folder, model, self.optimizer, average=self.average) or {}
         self.step: int = progress.get("step", 0)
+        self.steps: int = min(progress.get("steps", math.inf), plan.schedule.steps)
+        self.stale: int = progress.get("stale", 0)
         self.best: float = progress.get("best", math.inf)
         self.seconds: float = progress.get("seconds", 0.0)
         self.log_file = folder / "log.jsonl"
         _cut_log(self.log_file, self.step)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The plan's schedule, ended early if validations said so."""
+        return dataclasses.replace(self.plan.schedule, steps=self.steps)
 
     def log(self, **figures: Any) -> None:
         line = json.dumps({"step": self.step, "seconds": round(self.seconds, 1), **figures})
@@ -90,24 +107,37 @@ class _Run:
             stream.write(line + "\n")
 
     def save(self) -> None:
-        progress = {"best": self.best, "seconds": self.seconds}
-        save_state(self.folder, self.model, self.optimizer, step=self.step, progress=progress)
+        progress = {"best": self.best, "seconds": self.seconds, "stale": self.stale}
+        if self.steps < self.plan.schedule.steps:
+            progress["steps"] = self.steps  # decided; otherwise --steps may still be changed on resuming
+        save_state(self.folder, self.model, self.optimizer, average=self.average, step=self.step, progress=progress)
 
     def validate(self, task: Task) -> None:
         self.model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self.average.in_place_of(self.model) if self.average else nullcontext():
             figures = task.validate(self.model)
+            better = figures["loss"] < self.best
+            if better:
+                self.best = figures["loss"]
+                with new_folder(self.folder / "best") as folder:
+                    self.model.save_pretrained(folder)
+                    record = {"step": self.step, "seconds": self.seconds, **figures}
+                    (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
         self.model.train()
+        self.stale = 0 if better else self.stale + 1
         self.log(**{f"valid_{name}": round(value, 4) for name, value in figures.items()})
-        if figures["loss"] < self.best:
-            self.best = figures["loss"]
-            with new_folder(self.folder / "best") as folder:
-                self.model.save_pretrained(folder)
-                record = {"step": self.step, "seconds": self.seconds, **figures}
-                (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
+        if self.plan.patience is not None and self.stale >= self.plan.patience:
+            self._begin_decay()
+
+    def _begin_decay(self) -> None:
+        """Lets the rate fall from here on, unless it falls already."""
+        schedule = self.schedule
+        if self.step < schedule.decay_start:
+            self.steps = min(self.steps, math.ceil(self.step / (1 - schedule.decay)))
+            self.log(decay_begins=self.schedule.decay_start, steps=self.steps)
 
     def advance(self, task: Task) -> torch.Tensor:
-        rate = self.plan.schedule.rate(self.step)
+        rate = self.schedule.rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = task.loss(self.model, step=self.step)
@@ -116,11 +146,15 @@ class _Run:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        if self.average is not None:
+            self.average.update(self.model, step=self.step)
         return loss.detach()
 
 
 def train(model: PreTrainedModel, task: Task, *, folder: Path, plan: Plan) -> None:
-    """Trains until ``plan.schedule.steps``, from the newest state in ``folder`` if there is one.
+    """Trains until ``plan.schedule.steps``, or to the plateau if the plan has a patience.
+
+    It begins at the newest state in ``folder`` if there is one.
 
     Writes ``log.jsonl``, ``state-<step>/`` and ``best/`` (the model with the lowest validation loss so far)
     into ``folder``. Killed at any moment, it loses at most the steps since the last state.
@@ -136,15 +170,15 @@ def train(model: PreTrainedModel, task: Task, *, folder: Path, plan: Plan) -> No
     model.train()
     saved = logged = time.monotonic()
     losses: list[torch.Tensor] = []
-    while run.step < plan.schedule.steps:
+    while run.step < run.steps:
         losses.append(run.advance(task))
         now = time.monotonic()
-        last = run.step == plan.schedule.steps
+        last = run.step == run.steps
         if run.step % plan.log_every == 0 or last:
             run.seconds += now - logged
             speed = len(losses) * task.tokens_per_step / (now - logged)
             mean = float(torch.stack(losses).mean())
-            rate = plan.schedule.rate(run.step - 1)
+            rate = run.schedule.rate(run.step - 1)
             run.log(loss=round(mean, 4), rate=round(rate, 7), tokens_per_second=round(speed))
             losses, logged = [], now
         if run.step % plan.validate_every == 0 or last:

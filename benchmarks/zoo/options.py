@@ -31,7 +31,8 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def record_run(module: str, arguments: argparse.Namespace) -> None:
     """Writes ``run.json`` into the run's folder: the module and every option that shapes the model."""
-    given = {name: value for name, value in vars(arguments).items() if not isinstance(value, Path)}
+    options = vars(arguments).items()
+    given = {name: value for name, value in options if value is not None and not isinstance(value, Path)}
     given.pop("save_seconds")  # it shapes nothing
     write_text(arguments.out / _RECORD, json.dumps({"module": module, "options": given}, indent=1) + "\n")
 

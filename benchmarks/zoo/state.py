@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.zoo.average import WeightAverage
 from edgeq.errors import FormatError
 from edgeq.files import new_folder
 
@@ -25,6 +26,7 @@ def save_state(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
+    average: WeightAverage | None = None,
     step: int,
     progress: dict[str, Any],
 ) -> None:
@@ -37,12 +39,15 @@ def save_state(
         run: Folder of the run.
         model: The model; its parameters are saved in float32, a tied one once.
         optimizer: An AdamW over those parameters.
+        average: The moving average of the parameters, if there is one.
         step: Steps done.
         progress: What else the loop needs to go on; anything that JSON holds.
     """
     tensors = {"rng": torch.get_rng_state()}
     for name, parameter in model.named_parameters():
         tensors[f"parameter.{name}"] = parameter.detach()
+        if average is not None:
+            tensors[f"average.{name}"] = average.values[name]
         for moment in _MOMENTS:
             if moment in optimizer.state[parameter]:
                 tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
@@ -55,14 +60,16 @@ def save_state(
             shutil.rmtree(folder)
 
 
-def load_state(run: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
-    """Restores the newest state into ``model``, ``optimizer`` and torch's random generator.
+def load_state(
+    run: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, average: WeightAverage | None = None
+) -> dict[str, Any] | None:
+    """Restores the newest state into ``model``, ``optimizer``, ``average`` and torch's random generator.
 
     Returns:
         The saved ``progress`` and ``step``; None if the run has no state yet.
 
     Raises:
-        FormatError: If the state is of another model.
+        FormatError: If the state is of another model, or has no average where one is wanted.
     """
     states = _states(run)
     if not states:
@@ -75,6 +82,10 @@ def load_state(run: Path, model: torch.nn.Module, optimizer: torch.optim.Optimiz
             wanted = f"{name} of shape {tuple(parameter.shape)}"
             raise FormatError(f"{states[-1]} holds no parameter {wanted}; give a new folder as --out")
         parameter.data.copy_(saved)
+        if average is not None:
+            if f"average.{name}" not in tensors:
+                raise FormatError(f"{states[-1]} holds no average of {name}; give a new folder as --out")
+            average.values[name].copy_(tensors[f"average.{name}"])
         moments = {key: tensors[f"{key}.{name}"] for key in _MOMENTS if f"{key}.{name}" in tensors}
         if moments:
             optimizer.state[parameter] = {"step": torch.tensor(float(progress["step"])), **moments}

@@ -1,5 +1,5 @@
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from benchmarks.zoo import gpt2_wikitext2, state
+from benchmarks.zoo.average import WeightAverage
 from benchmarks.zoo.bpe import train_bpe
 from benchmarks.zoo.corpus import Blocks, count_words, read_articles
 from benchmarks.zoo.infilling import infill
@@ -127,6 +128,74 @@ def test_a_resumed_run_is_the_uninterrupted_run_to_the_last_bit(tmp_path):
     losses = [[{k: v for k, v in json.loads(line).items() if "loss" in k} for line in log] for log in logs]
     assert losses[0] == losses[1]
     assert [folder.name for folder in sorted((tmp_path / "cut").glob("state-*"))] == ["state-12"]
+
+
+def test_a_resumed_average_is_the_uninterrupted_one(tmp_path):
+    plan = _plan(average=0.8)
+    train(_tiny_gpt2(), _Counting(), folder=tmp_path / "whole", plan=plan)
+    with pytest.raises(KeyboardInterrupt):
+        train(_tiny_gpt2(), _Counting(stop=7), folder=tmp_path / "cut", plan=plan)
+    resumed = _tiny_gpt2()
+    train(resumed, _Counting(), folder=tmp_path / "cut", plan=plan)
+    best = [GPT2LMHeadModel.from_pretrained(tmp_path / name / "best") for name in ("whole", "cut")]
+    assert all(torch.equal(a, b) for a, b in zip(best[0].parameters(), best[1].parameters(), strict=True))
+    # The best model is the average, not the weights of the last step.
+    assert not torch.equal(best[0].transformer.wte.weight, resumed.transformer.wte.weight)
+    train(_tiny_gpt2(), _Counting(), folder=tmp_path / "none", plan=_plan())
+    with pytest.raises(FormatError, match="holds no average"):
+        train(_tiny_gpt2(), _Counting(), folder=tmp_path / "none", plan=plan)
+
+
+def test_an_average_is_near_the_mean_of_the_last_weights():
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(0.0)
+    average = WeightAverage(model, keep=0.5)
+    for step, value in enumerate((4.0, 8.0), 1):
+        model.weight.data.fill_(value)
+        average.update(model, step=step)
+    assert float(average.values["weight"]) == pytest.approx(0.5 * (0.5 * 4.0) + 0.5 * 8.0)
+    with average.in_place_of(model):
+        assert float(model.weight.detach()) == pytest.approx(5.0)
+    assert float(model.weight.detach()) == 8.0
+
+
+@dataclass(frozen=True)
+class _Stalling(_Counting):
+    """Validates worse and worse after the eighth step."""
+
+    def validate(self, model):
+        del model
+        self.seen.append(1)
+        return {"loss": 1.0 if len(self.seen) > 2 else 1.0 - 0.1 * len(self.seen)}
+
+    seen: list = field(default_factory=list)
+
+
+def test_training_ends_with_a_falling_rate_once_validations_stop_improving(tmp_path):
+    plan = Plan(Schedule(1e-3, 3, 1000, 0.5), validate_every=4, log_every=2, save_seconds=0.0, patience=2)
+    train(_tiny_gpt2(), _Stalling(), folder=tmp_path, plan=plan)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    (decided,) = [line for line in log if "decay_begins" in line]
+    # The best of the validations is the second, at step 8; two more are waited for.
+    assert (decided["step"], decided["decay_begins"], decided["steps"]) == (16, 16, 32)
+    assert log[-1]["step"] == 32
+    rates = {line["step"]: line["rate"] for line in log if "rate" in line}
+    assert rates[16] == 1e-3
+    assert rates[32] < 0.05e-3
+    # Started again, it knows that it is finished.
+    train(_tiny_gpt2(), _Stalling(stop=32), folder=tmp_path, plan=plan)
+
+
+def test_training_goes_on_from_a_model_of_the_same_architecture(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpt2_wikitext2, "configuration", lambda entries, dropout: _tiny_gpt2(dropout=dropout).config)
+    given = _tiny_gpt2()
+    given.half().save_pretrained(tmp_path / "given")
+    model = gpt2_wikitext2.new_model(330, dropout=0.2, start=str(tmp_path / "given"))
+    assert torch.equal(model.transformer.wte.weight, given.transformer.wte.weight.float())
+    assert model.config.resid_pdrop == 0.2
+    _tiny_gpt2(positions=20).save_pretrained(tmp_path / "other")
+    with pytest.raises(UsageError, match="another architecture"):
+        gpt2_wikitext2.new_model(330, dropout=0.2, start=str(tmp_path / "other"))
 
 
 def test_a_state_of_another_model_is_refused(tmp_path):
