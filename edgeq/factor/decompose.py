@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterator
 
@@ -43,9 +44,16 @@ def nearest_kronecker(
         terms: Number of products.
 
     Returns:
-        ``A [terms, m1, n1]`` and ``B [terms, m2, n2]``, each with half of the singular value.
+        ``A [terms, m1, n1]`` and ``B [terms, m2, n2]``. In each product the factor with fewer numbers (``B`` where
+        both have as many) has the root mean square 1, and the other one has the scale. With the singular value
+        shared out evenly, a right factor of two numbers would be some ten, and every step of the many numbers on the
+        left would count ten times: no single learning rate would suit both.
     """
-    u, v = _halves(rearranged(matrix.float(), left, right), terms)
+    rows = rearranged(matrix.float(), left, right)
+    if rows.shape[0] < rows.shape[1]:
+        v, u = _scaled_factors(rows.T, terms)
+    else:
+        u, v = _scaled_factors(rows, terms)
     return u.T.reshape(terms, *left), v.T.reshape(terms, *right)
 
 
@@ -70,18 +78,14 @@ def truncated_svd(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.
     return u[:, :rank].contiguous(), s[:rank].clone(), v[:rank].contiguous()
 
 
-def _halves(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Factors ``[m, r]`` and ``[n, r]`` of the nearest matrix of rank ``r``, from the smaller Gram matrix."""
-    if matrix.shape[0] < matrix.shape[1]:
-        v, u = _halves(matrix.T, rank)
-        return u, v
+def _scaled_factors(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Factors ``[m, r]``, with the scale, and ``[n, r]``, of root mean square 1, for ``m >= n``: the nearest matrix."""
     # One side has a handful of columns (the entries of the small factor); a full SVD would be wasted on it.
     exact = matrix.double()
-    values, vectors = torch.linalg.eigh(exact.T @ exact)
+    _, vectors = torch.linalg.eigh(exact.T @ exact)
     v = vectors.flip(1)[:, :rank]
-    root = values.flip(0)[:rank].clamp(min=0).sqrt().sqrt()
-    u = (exact @ v) / torch.where(root > 0, root, 1.0)
-    return u.float(), (v * root).float()
+    root = math.sqrt(len(v))  # of vectors of length 1 to a root mean square of 1
+    return ((exact @ v) / root).float(), (v * root).float()
 
 
 def shared_outer_factors(slices: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

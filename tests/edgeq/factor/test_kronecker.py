@@ -73,6 +73,35 @@ def test_nearest_product_is_no_worse_than_others_and_gets_better_with_terms() ->
     assert errors[2] < 1e-4  # six terms are as many as the small factor has entries
 
 
+@pytest.mark.parametrize(("left", "right"), [((500, 32), (1, 2)), ((8, 2), (63, 32)), ((40, 40), (3, 2))])
+def test_factors_start_with_gradients_as_large_as_those_of_the_matrix(
+    left: tuple[int, int], right: tuple[int, int]
+) -> None:
+    """A step of the larger factor moves the product as far as the same step would move the dense matrix."""
+    generator = torch.Generator().manual_seed(5)
+    rows, columns = left[0] * right[0], left[1] * right[1]
+    matrix = 0.1 * torch.randn(rows, columns, generator=generator)
+    factors = [one.requires_grad_() for one in nearest_kronecker(matrix, left, right, terms=1)]
+    larger, smaller = sorted(factors, key=lambda one: -one.numel())
+    assert float(smaller.detach().square().mean()) == pytest.approx(1, abs=1e-4)
+    incoming = torch.randn(rows, columns, generator=generator)
+    (kronecker_sum(*factors) * incoming).sum().backward()
+    assert larger.grad is not None
+    # Each number of the larger factor gathers the gradients of as many numbers as the smaller one has.
+    expected = smaller.numel() ** 0.5 * float(incoming.square().mean().sqrt())
+    assert float(larger.grad.square().mean().sqrt()) == pytest.approx(expected, rel=0.15)
+    before = kronecker_sum(*factors).detach()
+    torch.optim.Adam([larger], lr=1e-3).step()
+    moved = (kronecker_sum(*factors).detach() - before).square().mean().sqrt()
+    assert float(moved) == pytest.approx(1e-3, rel=0.01)
+
+
+def test_a_matrix_of_zeros_has_factors_that_can_learn() -> None:
+    left, right = nearest_kronecker(torch.zeros(6, 8), (6, 4), (1, 2), terms=1)
+    assert not left.any()
+    assert float(right.square().mean()) == pytest.approx(1)
+
+
 def test_order_of_products_is_the_cheaper_one() -> None:
     assert KroneckerSpec((768, 384), (1, 2), 1, bias=True).right_first
     assert not KroneckerSpec((384, 768), (2, 1), 1, bias=True).right_first
