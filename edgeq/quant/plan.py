@@ -12,6 +12,9 @@ from edgeq.quant.scale_search import SearchMethod
 LayerKind = Literal["linear", "embedding"]
 GradientName = Literal["method", "identity", "clipped", "pact"]
 """Gradient of the rounding in training; ``method`` is the quantizer's own. See ``quantizers/straight_through.py``."""
+StartRule = Literal["method", "error"] | float
+"""Where what a quantizer learns starts: where the method says, at the least squared rounding error, or with the largest
+level at this many times the mean magnitude of the weights."""
 StaticMethod = Literal["lsq", "pact"]
 """How a static activation scale is learned: as a step, or as a clip."""
 
@@ -35,6 +38,7 @@ class LayerPlan:
             2 bits, the choice between ternary and balanced levels; other levels are the method's own.
         gradient: Gradient of the rounding in training.
         static_method: How training learns the scale of a ``static`` activation.
+        start: Where what the quantizer learns starts.
     """
 
     name: str
@@ -48,6 +52,7 @@ class LayerPlan:
     method: str | None = None
     gradient: GradientName = "method"
     static_method: StaticMethod = "lsq"
+    start: StartRule = "method"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,6 +65,7 @@ class TrainableLayer(nn.Module):
             per_row=self.plan.per_row,
             gradient=self.plan.gradient if own else None,
             grid=self.plan.grid.name if own else None,
+            start=self.plan.start if own else "method",
         )
         quantizer.to(self.weight.device).train(self.training)
         quantizer.initialise(self.weight)

@@ -60,9 +60,7 @@ def plan_layers(recipe: Recipe, adapter: ModelAdapter, names: LayerNames | None 
     return list(plans.values())
 
 
-def factorise_model(
-    model: Any, recipe: Recipe, adapter: ModelAdapter, *, progress: Progress = silent
-) -> LayerNames:
+def factorise_model(model: Any, recipe: Recipe, adapter: ModelAdapter, *, progress: Progress = silent) -> LayerNames:
     """Does in place what the table ``[factor]`` of a recipe says, if it has one.
 
     Args:
@@ -151,13 +149,12 @@ def _plan(recipe: Recipe, section: Section, name: str, kind: LayerKind) -> Layer
     )
 
 
-def _trained(
-    recipe: Recipe, section: Section, method: QuantizerName | None, bits: int
-) -> dict[str, Any]:
+def _trained(recipe: Recipe, section: Section, method: QuantizerName | None, bits: int) -> dict[str, Any]:
     """Returns what training adds to a layer's plan."""
     chosen = method or METHOD_OF_BITS[bits]
     return {
         "method": chosen,
         "gradient": section.gradient if chosen == section.quantizer else "method",
+        "start": section.start if chosen == section.quantizer else "method",
         "static_method": recipe.activations.quantizer or "lsq",
     }

@@ -10,7 +10,7 @@ from typing import Literal
 import pydantic
 
 from edgeq.recipes.factor_section import FactorSection
-from edgeq.recipes.section import Section
+from edgeq.recipes.section import Section, meaning
 from edgeq.recipes.storage_sections import (
     ActivationSection,
     EmbeddingSection,
@@ -76,7 +76,7 @@ class Recipe(Section):
     @property
     def sha256(self) -> str:
         """Digest of what the recipe says; comments and the order of keys do not change it."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(meaning(self), sort_keys=True).encode()).hexdigest()
 
     @pydantic.model_validator(mode="after")
     def _check_training(self) -> Recipe:
@@ -125,7 +125,5 @@ class Recipe(Section):
                 raise ValueError(f"the shares of the stages should add up to 1, found {total:g}")
             last = self.stage[-1]
             if last.bits is not None or not last.activations:
-                raise ValueError(
-                    f"the last stage, {last.name!r}, should have the recipe's own bits and activations"
-                )
+                raise ValueError(f"the last stage, {last.name!r}, should have the recipe's own bits and activations")
         return self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import pydantic
 
 
@@ -9,3 +11,22 @@ class Section(pydantic.BaseModel):
     """A table of a recipe file."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    added_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys that were added after digests of recipes had been written down: they count where a recipe sets them."""
+
+
+def meaning(section: Section) -> dict[str, Any]:
+    """Returns what a table says, for its digest: the values of all keys, but added ones only where they are set."""
+    values = {}
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        if key not in section.added_keys or value != field.get_default(call_default_factory=True):
+            values[key] = _plain(value)
+    return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Section):
+        return meaning(value)
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value

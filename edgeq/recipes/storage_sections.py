@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 
@@ -41,6 +41,9 @@ class _MatrixSection(Section):
     search: SearchMethod = "mse"
     quantizer: QuantizerName | None = None
     gradient: GradientName = "method"
+    start: Literal["method", "error"] | Annotated[float, pydantic.Field(gt=0)] = "method"
+
+    added_keys: ClassVar[frozenset[str]] = frozenset({"start"})
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> _MatrixSection:
@@ -48,6 +51,8 @@ class _MatrixSection(Section):
             _checked_grid(self.bits, self.grid)
         elif self.grid is not None or self.quantizer is not None:
             raise ValueError("float weights (bits = 0) have no grid and no quantizer")
+        if self.start != "method" and self.quantizer is None:
+            raise ValueError("start is for a quantizer that learns something; give the quantizer")
         return self
 
 
@@ -63,6 +68,8 @@ class WeightSection(_MatrixSection):
         quantizer: How weights are rounded while the model is trained; of recipes that train.
         gradient: How the gradient passes the rounding: the quantizer's own way (``method``), ``identity``,
             ``clipped``, or ``pact``: as ``clipped``, and the quantizer learns from clipped weights alone.
+        start: Where what the quantizer learns starts: where its ``method`` says, at the least squared rounding
+            ``error``, or with the largest level at this many times the mean magnitude of the weights.
     """
 
 

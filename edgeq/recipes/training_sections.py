@@ -96,7 +96,8 @@ class TrainingSection(Section):
         budgets: Other numbers of epochs by name, for ``--budget``.
         batch_size: Examples of a step.
         learning_rate: Largest rate of the weights.
-        quantizer_learning_rate: Largest rate of what quantizers learn; that of the weights if left out.
+        quantizer_learning_rate: Largest rate of what quantizers learn, relative to the size of each learned number;
+            that of the weights if left out.
         schedule: How the rate falls after the warm-up.
         warmup: Share of the steps in which the rate rises.
         weight_decay: Of matrices; vectors and quantizers have none.

@@ -1,8 +1,9 @@
-"""The optimizer: AdamW with a rate of its own for what quantizers learn."""
+"""The optimizer: AdamW, and for what quantizers learn a rate of its own, relative to the size of each number."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,8 +15,9 @@ from edgeq.training.settings import TrainingSettings
 def make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
     """Makes the optimizer of a stage.
 
-    Parameters are in three groups: matrices, with weight decay; vectors (biases and norms), without; parameters
-    of quantizers, without weight decay and with a learning rate of their own.
+    Matrices are a group with weight decay; vectors (biases and norms) are one without. Each parameter of a quantizer is
+    a group of its own, without weight decay and with a rate that is relative to its size: Adam moves every number by
+    about its rate a step, and what quantizers learn is anything from 2.5 (PACT's clip) to 0.0005 (a step of 8 bits).
 
     Args:
         model: The student.
@@ -29,19 +31,28 @@ def make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.
     groups = [
         _group((p for p in others if p.ndim >= 2), settings.learning_rate, settings.weight_decay),
         _group((p for p in others if p.ndim < 2), settings.learning_rate, 0.0),
-        _group(quantizers, own, 0.0),
+        *(_group((parameter,), own, 0.0, relative=True) for parameter in quantizers),
     ]
     # The fused form is several times faster on CPUs as well, where it is not the default.
     return torch.optim.AdamW([group for group in groups if group["params"]], betas=settings.betas, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Sets the learning rate of each group to its peak times ``factor``."""
+    """Sets the learning rate of each group to its peak times ``factor``, and times its size where it is relative."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
+        if group["relative"]:
+            group["lr"] *= float(group["params"][0].detach().abs().mean())
+
+
+def rate_of_weights(optimizer: torch.optim.Optimizer) -> float:
+    """Returns the present learning rate of the weights."""
+    return max(float(group["lr"]) for group in optimizer.param_groups if not group["relative"])
 
 
 def _group(
-    parameters: Iterable[nn.Parameter], peak: float, weight_decay: float
-) -> dict[str, list[nn.Parameter] | float]:
-    return {"params": list(parameters), "peak": peak, "lr": peak, "weight_decay": weight_decay}
+    parameters: Iterable[nn.Parameter], peak: float, weight_decay: float, *, relative: bool = False
+) -> dict[str, Any]:
+    return {
+        "params": list(parameters), "peak": peak, "lr": peak, "weight_decay": weight_decay, "relative": relative
+    }  # fmt: skip

@@ -60,7 +60,8 @@ class TrainingSettings:
         batch_size: Examples (or blocks of tokens) of one step, over all processes.
         accumulate: Pieces that a step's batch is cut into, one after the other, to save memory.
         learning_rate: Peak of the learning rate.
-        quantizer_learning_rate: The same for parameters of quantizers, which get no weight decay; None is
+        quantizer_learning_rate: The same for parameters of quantizers, relative to the size of each, so that 0.01
+            moves any of them by about a hundredth of itself in a step; they get no weight decay. None is
             ``learning_rate``.
         schedule: How the rate falls after the warm-up: ``linear`` or ``cosine`` to zero, or ``constant``.
         warmup: Part of a stage's steps in which the rate rises, 0..1.

@@ -23,7 +23,7 @@ from edgeq.training.data import TaskData
 from edgeq.training.evaluation import Figures, evaluate_model
 from edgeq.training.examples import ExampleSet, joined
 from edgeq.training.log import RunLog
-from edgeq.training.optimizer import make_optimizer, set_rate
+from edgeq.training.optimizer import make_optimizer, rate_of_weights, set_rate
 from edgeq.training.outcome import StageOutcome
 from edgeq.training.quantizers import update_curvatures
 from edgeq.training.run_folder import RunFolder
@@ -157,9 +157,10 @@ class Stage:
         started = time.monotonic()
         run, context = self._context.settings, self._context
         factor = rate_factor(self._step, steps=self.steps, warmup=run.warmup, schedule=run.schedule)
-        set_rate(self._optimizer, factor)
         update_curvatures(context.student, self._optimizer)
         parts = self._gradients(student, teacher)
+        # After the pass, in which a static activation may have found where its bound starts.
+        set_rate(self._optimizer, factor)
         norm = float(context.accelerator.clip_grad_norm_(context.student.parameters(), run.clip or math.inf))
         if not math.isfinite(parts["loss"]) or not math.isfinite(norm):
             raise self._not_a_number(parts["loss"], norm)
@@ -216,7 +217,7 @@ class Stage:
             "step": self.first_step + self._step,
             "stage": self._settings.name,
             "epoch": round(self._step / self._order.steps_per_epoch, 4),
-            "learning_rate": max(group["lr"] for group in self._optimizer.param_groups),
+            "learning_rate": rate_of_weights(self._optimizer),
             **{name: float(f"{value:.6g}") for name, value in means.items()},
             "seconds": round(self._seconds, 2),
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from edgeq.errors import UsageError
 from edgeq.quant.grids import GridName
-from edgeq.quant.plan import GradientName
+from edgeq.quant.plan import GradientName, StartRule
 from edgeq.quant.quantizers.base import WeightQuantizer
 from edgeq.quant.quantizers.binary_weight import BinaryWeight
 from edgeq.quant.quantizers.elastic import Elastic
@@ -47,6 +47,7 @@ def make_quantizer(
     per_row: bool = False,
     gradient: GradientName | None = None,
     grid: GridName | None = None,
+    start: StartRule = "method",
 ) -> WeightQuantizer:
     """Makes a quantizer; call its ``initialise`` with the weights before use.
 
@@ -56,13 +57,14 @@ def make_quantizer(
         per_row: One scale a row, or one for the matrix.
         gradient: Gradient of the latent weights; None for the method's own.
         grid: ``ternary`` or ``balanced`` at 2 bits, for methods that define both.
+        start: Where the learned numbers start.
 
     Raises:
-        UsageError: If the method is unknown, or has no such bits, gradient or grid.
+        UsageError: If the method is unknown, or has no such bits, gradient, grid or start.
     """
     if method not in QUANTIZERS:
         raise UsageError(f"quantizers are {', '.join(sorted(QUANTIZERS))}; found {method!r}")
-    return QUANTIZERS[method](bits=bits, per_row=per_row, gradient=gradient, grid=grid)
+    return QUANTIZERS[method](bits=bits, per_row=per_row, gradient=gradient, grid=grid, start=start)
 
 
 def method_at(method: str, bits: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -12,9 +13,10 @@ from torch import nn
 from torch.func import functional_call
 
 from edgeq.errors import FormatError, UsageError
-from edgeq.quant.grids import GridName
-from edgeq.quant.plan import GradientName
+from edgeq.quant.grids import GridName, grid_for
+from edgeq.quant.plan import GradientName, StartRule
 from edgeq.quant.quantizers.straight_through import GradientRule, straight_through
+from edgeq.quant.scale_search import search_scale
 
 # A learned clip or step that reached zero could never recover, and a scale must be positive to be stored.
 SMALLEST_FACTOR = 1e-4
@@ -37,6 +39,7 @@ class WeightQuantizer(nn.Module, abc.ABC):
         per_row: One scale for each row, or one for the matrix.
         gradient: One of ``gradients``.
         grid: ``ternary`` or ``balanced`` at 2 bits, for methods that define both.
+        start_rule: Where the learned numbers start.
         weights: Weights of the whole matrix.
     """
 
@@ -54,6 +57,7 @@ class WeightQuantizer(nn.Module, abc.ABC):
         per_row: bool = False,
         gradient: GradientName | None = None,
         grid: GridName | None = None,
+        start: StartRule = "method",
     ) -> None:
         super().__init__()
         self.per_row = per_row
@@ -63,6 +67,13 @@ class WeightQuantizer(nn.Module, abc.ABC):
             raise UsageError(
                 f"quantizer {self.method!r} has no balanced 2-bit grid; leave the grid out, or use 'elastic'"
             )
+        self.start_rule = start
+        if start != "method" and type(self).start_at is WeightQuantizer.start_at:
+            raise UsageError(
+                f"quantizer {self.method!r} learns no number that could start elsewhere; leave out start = {start!r}"
+            )
+        if not isinstance(start, str) and not (math.isfinite(start) and start > 0):
+            raise UsageError(f"start should be 'method', 'error' or a number above 0, found {start!r}")
         self.weights = 0
         self._choose_bits(bits)
 
@@ -73,8 +84,14 @@ class WeightQuantizer(nn.Module, abc.ABC):
             weight: The latent weights: floating point, ``[N, K]``.
         """
         self.weights = weight.numel()
+        latent = weight.detach().float()
         with torch.no_grad():
-            self.start(weight.detach().float())
+            if self.start_rule == "method":
+                self.start(latent)
+            elif self.start_rule == "error":
+                self.start_at(self.level_of_least_error(latent), latent)
+            else:
+                self.start_at(self.start_rule * self.mean(latent.abs()), latent)
 
     def set_bits(self, bits: int, weight: torch.Tensor) -> None:
         """Changes the bit width during training and starts the learned parameters anew from ``weight``.
@@ -143,6 +160,21 @@ class WeightQuantizer(nn.Module, abc.ABC):
 
     def start(self, weight: torch.Tensor) -> None:
         """Sets learned parameters from ``weight``: float32 ``[N, K]``; most methods have none."""
+
+    def start_at(self, largest: torch.Tensor, weight: torch.Tensor) -> None:
+        """Sets learned parameters so that the largest level is ``largest``; for methods that learn something.
+
+        Args:
+            largest: float32, ``[1]`` or ``[N]``; 0 where all weights are zero.
+            weight: float32 ``[N, K]``.
+        """
+        raise NotImplementedError(f"quantizer {self.method!r} learns nothing")
+
+    def level_of_least_error(self, weight: torch.Tensor) -> torch.Tensor:
+        """Returns the largest level with which the squared rounding error is least: float32, ``[1]`` or ``[N]``."""
+        grid = grid_for(self.bits, "balanced" if self.zero_point == 1.5 else None)
+        scale = search_scale(weight.cpu(), grid, per_row=self.per_row).to(weight.device)
+        return scale * grid.largest_level
 
     def gradient_rule(self, weight: torch.Tensor, levels: torch.Tensor, scale: torch.Tensor) -> GradientRule:
         """Returns how gradients pass; the default learns nothing and masks only where ``clipped`` is chosen."""

@@ -55,6 +55,13 @@ class Elastic(LearnedStepSize):
         peak = self.over_groups(torch.amax, weight.abs())
         replace_values(self.step, peak if self.bits == 2 else peak / self.largest)
 
+    def start_at(self, largest: torch.Tensor, weight: torch.Tensor) -> None:
+        """See :meth:`WeightQuantizer.start_at`; at 1 and 2 bits the largest level is a fixed part of alpha."""
+        if self.bits > 2:
+            super().start_at(largest, weight)
+        else:
+            replace_values(self.step, largest / self.last_level)
+
     def rounded(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See :meth:`WeightQuantizer.rounded`; at 1 and 2 bits the scale is the distance between levels."""
         if self.bits > 2:

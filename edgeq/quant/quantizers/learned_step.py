@@ -43,6 +43,11 @@ class LearnedStepSize(WeightQuantizer):
         """Sets the step to ``2 * mean|w| / sqrt(Qp)``."""
         replace_values(self.step, 2 * self.mean(weight.abs()) / math.sqrt(self.largest))
 
+    def start_at(self, largest: torch.Tensor, weight: torch.Tensor) -> None:
+        """See :meth:`WeightQuantizer.start_at`; the largest level is ``Qp`` steps."""
+        del weight
+        replace_values(self.step, largest / self.largest)
+
     def step_size(self) -> torch.Tensor:
         """Returns the learned number without gradient, never quite zero."""
         return self.step.detach().clamp(min=SMALLEST_STEP)

@@ -6,11 +6,9 @@ from typing import ClassVar
 
 import torch
 
-from edgeq.quant.grids import grid_for
 from edgeq.quant.plan import GradientName
 from edgeq.quant.quantizers.base import SMALLEST_FACTOR, WeightQuantizer, divide, learned, replace_values
 from edgeq.quant.quantizers.straight_through import GradientRule, LearnedTerm
-from edgeq.quant.scale_search import search_scale
 
 
 class ModuleScaling(WeightQuantizer):
@@ -38,10 +36,13 @@ class ModuleScaling(WeightQuantizer):
 
     def start(self, weight: torch.Tensor) -> None:
         """Searches the ``gamma`` of least squared error."""
-        best = search_scale(weight.cpu(), grid_for(self.bits), per_row=self.per_row).to(weight.device)
+        self.start_at(self.level_of_least_error(weight), weight)
+
+    def start_at(self, largest: torch.Tensor, weight: torch.Tensor) -> None:
+        """See :meth:`WeightQuantizer.start_at`; a row of zeros has ``gamma`` 1."""
         mean = self.mean(weight.abs())
         ones = torch.ones_like(mean)
-        replace_values(self.gamma, torch.where(mean > 0, best * self.largest / torch.where(mean > 0, mean, ones), ones))
+        replace_values(self.gamma, torch.where(mean > 0, largest / torch.where(mean > 0, mean, ones), ones))
 
     def rounded(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See :meth:`WeightQuantizer.rounded`; the scale is ``gamma * mean|w| / k``."""

@@ -35,6 +35,12 @@ class Pact(WeightQuantizer):
         replace_values(self.lower, -bound)
         replace_values(self.upper, bound)
 
+    def start_at(self, largest: torch.Tensor, weight: torch.Tensor) -> None:
+        """See :meth:`WeightQuantizer.start_at`: the clips are at plus and minus the largest level."""
+        del weight
+        replace_values(self.lower, -largest)
+        replace_values(self.upper, largest)
+
     def rounded(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See :meth:`WeightQuantizer.rounded`; the scale is the largest magnitude after clipping, over ``k``."""
         lower, upper = self._bounds()

@@ -6,6 +6,7 @@ import transformers
 from edgeq.errors import UsageError
 from edgeq.models import adapter_for
 from edgeq.recipes import Recipe, list_recipes, load_recipe, plan_layers
+from edgeq.recipes.section import meaning
 
 GOOD = """
 name = "mine"
@@ -44,9 +45,7 @@ def test_builtin_recipes_are_listed_with_their_meaning() -> None:
         ("ptq-w4", 4, "none"),
     ],
 )
-def test_builtin_recipes_compress_all_but_the_token_types(
-    name: str, bits: int, mode: str, architecture: str
-) -> None:
+def test_builtin_recipes_compress_all_but_the_token_types(name: str, bits: int, mode: str, architecture: str) -> None:
     plans = {plan.name: plan for plan in plan_layers(load_recipe(name), _adapter(architecture))}
     kept = {layer for layer, plan in plans.items() if plan.grid is None}
     assert {layer.rsplit(".", 1)[-1] for layer in kept} == {"token_type_embeddings"}
@@ -98,6 +97,20 @@ def test_the_digest_is_of_the_meaning(tmp_path: Path) -> None:
     assert load_recipe(_file(tmp_path, "# a comment\n" + GOOD)).sha256 == digest
     assert load_recipe(_file(tmp_path, GOOD.replace("bits = 4", "bits = 2"))).sha256 != digest
     assert len(digest) == 64
+
+
+def test_a_key_that_was_added_counts_in_the_digest_where_it_is_set(tmp_path: Path) -> None:
+    base = 'extends = "quantgpt-w2e2a8"\n'
+    plain = load_recipe(_file(tmp_path, base + '[weights]\nstart = "method"\n'))
+    assert plain.sha256 == load_recipe("quantgpt-w2e2a8").sha256
+    assert "start" not in meaning(plain)["weights"]
+    told = load_recipe(_file(tmp_path, base + "[weights]\nstart = 2.0\n"))
+    assert told.sha256 != plain.sha256
+    assert meaning(told)["weights"]["start"] == 2.0
+    plans = plan_layers(told, adapter_for(transformers.GPT2Config(n_layer=1, architectures=["GPT2LMHeadModel"])))
+    assert {plan.start for plan in plans if plan.grid is not None and plan.tied_to is None} == {2.0, "method"}
+    with pytest.raises(UsageError, match="start"):
+        load_recipe(_file(tmp_path, base + "[weights]\nstart = -2.0\n"))
 
 
 @pytest.mark.parametrize(

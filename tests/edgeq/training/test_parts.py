@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgeq.errors import FormatError, UsageError
+from edgeq.quant.grids import grid_for
+from edgeq.quant.plan import LayerPlan
 from edgeq.quant.trainable import make_trainable, quantizer_parameters
 from edgeq.training import ExampleSet, StageSettings, TrainingSettings
 from edgeq.training.batches import BatchOrder
@@ -21,7 +23,7 @@ from edgeq.training.dropout import without_dropout
 from edgeq.training.examples import joined
 from edgeq.training.fused_gelu import fused_gelu
 from edgeq.training.log import RunLog
-from edgeq.training.optimizer import make_optimizer, set_rate
+from edgeq.training.optimizer import make_optimizer, rate_of_weights, set_rate
 from edgeq.training.schedule import rate_factor
 from edgeq.training.tensors import load_tensors, load_weights, save_tensors
 
@@ -114,15 +116,37 @@ def test_parameter_groups(decoder, plans):
     make_trainable(model, plans(model))
     settings = TrainingSettings(steps=1, learning_rate=1e-3, quantizer_learning_rate=1e-2, weight_decay=0.1)
     optimizer = make_optimizer(model, settings)
-    matrices, vectors, quantizers = optimizer.param_groups
-    assert {id(p) for p in quantizers["params"]} == {id(p) for p in quantizer_parameters(model)}
-    assert len(quantizers["params"]) == 9  # one factor for each of 8 matrices and the table
+    matrices, vectors, *quantizers = optimizer.param_groups
+    learned = [parameter for group in quantizers for parameter in group["params"]]
+    assert {id(p) for p in learned} == {id(p) for p in quantizer_parameters(model)}
+    assert len(quantizers) == len(learned) == 9  # one factor for each of 8 matrices and the table
     assert all(p.ndim == 2 for p in matrices["params"])
     assert all(p.ndim == 1 for p in vectors["params"])
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0, 0.0]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, *[0.0] * 10]
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
     set_rate(optimizer, 0.5)
-    assert [group["lr"] for group in optimizer.param_groups] == [5e-4, 5e-4, 5e-3]
+    assert [group["lr"] for group in optimizer.param_groups[:2]] == [5e-4, 5e-4]
+    for group in quantizers:
+        assert group["lr"] == pytest.approx(5e-3 * float(group["params"][0].detach().abs().mean()))
+    assert rate_of_weights(optimizer) == 5e-4
+
+
+@pytest.mark.parametrize("method", ["module-scaling", "lsq", "pact"])
+@pytest.mark.parametrize("bits", [2, 8])
+def test_a_step_moves_all_learned_numbers_by_the_same_part_of_themselves(method, bits):
+    layer = torch.nn.Linear(16, 8)
+    layer.weight.data.mul_(0.05)
+    model = torch.nn.Sequential(layer)
+    make_trainable(model, [LayerPlan("0", "linear", grid_for(bits), per_row=False, method=method)])
+    # Clips of 2.5 are beyond every weight, and would get no gradient.
+    model[0].quantizer.start_at(model[0].weight.detach().abs().mean().reshape(1), model[0].weight.detach())
+    optimizer = make_optimizer(model, TrainingSettings(steps=1, quantizer_learning_rate=0.02))
+    before = [parameter.detach().clone() for parameter in quantizer_parameters(model)]
+    model(torch.randn(4, 16)).square().sum().backward()
+    set_rate(optimizer, 1.0)
+    optimizer.step()
+    for old, new in zip(before, quantizer_parameters(model), strict=True):
+        assert float((new.detach() / old - 1).abs()) == pytest.approx(0.02, rel=1e-2)
 
 
 def test_joined_examples_keep_their_labels():

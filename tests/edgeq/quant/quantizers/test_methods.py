@@ -181,9 +181,7 @@ LEARNED = [case for case in CASES if case[0] in ("module-scaling", "lsq", "lsq-s
 
 
 @pytest.mark.parametrize(("name", "bits", "grid", "per_row"), LEARNED)
-def test_learned_factors_have_the_derivative_of_clipped_weights(
-    name: str, bits: int, grid: str, per_row: bool
-) -> None:
+def test_learned_factors_have_the_derivative_of_clipped_weights(name: str, bits: int, grid: str, per_row: bool) -> None:
     """Finite differences: a clipped weight keeps its code while a step moves, and no straight-through term enters."""
     quantizer = _quantizer(name, bits, grid, per_row)
     (parameter,) = quantizer.parameters()
@@ -391,3 +389,36 @@ def test_stand_ins_are_used_only_where_needed() -> None:
     for method, bits in (("magic", 2), ("bwn", 3)):
         with pytest.raises(UsageError, match="found"):
             method_at(method, bits)
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [("module-scaling", 2), ("lsq", 4), ("lsq-symmetric", 2), ("pact", 8), ("elastic", 1), ("elastic", 2)],
+)
+def test_learned_numbers_start_where_they_are_told(name: str, bits: int, per_row: bool) -> None:
+    weight = _weight()
+    mean = weight.abs().mean(dim=1) if per_row else weight.abs().mean().reshape(1)
+    levels, scale = _quantizer(name, bits, per_row=per_row, start=1.25).rounded(weight)
+    # The largest level is where it was asked to be: all weights beyond it are rounded to it.
+    beyond = weight > 1.3 * mean.reshape(-1, 1)  # LSQ has one level more below zero
+    largest = (levels * scale.reshape(-1, 1)).abs()[beyond]
+    assert torch.allclose(largest, (1.25 * mean).reshape(-1, 1).expand_as(weight)[beyond], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["module-scaling", "lsq-symmetric", "pact"])
+def test_the_start_of_least_error_is_one_for_all_methods_with_these_levels(name: str) -> None:
+    errors = {}
+    for start in ("error", 0.7, 3.0):
+        decoded = _quantizer(name, 2, start=start)(_weight()).detach()
+        errors[start] = float((decoded - _weight()).square().sum())
+    assert errors["error"] < min(errors[0.7], errors[3.0])
+    own = _quantizer("module-scaling", 2, start="method")(_weight()).detach()
+    assert torch.allclose(_quantizer(name, 2, start="error")(_weight()).detach(), own, atol=1e-6)
+
+
+def test_what_learns_nothing_has_no_start() -> None:
+    with pytest.raises(UsageError, match="'twn' learns no number that could start elsewhere"):
+        make_quantizer("twn", bits=2, start="error")
+    with pytest.raises(UsageError, match="a number above 0, found -1"):
+        make_quantizer("lsq", bits=2, start=-1.0)
