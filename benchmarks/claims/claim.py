@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.claims.measure import Places, checkpoint_sha256, measure_classifier, measure_language_model
 from benchmarks.claims.setting import describe_setting
+from benchmarks.claims.training_logs import read_log, training_seconds
 from edgeq.compress import compress_model
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.files import write_text
@@ -20,6 +21,12 @@ from edgeq.ledger import ledger
 from edgeq.progress import Progress, silent
 from edgeq.recipes import TrainingRequest, load_recipe
 
+REVISION = 2
+"""Of the code that decides what a run comes to beside its recipe, kept in each record; those without one are of 1.
+
+2: the smaller Kronecker factor starts at a root mean square of 1, and the rates of what quantizers learn are relative
+to its size. Runs without Kronecker factors and without learned quantizers are the same runs in both.
+"""
 SEARCH_WINDOWS = 128
 """Windows of the validation text that learning rates are compared on."""
 
@@ -36,6 +43,9 @@ class Claim:
         epochs: Passes over the training data.
         seed: Of the training.
         search: Whether it only helps to choose a learning rate, and is measured on little for that.
+        source: Name of the float model, where it is not the task's own; see ``Places.source``.
+        since: First revision of the code whose records are of this run.
+        until: Last one; the run cannot be repeated where it is before the present :data:`REVISION`.
     """
 
     name: str
@@ -45,6 +55,14 @@ class Claim:
     epochs: float
     seed: int
     search: bool = False
+    source: str = ""
+    since: int = 1
+    until: int = REVISION
+
+    @property
+    def can_run(self) -> bool:
+        """Whether the code as it is does this run."""
+        return self.until >= REVISION
 
     @property
     def recipe_text(self) -> str:
@@ -85,15 +103,18 @@ def run_claim(claim: Claim, places: Places, *, progress: Progress = silent) -> d
         The run, what was measured of it, and where.
 
     Raises:
-        UsageError: If data or models are missing.
+        UsageError: If data or models are missing, or the run is of an earlier revision of the code.
     """
+    if not claim.can_run:
+        raise UsageError(f"{claim.name} is of revision {claim.until} of the code, which is {REVISION} now")
     folder = places.runs / claim.name
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "recipe.toml", claim.recipe_text)
     recipe = load_recipe(folder / "recipe.toml")
     started = time.monotonic()
-    source = places.source(claim.task)
+    source = places.source(claim.source or claim.task)
     result = dataclasses.asdict(claim) | {
+        "revision": REVISION,
         "base_sha256": load_recipe(claim.base).sha256,
         "teacher": checkpoint_sha256(source),
     }
@@ -117,6 +138,7 @@ def run_claim(claim: Claim, places: Places, *, progress: Progress = silent) -> d
         result |= _measured(claim, checkpoint, places, progress)
         result["stored_bytes"] = ledger(checkpoint).to_json()["totals"]
         result["steps"] = read_json_object(folder / "training" / "result.json")["steps"]
+    result["training_seconds"] = training_seconds(read_log(folder))
     result["seconds_of_last_start"] = round(time.monotonic() - started)
     result["setting"] = describe_setting()
     for state in (folder / "training").glob("state-*"):

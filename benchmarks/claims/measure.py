@@ -20,7 +20,11 @@ CONTEXT = 256
 """Tokens of a window of the language model; those of its training blocks."""
 TEACHER = "teacher-sst2"
 """Name of the run that trains the teacher; its record is named by its weights as well."""
-_ZOO = Path(__file__).parents[2] / "models" / "zoo" / "gpt2-wikitext2"
+_ZOO = Path(__file__).parents[2] / "models" / "zoo"
+ZOO_TEACHER = "gpt2-wikitext2"
+"""The float model of WikiText-2 that was trained 2.2 epochs."""
+PLATEAU_TEACHER = "gpt2-wikitext2-plateau"
+"""The same model trained on until validation stopped improving."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,17 +50,32 @@ class Places:
         """Returns the data by which models and learning rates are chosen."""
         return self._file(task, {"sst2": "dev", "wikitext2": "valid"}[task])
 
-    def source(self, task: str) -> Path:
-        """Returns the float model of a task, which is its teacher.
+    def source(self, name: str) -> Path:
+        """Returns a float model, which is the teacher of its students.
+
+        Args:
+            name: A task, for the teacher that belongs to it, or a folder of the zoo.
 
         Raises:
             UsageError: If the teacher has not been trained.
         """
-        if task == "wikitext2":
-            return _ZOO
+        if name != "sst2":
+            return self._zoo(ZOO_TEACHER if name == "wikitext2" else name)
         if not self.has_teacher:
             raise UsageError(f"{self._teacher} is missing; python -m benchmarks.claims.queue trains it first")
         return self._teacher
+
+    def _zoo(self, name: str) -> Path:
+        folder = _ZOO / name
+        if not (folder / "model.safetensors").is_file():
+            raise UsageError(
+                f"models/zoo/{name} is missing; train it as benchmarks/zoo/README.md says, and publish it there"
+            )
+        return folder
+
+    def has_source(self, name: str) -> bool:
+        """Whether a float model of the zoo is there; teachers that the queue trains count as there."""
+        return name in ("", "sst2") or (_ZOO / name / "model.safetensors").is_file()
 
     @property
     def has_teacher(self) -> bool:
@@ -114,9 +133,7 @@ def measure_classifier(folder: Path, places: Places, *, progress: Progress = sil
         progress=progress,
     )
     truth = [labels.index(t) if t in labels else int(t) for t in (str(e.target) for e in data.examples)]
-    correct = "".join(
-        "1" if guess == target else "0" for guess, target in zip(result.predictions, truth, strict=True)
-    )
+    correct = "".join("1" if guess == target else "0" for guess, target in zip(result.predictions, truth, strict=True))
     return {"accuracy": result.value, "correct": correct}
 
 

@@ -19,13 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.claims.claim import run_claim
-from benchmarks.claims.kngpt2 import kngpt2_table
+from benchmarks.claims.claim import Claim, run_claim
+from benchmarks.claims.first.kngpt2 import kngpt2_table
+from benchmarks.claims.first.quantgpt import quantgpt_table
 from benchmarks.claims.measure import TEACHER, Places
-from benchmarks.claims.quantgpt import quantgpt_table
+from benchmarks.claims.mended import mended_table
 from benchmarks.claims.records import read_records, write_record
 from benchmarks.claims.table import Finished, Table
 from benchmarks.claims.teacher import train_teacher
+from benchmarks.claims.training_logs import LOGS, read_log, write_log
 from benchmarks.claims.tucker import tucker_table
 from benchmarks.claims.two_stage import two_stage_table
 from benchmarks.claims.xtc import xtc_table
@@ -34,11 +36,12 @@ from edgeq.files import write_text
 from edgeq.progress import Progress
 
 TABLES: dict[str, Callable[[float], Table]] = {
-    "quantgpt": quantgpt_table,
+    "mended": mended_table,
     "xtc": xtc_table,
     "two-stage": two_stage_table,
-    "kngpt2": kngpt2_table,
     "tucker": tucker_table,
+    "first-quantgpt": quantgpt_table,
+    "first-kngpt2": kngpt2_table,
 }
 RESULTS = Path(__file__).parent / "results"
 RECORDS = "runs"
@@ -74,22 +77,35 @@ def _work(tables: list[Table], places: Places, options: argparse.Namespace) -> i
         finished = _finished(tables, options.results)
         write_tables(tables, finished, options)
         # A table is whole before the next one begins.
-        claim = next((claim for table in tables for claim in table.ready(finished)), None)
+        ready = [claim for table in tables for claim in table.ready(finished)]
+        claim = next((claim for claim in ready if places.has_source(claim.source)), None)
         if claim is None:
-            print("all runs are finished")
+            _say_what_waits(ready)
             return 0
-        if claim.task == "sst2" and not places.has_teacher:
+        trained = claim.task != "sst2" or places.has_teacher
+        if not trained:
             print(f"{TEACHER}: begins", flush=True)
             result = train_teacher(places, scale=options.budget, progress=_lines(TEACHER))
         else:
             print(f"{claim.name}: begins", flush=True)
             result = run_claim(claim, places, progress=_lines(claim.name))
+        # The log first: a record says that nothing of its run is left to be done.
+        write_log(options.results / LOGS, result["name"], read_log(places.runs / (claim.name if trained else TEACHER)))
         write_record(options.results / RECORDS, result)
         done += 1
         figures = {key: result[key] for key in ("accuracy", "valid", "test", "failed") if key in result}
         print(f"{result['name']}: {json.dumps(figures)}", flush=True)
     write_tables(tables, _finished(tables, options.results), options)
     return 0
+
+
+def _say_what_waits(ready: list[Claim]) -> None:
+    missing = sorted({claim.source for claim in ready})
+    for source in missing:
+        count = sum(claim.source == source for claim in ready)
+        print(f"{count} runs wait for models/zoo/{source}, which benchmarks/zoo/README.md says how to train")
+    if not missing:
+        print("all runs are finished")
 
 
 def _check_budget(runs: Path, budget: float) -> None:
@@ -113,7 +129,9 @@ def write_tables(tables: list[Table], finished: Finished, options: argparse.Name
         command += f" --budget {options.budget:g}"
     for table in tables:
         if any(row.results(finished) for row in table.rows):
-            markdown = table.to_markdown(finished, command=f"{command} --table {table.name}")
+            # A closed table is written anew from its records, and nothing is run.
+            rest = "" if any(claim.can_run for claim in table.claims) else " --count 0"
+            markdown = table.to_markdown(finished, command=f"{command} --table {table.name}{rest}")
             write_text(options.results / f"{table.name}.md", markdown)
 
 

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.claims.claim import Claim
 
 SEARCH_SEED = 100
 """Seed of the search; those of the tables are others."""
-# What quantizers learn gets 0.4 times the rate of the weights, the ratio of QuantGPT's two rates.
-_QUANTIZER_RATIO = 0.4
+QUANTIZER_RATIO = 0.4
+"""Rate of what quantizers learn over that of the weights, where it has no search of its own: QuantGPT's two rates."""
 RATE_SETTINGS = ("learning_rate", "quantizer_learning_rate")
 """Settings of a training that a search decides on."""
+
+
+class Rates(NamedTuple):
+    """The rates of a run.
+
+    Attributes:
+        weights: Of the weights.
+        quantizers: Of what quantizers learn, relative to its size; None for a fixed part of that of the weights.
+    """
+
+    weights: float
+    quantizers: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.weights:g}" + ("" if self.quantizers is None else f" and {self.quantizers:g}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +36,12 @@ class Search:
     """The rates that are tried for one method.
 
     Attributes:
-        runs: The short runs by rate.
+        runs: The short runs by their rates.
         metric: Figure that they are compared by.
         lower: Whether a lower figure is better.
     """
 
-    runs: Mapping[float, Claim]
+    runs: Mapping[Rates, Claim]
     metric: str
     lower: bool
 
@@ -34,42 +49,53 @@ class Search:
         """Returns the runs that are still to be done."""
         return [claim for claim in self.runs.values() if claim.name not in finished]
 
-    def best(self, finished: Mapping[str, Any]) -> float:
-        """Returns the best rate; runs that diverged are the worst."""
+    def best(self, finished: Mapping[str, Any]) -> Rates:
+        """Returns the best rates; runs that diverged are the worst."""
 
-        def order(rate: float) -> float:
-            value = finished[self.runs[rate].name].get(self.metric, float("nan"))
+        def order(rates: Rates) -> float:
+            value = finished[self.runs[rates].name].get(self.metric, float("nan"))
             if value != value:  # it diverged
                 return float("inf")
             return float(value) if self.lower else -float(value)
 
         return min(self.runs, key=order)
 
-    def figures(self, finished: Mapping[str, Any]) -> dict[float, float | None]:
-        """Returns the figure of each rate; None where the run diverged or is missing."""
-        return {rate: finished.get(claim.name, {}).get(self.metric) for rate, claim in self.runs.items()}
+    def figures(self, finished: Mapping[str, Any]) -> dict[Rates, float | None]:
+        """Returns the figure of each pair of rates; None where the run diverged or is missing."""
+        return {rates: finished.get(claim.name, {}).get(self.metric) for rates, claim in self.runs.items()}
 
 
-def search(claim: Claim, *, rates: Sequence[float], epochs: float, metric: str, lower: bool) -> Search:
+def search(
+    claim: Claim,
+    *,
+    rates: Sequence[float],
+    epochs: float,
+    metric: str,
+    lower: bool,
+    quantizer_rates: Sequence[float | None] = (None,),
+) -> Search:
     """Makes the search for a method.
 
     Args:
         claim: A run of the method, whatever its rate.
-        rates: Rates to try.
+        rates: Rates of the weights to try.
         epochs: Passes over the data in each of the short runs.
         metric: Figure that they are compared by.
         lower: Whether a lower figure is better.
+        quantizer_rates: Rates of what quantizers learn to try with each of them.
     """
     runs = {}
     for rate in rates:
-        name = f"search-{claim.name}-{rate:g}"
-        short = dataclasses.replace(claim, name=name, epochs=epochs, seed=SEARCH_SEED, search=True)
-        runs[rate] = with_rate(short, rate)
+        for quantizers in quantizer_rates:
+            name = f"search-{claim.name}-{rate:g}" + ("" if quantizers is None else f"-{quantizers:g}")
+            short = dataclasses.replace(claim, name=name, epochs=epochs, seed=SEARCH_SEED, search=True)
+            runs[Rates(rate, quantizers)] = with_rate(short, rate, quantizers=quantizers)
     return Search(runs, metric, lower)
 
 
-def with_rate(claim: Claim, rate: float) -> Claim:
-    """Returns a run with another learning rate."""
-    rates = dict(zip(RATE_SETTINGS, (rate, float(f"{_QUANTIZER_RATIO * rate:g}")), strict=True))
+def with_rate(claim: Claim, rate: float, *, quantizers: float | None = None) -> Claim:
+    """Returns a run with other learning rates."""
+    own = float(f"{QUANTIZER_RATIO * rate:g}") if quantizers is None else quantizers
+    rates = dict(zip(RATE_SETTINGS, (rate, own), strict=True))
     training = {**claim.changes.get("training", {}), **rates}
     return dataclasses.replace(claim, changes={**claim.changes, "training": training})

@@ -32,8 +32,9 @@ def write_record(records: Path, result: Mapping[str, Any]) -> None:
 def read_records(records: Path, claims: Iterable[Claim]) -> dict[str, dict[str, Any]]:
     """Returns the records of these runs that are there, and those of their teachers, by name.
 
-    A record counts if it is of the same work: data, built-in recipe, changes, epochs, seed, and a teacher whose record
-    is there. Its learning rate is not looked at; :meth:`benchmarks.claims.table.Table.ready` does.
+    A record counts if it is of the same work: data, built-in recipe, changes, epochs, seed, a revision of the code that
+    did the same, and a teacher whose record is there. Its learning rate is not looked at;
+    :meth:`benchmarks.claims.table.Table.ready` does.
 
     Raises:
         FormatError: If a record is damaged.
@@ -46,6 +47,8 @@ def read_records(records: Path, claims: Iterable[Claim]) -> dict[str, dict[str, 
         record = read_json_object(file)
         try:
             counts = claim.task != "sst2" or teacher_name(record["teacher"]) in found
+            counts &= claim.since <= record.get("revision", 1) <= claim.until
+            counts &= record.get("source", "") == claim.source
             counts &= record["base_sha256"] == _sha256(claim.base)
             counts &= _work(record) == _work(dataclasses.asdict(claim))
         except (KeyError, TypeError, ValueError) as error:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.claims.claim import Claim
-from benchmarks.claims.rates import Search, with_rate
+from benchmarks.claims.rates import Rates, Search, with_rate
 
 Finished = Mapping[str, dict[str, Any]]
 """Results by the name of the run."""
@@ -20,14 +20,16 @@ class Row:
     Attributes:
         label: What it is called.
         claims: Its runs, one a seed, with any learning rate.
-        search: Name of the search that gives the learning rate.
+        search: Name of the search that gives the learning rates; None where ``rates`` has both.
         rate: Learning rate, where it is not the best of the search.
+        rates: Both rates, where no search gives them.
     """
 
     label: str
     claims: tuple[Claim, ...]
-    search: str
+    search: str | None
     rate: float | None = None
+    rates: Rates | None = None
 
     def results(self, finished: Finished) -> list[dict[str, Any]]:
         """Returns the results that are there, in the order of the seeds."""
@@ -60,14 +62,24 @@ class Table:
         """
         runs = [claim for one in self.searches.values() for claim in one.missing(finished)]
         rated = [
-            (number, with_rate(claim, row.rate or self.searches[row.search].best(finished)))
+            (number, with_rate(claim, rates.weights, quantizers=rates.quantizers))
             for row in self.rows
-            if not self.searches[row.search].missing(finished)
+            if (rates := self._rates(row, finished)) is not None
             for number, claim in enumerate(row.claims)
         ]
         # All rows with the first seed, then all with the second: a table is whole early, and grows surer.
         runs += [claim for _, claim in sorted(rated, key=lambda pair: (pair[0], pair[1].epochs))]
-        return [claim for claim in runs if finished.get(claim.name, {}).get("changes") != claim.changes]
+        left = [claim for claim in runs if finished.get(claim.name, {}).get("changes") != claim.changes]
+        return [claim for claim in left if claim.can_run]
+
+    def _rates(self, row: Row, finished: Finished) -> Rates | None:
+        """Returns the rates of a row; None while its search is not finished."""
+        if row.search is None:
+            return row.rates
+        one = self.searches[row.search]
+        if one.missing(finished):
+            return None
+        return one.best(finished) if row.rate is None else Rates(row.rate)
 
     @property
     def claims(self) -> list[Claim]:
@@ -85,9 +97,11 @@ class Table:
 
     def _searched(self, finished: Finished) -> list[str]:
         """Lists what each learning rate came to in the short runs."""
+        if not self.searches:
+            return ["No learning rate was searched for this table: the rows say theirs."]
         lines = ["Learning rates that were tried in short runs:", ""]
         for name, one in self.searches.items():
-            figures = [f"{rate:g}: {_shown(figure)}" for rate, figure in one.figures(finished).items()]
+            figures = [f"{rates}: {_shown(figure)}" for rates, figure in one.figures(finished).items()]
             lines.append(f"- {name} ({one.metric}): {', '.join(figures)}")
         return lines
 
