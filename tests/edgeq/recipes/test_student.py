@@ -70,6 +70,26 @@ def test_the_file_holds_the_weights_that_were_trained(classifier: Path, sentence
     assert torch.equal(kept.weight, latent["classifier.weight"])
 
 
+def test_xtc_quantizes_a_student_that_was_distilled_first(classifier: Path, sentences: Path, tmp_path: Path) -> None:
+    request = TrainingRequest(train_data=sentences, epochs=2)
+    first = _recipe(tmp_path, "xtc-l3", "[layers]\nkeep = [1]\n")
+    compress_model(classifier, tmp_path / "float", recipe=first, training=request)
+    assert load_checkpoint(tmp_path / "float").adapter.stacks[0].depth == 1
+    start = training_folder(tmp_path / "float")
+    distilled = load_tensors(start / "stage-train" / "weights.safetensors")
+    # A rate at which nothing moves: what the second run ends with is what it began with.
+    slow = "[training]\nlearning_rate = 1e-12\nbatch_size = 4\nmax_length = 16\n"
+    (tmp_path / "slow.toml").write_text(f"extends = 'xtc-l3-w1a8'\nname = 'slow'\n{slow}[layers]\nkeep = [1]\n")
+    second = tmp_path / "slow.toml"
+    request = TrainingRequest(train_data=sentences, epochs=1, start_from=start)
+    compress_model(classifier, tmp_path / "low", recipe=second, training=request)
+    latent = load_tensors(training_folder(tmp_path / "low") / "stage-train" / "weights.safetensors")
+    name = next(name for name in distilled if name.endswith("layer.0.attention.self.query.weight"))
+    assert torch.allclose(latent[name], distilled[name], atol=1e-6)
+    taken = load_checkpoint(classifier).model.state_dict()[name.replace("layer.0", "layer.1")]
+    assert not torch.allclose(latent[name], taken, atol=1e-6)
+
+
 def test_training_changed_the_student_and_not_the_source(classifier: Path, sentences: Path, tmp_path: Path) -> None:
     source = load_checkpoint(classifier)
     before = {name: value.clone() for name, value in source.model.state_dict().items()}
