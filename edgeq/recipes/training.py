@@ -122,6 +122,8 @@ def training_settings(
             initialise_from=None,
             augmented=False,
             learning_rate=own.learning_rate,
+            schedule=None,
+            warmup=None,
             pretraining_epochs=own.epochs,
         )
         stages = (first, *stages)
@@ -140,6 +142,8 @@ def _stages(sections: tuple[StageSection, ...]) -> tuple[StageSettings, ...]:
             initialise_from=section.initialise_from,
             augmented=section.augment,
             learning_rate=section.learning_rate,
+            schedule=section.schedule,
+            warmup=section.warmup,
         )
         for section in sections
     )

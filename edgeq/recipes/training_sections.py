@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 
@@ -107,7 +107,12 @@ class TrainingSection(Section):
         bf16: Multiply in bfloat16; weights and quantizers stay float32.
         evaluate_every: Steps between two evaluations; at the end of each epoch if left out.
         select: Which model a stage ends with: the ``best`` on the evaluation data, or the ``last``.
+        across_stages: ``restart``: each stage warms up and cools down, with a new optimizer; ``continue``: the rate
+            rises and falls once over all stages, and the optimizer keeps its averages.
+        shuffle: Shuffle the examples for each ``stage``, or once for the ``run``, so that stages read on.
     """
+
+    added_keys: ClassVar[frozenset[str]] = frozenset({"across_stages", "shuffle"})
 
     epochs: Positive
     budgets: dict[str, Positive] = pydantic.Field(default_factory=dict)
@@ -123,6 +128,8 @@ class TrainingSection(Section):
     bf16: bool = False
     evaluate_every: Count | None = None
     select: Literal["best", "last"] = "best"
+    across_stages: Literal["restart", "continue"] = "restart"
+    shuffle: Literal["stage", "run"] = "stage"
 
 
 class StageSection(Section):
@@ -138,8 +145,12 @@ class StageSection(Section):
             those the training began with; the stage before it if left out.
         augment: Train on the augmented data of ``[augment]``.
         learning_rate: Instead of that of ``[training]``.
+        schedule: The same.
+        warmup: The same; the share of the stage's steps.
         distill: Instead of ``[distill]``.
     """
+
+    added_keys: ClassVar[frozenset[str]] = frozenset({"schedule", "warmup"})
 
     name: str = pydantic.Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     bits: int | None = None
@@ -148,6 +159,8 @@ class StageSection(Section):
     initialise_from: str | None = None
     augment: bool = False
     learning_rate: Positive | None = None
+    schedule: Literal["linear", "cosine", "constant"] | None = None
+    warmup: Share | None = None
     distill: DistillSection | None = None
 
 

@@ -27,6 +27,7 @@ from edgeq.training.dropout import without_dropout
 from edgeq.training.evaluation import Figures
 from edgeq.training.fused_gelu import fused_gelu
 from edgeq.training.log import RunLog
+from edgeq.training.optimizer import Moments
 from edgeq.training.outcome import StageOutcome, TrainingOutcome
 from edgeq.training.run_folder import RunFolder
 from edgeq.training.settings import StageSettings, TrainingSettings
@@ -120,6 +121,7 @@ class _Run:
         self.pooling = pooling
         self.first_weights: dict[str, Any] | None = None
         self.outcomes: list[StageOutcome] = []
+        self.moments: Moments = {}
 
     def whole(self, *, resume: bool) -> TrainingOutcome:
         """Runs all stages, or those that are left."""
@@ -146,6 +148,7 @@ class _Run:
             with dropout, fused_gelu(self.student, self.teacher):
                 figures = stage.run()
             first_step += stage.steps
+            self.moments = stage.moments() if settings.pretraining_epochs is None else {}
             self._finish(settings, stage, figures)
         for model in (self.student, self.teacher):
             if model is not None:
@@ -182,8 +185,15 @@ class _Run:
             first_step=first_step,
             pooling=self.pooling,
             outcomes=self.outcomes,
+            moments=self._carried(index),
             progress=self.progress,
         )
+
+    def _carried(self, index: int) -> Moments:
+        """Returns the moments that a stage goes on with: none if it is a training of its own, or starts elsewhere."""
+        own = self.settings.stages[index]
+        goes_on = self.settings.across_stages == "continue" and own.initialise_from is None
+        return self.moments if goes_on and own.pretraining_epochs is None else {}
 
     def _finish(self, settings: StageSettings, stage: Stage, figures: Figures | None) -> None:
         """Leaves the student with the weights that the stage ends with."""

@@ -11,6 +11,9 @@ from torch import nn
 from edgeq.training.quantizers import quantizer_entries
 from edgeq.training.settings import TrainingSettings
 
+Moments = dict[str, dict[str, torch.Tensor]]
+"""AdamW's averages and counts by the name of the parameter."""
+
 
 def make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
     """Makes the optimizer of a stage.
@@ -48,6 +51,19 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 def rate_of_weights(optimizer: torch.optim.Optimizer) -> float:
     """Returns the present learning rate of the weights."""
     return max(float(group["lr"]) for group in optimizer.param_groups if not group["relative"])
+
+
+def moments_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> Moments:
+    """Returns what an optimizer remembers of each parameter of ``model``, by name."""
+    return {name: optimizer.state[p] for name, p in model.named_parameters() if p in optimizer.state}
+
+
+def put_moments(optimizer: torch.optim.Optimizer, model: nn.Module, moments: Moments) -> None:
+    """Lets an optimizer go on where another one was, for parameters of the same name and shape."""
+    for name, parameter in model.named_parameters():
+        remembered = moments.get(name)
+        if remembered is not None and remembered["exp_avg"].shape == parameter.shape:
+            optimizer.state[parameter] = dict(remembered)
 
 
 def _group(

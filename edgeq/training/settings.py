@@ -10,11 +10,13 @@ from edgeq.errors import UsageError
 
 TaskName = Literal["classification", "regression", "embedding", "language-model", "seq2seq"]
 ScheduleName = Literal["linear", "cosine", "constant"]
+AcrossStages = Literal["restart", "continue"]
+Shuffle = Literal["stage", "run"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StageSettings:
-    """One part of a run; the learning rate rises and falls within each of them.
+    """One part of a run; the learning rate rises and falls within each of them, unless the run says otherwise.
 
     Attributes:
         name: Name of the stage, used in the log and for ``initialise_from``.
@@ -25,6 +27,8 @@ class StageSettings:
             ``"teacher"`` the weights the run began with, which are a teacher's.
         augmented: Whether the augmented examples are used beside the others.
         learning_rate: Peak of the learning rate; None is that of the run.
+        schedule: How the rate falls after the warm-up; None is that of the run.
+        warmup: Part of the stage's steps in which the rate rises; None is that of the run.
         pretraining_epochs: Passes over the texts to pre-train on, which this stage reads instead of the task's
             examples; its ``share`` counts nothing then. None is a stage on the task.
     """
@@ -36,6 +40,8 @@ class StageSettings:
     initialise_from: str | None = None
     augmented: bool = False
     learning_rate: float | None = None
+    schedule: ScheduleName | None = None
+    warmup: float | None = None
     pretraining_epochs: float | None = None
 
     def __post_init__(self) -> None:
@@ -46,6 +52,10 @@ class StageSettings:
         _check_number(f"stage {self.name!r}: share", self.share, above=0.0)
         if self.learning_rate is not None:
             _check_number(f"stage {self.name!r}: learning_rate", self.learning_rate, above=0.0)
+        if self.schedule is not None:
+            _check_schedule(f"stage {self.name!r}: schedule", self.schedule)
+        if self.warmup is not None:
+            _check_number(f"stage {self.name!r}: warmup", self.warmup, least=0.0, most=1.0)
         if self.pretraining_epochs is not None:
             _check_number(f"stage {self.name!r}: pretraining_epochs", self.pretraining_epochs, above=0.0)
 
@@ -76,6 +86,10 @@ class TrainingSettings:
         log_every: Steps between lines of the log.
         seed: Decides the order of the examples, dropout and sampled negatives.
         select: Which weights a stage ends with: those of its ``best`` evaluation, or the ``last``.
+        across_stages: Whether each stage on the task is a training of its own (``restart``), or they ``continue``: the
+            rate rises and falls once over all of them, and the optimizer keeps its averages from one to the next.
+        shuffle: Whether the examples are shuffled anew for each ``stage``, which then may meet again what the one
+            before has seen while others wait, or once for the ``run``: stages go on in the order of the epoch.
         stages: The parts of the run.
     """
 
@@ -98,6 +112,8 @@ class TrainingSettings:
     log_every: int = 50
     seed: int = 0
     select: Literal["best", "last"] = "best"
+    across_stages: AcrossStages = "restart"
+    shuffle: Shuffle = "stage"
     stages: tuple[StageSettings, ...] = dataclasses.field(default_factory=lambda: (StageSettings(),))
 
     def __post_init__(self) -> None:
@@ -118,10 +134,11 @@ class TrainingSettings:
         _check_number("warmup", self.warmup, least=0.0, most=1.0)
         for beta in self.betas:
             _check_number("betas", beta, least=0.0, most=0.9999999)
-        if self.schedule not in ("linear", "cosine", "constant"):
-            raise UsageError(f"schedule should be linear, cosine or constant, found {self.schedule!r}")
-        if self.select not in ("best", "last"):
-            raise UsageError(f"select should be best or last, found {self.select!r}")
+        _check_schedule("schedule", self.schedule)
+        choices = {"select": ("best", "last"), "across_stages": ("restart", "continue"), "shuffle": ("stage", "run")}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} should be {' or '.join(known)}, found {getattr(self, name)!r}")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 1 << 32:
             raise UsageError(f"seed should be a whole number of 0..{(1 << 32) - 1}, found {self.seed!r}")
         self._check_stages()
@@ -147,6 +164,12 @@ class TrainingSettings:
                     f"earlier are {', '.join(sorted(seen))}"
                 )
             seen.add(stage.name)
+            own = stage.schedule is not None or stage.warmup is not None
+            if self.across_stages == "continue" and own and stage.pretraining_epochs is None:
+                raise UsageError(
+                    f"stage {stage.name!r} has a schedule or warm-up of its own, but across_stages = 'continue' has "
+                    "one for all stages; leave out one of the two"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as JSON holds them."""
@@ -154,6 +177,11 @@ class TrainingSettings:
         values["betas"] = list(self.betas)
         values["stages"] = list(values["stages"])
         return values
+
+
+def _check_schedule(name: str, value: str) -> None:
+    if value not in ("linear", "cosine", "constant"):
+        raise UsageError(f"{name} should be linear, cosine or constant, found {value!r}")
 
 
 def _check_number(

@@ -18,16 +18,21 @@ from edgeq.distill.sentence import Pooling
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.models import ModelAdapter, adapter_for
 from edgeq.progress import Progress
-from edgeq.training.batches import BatchOrder
 from edgeq.training.data import TaskData
 from edgeq.training.evaluation import Figures, evaluate_model
-from edgeq.training.examples import ExampleSet, joined
 from edgeq.training.log import RunLog
-from edgeq.training.optimizer import make_optimizer, rate_of_weights, set_rate
+from edgeq.training.optimizer import (
+    Moments,
+    make_optimizer,
+    moments_of,
+    put_moments,
+    rate_of_weights,
+    set_rate,
+)
 from edgeq.training.outcome import StageOutcome
+from edgeq.training.place import place_of
 from edgeq.training.quantizers import update_curvatures
 from edgeq.training.run_folder import RunFolder
-from edgeq.training.schedule import rate_factor
 from edgeq.training.settings import StageSettings, TrainingSettings
 
 _SECONDS_BETWEEN_STATES = 600.0
@@ -51,6 +56,7 @@ class StageContext:
         first_step: Steps of the stages before it.
         pooling: How token states become a sentence embedding.
         outcomes: What the stages before it came to.
+        moments: What the optimizer starts with, by parameter; empty for nothing.
         progress: Told how many steps are done.
     """
 
@@ -67,6 +73,7 @@ class StageContext:
     first_step: int
     pooling: Pooling
     outcomes: list[StageOutcome]
+    moments: Moments
     progress: Progress
 
 
@@ -86,11 +93,9 @@ class Stage:
     def __init__(self, context: StageContext, settings: StageSettings) -> None:
         self._context, self._settings = context, settings
         run, data = context.settings, context.data
-        self._examples = _examples(data, settings)
+        self._place = place_of(run, data, context.index)
         self._evaluation = None if settings.pretraining_epochs is not None else data.evaluation
-        order_seed = int(np.random.SeedSequence([run.seed, context.index]).generate_state(1)[0])
-        self._order = BatchOrder(self._examples.lengths, run.batch_size, seed=order_seed)
-        self.steps = _stage_steps(run, settings, self._order)
+        self.steps = self._place.steps
         self.first_step = context.first_step
         self.best_values: dict[str, float] = {}
         self._best: float | None = None
@@ -104,9 +109,10 @@ class Stage:
         if settings.learning_rate is not None:
             peaks = dataclasses.replace(run, learning_rate=settings.learning_rate)
         self._optimizer = make_optimizer(context.student, peaks)
-        if len(self._order.at(0)) < context.accelerator.num_processes * run.accumulate:
+        put_moments(self._optimizer, context.student, context.moments)
+        if len(self._place.batch(0)) < context.accelerator.num_processes * run.accumulate:
             raise UsageError(
-                f"a batch has {len(self._order.at(0))} examples, too few for {context.accelerator.num_processes} "
+                f"a batch has {len(self._place.batch(0))} examples, too few for {context.accelerator.num_processes} "
                 f"processes and {run.accumulate} pieces each; give more examples or a larger batch_size"
             )
 
@@ -148,6 +154,10 @@ class Stage:
                     one.close()
         return self._figures
 
+    def moments(self) -> Moments:
+        """Returns the averages that the optimizer has come to, by parameter."""
+        return moments_of(self._optimizer, self._context.student)
+
     def _reader(self, model: nn.Module, *, teacher: bool) -> FeatureReader:
         objective = self._context.objective
         wanted = objective.teacher_wants if teacher else objective.student_wants
@@ -156,7 +166,7 @@ class Stage:
     def _advance(self, student: nn.Module, teacher: FeatureReader | None, optimizer: Any) -> None:
         started = time.monotonic()
         run, context = self._context.settings, self._context
-        factor = rate_factor(self._step, steps=self.steps, warmup=run.warmup, schedule=run.schedule)
+        factor = self._place.rate_factor(self._step, run, self._settings)
         update_curvatures(context.student, self._optimizer)
         parts = self._gradients(student, teacher)
         # After the pass, in which a static activation may have found where its bound starts.
@@ -184,11 +194,11 @@ class Stage:
         rank, count = accelerator.process_index, accelerator.num_processes
         seed = np.random.SeedSequence([run.seed, context.index, self._step, rank])
         torch.manual_seed(int(seed.generate_state(1)[0]))
-        chosen = self._order.at(self._step)[rank::count]
+        chosen = self._place.batch(self._step)[rank::count]
         pieces = np.array_split(chosen, run.accumulate)
         sums: dict[str, float] = {}
         for number, piece in enumerate(pieces):
-            batch = {name: value.to(accelerator.device) for name, value in self._examples.batch(piece).items()}
+            batch = {name: value.to(accelerator.device) for name, value in self._place.examples.batch(piece).items()}
             last = number == len(pieces) - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(student):
                 with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=run.bf16):
@@ -216,7 +226,7 @@ class Stage:
         fields = {
             "step": self.first_step + self._step,
             "stage": self._settings.name,
-            "epoch": round(self._step / self._order.steps_per_epoch, 4),
+            "epoch": round(self._step / self._place.order.steps_per_epoch, 4),
             "learning_rate": rate_of_weights(self._optimizer),
             **{name: float(f"{value:.6g}") for name, value in means.items()},
             "seconds": round(self._seconds, 2),
@@ -226,7 +236,7 @@ class Stage:
 
     def _evaluate_and_save(self, *, last: bool) -> None:
         run, context = self._context.settings, self._context
-        evaluate_every = run.evaluate_every or self._order.steps_per_epoch
+        evaluate_every = run.evaluate_every or self._place.order.steps_per_epoch
         save_every = run.save_every or evaluate_every
         # Clocks of several processes differ, and they save together.
         late = run.save_every is None and time.monotonic() - self._saved > _SECONDS_BETWEEN_STATES
@@ -290,22 +300,3 @@ class Stage:
 
             states = gather_object(states)
         return {f"{rank}/{name}": value for rank, state in enumerate(states) for name, value in state.items()}
-
-
-def _examples(data: TaskData, settings: StageSettings) -> ExampleSet:
-    if settings.pretraining_epochs is not None:
-        if data.pretraining is None:
-            raise UsageError(f"stage {settings.name!r} pre-trains, but there are no texts for it")
-        return data.pretraining
-    if settings.augmented and data.augmented is not None:
-        return joined(data.train, data.augmented)
-    return data.train
-
-
-def _stage_steps(run: TrainingSettings, settings: StageSettings, order: BatchOrder) -> int:
-    if settings.pretraining_epochs is not None:
-        return order.steps(settings.pretraining_epochs)
-    share = settings.share / sum(stage.share for stage in run.stages if stage.pretraining_epochs is None)
-    if run.epochs is not None:
-        return order.steps(run.epochs * share)
-    return max(1, round((run.steps or 1) * share))

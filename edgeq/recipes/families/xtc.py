@@ -1,9 +1,9 @@
 """XTC: Wu et al., Extreme Compression for Pre-trained Transformers Made Simple and Efficient, NeurIPS 2022.
 
 The student is some blocks of the fine-tuned teacher. In the released scripts it is first trained in float, by one stage
-of distillation (recipes ``xtc-l3``, ``xtc-l5``, ``xtc-l6``); from there (``--start-from`` the first run), weights are
-made binary or ternary, and logits, hidden states and attention are distilled in one long stage, quantized from its first
-step. The first run may be skipped, for half of the training. Gradients pass the rounding as they are.
+of distillation (recipes ``xtc-l3``, ``xtc-l5``, ``xtc-l6``). From there (``--start-from`` the first run), weights are
+made binary or ternary, and logits, hidden states and attention are distilled in one long stage, quantized from its
+first step. The first run may be skipped, for half of the training. Gradients pass the rounding as they are.
 """
 
 from __future__ import annotations

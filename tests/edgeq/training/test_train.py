@@ -1,6 +1,7 @@
 """Runs of small models: they learn, and what they leave on disk is what a later run needs."""
 
 import copy
+import dataclasses
 import json
 import math
 
@@ -84,6 +85,62 @@ def test_the_student_ends_with_its_best_weights(classifier, labelled, losses, tm
     other = classifier(9)
     start_from(other, tmp_path / "run")
     assert_same(weights_of(student), weights_of(other))
+
+
+HALVES = (StageSettings(name="one", share=0.5), StageSettings(name="two", share=0.5))
+ONE_RUN = {"across_stages": "continue", "shuffle": "run", "dropout": False, "select": "last", "weight_decay": 0.1}
+
+
+def test_stages_that_continue_are_one_training(classifier, labelled, losses, tmp_path):
+    results = {}
+    for name, changes in {
+        "whole": ONE_RUN,
+        "halves": {**ONE_RUN, "stages": HALVES},
+        "restarted": {**ONE_RUN, "stages": HALVES, "across_stages": "restart"},
+        "reshuffled": {**ONE_RUN, "stages": HALVES, "shuffle": "stage"},
+    }.items():
+        student = classifier()
+        train(
+            student, None, data=labelled, objective=losses(student, **ON_LABELS), out=tmp_path / name,
+            settings=settings(steps=14, warmup=0.2, **changes),
+        )  # fmt: skip
+        results[name] = weights_of(student)
+    assert_same(results["whole"], results["halves"])
+    for other in ("restarted", "reshuffled"):
+        assert not torch.equal(results["whole"]["classifier.weight"], results[other]["classifier.weight"])
+    # Killed between the stages, the optimizer's averages come back too.
+    resumed = classifier()
+    with pytest.raises(KeyboardInterrupt):
+        _train_halves(classifier(), labelled, losses, tmp_path / "cut", stop=("training (one)", 7))
+    _train_halves(resumed, labelled, losses, tmp_path / "cut", resume=True)
+    assert_same(results["whole"], weights_of(resumed))
+
+
+def _train_halves(student, labelled, losses, out, *, stop=None, resume=False):
+    def interrupt(what, done, total):
+        if (what, done) == stop:
+            raise KeyboardInterrupt
+
+    train(
+        student, None, data=labelled, objective=losses(student, **ON_LABELS), out=out, resume=resume,
+        settings=settings(steps=14, warmup=0.2, stages=HALVES, **ONE_RUN), progress=interrupt,
+    )  # fmt: skip
+
+
+def test_a_stage_has_a_schedule_of_its_own(classifier, labelled, losses, tmp_path):
+    student = classifier()
+    flat = dataclasses.replace(HALVES[0], schedule="constant", warmup=0.0)
+    train(
+        student, None, data=labelled, objective=losses(student, **ON_LABELS), out=tmp_path / "run",
+        settings=settings(steps=12, learning_rate=1e-3, log_every=1, warmup=0.5, stages=(flat, HALVES[1])),
+    )  # fmt: skip
+    rates = {stage.name: [line["learning_rate"] for line in log_of(tmp_path / "run")
+                          if "loss" in line and line["stage"] == stage.name] for stage in HALVES}  # fmt: skip
+    assert rates["one"] == [1e-3] * 6
+    assert rates["two"][:3] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3])
+    assert rates["two"][-1] < 0.5e-3
+    with pytest.raises(UsageError, match="stage 'one' has a schedule or warm-up of its own"):
+        settings(steps=12, across_stages="continue", stages=(flat, HALVES[1]))
 
 
 def test_the_last_weights_on_request(classifier, labelled, losses, tmp_path):
