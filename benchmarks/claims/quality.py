@@ -65,6 +65,7 @@ def read_points(results: Path) -> dict[str, list[Point]]:
         FormatError: If a record is damaged.
     """
     points: dict[str, list[Point]] = {task: [] for task in FIGURES}
+    seen: set[tuple[str, ...]] = set()
     for table in (make(1.0) for make in TABLES.values()):
         finished = read_records(results / RECORDS, table.claims)
         for row in table.rows:
@@ -73,6 +74,9 @@ def read_points(results: Path) -> dict[str, list[Point]]:
             if runs:  # what diverged has no figure
                 value = statistics.mean(float(run[FIGURES[task][0]]) for run in runs)
                 names = tuple(str(run["name"]) for run in runs)
+                if names in seen:  # a table may repeat a row of another one
+                    continue
+                seen.add(names)
                 size = statistics.mean(float(run["stored_bytes"]["stored_bytes"]) for run in runs)
                 points[task].append(Point(table.name, row.label, len(runs), value, size, names))
     return {task: sorted(found, key=lambda point: point.bytes) for task, found in points.items() if found}

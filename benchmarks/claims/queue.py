@@ -36,12 +36,12 @@ from edgeq.files import write_text
 from edgeq.progress import Progress
 
 TABLES: dict[str, Callable[[float], Table]] = {
-    "mended": mended_table,
     "xtc": xtc_table,
     "two-stage": two_stage_table,
     "tucker": tucker_table,
     "first-quantgpt": quantgpt_table,
     "first-kngpt2": kngpt2_table,
+    "mended": mended_table,
 }
 RESULTS = Path(__file__).parent / "results"
 RECORDS = "runs"

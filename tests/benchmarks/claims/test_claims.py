@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import Any
 import pytest
 
 from benchmarks.claims import claim as claims
-from benchmarks.claims import measure, quantgpt, queue, two_stage
-from benchmarks.claims.claim import Claim, run_claim
+from benchmarks.claims import measure, queue, training_logs, two_stage
+from benchmarks.claims.claim import REVISION, Claim, run_claim
+from benchmarks.claims.first import quantgpt
 from benchmarks.claims.intervals import paired_difference
-from benchmarks.claims.rates import search, with_rate
+from benchmarks.claims.rates import Rates, search, with_rate
 from benchmarks.claims.records import read_records, write_record
 from benchmarks.claims.students import gap_between, gap_to_teacher, measured, share_of_teacher, teachers_line
 from benchmarks.claims.table import Row, Table
-from edgeq.errors import EdgeqError, FormatError
+from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.recipes import load_recipe
 
 CLAIM = Claim(name="a", task="sst2", base="xtc-l12-w1a8", changes={}, epochs=1.0, seed=1)
@@ -29,7 +31,7 @@ def test_every_run_of_every_table_is_a_recipe_that_loads(name: str, tmp_path: Pa
     runs = [claim for row in table.rows for claim in row.claims]
     runs += [claim for one in table.searches.values() for claim in one.runs.values()]
     assert len({claim.name for claim in runs}) == len(runs)
-    assert {row.search for row in table.rows} <= set(table.searches)
+    assert {row.search for row in table.rows if row.search is not None} <= set(table.searches)
     for claim in runs:
         (tmp_path / "recipe.toml").write_text(claim.recipe_text)
         recipe = load_recipe(tmp_path / "recipe.toml")
@@ -45,7 +47,7 @@ def test_changes_are_written_as_toml() -> None:
 
 
 def test_compared_methods_get_the_same_steps() -> None:
-    table = queue.TABLES["quantgpt"](2.0)
+    table = queue.TABLES["first-quantgpt"](2.0)
     runs = [claim for row in table.rows if not row.label.endswith(quantgpt.LONG) for claim in row.claims]
     assert {(claim.epochs, claim.seed) for claim in runs} == {(2 * quantgpt.EPOCHS, quantgpt.SEED)}
     longer = [claim for row in table.rows if row.label.endswith(quantgpt.LONG) for claim in row.claims]
@@ -63,15 +65,84 @@ def test_a_recipe_file_says_what_was_changed() -> None:
 
 def test_the_best_rate_is_that_of_the_best_short_run() -> None:
     low = search(CLAIM, rates=(1.0, 2.0, 3.0), epochs=0.1, metric="valid", lower=True)
-    results = {low.runs[rate].name: {"valid": value} for rate, value in ((1.0, 5.0), (2.0, 4.0))}
-    assert [claim.name for claim in low.missing(results)] == [low.runs[3.0].name]
-    results[low.runs[3.0].name] = {"failed": "diverged"}
-    assert low.best(results) == 2.0
+    results = {low.runs[Rates(rate)].name: {"valid": value} for rate, value in ((1.0, 5.0), (2.0, 4.0))}
+    assert [claim.name for claim in low.missing(results)] == [low.runs[Rates(3.0)].name]
+    results[low.runs[Rates(3.0)].name] = {"failed": "diverged"}
+    assert low.best(results) == Rates(2.0)
     high = dataclasses.replace(low, lower=False)
-    assert high.best(results) == 1.0
+    assert high.best(results) == Rates(1.0)
     assert {claim.epochs for claim in low.runs.values()} == {0.1}
     rates = with_rate(CLAIM, 5e-4).changes["training"]
     assert rates == {"learning_rate": 5e-4, "quantizer_learning_rate": 2e-4}
+
+
+def test_both_rates_can_be_searched() -> None:
+    both = search(CLAIM, rates=(1e-3, 2e-3), quantizer_rates=(None, 1e-2), epochs=0.1, metric="accuracy", lower=False)
+    assert [claim.name for claim in both.runs.values()] == [
+        "search-a-0.001", "search-a-0.001-0.01", "search-a-0.002", "search-a-0.002-0.01"
+    ]  # fmt: skip
+    rates = [claim.changes["training"]["quantizer_learning_rate"] for claim in both.runs.values()]
+    assert rates == [4e-4, 1e-2, 8e-4, 1e-2]
+    finished = {claim.name: {"accuracy": number} for number, claim in enumerate(both.runs.values())}
+    assert both.best(finished) == Rates(2e-3, 1e-2)
+    row = Row("r", (CLAIM,), "s")
+    table = Table("t", "T", [row, Row("f", (dataclasses.replace(CLAIM, name="f"),), None, rates=Rates(3.0, 4.0))],
+                  {"s": both}, lambda *_: [])  # fmt: skip
+    ready = {claim.name: claim.changes["training"] for claim in table.ready(finished) if "search" not in claim.name}
+    assert ready["a"] == {"learning_rate": 2e-3, "quantizer_learning_rate": 1e-2}
+    assert ready["f"] == {"learning_rate": 3.0, "quantizer_learning_rate": 4.0}
+
+
+def test_records_of_another_revision_of_the_code_do_not_count(tmp_path: Path) -> None:
+    write_record(tmp_path, {"name": measure.teacher_name("t"), "teacher": "t"})
+    closed, new = dataclasses.replace(CLAIM, until=1), dataclasses.replace(CLAIM, since=2)
+    write_record(tmp_path, {key: value for key, value in _recorded(CLAIM).items() if key not in ("revision", "since")})
+    assert [bool(read_records(tmp_path, [one]).get("a")) for one in (CLAIM, closed, new)] == [True, True, False]
+    write_record(tmp_path, _recorded(CLAIM, revision=REVISION))
+    assert [bool(read_records(tmp_path, [one]).get("a")) for one in (CLAIM, closed, new)] == [True, False, True]
+    other = dataclasses.replace(CLAIM, source="gpt2-wikitext2-plateau")
+    assert "a" not in read_records(tmp_path, [other])
+
+
+def test_a_closed_run_is_not_run_again(places: measure.Places) -> None:
+    closed = dataclasses.replace(CLAIM, until=1)
+    table = Table("t", "T", [Row("r", (closed,), None, rates=Rates(1e-3))], {}, lambda *_: [])
+    assert table.ready({}) == []
+    with pytest.raises(UsageError, match="is of revision 1 of the code"):
+        run_claim(closed, places)
+
+
+def test_committed_tables_follow_from_the_committed_records(tmp_path: Path) -> None:
+    shutil.copytree(queue.RESULTS / queue.RECORDS, tmp_path / "results" / queue.RECORDS)
+    options = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    assert queue.main([*options, "--count", "0"]) == 0
+    written = {file.name: file.read_text() for file in (tmp_path / "results").glob("*.md")}
+    assert {"xtc.md", "two-stage.md", "tucker.md", "first-quantgpt.md", "first-kngpt2.md"} <= written.keys()
+    for name, text in written.items():
+        assert text == (queue.RESULTS / name).read_text(), name
+
+
+def test_every_committed_record_is_of_a_recipe_as_it_is() -> None:
+    records = [json.loads(file.read_text()) for file in (queue.RESULTS / queue.RECORDS).glob("*.json")]
+    assert sum("base" in record for record in records) > 100
+    for record in records:
+        if "base" in record:
+            assert record["base_sha256"] == load_recipe(record["base"]).sha256, record["name"]
+
+
+def test_logs_are_thinned_and_keep_their_ends() -> None:
+    lines: list[dict[str, Any]] = [
+        {"step": step, "stage": "train", "loss": 1.0, "seconds": 2.0 * step} for step in range(1, 500)
+    ]
+    lines.insert(250, {"step": 250, "stage": "train", "evaluation": {"accuracy": 0.5}})
+    thin = training_logs.thinned(lines)
+    assert len(thin) == training_logs.MOST_LINES + 1
+    assert (thin[0]["step"], thin[-1]["step"]) == (1, 499)
+    assert sum("evaluation" in line for line in thin) == 1
+    assert training_logs.thinned([]) == []
+    second = [{"step": 500, "stage": "next", "loss": 1.0, "seconds": 3.0}]
+    assert training_logs.training_seconds(lines + second) == 998.0 + 3.0
+    assert training_logs.training_seconds([]) is None
 
 
 def test_rows_wait_for_their_search_and_go_seed_by_seed() -> None:
@@ -82,7 +153,7 @@ def test_rows_wait_for_their_search_and_go_seed_by_seed() -> None:
     ]
     table = Table("t", "T", rows, {"s": tried}, lambda _table, _finished: ["text"])
     assert [claim.name for claim in table.ready({})] == ["search-a-0.001"]
-    finished = {"search-a-0.001": {"accuracy": 0.5, "changes": tried.runs[1e-3].changes}}
+    finished = {"search-a-0.001": {"accuracy": 0.5, "changes": tried.runs[Rates(1e-3)].changes}}
     assert [claim.name for claim in table.ready(finished)] == ["x1", "y1", "x2", "y2"]
     rated = table.ready(finished)[0].changes
     assert rated["training"]["learning_rate"] == 1e-3
@@ -98,7 +169,8 @@ def test_rows_wait_for_their_search_and_go_seed_by_seed() -> None:
 
 
 def _recorded(claim: Claim, **figures: object) -> dict[str, object]:
-    return dataclasses.asdict(claim) | {"teacher": "t", "base_sha256": load_recipe(claim.base).sha256, **figures}
+    own = {"teacher": "t", "revision": claim.until, "base_sha256": load_recipe(claim.base).sha256}
+    return dataclasses.asdict(claim) | own | figures
 
 
 def test_records_of_the_same_work_count_whatever_their_rate(tmp_path: Path) -> None:
@@ -170,9 +242,7 @@ def test_students_are_compared_with_their_own_teacher_and_with_students_of_it() 
 
 
 @pytest.fixture
-def places(
-    make_bert: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> measure.Places:
+def places(make_bert: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> measure.Places:
     """Data and a teacher of a few thousand weights."""
     data = tmp_path / "data" / "sst2"
     data.mkdir(parents=True)
@@ -202,9 +272,7 @@ def test_a_run_is_measured_and_written_down(places: measure.Places, tmp_path: Pa
     assert list(places.runs.glob("a/training/stage-*"))
 
 
-def test_a_training_that_diverges_is_a_result(
-    places: measure.Places, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_that_diverges_is_a_result(places: measure.Places, monkeypatch: pytest.MonkeyPatch) -> None:
     def diverge(*_: object, **__: object) -> None:
         raise EdgeqError("training stopped at step 3")
 
@@ -226,7 +294,8 @@ def test_the_queue_does_what_is_left_and_writes_tables(
     options = ["--data", str(places.data), "--runs", str(places.runs), "--results", str(tmp_path / "results")]
     assert queue.main([*options, "--table", "xtc", "--count", "2"]) == 0
     assert {file.name for file in (tmp_path / "results").rglob("*.*")} == {
-        "search-a-0.001.json", f"{_teacher(places)['name']}.json"
+        "search-a-0.001.json", f"{_teacher(places)['name']}.json",
+        "search-a-0.001.jsonl", f"{_teacher(places)['name']}.jsonl",
     }  # fmt: skip
     assert queue.main([*options, "--table", "xtc"]) == 0
     assert "all runs are finished" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from edgeq.recipes import load_recipe
 
 def record(claim, size, **figures):
     """What a finished run leaves, as far as pictures look at it."""
-    base = {"teacher": "t", "base_sha256": load_recipe(claim.base).sha256}
+    base = {"teacher": "t", "base_sha256": load_recipe(claim.base).sha256, "revision": claim.until}
     return dataclasses.asdict(claim) | base | {"stored_bytes": {"stored_bytes": size}, **figures}
 
 
@@ -22,7 +22,7 @@ def record(claim, size, **figures):
 def results(tmp_path):
     """Two tables: one of sentences, one of text in which a row diverged."""
     write_record(tmp_path / RECORDS, {"name": teacher_name("t"), "teacher": "t"})
-    rows = {row.label: row.claims for name in ("xtc", "quantgpt") for row in TABLES[name](1.0).rows}
+    rows = {row.label: row.claims for name in ("xtc", "first-quantgpt") for row in TABLES[name](1.0).rows}
     for claim, accuracy in zip(rows["6 layers, 2 bits, budget C"], (0.9, 0.88), strict=False):
         write_record(tmp_path / RECORDS, record(claim, 6e6, accuracy=accuracy))
     write_record(tmp_path / RECORDS, record(rows["QuantGPT 8-8-8"][0], 8e6, test=110.0))
@@ -34,16 +34,14 @@ def results(tmp_path):
 def test_rows_become_points_the_smallest_first(results):
     points = read_points(results)
     names = ("sst2-l6-w2a8-C-1", "sst2-l6-w2a8-C-2")
-    assert points["sst2"] == [
-        Point("xtc", "6 layers, 2 bits, budget C", 2, pytest.approx(0.89), 6e6, names)
-    ]
+    assert points["sst2"] == [Point("xtc", "6 layers, 2 bits, budget C", 2, pytest.approx(0.89), 6e6, names)]
     assert [point.label for point in points["wikitext2"]] == ["QuantGPT 2-2-8", "QuantGPT 8-8-8"]
 
 
 def test_the_list_has_the_numbers_of_the_picture(results):
     points = read_points(results)["wikitext2"]
     text = markdown("wikitext2", points, {})
-    assert "| 1 | quantgpt | QuantGPT 2-2-8 | 1 | 2.00 | 2500 |  |  |  |" in text
+    assert "| 1 | first-quantgpt | QuantGPT 2-2-8 | 1 | 2.00 | 2500 |  |  |  |" in text
     drawn = picture("wikitext2", points)
     assert drawn.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
     assert ">1</text>" in drawn
@@ -62,7 +60,7 @@ def test_the_list_shows_what_was_measured_of_a_model(results):
         "milliseconds": dict.fromkeys((name, "gpt2-wikitext2", "gpt2-wikitext2, ONNX Runtime"), times),
     }
     text = markdown("wikitext2", points, costs)
-    assert "| 1 | quantgpt | QuantGPT 2-2-8 | 1 | 2.00 | 2500 | 123 | 12.35 | 0.50 |" in text
-    assert "| 2 | quantgpt | QuantGPT 8-8-8 | 1 | 8.00 | 110 |  |  |  |" in text
+    assert "| 1 | first-quantgpt | QuantGPT 2-2-8 | 1 | 2.00 | 2500 | 123 | 12.35 | 0.50 |" in text
+    assert "| 2 | first-quantgpt | QuantGPT 8-8-8 | 1 | 8.00 | 110 |  |  |  |" in text
     assert "edgeq's time those of the last." in text
     assert "- The float model, ONNX Runtime: 12.35 ms (text of 128 tokens), 0.50 ms (step after 128 tokens)." in text
