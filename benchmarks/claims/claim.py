@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.claims.measure import Places, checkpoint_sha256, measure_classifier, measure_language_model
+from benchmarks.claims.measure import (
+    Places,
+    checkpoint_sha256,
+    measure_classifier,
+    measure_language_model,
+    measure_regression,
+)
 from benchmarks.claims.setting import describe_setting
 from benchmarks.claims.training_logs import read_log, training_seconds
 from edgeq.compress import compress_model
@@ -37,13 +43,15 @@ class Claim:
 
     Attributes:
         name: Its name, and that of its folder.
-        task: ``sst2`` or ``wikitext2``: what the source, the data and the measurement are.
+        task: ``sst2``, ``stsb`` or ``wikitext2``: what the source, the data and the measurement are.
         base: Built-in recipe that it extends.
         changes: What it says differently, as the tables of a recipe file.
         epochs: Passes over the training data.
         seed: Of the training.
         search: Whether it only helps to choose a learning rate, and is measured on little for that.
         source: Name of the float model, where it is not the task's own; see ``Places.source``.
+        pretraining: Part of WikiText-2's training text that is pre-trained on before the task.
+        start_from: Name of the run whose training this one starts from, instead of from the float model.
         since: First revision of the code whose records are of this run.
         until: Last one; the run cannot be repeated where it is before the present :data:`REVISION`.
     """
@@ -56,6 +64,8 @@ class Claim:
     seed: int
     search: bool = False
     source: str = ""
+    pretraining: float = 0.0
+    start_from: str = ""
     since: int = 1
     until: int = REVISION
 
@@ -121,7 +131,9 @@ def run_claim(claim: Claim, places: Places, *, progress: Progress = silent) -> d
     request = TrainingRequest(
         train_data=places.train_data(claim.task),
         # A language model ends at its last step; measuring it in between would choose nothing.
-        eval_data=places.validation_data(claim.task) if claim.task == "sst2" else None,
+        eval_data=None if claim.task == "wikitext2" else places.validation_data(claim.task),
+        pretrain_data=places.pretraining_text(claim.pretraining) if claim.pretraining else None,
+        start_from=places.runs / claim.start_from / "training" if claim.start_from else None,
         epochs=claim.epochs,
         seed=claim.seed,
         resume=True,
@@ -149,6 +161,8 @@ def run_claim(claim: Claim, places: Places, *, progress: Progress = silent) -> d
 def _measured(claim: Claim, checkpoint: Path, places: Places, progress: Progress) -> dict[str, Any]:
     if claim.task == "sst2":
         return measure_classifier(checkpoint, places, progress=progress)
+    if claim.task == "stsb":
+        return measure_regression(checkpoint, places, progress=progress)
     if claim.search:
         return measure_language_model(checkpoint, places, split="valid", most=SEARCH_WINDOWS, progress=progress)
     return measure_language_model(checkpoint, places, split="test", progress=progress)

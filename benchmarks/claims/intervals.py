@@ -1,4 +1,4 @@
-"""Differences between classifiers on the same sentences, with an interval."""
+"""Differences between models on the same sentences, pairs or windows of text, with an interval."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
+WINDOW = 256
+"""Tokens of a window whose loss is recorded."""
 _RESAMPLES = 4000
+_CORRELATIONS = 500
+"""Resamples of a correlation, which has to be ranked anew in each."""
 _CONFIDENCE = 0.95
 
 
@@ -29,6 +34,40 @@ class Difference:
         return f"{self.points:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
 
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """A ratio of perplexities, with a 95% interval from resampled windows and seeds.
+
+    Attributes:
+        value: Over all windows and seeds.
+        low: Lower end of the interval.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def verdict(low: float, high: float, aim: float, *, lower: bool = False) -> str:
+    """Returns whether an interval clears an aim: ``met``, ``missed``, or ``not decided`` where the aim lies within.
+
+    Args:
+        low: Lower end of the interval.
+        high: Upper end.
+        aim: What is aimed at.
+        lower: Whether less is better.
+    """
+    if lower:
+        low, high, aim = -high, -low, -aim
+    if low >= aim:
+        return "met"
+    return "missed" if high < aim else "not decided"
+
+
 def paired_difference(first: Sequence[str], second: Sequence[str]) -> Difference:
     """Compares two methods sentence by sentence.
 
@@ -43,12 +82,73 @@ def paired_difference(first: Sequence[str], second: Sequence[str]) -> Difference
     seeds = max(len(matrix) for matrix in matrices)
     wide = [np.broadcast_to(matrix, (seeds, matrix.shape[1])) for matrix in matrices]
     gaps = 100 * (wide[0] - wide[1])
+    low, high = _interval(_resampled_means(gaps))
+    return Difference(float(gaps.mean()), low, high)
+
+
+def paired_ratio(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> Ratio:
+    """Compares the perplexities of two language models window by window.
+
+    Args:
+        first: For each seed, the summed loss of each window of :data:`WINDOW` tokens; one entry stands for all seeds.
+        second: The same of the other model.
+
+    Returns:
+        Perplexity of the first over that of the second, with an interval from resampled windows and seeds.
+    """
+    matrices = [np.array(rows, float) for rows in (first, second)]
+    seeds = max(len(matrix) for matrix in matrices)
+    wide = [np.broadcast_to(matrix, (seeds, matrix.shape[1])) for matrix in matrices]
+    gaps = (wide[0] - wide[1]) / WINDOW
+    low, high = _interval(np.exp(_resampled_means(gaps)))
+    return Ratio(float(np.exp(gaps.mean())), low, high)
+
+
+def paired_correlation(
+    first: Sequence[Sequence[float]], second: Sequence[Sequence[float]], targets: Sequence[float]
+) -> Difference:
+    """Compares two models by 100 times Spearman's correlation with ``targets``, over seeds and pairs of sentences.
+
+    Args:
+        first: For each seed, the score of each pair; one entry stands for all seeds.
+        second: The same of the other model, in the same order of seeds.
+        targets: What the pairs should score.
+    """
+    seeds = max(len(first), len(second))
+    sides = [np.broadcast_to(np.array(rows, float), (seeds, len(targets))) for rows in (first, second)]
+    wanted = np.array(targets, float)
     generator = np.random.default_rng(0)
-    count = gaps.shape[1]
-    # How often each seed, and each sentence, is drawn in each resample.
+
+    def gap(pairs: np.ndarray, drawn: np.ndarray) -> float:
+        values = [np.mean([_spearman(side[seed][pairs], wanted[pairs]) for seed in drawn]) for side in sides]
+        return 100 * float(values[0] - values[1])
+
+    count = len(wanted)
+    resampled = [
+        gap(generator.integers(count, size=count), generator.integers(seeds, size=seeds)) for _ in range(_CORRELATIONS)
+    ]
+    low, high = _interval(np.array(resampled))
+    return Difference(gap(np.arange(count), np.arange(seeds)), low, high)
+
+
+def _spearman(found: np.ndarray, wanted: np.ndarray) -> float:
+    if np.ptp(found) == 0 or np.ptp(wanted) == 0:  # a model that has learned nothing ranks nothing
+        return 0.0
+    return float(np.corrcoef(stats.rankdata(found), stats.rankdata(wanted))[0, 1])
+
+
+def _resampled_means(gaps: np.ndarray) -> np.ndarray:
+    """Means of a matrix ``[seeds, places]`` over resampled seeds and places: ``[resamples]``."""
+    generator = np.random.default_rng(0)
+    seeds, count = gaps.shape
+    # How often each seed, and each place, is drawn in each resample.
     rows = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=_RESAMPLES)
     columns = generator.multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
-    means = ((rows @ gaps) * columns).sum(axis=1) / (seeds * count)
+    means: np.ndarray = ((rows @ gaps) * columns).sum(axis=1) / (seeds * count)
+    return means
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
     tail = (1 - _CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Difference(float(gaps.mean()), float(low), float(high))
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)

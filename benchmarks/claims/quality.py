@@ -70,6 +70,8 @@ def read_points(results: Path) -> dict[str, list[Point]]:
         finished = read_records(results / RECORDS, table.claims)
         for row in table.rows:
             task = row.claims[0].task
+            if task not in FIGURES:
+                continue
             runs = [run for run in row.results(finished) if FIGURES[task][0] in run]
             if runs:  # what diverged has no figure
                 value = statistics.mean(float(run[FIGURES[task][0]]) for run in runs)

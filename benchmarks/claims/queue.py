@@ -19,12 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.claims import kngpt2, quantgpt
+from benchmarks.claims.bag_of_words import measure_bag_of_words
 from benchmarks.claims.claim import Claim, run_claim
-from benchmarks.claims.first.kngpt2 import kngpt2_table
-from benchmarks.claims.first.quantgpt import quantgpt_table
-from benchmarks.claims.measure import TEACHER, Places
+from benchmarks.claims.first import kngpt2 as first_kngpt2
+from benchmarks.claims.first import quantgpt as first_quantgpt
+from benchmarks.claims.measure import TEACHERS, Places
 from benchmarks.claims.mended import mended_table
-from benchmarks.claims.records import read_records, write_record
+from benchmarks.claims.records import BAG_OF_WORDS, read_records, write_record
+from benchmarks.claims.stsb import stsb_table
 from benchmarks.claims.table import Finished, Table
 from benchmarks.claims.teacher import train_teacher
 from benchmarks.claims.training_logs import LOGS, read_log, write_log
@@ -36,11 +39,14 @@ from edgeq.files import write_text
 from edgeq.progress import Progress
 
 TABLES: dict[str, Callable[[float], Table]] = {
+    "quantgpt": quantgpt.quantgpt_table,
+    "kngpt2": kngpt2.kngpt2_table,
     "xtc": xtc_table,
     "two-stage": two_stage_table,
     "tucker": tucker_table,
-    "first-quantgpt": quantgpt_table,
-    "first-kngpt2": kngpt2_table,
+    "stsb": stsb_table,
+    "first-quantgpt": first_quantgpt.quantgpt_table,
+    "first-kngpt2": first_kngpt2.kngpt2_table,
     "mended": mended_table,
 }
 RESULTS = Path(__file__).parent / "results"
@@ -72,6 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _work(tables: list[Table], places: Places, options: argparse.Namespace) -> int:
     _check_budget(places.runs, options.budget)
+    if options.count != 0:
+        _measure_bags(tables, places, options.results / RECORDS)
+    claims = {claim.name: claim for table in tables for claim in table.claims}
     done = 0
     while options.count is None or done < options.count:
         finished = _finished(tables, options.results)
@@ -82,21 +91,37 @@ def _work(tables: list[Table], places: Places, options: argparse.Namespace) -> i
         if claim is None:
             _say_what_waits(ready)
             return 0
-        trained = claim.task != "sst2" or places.has_teacher
-        if not trained:
-            print(f"{TEACHER}: begins", flush=True)
-            result = train_teacher(places, scale=options.budget, progress=_lines(TEACHER))
+        if not places.has_teacher(claim.task):
+            folder = TEACHERS[claim.task]
+            print(f"{folder}: begins", flush=True)
+            result = train_teacher(places, claim.task, scale=options.budget, progress=_lines(folder))
         else:
+            claim = _first_of(claim, claims, places)
+            folder = claim.name
             print(f"{claim.name}: begins", flush=True)
             result = run_claim(claim, places, progress=_lines(claim.name))
         # The log first: a record says that nothing of its run is left to be done.
-        write_log(options.results / LOGS, result["name"], read_log(places.runs / (claim.name if trained else TEACHER)))
+        write_log(options.results / LOGS, result["name"], read_log(places.runs / folder))
         write_record(options.results / RECORDS, result)
         done += 1
         figures = {key: result[key] for key in ("accuracy", "valid", "test", "failed") if key in result}
         print(f"{result['name']}: {json.dumps(figures)}", flush=True)
     write_tables(tables, _finished(tables, options.results), options)
     return 0
+
+
+def _measure_bags(tables: list[Table], places: Places, records: Path) -> None:
+    """Measures what the data of each task give away without the order of words, once."""
+    for task in sorted({claim.task for table in tables for claim in table.claims} & set(TEACHERS)):
+        if not (records / f"{BAG_OF_WORDS}-{task}.json").is_file():
+            write_record(records, measure_bag_of_words(task, places))
+
+
+def _first_of(claim: Claim, claims: dict[str, Claim], places: Places) -> Claim:
+    """Returns the run, or the one that it starts from where this machine has not trained it."""
+    while claim.start_from and not (places.runs / claim.start_from / "training" / "result.json").is_file():
+        claim = claims[claim.start_from]
+    return claim
 
 
 def _say_what_waits(ready: list[Claim]) -> None:
@@ -159,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="benchmarks.claims.queue"
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds sst2 and wikitext2")
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds sst2, stsb and wikitext2")
     parser.add_argument("--runs", type=Path, required=True, help="folder of all runs: checkpoints and logs")
     parser.add_argument("--table", action="append", choices=list(TABLES), help="repeatable; default: all of them")
     parser.add_argument("--budget", type=float, default=1.0, help="factor on the epochs of every run")

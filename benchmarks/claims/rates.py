@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ QUANTIZER_RATIO = 0.4
 """Rate of what quantizers learn over that of the weights, where it has no search of its own: QuantGPT's two rates."""
 RATE_SETTINGS = ("learning_rate", "quantizer_learning_rate")
 """Settings of a training that a search decides on."""
+STARTED = ("weights", "embeddings")
+"""Tables of a recipe whose ``start`` a search may decide on."""
 
 
 class Rates(NamedTuple):
@@ -22,13 +25,16 @@ class Rates(NamedTuple):
     Attributes:
         weights: Of the weights.
         quantizers: Of what quantizers learn, relative to its size; None for a fixed part of that of the weights.
+        start: Where what they learn starts; None for what the recipe says.
     """
 
     weights: float
     quantizers: float | None = None
+    start: str | float | None = None
 
     def __str__(self) -> str:
-        return f"{self.weights:g}" + ("" if self.quantizers is None else f" and {self.quantizers:g}")
+        quantizers = "" if self.quantizers is None else f" and {self.quantizers:g}"
+        return f"{self.weights:g}{quantizers}" + ("" if self.start is None else f", start {self.start}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +79,7 @@ def search(
     metric: str,
     lower: bool,
     quantizer_rates: Sequence[float | None] = (None,),
+    starts: Sequence[str | float | None] = (None,),
 ) -> Search:
     """Makes the search for a method.
 
@@ -83,14 +90,26 @@ def search(
         metric: Figure that they are compared by.
         lower: Whether a lower figure is better.
         quantizer_rates: Rates of what quantizers learn to try with each of them.
+        starts: Where what they learn starts, to try with each pair.
     """
     runs = {}
-    for rate in rates:
-        for quantizers in quantizer_rates:
-            name = f"search-{claim.name}-{rate:g}" + ("" if quantizers is None else f"-{quantizers:g}")
-            short = dataclasses.replace(claim, name=name, epochs=epochs, seed=SEARCH_SEED, search=True)
-            runs[Rates(rate, quantizers)] = with_rate(short, rate, quantizers=quantizers)
+    for rates_ in itertools.starmap(Rates, itertools.product(rates, quantizer_rates, starts)):
+        name = "-".join(["search", claim.name, *(_in_name(part) for part in rates_ if part is not None)])
+        short = dataclasses.replace(claim, name=name, epochs=epochs, seed=SEARCH_SEED, search=True)
+        runs[rates_] = with_rates(short, rates_)
     return Search(runs, metric, lower)
+
+
+def _in_name(part: float | str) -> str:
+    return part if isinstance(part, str) else f"{part:g}"
+
+
+def with_rates(claim: Claim, rates: Rates) -> Claim:
+    """Returns a run with other learning rates, and with another start where the rates have one."""
+    if rates.start is not None:
+        started = {key: {**claim.changes.get(key, {}), "start": rates.start} for key in STARTED}
+        claim = dataclasses.replace(claim, changes={**claim.changes, **started})
+    return with_rate(claim, rates.weights, quantizers=rates.quantizers)
 
 
 def with_rate(claim: Claim, rate: float, *, quantizers: float | None = None) -> Claim:

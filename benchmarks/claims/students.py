@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.claims.intervals import Difference, paired_difference
-from benchmarks.claims.measure import teacher_name
+from benchmarks.claims.measure import TEACHERS, teacher_name
+from benchmarks.claims.records import BAG_OF_WORDS
 from benchmarks.claims.table import Finished, Row
 
 
@@ -67,6 +68,28 @@ def gap_between(first: Row, second: Row, finished: Finished) -> tuple[Difference
     if not shared:
         return None
     return paired_difference(*([side[key] for key in shared] for side in sides)), len(shared)
+
+
+def above_bag_of_words(results: Sequence[Mapping[str, Any]], finished: Finished) -> str:
+    """Returns how many points a row is above the bag of words of its task, with an interval; empty if not measured."""
+    bag = finished.get(f"{BAG_OF_WORDS}-{results[0]['task']}")
+    if bag is None:
+        return ""
+    return str(paired_difference([one["correct"] for one in results], [bag["correct"]]))
+
+
+def bag_of_words_line(finished: Finished) -> str:
+    """Says what the words of a sentence alone give away on SST-2, in accuracy and as a share of the teachers'."""
+    bag = finished.get(f"{BAG_OF_WORDS}-sst2")
+    if bag is None:
+        return "Bag of words: not measured yet."
+    teachers = [one["accuracy"] for name, one in finished.items() if name.startswith(TEACHERS["sst2"])]
+    share = bag["accuracy"] / statistics.mean(teachers)
+    return (
+        f"Bag of words: logistic regression on the {bag['words']} words that the same training data have twice, "
+        f"without their order, has {100 * bag['accuracy']:.2f}, which is {share:.3f} of the teacher's: a share below "
+        "that is worth nothing, and points above it are what a student has learned of sentences."
+    )
 
 
 def _teacher(result: Mapping[str, Any], finished: Finished) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.claims.claim import Claim
-from benchmarks.claims.rates import Rates, Search, with_rate
+from benchmarks.claims.rates import Rates, Search, with_rates
 
 Finished = Mapping[str, dict[str, Any]]
 """Results by the name of the run."""
@@ -62,7 +62,7 @@ class Table:
         """
         runs = [claim for one in self.searches.values() for claim in one.missing(finished)]
         rated = [
-            (number, with_rate(claim, rates.weights, quantizers=rates.quantizers))
+            (number, with_rates(claim, rates))
             for row in self.rows
             if (rates := self._rates(row, finished)) is not None
             for number, claim in enumerate(row.claims)

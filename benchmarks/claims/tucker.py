@@ -7,8 +7,16 @@ from types import MappingProxyType
 from typing import Any
 
 from benchmarks.claims.claim import Claim
+from benchmarks.claims.intervals import verdict
 from benchmarks.claims.rates import search
-from benchmarks.claims.students import gap_to_teacher, measured, share_of_teacher, teachers_line
+from benchmarks.claims.students import (
+    above_bag_of_words,
+    bag_of_words_line,
+    gap_to_teacher,
+    measured,
+    share_of_teacher,
+    teachers_line,
+)
 from benchmarks.claims.table import Finished, Row, Table
 
 EPOCHS = 1.0
@@ -43,8 +51,24 @@ STUDENTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 The teacher has 6 blocks of width 384 and 10.6M numbers in them: IV-36-192 is a seventh, III-46 a 48th.
 """
-AIMS = {"IV-36-192": 0.98, "III-46": 0.93}
-"""Share of the teacher's accuracy that is aimed at."""
+AIMS = {"IV-36-192": (0.98, 'on par (1.00; "1/7")'), "III-46": (0.93, '0.967 ("1/48")')}
+"""Share of the teacher's accuracy that is aimed at, and what the paper has."""
+GENERAL = ", general distillation, 2.5 + 2.5 epochs"
+LONG_EPOCHS = 5.0
+LONG_SEARCH_EPOCHS = 0.5
+LONG_RATES = (1e-4, 3e-4, 1e-3)
+LOW_RANK = "low rank 25 (II), as many numbers as IV-36-192"
+LONG = ("IV-36-192", "III-46", LOW_RANK)
+"""Students that are trained as the paper has it: general distillation on unlabelled text (all of WikiText-2's, one
+epoch at 1e-4) before the task, and its first phase at a constant rate."""
+_LONG_STAGES = {
+    "pretraining": {"epochs": 1.0, "learning_rate": 1e-4},
+    "stage": [
+        {"name": "states", "share": 0.5, "schedule": "constant",
+         "distill": {"logits": 0.0, "hidden": 1.0, "attention": 1.0, "match": "last"}},
+        {"name": "logits", "share": 0.5, "distill": {"logits": 1.0}},
+    ],
+}  # fmt: skip
 SEARCHED = ("IV-36-192", "low rank 25 (II), as many numbers as IV-36-192")
 """Those with a search of their own; the others get the learning rate of IV-36-192: they are it with something added, or
 (III-46) a smaller bank, which learns nothing in runs as short as those of a search."""
@@ -59,11 +83,18 @@ def tucker_table(scale: float) -> Table:
         Row(label + GENTLE, _claims(label, scale, suffix="-gentle", more=_GENTLE), chosen, LOWER_RATE)
         for label in (chosen, FOLDED)
     ]
+    rows += [Row(label + GENERAL, _long(label, scale), label + GENERAL) for label in LONG]
     searches = {
         label: search(
             _claims(label, scale)[0], rates=RATES, epochs=SEARCH_EPOCHS * scale, metric="accuracy", lower=False
         )
         for label in SEARCHED
+    }
+    searches |= {
+        label + GENERAL: search(
+            _long(label, scale)[0], rates=LONG_RATES, epochs=LONG_SEARCH_EPOCHS * scale, metric="accuracy", lower=False
+        )
+        for label in LONG
     }
     return Table("tucker", "Tucker-BERT on SST-2", rows, searches, _render)
 
@@ -85,13 +116,36 @@ def _claims(
     )
 
 
+def _long(label: str, scale: float) -> tuple[Claim, ...]:
+    base, changes = STUDENTS[label]
+    return tuple(
+        Claim(
+            name=f"sst2-tucker{list(STUDENTS).index(label)}-general-{seed}",
+            task="sst2",
+            base=base,
+            changes={**changes, **_LONG_STAGES, "training": {**_TRAINING, "shuffle": "run"}},
+            epochs=LONG_EPOCHS * scale,
+            seed=seed,
+            pretraining=1.0,
+            since=2,
+        )
+        for seed in SEEDS
+    )
+
+
 def _render(table: Table, finished: Finished) -> list[str]:
     lines = [
         teachers_line(table.rows, finished),
         "",
-        "| student | numbers stored | MiB stored | accuracy by seed | share of the teacher's | aim | "
-        "student - teacher, points [95%] |",
-        "|---|---|---|---|---|---|---|",
+        bag_of_words_line(finished),
+        "",
+        "Rows with *general distillation* are trained as the paper has it, at our length; the others have one epoch on "
+        "the task, half for each phase, and their rates were searched in runs of a tenth of an epoch, in which little "
+        "is learned: they tell what so short a training comes to.",
+        "",
+        "| student | numbers stored | MiB stored | accuracy by seed | share of the teacher's [95%] | paper | our aim | "
+        "student - teacher, points [95%] | above the bag of words [95%] |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in table.rows:
         results = measured(row, finished)
@@ -99,12 +153,18 @@ def _render(table: Table, finished: Finished) -> list[str]:
             continue
         values = [result["accuracy"] for result in results]
         share = share_of_teacher(results, finished)
-        aim = AIMS.get(row.label.removesuffix(GENTLE).removesuffix(LOWER))
-        goal = "" if aim is None else f"{aim:.2f}: {'met' if share >= aim else 'missed'}"
-        book = results[0]["stored_bytes"]
         gap = gap_to_teacher(results, finished)
+        # The teacher's accuracy is taken as it is: what varies is the student beside it.
+        low, high = (share + (end - gap.points) / (100 * values[0] / share) for end in (gap.low, gap.high))
+        paper = goal = ""
+        kind = row.label.removesuffix(GENERAL).removesuffix(GENTLE).removesuffix(LOWER)
+        if kind in AIMS:
+            aim, paper = AIMS[kind]
+            goal = f"{aim:.2f}: {verdict(low, high, aim)}"
+        book = results[0]["stored_bytes"]
         lines.append(
             f"| {row.label} | {book['weights']} | {book['stored_bytes'] / 2**20:.2f} | "
-            f"{', '.join(f'{100 * value:.2f}' for value in values)} | {share:.3f} | {goal} | {gap} |"
+            f"{', '.join(f'{100 * value:.2f}' for value in values)} | {share:.3f} [{low:.3f}, {high:.3f}] | {paper} | "
+            f"{goal} | {gap} | {above_bag_of_words(results, finished)} |"
         )
     return lines

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.claims import claim as claims
-from benchmarks.claims import measure, queue, training_logs, two_stage
+from benchmarks.claims import kngpt2, measure, queue, training_logs, two_stage
+from benchmarks.claims import quantgpt as new_quantgpt
+from benchmarks.claims.bag_of_words import measure_bag_of_words
 from benchmarks.claims.claim import REVISION, Claim, run_claim
 from benchmarks.claims.first import quantgpt
-from benchmarks.claims.intervals import paired_difference
+from benchmarks.claims.intervals import paired_correlation, paired_difference, paired_ratio, verdict
 from benchmarks.claims.rates import Rates, search, with_rate
 from benchmarks.claims.records import read_records, write_record
 from benchmarks.claims.students import gap_between, gap_to_teacher, measured, share_of_teacher, teachers_line
@@ -53,7 +56,15 @@ def test_compared_methods_get_the_same_steps() -> None:
     longer = [claim for row in table.rows if row.label.endswith(quantgpt.LONG) for claim in row.claims]
     assert [claim.epochs for claim in longer] == [2 * quantgpt.LONGER * quantgpt.EPOCHS] * 4
     pair = queue.TABLES["two-stage"](1.0).rows
-    assert {claim.epochs for row in pair for claim in row.claims} == {two_stage.EPOCHS}
+    # One augmented copy makes an epoch twice as long.
+    assert {claim.epochs * (2 if "augment" in claim.changes else 1) for row in pair for claim in row.claims} == {
+        two_stage.EPOCHS
+    }
+    for name, long in (("quantgpt", new_quantgpt.LONG), ("kngpt2", kngpt2.LONG)):
+        lengths = {row.label.endswith(long): set() for row in queue.TABLES[name](1.0).rows}
+        for row in queue.TABLES[name](1.0).rows:
+            lengths[row.label.endswith(long)] |= {claim.epochs for claim in row.claims}
+        assert lengths == {False: {0.125}, True: {0.5}}
     assert [tuple(claim.seed for claim in row.claims) for row in pair] == [(1, 2, 3)] * len(pair)
 
 
@@ -192,11 +203,13 @@ def test_records_of_the_same_work_count_whatever_their_rate(tmp_path: Path) -> N
 def test_every_run_is_found_by_its_own_record(tmp_path: Path) -> None:
     for make in queue.TABLES.values():
         table = make(1.0)
-        write_record(tmp_path, {"name": measure.teacher_name("t"), "teacher": "t"})
+        teachers = [measure.teacher_name("t", task) for task in measure.TEACHERS]
+        for teacher in teachers:
+            write_record(tmp_path, {"name": teacher, "teacher": "t"})
         for claim in table.claims:
             write_record(tmp_path, _recorded(with_rate(claim, 1e-3)))
         found = read_records(tmp_path, table.claims)
-        assert found.keys() == {measure.teacher_name("t"), *(claim.name for claim in table.claims)}
+        assert found.keys() == {*teachers, *(claim.name for claim in table.claims)}
         # What was read compares equal to what is asked for, so that nothing runs twice.
         assert all(found[claim.name]["changes"] == with_rate(claim, 1e-3).changes for claim in table.claims)
 
@@ -272,6 +285,83 @@ def test_a_run_is_measured_and_written_down(places: measure.Places, tmp_path: Pa
     assert list(places.runs.glob("a/training/stage-*"))
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "aim", "lower", "word"),
+    [
+        (0.95, 0.99, 0.94, False, "met"),
+        (0.90, 0.99, 0.94, False, "not decided"),
+        (0.90, 0.93, 0.94, False, "missed"),
+        (1.05, 1.10, 1.20, True, "met"),
+        (1.15, 1.25, 1.20, True, "not decided"),
+        (1.25, 1.30, 1.20, True, "missed"),
+    ],
+)
+def test_an_aim_is_met_where_the_interval_clears_it(
+    low: float, high: float, aim: float, lower: bool, word: str
+) -> None:
+    assert verdict(low, high, aim, lower=lower) == word
+
+
+def test_ratios_of_perplexities_are_of_the_windows() -> None:
+    random = np.random.default_rng(0)
+    losses = 1200 + 50 * random.standard_normal(400)
+    better = (losses - 256 * np.log(1.1) + random.standard_normal(400)).tolist()
+    ratio = paired_ratio([losses.tolist()], [better])
+    assert ratio.value == pytest.approx(1.1, rel=1e-3)
+    assert ratio.low < 1.1 < ratio.high < 1.101
+
+
+def test_correlations_are_compared_on_the_same_pairs() -> None:
+    wanted = list(range(60))
+    noisy = [value + (7 if value % 2 else -7) for value in wanted]
+    gap = paired_correlation([noisy], [wanted], wanted)
+    assert gap.low < gap.points < gap.high < 0
+    same = paired_correlation([wanted, wanted], [wanted], wanted)
+    assert (same.points, same.low, same.high) == (0, 0, 0)
+
+
+def test_bags_of_words_learn_words_and_not_their_order(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for task in ("sst2", "stsb"):
+        (data / task).mkdir(parents=True)
+    rows = [("good film", 1), ("bad film", 0), ("good one", 1), ("bad one", 0)] * 20
+    for split in ("train", "dev"):
+        lines = [f"{sentence}\t{label}" for sentence, label in rows]
+        (data / "sst2" / f"{split}.tsv").write_text("sentence\tlabel\n" + "\n".join(lines) + "\n")
+    pairs = [("a b c", "a b c", 5.0), ("a b c", "c b a", 5.0), ("a b c", "d e f", 0.0), ("a b", "a f", 2.0)] * 10
+    lines = [f"{first}\t{second}\t{score}" for first, second, score in pairs]
+    for split in ("train", "dev"):
+        (data / "stsb" / f"{split}.tsv").write_text("sentence1\tsentence2\tscore\n" + "\n".join(lines) + "\n")
+    bare = [f"g\tf\ty\t{number}\t{score}\t{first}\t{second}" for number, (first, second, score) in enumerate(pairs)]
+    (data / "stsb" / "sts-test.labelled.tsv").write_text("\n".join(bare) + "\n")
+    places = measure.Places(data, tmp_path / "runs")
+    sentences = measure_bag_of_words("sst2", places)
+    assert sentences["accuracy"] == 1.0
+    assert sentences["correct"] == "1" * 80
+    scored = measure_bag_of_words("stsb", places)
+    assert scored["targets"] == [pair[2] for pair in pairs]
+    assert scored["spearman"] > 0.9
+    assert scored["predictions"][0] == scored["predictions"][1]
+
+
+def test_a_run_starts_from_another_one_that_is_trained_first(places: measure.Places) -> None:
+    first = dataclasses.replace(_tiny(), name="first", base="xtc-l3", changes={
+        "layers": {"keep": [0]}, "training": {"batch_size": 4, "max_length": 16, "learning_rate": 1e-3}})  # fmt: skip
+    second = dataclasses.replace(first, name="second", base="xtc-l3-w1a8", start_from="first")
+    by_name = {"first": first, "second": second}
+    assert queue._first_of(second, by_name, places) is first
+    run_claim(first, places)
+    assert queue._first_of(second, by_name, places) is second
+    assert run_claim(second, places)["start_from"] == "first"
+
+
+def test_a_part_of_the_text_is_pretrained_on(places: measure.Places) -> None:
+    (places.data / "wikitext2").mkdir()
+    (places.data / "wikitext2" / "train.txt").write_text("one\n" * 6 + "two\n" * 4)
+    assert places.pretraining_text(1.0).read_text().count("two") == 4
+    assert places.pretraining_text(0.7).read_text() == "one\n" * 6 + "two\n"
+
+
 def test_a_training_that_diverges_is_a_result(places: measure.Places, monkeypatch: pytest.MonkeyPatch) -> None:
     def diverge(*_: object, **__: object) -> None:
         raise EdgeqError("training stopped at step 3")
@@ -295,7 +385,7 @@ def test_the_queue_does_what_is_left_and_writes_tables(
     assert queue.main([*options, "--table", "xtc", "--count", "2"]) == 0
     assert {file.name for file in (tmp_path / "results").rglob("*.*")} == {
         "search-a-0.001.json", f"{_teacher(places)['name']}.json",
-        "search-a-0.001.jsonl", f"{_teacher(places)['name']}.jsonl",
+        "search-a-0.001.jsonl", f"{_teacher(places)['name']}.jsonl", "bag-of-words-sst2.json",
     }  # fmt: skip
     assert queue.main([*options, "--table", "xtc"]) == 0
     assert "all runs are finished" in capsys.readouterr().out
@@ -310,7 +400,7 @@ def test_the_queue_does_what_is_left_and_writes_tables(
 
 
 def _teacher(places: measure.Places) -> dict[str, object]:
-    (places.runs / measure.TEACHER / "checkpoint").mkdir(parents=True, exist_ok=True)
+    (places.runs / measure.TEACHERS["sst2"] / "checkpoint").mkdir(parents=True, exist_ok=True)
     teacher = measure.checkpoint_sha256(places.source("sst2"))
     return {"name": measure.teacher_name(teacher), "accuracy": 0.5, "correct": "10101010", "teacher": teacher}
 
@@ -319,12 +409,21 @@ def _teacher(places: measure.Places) -> dict[str, object]:
 def test_tables_are_drawn_of_whatever_is_there(name: str) -> None:
     table = queue.TABLES[name](1.0)
     setting = {"processor": "p", "accelerator": None, "threads": 2, "torch": "2"}
-    finished = {measure.teacher_name("t"): {"accuracy": 0.9, "correct": "1110", "setting": setting}}
+    finished: dict[str, dict[str, Any]] = {
+        measure.teacher_name("t"): {"accuracy": 0.9, "correct": "1110", "setting": setting},
+        measure.teacher_name("t", "stsb"): {"spearman": 0.9, "predictions": [1.0, 2.0, 3.0, 3.5], "setting": setting},
+        "bag-of-words-sst2": {"accuracy": 0.5, "correct": "1010", "words": 7},
+        "bag-of-words-stsb": {"spearman": 0.4, "predictions": [2.0, 1.0, 4.0, 3.0], "targets": [1.0, 2.0, 3.0, 4.0]},
+    }
     assert "0 of" in table.to_markdown(finished, command="x")
     for row in table.rows:
         for run in row.claims:
             done = dataclasses.asdict(with_rate(run, 1e-3)) | {"setting": setting, "teacher": "t"}
-            done |= {"accuracy": 0.75, "correct": "1100", "valid": 120.0, "test": 118.0}
+            if run.task == "stsb":
+                done |= {"spearman": 0.8, "predictions": [1.0, 2.0, 3.0, 2.5]}
+            else:
+                done |= {"accuracy": 0.75, "correct": "1100", "valid": 120.0, "test": 118.0}
+                done |= {"window_losses": [1220.0, 1230.0]} if run.since > 1 else {}
             finished[run.name] = done | {"stored_bytes": {"stored_bytes": 1 << 20, "weights": 1000}}
     text = table.to_markdown(finished, command="x")
     assert all(row.label in text for row in table.rows)
