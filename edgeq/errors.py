@@ -10,6 +10,9 @@ class EdgeqError(Exception):
 
     exit_code = 1
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
+
 
 class UsageError(EdgeqError):
     """A request that cannot be meant as it stands (a wrong name, value or path); exit code 2."""
@@ -23,6 +26,15 @@ class FormatError(EdgeqError):
 
 class UnsupportedError(EdgeqError):
     """A model, operator or target that edgeq has no implementation for."""
+
+
+def printable(text: str) -> str:
+    r"""Returns a text with everything escaped that a terminal would obey instead of showing it.
+
+    Names come from files that others made. Control characters, line ends, marks of direction and lone surrogates
+    become what Python would write for them, such as ``\x1b``.
+    """
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def nearest_name_hint(name: str, known: list[str]) -> str:
