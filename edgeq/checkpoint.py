@@ -19,14 +19,17 @@ from edgeq.factor.cost import Evaluate
 from edgeq.factor.evaluation import Choice, apply_choices, call_tokens, choose
 from edgeq.factor.insert import factor_specs, insert_factor_modules
 from edgeq.factor.manifest import FactorManifest
-from edgeq.files import new_folder, sha256
+from edgeq.files import Output, new_folder
+from edgeq.formats.json_file import read_json_object
 from edgeq.formats.low_bit import PackedMatrix
 from edgeq.formats.tensor_header import TensorEntry, read_tensor_header
 from edgeq.hf import EdgeqConfig, check_scales, verify_files
 from edgeq.models import ModelAdapter, adapter_for
 from edgeq.quant.manifest import QUANT_METHOD, PackedTensor, QuantizationManifest
 from edgeq.quant.plan import CompressionResult
+from edgeq.reading import sha256
 
+OUTPUT = Output("compress")
 WEIGHTS_NAME = "model.safetensors"
 _CLASSES = {
     "embed": transformers.AutoModel,
@@ -102,13 +105,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise UsageError(f"{folder} is not a model folder: it holds no config.json")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise FormatError(f"{path} is damaged: it is not JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise FormatError(f"{path} is damaged: it should hold a JSON object, found a {type(values).__name__}")
-    return values
+    return read_json_object(path)
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -136,20 +133,25 @@ def save_checkpoint(
     result: CompressionResult,
     sentence_files_from: Path | None = None,
     evaluate: Evaluate = "auto",
+    force: bool = False,
 ) -> None:
     """Writes a compressed model as a folder that ``from_pretrained`` loads after ``import edgeq.hf``.
 
     Args:
         model: The compressed ``transformers`` model.
         tokenizer: Its tokenizer.
-        folder: Where to write; an existing folder is replaced when all is written.
+        folder: Where to write; an earlier output of ``edgeq compress`` is replaced when all is written.
         result: What :func:`edgeq.recipes.apply_recipe` returned.
         sentence_files_from: Folder whose sentence-transformers files (pooling) are kept.
         evaluate: How factorised layers are to be computed.
+        force: Replace whatever is there.
+
+    Raises:
+        UsageError: If ``folder`` holds something else than such an output.
     """
     factors = FactorManifest(factor_specs(model), evaluate)
     manifest = dataclasses.replace(QuantizationManifest.of_model(model, result), factors=factors.to_json())
-    with new_folder(Path(folder)) as temporary:
+    with new_folder(Path(folder), OUTPUT, force=force) as temporary:
         model.config.quantization_config = EdgeqConfig.from_dict(manifest.to_json())
         try:
             model.save_pretrained(temporary, max_shard_size="100GB")
@@ -167,10 +169,15 @@ def save_checkpoint(
 
 
 def save_float_checkpoint(
-    model: Any, tokenizer: Any, folder: Path | str, *, sentence_files_from: Path | None = None
+    model: Any,
+    tokenizer: Any,
+    folder: Path | str,
+    *,
+    sentence_files_from: Path | None = None,
+    force: bool = False,
 ) -> None:
     """Writes a float model as a plain checkpoint; the arguments are those of :func:`save_checkpoint`."""
-    with new_folder(Path(folder)) as temporary:
+    with new_folder(Path(folder), OUTPUT, force=force) as temporary:
         model.save_pretrained(temporary, max_shard_size="100GB")
         (temporary / WEIGHTS_NAME).chmod(0o644)  # safetensors creates it for its owner only
         tokenizer.save_pretrained(temporary)

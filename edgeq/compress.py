@@ -9,6 +9,7 @@ from typing import Any
 import transformers
 
 from edgeq.checkpoint import (
+    OUTPUT,
     Checkpoint,
     load_checkpoint,
     load_tokenizer,
@@ -17,7 +18,7 @@ from edgeq.checkpoint import (
 )
 from edgeq.errors import FormatError, UsageError
 from edgeq.files import check_new_folder
-from edgeq.formats.stored import read_json_object
+from edgeq.formats.json_file import read_json_object
 from edgeq.progress import Progress, silent
 from edgeq.quant.plan import CompressionResult
 from edgeq.recipes import (
@@ -45,22 +46,25 @@ def compress_model(
     *,
     recipe: str | Path | Recipe,
     training: TrainingRequest | None = None,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> CompressionResult:
     """Compresses a model and writes the result as a checkpoint folder.
 
     Args:
         source: A model folder, or the name of a model on the Hugging Face hub.
-        out: Folder to write; an existing one is replaced when all is done.
+        out: Folder to write; an earlier output of this function is replaced when all is done.
         recipe: A recipe, the name of a built-in one, or a recipe file.
         training: Data and wishes, for recipes that train.
+        force: Replace ``out`` whatever it holds.
         progress: Told how far the work is.
 
     Returns:
         One record for each layer.
 
     Raises:
-        UsageError: If the source or the recipe is not there, or the recipe makes no sense or lacks training data.
+        UsageError: If the source or the recipe is not there, the recipe makes no sense or lacks training data, or
+            ``out`` holds something that this function did not write.
         UnsupportedError: If the architecture is not implemented.
         FormatError: If the source is damaged or already compressed.
         EdgeqError: If a training diverges.
@@ -69,7 +73,7 @@ def compress_model(
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_request(resolved, training)
     folder = resolve_source(source)
-    _check_destination(folder, Path(out))
+    check_new_folder(Path(out), OUTPUT, force=force, sources=[folder])
     progress("loading the model", 0, 1)
     checkpoint = _load_float(folder)
     progress("loading the model", 1, 1)
@@ -82,13 +86,15 @@ def compress_model(
     with contextlib.nullcontext(True) if training is None else first_process_writes() as writes:
         if writes:
             progress("writing the checkpoint", 0, 1)
-            _write(checkpoint, resolved, model, result, out)
+            _write(checkpoint, resolved, model, result, out, force=force)
             progress("writing the checkpoint", 1, 1)
     return result
 
 
-def _write(checkpoint: Checkpoint, recipe: Recipe, model: Any, result: CompressionResult, out: str | Path) -> None:
-    kept = {"sentence_files_from": checkpoint.folder}
+def _write(
+    checkpoint: Checkpoint, recipe: Recipe, model: Any, result: CompressionResult, out: str | Path, *, force: bool
+) -> None:
+    kept: dict[str, Any] = {"sentence_files_from": checkpoint.folder, "force": force}
     if recipe.factor is not None or any(layer.bits < FLOAT_BITS for layer in result.layers):
         evaluate = "auto" if recipe.factor is None else recipe.factor.evaluate
         save_checkpoint(model, checkpoint.tokenizer, out, result=result, evaluate=evaluate, **kept)
@@ -190,10 +196,3 @@ def _download(name: str) -> Path:
             f"{name!r} is not a folder, and no such model could be had from the Hugging Face hub ({reason}); "
             "check the name and the network, or give a folder"
         ) from None
-
-
-def _check_destination(source: Path, out: Path) -> None:
-    source, out = source.resolve(), out.resolve()
-    if out == source or out in source.parents:
-        raise UsageError(f"the output {out} would replace the source {source}; give another folder")
-    check_new_folder(out)

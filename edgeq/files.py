@@ -1,59 +1,199 @@
-"""Outputs appear whole or not at all: everything is written under a temporary name and renamed."""
+"""Outputs appear whole or not at all, and never in the place of something that edgeq did not write.
+
+Everything is written under a temporary name and renamed. What lies at the place of an output already is replaced only
+if the same verb wrote every file of it, or if the user says so (``--force``). How an output is recognised is said by
+its :class:`Output`: by its own table of contents, or by the file :data:`MARKER`, which :func:`new_folder` adds.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from edgeq.errors import UsageError
+from edgeq.errors import EdgeqError, FormatError, UsageError
+from edgeq.reading import read_bytes, read_text
+
+MARKER = ".edgeq-output"
+"""File in an output folder: a line that says which verb wrote it, then the name of each file, one a line."""
+_FIRST_LINE = "written by edgeq {verb}; edgeq replaces this folder if it holds these files only"
+_LARGEST_MARKER = 1 << 24
 
 
-def check_new_folder(path: Path) -> None:
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """A kind of folder that edgeq writes, and how one of them is told from everything else.
+
+    Attributes:
+        verb: What writes it.
+        contents: Returns the files, relative to a folder, that the verb wrote into it and that may be replaced with
+            it; None if the folder is no output of the verb. Without it, :data:`MARKER` says so.
+    """
+
+    verb: str
+    contents: Callable[[Path], Collection[str] | None] | None = None
+
+    def files_of(self, folder: Path) -> Collection[str] | None:
+        """See ``contents``."""
+        return _marked_files(folder, self.verb) if self.contents is None else self.contents(folder)
+
+
+def made_of(verb: str, *names: str) -> Output:
+    """Returns a kind of folder that lies inside one of edgeq's own and holds files of these names only."""
+    return Output(verb, contents=lambda _: names)
+
+
+def check_new_folder(
+    path: Path, output: Output, *, force: bool = False, sources: Collection[Path] = ()
+) -> None:
     """Refuses a path that :func:`new_folder` could not write; called before work that takes minutes.
 
+    Args:
+        path: Where the output is to be.
+        output: Its kind.
+        force: Whether the user wants whatever is there replaced.
+        sources: Folders that the output is made from, which nothing may replace.
+
     Raises:
-        UsageError: If it, or what should hold it, is a file, or the user may not write there.
+        UsageError: If it, or what should hold it, is a file, the user may not write there, it holds a source, or
+            something is there that is not an output of the same verb.
     """
-    path = Path(path).absolute()
-    holder = next(parent for parent in (path, *path.parents) if parent.exists())
+    path = Path(path).resolve()
+    holder = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
     if not holder.is_dir():
         raise UsageError(f"{holder} is a file; give the name of a folder to write, found {path}")
+    for source in map(Path.resolve, map(Path, sources)):
+        if path == source or path in source.parents:
+            raise UsageError(f"the output {path} would replace the source {source}; give another folder")
     if holder == path:
+        if os.path.ismount(path):
+            raise UsageError(f"{path} is a file system of its own, which is not replaced; give a folder in it")
+        if not force:
+            _check_replaceable(path, output)
         holder = path.parent  # what replaces a folder is made beside it
     if not os.access(holder, os.W_OK | os.X_OK):
         raise UsageError(f"{holder} cannot be written; give another folder than {path}")
 
 
+def _check_replaceable(path: Path, output: Output) -> None:
+    """Refuses a folder that holds anything else than what ``output.verb`` wrote."""
+    present = sorted(_files(path))
+    if not present:
+        return
+    try:
+        written = output.files_of(path)
+    except EdgeqError:
+        written = None  # damaged, and so nothing that could tell whose the files are
+    if written is None:
+        raise UsageError(
+            f"{path} was not written by 'edgeq {output.verb}' (it holds {present[0]}), so it is not replaced; give "
+            "another folder, or --force (in Python force=True) to erase what is there"
+        )
+    others = [name for name in present if name not in written and name != MARKER]
+    if others:
+        raise UsageError(
+            f"{path / others[0]} was not written by 'edgeq {output.verb}', so the folder is not replaced; move it "
+            "away, give another folder, or --force (in Python force=True) to erase what is there"
+        )
+
+
+def _files(folder: Path) -> list[str]:
+    """Names of everything in a folder but folders; links to folders are not followed, and count."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        found += [os.path.relpath(os.path.join(place, name), folder) for name in (*files, *links)]
+    return found
+
+
+def _marked_files(folder: Path, verb: str) -> list[str] | None:
+    marker = folder / MARKER
+    if not os.path.lexists(marker):
+        return None
+    first, *names = read_text(marker, largest=_LARGEST_MARKER).split("\n")
+    return names if first == _FIRST_LINE.format(verb=verb) else None
+
+
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(
+    path: Path, output: Output, *, force: bool = False, sources: Collection[Path] = ()
+) -> Iterator[Path]:
     """Yields an empty temporary folder beside ``path`` that becomes ``path`` if the block succeeds.
 
-    An existing ``path`` is replaced only when the block has finished without an error.
+    An existing output is replaced only when the block has finished without an error. A link is followed: what it
+    leads to is replaced.
+
+    Args:
+        path: Where the output is to be.
+        output: Its kind.
+        force: Whether the user wants whatever is there replaced.
+        sources: Folders that the output is made from, which nothing may replace.
 
     Raises:
-        UsageError: If ``path`` cannot be written.
+        UsageError: If ``path`` cannot be written; see :func:`check_new_folder`.
     """
-    path = Path(path).absolute()
-    check_new_folder(path)
+    path = Path(path).resolve()
+    check_new_folder(path, output, force=force, sources=sources)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     temporary.chmod(0o755)
     try:
         yield temporary
-        if path.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-            os.replace(path, retired / "old")
-            os.replace(temporary, path)
-            shutil.rmtree(retired)
-        else:
-            os.replace(temporary, path)
+        if output.contents is None:
+            lines = [_FIRST_LINE.format(verb=output.verb), *sorted(_files(temporary))]
+            (temporary / MARKER).write_text("\n".join(lines), encoding="utf-8")
+        # Once more, since the work may have taken an hour.
+        check_new_folder(path, output, force=force, sources=sources)
+        _put_in_place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    if not path.exists():
+        os.replace(temporary, path)
+        return
+    retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+    os.replace(path, retired / "old")
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        os.replace(retired / "old", path)
+        retired.rmdir()
+        raise
+    shutil.rmtree(retired)
+
+
+def check_new_file(path: Path, *, verb: str, marker: bytes, force: bool = False) -> None:
+    """Refuses to replace a file that a verb did not write.
+
+    Args:
+        path: Where the file is to be.
+        verb: What writes it.
+        marker: Bytes that every file of the verb holds, and no other.
+        force: Whether the user wants whatever is there replaced.
+
+    Raises:
+        UsageError: If something else lies there, or ``path`` cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; give the name of a file to write")
+    if not os.path.lexists(path) or force:
+        return
+    try:
+        ours = marker in read_bytes(path)
+    except (FormatError, UsageError):
+        ours = False
+    if not ours:
+        raise UsageError(
+            f"{path} was not written by 'edgeq {verb}', so it is not replaced; give another name, or --force (in "
+            "Python force=True) to overwrite it"
+        )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -70,9 +210,3 @@ def write_text(path: Path, text: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-
-
-def sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file as 64 hexadecimal digits."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

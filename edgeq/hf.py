@@ -15,7 +15,6 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.factor.insert import insert_factor_modules
 from edgeq.factor.manifest import FactorManifest
-from edgeq.files import sha256
 from edgeq.quant.manifest import (
     QUANT_METHOD,
     QuantizationManifest,
@@ -23,6 +22,7 @@ from edgeq.quant.manifest import (
     insert_packed_modules,
 )
 from edgeq.quant.modules import PackedModule
+from edgeq.reading import sha256
 
 
 @register_quantization_config(QUANT_METHOD)

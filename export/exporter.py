@@ -20,11 +20,12 @@ from edgeq.errors import EdgeqError, UsageError
 from edgeq.export.external_data import ModelWriter
 from edgeq.export.trace import DEFAULT_FLAVOUR, DEFAULT_OPSET, check_flavour, check_opset, onnx_models
 from edgeq.factor.evaluation import describe_choices
-from edgeq.files import new_folder
+from edgeq.files import Output, check_new_folder, new_folder
 from edgeq.progress import Progress, silent
 
 CACHE_DTYPES = {"float16": torch.float16, "float32": torch.float32}
 DEFAULT_CACHE = "float16"
+OUTPUT = Output("export")
 _GENERATION_FILE = "generation_config.json"
 
 
@@ -35,6 +36,7 @@ def export_onnx(
     opset: int = DEFAULT_OPSET,
     cache: str = DEFAULT_CACHE,
     flavour: str = DEFAULT_FLAVOUR,
+    force: bool = False,
     progress: Progress | None = None,
     remark: Callable[[str], None] | None = None,
 ) -> Path:
@@ -42,13 +44,14 @@ def export_onnx(
 
     Args:
         checkpoint_folder: A compressed checkpoint, or a float one (for a baseline).
-        out_folder: Folder to write; an existing one is replaced when all is done.
+        out_folder: Folder to write; an earlier output of this function is replaced when all is done.
         opset: Version of the standard operators, 18 to 23. The default, 23, is the first that has attention
             as one operator, which is what the compiler has a kernel for; the same graph at 20 runs on
             runtimes that know no such operator, below 20 GELU is several nodes as well.
         cache: Type of the key/value cache of a model that generates: ``float16`` or ``float32``.
         flavour: ``edgeq``, our operators with their bodies, or ``stock``, operators of ONNX Runtime itself: it runs
             fast without a library, and rounds activations in blocks, so it agrees in what a task measures.
+        force: Replace ``out_folder`` whatever it holds.
         progress: Told how far the work is.
         remark: Told how factorised layers are computed, one line for those of a kind, and what the stock flavour
             stores otherwise.
@@ -57,7 +60,8 @@ def export_onnx(
         The path of ``model.onnx``, or of ``encoder_model.onnx``.
 
     Raises:
-        UsageError: If the checkpoint, the opset, the type of cache or the flavour is not there.
+        UsageError: If the checkpoint, the opset, the type of cache or the flavour is not there, or ``out_folder``
+            holds something that this function did not write.
         UnsupportedError: If the architecture is not implemented.
         FormatError: If the checkpoint is damaged.
         EdgeqError: If the graph cannot be made, or is not valid ONNX.
@@ -67,14 +71,14 @@ def export_onnx(
     check_opset(opset)
     check_flavour(flavour)
     cache_dtype = _cache_dtype(cache)
-    _check_apart(source, out)
+    check_new_folder(out, OUTPUT, force=force, sources=[source])
     report("loading the checkpoint", 0, 3)
     checkpoint = load_checkpoint(source)
     if remark is not None:
         for line in describe_choices(checkpoint.choices):
             remark(line)
     report("tracing and writing the graph", 1, 3)
-    with new_folder(out) as temporary:
+    with new_folder(out, OUTPUT, force=force, sources=[source]) as temporary:
         with ModelWriter(temporary) as writer:
             models = onnx_models(
                 checkpoint.model,
@@ -92,12 +96,6 @@ def export_onnx(
         checkpoint.tokenizer.save_pretrained(temporary)
     report("checking the graph", 3, 3)
     return out / written[0].name
-
-
-def _check_apart(source: Path, out: Path) -> None:
-    """Refuses an output that would take the checkpoint away."""
-    if out.resolve() == source.resolve() or out.resolve() in source.resolve().parents:
-        raise UsageError(f"the output {out} would replace the checkpoint {source}; give another folder")
 
 
 def _copy_settings(source: Path, out: Path) -> None:

@@ -22,7 +22,7 @@ from benchmarks.claims.training_logs import read_log, training_seconds
 from edgeq.compress import compress_model
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.files import write_text
-from edgeq.formats.stored import read_json_object
+from edgeq.formats.json_file import read_json_object
 from edgeq.ledger import ledger
 from edgeq.progress import Progress, silent
 from edgeq.recipes import TrainingRequest, load_recipe

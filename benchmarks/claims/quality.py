@@ -21,7 +21,7 @@ from benchmarks.claims.queue import RECORDS, RESULTS, TABLES
 from benchmarks.claims.records import read_records
 from benchmarks.factors.calls import STEP, TEXT
 from edgeq.files import write_text
-from edgeq.formats.stored import read_json_object
+from edgeq.formats.json_file import read_json_object
 from edgeq.report.plots import quality_plot
 
 FIGURES = {"sst2": ("accuracy", "accuracy"), "wikitext2": ("test", "perplexity")}

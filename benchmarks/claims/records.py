@@ -14,7 +14,7 @@ from benchmarks.claims.measure import TEACHERS, teacher_name
 from benchmarks.claims.rates import RATE_SETTINGS, STARTED
 from edgeq.errors import FormatError
 from edgeq.files import write_text
-from edgeq.formats.stored import read_json_object
+from edgeq.formats.json_file import read_json_object
 from edgeq.recipes import load_recipe
 
 BAG_OF_WORDS = "bag-of-words"

@@ -22,7 +22,7 @@ from benchmarks.claims.setting import describe_setting
 from benchmarks.claims.training_logs import read_log, training_seconds
 from edgeq.checkpoint import load_tokenizer
 from edgeq.distill import Objective, ObjectiveSettings
-from edgeq.files import new_folder
+from edgeq.files import Output, new_folder
 from edgeq.models import adapter_for
 from edgeq.progress import Progress, silent
 from edgeq.training import TrainingSettings, load_task_data, train
@@ -97,7 +97,7 @@ def train_teacher(places: Places, task: str, *, scale: float = 1.0, progress: Pr
         resume=True,
         progress=progress,
     )
-    with new_folder(folder / "checkpoint") as checkpoint:
+    with new_folder(folder / "checkpoint", Output("claims")) as checkpoint:
         model.save_pretrained(checkpoint)
         tokenizer.save_pretrained(checkpoint)
     for state in (folder / "training").glob("state-*"):

@@ -28,7 +28,7 @@ from benchmarks.zoo.infilling import infill
 from benchmarks.zoo.loop import Plan, train
 from benchmarks.zoo.schedule import Schedule
 from edgeq.errors import UsageError
-from edgeq.files import new_folder
+from edgeq.files import Output, new_folder
 
 BEGIN, PAD, END, MASK = 0, 1, 2, 3  # BART's order; WikiText's "<unk>" is a plain word here
 ROLES = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "mask_token": "<mask>"}
@@ -99,7 +99,7 @@ def prepare_tokenizer(data: Path, out: Path, *, entries: int) -> Tokenizer:
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", BEGIN), ("</s>", END)]
         )
-        with new_folder(folder) as new:
+        with new_folder(folder, Output("zoo")) as new:
             save_tokenizer(tokenizer, new, positions=POSITIONS, roles=ROLES)
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 

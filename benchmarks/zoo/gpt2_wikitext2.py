@@ -25,7 +25,7 @@ from benchmarks.zoo.corpus import Blocks, read_articles, token_stream
 from benchmarks.zoo.loop import Plan, train
 from benchmarks.zoo.schedule import Schedule
 from edgeq.errors import UsageError
-from edgeq.files import new_folder
+from edgeq.files import Output, new_folder
 
 SEPARATOR = "<|endoftext|>"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -108,7 +108,7 @@ def prepare_tokenizer(data: Path, out: Path, *, entries: int, start: str | None 
     if not folder.exists():
         articles = read_articles(data / "wikitext2" / "train.txt")
         tokenizer = train_bpe(articles, entries=entries, special=[SEPARATOR])
-        with new_folder(folder) as new:
+        with new_folder(folder, Output("zoo")) as new:
             roles = {"bos_token": SEPARATOR, "eos_token": SEPARATOR, "pad_token": SEPARATOR}
             save_tokenizer(tokenizer, new, positions=POSITIONS, roles=roles)
     return Tokenizer.from_file(str(folder / "tokenizer.json"))

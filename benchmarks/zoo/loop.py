@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from benchmarks.zoo.average import WeightAverage
 from benchmarks.zoo.schedule import Schedule
 from benchmarks.zoo.state import load_state, save_state
-from edgeq.files import new_folder, write_text
+from edgeq.files import Output, new_folder, write_text
 
 
 class Task(Protocol):
@@ -119,7 +119,7 @@ class _Run:
             better = figures["loss"] < self.best
             if better:
                 self.best = figures["loss"]
-                with new_folder(self.folder / "best") as folder:
+                with new_folder(self.folder / "best", Output("zoo")) as folder:
                     self.model.save_pretrained(folder)
                     record = {"step": self.step, "seconds": self.seconds, **figures}
                     (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")

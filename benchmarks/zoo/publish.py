@@ -22,7 +22,7 @@ from benchmarks.zoo.card import CARDS, write_card
 from benchmarks.zoo.figures import measure_bart, measure_gpt2
 from benchmarks.zoo.options import command_of
 from edgeq.errors import UsageError
-from edgeq.files import new_folder
+from edgeq.files import Output, new_folder
 
 MOST_BYTES = 16_000_000
 _MODELS = {"gpt2-wikitext2": GPT2LMHeadModel, "bart-infill-scitldr": BartForConditionalGeneration}
@@ -60,7 +60,7 @@ def publish(name: str, *, run: Path, data: Path, out: Path, note: str = "") -> d
     if not (best / "record.json").is_file():
         raise UsageError(f"{best} holds no model: --run must be the --out folder of a training that validated")
     trained = json.loads((best / "record.json").read_text(encoding="utf-8"))
-    with new_folder(out) as folder:
+    with new_folder(out, Output("zoo")) as folder:
         _save_half(name, best, folder)
         for file in (run / "tokenizer").iterdir():
             shutil.copy(file, folder / file.name)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.zoo.average import WeightAverage
 from edgeq.errors import FormatError
-from edgeq.files import new_folder
+from edgeq.files import made_of, new_folder
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -52,7 +52,7 @@ def save_state(
             if moment in optimizer.state[parameter]:
                 tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
     earlier = _states(run)
-    with new_folder(run / f"state-{step}") as folder:
+    with new_folder(run / f"state-{step}", made_of("zoo", "state.safetensors", "state.json")) as folder:
         save_file(tensors, folder / "state.safetensors")
         (folder / "state.json").write_text(json.dumps({"step": step, **progress}), encoding="utf-8")
     for folder in earlier:

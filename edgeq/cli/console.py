@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,17 +15,28 @@ import rich.console
 import rich.progress
 import rich.table
 
+from edgeq.errors import printable
 from edgeq.progress import Progress, silent
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_OBEYED = re.compile(r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters and marks of direction that JSON does not escape by itself."""
 
 
 def print_json(value: Any) -> None:
     """Prints one JSON document; numbers that JSON lacks (infinities, NaN) become null."""
-    sys.stdout.write(json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(_json(value, indent=2) + "\n")
 
 
 def print_json_line(value: Any) -> None:
     """Prints one line of JSON lines."""
-    sys.stdout.write(json.dumps(_finite(value), ensure_ascii=False) + "\n")
+    sys.stdout.write(_json(value) + "\n")
+
+
+def _json(value: Any, *, indent: int | None = None) -> str:
+    r"""JSON with letters of all scripts as they are, and what a terminal would obey as ``\u`` and digits."""
+    text = json.dumps(_finite(value), indent=indent, ensure_ascii=False)
+    return _OBEYED.sub(lambda found: json.dumps(found.group())[1:-1], text)
 
 
 def _finite(value: Any) -> Any:
@@ -36,13 +48,20 @@ def _finite(value: Any) -> Any:
 
 
 def say(text: str) -> None:
-    """Prints a line of plain text to stdout."""
-    sys.stdout.write(text + "\n")
+    """Prints a line of plain text to stdout; what a terminal would obey is escaped."""
+    sys.stdout.write(printable(text) + "\n")
+
+
+def write_texts(*texts: str) -> None:
+    """Writes texts that a model read or made to stdout as they come, line ends included, but no control characters."""
+    for text in texts:
+        sys.stdout.write(_CONTROL.sub(lambda found: ascii(found.group())[1:-1], text))
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:
-    """Prints a line of plain text to stderr, for what is not the result."""
-    sys.stderr.write(text + "\n")
+    """Prints a line of plain text to stderr, for what is not the result; what a terminal would obey is escaped."""
+    sys.stderr.write(printable(text) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
@@ -53,7 +72,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         # Cells are data, not markup: a layer named "[0]" must come out as it is.
-        table.add_row(*(rich.text.Text(cell) for cell in row))
+        table.add_row(*(rich.text.Text("\n".join(map(printable, cell.split("\n")))) for cell in row))
     # Piped output is not cut to a width that nobody has.
     width = None if sys.stdout.isatty() else 200
     rich.console.Console(file=sys.stdout, width=width, highlight=False).print(table)

@@ -10,7 +10,7 @@ import typer
 from edgeq.cli import training_options as training
 from edgeq.cli.console import print_json, print_table, progress_bars, say
 from edgeq.cli.stages import Cache, Context, Opset, RecipeName, Source
-from edgeq.cli.verb import Json, verb
+from edgeq.cli.verb import Force, Json, verb
 
 Targets = Annotated[
     list[str] | None,
@@ -57,6 +57,7 @@ def deploy(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of the latency measurement.")] = 20,
     sequence: Annotated[int, typer.Option(min=1, help="Tokens of a text in the latency measurement.")] = 128,
     threads: Annotated[int, typer.Option(min=1, help="Threads in the latency measurement.")] = 2,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Do the whole job: compress, export, compile, evaluate, check parity, profile, report.
@@ -93,6 +94,7 @@ def deploy(
             rounds=rounds,
             sequence=sequence,
             threads=threads,
+            force=force,
             progress=progress,
         )
     _show(result.report, out, as_json=as_json)

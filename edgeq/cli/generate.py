@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.console import note, print_json, say
+from edgeq.cli.console import note, print_json, write_texts
 from edgeq.cli.run import MinNewTokens, NoRepeatNgramSize, RepetitionPenalty, Threads
 from edgeq.cli.verb import Json, verb
 from edgeq.errors import UsageError
@@ -98,16 +97,14 @@ def _print(generation: Generation, prompts: list[str]) -> None:
         _stream(generation, prompts[0])
         return
     for result in generation.results():
-        say(f"{result.prompt}{result.text}\n")
+        write_texts(result.prompt or "", result.text, "\n\n")
 
 
 def _stream(generation: Generation, prompt: str) -> None:
-    sys.stdout.write(prompt)
-    sys.stdout.flush()
+    write_texts(prompt)
     for piece in generation:
-        sys.stdout.write(piece.text)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
+        write_texts(piece.text)
+    write_texts("\n")
 
 
 def _json(generation: Generation) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import typer
 
 import edgeq
 from edgeq.cli.verb import app
+from edgeq.errors import printable
 
 # In the order of the help. Each module registers its verbs when it is imported, and imports what is
 # heavy (torch, onnx, tvm) only when a verb runs.
@@ -61,6 +62,6 @@ def main(arguments: list[str] | None = None) -> int:
         sentence = " ".join(error.format_message().split())
         if not sentence:  # `edgeq` alone: the help has been printed
             return 2
-        print(f"edgeq: {sentence} (see {command} --help)", file=sys.stderr)  # noqa: T201
+        print(f"edgeq: {printable(sentence)} (see {command} --help)", file=sys.stderr)  # noqa: T201
         return 2
     return code if isinstance(code, int) else 0

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeq.cli.console import print_json, print_table, say
-from edgeq.cli.verb import Json, verb
+from edgeq.cli.verb import Force, Json, verb
 from edgeq.errors import UsageError
 from edgeq.ledger import LedgerRow, grouped, ledger, megabytes, summary_line
 
@@ -65,6 +65,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="For several runs: the page to write, quality against stored bytes.")
     ] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Write report.json and report.html of a run again, or one page that compares several runs."""
@@ -73,9 +74,9 @@ def report(
     if len(runs) > 1 and out is None:
         raise UsageError(f"{len(runs)} runs are compared in a page of their own; give its name by --out")
     if out is not None:
-        summary, page = compare_runs(runs, out), out
+        summary, page = compare_runs(runs, out, force=force), out
     else:
-        summary, page = write_report(runs[0]), runs[0] / "report.html"
+        summary, page = write_report(runs[0], force=force), runs[0] / "report.html"
     if as_json:
         print_json(summary)
     else:

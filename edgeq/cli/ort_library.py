@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeq.cli.console import note, print_json, progress_bars, say
-from edgeq.cli.verb import Json, verb
+from edgeq.cli.verb import Force, Json, verb
 
 
 @verb("ort-library", example="ort-library ./lib\nort-library ./lib-arm --target cortex-a76")
@@ -21,6 +21,7 @@ def ort_library(
             "--target", "-t", help="Any target of the architecture: the library holds the kernels of all its levels."
         ),
     ] = "host",
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Build the library with which ONNX Runtime (1.17 or later) runs exported models fast."""
@@ -29,7 +30,7 @@ def ort_library(
 
     chosen = load_target(target)
     with progress_bars() as progress:
-        path = build_library(out, target=chosen, progress=progress)
+        path = build_library(out, target=chosen, force=force, progress=progress)
     kernels = [level.isa for level in processor_levels(chosen.architecture)]
     if as_json:
         print_json({"library": str(path), "architecture": chosen.architecture, "kernels": kernels})

@@ -10,10 +10,12 @@ import typer
 
 from edgeq.cli import training_options as training
 from edgeq.cli.console import note, print_json, progress_bars, say
-from edgeq.cli.verb import Json, verb
+from edgeq.cli.verb import Force, Json, verb
 from edgeq.errors import UsageError
 
-Out = Annotated[Path, typer.Argument(help="Folder to write; an existing one is replaced only on success.")]
+Out = Annotated[
+    Path, typer.Argument(help="Folder to write; only an earlier output of this verb is replaced, and only on success.")
+]
 Source = Annotated[str, typer.Argument(help="Folder of a Hugging Face checkpoint, or a hub name.")]
 RecipeName = Annotated[
     str, typer.Option("--recipe", "-r", help="Built-in recipe (see 'edgeq recipes') or a .toml file.")
@@ -50,6 +52,7 @@ def compress(
     pretrain_data: training.PretrainData = None,
     augment_model: training.AugmentModel = None,
     training_folder: training.TrainingFolder = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Compress a checkpoint: packed low-bit weights in a Hugging Face folder.
@@ -74,7 +77,7 @@ def compress(
         folder=training_folder,
     )
     with progress_bars() as progress:
-        result = compress_model(source, out, recipe=recipe, training=request, progress=progress)
+        result = compress_model(source, out, recipe=recipe, training=request, force=force, progress=progress)
     book = ledger(out)
     trained = None if request is None else training_result(out, request)
     if as_json:
@@ -106,6 +109,7 @@ def export(
             "(release 1.23 or later; 2-bit weights 1.28), activations rounded in blocks."
         ),
     ] = "edgeq",
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Export a checkpoint to ONNX: ai.edgeq ops, each with a body in standard ops, or ops of ONNX Runtime itself."""
@@ -113,7 +117,7 @@ def export(
 
     _existing_folder(checkpoint, "checkpoint")
     with progress_bars() as progress:
-        options: dict[str, Any] = {} if opset is None else {"opset": opset}
+        options: dict[str, Any] = {"force": force} | ({} if opset is None else {"opset": opset})
         remarks: list[str] = []
         file = export_onnx(
             checkpoint, out, cache=cache, flavour=flavour, progress=progress, remark=remarks.append, **options
@@ -138,6 +142,7 @@ def compile_(
         str, typer.Option("--target", "-t", help="Target (see 'edgeq targets') or a .toml file.")
     ] = "host",
     context: Context = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Compile an exported model into a bundle for one processor."""
@@ -147,7 +152,7 @@ def compile_(
     _existing_folder(onnx_folder, "ONNX")
     chosen = load_target(target)
     with progress_bars() as progress:
-        compile_bundle(onnx_folder, out, target=chosen, context=context, progress=progress)
+        compile_bundle(onnx_folder, out, target=chosen, context=context, force=force, progress=progress)
     if as_json:
         print_json({"out": str(out), "target": chosen.name, "files": _sizes(out)})
         return

@@ -9,7 +9,7 @@ import typer
 
 from edgeq.cli.console import print_json, say
 from edgeq.cli.run import Threads
-from edgeq.cli.verb import Json, verb
+from edgeq.cli.verb import Force, Json, verb
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError
 
 
@@ -78,6 +78,7 @@ def sign(
     *,
     key: Annotated[Path, typer.Option("--key", help="Secret key of minisign, without a password.")],
     new: Annotated[bool, typer.Option("--new-key", help="Make the key first, and KEY.pub to give away.")] = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Sign a bundle, so that `edgeq verify --public-key` and `edgeq.load(public_key=...)` know who made it.
@@ -90,7 +91,7 @@ def sign(
 
     if new:
         new_key(key)
-    public = sign_bundle(bundle, key)
+    public = sign_bundle(bundle, key, force=force)
     if as_json:
         print_json({"bundle": str(bundle), "signature": str(bundle / SIGNATURE_FILE), "key": public.name})
     else:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeq.cli.groups import EPILOG, OrderedVerbs, group_of
-from edgeq.errors import EdgeqError
+from edgeq.errors import EdgeqError, printable
 
 app = typer.Typer(
     name="edgeq",
@@ -26,8 +26,15 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace what is there, even if this verb did not write it: it is erased.")
+]
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
+_INTERRUPTED = (
+    "edgeq: interrupted; nothing half-written is left, and what was finished is kept: the same command goes on with it "
+    "(a training of 'edgeq compress' with --resume)"
+)
 INTERRUPTED = 130
 """The shell's exit code for a program that Ctrl-C ended."""
 
@@ -70,7 +77,7 @@ def report_error(error: BaseException, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
-        print("edgeq: interrupted; nothing half-written is left", file=sys.stderr)  # noqa: T201
+        print(_INTERRUPTED, file=sys.stderr)  # noqa: T201
         return INTERRUPTED
     if isinstance(error, EdgeqError):
         print(f"edgeq: {error}", file=sys.stderr)  # noqa: T201
@@ -81,8 +88,8 @@ def report_error(error: BaseException, *, debug: bool) -> int:
         return 1
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
-        print(f"edgeq: {place}{error.strerror or error}", file=sys.stderr)  # noqa: T201
+        print(f"edgeq: {printable(f'{place}{error.strerror or error}')}", file=sys.stderr)  # noqa: T201
         return 1
-    message = f"edgeq: internal error ({type(error).__name__}: {error}); run again with --debug and report it"
-    print(" ".join(message.split()), file=sys.stderr)  # noqa: T201
+    reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))
+    print(f"edgeq: internal error ({reason}); run again with --debug and report it", file=sys.stderr)  # noqa: T201
     return 1

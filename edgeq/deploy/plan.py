@@ -19,10 +19,11 @@ from edgeq.doctor import diagnose
 from edgeq.errors import UnsupportedError, UsageError
 from edgeq.evaluate.data import EvaluationSet, TextFile, read_evaluation_set, read_text_file
 from edgeq.export.exporter import CACHE_DTYPES, DEFAULT_CACHE, export_onnx
-from edgeq.files import sha256, write_text
+from edgeq.files import write_text
 from edgeq.ledger import ledger
 from edgeq.parity import run_parity
 from edgeq.progress import Progress
+from edgeq.reading import sha256
 from edgeq.recipes import Recipe, TrainingRequest, check_request, load_recipe
 from edgeq.report import write_report
 from edgeq.targets.builtin.target import Target, load_target
@@ -58,6 +59,7 @@ class Plan:
         rounds: Rounds of the profile.
         sequence: Tokens of a text in the profile.
         threads: Threads in the profile.
+        force: Whether stages replace whatever has the name of their output.
     """
 
     source: str
@@ -74,6 +76,7 @@ class Plan:
     rounds: int
     sequence: int
     threads: int
+    force: bool
 
     @property
     def native(self) -> list[str]:
@@ -110,6 +113,7 @@ def make_plan(
     rounds: int,
     sequence: int,
     threads: int,
+    force: bool = False,
 ) -> Plan:
     """Checks everything that can be checked without doing the work.
 
@@ -147,6 +151,7 @@ def make_plan(
         rounds=rounds,
         sequence=sequence,
         threads=threads,
+        force=force,
     )
     _check_tools(list(targets))
     return plan
@@ -250,6 +255,7 @@ class _Work:
             self.out / "checkpoint",
             recipe=self.plan.recipe,
             training=placed(self.plan.training, self.out, parameters=compression_parameters(self.plan)),
+            force=self.plan.force,
             progress=progress,
         )
 
@@ -260,7 +266,8 @@ class _Work:
         self._export(self.plan.folder, "float-onnx", progress)
 
     def _export(self, checkpoint: Path, name: str, progress: Progress) -> None:
-        options: dict[str, Any] = {} if self.plan.opset is None else {"opset": self.plan.opset}
+        options: dict[str, Any] = {"force": self.plan.force}
+        options |= {} if self.plan.opset is None else {"opset": self.plan.opset}
         export_onnx(checkpoint, self.out / name, cache=self.plan.cache, progress=progress, **options)
 
     def compile(self, target: Target, progress: Progress) -> None:
@@ -272,6 +279,7 @@ class _Work:
             bundle,
             target=target,
             context=self.plan.context,
+            force=self.plan.force,
             progress=progress,
             host_bundle=host,
         )
@@ -331,7 +339,7 @@ class _Work:
 
     def report(self, progress: Progress) -> None:
         progress("drawing", 0, 1)
-        write_report(self.out)
+        write_report(self.out, force=self.plan.force)
         progress("drawing", 1, 1)
 
     def bundle(self, name: str) -> Path:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeq.deploy.pipeline import run_stages
-from edgeq.deploy.state import STATE_FILE, RunState, exclusive
+from edgeq.deploy.state import (
+    STATE_FILE,
+    RunState,
+    exclusive,
+    holds_nothing_of_others,
+    remove_if_nothing_was_done,
+)
 from edgeq.errors import UsageError
-from edgeq.files import check_new_folder, write_text
-from edgeq.formats.stored import read_json_object
+from edgeq.files import Output, check_new_folder, write_text
+from edgeq.formats.json_file import read_json_object
 from edgeq.progress import Progress, silent
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
 
@@ -58,6 +63,7 @@ def deploy(
     rounds: int = 20,
     sequence: int = 128,
     threads: int = 2,
+    force: bool = False,
     progress: Progress = silent,
 ) -> DeployResult:
     """Compresses, exports, compiles, evaluates, checks parity, profiles and reports.
@@ -79,6 +85,7 @@ def deploy(
         rounds: Rounds of the profile.
         sequence: Tokens of a text in the profile.
         threads: Threads of every contestant in the profile.
+        force: Write into ``out`` whatever it holds, and replace what has the name of an output.
         progress: Told the progress of every stage.
 
     Raises:
@@ -86,7 +93,8 @@ def deploy(
         EdgeqError: If a stage fails; finished stages stay, and the next call goes on from there.
     """
     folder = Path(out)
-    _check_place(folder)
+    if not force:
+        _check_place(folder)
     # The plan brings torch, onnx and tvm with it: a wrong path need not wait for them.
     from edgeq.deploy.plan import make_plan
 
@@ -103,21 +111,22 @@ def deploy(
         rounds=rounds,
         sequence=sequence,
         threads=threads,
+        force=force,
     )
     _check_apart(plan, folder)
     return _run_alone(plan, folder, progress)
 
 
 def _run_alone(plan: Plan, folder: Path, progress: Progress) -> DeployResult:
-    """Runs the stages while nobody else writes into the folder; one that got nothing is taken away again."""
+    """Runs the stages while nobody else writes into the folder."""
     created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with exclusive(folder):
             return _run(plan, folder, progress)
     finally:
-        if created and not (folder / STATE_FILE).is_file():
-            shutil.rmtree(folder, ignore_errors=True)
+        if created:
+            remove_if_nothing_was_done(folder)
 
 
 def check_parity(run: str | Path, *, progress: Progress = silent) -> dict[str, Any]:
@@ -147,8 +156,8 @@ def check_parity(run: str | Path, *, progress: Progress = silent) -> dict[str, A
 
 def _check_place(folder: Path) -> None:
     if not folder.is_dir():
-        check_new_folder(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / STATE_FILE).is_file():
+        check_new_folder(folder, Output("deploy"))
+    elif not (folder / STATE_FILE).is_file() and not holds_nothing_of_others(folder):
         raise UsageError(f"{folder} is not empty and is not a run of edgeq; give the name of a new folder")
 
 
@@ -166,6 +175,7 @@ def _run(plan: Plan, folder: Path, progress: Progress) -> DeployResult:
         state.about = plan.about()
     else:
         state = RunState(folder, plan.about(), {})
+        state.save()  # from now on the same command goes on with this folder, whatever ends it
     stages = stages_of(plan, folder)
     if state.stages:
         state.forget_all_but({stage.name for stage in stages})

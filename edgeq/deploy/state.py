@@ -12,19 +12,24 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgeq.errors import FormatError, UsageError
-from edgeq.files import sha256, write_text
-from edgeq.formats.stored import read_json_object
+from edgeq.files import write_text
+from edgeq.formats.json_file import read_json_object
+from edgeq.reading import sha256
 
 STATE_FILE = "deploy.json"
 _FORMAT = "edgeq-run"
 _FORMAT_VERSION = 1
 _LOCK_FILE = ".deploy.lock"
+_STAGE_FOLDERS = ("checkpoint", "onnx", "float-onnx")
+_RESULTS = ("accuracy", "parity", "ledger", "profile", "report")
+_STAGE_FILES = (STATE_FILE, *(f"{name}.json" for name in _RESULTS), "report.html")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,13 +162,31 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
+def holds_nothing_of_others(folder: Path) -> bool:
+    """Tells whether a folder is empty but for what a run writes before its first ``deploy.json``."""
+    return all(path.name == _LOCK_FILE or path.match(f".{STATE_FILE}.*") for path in folder.iterdir())
+
+
+def remove_if_nothing_was_done(folder: Path) -> None:
+    """Takes a run's folder away if no stage, and no training inside one, has written anything that lasts."""
+    left = {path.name for path in folder.iterdir()}
+    if left <= {STATE_FILE, _LOCK_FILE}:
+        for name in left:
+            (folder / name).unlink()
+        folder.rmdir()
+
+
 def _remove_leftovers(folder: Path) -> None:
     """Removes the temporary names under which :mod:`edgeq.files` writes."""
-    for parent in (folder, folder / "bundles"):
-        for leftover in [*parent.glob(".*.partial"), *parent.glob(".*.old")]:
-            shutil.rmtree(leftover, ignore_errors=True)
-    for leftover in [*folder.glob(".*.json.*"), *folder.glob(".*.html.*")]:
-        leftover.unlink(missing_ok=True)
+    names = "|".join(map(re.escape, _STAGE_FOLDERS))
+    folders = re.compile(rf"\.({names})\.\w+\.(partial|old)"), re.compile(r"\.[\w.-]+\.\w+\.(partial|old)")
+    for parent, pattern in zip((folder, folder / "bundles"), folders, strict=True):
+        for leftover in parent.glob(".*"):
+            if pattern.fullmatch(leftover.name):
+                shutil.rmtree(leftover, ignore_errors=True)
+    for name in _STAGE_FILES:
+        for leftover in folder.glob(f".{name}.*"):
+            leftover.unlink(missing_ok=True)
 
 
 def _remove_empty_parents(path: Path, stop: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.deploy.state import digest, fingerprint_source
-from edgeq.files import sha256
+from edgeq.reading import sha256
 from edgeq.recipes import TrainingRequest
 from edgeq.training import training_checkpoint
 

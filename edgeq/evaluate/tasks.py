@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from scipy import stats
 
 from edgeq.errors import FormatError, UsageError
 from edgeq.evaluate.data import EvaluationSet
+from edgeq.formats.json_file import read_json, read_json_object
 from edgeq.progress import Progress, silent
 
 Encode = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, np.ndarray]]
@@ -91,11 +91,11 @@ def pooling_of(folder: Path) -> tuple[Pooling, bool]:
     try:
         if not pooling_file.is_file():
             return "mean", True
-        options = json.loads(pooling_file.read_text(encoding="utf-8"))
-        modules = json.loads(modules_file.read_text(encoding="utf-8")) if modules_file.is_file() else []
+        options = read_json_object(pooling_file)
+        modules = read_json(modules_file) if modules_file.is_file() else []
         chosen = [key.removeprefix("pooling_mode_") for key, on in options.items() if on is True]
         normalize = any(str(module["type"]).endswith("Normalize") for module in modules)
-    except (UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         raise FormatError(
             f"{pooling_file} or {modules_file} is damaged: it is not what it should be"
         ) from None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgeq.errors import FormatError, UnsupportedError, UsageError
+from edgeq.formats.json_file import read_json_object
 from edgeq.formats.low_bit import OP_DOMAIN, PackedMatrix
 from edgeq.formats.tensor_header import read_tensor_header
 
@@ -118,21 +118,6 @@ def onnx_graphs(folder: Path) -> list[Path]:
         if (folder / names[0]).is_file():
             return [folder / name for name in names]
     return []
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Reads a JSON file whose top is an object.
-
-    Raises:
-        FormatError: If it is not UTF-8, not JSON, or not an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise FormatError(f"{path} is not valid JSON ({error}); the file is damaged") from error
-    if not isinstance(value, dict):
-        raise FormatError(f"{path} should hold a JSON object, found {type(value).__name__}")
-    return value
 
 
 def _read_checkpoint(folder: Path) -> StoredModel:

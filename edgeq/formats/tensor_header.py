@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
+import os
 from pathlib import Path
 
 from edgeq.errors import FormatError
+from edgeq.formats.json_file import parse_json
+from edgeq.reading import open_regular
 
 _LARGEST_HEADER = 100 * 1024 * 1024  # the limit of the safetensors library itself
 _BYTES = {
@@ -40,8 +42,8 @@ def read_tensor_header(path: Path) -> dict[str, TensorEntry]:
         FormatError: If the file is truncated, or its header is damaged or contradicts itself.
     """
     path = Path(path)
-    size = path.stat().st_size
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
         prefix = stream.read(8)
         length = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or length > min(size - 8, _LARGEST_HEADER):
@@ -50,9 +52,9 @@ def read_tensor_header(path: Path) -> dict[str, TensorEntry]:
             )
         text = stream.read(length)
     try:
-        header = json.loads(text.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-        raise FormatError(f"the header of {path} is damaged: it is not JSON") from None
+        header = parse_json(text.decode("utf-8"), where=f"the header of {path}")
+    except UnicodeDecodeError:
+        raise FormatError(f"the header of {path} is damaged: it is not UTF-8") from None
     if not isinstance(header, dict):
         raise FormatError(f"the header of {path} is damaged: it is not a JSON object")
     start = 8 + length

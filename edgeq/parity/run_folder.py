@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from edgeq.backends.bundles import BundleAccess
 from edgeq.errors import FormatError
+from edgeq.formats.json_file import read_json_object
 
 
 def bundles_of(folder: Path, access: BundleAccess) -> list[Path]:
@@ -25,7 +25,7 @@ def source_of(folder: Path) -> Path | None:
     if not path.is_file():
         return None
     try:
-        source = Path(str(json.loads(path.read_text(encoding="utf-8"))["about"]["source_folder"]))
-    except (UnicodeDecodeError, ValueError, KeyError, TypeError, RecursionError) as error:
+        source = Path(str(read_json_object(path)["about"]["source_folder"]))
+    except (KeyError, TypeError) as error:
         raise FormatError(f"{path} is not as `edgeq deploy` writes it ({error!r}); deploy again") from error
     return source if source.is_dir() else None

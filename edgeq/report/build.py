@@ -9,26 +9,28 @@ from typing import Any
 
 import edgeq
 from edgeq.errors import FormatError, UsageError
-from edgeq.files import write_text
-from edgeq.formats.stored import read_json_object
-from edgeq.report.page import render
+from edgeq.files import check_new_file, write_text
+from edgeq.formats.json_file import read_json_object
+from edgeq.report.page import GENERATOR, render
 from edgeq.report.training import read_training
 from edgeq.report.verdicts import verdicts
 
+_MARKER = b'"format": "edgeq-report"'
 _PARTS = ("accuracy", "parity", "ledger", "profile")
 
 
-def write_report(run: str | Path) -> dict[str, Any]:
+def write_report(run: str | Path, *, force: bool = False) -> dict[str, Any]:
     """Writes ``report.json`` and ``report.html`` from the results in a run's folder.
 
     Args:
         run: Folder that :func:`edgeq.deploy.deploy` wrote.
+        force: Replace a report.json or report.html even if it is something else.
 
     Returns:
         The contents of ``report.json``.
 
     Raises:
-        UsageError: If the folder is not a run, or a result is not there yet.
+        UsageError: If the folder is not a run, a result is not there yet, or something else is called like a report.
         FormatError: If a result is damaged.
     """
     folder = Path(run)
@@ -38,6 +40,8 @@ def write_report(run: str | Path) -> dict[str, Any]:
     missing = [f"{part}.json" for part in _PARTS if not (folder / f"{part}.json").is_file()]
     if missing:
         raise UsageError(f"{folder} has no {' and no '.join(missing)} yet; run 'edgeq deploy' again to finish it")
+    check_new_file(folder / "report.json", verb="report", marker=_MARKER, force=force)
+    check_new_file(folder / "report.html", verb="report", marker=GENERATOR, force=force)
     report: dict[str, Any] = {"format": "edgeq-report", "format_version": 1, "edgeq": edgeq.__version__}
     try:
         about = read_json_object(state)["about"]

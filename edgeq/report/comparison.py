@@ -12,14 +12,15 @@ from typing import Any
 
 import edgeq
 from edgeq.errors import FormatError, UsageError
-from edgeq.files import write_text
-from edgeq.formats.stored import read_json_object
+from edgeq.files import check_new_file, write_text
+from edgeq.formats.json_file import read_json_object
 from edgeq.ledger import megabytes
 from edgeq.report import plots
-from edgeq.report.page import resource, table
+from edgeq.report.page import GENERATOR, resource, table
 from edgeq.report.text import milliseconds, speedup
 from edgeq.report.verdicts import LESS_IS_BETTER
 
+_MARKER = b'"format": "edgeq-comparison"'
 _PARTS = ("deploy", "accuracy", "ledger", "profile")
 
 
@@ -48,24 +49,28 @@ class Model:
     outdone_by: str = ""
 
 
-def compare_runs(runs: Sequence[str | Path], out: str | Path) -> dict[str, Any]:
+def compare_runs(runs: Sequence[str | Path], out: str | Path, *, force: bool = False) -> dict[str, Any]:
     """Writes a page with quality against stored bytes, and the same as JSON beside it.
 
     Args:
         runs: Folders that :func:`edgeq.deploy.deploy` wrote, with evaluation data that is the same for all.
-        out: The page to write, such as ``comparison.html``.
+        out: The page to write, such as ``comparison.html``; an earlier one is replaced.
+        force: Replace files of these names even if they are something else.
 
     Returns:
         The contents of the JSON file: what was compared by which ``metric`` on what, and ``models``, the smallest
         first.
 
     Raises:
-        UsageError: If a folder is no finished run, or runs were measured on different data or not at all.
+        UsageError: If a folder is no finished run, runs were measured on different data or not at all, or something
+            else has the name of the page or of the JSON file.
         FormatError: If a result is damaged.
     """
     out = Path(out)
     if out.suffix != ".html":
         raise UsageError(f"--out {out} should be the name of a page to write, such as comparison.html")
+    check_new_file(out, verb="report", marker=GENERATOR, force=force)
+    check_new_file(out.with_suffix(".json"), verb="report", marker=_MARKER, force=force)
     results = [_read(Path(run)) for run in runs]
     first = results[0]["accuracy"]
     names = {str(result["deploy"].get("about", {}).get("name")) for result in results}

@@ -13,6 +13,8 @@ from edgeq.report import plots
 from edgeq.report.answer import Answer, answer
 from edgeq.report.text import duration, milliseconds, summary_table, workload
 
+GENERATOR = b'<meta name="generator" content="edgeq">'
+"""What every page of edgeq holds, and pages of others do not."""
 _LONGEST_NUMBER = 20
 """Characters of a number with its unit; a longer cell is a sentence that begins with one."""
 

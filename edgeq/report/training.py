@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgeq.errors import FormatError
-from edgeq.formats.stored import read_json_object
+from edgeq.formats.json_file import parse_json, read_json_object
+from edgeq.reading import read_text
 
 _MOST_POINTS = 300
 """Points of the loss that are kept: more of them are closer together than a pixel."""
@@ -63,10 +63,8 @@ def read_training(folder: Path) -> dict[str, Any]:
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:
-    try:
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise FormatError(f"{file} is not JSON lines ({error}); the file is damaged") from error
+    numbered = enumerate(read_text(file).split("\n"), start=1)
+    lines = [parse_json(line, where=f"{file}, line {number},") for number, line in numbered if line]
     if not all(isinstance(line, dict) for line in lines):
         raise FormatError(f"{file} should hold JSON objects, one a line; the file is damaged")
     return lines

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeq.errors import FormatError, UsageError
-from edgeq.files import new_folder, write_text
+from edgeq.errors import UsageError
+from edgeq.files import made_of, new_folder, write_text
+from edgeq.formats.json_file import read_json_object
 from edgeq.formats.tensor_header import read_tensor_header
 from edgeq.quant.trainable_layers import TrainableLayer
 from edgeq.training.tensors import load_tensors, load_weights, low_bit_layers, save_tensors
@@ -21,6 +22,8 @@ _WEIGHTS = "weights.safetensors"
 _OPTIMIZER = "optimizer.safetensors"
 _OBJECTIVE = "objective.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_STATE = made_of("compress", _WEIGHTS, _OPTIMIZER, _OBJECTIVE, "state.json")
+_STAGE = made_of("compress", _WEIGHTS, "record.json")
 
 
 class RunFolder:
@@ -57,7 +60,7 @@ class RunFolder:
             return
         if not resume:
             raise UsageError(f"{self.path} holds a training run; resume it, or give another folder")
-        before = _read_json(file)
+        before = read_json_object(file)
         now = json.loads(json.dumps(identity))
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
@@ -89,7 +92,7 @@ class RunFolder:
             progress: What else the run needs to go on; JSON values.
         """
         earlier = self._states()
-        with new_folder(self.path / f"state-{step}") as folder:
+        with new_folder(self.path / f"state-{step}", _STATE) as folder:
             save_tensors(folder / _WEIGHTS, model.state_dict())
             save_tensors(folder / _OPTIMIZER, _moments(model, optimizer))
             if objective:
@@ -106,7 +109,7 @@ class RunFolder:
 
     def read_progress(self, state: Path) -> dict[str, Any]:
         """Returns the ``progress`` and ``step`` of a state."""
-        return _read_json(state / "state.json")
+        return read_json_object(state / "state.json")
 
     def load_model(self, state: Path, model: nn.Module) -> None:
         """Puts the weights and quantizers of a state into ``model``, which has the form of the state's stage."""
@@ -128,7 +131,7 @@ class RunFolder:
 
     def save_stage(self, name: str, model: nn.Module, record: dict[str, Any]) -> None:
         """Writes the weights that a stage ends with, if it ends here."""
-        with new_folder(self.stage_weights(name).parent) as folder:
+        with new_folder(self.stage_weights(name).parent, _STAGE) as folder:
             save_tensors(folder / _WEIGHTS, model.state_dict())
             write_text(folder / "record.json", json.dumps(record, indent=2, sort_keys=True) + "\n")
 
@@ -157,7 +160,7 @@ def training_checkpoint(path: Path | str) -> Path:
     if (path / _WEIGHTS).is_file():
         return path / _WEIGHTS
     if (path / "result.json").is_file():
-        return path / str(_read_json(path / "result.json")["weights"])
+        return path / str(read_json_object(path / "result.json")["weights"])
     raise UsageError(f"{path} is no training checkpoint, or its run is not finished; give one of its folders")
 
 
@@ -196,18 +199,6 @@ def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, to
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{name}.{key}"] = value
     return tensors
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"there is no {file}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        raise FormatError(f"{file} is damaged: it is not JSON") from None
-    if not isinstance(values, dict):
-        raise FormatError(f"{file} is damaged: it should hold a JSON object")
-    return values
 
 
 def _difference(before: Any, now: Any) -> str:

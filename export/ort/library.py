@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeq.errors import UnsupportedError
-from edgeq.formats.low_bit import SUPPORTED_BITS
+from edgeq.files import check_new_file
+from edgeq.formats.low_bit import OP_DOMAIN, SUPPORTED_BITS
 from edgeq.progress import Progress, silent
 from edgeq.targets.builtin.target import Target, load_target, processor_levels
 from edgeq.targets.compiler.kernel_library import PACKED, QUANTIZERS, KernelObject, compile_kernel_object
@@ -17,6 +18,8 @@ from edgeq.targets.toolchain.linkers import RUNNER, Linker, ffi_headers, find_li
 LIBRARY_NAME = "libedgeq_ort.so"
 SHIM = Path(__file__).parent / "shim"
 
+_MARKER = OP_DOMAIN.encode() + b"\0"
+"""The domain of edgeq's operators, which their library registers."""
 _ENTRY_POINT = "{ global: RegisterCustomOps; local: *; };\n"
 _FLAGS = (
     "-std=c11",
@@ -39,6 +42,7 @@ def build_library(
     target: Target | None = None,
     levels: Sequence[Target] | None = None,
     bits: Sequence[int] = SUPPORTED_BITS,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Builds the operator library for one architecture.
@@ -51,12 +55,14 @@ def build_library(
         target: Any processor of the architecture; this machine if omitted.
         levels: Levels of processors of that architecture that it shall have kernels for, best first; all if omitted.
         bits: Bit widths that it shall have kernels for.
+        force: Replace a file of that name even if it is something else.
         progress: Told how far the work is.
 
     Returns:
         The library's path.
 
     Raises:
+        UsageError: If something else than such a library has that name.
         UnsupportedError: If there are no kernels for the architecture.
         EdgeqError: If a C compiler or the headers of apache-tvm-ffi are missing, or the compiler fails.
     """
@@ -67,6 +73,7 @@ def build_library(
         raise UnsupportedError(f"{chosen.name}: there are no kernels of operators for {chosen.architecture}")
     linker = find_linker(chosen)
     path = Path(out) if Path(out).suffix == ".so" else Path(out) / LIBRARY_NAME
+    check_new_file(path, verb="ort-library", marker=_MARKER, force=force)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
         folder = Path(name)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import FormatError, UnsupportedError, UsageError
-from edgeq.targets.bundle.model_info import CONFIG_FILE, GENERATION_FILE, read_json
+from edgeq.formats.json_file import read_json_object
+from edgeq.targets.bundle.model_info import CONFIG_FILE, GENERATION_FILE
 from edgeq.targets.runtime.beams import Beams
 from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.settings import GenerationSettings
@@ -52,9 +53,7 @@ def read_generation_settings(folder: Path, *, with_source: bool) -> GenerationSe
     path = folder / GENERATION_FILE
     if not path.is_file():
         path = folder / CONFIG_FILE
-    table = read_json(path)
-    if not isinstance(table, dict):
-        raise FormatError(f"{path} must hold a table; export the model again")
+    table = read_json_object(path)
     config = {"top_k": _DEFAULT_TOP_K, **table}
     config = {key: value for key, value in config.items() if value is not None}
     draws = config.get("do_sample", False) is True

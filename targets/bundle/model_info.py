@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from edgeq.errors import FormatError, UsageError
+from edgeq.formats.json_file import read_json, read_json_object
 from edgeq.targets.runtime.schema import ModelInfo
 
 CONFIG_FILE = "config.json"
@@ -37,10 +37,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise UsageError(f"{folder} has no {CONFIG_FILE}; give a folder that `edgeq export` wrote")
-    config = read_json(path)
-    if not isinstance(config, dict):
-        raise FormatError(f"{path} must hold a table; export the model again")
-    return config
+    return read_json_object(path)
 
 
 def read_model_info(folder: Path, *, context: int | None = None) -> ModelInfo:
@@ -85,18 +82,6 @@ def recipe_of(config: dict[str, Any]) -> dict[str, Any] | None:
     quantization = config.get("quantization_config")
     recipe = quantization.get("recipe") if isinstance(quantization, dict) else None
     return recipe if isinstance(recipe, dict) else None
-
-
-def read_json(path: Path) -> Any:
-    """Returns what a JSON file holds.
-
-    Raises:
-        FormatError: If it is not valid.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(f"{path} is not valid JSON ({error}); export the model again") from error
 
 
 def _pooling(folder: Path) -> tuple[str, bool]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import os
 import secrets
@@ -11,8 +10,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeq.errors import EdgeqError, UsageError
-from edgeq.files import write_text
+from edgeq.errors import EdgeqError, FormatError, UsageError
+from edgeq.files import check_new_file, write_text
+from edgeq.reading import read_text
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
 from edgeq.targets.runtime.schema import MANIFEST_FILE, SIGNATURE_FILE
 from edgeq.targets.runtime.signature import ED25519, PREHASHED, TRUSTED, PublicKey, signed_bytes
@@ -20,8 +20,10 @@ from edgeq.targets.runtime.signature import ED25519, PREHASHED, TRUSTED, PublicK
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+_COMMENT = "untrusted comment: signature from edgeq"
 _PLAIN, _CHECKSUM = b"\0\0", b"B2"
 # Algorithm of the key, of its encryption, of its checksum; salt and limits of the encryption; then the key itself.
+_LARGEST_KEY_FILE = 1 << 16
 _SECRET_KEY_BYTES = 2 + 2 + 2 + 32 + 8 + 8 + 8 + 64 + 32
 
 
@@ -69,10 +71,8 @@ def read_secret_key(path: Path | str) -> SecretKey:
     """
     path = Path(path)
     try:
-        data = base64.b64decode(path.read_text(encoding="ascii").splitlines()[1], validate=True)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, IndexError, binascii.Error) as error:
+        data = base64.b64decode(read_text(path, largest=_LARGEST_KEY_FILE).splitlines()[1], validate=True)
+    except (FormatError, IndexError, ValueError) as error:
         raise UsageError(f"{path} is no secret key of minisign") from error
     if len(data) != _SECRET_KEY_BYTES or data[:2] != ED25519 or data[4:6] != _CHECKSUM:
         raise UsageError(f"{path} is no secret key of minisign")
@@ -86,21 +86,23 @@ def read_secret_key(path: Path | str) -> SecretKey:
     return SecretKey(seed, PublicKey(number, public))
 
 
-def sign_bundle(bundle: Path | str, key: Path | str) -> PublicKey:
+def sign_bundle(bundle: Path | str, key: Path | str, *, force: bool = False) -> PublicKey:
     """Signs a bundle, after every file of it was compared with the manifest.
 
     Args:
         bundle: The bundle's folder; ``manifest.json.minisig`` is written into it.
         key: Secret key file.
+        force: Replace a signature that edgeq did not make.
 
     Returns:
         The public half of the key.
 
     Raises:
-        UsageError: If there is no bundle or no key.
+        UsageError: If there is no bundle or no key, or the bundle holds a signature that edgeq did not make.
         FormatError: If the bundle is damaged.
     """
     bundle = Path(bundle)
+    check_new_file(bundle / SIGNATURE_FILE, verb="sign", marker=_COMMENT.encode(), force=force)
     secret = read_secret_key(key)
     verify_files(bundle, read_manifest(bundle))
     private = _private(secret.seed)
@@ -108,7 +110,7 @@ def sign_bundle(bundle: Path | str, key: Path | str) -> PublicKey:
     comment = f"timestamp:{int(time.time())}\tfile:{MANIFEST_FILE}\thashed"
     of_comment = private.sign(signature + comment.encode("utf-8"))
     encoded = _base64(PREHASHED + secret.public.number + signature)
-    lines = ["untrusted comment: signature from edgeq", encoded, f"{TRUSTED}{comment}", _base64(of_comment), ""]
+    lines = [_COMMENT, encoded, f"{TRUSTED}{comment}", _base64(of_comment), ""]
     write_text(bundle / SIGNATURE_FILE, "\n".join(lines))
     return secret.public
 

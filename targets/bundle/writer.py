@@ -19,7 +19,8 @@ import numpy as np
 
 import edgeq
 from edgeq.errors import FormatError, UsageError
-from edgeq.files import check_new_folder, new_folder
+from edgeq.files import Output, check_new_folder, new_folder
+from edgeq.formats.json_file import read_json_object
 from edgeq.formats.low_bit import WEIGHT_ALIGNMENT, aligned
 from edgeq.progress import Progress, silent
 from edgeq.targets.builtin.target import Target, load_target
@@ -42,11 +43,15 @@ from edgeq.targets.runtime.library import open_library
 from edgeq.targets.runtime.loader import Bundle, load
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.runtime.schema import (
+    FORMAT_NAME,
     GOLDEN_FILE,
     ITEM_BYTES,
     LIBRARY_FOLDER,
+    MANIFEST_DIGEST_FILE,
+    MANIFEST_FILE,
     MODEL_FILE,
     RUNNER_FILE,
+    SIGNATURE_FILE,
     TOKENIZER_TABLE_FILE,
     WEIGHTS_FILE,
     FileRecord,
@@ -108,6 +113,7 @@ def compile_bundle(
     *,
     target: Target,
     context: int | None = None,
+    force: bool = False,
     progress: Progress = silent,
     host_bundle: Path | None = None,
 ) -> Path:
@@ -118,10 +124,11 @@ def compile_bundle(
 
     Args:
         onnx_folder: Folder that ``edgeq export`` wrote.
-        out: Folder to write; it appears only when it is complete.
+        out: Folder to write; it appears only when it is complete, and replaces an earlier bundle.
         target: Processor to compile for.
         context: For models that make text: most tokens of a sequence, prompt included. The caches are made for it.
             None takes as many as the model has positions.
+        force: Replace ``out`` whatever it holds.
         progress: Told after each step.
         host_bundle: Bundle of the same model for this machine, which saves compiling it again.
 
@@ -129,7 +136,8 @@ def compile_bundle(
         ``out``.
 
     Raises:
-        UsageError: If the folder holds no exported model, or the model has no such context.
+        UsageError: If the folder holds no exported model, the model has no such context, or ``out`` holds something
+            else than a bundle.
         FormatError: If a file in it is damaged.
         UnsupportedError: If the model needs an operator that has no kernel.
         EdgeqError: If the target's compiler or runtime libraries are missing.
@@ -138,7 +146,8 @@ def compile_bundle(
     if not any((source / name).is_file() for name in ("model.onnx", "decoder_with_past_model.onnx")):
         raise UsageError(f"{source} has no model.onnx; give a folder that `edgeq export` wrote")
     # Everything cheap that can fail comes before minutes of compiling.
-    check_new_folder(out)
+    sources = [source, *([host_bundle] if host_bundle is not None else [])]
+    check_new_folder(out, OUTPUT, force=force, sources=sources)
     config, model, linker = read_config(source), read_model_info(source, context=context), find_linker(target)
     end_ids, settings = read_end_ids(source), _generation_settings(source, model)
     if not target.is_host:
@@ -160,7 +169,7 @@ def compile_bundle(
     golden = golden_runs(inputs, model, run=local.run, source=(read := _golden_source(reads, model, local)))
     progress("writing the bundle", 2, 3)
     content = Content(model, inputs, outputs, golden, recipe_of(config), source, generation, read)
-    write_bundle(compiled, out, target=target, linker=linker, content=content)
+    write_bundle(compiled, out, target=target, linker=linker, content=content, force=force)
     progress("writing the bundle", 3, 3)
     return out
 
@@ -171,17 +180,32 @@ def _fetch_runtime(target: Target, progress: Progress) -> None:
     runtime_libraries(target)
 
 
-def write_bundle(compiled: CompiledModel, out: Path, *, target: Target, linker: Linker, content: Content) -> None:
+def _contents(folder: Path) -> set[str] | None:
+    """Files of a bundle, which its manifest lists; None if the folder is no bundle."""
+    path = folder / MANIFEST_FILE
+    manifest = read_json_object(path) if path.is_file() else {}
+    if manifest.get("format") != FORMAT_NAME or not isinstance(manifest.get("files"), dict):
+        return None
+    return {MANIFEST_FILE, MANIFEST_DIGEST_FILE, SIGNATURE_FILE, *manifest["files"]}
+
+
+OUTPUT = Output("compile", _contents)
+
+
+def write_bundle(
+    compiled: CompiledModel, out: Path, *, target: Target, linker: Linker, content: Content, force: bool = False
+) -> None:
     """Links a compiled model and writes its bundle.
 
     Args:
         compiled: The executable, its interface and its weights.
-        out: Folder to write; it appears only when it is complete.
+        out: Folder to write; it appears only when it is complete, and replaces an earlier bundle.
         target: What ``compiled`` was compiled for.
         linker: C compiler for ``target``.
         content: Everything else.
+        force: Replace ``out`` whatever it holds.
     """
-    with new_folder(out) as folder:
+    with new_folder(out, OUTPUT, force=force) as folder:
         link_model(compiled, folder / MODEL_FILE, linker)
         weights = _write_tensors(folder / WEIGHTS_FILE, compiled.weights)
         golden, golden_read = _write_golden(folder / GOLDEN_FILE, content)

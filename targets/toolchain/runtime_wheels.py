@@ -12,7 +12,9 @@ import zipfile
 from pathlib import Path
 
 from edgeq.errors import EdgeqError
-from edgeq.files import new_folder, sha256
+from edgeq.files import made_of, new_folder
+from edgeq.formats.json_file import read_json_object
+from edgeq.reading import sha256
 from edgeq.targets.builtin.target import FROM_SOURCE, Target
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.toolchain.runtime_build import build_key, build_runtime
@@ -59,7 +61,7 @@ def runtime_libraries(target: Target) -> dict[str, Path]:
         return _installed()
     folder = _cached_folder(target)
     if not _is_intact(folder):
-        with new_folder(folder) as out:
+        with new_folder(folder, made_of("compile", *_LIBRARIES, _DIGESTS)) as out:
             (build_runtime if target.runtime_platform == FROM_SOURCE else _download)(target, out)
             digests = {name: sha256(out / name) for name in _LIBRARIES}
             (out / _DIGESTS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
@@ -95,9 +97,9 @@ def _installed() -> dict[str, Path]:
 
 def _is_intact(folder: Path) -> bool:
     try:
-        digests = json.loads((folder / _DIGESTS).read_text(encoding="utf-8"))
+        digests = read_json_object(folder / _DIGESTS)
         return all(digests[name] == sha256(folder / name) for name in _LIBRARIES)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (EdgeqError, KeyError):
         return False
 
 

@@ -17,8 +17,8 @@ import edgeq.hf
 from edgeq.checkpoint import is_compressed, load_checkpoint
 from edgeq.compress import compress_model
 from edgeq.errors import FormatError, UnsupportedError, UsageError
-from edgeq.files import sha256
 from edgeq.models import adapter_for
+from edgeq.reading import sha256
 from edgeq.recipes import apply_recipe, list_recipes, load_recipe
 
 RECIPES = ["ptq-w8a8", "ptq-w4a8", "ptq-w2a8", "ptq-w2e2a8", "ptq-w4"]

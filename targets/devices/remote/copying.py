@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edgeq.errors import EdgeqError
-from edgeq.files import sha256
 from edgeq.progress import Progress
+from edgeq.reading import sha256
 from edgeq.targets.devices.remote.connection import Connection
 from edgeq.targets.runtime.manifest import verify_files
 from edgeq.targets.runtime.schema import MANIFEST_DIGEST_FILE, MANIFEST_FILE, RUNNER_FILE, Manifest

@@ -11,7 +11,7 @@ import pytest
 from edgeq.deploy.pipeline import Stage, run_stages
 from edgeq.deploy.state import RunState, exclusive, fingerprint_source
 from edgeq.errors import FormatError, UsageError
-from edgeq.files import new_folder, write_text
+from edgeq.files import MARKER, Output, new_folder, write_text
 from edgeq.progress import silent
 
 
@@ -25,7 +25,7 @@ class Run:
         self.fail = False
 
     def first(self, progress):
-        with new_folder(self.folder / "first") as temporary:
+        with new_folder(self.folder / "first", Output("first")) as temporary:
             (temporary / "a.txt").write_text(self.first_text)
             (temporary / "b").mkdir()
             (temporary / "b" / "c.txt").write_text("c")
@@ -65,17 +65,23 @@ def test_a_changed_parameter_repeats_its_stage_but_not_those_whose_input_stays_t
     assert (run.folder / "second.json").read_text() == "other second"
 
 
-@pytest.mark.parametrize("harm", ["change", "remove", "add"])
+@pytest.mark.parametrize("harm", ["change", "remove"])
 def test_results_that_were_touched_are_made_again(run, harm):
     run.go()
     if harm == "change":
         (run.folder / "first" / "b" / "c.txt").write_text("x")
-    elif harm == "remove":
-        (run.folder / "first" / "a.txt").unlink()
     else:
-        (run.folder / "first" / "new.txt").write_text("")
+        (run.folder / "first" / "a.txt").unlink()
     assert run.go() == ["first"]
-    assert sorted(path.name for path in (run.folder / "first").iterdir()) == ["a.txt", "b"]
+    assert sorted(path.name for path in (run.folder / "first").iterdir()) == [MARKER, "a.txt", "b"]
+
+
+def test_what_a_user_put_among_results_is_not_erased(run):
+    run.go()
+    (run.folder / "first" / "new.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"new\.txt was not written"):
+        run.go()
+    assert (run.folder / "first" / "new.txt").read_text() == "mine"
 
 
 def test_a_failed_stage_leaves_the_finished_ones(run):
@@ -110,7 +116,7 @@ VICTIM = """
     from pathlib import Path
     from edgeq.deploy.pipeline import Stage, run_stages
     from edgeq.deploy.state import RunState, exclusive
-    from edgeq.files import new_folder, write_text
+    from edgeq.files import MARKER, Output, new_folder, write_text
 
     folder = Path(sys.argv[1])
 
@@ -118,7 +124,7 @@ VICTIM = """
         write_text(folder / "first.json", "1")
 
     def second(progress):
-        with new_folder(folder / "bundles" / "host") as temporary:
+        with new_folder(folder / "bundles" / "host", Output("compile")) as temporary:
             (temporary / "half").write_text("written")
             if sys.argv[2] == "kill":
                 (folder / ".parity.json.k1ll3d").write_text("half")  # as a killed write_text leaves it

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from edgeq.files import sha256
+from edgeq.reading import sha256
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.toolchain.linkers import build_runner, find_linker
