@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,24 @@ from edgeq.factor.evaluation import Choice, apply_choices, call_tokens, choose
 from edgeq.factor.insert import factor_specs, insert_factor_modules
 from edgeq.factor.manifest import FactorManifest
 from edgeq.files import Output, new_folder
+from edgeq.finite import check_finite
 from edgeq.formats.json_file import read_json_object
 from edgeq.formats.low_bit import PackedMatrix
 from edgeq.formats.tensor_header import TensorEntry, read_tensor_header
+from edgeq.formats.tokenizer_files import check_tokenizer_files
 from edgeq.hf import EdgeqConfig, check_scales, verify_files
-from edgeq.models import ModelAdapter, adapter_for
+from edgeq.models import ModelAdapter, adapter_for, supported_architectures, tasks_of
 from edgeq.quant.manifest import QUANT_METHOD, PackedTensor, QuantizationManifest
 from edgeq.quant.plan import CompressionResult
+from edgeq.quiet import quiet_transformers
 from edgeq.reading import sha256
+from edgeq.tensor_names import fit_names, heads_in
+from edgeq.weight_files import WEIGHTS_NAME, WeightFiles, find_weights
 
 OUTPUT = Output("compress")
-WEIGHTS_NAME = "model.safetensors"
-_CLASSES = {
-    "embed": transformers.AutoModel,
-    "classify": transformers.AutoModelForSequenceClassification,
-    "generate": transformers.AutoModelForCausalLM,
-    "seq2seq": transformers.AutoModelForSeq2SeqLM,
-}
+_ADAPTER_CONFIG = "adapter_config.json"
+_GENERATION_FILE = "generation_config.json"
+_COMMON_PREFIXES = {"model", "transformer"}  # of many families
 # What sentence-transformers keeps beside a model: pooling, normalisation, longest input, prompts.
 _SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 _POOLING_FILE = Path("1_Pooling") / "config.json"
@@ -53,6 +53,7 @@ class Checkpoint:
         adapter: The adapter of its architecture.
         manifest: Description of its packed tensors, or None for a float checkpoint.
         choices: How its factorised layers are computed.
+        remarks: What the user should know of how it was read.
     """
 
     folder: Path
@@ -61,36 +62,67 @@ class Checkpoint:
     adapter: ModelAdapter
     manifest: QuantizationManifest | None
     choices: tuple[Choice, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
-def load_checkpoint(folder: Path | str) -> Checkpoint:
+def load_checkpoint(folder: Path | str, *, task: str | None = None) -> Checkpoint:
     """Loads a checkpoint folder, float or compressed, and checks it before taking memory.
 
     Factorised layers are set to compute the way that costs least, or that the recipe asked for.
 
+    Args:
+        folder: The folder: weights as safetensors, in one file or several, or as ``pytorch_model.bin``.
+        task: What to make of a float checkpoint, by ``transformers``' name; None takes what it was made for.
+
     Raises:
-        UsageError: If the folder or one of its files is missing.
+        UsageError: If the folder or one of its files is missing, or it does not hold what the task needs.
         UnsupportedError: If the architecture is unknown, or the weights are in another format.
         FormatError: If a file is damaged or contradicts another one.
     """
     folder = Path(folder)
     values = read_config(folder)
-    config = _parse_config(folder, values)
-    adapter = adapter_for(config)
-    weights = _weights_file(folder)
-    header = read_tensor_header(weights)
-    manifest = None
-    if (quantization := values.get("quantization_config")) is not None:
-        manifest = QuantizationManifest.from_json(quantization)
-        _check_packed_tensors(weights, header, manifest)
-        verify_files(folder, manifest)
+    quantization = values.get("quantization_config")
+    manifest = None if quantization is None else QuantizationManifest.from_json(quantization)
+    weights = find_weights(folder)
+    config = _parse_config(folder, values, weights)
+    adapter = adapter_for(config, task)
+    remarks = [weights.remark] if weights.remark is not None else []
+    if manifest is None:
+        named = config.architectures[0] if config.architectures else None
+        model = _load_float(folder, adapter, weights, chosen=task is not None or named is not None)
+        if task is None and named not in (None, adapter.architecture):
+            remarks.append(f"config.json names {named}: taken as {adapter.architecture} (--task chooses otherwise)")
+    else:
+        model = _checked_compressed(folder, adapter, manifest, weights)
     factors = FactorManifest.from_json(manifest.factors if manifest else {})
-    _check_claimed_size(folder, adapter, weights, tied=manifest.tied if manifest else (), factors=factors)
-    model = _load_model(folder, adapter)
     check_scales(model)
+    check_finite([*model.named_parameters(), *model.named_buffers()], where=str(folder))
     choices = choose(model, evaluate=factors.evaluate, tokens=call_tokens(adapter))
     apply_choices(model, choices)
-    return Checkpoint(folder, model, load_tokenizer(folder), adapter, manifest, tuple(choices))
+    return Checkpoint(folder, model, load_tokenizer(folder), adapter, manifest, tuple(choices), tuple(remarks))
+
+
+def _checked_compressed(
+    folder: Path, adapter: ModelAdapter, manifest: QuantizationManifest, weights: WeightFiles
+) -> nn.Module:
+    path = folder / WEIGHTS_NAME
+    if weights.paths != (path,):
+        raise UsageError(f"{folder} holds no {WEIGHTS_NAME}, in which edgeq stores compressed models")
+    _check_packed_tensors(path, read_tensor_header(path), manifest)
+    verify_files(folder, manifest)
+    _check_claimed_size(_empty_model(folder, adapter), folder, manifest, weights)
+    return _load_compressed(folder, adapter)
+
+
+def read_adapter(folder: Path, *, task: str | None = None) -> ModelAdapter:
+    """Returns the adapter of a checkpoint folder without loading its weights.
+
+    Raises:
+        UsageError: If the folder or one of its files is missing.
+        UnsupportedError: If the architecture is unknown.
+        FormatError: If a file is damaged.
+    """
+    return adapter_for(_parse_config(folder, read_config(folder), find_weights(folder)), task)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -114,8 +146,10 @@ def load_tokenizer(folder: Path) -> Any:
     Raises:
         FormatError: If there is none, or it is damaged.
     """
+    check_tokenizer_files(folder)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        with quiet_transformers():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exception for damaged files
         raise FormatError(f"the tokenizer in {folder} cannot be loaded: {_one_line(error)}") from error
     # Some publishers leave "pad everything to 128" in tokenizer.json; edgeq pads and cuts by itself.
@@ -195,31 +229,34 @@ def copy_sentence_files(source: Path, folder: Path) -> None:
         shutil.copyfile(source / _POOLING_FILE, folder / _POOLING_FILE)
 
 
-def _parse_config(folder: Path, values: dict[str, Any]) -> Any:
+def _parse_config(folder: Path, values: dict[str, Any], weights: WeightFiles) -> Any:
+    path = folder / "config.json"
     plain = {key: value for key, value in values.items() if key != "quantization_config"}
-    model_type = plain.get("model_type")
-    if model_type not in transformers.models.auto.configuration_auto.CONFIG_MAPPING:
-        raise UnsupportedError(f"{folder / 'config.json'}: model type {model_type!r} is unknown")
+    if plain.get("auto_map"):
+        raise UnsupportedError(f"{path} brings code of its own (auto_map), which edgeq does not run")
+    if (folder / _ADAPTER_CONFIG).exists():
+        raise UnsupportedError(f"{folder / _ADAPTER_CONFIG} describes an adapter (PEFT); merge it into the model first")
+    model_type = plain.get("model_type") or _model_type(plain.get("architectures"), weights.tensors)
+    plain["model_type"] = model_type
+    if model_type is None:
+        raise UsageError(f"{path} names no model_type, and the names of the tensors do not tell it; add it")
+    if not isinstance(model_type, str) or model_type not in transformers.models.auto.configuration_auto.CONFIG_MAPPING:
+        raise UnsupportedError(f"{path}: model type {model_type!r} is unknown")
     try:
         return transformers.AutoConfig.for_model(**plain)
     except Exception as error:  # config classes check values with whatever exception is at hand
-        raise FormatError(f"{folder / 'config.json'} is damaged: {_one_line(error)}") from error
+        raise FormatError(f"{path} is damaged: {_one_line(error)}") from error
 
 
-def _weights_file(folder: Path) -> Path:
-    path = folder / WEIGHTS_NAME
-    if path.is_file():
-        return path
-    if any(folder.glob("*.bin")):
-        raise UnsupportedError(
-            f"{folder} holds weights as pickle (.bin), which edgeq does not open; "
-            "save the model again with save_pretrained(..., safe_serialization=True)"
-        )
-    if (folder / f"{WEIGHTS_NAME}.index.json").is_file():
-        raise UnsupportedError(
-            f"{folder} holds weights in several files; save the model again with a larger max_shard_size"
-        )
-    raise UsageError(f"{folder} holds no {WEIGHTS_NAME}")
+def _model_type(architectures: object, tensors: Iterable[str]) -> str | None:
+    """What configurations older than ``model_type`` mean: told by a class, or by what names of tensors begin with."""
+    named = architectures[0] if isinstance(architectures, list) and architectures else None
+    begins = {name.partition(".")[0] for name in tensors}
+    for architecture in supported_architectures():
+        model_class = getattr(transformers, architecture)
+        if architecture == named or model_class.base_model_prefix in begins - _COMMON_PREFIXES:
+            return str(model_class.config_class.model_type)
+    return None
 
 
 def _check_packed_tensors(path: Path, header: dict[str, TensorEntry], manifest: QuantizationManifest) -> None:
@@ -249,36 +286,38 @@ def _expected_tensors(module: str, tensor: PackedTensor) -> dict[str, tuple[str,
     return expected
 
 
-def _check_claimed_size(
-    folder: Path, adapter: ModelAdapter, weights: Path, *, tied: Iterable[str], factors: FactorManifest
-) -> None:
+def _check_claimed_size(model: nn.Module, folder: Path, manifest: QuantizationManifest, weights: WeightFiles) -> None:
     """Refuses a config.json whose model could not fit in the weight file, before memory is taken for it."""
+    insert_factor_modules(model, FactorManifest.from_json(manifest.factors).for_model(model))
+    modules = dict(model.named_modules())
+    for name in manifest.tied:
+        if name in modules:
+            model.set_submodule(name, nn.Identity())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if parameters > 8 * weights.bytes:  # one bit a weight is the least that any format takes
+        raise FormatError(
+            f"{folder / 'config.json'} describes {parameters} parameters, which cannot be in "
+            f"{WEIGHTS_NAME} of {weights.bytes} bytes: one of the two is damaged"
+        )
+
+
+def _empty_model(folder: Path, adapter: ModelAdapter) -> nn.Module:
+    """The model as ``config.json`` describes it, without memory for its weights."""
     try:
         with torch.device("meta"):
-            model = getattr(transformers, adapter.architecture)(adapter.config)
+            model: nn.Module = adapter.model_class(adapter.config, **adapter.model_options)
     except Exception as error:  # layers check the values they are given with whatever exception is at hand
         raise FormatError(
             f"{folder / 'config.json'} describes no possible model: {_one_line(error)}"
         ) from error
-    insert_factor_modules(model, factors.for_model(model))
-    modules = dict(model.named_modules())
-    for name in tied:
-        if name in modules:
-            model.set_submodule(name, nn.Identity())
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    bytes_ = weights.stat().st_size
-    if parameters > 8 * bytes_:  # one bit a weight is the least that any format takes
-        raise FormatError(
-            f"{folder / 'config.json'} describes {parameters} parameters, which cannot be in "
-            f"{WEIGHTS_NAME} of {bytes_} bytes: one of the two is damaged"
-        )
+    return model
 
 
-def _load_model(folder: Path, adapter: ModelAdapter) -> nn.Module:
+def _load_compressed(folder: Path, adapter: ModelAdapter) -> nn.Module:
     options = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
-    with _quiet_transformers():
+    with quiet_transformers():
         try:
-            model, info = _CLASSES[adapter.task].from_pretrained(folder, output_loading_info=True, **options)
+            model, info = adapter.model_class.from_pretrained(folder, output_loading_info=True, **options)
         except EdgeqError:
             raise
         except Exception as error:  # transformers reports files that disagree by whatever then fails
@@ -289,15 +328,49 @@ def _load_model(folder: Path, adapter: ModelAdapter) -> nn.Module:
     return module
 
 
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Silences warnings of loading: missing and unexpected tensors are judged by the caller."""
-    verbosity = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers.utils.logging.set_verbosity(verbosity)
+def _load_float(folder: Path, adapter: ModelAdapter, weights: WeightFiles, *, chosen: bool) -> nn.Module:
+    """Loads a float checkpoint in whatever files and under whatever names the hub has it."""
+    where = weights.paths[0] if len(weights.paths) == 1 else folder
+    prefix = adapter.model_class.base_model_prefix
+    if not chosen:
+        _check_no_other_head(weights, adapter, prefix, where)
+    for optional_module in adapter.optional_modules:
+        if not any(f".{optional_module}." in f".{name}" for name in weights.tensors):
+            adapter.config.add_pooling_layer = False
+    empty = _empty_model(folder, adapter)
+    expected = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
+    tied = tuple(f"{name}." for name in adapter.tied_names)
+    optional = [name for name in expected if name.startswith(tied) or name in adapter.zero_buffers]
+    places = fit_names(
+        weights.tensors, expected, prefix=prefix, config=adapter.config, optional=optional, where=where
+    )
+    names = {stored: name for name, stored in places.items()}
+    state = {names[stored]: tensor for stored, tensor in weights.items() if stored in names}
+    with quiet_transformers():
+        try:
+            model = adapter.model_class.from_pretrained(
+                None, config=adapter.config, state_dict=state, dtype=torch.float32, **adapter.model_options
+            )
+        except Exception as error:  # transformers reports what it dislikes by whatever then fails
+            raise FormatError(f"the model in {folder} cannot be loaded: {_one_line(error)}") from error
+        if (folder / _GENERATION_FILE).is_file() and model.can_generate():
+            model.generation_config = transformers.GenerationConfig.from_dict(
+                read_json_object(folder / _GENERATION_FILE)
+            )
+    module: nn.Module = model.eval()
+    return module
+
+
+def _check_no_other_head(weights: WeightFiles, adapter: ModelAdapter, prefix: str, where: Path) -> None:
+    """Refuses to guess where nothing names a class and the weights hold the head of another than the default."""
+    heads = heads_in(weights.tensors, prefix=prefix, config=adapter.config)
+    for architecture, names in heads.items():
+        if architecture != adapter.architecture and architecture in adapter.architectures:
+            tasks = " or ".join(tasks_of([adapter.architecture, architecture]))
+            raise UsageError(
+                f"{where} holds {names[0]!r} of {architecture}, but config.json names no architecture; say by --task "
+                f"what to make of it ({tasks})"
+            )
 
 
 def _one_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from edgeq.checkpoint import (
 )
 from edgeq.errors import FormatError, UsageError
 from edgeq.files import check_new_folder
+from edgeq.finite import check_finite
 from edgeq.formats.json_file import read_json_object
+from edgeq.hub import resolve_source
 from edgeq.progress import Progress, silent
 from edgeq.quant.plan import CompressionResult
 from edgeq.recipes import (
@@ -37,7 +40,6 @@ from edgeq.training.processes import first_process_writes
 
 FLOAT_BITS = 32
 """Bits in the record of a layer that is not compressed."""
-_WANTED_FILES = ("*.json", "*.safetensors", "*.txt", "1_Pooling/*")  # no pickled weights, no other frameworks
 
 
 def compress_model(
@@ -45,9 +47,11 @@ def compress_model(
     out: str | Path,
     *,
     recipe: str | Path | Recipe,
+    task: str | None = None,
     training: TrainingRequest | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    remark: Callable[[str], None] | None = None,
 ) -> CompressionResult:
     """Compresses a model and writes the result as a checkpoint folder.
 
@@ -55,9 +59,12 @@ def compress_model(
         source: A model folder, or the name of a model on the Hugging Face hub.
         out: Folder to write; an earlier output of this function is replaced when all is done.
         recipe: A recipe, the name of a built-in one, or a recipe file.
+        task: What to make of the model, by ``transformers``' name, such as ``text-classification``; None takes what
+            it was made for, and the encoder of one that was only pre-trained.
         training: Data and wishes, for recipes that train.
         force: Replace ``out`` whatever it holds.
         progress: Told how far the work is.
+        remark: Told what the user should know of how the model was read.
 
     Returns:
         One record for each layer.
@@ -75,13 +82,16 @@ def compress_model(
     folder = resolve_source(source)
     check_new_folder(Path(out), OUTPUT, force=force, sources=[folder])
     progress("loading the model", 0, 1)
-    checkpoint = _load_float(folder)
+    checkpoint = _load_float(folder, task)
+    if remark is not None:
+        for line in checkpoint.remarks:
+            remark(line)
     progress("loading the model", 1, 1)
     model = checkpoint.model
     if training is None:
         result = apply_recipe(model, resolved, checkpoint.adapter, progress=progress)
     else:
-        student = _train(checkpoint, resolved, training, Path(out), progress)
+        student = _train(checkpoint, resolved, training, Path(out), task=task, progress=progress)
         model, result = student.model, student.result
     with contextlib.nullcontext(True) if training is None else first_process_writes() as writes:
         if writes:
@@ -121,9 +131,15 @@ def training_result(out: str | Path, request: TrainingRequest) -> dict[str, Any]
 
 
 def _train(
-    checkpoint: Checkpoint, recipe: Recipe, request: TrainingRequest, out: Path, progress: Progress
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    request: TrainingRequest,
+    out: Path,
+    *,
+    task: str | None,
+    progress: Progress,
 ) -> TrainedStudent:
-    teacher = None if request.teacher is None else _source(_load_float(resolve_source(request.teacher)))
+    teacher = None if request.teacher is None else _source(_load_float(resolve_source(request.teacher), task))
     masked = None if request.augment_model is None else _masked_model(resolve_source(request.augment_model))
     return train_student(
         _source(checkpoint),
@@ -136,8 +152,8 @@ def _train(
     )
 
 
-def _load_float(folder: Path) -> Checkpoint:
-    checkpoint = load_checkpoint(folder)
+def _load_float(folder: Path, task: str | None) -> Checkpoint:
+    checkpoint = load_checkpoint(folder, task=task)
     if checkpoint.manifest is not None:
         raise UsageError(
             f"{folder} is compressed already ({checkpoint.manifest.recipe}); give the float model"
@@ -165,34 +181,6 @@ def _masked_model(folder: Path) -> MaskedModel:
     if missing := sorted(info["missing_keys"]):
         # transformers would predict words with random weights.
         raise UsageError(f"{folder} holds no masked language model: it lacks {missing[0]!r}; give another one")
+    check_finite(model.named_parameters(), where=str(folder))
     return MaskedModel(model.eval(), load_tokenizer(folder))
 
-
-def resolve_source(source: str | Path) -> Path:
-    """Returns the folder of a model: the folder itself, or the local copy of a model of the hub.
-
-    Raises:
-        UsageError: If there is no such folder, or the hub does not give the model.
-    """
-    path = Path(source)
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise UsageError(f"{path} is a file; give the folder of a model")
-    name = str(source)
-    if isinstance(source, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
-        raise UsageError(f"there is no folder {name!r}")
-    return _download(name)
-
-
-def _download(name: str) -> Path:
-    import huggingface_hub
-
-    try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(_WANTED_FILES)))
-    except Exception as error:  # hub and HTTP clients raise many unrelated classes; all mean "not obtained"
-        reason = type(error).__name__
-        raise UsageError(
-            f"{name!r} is not a folder, and no such model could be had from the Hugging Face hub ({reason}); "
-            "check the name and the network, or give a folder"
-        ) from None

@@ -76,6 +76,8 @@ class EdgeqQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> None:
         folder = Path(str(getattr(kwargs.get("config"), "_name_or_path", "")))
         verify_files(folder, self._manifest)
+        if not getattr(model.config, "add_pooling_layer", True) and getattr(model, "pooler", None) is not None:
+            model.register_module("pooler", None)  # the checkpoint has none, and one of random weights would answer too
         insert_compressed_modules(model, self._manifest)
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:

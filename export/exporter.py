@@ -8,6 +8,7 @@ same checkpoint gives the same bytes, wherever it lies.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,13 @@ from pathlib import Path
 import onnx
 import torch
 
-from edgeq.checkpoint import copy_sentence_files, load_checkpoint
+from edgeq.checkpoint import copy_sentence_files, load_checkpoint, read_config
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.export.external_data import ModelWriter
 from edgeq.export.trace import DEFAULT_FLAVOUR, DEFAULT_OPSET, check_flavour, check_opset, onnx_models
 from edgeq.factor.evaluation import describe_choices
 from edgeq.files import Output, check_new_folder, new_folder
+from edgeq.models import ModelAdapter
 from edgeq.progress import Progress, silent
 
 CACHE_DTYPES = {"float16": torch.float16, "float32": torch.float32}
@@ -33,6 +35,7 @@ def export_onnx(
     checkpoint_folder: Path | str,
     out_folder: Path | str,
     *,
+    task: str | None = None,
     opset: int = DEFAULT_OPSET,
     cache: str = DEFAULT_CACHE,
     flavour: str = DEFAULT_FLAVOUR,
@@ -45,6 +48,7 @@ def export_onnx(
     Args:
         checkpoint_folder: A compressed checkpoint, or a float one (for a baseline).
         out_folder: Folder to write; an earlier output of this function is replaced when all is done.
+        task: What to make of a float checkpoint, by ``transformers``' name; None takes what it was made for.
         opset: Version of the standard operators, 18 to 23. The default, 23, is the first that has attention
             as one operator, which is what the compiler has a kernel for; the same graph at 20 runs on
             runtimes that know no such operator, below 20 GELU is several nodes as well.
@@ -73,9 +77,9 @@ def export_onnx(
     cache_dtype = _cache_dtype(cache)
     check_new_folder(out, OUTPUT, force=force, sources=[source])
     report("loading the checkpoint", 0, 3)
-    checkpoint = load_checkpoint(source)
+    checkpoint = load_checkpoint(source, task=task)
     if remark is not None:
-        for line in describe_choices(checkpoint.choices):
+        for line in (*checkpoint.remarks, *describe_choices(checkpoint.choices)):
             remark(line)
     report("tracing and writing the graph", 1, 3)
     with new_folder(out, OUTPUT, force=force, sources=[source]) as temporary:
@@ -92,15 +96,21 @@ def export_onnx(
         report("checking the graph", 2, 3)
         for path in written:
             _check(path)
-        _copy_settings(source, temporary)
+        _copy_settings(source, temporary, checkpoint.adapter)
         checkpoint.tokenizer.save_pretrained(temporary)
     report("checking the graph", 3, 3)
     return out / written[0].name
 
 
-def _copy_settings(source: Path, out: Path) -> None:
-    """Copies what a model needs besides graph, weights and tokenizer."""
-    shutil.copyfile(source / "config.json", out / "config.json")
+def _copy_settings(source: Path, out: Path, adapter: ModelAdapter) -> None:
+    """Copies what a model needs besides graph, weights and tokenizer; later stages go by the class that it names."""
+    named = {"architectures": [adapter.architecture], "model_type": adapter.config.model_type}
+    config = read_config(source)
+    if named.items() <= config.items():
+        shutil.copyfile(source / "config.json", out / "config.json")
+    else:
+        text = json.dumps(config | named, indent=2, sort_keys=True) + "\n"
+        (out / "config.json").write_text(text, encoding="utf-8")
     if (source / _GENERATION_FILE).is_file():
         shutil.copyfile(source / _GENERATION_FILE, out / _GENERATION_FILE)
     copy_sentence_files(source, out)

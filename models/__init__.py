@@ -1,11 +1,13 @@
 """Architecture adapters: what edgeq must know about a model family to compress and export it."""
 
 from edgeq.models.adapter import CacheShape, ExportPart, GenerativeAdapter, ModelAdapter, Seq2SeqAdapter, Task
+from edgeq.models.architecture import TASKS, tasks_of
 from edgeq.models.inference import TorchDecoder, TorchEncoder, TorchPart, positions
 from edgeq.models.registry import adapter_for, supported_architectures
 from edgeq.models.stacks import AttentionTap, LayerStack
 
 __all__ = [
+    "TASKS",
     "AttentionTap",
     "CacheShape",
     "ExportPart",
@@ -20,4 +22,5 @@ __all__ = [
     "adapter_for",
     "positions",
     "supported_architectures",
+    "tasks_of",
 ]

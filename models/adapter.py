@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any, ClassVar, Literal
 
 import torch
+import transformers
 from torch import nn
 
 from edgeq.models.cache import DEFAULT_CACHE_DTYPE
@@ -85,6 +86,26 @@ class ModelAdapter(abc.ABC):
     def zero_buffers(self) -> list[str]:
         """Buffers that are zero in nearly all checkpoints, and then need not be stored."""
         return []
+
+    @property
+    def optional_modules(self) -> list[str]:
+        """Modules that the task does not use, and that checkpoints may lack, such as an encoder's pooler."""
+        return []
+
+    @property
+    def has_pooler(self) -> bool:
+        """Whether the checkpoint has a pooler; ``add_pooling_layer`` of its configuration is false if it has none."""
+        return bool(getattr(self.config, "add_pooling_layer", True))
+
+    @property
+    def model_class(self) -> Any:
+        """The class of ``transformers`` that :attr:`architecture` names."""
+        return getattr(transformers, self.architecture)
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """What the class is called with besides the configuration."""
+        return {} if self.has_pooler else {"add_pooling_layer": False}
 
     @property
     @abc.abstractmethod

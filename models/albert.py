@@ -62,7 +62,7 @@ class AlbertAdapter(BertAdapter):
     def linear_names(self) -> list[str]:
         """See :attr:`ModelAdapter.linear_names`; a layer that runs many times has one name."""
         first = f"{self._prefix}encoder.embedding_hidden_mapping_in"
-        names = [first, *self.block_linear_names, f"{self._prefix}pooler"]
+        names = [first, *self.block_linear_names, *([f"{self._prefix}pooler"] if self.has_pooler else [])]
         return [*names, "classifier"] if self.task == "classify" else names
 
     @property

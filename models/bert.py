@@ -94,8 +94,13 @@ class BertAdapter(ModelAdapter):
     @property
     def linear_names(self) -> list[str]:
         """See :attr:`ModelAdapter.linear_names`."""
-        names = [*self.block_linear_names, f"{self._prefix}pooler.dense"]
+        names = [*self.block_linear_names, *([f"{self._prefix}pooler.dense"] if self.has_pooler else [])]
         return [*names, "classifier"] if self.task == "classify" else names
+
+    @property
+    def optional_modules(self) -> list[str]:
+        """See :attr:`ModelAdapter.optional_modules`."""
+        return ["pooler"] if self.task == "embed" else []
 
     @property
     def block_linear_names(self) -> list[str]:

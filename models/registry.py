@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeq.errors import UnsupportedError
+from edgeq.errors import FormatError, UnsupportedError
 from edgeq.models.adapter import ModelAdapter, Task
 from edgeq.models.albert import AlbertAdapter
+from edgeq.models.architecture import choose_architecture
 from edgeq.models.bart import BartAdapter
 from edgeq.models.bert import BertAdapter
 from edgeq.models.distilbert import DistilBertAdapter
@@ -33,27 +34,33 @@ def supported_families() -> dict[str, dict[str, Task]]:
     return {family: dict(adapter.architectures) for family, adapter in _ADAPTERS.items()}
 
 
-def adapter_for(config_or_model: Any) -> ModelAdapter:
+def adapter_for(config_or_model: Any, task: str | None = None) -> ModelAdapter:
     """Returns the adapter of a ``transformers`` model or configuration.
 
     Args:
-        config_or_model: A ``PreTrainedModel``, or a configuration whose ``architectures`` names the class.
+        config_or_model: A ``PreTrainedModel``, or a configuration, whose ``architectures`` may name the class.
+        task: What to make of a configuration, by ``transformers``' name; None takes the class that is named, see
+            :func:`~edgeq.models.architecture.choose_architecture`.
 
     Raises:
+        UsageError: If there is no such task.
         UnsupportedError: If no adapter knows the architecture.
         FormatError: If the configuration contradicts itself.
     """
     config = getattr(config_or_model, "config", config_or_model)
-    if config is not config_or_model:
-        architecture = type(config_or_model).__name__
-    else:
-        named = config.architectures
-        architecture = str(named[0]) if isinstance(named, list) and named else ""
+    named = type(config_or_model).__name__ if config is not config_or_model else _named(config)
     adapter = _ADAPTERS.get(config.model_type)
-    if adapter is None or architecture not in adapter.architectures:
-        found = architecture or "a configuration that names no architecture"
+    if adapter is None:
         raise UnsupportedError(
-            f"{found} (model type {config.model_type!r}) is not supported; "
+            f"{named or 'this model'} (model type {config.model_type!r}) is not supported; "
             f"edgeq supports {', '.join(supported_architectures())}"
         )
-    return adapter(config, architecture)
+    known = list(adapter.architectures)
+    return adapter(config, choose_architecture(named, known, model_type=config.model_type, task=task))
+
+
+def _named(config: Any) -> str | None:
+    named = config.architectures
+    if named is not None and not (isinstance(named, list) and all(isinstance(name, str) for name in named)):
+        raise FormatError(f"config.json: 'architectures' must be a list of names, found {named!r}")
+    return named[0] if named else None

@@ -34,7 +34,7 @@ class RobertaAdapter(BertAdapter):
         blocks = self.block_linear_names
         if self.task == "classify":
             return [*blocks, "classifier.dense", "classifier.out_proj"]
-        return [*blocks, "pooler.dense"]
+        return [*blocks, "pooler.dense"] if self.has_pooler else blocks
 
     @property
     def input_names(self) -> list[str]:

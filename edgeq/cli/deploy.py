@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from edgeq.cli import training_options as training
-from edgeq.cli.console import print_json, print_table, progress_bars, say
-from edgeq.cli.stages import Cache, Context, Opset, RecipeName, Source
+from edgeq.cli.console import note, print_json, print_table, progress_bars, say
+from edgeq.cli.stages import Cache, Context, Opset, RecipeName, Source, Task
 from edgeq.cli.verb import Force, Json, verb
 
 Targets = Annotated[
@@ -40,7 +40,7 @@ def deploy(
     recipe: RecipeName,
     target: Targets = None,
     eval_data: EvalData = None,
-    task: training.Task = None,
+    task: Task = None,
     train_data: training.TrainData = None,
     teacher: training.Teacher = None,
     epochs: training.Epochs = None,
@@ -55,7 +55,10 @@ def deploy(
     cache: Cache = "float16",
     context: Context = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of the latency measurement.")] = 20,
-    sequence: Annotated[int, typer.Option(min=1, help="Tokens of a text in the latency measurement.")] = 128,
+    sequence: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens of a text in the latency measurement. Default: 128, or what the model takes."),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads in the latency measurement.")] = 2,
     force: Force = False,
     as_json: Json = False,
@@ -69,7 +72,6 @@ def deploy(
     request = training.request(
         train_data=train_data,
         eval_data=eval_data if train_data is not None else None,
-        task=task,
         teacher=teacher,
         epochs=epochs,
         budget=budget,
@@ -84,6 +86,7 @@ def deploy(
             source,
             out,
             recipe=recipe,
+            task=task,
             training=request,
             targets=target or ["host"],
             name=name,
@@ -96,6 +99,7 @@ def deploy(
             threads=threads,
             force=force,
             progress=progress,
+            remark=note,
         )
     _show(result.report, out, as_json=as_json)
     if not result.passed:

@@ -20,6 +20,13 @@ Source = Annotated[str, typer.Argument(help="Folder of a Hugging Face checkpoint
 RecipeName = Annotated[
     str, typer.Option("--recipe", "-r", help="Built-in recipe (see 'edgeq recipes') or a .toml file.")
 ]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        help="What to make of the model: feature-extraction, text-classification, text-generation or "
+        "text2text-generation. Default: what it was made for, and the encoder of one that was only pre-trained."
+    ),
+]
 Opset = Annotated[int | None, typer.Option(help="ONNX opset, 18 to 23; the exporter's default if not given.")]
 Cache = Annotated[
     str, typer.Option(help="Type of the key/value cache of models that make text: float16 or float32.")
@@ -40,7 +47,7 @@ def compress(
     out: Out,
     *,
     recipe: RecipeName,
-    task: training.Task = None,
+    task: Task = None,
     train_data: training.TrainData = None,
     eval_data: training.EvalData = None,
     teacher: training.Teacher = None,
@@ -63,7 +70,6 @@ def compress(
     from edgeq.ledger import ledger, summary_line
 
     request = training.request(
-        task=task,
         train_data=train_data,
         eval_data=eval_data,
         teacher=teacher,
@@ -77,7 +83,9 @@ def compress(
         folder=training_folder,
     )
     with progress_bars() as progress:
-        result = compress_model(source, out, recipe=recipe, training=request, force=force, progress=progress)
+        result = compress_model(
+            source, out, recipe=recipe, task=task, training=request, force=force, progress=progress, remark=note
+        )
     book = ledger(out)
     trained = None if request is None else training_result(out, request)
     if as_json:
@@ -100,6 +108,7 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="Compressed (or plain) checkpoint folder.")],
     out: Out,
     *,
+    task: Task = None,
     opset: Opset = None,
     cache: Cache = "float16",
     flavour: Annotated[
@@ -117,7 +126,7 @@ def export(
 
     _existing_folder(checkpoint, "checkpoint")
     with progress_bars() as progress:
-        options: dict[str, Any] = {"force": force} | ({} if opset is None else {"opset": opset})
+        options: dict[str, Any] = {"force": force, "task": task} | ({} if opset is None else {"opset": opset})
         remarks: list[str] = []
         file = export_onnx(
             checkpoint, out, cache=cache, flavour=flavour, progress=progress, remark=remarks.append, **options

@@ -9,13 +9,6 @@ import typer
 
 _PANEL = "Recipes that train"
 
-Task = Annotated[
-    str | None,
-    typer.Option(
-        help="classification, regression, embedding, language-model or seq2seq. Default: what the model is made for.",
-        rich_help_panel=_PANEL,
-    ),
-]
 TrainData = Annotated[
     str | None,
     typer.Option(

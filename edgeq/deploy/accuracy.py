@@ -42,7 +42,13 @@ class Loss:
 
 
 def measure_accuracy(
-    source: Path, checkpoint: Path, bundles: Mapping[str, Path], *, data: EvaluationSet, progress: Progress
+    source: Path,
+    checkpoint: Path,
+    bundles: Mapping[str, Path],
+    *,
+    data: EvaluationSet,
+    task: str | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Evaluates the stages of a run.
 
@@ -51,12 +57,13 @@ def measure_accuracy(
         checkpoint: The compressed checkpoint.
         bundles: Bundles for this machine by target name; others are bit-identical to them, as parity proves.
         data: The examples.
+        task: What was made of the float checkpoint; see :func:`edgeq.checkpoint.load_checkpoint`.
         progress: Told the progress of each evaluation.
 
     Returns:
         JSON values: the metric of each stage, and the loss of each against the float model.
     """
-    float_model = load_checkpoint(source)
+    float_model = load_checkpoint(source, task=task)
     compressed = load_checkpoint(checkpoint)
     longest = float_model.adapter.max_positions
     encoders: dict[str, Encode] = {

@@ -39,6 +39,7 @@ def measure_perplexity(
     *,
     text: TextFile,
     cache_dtype: torch.dtype,
+    task: str | None,
     progress: Progress,
 ) -> dict[str, Any]:
     """Measures the stages of a run on the beginning of a text.
@@ -49,6 +50,7 @@ def measure_perplexity(
         bundles: Bundles for this machine by target name; others are bit-identical to them, as parity proves.
         text: The text.
         cache_dtype: Type of the caches of the run.
+        task: What was made of the float checkpoint; see :func:`edgeq.checkpoint.load_checkpoint`.
         progress: Told the progress of each measurement.
 
     Returns:
@@ -59,7 +61,8 @@ def measure_perplexity(
         UsageError: If the text has too few tokens.
         UnsupportedError: If the model does not continue texts.
     """
-    float_model, loaded = load_checkpoint(source), {name: load(folder) for name, folder in bundles.items()}
+    float_model = load_checkpoint(source, task=task)
+    loaded = {name: load(folder) for name, folder in bundles.items()}
     contexts = [bundle.generation.context for bundle in loaded.values()]
     window = min([_WINDOW, float_model.adapter.max_positions, *contexts])
     scores = {

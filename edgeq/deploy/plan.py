@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeq.compress import compress_model, resolve_source
+from edgeq.checkpoint import read_adapter
+from edgeq.compress import compress_model
 from edgeq.deploy.accuracy import measure_accuracy
 from edgeq.deploy.perplexity import MOST_TOKENS, measure_perplexity
 from edgeq.deploy.pipeline import Stage
@@ -20,6 +21,7 @@ from edgeq.errors import UnsupportedError, UsageError
 from edgeq.evaluate.data import EvaluationSet, TextFile, read_evaluation_set, read_text_file
 from edgeq.export.exporter import CACHE_DTYPES, DEFAULT_CACHE, export_onnx
 from edgeq.files import write_text
+from edgeq.hub import resolve_source
 from edgeq.ledger import ledger
 from edgeq.parity import run_parity
 from edgeq.progress import Progress
@@ -38,6 +40,8 @@ HOST = "host"
 _WRITING = ("generate", "seq2seq")
 """Tasks of models that make text."""
 _TABLES = (".tsv", ".csv", ".jsonl")
+_SEQUENCE = 128
+"""Tokens of a text in the profile, unless the model takes fewer or the user says otherwise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Plan:
         name: What reports call the model.
         folder: The float checkpoint's folder.
         recipe: The recipe.
+        task: What to make of the float checkpoint, or None for what it was made for.
         training: Data and wishes for a recipe that trains; None for others.
         targets: Targets by name, in the user's order.
         data: Examples for the task stage, or None.
@@ -66,6 +71,7 @@ class Plan:
     name: str
     folder: Path
     recipe: Recipe
+    task: str | None
     training: TrainingRequest | None
     targets: dict[str, Target]
     data: EvaluationSet | None
@@ -87,7 +93,8 @@ class Plan:
     def about(self) -> dict[str, Any]:
         """What the run is of, for ``deploy.json`` and the report."""
         trained = {} if self.training is None else {"training": training_folder_name(compression_parameters(self))}
-        return trained | {
+        asked = {} if self.task is None else {"task": self.task}
+        return trained | asked | {
             "name": self.name,
             "source": self.source,
             "source_folder": str(self.folder.absolute()),
@@ -104,6 +111,7 @@ def make_plan(
     *,
     name: str | None,
     recipe: str | Path | Recipe,
+    task: str | None = None,
     training: TrainingRequest | None = None,
     targets: Sequence[str],
     eval_data: str | Path | None,
@@ -111,7 +119,7 @@ def make_plan(
     cache: str,
     context: int | None,
     rounds: int,
-    sequence: int,
+    sequence: int | None,
     threads: int,
     force: bool = False,
 ) -> Plan:
@@ -134,13 +142,14 @@ def make_plan(
         raise UsageError(f"the cache must be {' or '.join(CACHE_DTYPES)}, found {cache!r}")
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_request(resolved, training)
-    model_task = _check_task(folder, context=context, sequence=sequence)
+    model_task, sequence = _check_task(folder, task, context=context, sequence=sequence)
     reads_examples = eval_data is not None and model_task not in _WRITING
     plan = Plan(
         source=str(source),
         name=name or Path(source).name or folder.resolve().name,
         folder=folder,
         recipe=resolved,
+        task=task,
         training=training,
         targets=chosen,
         data=read_evaluation_set(eval_data) if eval_data is not None and reads_examples else None,
@@ -157,15 +166,28 @@ def make_plan(
     return plan
 
 
-def _check_task(folder: Path, *, context: int | None, sequence: int) -> str:
-    """Refuses before minutes of work what a later stage would refuse; returns what the model is for."""
-    model = read_model_info(folder, context=context)
-    writes = model.task in _WRITING
-    longest = None if model.max_length is None else model.max_length - writes
-    if longest is not None and sequence > longest:
+def _check_task(
+    folder: Path, task: str | None, *, context: int | None, sequence: int | None
+) -> tuple[str, int]:
+    """Refuses before minutes of work what a later stage would refuse.
+
+    Returns:
+        What the model is for, and the tokens of a text in the profile: as many as fit it, if nobody says.
+    """
+    adapter = read_adapter(folder, task=task)
+    writes = adapter.task in _WRITING
+    if context is not None and not writes:
+        raise UsageError(f"--context is for models that make text, and {adapter.architecture} does not; leave it out")
+    if context is not None and not 1 <= context <= adapter.max_positions:
+        raise UsageError(
+            f"--context must lie in 1..{adapter.max_positions}, the positions that the model has, found {context}"
+        )
+    limits = [adapter.max_positions, context, None if writes else read_model_info(folder).max_length]
+    longest = min(limit for limit in limits if limit is not None) - writes
+    if sequence is not None and sequence > longest:
         what = "before the token that the profile times" if writes else "of a text in the profile"
         raise UsageError(f"{folder} holds at most {longest} tokens {what}; give --sequence {longest} or less")
-    return model.task
+    return adapter.task, min(_SEQUENCE, longest) if sequence is None else sequence
 
 
 def _text_of(folder: Path, task: str, eval_data: str | Path | None, *, trains: bool) -> TextFile | None:
@@ -191,13 +213,14 @@ def _check_tools(targets: list[str]) -> None:
             raise UnsupportedError(f"{finding.name}: {finding.detail}{fix} ('edgeq doctor' lists all of it)")
 
 
-def stages_of(plan: Plan, out: Path) -> list[Stage]:
-    """Returns the stages of a plan; each writes below ``out``."""
+def stages_of(plan: Plan, out: Path, *, remark: Callable[[str], None] | None = None) -> list[Stage]:
+    """Returns the stages of a plan; each writes below ``out``, and ``remark`` is told how the model was read."""
     compiles = [f"compile {name}" for name in plan.targets]
     native = [f"compile {name}" for name in plan.native]
-    work = _Work(plan, out)
+    work = _Work(plan, out, remark)
     source = {"source": fingerprint_source(str(plan.folder))}
     compression = compression_parameters(plan)
+    source |= {} if plan.task is None else {"task": plan.task}
     opset = {"opset": plan.opset} | ({} if plan.cache == DEFAULT_CACHE else {"cache": plan.cache})
     measuring = {
         "rounds": plan.rounds,
@@ -226,6 +249,7 @@ def stages_of(plan: Plan, out: Path) -> list[Stage]:
 def compression_parameters(plan: Plan) -> dict[str, Any]:
     """Returns what the compressed checkpoint depends on, as JSON values."""
     source = {"source": fingerprint_source(str(plan.folder)), "recipe": plan.recipe.sha256}
+    source |= {} if plan.task is None else {"task": plan.task}
     return source | training_parameters(plan.training)
 
 
@@ -248,25 +272,28 @@ class _Work:
 
     plan: Plan
     out: Path
+    remark: Callable[[str], None] | None
 
     def compress(self, progress: Progress) -> None:
         compress_model(
             self.plan.folder,
             self.out / "checkpoint",
             recipe=self.plan.recipe,
+            task=self.plan.task,
             training=placed(self.plan.training, self.out, parameters=compression_parameters(self.plan)),
             force=self.plan.force,
             progress=progress,
+            remark=self.remark,
         )
 
     def export(self, progress: Progress) -> None:
         self._export(self.out / "checkpoint", "onnx", progress)
 
     def export_float(self, progress: Progress) -> None:
-        self._export(self.plan.folder, "float-onnx", progress)
+        self._export(self.plan.folder, "float-onnx", progress, task=self.plan.task)
 
-    def _export(self, checkpoint: Path, name: str, progress: Progress) -> None:
-        options: dict[str, Any] = {"force": self.plan.force}
+    def _export(self, checkpoint: Path, name: str, progress: Progress, *, task: str | None = None) -> None:
+        options: dict[str, Any] = {"force": self.plan.force, "task": task}
         options |= {} if self.plan.opset is None else {"opset": self.plan.opset}
         export_onnx(checkpoint, self.out / name, cache=self.plan.cache, progress=progress, **options)
 
@@ -299,11 +326,19 @@ class _Work:
         bundles = {name: self.bundle(name) for name in self.plan.native}
         source, checkpoint = self.plan.folder, self.out / "checkpoint"
         if self.plan.data is not None:
-            result = measure_accuracy(source, checkpoint, bundles, data=self.plan.data, progress=progress)
+            result = measure_accuracy(
+                source, checkpoint, bundles, data=self.plan.data, task=self.plan.task, progress=progress
+            )
         elif self.plan.text is not None:
             cache = CACHE_DTYPES[self.plan.cache]
             result = measure_perplexity(
-                source, checkpoint, bundles, text=self.plan.text, cache_dtype=cache, progress=progress
+                source,
+                checkpoint,
+                bundles,
+                text=self.plan.text,
+                cache_dtype=cache,
+                task=self.plan.task,
+                progress=progress,
             )
         else:
             reason = "no evaluation data was given; use --eval-data FILE"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,7 @@ def deploy(
     out: str | Path,
     *,
     recipe: str | Path | Recipe,
+    task: str | None = None,
     training: TrainingRequest | None = None,
     targets: Sequence[str] = ("host",),
     name: str | None = None,
@@ -61,10 +62,11 @@ def deploy(
     cache: str = "float16",
     context: int | None = None,
     rounds: int = 20,
-    sequence: int = 128,
+    sequence: int | None = None,
     threads: int = 2,
     force: bool = False,
     progress: Progress = silent,
+    remark: Callable[[str], None] | None = None,
 ) -> DeployResult:
     """Compresses, exports, compiles, evaluates, checks parity, profiles and reports.
 
@@ -72,6 +74,7 @@ def deploy(
         source: Folder of a float checkpoint, or a hub name.
         out: Folder of the run. If it is a run already, finished and unchanged stages are not repeated.
         recipe: A recipe, the name of a built-in one, or a ``.toml`` file.
+        task: What to make of the model, by ``transformers``' name; None takes what it was made for.
         training: Data and wishes, for recipes that train. The training goes on where it was stopped, in a folder
             ``training-...`` of the run.
         targets: Names of targets or ``.toml`` files; one bundle each.
@@ -83,10 +86,11 @@ def deploy(
         context: For models that make text: most tokens of a sequence, prompt included; as many as the model has
             positions if None.
         rounds: Rounds of the profile.
-        sequence: Tokens of a text in the profile.
+        sequence: Tokens of a text in the profile; 128, or as many as the model takes, if None.
         threads: Threads of every contestant in the profile.
         force: Write into ``out`` whatever it holds, and replace what has the name of an output.
         progress: Told the progress of every stage.
+        remark: Told what the user should know of how the model was read.
 
     Raises:
         UsageError: If the request makes no sense; nothing is written then.
@@ -102,6 +106,7 @@ def deploy(
         source,
         name=name,
         recipe=recipe,
+        task=task,
         training=training,
         targets=targets,
         eval_data=eval_data,
@@ -114,16 +119,18 @@ def deploy(
         force=force,
     )
     _check_apart(plan, folder)
-    return _run_alone(plan, folder, progress)
+    return _run_alone(plan, folder, progress, remark)
 
 
-def _run_alone(plan: Plan, folder: Path, progress: Progress) -> DeployResult:
+def _run_alone(
+    plan: Plan, folder: Path, progress: Progress, remark: Callable[[str], None] | None
+) -> DeployResult:
     """Runs the stages while nobody else writes into the folder."""
     created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with exclusive(folder):
-            return _run(plan, folder, progress)
+            return _run(plan, folder, progress, remark)
     finally:
         if created:
             remove_if_nothing_was_done(folder)
@@ -167,7 +174,7 @@ def _check_apart(plan: Plan, folder: Path) -> None:
         raise UsageError(f"{folder} holds the source {plan.folder}; give another folder to write")
 
 
-def _run(plan: Plan, folder: Path, progress: Progress) -> DeployResult:
+def _run(plan: Plan, folder: Path, progress: Progress, remark: Callable[[str], None] | None) -> DeployResult:
     from edgeq.deploy.plan import stages_of
 
     if (folder / STATE_FILE).is_file():
@@ -176,7 +183,7 @@ def _run(plan: Plan, folder: Path, progress: Progress) -> DeployResult:
     else:
         state = RunState(folder, plan.about(), {})
         state.save()  # from now on the same command goes on with this folder, whatever ends it
-    stages = stages_of(plan, folder)
+    stages = stages_of(plan, folder, remark=remark)
     if state.stages:
         state.forget_all_but({stage.name for stage in stages})
     ran = run_stages(stages, state, progress=progress)

@@ -21,11 +21,27 @@ def source_of(folder: Path) -> Path | None:
     Raises:
         FormatError: If ``deploy.json`` is damaged.
     """
+    source = _about(folder, "source_folder")
+    if source is None and (folder / "deploy.json").is_file():
+        raise FormatError(f"{folder / 'deploy.json'} does not name the source; deploy again")
+    return Path(source) if source is not None and Path(source).is_dir() else None
+
+
+def task_of_source(folder: Path) -> str | None:
+    """Returns what was made of the float model, if the run was told (``--task``).
+
+    Raises:
+        FormatError: If ``deploy.json`` is damaged.
+    """
+    return _about(folder, "task")
+
+
+def _about(folder: Path, key: str) -> str | None:
     path = folder / "deploy.json"
     if not path.is_file():
         return None
-    try:
-        source = Path(str(read_json_object(path)["about"]["source_folder"]))
-    except (KeyError, TypeError) as error:
-        raise FormatError(f"{path} is not as `edgeq deploy` writes it ({error!r}); deploy again") from error
-    return source if source.is_dir() else None
+    about = read_json_object(path).get("about")
+    value = about.get(key) if isinstance(about, dict) else 0
+    if value is not None and not isinstance(value, str):
+        raise FormatError(f"{path} is not as `edgeq deploy` writes it (about.{key}); deploy again")
+    return value

@@ -75,7 +75,7 @@ def reduce_layers(model: Any, adapter: ModelAdapter, keep: Mapping[str, Sequence
         setattr(config, stack.depth_field, len(keep[stack.name]))
     if config.is_encoder_decoder:
         config.num_hidden_layers = len(keep["encoder"])  # a second field of BART's for the encoder's depth
-    student: nn.Module = type(model)(config)
+    student: nn.Module = type(model)(config, **adapter.model_options)
     state = {
         new_name: tensor
         for name, tensor in model.state_dict().items()

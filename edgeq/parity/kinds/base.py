@@ -15,7 +15,7 @@ from edgeq.parity.report import Check, ParityReport
 from edgeq.parity.rules.bit_identical import check_bits
 from edgeq.parity.rules.end_to_end import check_distance, check_end_to_end, distance, noise_runs
 from edgeq.parity.rules.operators_alone import OperatorsAlone
-from edgeq.parity.run_folder import bundles_of, source_of
+from edgeq.parity.run_folder import bundles_of, source_of, task_of_source
 from edgeq.progress import Progress
 from edgeq.targets.builtin.target import Target
 
@@ -139,7 +139,7 @@ class ParityRun(abc.ABC):
         if source is None:
             self.not_checked.append("torch float32: the float model of this run is not known, or gone")
             return
-        model, scored = self.reference_of(load_checkpoint(source)), self.scored()
+        model, scored = self.reference_of(load_checkpoint(source, task=task_of_source(self.folder.path))), self.scored()
         outputs = self.results(self.run_reference(model))
         self.checks.append(check_distance("torch compressed", self.results(self.want), outputs, scored))
         baseline = self.folder.path / "float-onnx"

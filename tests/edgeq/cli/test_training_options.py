@@ -47,7 +47,7 @@ def _sentence(err):
 
 def test_a_training_recipe(run, classifier, recipe, data, tmp_path):
     out = tmp_path / "out"
-    options = ("--train-data", data, "--eval-data", data, "--epochs", 1, "--seed", 3, "--task", "classification")
+    options = ("--train-data", data, "--eval-data", data, "--epochs", 1, "--seed", 3, "--task", "text-classification")
     code, printed, _ = run("compress", classifier, out, "--recipe", recipe, *options, "--json")
     assert code == 0
     training = json.loads(printed)["training"]
@@ -76,8 +76,8 @@ def test_a_folder_and_a_teacher_of_ones_own(run, classifier, recipe, data, tmp_p
         (["--epochs", "1"], "--epochs is for training, which needs data"),
         (["--resume"], "--resume is for training"),
         (["--train-data", "nowhere.tsv"], "nowhere.tsv"),
-        (["--train-data", "DATA", "--task", "regression"], "regression"),
-        (["--train-data", "DATA", "--task", "nonsense"], "nonsense"),
+        (["--train-data", "DATA", "--task", "classification"], "did you mean 'text-classification'"),
+        (["--train-data", "DATA", "--task", "nonsense"], "no task 'nonsense'"),
         (["--train-data", "DATA", "--budget", "Z"], "no budget 'Z'"),
         (["--train-data", "DATA", "--epochs", "-1"], "epochs should be above 0"),
         (["--train-data", "DATA", "--teacher", "./nowhere"], "no folder './nowhere'"),

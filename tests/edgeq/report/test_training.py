@@ -76,7 +76,7 @@ def test_a_training_without_evaluation_has_its_loss_alone(trained_run):
     ("name", "content", "message"),
     [
         ("log.jsonl", None, r"log\.jsonl is missing"),
-        ("log.jsonl", "{", r"log\.jsonl is not JSON lines"),
+        ("log.jsonl", "{", r"log\.jsonl, line 1, is damaged"),
         ("log.jsonl", "[]", "one a line"),
         ("result.json", "{}", "is not as edgeq writes it"),
         ("run.json", "3", "should hold a JSON object"),

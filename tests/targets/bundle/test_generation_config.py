@@ -63,7 +63,7 @@ def test_what_no_runtime_does_is_refused(tmp_path, table, with_source, message):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ([], "must hold a table"),
+        ([], "should hold a JSON object, found a list"),
         ({"num_beams": 0}, r"generation_config\.json: the number of beams must be an integer"),
         ({"length_penalty": "long"}, "length_penalty must be a number"),
         ({"early_stopping": "soon"}, "early_stopping must be True"),
