@@ -15,6 +15,7 @@ from edgeq.evaluate.data import EvaluationSet
 from edgeq.evaluate.tasks import Encode, Evaluation, evaluate, pooling_of
 from edgeq.models.inference import TorchEncoder
 from edgeq.progress import Progress
+from edgeq.targets.bundle.model_info import read_model_info
 from edgeq.targets.runtime.loader import Bundle, load
 
 FLOAT = "torch float32"
@@ -65,7 +66,7 @@ def measure_accuracy(
     """
     float_model = load_checkpoint(source, task=task)
     compressed = load_checkpoint(checkpoint)
-    longest = float_model.adapter.max_positions
+    longest = min(float_model.adapter.max_positions, read_model_info(source).max_length or 1 << 40)
     encoders: dict[str, Encode] = {
         FLOAT: TorchEncoder(float_model.model, float_model.adapter),
         COMPRESSED: TorchEncoder(compressed.model, compressed.adapter),

@@ -7,15 +7,22 @@ import dataclasses
 import io
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from edgeq.errors import FormatError, UsageError
+from edgeq.evaluate.columns import SCORES, Columns, find_columns
+from edgeq.formats.json_file import parse_json
+from edgeq.reading import read_bytes
 
 DataKind = Literal["similarity", "classification"]
-_SIMILARITY_COLUMNS = ("sentence1", "sentence2", "score")
-_LABEL_COLUMNS = ("sentence", "label")
 _MAX_PROBLEM_TEXT = 60
+_LARGEST = 1 << 32
+"""Bytes of a data file, which is read whole."""
+_COLA = ("source", "label", "original", "sentence")
+_STS = ("genre", "filename", "year", "old_index", "score", "sentence1", "sentence2", "source1", "source2")
+"""Columns of tables that have no header: GLUE's CoLA, and the STS benchmark as its authors publish it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,21 +84,31 @@ def read_text_file(path: Path | str) -> TextFile:
 def read_evaluation_set(path: Path | str, *, limit: int | None = None) -> EvaluationSet:
     """Reads a ``.tsv``, ``.csv`` or ``.jsonl`` file; a column's header, not its place, says what it is.
 
-    Columns are ``sentence1``, ``sentence2`` and ``score`` (GLUE's STS-B files are of this form), or
-    ``sentence`` and ``label`` (SST-2); pairs with ``label`` work as well. Other columns are ignored.
+    All files of GLUE are read as they are published (CoLA, which has no header, by its form), and so is the STS
+    benchmark. What the columns may be called is in :mod:`edgeq.evaluate.columns`.
 
     Args:
         path: The file.
         limit: Read no more than this many examples.
 
     Raises:
-        UsageError: If the file is missing, empty, not UTF-8, or has other columns.
+        UsageError: If the file is missing, empty, not UTF-8, without answers, or has columns that nothing explains.
         FormatError: If a row cannot be read.
     """
     path = Path(path)
     rows = read_rows(path)
-    kind = _kind(path, rows[0][1])
-    examples = [_example(path, number, row, kind) for number, row in rows[:limit]]
+    columns = find_columns(rows[0][1], str(path))
+    if columns.target is None:
+        raise UsageError(
+            f"{path} holds no answers (a column score or label): it is the test part of its data set, whose answers "
+            f"are kept back, or misses a column; found {', '.join(rows[0][1])}"
+        )
+    kind: DataKind = "classification"
+    if columns.target in SCORES:
+        kind = "similarity"
+        if columns.second is None:
+            raise UsageError(f"{path} grades single texts ({columns.first}); a score is for a pair of texts")
+    examples = [_example(path, number, row, columns, kind) for number, row in rows[:limit]]
     return EvaluationSet(path, kind, examples)
 
 
@@ -103,7 +120,7 @@ def read_rows(path: Path | str) -> list[tuple[int, dict[str, str]]]:
 
     Raises:
         UsageError: If the file is missing, empty, not UTF-8, or of another kind.
-        FormatError: If a row cannot be read.
+        FormatError: If a row cannot be read, or has other columns than the first.
     """
     path = Path(path)
     text = _read_text(path)
@@ -122,20 +139,18 @@ def read_rows(path: Path | str) -> list[tuple[int, dict[str, str]]]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UsageError(f"data file {path} does not exist") from None
+        return read_bytes(path, largest=_LARGEST).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(
             f"{path} is not UTF-8 text: byte {error.start} cannot be read; convert it first"
         ) from None
-    except OSError as error:
-        raise UsageError(f"data file {path} cannot be read: {error.strerror}") from None
+    except FormatError as error:
+        raise UsageError(str(error)) from None
 
 
 def _table_rows(path: Path, text: str) -> list[tuple[int, dict[str, str]]]:
     """Splits a table; tab-separated files hold quotation marks that mean themselves, as GLUE's do."""
-    if path.suffix == ".tsv":
+    if path.suffix == ".tsv" or text.partition("\n")[0].count("\t") >= len(_COLA):  # the STS benchmark ends in .csv
         # Not splitlines(): sentences may hold characters, such as U+2028, that it takes for line ends.
         cells = [line.rstrip("\r").split("\t") for line in text.split("\n")]
     else:
@@ -143,32 +158,64 @@ def _table_rows(path: Path, text: str) -> list[tuple[int, dict[str, str]]]:
             cells = list(csv.reader(io.StringIO(text), strict=True))
         except csv.Error as error:
             raise FormatError(f"{path} is not a CSV file: {error}") from None
-    header = cells[0]
+    header = _columns_without_header(cells[0])
+    if header is not None:
+        return _named_rows(path, enumerate(cells, start=1), header, optional=2 if header is _STS else 0)
+    header = tuple(cells[0])
+    if len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise FormatError(f"{path} has two columns {twice!r}; keep one of them")
+    return _named_rows(path, enumerate(cells[1:], start=2), header)
+
+
+def _columns_without_header(first: list[str]) -> tuple[str, ...] | None:
+    """Recognises the tables that begin with an example."""
+    if len(first) == len(_COLA) and first[1] in ("0", "1") and first[2] in ("", "*"):
+        return _COLA
+    if len(first) in (len(_STS) - 2, len(_STS)) and first[0].startswith("main-") and _is_number(first[4]):
+        return _STS
+    return None
+
+
+def _named_rows(
+    path: Path, cells: Iterable[tuple[int, list[str]]], header: tuple[str, ...], *, optional: int = 0
+) -> list[tuple[int, dict[str, str]]]:
     rows = []
-    for number, row in enumerate(cells[1:], start=2):
+    for number, row in cells:
         if not any(row):
             continue
-        if len(row) < len(header):
+        if not len(header) - optional <= len(row) <= len(header):
+            # A tab or comma inside a text would move all that follows into other columns.
             raise FormatError(f"{path}, line {number}: expected {len(header)} columns, found {len(row)}")
-        # The STS benchmark appends columns without a name, such as where a sentence is from, to some rows.
-        rows.append((number, dict(zip(header, row, strict=False))))
+        named = dict(zip(header, row, strict=False))
+        if header is _COLA:
+            named = {key: named[key] for key in ("sentence", "label")}
+        rows.append((number, named))
     return rows
 
 
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
 def _json_rows(path: Path, text: str) -> list[tuple[int, dict[str, str]]]:
-    rows = []
+    rows: list[tuple[int, dict[str, str]]] = []
+    known: set[str] = set()
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
-            row = None
+        row = parse_json(line, where=f"{path}, line {number},")
         if not isinstance(row, dict):
             raise FormatError(
                 f"{path}, line {number}: expected a JSON object, found {line[:_MAX_PROBLEM_TEXT]!r}"
             )
-        rows.append((number, {str(key): _as_text(value) for key, value in row.items()}))
+        known = known or set(row)
+        if new := sorted(row.keys() - known):
+            raise FormatError(f"{path}, line {number}: {new[0]!r} is not in the first row; give all rows the same keys")
+        rows.append((number, {key: _as_text(value) for key, value in row.items() if value is not None}))
     return rows
 
 
@@ -176,27 +223,15 @@ def _as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _kind(path: Path, row: dict[str, str]) -> DataKind:
-    if all(name in row for name in _SIMILARITY_COLUMNS):
-        return "similarity"
-    if "label" in row and ("sentence" in row or "sentence1" in row):
-        return "classification"
-    raise UsageError(
-        f"{path} should have columns {', '.join(_SIMILARITY_COLUMNS)} or {', '.join(_LABEL_COLUMNS)}, "
-        f"found {', '.join(row)}"
-    )
-
-
-def _example(path: Path, number: int, row: dict[str, str], kind: DataKind) -> Example:
-    try:
-        if kind == "classification":
-            first = row["sentence"] if "sentence" in row else row["sentence1"]
-            return Example(first, row.get("sentence2"), row["label"])
-        score = float(row["score"])
-        if not math.isfinite(score):
-            raise ValueError
-        return Example(row["sentence1"], row["sentence2"], score)
-    except KeyError as error:
-        raise FormatError(f"{path}, line {number}: {error.args[0]!r} is missing") from None
-    except ValueError:
-        raise FormatError(f"{path}, line {number}: a score is a number, found {row['score']!r}") from None
+def _example(path: Path, number: int, row: dict[str, str], columns: Columns, kind: DataKind) -> Example:
+    for name in (*columns.texts, columns.target):
+        if name not in row:
+            raise FormatError(f"{path}, line {number}: {name!r} is missing")
+    texts = [row[name] for name in columns.texts]
+    first, second = texts[0], texts[1] if len(texts) > 1 else None
+    answer = row[str(columns.target)]
+    if kind == "classification":
+        return Example(first, second, answer)
+    if not _is_number(answer):
+        raise FormatError(f"{path}, line {number}: a score is a number, found {answer!r}")
+    return Example(first, second, float(answer))

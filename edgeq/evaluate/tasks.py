@@ -217,6 +217,9 @@ def _label_number(path: Path, label: str, labels: list[str]) -> int:
     """A file names a label, or gives its number."""
     if label in labels:
         return labels.index(label)
+    alike = [index for index, name in enumerate(labels) if name.casefold() == label.casefold()]
+    if len(alike) == 1:  # "entailment" of a file is "ENTAILMENT" of a model
+        return alike[0]
     if label.isascii() and label.isdigit() and int(label) < len(labels):
         return int(label)
     raise UsageError(

@@ -13,20 +13,13 @@ import numpy as np
 
 from edgeq.distill.labels import NO_LABEL
 from edgeq.errors import UsageError
+from edgeq.evaluate.columns import LABELS, SCORES, find_columns
 from edgeq.models import ModelAdapter
 from edgeq.training.examples import ExampleSet, Similarities
 from edgeq.training.rows import Rows, Split, read_data
 from edgeq.training.settings import TaskName
 
-_PAIRS = (
-    ("sentence1", "sentence2"),
-    ("premise", "hypothesis"),
-    ("question1", "question2"),
-    ("question", "sentence"),
-)
-_TEXTS = ("sentence", "text", "sentence1")
 _SOURCES = (("source", "target"), ("document", "summary"), ("article", "highlights"), ("text", "summary"))
-_SCORES = ("score", "label")
 _TASKS: dict[str, tuple[TaskName, ...]] = {
     "classify": ("classification", "regression"),
     "embed": ("embedding",),
@@ -72,11 +65,9 @@ def load_task_data(
 ) -> TaskData:
     """Reads and tokenises training data.
 
-    Columns are known by their names: ``sentence`` or ``text``, or a pair (``sentence1`` and ``sentence2``,
-    ``premise`` and ``hypothesis``, ``question1`` and ``question2``, ``question`` and ``sentence``), with ``label``
-    or ``score``; ``text`` for language models; ``source`` and ``target`` (or ``document`` and ``summary``, ...)
-    for sequence-to-sequence, where a JSON list is the sentences of a source, or targets of which the first one is
-    learned. Others are ignored.
+    Columns are known by their names: for labels, scores and embeddings those of :mod:`edgeq.evaluate.columns`;
+    ``text`` for language models; ``source`` and ``target`` (or ``document`` and ``summary``, ...) for
+    sequence-to-sequence, where a JSON list is the sentences of a source, or targets of which the first one is learned.
 
     Args:
         train: A file or a data set of the hub; see :func:`edgeq.training.rows.read_data`.
@@ -193,14 +184,13 @@ class _Encoder:
         return ids, types if "token_type_ids" in self.adapter.input_names else None
 
     def _labelled(self, rows: Rows) -> ExampleSet:
-        pair = next((pair for pair in _PAIRS if all(rows.column(name) for name in pair)), None)
-        column = "label" if self.task == "classification" else rows.column(*_SCORES)
-        text = None if pair else rows.column(*_TEXTS)
-        if (pair is None and text is None) or column is None or not rows.column(column):
-            raise _columns_error(rows, f"sentence (or a pair of sentences) and {column or 'score'}")
-        first = rows.texts(pair[0] if pair else str(text))
-        ids, types = self._tokens(first, rows.texts(pair[1]) if pair else None)
-        answers = list(zip(rows.texts(column), rows.places, strict=True))
+        targets = LABELS if self.task == "classification" else (*SCORES, *LABELS)
+        columns = find_columns(rows.cells[0], rows.source, targets=targets)
+        if columns.target is None:
+            raise _columns_error(rows, f"sentence (or a pair of sentences) and {targets[0]}")
+        second = None if columns.second is None else rows.texts(columns.second)
+        ids, types = self._tokens(rows.texts(columns.first), second)
+        answers = list(zip(rows.texts(columns.target), rows.places, strict=True))
         if self.task == "regression":
             values = np.array([_number(rows.source, *answer) for answer in answers], np.float32)
             return ExampleSet(ids, self._pad, types, values)
@@ -209,19 +199,16 @@ class _Encoder:
         return ExampleSet(ids, self._pad, types, numbers)
 
     def _sentences(self, rows: Rows, split: Split) -> ExampleSet:
-        pair = next((pair for pair in _PAIRS if all(rows.column(name) for name in pair)), None)
-        text = rows.column(*_TEXTS)
-        if pair is None and text is None:
-            raise _columns_error(rows, "sentence (or a pair of sentences)")
-        columns = [rows.texts(name) for name in (pair or (str(text),))]
-        if text == "text" and len(rows.cells) == 1:  # a plain text: each of its lines is a sentence
+        found = find_columns(rows.cells[0], rows.source)
+        columns = [rows.texts(name) for name in found.texts]
+        if found.texts == ("text",) and len(rows.cells) == 1:  # a plain text: each of its lines is a sentence
             columns = [[line for line in columns[0][0].split("\n") if line.strip()]]
         texts = sorted({one for column in columns for one in column})
         similarities = None
-        if pair and split == "validation" and (column := rows.column(*_SCORES)):
+        if found.second is not None and split == "validation" and found.target is not None:
             place = {one: number for number, one in enumerate(texts)}
             pairs = np.array([[place[one] for one in column] for column in columns], np.int64).T
-            graded = zip(rows.texts(column), rows.places, strict=True)
+            graded = zip(rows.texts(found.target), rows.places, strict=True)
             scores = np.array([_number(rows.source, *answer) for answer in graded])
             similarities = Similarities(pairs, scores)
         ids, types = self._tokens(texts)

@@ -61,13 +61,67 @@ def test_line_separators_inside_a_sentence_end_no_line(tmp_path: Path) -> None:
     assert data.examples[0].first == "a\u2028b\x85c"
 
 
-def test_columns_without_a_name_are_ignored(tmp_path: Path) -> None:
-    # One sentence holding a tab would shift the score, which then is no number.
-    data = read_evaluation_set(_file(tmp_path, "d.tsv", "sentence\tlabel\na\t1\textra\tmore\nb\t0\n"))
-    assert [(e.first, e.target) for e in data.examples] == [("a", "1"), ("b", "0")]
-    shifted = _file(tmp_path, "s.tsv", "sentence1\tsentence2\tscore\na\tb\tc\t3.0\n")
-    with pytest.raises(FormatError, match="found 'c'"):
-        read_evaluation_set(shifted)
+def test_a_row_with_more_cells_than_columns_is_refused(tmp_path: Path) -> None:
+    # A tab inside a sentence would move a part of it into the column of labels.
+    with pytest.raises(FormatError, match="line 3: expected 2 columns, found 3"):
+        read_evaluation_set(_file(tmp_path, "d.tsv", "sentence\tlabel\nb\t0\na\t1\textra\n"))
+
+
+GLUE = {
+    "CoLA": ("gj04\t1\t\tOur friends.\nks08\t0\t*\tBooks \"the.\n", "classification",
+             [Example("Our friends.", None, "1"), Example('Books "the.', None, "0")]),
+    "MRPC": ("\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n1\t7\t8\tA said.\tB said.\r\n", "classification",
+             [Example("A said.", "B said.", "1")]),
+    "QNLI": ("index\tquestion\tsentence\tlabel\n0\tWhen?\tThen.\tentailment\n", "classification",
+             [Example("When?", "Then.", "entailment")]),
+    "QQP": ("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n0\t1\t2\tHow?\tWhy?\t0\n", "classification",
+            [Example("How?", "Why?", "0")]),
+    "RTE": ("index\tsentence1\tsentence2\tlabel\n0\tA.\tB.\tnot_entailment\n", "classification",
+            [Example("A.", "B.", "not_entailment")]),
+    "WNLI": ("index\tsentence1\tsentence2\tlabel\n0\tA.\tB.\t1\n", "classification", [Example("A.", "B.", "1")]),
+    "MNLI": ("index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\t"
+             "sentence2_parse\tsentence1\tsentence2\tlabel1\tlabel2\tlabel3\tlabel4\tlabel5\tgold_label\n"
+             "0\t1\t1n\tfiction\t( A )\t( B )\t(S A)\t(S B)\tA.\tB.\tneutral\tneutral\tx\ty\tz\tneutral\n",
+             "classification", [Example("A.", "B.", "neutral")]),
+    "the STS benchmark": ("main-news\tMSRpar\t2012test\t0024\t2.6\tA, b.\tC.\n"
+                          "main-news\tMSRpar\t2012test\t0025\t0\tD.\tE.\tsource\tsource\n", "similarity",
+                          [Example("A, b.", "C.", 2.6), Example("D.", "E.", 0.0)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_data_sets_as_they_are_published(name: str, tmp_path: Path) -> None:
+    text, kind, examples = GLUE[name]
+    suffix = ".csv" if name.startswith("the") else ".tsv"
+    data = read_evaluation_set(_file(tmp_path, f"dev{suffix}", text))
+    assert (data.kind, data.examples) == (kind, examples)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("index\tsentence1\tsentence2\n0\ta\tb\n", "holds no answers"),
+        ("id\tquestion\tlabel\n0\ta\tb\n", "should have columns"),
+        ("question\tcontext\tsentence\tlabel\na\tb\tc\t1\n", "column 'context', and nothing says what it is for"),
+        ("sentence\ttext\tlabel\na\tb\t1\n", "several columns of texts (sentence; text)"),
+        ("sentence\tlabel\tscore\na\t1\t2\n", "several columns of answers (score; label)"),
+        ("sentence\tlabel\tlabel\na\t1\t2\n", "two columns 'label'"),
+        ("sentence\tscore\na\t1\n", "grades single texts"),
+    ],
+)
+def test_a_column_is_never_lost(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(EdgeqError) as caught:
+        read_evaluation_set(_file(tmp_path, "dev.tsv", text))
+    assert message in str(caught.value)
+
+
+def test_rows_of_json_have_the_same_keys(tmp_path: Path) -> None:
+    rows = '{"sentence": "a", "label": 1}\n{"sentence": "a", "label": 1, "context": "b"}\n'
+    with pytest.raises(FormatError, match="line 2: 'context' is not in the first row"):
+        read_evaluation_set(_file(tmp_path, "dev.jsonl", rows))
+    with pytest.raises(FormatError, match="line 2: 'sentence' is missing"):
+        rows = '{"sentence": "a", "label": 1}\n{"sentence": null, "label": 1}\n'
+        read_evaluation_set(_file(tmp_path, "dev.jsonl", rows))
 
 
 def test_limit(tmp_path: Path) -> None:
@@ -82,7 +136,7 @@ def test_limit(tmp_path: Path) -> None:
         ("e.csv", "", UsageError, "is empty"),
         ("e.jsonl", "\n", UsageError, "is empty"),
         ("e.tsv", "sentence\tlabel\n", UsageError, "no examples"),
-        ("e.tsv", "text\tclass\na\t1\n", UsageError, "found text, class"),
+        ("e.tsv", "text\tclass\na\t1\n", UsageError, "column 'class'"),
         ("e.txt", "sentence\tlabel\na\t1\n", UsageError, "ends in .tsv"),
         ("e.tsv", "sentence\tlabel\na\n", FormatError, "line 2: expected 2 columns, found 1"),
         (
@@ -98,7 +152,7 @@ def test_limit(tmp_path: Path) -> None:
             "e.jsonl",
             '{"sentence": "a", "label": 1}\n{"label": 1}\n',
             FormatError,
-            "line 2: 'sentence1' is missing",
+            "line 2: 'sentence' is missing",
         ),
         ("e.tsv", b"sentence\tlabel\ncaf\xe9\t1\n", UsageError, "not UTF-8 text: byte 18"),
     ],
@@ -116,7 +170,7 @@ def test_wrong_files(
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         read_evaluation_set(tmp_path / "none.tsv")
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="should be a file, found a folder"):
         read_evaluation_set(tmp_path)
 
 

@@ -175,7 +175,7 @@ def test_data_sets_of_the_hub(loaded, monkeypatch):
         ("classifier", "a.tsv", "sentence\tlabel\n", UsageError, "holds no examples"),
         ("classifier", "a.tsv", "", UsageError, "is empty"),
         ("classifier", "a.tsv", "words\tlabel\ncat\t1\n", UsageError, "should have columns sentence .* found words"),
-        ("classifier", "a.tsv", "sentence\tclass\ncat\t1\n", UsageError, "should have columns .* label"),
+        ("classifier", "a.tsv", "sentence\tclass\ncat\t1\n", UsageError, "column 'class'.*answers .*label"),
         ("classifier", "a.tsv", "sentence\tlabel\ncat\n", FormatError, "line 2: expected 2 columns"),
         ("classifier", "a.txt", "cat\n", UsageError, "found text"),
         ("regressor", "a.tsv", "sentence\tscore\ncat\tgood\n", UsageError, "line 2: a score is a number"),

@@ -182,7 +182,7 @@ def test_model_info_of_a_classifier(tmp_path):
     ("config", "message"),
     [
         ({"architectures": "BertModel"}, "'architectures' must be a list"),
-        ([1], "must hold a table"),
+        ([1], "should hold a JSON object, found a list"),
         ({"architectures": ["XForSequenceClassification"], "id2label": {"1": "x"}}, "no label for class"),
     ],
 )
@@ -196,7 +196,7 @@ def test_ambiguous_pooling_is_refused(tmp_path):
     with pytest.raises(FormatError, match="found pooling_mode_weightedmean_tokens"):
         read_model_info(folder)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(FormatError, match=r"config\.json is not valid JSON"):
+    with pytest.raises(FormatError, match=r"config\.json is damaged: it is not valid JSON"):
         read_model_info(folder)
 
 
