@@ -79,8 +79,8 @@ def find_columns(names: Collection[str], source: str, *, targets: Sequence[str] 
     if other:
         raise UsageError(
             f"{source} has a column {other[0]!r}, and nothing says what it is for; take it out, or call it by one of "
-            f"the known names: texts {' or '.join(TEXTS)}, pairs {', '.join(' and '.join(pair) for pair in PAIRS[:4])}, "
-            f"answers {', '.join((*SCORES, *LABELS))}"
+            f"the known names: texts {' or '.join(TEXTS)}, pairs {', '.join(map(' and '.join, PAIRS[:4]))}, answers "
+            f"{', '.join((*SCORES, *LABELS))}"
         )
     second = chosen[0][1] if len(chosen[0]) > 1 else None
     return Columns(chosen[0][0], second, answers[0] if answers else None)

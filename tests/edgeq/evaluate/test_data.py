@@ -119,8 +119,8 @@ def test_rows_of_json_have_the_same_keys(tmp_path: Path) -> None:
     rows = '{"sentence": "a", "label": 1}\n{"sentence": "a", "label": 1, "context": "b"}\n'
     with pytest.raises(FormatError, match="line 2: 'context' is not in the first row"):
         read_evaluation_set(_file(tmp_path, "dev.jsonl", rows))
+    rows = '{"sentence": "a", "label": 1}\n{"sentence": null, "label": 1}\n'
     with pytest.raises(FormatError, match="line 2: 'sentence' is missing"):
-        rows = '{"sentence": "a", "label": 1}\n{"sentence": null, "label": 1}\n'
         read_evaluation_set(_file(tmp_path, "dev.jsonl", rows))
 
 
