@@ -61,15 +61,15 @@ class EdgeqQuantizer(HfQuantizer):
         manifest: QuantizationManifest = self.quantization_config.manifest
         return manifest
 
-    def update_dtype(self, dtype: torch.dtype | None) -> torch.dtype:
-        """Low-bit layers compute in float32."""
-        if dtype not in (None, torch.float32):
+    def update_dtype(self, dtype: torch.dtype | str | None) -> torch.dtype:
+        """Low-bit layers compute in float32, which is what ``"auto"`` means for them."""
+        if dtype not in (None, torch.float32, "float32", "auto"):
             raise UnsupportedError(
                 f"a compressed checkpoint computes in float32, found a request for {dtype}"
             )
         return torch.float32
 
-    def update_torch_dtype(self, dtype: torch.dtype | None) -> torch.dtype:
+    def update_torch_dtype(self, dtype: torch.dtype | str | None) -> torch.dtype:
         """Older name of :meth:`update_dtype`."""
         return self.update_dtype(dtype)
 

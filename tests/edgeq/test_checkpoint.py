@@ -274,6 +274,22 @@ def test_infinite_scales_are_refused(compressed_checkpoint: Path, copy_of: Calla
         load_checkpoint(folder)
 
 
+def test_pipelines_and_dtype_auto_take_a_compressed_classifier(
+    make_bert: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = make_bert("BertForSequenceClassification", num_labels=3)
+    compress_model(source, tmp_path / "out", recipe="ptq-w8a8")
+    for options in ({"dtype": "auto"}, {"dtype": "float32"}, {}):
+        auto = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out", **options)
+        assert {parameter.dtype for parameter in auto.parameters()} == {torch.float32}
+    found = transformers.pipeline("text-classification", model=str(tmp_path / "out"))("the cat sat")[0]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        wanted = auto.eval()(**tokenizer("the cat sat", return_tensors="pt")).logits.softmax(-1)[0]
+    assert found["label"] == auto.config.id2label[int(wanted.argmax())]
+    assert abs(found["score"] - float(wanted.max())) < 1e-6
+
+
 def test_a_request_for_another_dtype_is_refused(compressed_checkpoint: Path) -> None:
     with pytest.raises(UnsupportedError, match="float16"):
         transformers.AutoModel.from_pretrained(compressed_checkpoint, dtype=torch.float16)

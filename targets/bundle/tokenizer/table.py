@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import FormatError, UnsupportedError
+from edgeq.formats.tokenizer_files import check_tokenizer_json
 from edgeq.targets.bundle.tokenizer.characters import matching
 from edgeq.targets.bundle.tokenizer.steps import Steps
 
@@ -41,6 +42,7 @@ def write_tokenizer(source: Path, out: Path) -> None:
     """
     from tokenizers import Tokenizer
 
+    check_tokenizer_json(source)
     try:
         tokenizer = Tokenizer.from_file(str(source))
     except Exception as error:  # the library raises bare Exception
