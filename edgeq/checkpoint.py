@@ -334,11 +334,12 @@ def _load_float(folder: Path, adapter: ModelAdapter, weights: WeightFiles, *, ch
     prefix = adapter.model_class.base_model_prefix
     if not chosen:
         _check_no_other_head(weights, adapter, prefix, where)
+    expected = _shapes(_empty_model(folder, adapter))
     for optional_module in adapter.optional_modules:
-        if not any(f".{optional_module}." in f".{name}" for name in weights.tensors):
+        is_stored = any(f".{optional_module}." in f".{name}" for name in weights.tensors)
+        if not is_stored and any(name.startswith(f"{optional_module}.") for name in expected):
             adapter.config.add_pooling_layer = False
-    empty = _empty_model(folder, adapter)
-    expected = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
+            expected = _shapes(_empty_model(folder, adapter))
     tied = tuple(f"{name}." for name in adapter.tied_names)
     optional = [name for name in expected if name.startswith(tied) or name in adapter.zero_buffers]
     places = fit_names(
@@ -359,6 +360,10 @@ def _load_float(folder: Path, adapter: ModelAdapter, weights: WeightFiles, *, ch
             )
     module: nn.Module = model.eval()
     return module
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def _check_no_other_head(weights: WeightFiles, adapter: ModelAdapter, prefix: str, where: Path) -> None:

@@ -38,6 +38,7 @@ _SPELLED_OUT = ("ElectraSelfAttention",)
 _RELATIVE = ("relative_key", "relative_key_query")
 UNDERSTOOD = frozenset(
     {*_LARGEST_SIZES, "hidden_act", "layer_norm_eps", "position_embedding_type", "is_decoder", "add_cross_attention"}
+    | {"add_pooling_layer"}  # written where a checkpoint has no pooler
     | {"tie_word_embeddings"}  # of the language model's head, which is left out
 )
 """Keys of ``config.json`` that BERT and its kin have in common."""
