@@ -48,9 +48,9 @@ class AlbertAdapter(BertAdapter):
         config = self.config
         super().check_config()
         check_sizes(config, {"embedding_size": 1 << 20, "num_hidden_groups": 1000, "inner_group_num": 1000})
-        if config.position_embedding_type != "absolute":
+        if self.positions != "absolute":
             raise UnsupportedError(
-                f"ALBERT with {config.position_embedding_type!r} positions is not supported, only 'absolute'"
+                f"ALBERT with {self.positions!r} positions is not supported, only 'absolute'"
             )
         if config.num_hidden_layers % config.num_hidden_groups:
             raise UnsupportedError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+import transformers
 from torch import nn
 
 from edgeq.errors import UnsupportedError
@@ -36,6 +37,8 @@ _LARGEST_SIZES = {
 _SPELLED_OUT = ("ElectraSelfAttention",)
 """Modules of ``transformers`` that compute attention in several operations."""
 _RELATIVE = ("relative_key", "relative_key_query")
+_ABSOLUTE_ONLY = 5
+"""First release of transformers whose BERT knows absolute positions only."""
 UNDERSTOOD = frozenset(
     {*_LARGEST_SIZES, "hidden_act", "layer_norm_eps", "position_embedding_type", "is_decoder", "add_cross_attention"}
     | {"add_pooling_layer"}  # written where a checkpoint has no pooler
@@ -80,13 +83,23 @@ class BertAdapter(ModelAdapter):
             config, self.understood, family=self.display_name, without_effect=self.without_effect
         )
         check_activation(config, "hidden_act", family=self.display_name)
-        if config.position_embedding_type not in ("absolute", *_RELATIVE):
+        if self.positions not in ("absolute", *_RELATIVE):
             raise UnsupportedError(
-                f"{self.display_name} with {config.position_embedding_type!r} positions is not supported, "
+                f"{self.display_name} with {self.positions!r} positions is not supported, "
                 f"only 'absolute', {' and '.join(map(repr, _RELATIVE))}"
+            )
+        if self.positions in _RELATIVE and int(transformers.__version__.partition(".")[0]) >= _ABSOLUTE_ONLY:
+            raise UnsupportedError(
+                f"{self.display_name} with {self.positions!r} positions is not computed by transformers "
+                f"{transformers.__version__}; install transformers<{_ABSOLUTE_ONLY}"
             )
         if config.is_decoder or config.add_cross_attention:
             raise UnsupportedError(f"{self.display_name} as a decoder is not supported, only as an encoder")
+
+    @property
+    def positions(self) -> str:
+        """``absolute``, or a kind of embeddings of distances, which releases 5 and later of transformers lack."""
+        return getattr(self.config, "position_embedding_type", None) or "absolute"
 
     @property
     def _prefix(self) -> str:
@@ -122,7 +135,7 @@ class BertAdapter(ModelAdapter):
 
     @property
     def _distance_tables(self) -> list[str]:
-        if self.config.position_embedding_type not in _RELATIVE:
+        if self.positions not in _RELATIVE:
             return []
         return [f"{block}.attention.self.distance_embedding" for block in self.layer_names[1:]]
 

@@ -29,7 +29,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.query, self.key, self.value = attention.query, attention.key, attention.value
         self.heads: int = attention.num_attention_heads
-        self.kind: str = attention.position_embedding_type
+        self.kind: str = getattr(attention, "position_embedding_type", "absolute")
         if self.kind != "absolute":
             self.distance_embedding = attention.distance_embedding
             self.register_buffer("places", torch.arange(attention.max_position_embeddings), persistent=False)
