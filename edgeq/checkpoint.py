@@ -25,7 +25,7 @@ from edgeq.formats.low_bit import PackedMatrix
 from edgeq.formats.tensor_header import TensorEntry, read_tensor_header
 from edgeq.formats.tokenizer_files import check_tokenizer_files
 from edgeq.hf import EdgeqConfig, check_scales, verify_files
-from edgeq.models import ModelAdapter, adapter_for, supported_architectures, tasks_of
+from edgeq.models import ModelAdapter, adapter_classes, adapter_for, tasks_of
 from edgeq.quant.manifest import QUANT_METHOD, PackedTensor, QuantizationManifest
 from edgeq.quant.plan import CompressionResult
 from edgeq.quiet import quiet_transformers
@@ -252,10 +252,10 @@ def _model_type(architectures: object, tensors: Iterable[str]) -> str | None:
     """What configurations older than ``model_type`` mean: told by a class, or by what names of tensors begin with."""
     named = architectures[0] if isinstance(architectures, list) and architectures else None
     begins = {name.partition(".")[0] for name in tensors}
-    for architecture in supported_architectures():
-        model_class = getattr(transformers, architecture)
-        if architecture == named or model_class.base_model_prefix in begins - _COMMON_PREFIXES:
-            return str(model_class.config_class.model_type)
+    for family, adapter in adapter_classes().items():
+        prefixes = {adapter.class_named(architecture).base_model_prefix for architecture in adapter.architectures}
+        if named in adapter.architectures or (prefixes - _COMMON_PREFIXES) & begins:
+            return family
     return None
 
 

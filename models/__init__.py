@@ -3,7 +3,7 @@
 from edgeq.models.adapter import CacheShape, ExportPart, GenerativeAdapter, ModelAdapter, Seq2SeqAdapter, Task
 from edgeq.models.architecture import TASKS, tasks_of
 from edgeq.models.inference import TorchDecoder, TorchEncoder, TorchPart, positions
-from edgeq.models.registry import adapter_for, supported_architectures
+from edgeq.models.registry import adapter_classes, adapter_for, supported_architectures
 from edgeq.models.stacks import AttentionTap, LayerStack
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "TorchDecoder",
     "TorchEncoder",
     "TorchPart",
+    "adapter_classes",
     "adapter_for",
     "positions",
     "supported_architectures",

@@ -97,10 +97,15 @@ class ModelAdapter(abc.ABC):
         """Whether the checkpoint has a pooler; ``add_pooling_layer`` of its configuration is false if it has none."""
         return bool(getattr(self.config, "add_pooling_layer", True))
 
+    @classmethod
+    def class_named(cls, architecture: str) -> Any:
+        """Returns the model class of one of :attr:`architectures`; a family of other packages says where its are."""
+        return getattr(transformers, architecture)
+
     @property
     def model_class(self) -> Any:
-        """The class of ``transformers`` that :attr:`architecture` names."""
-        return getattr(transformers, self.architecture)
+        """The model class that :attr:`architecture` names."""
+        return self.class_named(self.architecture)
 
     @property
     def model_options(self) -> dict[str, Any]:

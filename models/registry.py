@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-from edgeq.errors import FormatError, UnsupportedError
+from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.models.adapter import ModelAdapter, Task
 from edgeq.models.albert import AlbertAdapter
 from edgeq.models.architecture import choose_architecture
@@ -14,24 +15,40 @@ from edgeq.models.distilbert import DistilBertAdapter
 from edgeq.models.electra import ElectraAdapter
 from edgeq.models.gpt2 import Gpt2Adapter
 from edgeq.models.roberta import CamembertAdapter, RobertaAdapter, XlmRobertaAdapter
+from edgeq.plugins import MODELS, plugins
 
-_ADAPTERS: dict[str, type[ModelAdapter]] = {
-    adapter.family: adapter
-    for adapter in (
-        *(BertAdapter, RobertaAdapter, XlmRobertaAdapter, CamembertAdapter, DistilBertAdapter),
-        *(ElectraAdapter, AlbertAdapter, Gpt2Adapter, BartAdapter),
-    )
-}
+_BUILTIN: tuple[type[ModelAdapter], ...] = (
+    *(BertAdapter, RobertaAdapter, XlmRobertaAdapter, CamembertAdapter, DistilBertAdapter),
+    *(ElectraAdapter, AlbertAdapter, Gpt2Adapter, BartAdapter),
+)
+
+
+@functools.cache
+def adapter_classes() -> dict[str, type[ModelAdapter]]:
+    """Returns the adapters, those of other packages included, by ``config.model_type``.
+
+    Raises:
+        UsageError: If another package's adapter is none, or is for a family that has one.
+    """
+    found = {adapter.family: adapter for adapter in _BUILTIN}
+    for plugin in plugins(MODELS):
+        adapter = plugin.value
+        if not (isinstance(adapter, type) and issubclass(adapter, ModelAdapter)):
+            raise UsageError(f"{plugin.where} should be a subclass of edgeq.models.ModelAdapter, found {adapter!r}")
+        if adapter.family in found:
+            raise UsageError(f"{plugin.where} is for model type {adapter.family!r}, which has an adapter already")
+        found[adapter.family] = adapter
+    return found
 
 
 def supported_architectures() -> list[str]:
     """Returns the class names of all models that edgeq can compress."""
-    return [name for adapter in _ADAPTERS.values() for name in adapter.architectures]
+    return [name for adapter in adapter_classes().values() for name in adapter.architectures]
 
 
 def supported_families() -> dict[str, dict[str, Task]]:
     """Returns the model classes of each family, and what each is for, by ``config.model_type``."""
-    return {family: dict(adapter.architectures) for family, adapter in _ADAPTERS.items()}
+    return {family: dict(adapter.architectures) for family, adapter in adapter_classes().items()}
 
 
 def adapter_for(config_or_model: Any, task: str | None = None) -> ModelAdapter:
@@ -49,7 +66,7 @@ def adapter_for(config_or_model: Any, task: str | None = None) -> ModelAdapter:
     """
     config = getattr(config_or_model, "config", config_or_model)
     named = type(config_or_model).__name__ if config is not config_or_model else _named(config)
-    adapter = _ADAPTERS.get(config.model_type)
+    adapter = adapter_classes().get(config.model_type)
     if adapter is None:
         raise UnsupportedError(
             f"{named or 'this model'} (model type {config.model_type!r}) is not supported; "

@@ -5,13 +5,19 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 import pydantic
 
-from edgeq.errors import UsageError, nearest_name_hint
+from edgeq.errors import FormatError, UsageError, nearest_name_hint
+from edgeq.plugins import RECIPES, settings_files
+from edgeq.reading import read_text
 from edgeq.recipes.schema import Recipe
+
+_LARGEST = 1 << 20
+"""Bytes of a recipe file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,31 +95,29 @@ def _builtin_text(name: str) -> str:
         raise UsageError(
             f"there is no recipe {name!r}{hint}; known are {', '.join(names)}, or give a .toml file"
         )
-    return resources.files("edgeq.recipes").joinpath("builtin", f"{name}.toml").read_text(encoding="utf-8")
+    return _builtin()[name].read_text(encoding="utf-8")
 
 
 def _builtin_names() -> list[str]:
-    folder = resources.files("edgeq.recipes").joinpath("builtin")
-    return sorted(
-        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
-    )
+    return sorted(_builtin())
+
+
+def _builtin() -> dict[str, Traversable]:
+    """Recipes that have a name: edgeq's own, and those of other packages."""
+    return settings_files(RECIPES, resources.files("edgeq.recipes").joinpath("builtin"))
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UsageError(f"recipe file {path} does not exist") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"recipe file {path} is not UTF-8 text: byte {error.start} cannot be read") from None
-    except OSError as error:
-        raise UsageError(f"recipe file {path} cannot be read: {error.strerror}") from None
+        return read_text(path, largest=_LARGEST)
+    except (FormatError, UsageError) as error:
+        raise UsageError(f"recipe file {error}") from None
 
 
 def _parse(text: str, *, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise UsageError(f"{where} is not valid TOML: {error}") from None
 
 

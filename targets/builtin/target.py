@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from edgeq.errors import FormatError, UnsupportedError, UsageError, nearest_name_hint
+from edgeq.plugins import TARGETS, settings_files
+from edgeq.reading import read_text
 from edgeq.targets.runtime.machine import Machine, this_machine
 
 ISAS: dict[str, str] = {
@@ -34,6 +37,8 @@ FROM_SOURCE = "source"
 _FIGURES = ("gigahertz", "gigabytes_per_second", "cache_megabytes")
 
 _BUILTIN = Path(__file__).parent
+_LARGEST = 1 << 20
+"""Bytes of a target file."""
 _HOST = "host"
 
 # Processor level, LLVM features, isa and /proc/cpuinfo flags, best first. The levels are generic on
@@ -156,8 +161,8 @@ class TargetSummary:
 def list_targets() -> list[TargetSummary]:
     """Returns the targets that can be named, ``host`` first."""
     host = TargetSummary(_HOST, "the processor of this machine")
-    files = sorted(_BUILTIN.glob("*.toml"))
-    return [host, *(TargetSummary(path.stem, _read_file(path).summary) for path in files)]
+    files = settings_files(TARGETS, _BUILTIN)
+    return [host, *(TargetSummary(name, _parse_text(files[name]).summary) for name in sorted(files))]
 
 
 def load_target(name_or_path: str | Path) -> Target:
@@ -176,14 +181,13 @@ def load_target(name_or_path: str | Path) -> Target:
         return host_target(this_machine())
     if name.endswith(".toml"):
         return _read_file(Path(name))
-    builtin = _BUILTIN / f"{name}.toml"
     known = [summary.name for summary in list_targets()]
     if name not in known:
         raise UsageError(
             f"unknown target {name!r}{nearest_name_hint(name, known)} "
             f"(known: {', '.join(known)}; or give the path of a .toml file)"
         )
-    return _read_file(builtin)
+    return _parse_text(settings_files(TARGETS, _BUILTIN)[name])
 
 
 def processor_levels(architecture: str) -> list[Target]:
@@ -221,15 +225,24 @@ def host_target(machine: Machine) -> Target:
 
 def _read_file(path: Path) -> Target:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read target file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return _parse_target(read_text(path, largest=_LARGEST), path)
+    except UsageError as error:
+        raise UsageError(f"cannot read target file {error}") from None
+
+
+def _parse_text(file: Traversable) -> Target:
+    return _parse_target(file.read_text(encoding="utf-8"), file)
+
+
+def _parse_target(text: str, path: Path | Traversable) -> Target:
+    try:
+        table = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise FormatError(f"target file {path} is not valid TOML: {error}") from error
     return _parse(table, path)
 
 
-def _parse(table: dict[str, Any], path: Path) -> Target:
+def _parse(table: dict[str, Any], path: Path | Traversable) -> Target:
     emulator_table, estimate_table = table.pop("emulator", None), table.pop("estimate", None)
     where = f"target file {path}"
     fields = _checked(

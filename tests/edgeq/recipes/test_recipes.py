@@ -164,7 +164,7 @@ def test_unknown_name_and_missing_file(tmp_path: Path) -> None:
         load_recipe("ptq-w8a7")
     with pytest.raises(UsageError, match="does not exist"):
         load_recipe(tmp_path / "none.toml")
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="should be a file, found a folder"):
         load_recipe(tmp_path)
 
 

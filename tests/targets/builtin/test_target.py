@@ -126,5 +126,5 @@ def test_a_missing_or_binary_target_file_is_a_sentence(tmp_path):
     with pytest.raises(UsageError, match="cannot read target file"):
         load_target(tmp_path / "none.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(FormatError, match="not valid TOML"):
+    with pytest.raises(FormatError, match="not UTF-8 text"):
         load_target(tmp_path / "binary.toml")

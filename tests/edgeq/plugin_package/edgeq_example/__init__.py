@@ -1,0 +1,1 @@
+"""Adds a family, a recipe and a target to edgeq."""
