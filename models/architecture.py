@@ -20,6 +20,8 @@ TASKS: dict[str, str] = {
 """Names of tasks as ``transformers`` has them, with how classes for them are called."""
 _PRETRAINED = ("ForMaskedLM", "ForPreTraining", "Model")
 """Ends of class names whose checkpoints are starting points rather than models for a task."""
+_HEAD = "Head"
+"""In the names of classes that end in ``Model`` and are not the bare one, such as ``GPT2LMHeadModel``."""
 
 
 def choose_architecture(
@@ -45,7 +47,7 @@ def choose_architecture(
         return _for_task(task, known, model_type)
     if named in known:
         return str(named)
-    if named is None or (named.endswith(_PRETRAINED) and not named.endswith("LMHeadModel")):
+    if named is None or (named.endswith(_PRETRAINED) and _HEAD not in named):
         return known[0]
     raise UnsupportedError(
         f"{named} (model type {model_type!r}) is not supported; edgeq supports {', '.join(known)} of this type, which "
@@ -71,6 +73,5 @@ def _for_task(task: str, known: Sequence[str], model_type: str) -> str:
 
 
 def _is_for(architecture: str, task: str) -> bool:
-    """``GPT2LMHeadModel`` ends in ``Model`` without being the bare one."""
     end = TASKS[task]
-    return architecture.endswith(end) and (end == "LMHeadModel" or not architecture.endswith("LMHeadModel"))
+    return architecture.endswith(end) and (_HEAD in end or _HEAD not in architecture)

@@ -48,7 +48,7 @@ def measure_accuracy(
     bundles: Mapping[str, Path],
     *,
     data: EvaluationSet,
-    task: str | None,
+    task: str | None = None,
     progress: Progress,
 ) -> dict[str, Any]:
     """Evaluates the stages of a run.

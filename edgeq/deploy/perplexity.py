@@ -39,7 +39,7 @@ def measure_perplexity(
     *,
     text: TextFile,
     cache_dtype: torch.dtype,
-    task: str | None,
+    task: str | None = None,
     progress: Progress,
 ) -> dict[str, Any]:
     """Measures the stages of a run on the beginning of a text.

@@ -84,20 +84,39 @@ def test_tasks_inputs_outputs_and_labels() -> None:
     )
 
 
+def test_other_families_are_named_together_with_the_known_ones() -> None:
+    with pytest.raises(UnsupportedError, match="'t5'") as caught:
+        adapter_for(transformers.T5Config(architectures=["T5Model"]))
+    assert all(name in str(caught.value) for name in supported_architectures())
+
+
 @pytest.mark.parametrize(
     ("config", "found"),
     [
-        (transformers.GPT2Config(architectures=["GPT2Model"]), "GPT2Model"),
-        (transformers.BertConfig(architectures=["BertForMaskedLM"]), "BertForMaskedLM"),
-        (transformers.BertConfig(), "names no architecture"),
-        (transformers.BertConfig(architectures="BertModel"), "names no architecture"),
-        (transformers.RobertaConfig(architectures=["RobertaForMaskedLM"]), "roberta"),
+        (transformers.GPT2Config(architectures=["GPT2DoubleHeadsModel"]), "GPT2LMHeadModel"),
+        (transformers.BertConfig(architectures=["BertForMultipleChoice"]), "BertForSequenceClassification"),
+        (transformers.RobertaConfig(architectures=["RobertaForMultipleChoice"]), "RobertaModel"),
     ],
 )
-def test_other_architectures_are_named_together_with_the_known_ones(config: Any, found: str) -> None:
-    with pytest.raises(UnsupportedError, match=found) as caught:
+def test_other_heads_are_named_together_with_the_known_ones(config: Any, found: str) -> None:
+    with pytest.raises(UnsupportedError, match=config.architectures[0]) as caught:
         adapter_for(config)
-    assert all(name in str(caught.value) for name in supported_architectures())
+    assert found in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "architecture"),
+    [
+        (transformers.BertConfig(), "BertModel"),
+        (transformers.BertConfig(architectures=["BertForMaskedLM"]), "BertModel"),
+        (transformers.GPT2Config(architectures=["GPT2Model"]), "GPT2LMHeadModel"),
+        (transformers.BartConfig(architectures=None), "BartForConditionalGeneration"),
+    ],
+)
+def test_the_default_of_a_family_is_what_its_adapter_lists_first(config: Any, architecture: str) -> None:
+    assert adapter_for(config).architecture == architecture
+    with pytest.raises(FormatError, match="'architectures' must be a list of names"):
+        adapter_for(transformers.BertConfig(architectures="BertModel"))
 
 
 @pytest.mark.parametrize(
