@@ -102,7 +102,7 @@ def prepare_tokenizer(data: Path, out: Path, *, entries: int, start: str | None 
     """Returns the run's tokenizer, copied from ``start`` or trained if ``out/tokenizer`` does not exist yet."""
     folder = out / "tokenizer"
     if not folder.exists() and start is not None:
-        with new_folder(folder) as new:
+        with new_folder(folder, Output("zoo")) as new:
             for file in _TOKENIZER_FILES:
                 shutil.copy(Path(start) / file, new / file)
     if not folder.exists():
