@@ -30,7 +30,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help tools onnxruntimes install demo test test-slow check docs bench bench-speed clean
+.PHONY: help tools onnxruntimes install demo test test-slow test-compat check docs bench bench-speed clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -85,7 +85,35 @@ test: $(INSTALLED) $(OLD_ORT)  ## run the tests (minutes) and print the coverage
 
 test-slow: $(DEMO_MODEL) onnxruntimes  ## run the tests that take longer, on the real model among others
 	@tools/install.sh --if-allowed
-	$(BIN)/python -m pytest -m slow --durations=10 $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m 'slow and not optimum' --durations=10 $(PYTEST_FLAGS)
+
+# The oldest and the newest releases of what edgeq stands on, in environments of their own; optimum-onnx needs old ones.
+OLDEST := .venv-oldest
+NEWEST := .venv-newest
+COMPAT_TESTS := $(addprefix tests/,edgeq/test_hub_checkpoints.py edgeq/test_checkpoint.py edgeq/test_compress.py \
+	edgeq/test_generative_checkpoint.py edgeq/test_seq2seq_checkpoint.py models edgeq/deploy/test_deploy.py \
+	export/test_exporter.py export/test_decoder.py export/test_seq2seq.py export/test_stock.py)
+PIP_OF = $(1)/bin/python -m pip install --disable-pip-version-check --quiet
+
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@echo "installing the oldest releases into $(OLDEST)"
+	@$(call PIP_OF,$(OLDEST)) $(TORCH_PIP_FLAGS) -c constraints-oldest.txt torch numpy
+	@$(call PIP_OF,$(OLDEST)) -c constraints-oldest.txt -e '.[dev,optimum]'
+	@touch $@
+
+$(NEWEST)/.installed: pyproject.toml constraints.txt
+	@test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
+	@echo "installing the newest releases into $(NEWEST)"
+	@grep '^torch==' constraints.txt > $(NEWEST)/constraints.txt
+	@$(call PIP_OF,$(NEWEST)) $(TORCH_PIP_FLAGS) -c $(NEWEST)/constraints.txt torch
+	@$(call PIP_OF,$(NEWEST)) --upgrade -c $(NEWEST)/constraints.txt -e '.[dev]'
+	@touch $@
+
+test-compat: $(OLDEST)/.installed $(NEWEST)/.installed  ## part of the tests with the oldest and the newest transformers, ONNX Runtime and numpy
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m 'not slow' $(PYTEST_FLAGS) $(COMPAT_TESTS)
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -m 'optimum and slow' $(PYTEST_FLAGS) tests/export
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_FLAGS) $(COMPAT_TESTS)
 
 DOCS := $(VENV)/.docs
 $(DOCS): $(INSTALLED)

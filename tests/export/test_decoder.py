@@ -8,7 +8,6 @@ import onnxruntime
 import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
-from optimum.onnxruntime import ORTModelForCausalLM
 
 from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
@@ -153,8 +152,11 @@ def test_runtimes_agree_with_torch(folders, pieces):
         assert np.sqrt(np.mean(error**2)) < limit * np.sqrt(np.mean(want**2))
 
 
+@pytest.mark.optimum
 @pytest.mark.parametrize("io_binding", [False, True])
 def test_optimum_generates_what_torch_generates(folders, io_binding):
+    from optimum.onnxruntime import ORTModelForCausalLM
+
     checkpoint, exported = folders
     model = ORTModelForCausalLM.from_pretrained(exported, use_io_binding=io_binding)
     ids, mask = left_padded()
@@ -204,7 +206,14 @@ def test_a_float32_cache_by_option(compressed, tmp_path):
     types = {value.type.tensor_type.elem_type for value in model.graph.input if "past" in value.name}
     assert types == {onnx.TensorProto.FLOAT}
     assert "Cast" not in {n.op_type for n in model.graph.node if n.output[0].startswith("present")}
-    optimum = ORTModelForCausalLM.from_pretrained(first.parent)
+
+
+@pytest.mark.optimum
+def test_optimum_generates_with_a_float32_cache(compressed, tmp_path):
+    from optimum.onnxruntime import ORTModelForCausalLM
+
+    exported = export_onnx(compressed, tmp_path / "onnx", cache="float32").parent
+    optimum = ORTModelForCausalLM.from_pretrained(exported)
     assert optimum.generate(torch.tensor([[5, 6]]), max_new_tokens=4, eos_token_id=None).shape == (1, 6)
 
 

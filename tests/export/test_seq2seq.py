@@ -10,7 +10,6 @@ import onnxruntime
 import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
-from optimum.onnxruntime import ORTModelForSeq2SeqLM
 
 from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
@@ -141,7 +140,10 @@ def test_runtimes_agree_with_torch(folders, parts):
             assert np.sqrt(np.mean((found - expected) ** 2)) < limit * np.sqrt(np.mean(expected**2))
 
 
+@pytest.mark.optimum
 def test_optimum_generates_what_torch_generates(folders, parts):
+    from optimum.onnxruntime import ORTModelForSeq2SeqLM
+
     model = ORTModelForSeq2SeqLM.from_pretrained(folders[1])
     ids, mask = right_padded()
     result = model.generate(
@@ -167,7 +169,10 @@ def test_optimum_generates_what_torch_generates(folders, parts):
     assert np.sqrt(np.mean((got - steps) ** 2)) < 0.05 * steps.std()
 
 
+@pytest.mark.optimum
 def test_optimum_searches_beams(folders):
+    from optimum.onnxruntime import ORTModelForSeq2SeqLM
+
     model = ORTModelForSeq2SeqLM.from_pretrained(folders[1])
     ids, mask = (torch.from_numpy(array) for array in right_padded())
     options = {"decoder_start_token_id": START, "max_new_tokens": 6, "num_beams": 3, "eos_token_id": None}

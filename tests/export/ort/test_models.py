@@ -36,6 +36,7 @@ def exported(make_bert, make_gpt2, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.optimum
 def test_optimum_embeds_with_the_library_and_in_the_stock_flavour(exported, small_library):
     from optimum.onnxruntime import ORTModelForFeatureExtraction
 
@@ -52,6 +53,7 @@ def test_optimum_embeds_with_the_library_and_in_the_stock_flavour(exported, smal
 
 
 @pytest.mark.slow
+@pytest.mark.optimum
 def test_optimum_generates_with_the_library_and_in_the_stock_flavour(exported, small_library):
     from optimum.onnxruntime import ORTModelForCausalLM
 
