@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edgeq.errors import FormatError, UsageError
+from edgeq.finite import check_finite
 from edgeq.quant.trainable_layers import TrainableEmbedding
 
 _SAME_AS = "same-as"
@@ -79,9 +80,11 @@ def load_weights(model: nn.Module, file: Path, *, quantizers: bool) -> None:
 
     Raises:
         UsageError: If the file is missing or of another model.
-        FormatError: If it is damaged.
+        FormatError: If it is damaged, or holds a NaN or an infinity.
     """
-    put_weights(model, load_tensors(file), source=str(file), quantizers=quantizers)
+    state = load_tensors(file)
+    check_finite(((name, value) for name, value in state.items() if isinstance(value, torch.Tensor)), where=str(file))
+    put_weights(model, state, source=str(file), quantizers=quantizers)
 
 
 def put_weights(model: nn.Module, state: Mapping[str, Any], *, source: str, quantizers: bool) -> None:

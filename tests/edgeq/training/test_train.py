@@ -11,6 +11,7 @@ import torch
 
 from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.training import StageSettings, TrainingSettings, start_from, train
+from edgeq.training.tensors import load_tensors, save_tensors
 
 ON_LABELS = {"logits": 0, "labels": 1}
 
@@ -316,6 +317,11 @@ def test_damaged_and_foreign_checkpoints(classifier, labelled, losses, tmp_path)
     with pytest.raises(UsageError, match="is no training checkpoint"):
         start_from(student, tmp_path)
     file = tmp_path / "run" / "stage-train" / "weights.safetensors"
+    entries = load_tensors(file)
+    entries["classifier.bias"][0] = float("nan")
+    save_tensors(file, entries)
+    with pytest.raises(FormatError, match=r"'classifier\.bias' holds 1 of 2 values that are NaN"):
+        start_from(student, tmp_path / "run")
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(FormatError, match="is damaged"):
         start_from(student, tmp_path / "run")
