@@ -27,6 +27,8 @@ from edgeq.recipes import (
     TrainedStudent,
     TrainingRequest,
     apply_recipe,
+    calibrate_model,
+    check_calibration_data,
     check_request,
     load_recipe,
     train_student,
@@ -45,6 +47,7 @@ def compress_model(
     *,
     recipe: str | Path | Recipe,
     training: TrainingRequest | None = None,
+    calibration_data: str | Path | None = None,
     progress: Progress | None = None,
 ) -> CompressionResult:
     """Compresses a model and writes the result as a checkpoint folder.
@@ -54,6 +57,8 @@ def compress_model(
         out: Folder to write; an existing one is replaced when all is done.
         recipe: A recipe, the name of a built-in one, or a recipe file.
         training: Data and wishes, for recipes that train.
+        calibration_data: Texts without labels (``.txt``, ``.tsv`` or ``.jsonl``), for recipes that calibrate; None for
+            a small set of texts in many languages that comes with edgeq.
         progress: Told how far the work is.
 
     Returns:
@@ -68,13 +73,16 @@ def compress_model(
     progress = progress or silent
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_request(resolved, training)
+    check_calibration_data(resolved, calibration_data)
     folder = resolve_source(source)
     _check_destination(folder, Path(out))
     progress("loading the model", 0, 1)
     checkpoint = _load_float(folder)
     progress("loading the model", 1, 1)
     model = checkpoint.model
-    if training is None:
+    if resolved.calibrates:
+        result = _calibrate(checkpoint, resolved, calibration_data, progress)
+    elif training is None:
         result = apply_recipe(model, resolved, checkpoint.adapter, progress=progress)
     else:
         student = _train(checkpoint, resolved, training, Path(out), progress)
@@ -126,6 +134,21 @@ def _train(
         folder=Path(request.folder) if request.folder is not None else training_folder(out),
         teacher=teacher,
         masked=masked,
+        progress=progress,
+    )
+
+
+def _calibrate(
+    checkpoint: Checkpoint, recipe: Recipe, data: str | Path | None, progress: Progress
+) -> CompressionResult:
+    source = _source(checkpoint)
+    return calibrate_model(
+        source.model,
+        recipe,
+        source.adapter,
+        tokenizer=source.tokenizer,
+        data=data,
+        pooling=source.pooling,
         progress=progress,
     )
 

@@ -3,7 +3,7 @@
 from edgeq.models.adapter import CacheShape, ExportPart, GenerativeAdapter, ModelAdapter, Seq2SeqAdapter, Task
 from edgeq.models.inference import TorchDecoder, TorchEncoder, TorchPart, positions
 from edgeq.models.registry import adapter_for, supported_architectures
-from edgeq.models.stacks import AttentionTap, LayerStack
+from edgeq.models.stacks import AttentionTap, LayerStack, Migration
 
 __all__ = [
     "AttentionTap",
@@ -11,6 +11,7 @@ __all__ = [
     "ExportPart",
     "GenerativeAdapter",
     "LayerStack",
+    "Migration",
     "ModelAdapter",
     "Seq2SeqAdapter",
     "Task",

@@ -31,6 +31,7 @@ Context = Annotated[
 @verb(
     "compress",
     example="compress ./my-bert ./my-bert-w8 --recipe ptq-w8a8\n"
+    "compress ./my-bert ./my-bert-w2 --recipe calibrated-w2e4a8 --calibration-data texts.txt\n"
     "compress ./my-bert ./my-bert-w1 --recipe xtc-l6-w1a8 --train-data train.tsv --eval-data dev.tsv --budget A",
 )
 def compress(
@@ -38,6 +39,7 @@ def compress(
     out: Out,
     *,
     recipe: RecipeName,
+    calibration_data: training.CalibrationData = None,
     task: training.Task = None,
     train_data: training.TrainData = None,
     eval_data: training.EvalData = None,
@@ -74,7 +76,9 @@ def compress(
         folder=training_folder,
     )
     with progress_bars() as progress:
-        result = compress_model(source, out, recipe=recipe, training=request, progress=progress)
+        result = compress_model(
+            source, out, recipe=recipe, training=request, calibration_data=calibration_data, progress=progress
+        )
     book = ledger(out)
     trained = None if request is None else training_result(out, request)
     if as_json:

@@ -23,7 +23,14 @@ from edgeq.files import sha256, write_text
 from edgeq.ledger import ledger
 from edgeq.parity import run_parity
 from edgeq.progress import Progress
-from edgeq.recipes import Recipe, TrainingRequest, check_request, load_recipe
+from edgeq.recipes import (
+    Recipe,
+    TrainingRequest,
+    check_calibration_data,
+    check_request,
+    default_texts,
+    load_recipe,
+)
 from edgeq.report import write_report
 from edgeq.targets.builtin.target import Target, load_target
 from edgeq.targets.bundle.model_info import read_model_info
@@ -49,6 +56,7 @@ class Plan:
         folder: The float checkpoint's folder.
         recipe: The recipe.
         training: Data and wishes for a recipe that trains; None for others.
+        calibration_data: Texts for a recipe that calibrates; None for those that come with edgeq.
         targets: Targets by name, in the user's order.
         data: Examples for the task stage, or None.
         text: A text for the task stage of a model that continues texts, or None.
@@ -65,6 +73,7 @@ class Plan:
     folder: Path
     recipe: Recipe
     training: TrainingRequest | None
+    calibration_data: Path | None
     targets: dict[str, Target]
     data: EvaluationSet | None
     text: TextFile | None
@@ -102,6 +111,7 @@ def make_plan(
     name: str | None,
     recipe: str | Path | Recipe,
     training: TrainingRequest | None = None,
+    calibration_data: str | Path | None = None,
     targets: Sequence[str],
     eval_data: str | Path | None,
     opset: int | None,
@@ -130,6 +140,7 @@ def make_plan(
         raise UsageError(f"the cache must be {' or '.join(CACHE_DTYPES)}, found {cache!r}")
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_request(resolved, training)
+    check_calibration_data(resolved, calibration_data)
     model_task = _check_task(folder, context=context, sequence=sequence)
     reads_examples = eval_data is not None and model_task not in _WRITING
     plan = Plan(
@@ -138,6 +149,7 @@ def make_plan(
         folder=folder,
         recipe=resolved,
         training=training,
+        calibration_data=None if calibration_data is None else Path(calibration_data),
         targets=chosen,
         data=read_evaluation_set(eval_data) if eval_data is not None and reads_examples else None,
         text=_text_of(folder, model_task, eval_data, trains=training is not None),
@@ -221,7 +233,9 @@ def stages_of(plan: Plan, out: Path) -> list[Stage]:
 def compression_parameters(plan: Plan) -> dict[str, Any]:
     """Returns what the compressed checkpoint depends on, as JSON values."""
     source = {"source": fingerprint_source(str(plan.folder)), "recipe": plan.recipe.sha256}
-    return source | training_parameters(plan.training)
+    texts = plan.calibration_data or (default_texts() if plan.recipe.calibrates else None)
+    calibration = {} if texts is None else {"calibration": sha256(texts)}
+    return source | training_parameters(plan.training) | calibration
 
 
 def _compile_stages(plan: Plan, work: _Work) -> list[Stage]:
@@ -250,6 +264,7 @@ class _Work:
             self.out / "checkpoint",
             recipe=self.plan.recipe,
             training=placed(self.plan.training, self.out, parameters=compression_parameters(self.plan)),
+            calibration_data=self.plan.calibration_data,
             progress=progress,
         )
 

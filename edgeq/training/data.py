@@ -18,14 +18,17 @@ from edgeq.training.examples import ExampleSet, Similarities
 from edgeq.training.rows import Rows, Split, read_data
 from edgeq.training.settings import TaskName
 
-_PAIRS = (
+PAIRS = (
     ("sentence1", "sentence2"),
     ("premise", "hypothesis"),
     ("question1", "question2"),
     ("question", "sentence"),
 )
-_TEXTS = ("sentence", "text", "sentence1")
-_SOURCES = (("source", "target"), ("document", "summary"), ("article", "highlights"), ("text", "summary"))
+"""Columns of pairs of texts."""
+TEXTS = ("sentence", "text", "sentence1")
+"""Columns that may hold a text; in the order in which they are looked for."""
+SOURCES = (("source", "target"), ("document", "summary"), ("article", "highlights"), ("text", "summary"))
+"""Columns of a text and of what is to be written."""
 _SCORES = ("score", "label")
 _TASKS: dict[str, tuple[TaskName, ...]] = {
     "classify": ("classification", "regression"),
@@ -193,9 +196,9 @@ class _Encoder:
         return ids, types if "token_type_ids" in self.adapter.input_names else None
 
     def _labelled(self, rows: Rows) -> ExampleSet:
-        pair = next((pair for pair in _PAIRS if all(rows.column(name) for name in pair)), None)
+        pair = next((pair for pair in PAIRS if all(rows.column(name) for name in pair)), None)
         column = "label" if self.task == "classification" else rows.column(*_SCORES)
-        text = None if pair else rows.column(*_TEXTS)
+        text = None if pair else rows.column(*TEXTS)
         if (pair is None and text is None) or column is None or not rows.column(column):
             raise _columns_error(rows, f"sentence (or a pair of sentences) and {column or 'score'}")
         first = rows.texts(pair[0] if pair else str(text))
@@ -209,8 +212,8 @@ class _Encoder:
         return ExampleSet(ids, self._pad, types, numbers)
 
     def _sentences(self, rows: Rows, split: Split) -> ExampleSet:
-        pair = next((pair for pair in _PAIRS if all(rows.column(name) for name in pair)), None)
-        text = rows.column(*_TEXTS)
+        pair = next((pair for pair in PAIRS if all(rows.column(name) for name in pair)), None)
+        text = rows.column(*TEXTS)
         if pair is None and text is None:
             raise _columns_error(rows, "sentence (or a pair of sentences)")
         columns = [rows.texts(name) for name in (pair or (str(text),))]
@@ -228,12 +231,12 @@ class _Encoder:
         return ExampleSet(ids, self._pad, types, similarities=similarities)
 
     def _translations(self, rows: Rows) -> ExampleSet:
-        pair = next((pair for pair in _SOURCES if all(rows.column(name) for name in pair)), None)
+        pair = next((pair for pair in SOURCES if all(rows.column(name) for name in pair)), None)
         if pair is None:
             raise _columns_error(rows, "source and target")
-        sources = [" ".join(_alternatives(text)) for text in rows.texts(pair[0])]
+        sources = [" ".join(alternatives(text)) for text in rows.texts(pair[0])]
         ids, _ = self._tokens(sources)
-        targets, _ = self._tokens([_alternatives(text)[0] for text in rows.texts(pair[1])])
+        targets, _ = self._tokens([alternatives(text)[0] for text in rows.texts(pair[1])])
         start = int(self.adapter.config.decoder_start_token_id)
         return ExampleSet(ids, self._pad, labels=targets, decoder_start=start)
 
@@ -267,7 +270,7 @@ class _Encoder:
         return stream
 
 
-def _alternatives(cell: str) -> list[str]:
+def alternatives(cell: str) -> list[str]:
     """Reads a cell that may be a JSON list of texts: the sentences of a source, or several good targets."""
     if cell.startswith("["):
         with contextlib.suppress(json.JSONDecodeError, RecursionError):
