@@ -13,6 +13,7 @@ from torch import nn
 
 from edgeq.distill import FeatureReader, Objective, ObjectiveSettings
 from edgeq.distill.sentence import Pooling
+from edgeq.errors import UnsupportedError
 from edgeq.models import ModelAdapter
 from edgeq.progress import Progress, silent
 from edgeq.quant.calibrate import (
@@ -71,13 +72,18 @@ def calibrate_model(
 
     Raises:
         UsageError: If the texts are of no use; nothing was changed then.
-        UnsupportedError: If the model has a layer that its adapter does not know.
+        UnsupportedError: If the model has a layer that its adapter does not know, or no blocks for a method.
         FormatError: If a weight is not finite, or a row of the data is damaged.
         EdgeqError: If a loss is not a number.
     """
     section = recipe.calibrate
     if section is None:
         raise ValueError(f"recipe {recipe.name!r} does not calibrate")
+    if "block-reconstruction" in section.methods and not adapter.stacks:
+        raise UnsupportedError(
+            f"{adapter.architecture} runs one block many times, which block-reconstruction cannot train against one "
+            "output; take it out of the recipe's [calibrate]"
+        )
     texts = calibration_texts(recipe, adapter, tokenizer=tokenizer, data=data)
     names = factorise_model(model, recipe, adapter, progress=progress)
     plans = plan_layers(recipe, adapter, names)
