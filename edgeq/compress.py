@@ -31,6 +31,8 @@ from edgeq.recipes import (
     TrainedStudent,
     TrainingRequest,
     apply_recipe,
+    calibrate_model,
+    check_calibration_data,
     check_request,
     load_recipe,
     train_student,
@@ -49,6 +51,7 @@ def compress_model(
     recipe: str | Path | Recipe,
     task: str | None = None,
     training: TrainingRequest | None = None,
+    calibration_data: str | Path | None = None,
     force: bool = False,
     progress: Progress | None = None,
     remark: Callable[[str], None] | None = None,
@@ -62,6 +65,8 @@ def compress_model(
         task: What to make of the model, by ``transformers``' name, such as ``text-classification``; None takes what
             it was made for, and the encoder of one that was only pre-trained.
         training: Data and wishes, for recipes that train.
+        calibration_data: Texts without labels (``.txt``, ``.tsv`` or ``.jsonl``), for recipes that calibrate; None for
+            a small set of texts in many languages that comes with edgeq.
         force: Replace ``out`` whatever it holds.
         progress: Told how far the work is.
         remark: Told what the user should know of how the model was read.
@@ -79,6 +84,7 @@ def compress_model(
     progress = progress or silent
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_request(resolved, training)
+    check_calibration_data(resolved, calibration_data)
     folder = resolve_source(source)
     check_new_folder(Path(out), OUTPUT, force=force, sources=[folder])
     progress("loading the model", 0, 1)
@@ -88,7 +94,9 @@ def compress_model(
             remark(line)
     progress("loading the model", 1, 1)
     model = checkpoint.model
-    if training is None:
+    if resolved.calibrates:
+        result = _calibrate(checkpoint, resolved, calibration_data, progress)
+    elif training is None:
         result = apply_recipe(model, resolved, checkpoint.adapter, progress=progress)
     else:
         student = _train(checkpoint, resolved, training, Path(out), task=task, progress=progress)
@@ -148,6 +156,21 @@ def _train(
         folder=Path(request.folder) if request.folder is not None else training_folder(out),
         teacher=teacher,
         masked=masked,
+        progress=progress,
+    )
+
+
+def _calibrate(
+    checkpoint: Checkpoint, recipe: Recipe, data: str | Path | None, progress: Progress
+) -> CompressionResult:
+    source = _source(checkpoint)
+    return calibrate_model(
+        source.model,
+        recipe,
+        source.adapter,
+        tokenizer=source.tokenizer,
+        data=data,
+        pooling=source.pooling,
         progress=progress,
     )
 

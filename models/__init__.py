@@ -4,7 +4,7 @@ from edgeq.models.adapter import CacheShape, ExportPart, GenerativeAdapter, Mode
 from edgeq.models.architecture import TASKS, tasks_of
 from edgeq.models.inference import TorchDecoder, TorchEncoder, TorchPart, positions
 from edgeq.models.registry import adapter_classes, adapter_for, supported_architectures
-from edgeq.models.stacks import AttentionTap, LayerStack
+from edgeq.models.stacks import AttentionTap, LayerStack, Migration
 
 __all__ = [
     "TASKS",
@@ -13,6 +13,7 @@ __all__ = [
     "ExportPart",
     "GenerativeAdapter",
     "LayerStack",
+    "Migration",
     "ModelAdapter",
     "Seq2SeqAdapter",
     "Task",

@@ -13,7 +13,7 @@ from edgeq.models.adapter import CacheShape, ExportPart, Seq2SeqAdapter, Task
 from edgeq.models.bart_graphs import BartEncoder, BartFirstStep, BartNextStep, BartWhole
 from edgeq.models.cache import DEFAULT_CACHE_DTYPE
 from edgeq.models.config_checks import check_heads, check_sizes
-from edgeq.models.stacks import AttentionTap, LayerStack
+from edgeq.models.stacks import AttentionTap, LayerStack, Migration
 
 HEAD = "lm_head"
 TABLE = "model.shared"
@@ -169,6 +169,10 @@ class BartAdapter(Seq2SeqAdapter):
             width=self.config.d_model,
             embedding=f"model.{side}.layernorm_embedding",
             attentions=(own, read) if side == "decoder" else (own,),
+            migrations=tuple(
+                Migration(f"{part}.v_proj", (f"{part}.out_proj",))
+                for part in (("self_attn", "encoder_attn") if side == "decoder" else ("self_attn",))
+            ),
         )
 
     def _blocks(self, side: str) -> list[str]:

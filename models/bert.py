@@ -13,7 +13,7 @@ from edgeq.models.activations import check_activation, exportable_activation
 from edgeq.models.adapter import ModelAdapter, Task
 from edgeq.models.config_checks import check_epsilon, check_heads, check_labels, check_sizes
 from edgeq.models.self_attention import SelfAttention
-from edgeq.models.stacks import AttentionTap, LayerStack
+from edgeq.models.stacks import AttentionTap, LayerStack, Migration
 from edgeq.models.structure import with_modules_replaced
 from edgeq.models.understood_keys import check_understood
 
@@ -157,6 +157,7 @@ class BertAdapter(ModelAdapter):
             width=self.config.hidden_size,
             embedding=f"{self._prefix}embeddings",
             attentions=(AttentionTap("self", "attention.self.query", "attention.self.key", heads),),
+            migrations=(Migration("attention.self.value", ("attention.output.dense",)),),
         )
         return (stack,)
 

@@ -10,7 +10,7 @@ from torch import nn
 from edgeq.models.activations import check_activation, exportable_activation
 from edgeq.models.adapter import ModelAdapter, Task
 from edgeq.models.config_checks import check_heads, check_labels, check_sizes
-from edgeq.models.stacks import AttentionTap, LayerStack
+from edgeq.models.stacks import AttentionTap, LayerStack, Migration
 from edgeq.models.structure import with_modules_replaced
 from edgeq.models.understood_keys import check_understood
 
@@ -89,6 +89,7 @@ class DistilBertAdapter(ModelAdapter):
             width=self.config.dim,
             embedding=f"{self._prefix}embeddings",
             attentions=(tap,),
+            migrations=(Migration("attention.v_lin", ("attention.out_lin",)),),
         )
         return (stack,)
 

@@ -13,7 +13,7 @@ from edgeq.errors import UnsupportedError
 from edgeq.models.adapter import CacheShape, GenerativeAdapter, Task
 from edgeq.models.cache import DEFAULT_CACHE_DTYPE, attend, causal_mask, split_heads
 from edgeq.models.config_checks import check_epsilon, check_heads, check_sizes
-from edgeq.models.stacks import AttentionTap, LayerStack
+from edgeq.models.stacks import AttentionTap, LayerStack, Migration
 
 HEAD = "lm_head"
 TABLE = "transformer.wte"
@@ -99,6 +99,11 @@ class Gpt2Adapter(GenerativeAdapter):
             width=self.config.n_embd,
             embedding="transformer.drop",
             attentions=(tap,),
+            migrations=(
+                Migration("ln_1", ("attn.c_attn",)),
+                Migration("attn.c_attn", ("attn.c_proj",), part=2, parts=3),
+                Migration("ln_2", ("mlp.c_fc",)),
+            ),
         )
         return (stack,)
 

@@ -28,6 +28,28 @@ class AttentionTap:
 
 
 @dataclasses.dataclass(frozen=True)
+class Migration:
+    """A place where factors may move from a module's output into the layers that read it, with no other effect.
+
+    Attributes:
+        source: The norm or linear layer that makes the output.
+        readers: The linear layers that read it; nothing else does.
+        part: Which of ``parts`` equal parts of the output they read.
+        parts: 3 where one product makes queries, keys and values; otherwise 1.
+    """
+
+    source: str
+    readers: tuple[str, ...]
+    part: int = 0
+    parts: int = 1
+
+    def inside(self, block: str) -> Migration:
+        """Returns the same with names that begin with the name of a block."""
+        names = tuple(f"{block}.{reader}" for reader in self.readers)
+        return dataclasses.replace(self, source=f"{block}.{self.source}", readers=names)
+
+
+@dataclasses.dataclass(frozen=True)
 class LayerStack:
     """Blocks of the same form, one on the other.
 
@@ -39,6 +61,7 @@ class LayerStack:
         width: Width of the state that the blocks hand on.
         embedding: Module whose output is the first block's input (up to dropout).
         attentions: The attentions of each block.
+        migrations: Where factors may move inside each block.
     """
 
     name: str
@@ -48,10 +71,15 @@ class LayerStack:
     width: int
     embedding: str
     attentions: tuple[AttentionTap, ...]
+    migrations: tuple[Migration, ...] = ()
 
     def hidden_name(self, index: int) -> str:
         """Returns the module whose output is hidden state ``index``: 0 for the embeddings, then the blocks'."""
         return self.embedding if index == 0 else self.block(index - 1)
+
+    def all_migrations(self) -> list[Migration]:
+        """Returns the migrations of every block, with whole module names."""
+        return [one.inside(self.block(index)) for index in range(self.depth) for one in self.migrations]
 
     def block(self, index: int) -> str:
         """Returns the module name of a block, counted from 0."""

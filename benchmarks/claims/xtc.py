@@ -54,7 +54,7 @@ def xtc_table(scale: float) -> Table:
     ]
     rows.append(Row(FLOAT_START, _starts(scale), FLOAT_START))
     rows += [
-        Row(_way_label(start, way, budget), _ways(start, way, budget, scale), "3 layers, 1 bit")
+        Row(way_label(start, way, budget), _ways(start, way, budget, scale), "3 layers, 1 bit")
         for budget in ("B", "C")
         for start in STARTS
         for way in WAYS
@@ -108,7 +108,8 @@ def _starts(scale: float) -> tuple[Claim, ...]:
     )
 
 
-def _way_label(start: str, way: str, budget: str) -> str:
+def way_label(start: str, way: str, budget: str) -> str:
+    """Returns what a row that compares ways of training is called."""
     return f"3 layers, 1 bit, {start} start, {way}, budget {budget}"
 
 
@@ -175,7 +176,7 @@ def _compared_ways(table: Table, finished: Finished) -> list[str]:
     by_label = {row.label: row for row in table.rows}
     for budget in ("B", "C"):
         for start in STARTS:
-            sides = [by_label[_way_label(start, way, budget)] for way in WAYS]
+            sides = [by_label[way_label(start, way, budget)] for way in WAYS]
             found = gap_between(sides[0], sides[1], finished)
             if found is not None:
                 gap, seeds = found

@@ -25,8 +25,16 @@ from edgeq.errors import UsageError
 from edgeq.files import Output, new_folder
 
 MOST_BYTES = 16_000_000
-_MODELS = {"gpt2-wikitext2": GPT2LMHeadModel, "bart-infill-scitldr": BartForConditionalGeneration}
-_MEASURES = {"gpt2-wikitext2": measure_gpt2, "bart-infill-scitldr": measure_bart}
+_MODELS = {
+    "gpt2-wikitext2": GPT2LMHeadModel,
+    "gpt2-wikitext2-plateau": GPT2LMHeadModel,
+    "bart-infill-scitldr": BartForConditionalGeneration,
+}
+_MEASURES = {
+    "gpt2-wikitext2": measure_gpt2,
+    "gpt2-wikitext2-plateau": measure_gpt2,
+    "bart-infill-scitldr": measure_bart,
+}
 
 
 def _save_half(name: str, best: Path, folder: Path) -> None:

@@ -40,6 +40,7 @@ Context = Annotated[
 @verb(
     "compress",
     example="compress ./my-bert ./my-bert-w8 --recipe ptq-w8a8\n"
+    "compress ./my-bert ./my-bert-w2 --recipe calibrated-w2e4a8 --calibration-data texts.txt\n"
     "compress ./my-bert ./my-bert-w1 --recipe xtc-l6-w1a8 --train-data train.tsv --eval-data dev.tsv --budget A",
 )
 def compress(
@@ -48,6 +49,7 @@ def compress(
     *,
     recipe: RecipeName,
     task: Task = None,
+    calibration_data: training.CalibrationData = None,
     train_data: training.TrainData = None,
     eval_data: training.EvalData = None,
     teacher: training.Teacher = None,
@@ -84,7 +86,15 @@ def compress(
     )
     with progress_bars() as progress:
         result = compress_model(
-            source, out, recipe=recipe, task=task, training=request, force=force, progress=progress, remark=note
+            source,
+            out,
+            recipe=recipe,
+            task=task,
+            training=request,
+            calibration_data=calibration_data,
+            force=force,
+            progress=progress,
+            remark=note,
         )
     book = ledger(out)
     trained = None if request is None else training_result(out, request)

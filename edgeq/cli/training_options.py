@@ -68,6 +68,15 @@ TrainingFolder = Annotated[
 ]
 
 
+CalibrationData = Annotated[
+    Path | None,
+    typer.Option(
+        help="Texts without labels (.txt, .tsv, .jsonl) for recipes that calibrate. Default: a small set of texts in "
+        "many languages that comes with edgeq.",
+    ),
+]
+
+
 def request(**options: Any) -> Any:
     """Makes a training request of options by name; None if none of them was given."""
     from edgeq.recipes import request_of

@@ -26,7 +26,14 @@ from edgeq.ledger import ledger
 from edgeq.parity import run_parity
 from edgeq.progress import Progress
 from edgeq.reading import sha256
-from edgeq.recipes import Recipe, TrainingRequest, check_request, load_recipe
+from edgeq.recipes import (
+    Recipe,
+    TrainingRequest,
+    check_calibration_data,
+    check_request,
+    default_texts,
+    load_recipe,
+)
 from edgeq.report import write_report
 from edgeq.targets.builtin.target import Target, load_target
 from edgeq.targets.bundle.model_info import read_model_info
@@ -55,6 +62,7 @@ class Plan:
         recipe: The recipe.
         task: What to make of the float checkpoint, or None for what it was made for.
         training: Data and wishes for a recipe that trains; None for others.
+        calibration_data: Texts for a recipe that calibrates; None for those that come with edgeq.
         targets: Targets by name, in the user's order.
         data: Examples for the task stage, or None.
         text: A text for the task stage of a model that continues texts, or None.
@@ -73,6 +81,7 @@ class Plan:
     recipe: Recipe
     task: str | None
     training: TrainingRequest | None
+    calibration_data: Path | None
     targets: dict[str, Target]
     data: EvaluationSet | None
     text: TextFile | None
@@ -113,6 +122,7 @@ def make_plan(
     recipe: str | Path | Recipe,
     task: str | None = None,
     training: TrainingRequest | None = None,
+    calibration_data: str | Path | None = None,
     targets: Sequence[str],
     eval_data: str | Path | None,
     opset: int | None,
@@ -142,6 +152,7 @@ def make_plan(
         raise UsageError(f"the cache must be {' or '.join(CACHE_DTYPES)}, found {cache!r}")
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_request(resolved, training)
+    check_calibration_data(resolved, calibration_data)
     model_task, sequence = _check_task(folder, task, context=context, sequence=sequence)
     reads_examples = eval_data is not None and model_task not in _WRITING
     plan = Plan(
@@ -151,6 +162,7 @@ def make_plan(
         recipe=resolved,
         task=task,
         training=training,
+        calibration_data=None if calibration_data is None else Path(calibration_data),
         targets=chosen,
         data=read_evaluation_set(eval_data) if eval_data is not None and reads_examples else None,
         text=_text_of(folder, model_task, eval_data, trains=training is not None),
@@ -250,7 +262,9 @@ def compression_parameters(plan: Plan) -> dict[str, Any]:
     """Returns what the compressed checkpoint depends on, as JSON values."""
     source = {"source": fingerprint_source(str(plan.folder)), "recipe": plan.recipe.sha256}
     source |= {} if plan.task is None else {"task": plan.task}
-    return source | training_parameters(plan.training)
+    texts = plan.calibration_data or (default_texts() if plan.recipe.calibrates else None)
+    calibration = {} if texts is None else {"calibration": sha256(texts)}
+    return source | training_parameters(plan.training) | calibration
 
 
 def _compile_stages(plan: Plan, work: _Work) -> list[Stage]:
@@ -282,6 +296,7 @@ class _Work:
             task=self.plan.task,
             training=placed(self.plan.training, self.out, parameters=compression_parameters(self.plan)),
             force=self.plan.force,
+            calibration_data=self.plan.calibration_data,
             progress=progress,
             remark=self.remark,
         )

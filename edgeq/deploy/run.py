@@ -55,6 +55,7 @@ def deploy(
     recipe: str | Path | Recipe,
     task: str | None = None,
     training: TrainingRequest | None = None,
+    calibration_data: str | Path | None = None,
     targets: Sequence[str] = ("host",),
     name: str | None = None,
     eval_data: str | Path | None = None,
@@ -77,6 +78,7 @@ def deploy(
         task: What to make of the model, by ``transformers``' name; None takes what it was made for.
         training: Data and wishes, for recipes that train. The training goes on where it was stopped, in a folder
             ``training-...`` of the run.
+        calibration_data: Texts without labels, for recipes that calibrate; None for those that come with edgeq.
         targets: Names of targets or ``.toml`` files; one bundle each.
         name: What reports call the model; the last part of ``source`` if None.
         eval_data: Examples to measure the task on, or a text for the perplexity of a model that continues texts;
@@ -108,6 +110,7 @@ def deploy(
         recipe=recipe,
         task=task,
         training=training,
+        calibration_data=calibration_data,
         targets=targets,
         eval_data=eval_data,
         opset=opset,

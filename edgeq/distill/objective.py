@@ -16,6 +16,7 @@ from edgeq.distill.labels import NO_LABEL, classification_loss, regression_loss
 from edgeq.distill.layer_map import LayerMap, layer_map
 from edgeq.distill.logits import MeanOver, soft_cross_entropy, squared_difference
 from edgeq.distill.sentence import embedding_loss
+from edgeq.distill.similarities import similarity_loss
 from edgeq.distill.token_scaled import token_scaled_loss
 from edgeq.errors import UsageError
 from edgeq.models import LayerStack, ModelAdapter
@@ -32,6 +33,7 @@ class ObjectiveSettings:
         mean_over: Whether it is averaged over examples, or over all elements of the logits.
         token_scaled: Whether tokens are weighed by the teacher's own loss (TSLD); language models only.
         labels: Of the task's own loss.
+        similarities: Of that on cosines between the embeddings of a batch; embedding models only.
         hidden: Of each pair of hidden states.
         embeddings: Of hidden state 0, the embeddings' output; None is ``hidden``.
         attention: Of each pair of attention maps.
@@ -48,6 +50,7 @@ class ObjectiveSettings:
     mean_over: MeanOver = "examples"
     token_scaled: bool = False
     labels: float = 0.0
+    similarities: float = 0.0
     hidden: float = 0.0
     embeddings: float | None = None
     attention: float = 0.0
@@ -82,7 +85,7 @@ class ObjectiveSettings:
         return any(value for name, value in self._weights().items() if name != "labels")
 
     def _weights(self) -> dict[str, float]:
-        names = ("logits", "labels", "hidden", "attention", "contrastive")
+        names = ("logits", "labels", "similarities", "hidden", "attention", "contrastive")
         weights = {name: getattr(self, name) for name in names}
         return weights if self.embeddings is None else {**weights, "embeddings": self.embeddings}
 
@@ -162,6 +165,9 @@ class Objective:
             if settings.logits:
                 loss = self._logit_loss(batch, student, teacher)
                 weighted.append(("logits", settings.logits, loss))
+            if settings.similarities:
+                loss = similarity_loss(student.output, teacher.output)
+                weighted.append(("similarities", settings.similarities, loss))
             weighted += self._layer_losses(student, teacher)
             if settings.contrastive:
                 loss = self._contrastive_loss(batch, student, teacher)
@@ -173,6 +179,8 @@ class Objective:
         settings, task = self.settings, self._student.task
         if settings.token_scaled and task not in ("generate", "seq2seq"):
             raise UsageError("token_scaled weighs tokens of a language model; switch it off for this task")
+        if settings.similarities and task != "embed":
+            raise UsageError("similarities are between sentence embeddings; give the loss 'similarities' weight 0")
         if settings.labels and task == "embed":
             raise UsageError(
                 "an embedding model has no loss on labels of its own; give the loss 'labels' weight 0"

@@ -15,6 +15,7 @@ from edgeq.models import ModelAdapter
 from edgeq.progress import Progress, silent
 from edgeq.quant.apply import apply_plans
 from edgeq.quant.buffers import drop_zero_buffers
+from edgeq.quant.calibrate import QUANTIZER
 from edgeq.quant.grids import GridName, grid_for
 from edgeq.quant.plan import CompressionResult, LayerKind, LayerPlan, LayerRecord
 from edgeq.quant.quantizers import METHOD_OF_BITS
@@ -145,12 +146,14 @@ def _plan(recipe: Recipe, section: Section, name: str, kind: LayerKind) -> Layer
         search=section.search,
         activation=activation,
         keep_float_reason=reason,
-        **(_trained(recipe, section, method, bits) if recipe.trains and bits else {}),
+        **(_learned(recipe, section, method, bits) if bits else {}),
     )
 
 
-def _trained(recipe: Recipe, section: Section, method: QuantizerName | None, bits: int) -> dict[str, Any]:
-    """Returns what training adds to a layer's plan."""
+def _learned(recipe: Recipe, section: Section, method: QuantizerName | None, bits: int) -> dict[str, Any]:
+    """Returns what training or calibration adds to a layer's plan."""
+    if not recipe.trains:
+        return {"method": QUANTIZER} if recipe.calibrates else {}
     chosen = method or METHOD_OF_BITS[bits]
     return {
         "method": chosen,

@@ -9,6 +9,7 @@ from typing import Any
 from edgeq.errors import UsageError
 from edgeq.recipes.schema import Recipe
 from edgeq.training import TaskName
+from edgeq.training.unlabelled import SUFFIXES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,24 @@ def check_request(recipe: Recipe, request: TrainingRequest | None) -> None:
             f"recipe {recipe.name!r} takes other words from a masked language model: give --augment-model FOLDER, or "
             'set augment.source = "embeddings"'
         )
+
+
+def check_calibration_data(recipe: Recipe, data: str | Path | None) -> None:
+    """Checks that calibration texts are there, and for a recipe that reads them.
+
+    Raises:
+        UsageError: If they are not.
+    """
+    if data is None:
+        return
+    if not recipe.calibrates:
+        raise UsageError(
+            f"recipe {recipe.name!r} does not calibrate; leave --calibration-data out, or take a recipe with "
+            "[calibrate], such as calibrated-w4a8"
+        )
+    if Path(data).suffix not in SUFFIXES or not Path(data).is_file():
+        known = ", ".join(SUFFIXES)
+        raise UsageError(f"calibration data are a file that ends in {known}; there is no such file {data}")
 
 
 def request_of(options: dict[str, Any]) -> TrainingRequest | None:

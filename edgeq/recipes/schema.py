@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pydantic
 
+from edgeq.recipes.calibrate_section import CalibrateSection
 from edgeq.recipes.factor_section import FactorSection
 from edgeq.recipes.section import Section, meaning
 from edgeq.recipes.storage_sections import (
@@ -46,12 +47,15 @@ class Recipe(Section):
         activations: How their inputs are quantized.
         embeddings: How embedding tables are stored.
         override: Exceptions by layer name.
+        calibrate: What is done with texts without labels; of recipes that do not train.
         distill: What is learnt from the teacher; of recipes that train.
         training: The run; a recipe without it does not train.
         pretraining: A stage on texts without labels before the others, if a user gives such texts.
         stage: Parts of the run with settings of their own.
         augment: Where more training sentences come from.
     """
+
+    added_keys: ClassVar[frozenset[str]] = frozenset({"calibrate"})
 
     name: str
     summary: str
@@ -62,6 +66,7 @@ class Recipe(Section):
     activations: ActivationSection = ActivationSection()
     embeddings: EmbeddingSection
     override: tuple[OverrideSection, ...] = ()
+    calibrate: CalibrateSection | None = None
     distill: DistillSection | None = None
     training: TrainingSection | None = None
     pretraining: PretrainingSection | None = None
@@ -72,6 +77,11 @@ class Recipe(Section):
     def trains(self) -> bool:
         """Whether the recipe needs training data."""
         return self.training is not None
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether the recipe reads texts without labels."""
+        return self.calibrate is not None
 
     @property
     def sha256(self) -> str:
@@ -95,6 +105,18 @@ class Recipe(Section):
             section = getattr(self, key)
             if section.bits and section.quantizer is None:
                 raise ValueError(f"{key}.quantizer is missing, which a recipe with [training] needs")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _check_calibrate(self) -> Recipe:
+        if self.calibrate is None:
+            return self
+        if self.training is not None:
+            raise ValueError("[calibrate] is for recipes without [training], which learns from the same texts and more")
+        if not self.weights.bits:
+            raise ValueError("[calibrate] chooses low-bit weights, found weights.bits = 0")
+        if "max" in (self.weights.search, self.embeddings.search):
+            raise ValueError('search = "max" is for recipes without [calibrate], which chooses scales by itself')
         return self
 
     @pydantic.model_validator(mode="after")

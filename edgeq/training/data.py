@@ -19,7 +19,8 @@ from edgeq.training.examples import ExampleSet, Similarities
 from edgeq.training.rows import Rows, Split, read_data
 from edgeq.training.settings import TaskName
 
-_SOURCES = (("source", "target"), ("document", "summary"), ("article", "highlights"), ("text", "summary"))
+SOURCES = (("source", "target"), ("document", "summary"), ("article", "highlights"), ("text", "summary"))
+"""Columns of a text and of what is to be written."""
 _TASKS: dict[str, tuple[TaskName, ...]] = {
     "classify": ("classification", "regression"),
     "embed": ("embedding",),
@@ -215,12 +216,12 @@ class _Encoder:
         return ExampleSet(ids, self._pad, types, similarities=similarities)
 
     def _translations(self, rows: Rows) -> ExampleSet:
-        pair = next((pair for pair in _SOURCES if all(rows.column(name) for name in pair)), None)
+        pair = next((pair for pair in SOURCES if all(rows.column(name) for name in pair)), None)
         if pair is None:
             raise _columns_error(rows, "source and target")
-        sources = [" ".join(_alternatives(text)) for text in rows.texts(pair[0])]
+        sources = [" ".join(alternatives(text)) for text in rows.texts(pair[0])]
         ids, _ = self._tokens(sources)
-        targets, _ = self._tokens([_alternatives(text)[0] for text in rows.texts(pair[1])])
+        targets, _ = self._tokens([alternatives(text)[0] for text in rows.texts(pair[1])])
         start = int(self.adapter.config.decoder_start_token_id)
         return ExampleSet(ids, self._pad, labels=targets, decoder_start=start)
 
@@ -254,7 +255,7 @@ class _Encoder:
         return stream
 
 
-def _alternatives(cell: str) -> list[str]:
+def alternatives(cell: str) -> list[str]:
     """Reads a cell that may be a JSON list of texts: the sentences of a source, or several good targets."""
     if cell.startswith("["):
         with contextlib.suppress(json.JSONDecodeError, RecursionError):

@@ -12,6 +12,7 @@ from edgeq.quant.plan import GradientName, StartRule
 from edgeq.quant.quantizers.base import WeightQuantizer
 from edgeq.quant.quantizers.binary_weight import BinaryWeight
 from edgeq.quant.quantizers.elastic import Elastic
+from edgeq.quant.quantizers.grid_step import GridStep
 from edgeq.quant.quantizers.learned_step import LearnedStepSize, SymmetricLearnedStep
 from edgeq.quant.quantizers.loss_aware import LossAware
 from edgeq.quant.quantizers.module_scaling import ModuleScaling
@@ -32,6 +33,7 @@ _CLASSES: tuple[type[WeightQuantizer], ...] = (
     UniformAsymmetric,
     Elastic,
     WeightStatistics,
+    GridStep,
 )
 QUANTIZERS: dict[str, type[WeightQuantizer]] = {quantizer.method: quantizer for quantizer in _CLASSES}
 """Methods by their names in recipes."""

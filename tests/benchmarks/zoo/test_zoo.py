@@ -205,7 +205,8 @@ def test_a_state_of_another_model_is_refused(tmp_path):
         state.load_state(tmp_path, other, torch.optim.AdamW(other.parameters()))
 
 
-def test_publishing_writes_a_folder_that_loads_and_a_card(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["gpt2-wikitext2", "gpt2-wikitext2-plateau"])
+def test_publishing_writes_a_folder_that_loads_and_a_card(name, tmp_path, monkeypatch):
     data, run = tmp_path / "data", tmp_path / "run"
     (data / "wikitext2").mkdir(parents=True)
     for part in ("train", "valid", "test"):
@@ -216,7 +217,7 @@ def test_publishing_writes_a_folder_that_loads_and_a_card(tmp_path, monkeypatch)
     train(_tiny_gpt2(positions=48), _Counting(), folder=run, plan=_plan())
     monkeypatch.setattr("benchmarks.zoo.figures.PROMPT", "A hill")
     monkeypatch.setattr("benchmarks.zoo.figures.NEW_TOKENS", 8)
-    record = publish("gpt2-wikitext2", run=run, data=data, out=tmp_path / "zoo")
+    record = publish(name, run=run, data=data, out=tmp_path / "zoo")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "zoo")
     read = AutoTokenizer.from_pretrained(tmp_path / "zoo")("A hill is", return_tensors="pt")
     assert model(**read).logits.shape == (1, read["input_ids"].shape[1], 330)

@@ -137,6 +137,20 @@ def _statistics(w, learned, bits, grid, per_row):
     return alpha * (_round(clipped) if bits == 2 else _passing(clipped, w.sign()))
 
 
+def _grid(w, learned, bits, grid, per_row):
+    del per_row
+    step = learned["log_step"].exp().reshape(-1, 1)
+    if bits == 1:
+        levels = torch.where(w.detach() >= 0, 0.5, -0.5).double()
+        fixed = step.detach()
+        return _passing(torch.clamp(w, -fixed, fixed), fixed * levels) + (step - fixed) * levels
+    shift = 0.5 if grid == "balanced" else 0.0
+    last = 1.5 if grid == "balanced" else 2 ** (bits - 1) - 1
+    scaled = w / step
+    levels = (torch.round(scaled.detach() - shift) + shift).clamp(-last, last)
+    return step * _passing(torch.clamp(scaled, -last - 0.5, last + 0.5), levels)
+
+
 FORMULAS: dict[str, Callable] = {
     "module-scaling": _module_scaling,
     "pact": _pact,
@@ -149,6 +163,7 @@ FORMULAS: dict[str, Callable] = {
     "uniform-asymmetric": _asymmetric,
     "elastic": _elastic,
     "statistics": _statistics,
+    "grid": _grid,
 }
 
 

@@ -1,0 +1,1 @@
+"""Calibrated recipes beside rounding to the nearest level, on real models."""

@@ -1,0 +1,72 @@
+"""What a compressed model is still worth: rank correlation, neighbours, perplexity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import stats
+
+from edgeq.checkpoint import Checkpoint, load_checkpoint
+from edgeq.evaluate.data import EvaluationSet, read_text_file
+from edgeq.evaluate.perplexity import evaluate_perplexity
+from edgeq.models import TorchDecoder
+from edgeq.models.inference import TorchEncoder
+
+_BATCH = 32
+
+
+def embeddings(folder: Path, texts: list[str]) -> np.ndarray:
+    """Returns the mean-pooled embeddings of texts, of length 1: float64, ``[texts, width]``."""
+    checkpoint = load_checkpoint(folder)
+    encode = TorchEncoder(checkpoint.model, checkpoint.adapter)
+    encoded = checkpoint.tokenizer(texts, truncation=True, max_length=checkpoint.adapter.max_positions)["input_ids"]
+    order = sorted(range(len(texts)), key=lambda index: len(encoded[index]))
+    found = np.empty((len(texts), checkpoint.model.config.hidden_size))
+    for start in range(0, len(order), _BATCH):
+        chosen = order[start : start + _BATCH]
+        length = len(encoded[chosen[-1]])
+        ids = np.zeros((len(chosen), length), np.int64)
+        mask = np.zeros_like(ids)
+        for row, index in enumerate(chosen):
+            ids[row, : len(encoded[index])] = encoded[index]
+            mask[row, : len(encoded[index])] = 1
+        states = encode(ids, mask, np.zeros_like(ids))["last_hidden_state"]
+        found[chosen] = (states * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def texts_of(data: EvaluationSet) -> list[str]:
+    """Returns every text of a set of pairs once."""
+    return sorted({text for example in data.examples for text in (example.first, example.second or "")})
+
+
+def spearman(vectors: np.ndarray, data: EvaluationSet) -> float:
+    """Returns the rank correlation of cosines with the scores of the pairs."""
+    place = {text: index for index, text in enumerate(texts_of(data))}
+    first = vectors[[place[example.first] for example in data.examples]]
+    second = vectors[[place[example.second or ""] for example in data.examples]]
+    scores = [float(example.target) for example in data.examples]
+    return float(stats.spearmanr((first * second).sum(axis=1), scores).statistic)
+
+
+def neighbour_share(vectors: np.ndarray, reference: np.ndarray) -> float:
+    """Returns the share of texts whose nearest other text is that of the float model."""
+    return float((_nearest(vectors) == _nearest(reference)).mean())
+
+
+def _nearest(vectors: np.ndarray) -> np.ndarray:
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -2.0)
+    return cosines.argmax(axis=1)
+
+
+def perplexity(folder: Path, text: Path, *, tokens: int, context: int) -> float:
+    """Returns the perplexity per token on the beginning of a text."""
+    checkpoint: Checkpoint = load_checkpoint(folder)
+    decoder = TorchDecoder(checkpoint.model, checkpoint.adapter, cache_dtype=torch.float32)
+    found = evaluate_perplexity(
+        decoder.score, checkpoint.tokenizer, read_text_file(text), context=context, max_tokens=tokens, batch_size=4
+    )
+    return found.value

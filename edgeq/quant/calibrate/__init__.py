@@ -1,0 +1,22 @@
+"""Calibration: what is done with texts without labels before a float model's layers are stored in few bits."""
+
+from edgeq.quant.calibrate.block_reconstruction import BlockReconstruction
+from edgeq.quant.calibrate.distill import Distill
+from edgeq.quant.calibrate.error_feedback import ErrorFeedback
+from edgeq.quant.calibrate.optimise import Rates
+from edgeq.quant.calibrate.run import QUANTIZER, Method, calibrate
+from edgeq.quant.calibrate.smooth import Smooth
+from edgeq.quant.calibrate.state import Batch, CalibrationState
+
+__all__ = [
+    "QUANTIZER",
+    "Batch",
+    "BlockReconstruction",
+    "CalibrationState",
+    "Distill",
+    "ErrorFeedback",
+    "Method",
+    "Rates",
+    "Smooth",
+    "calibrate",
+]

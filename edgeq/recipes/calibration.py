@@ -1,0 +1,181 @@
+"""A recipe that calibrates, from the float model and texts without labels to the compressed model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgeq.distill import FeatureReader, Objective, ObjectiveSettings
+from edgeq.distill.sentence import Pooling
+from edgeq.errors import UnsupportedError
+from edgeq.models import ModelAdapter
+from edgeq.progress import Progress, silent
+from edgeq.quant.calibrate import (
+    Batch,
+    BlockReconstruction,
+    CalibrationState,
+    Distill,
+    ErrorFeedback,
+    Method,
+    Rates,
+    Smooth,
+    calibrate,
+)
+from edgeq.quant.plan import CompressionResult
+from edgeq.quant.trainable import make_trainable
+from edgeq.recipes.apply import compression_result, factorise_model, plan_layers
+from edgeq.recipes.calibrate_section import (
+    BlockReconstructionSection,
+    CalibrateSection,
+    CalibrationDistillSection,
+    ErrorFeedbackSection,
+    RatesSection,
+    SmoothSection,
+)
+from edgeq.recipes.schema import Recipe
+from edgeq.training.unlabelled import UnlabelledTexts, load_unlabelled_texts
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
+
+
+def default_texts() -> Path:
+    """Returns the file of texts that is read where a user gives none."""
+    return Path(str(resources.files("edgeq.recipes").joinpath("calibration_texts.txt")))
+
+
+def calibrate_model(
+    model: Any,
+    recipe: Recipe,
+    adapter: ModelAdapter,
+    *,
+    tokenizer: Any,
+    data: str | Path | None = None,
+    pooling: Pooling = "mean",
+    progress: Progress = silent,
+) -> CompressionResult:
+    """Calibrates a float model and compresses it in place.
+
+    Args:
+        model: A float32 ``transformers`` model.
+        recipe: A recipe with ``[calibrate]``.
+        adapter: The adapter of the model.
+        tokenizer: Its tokenizer.
+        data: Texts without labels; None for the default set.
+        pooling: How token states become a sentence embedding, for embedding models.
+        progress: Told how far the work is.
+
+    Raises:
+        UsageError: If the texts are of no use; nothing was changed then.
+        UnsupportedError: If the model has a layer that its adapter does not know, or no blocks for a method.
+        FormatError: If a weight is not finite, or a row of the data is damaged.
+        EdgeqError: If a loss is not a number.
+    """
+    section = recipe.calibrate
+    if section is None:
+        raise ValueError(f"recipe {recipe.name!r} does not calibrate")
+    if "block-reconstruction" in section.methods and not adapter.stacks:
+        raise UnsupportedError(
+            f"{adapter.architecture} runs one block many times, which block-reconstruction cannot train against one "
+            "output; take it out of the recipe's [calibrate]"
+        )
+    texts = calibration_texts(recipe, adapter, tokenizer=tokenizer, data=data)
+    names = factorise_model(model, recipe, adapter, progress=progress)
+    plans = plan_layers(recipe, adapter, names)
+    run = _runner(adapter)
+    model.eval()
+    if "smooth" in section.methods:
+        wishes = section.smooth or SmoothSection()
+        moves = [move for stack in adapter.stacks for move in stack.all_migrations()]
+        Smooth(**wishes.model_dump()).apply(model, moves, texts=texts, run=run, seed=section.seed, progress=progress)
+    reference = copy.deepcopy(model)
+    make_trainable(model, plans, progress=progress)
+    state = CalibrationState(
+        model=model,
+        reference=reference,
+        plans=plans,
+        texts=texts,
+        run=run,
+        stacks=adapter.stacks,
+        seed=section.seed,
+    )
+    records = calibrate(state, _methods(section, adapter, pooling), progress=progress)
+    return compression_result(model, recipe, adapter, records)
+
+
+def calibration_texts(
+    recipe: Recipe, adapter: ModelAdapter, *, tokenizer: Any, data: str | Path | None
+) -> UnlabelledTexts:
+    """Reads the texts that a recipe is to be calibrated with.
+
+    Raises:
+        UsageError: If the texts are missing, too few, or unknown to the tokenizer.
+        FormatError: If a row is damaged.
+    """
+    section = recipe.calibrate
+    longest = CalibrateSection(method="error-feedback").max_length if section is None else section.max_length
+    source = default_texts() if data is None else data
+    return load_unlabelled_texts(source, tokenizer=tokenizer, adapter=adapter, max_length=longest)
+
+
+def _methods(section: CalibrateSection, adapter: ModelAdapter, pooling: Pooling) -> list[Method]:
+    made: dict[str, Callable[[], Method]] = {
+        "error-feedback": lambda: ErrorFeedback(**(section.error_feedback or ErrorFeedbackSection()).model_dump()),
+        "block-reconstruction": lambda: _block_reconstruction(
+            section.block_reconstruction or BlockReconstructionSection()
+        ),
+        "distill": lambda: _distill(section.distill or CalibrationDistillSection(), adapter, pooling),
+    }
+    return [made[name]() for name in section.methods if name in made]
+
+
+def _rates(section: RatesSection) -> Rates:
+    return Rates(section.weights, section.scales, section.others)
+
+
+def _block_reconstruction(section: BlockReconstructionSection) -> BlockReconstruction:
+    return BlockReconstruction(section.tokens, section.steps, section.batch_tokens, _rates(section.rates))
+
+
+def _distill(section: CalibrationDistillSection, adapter: ModelAdapter, pooling: Pooling) -> Distill:
+    embeds = adapter.task == "embed"
+    losses = ObjectiveSettings(
+        logits=section.logits, similarities=section.similarities if embeds else 0.0, hidden=section.hidden
+    )
+
+    def loss_of(model: nn.Module, reference: nn.Module) -> Callable[[Batch], torch.Tensor]:
+        objective = Objective(losses, student=adapter, teacher=adapter)
+        own = FeatureReader(model, adapter, wanted=objective.student_wants, pooling=pooling)
+        other = FeatureReader(reference, adapter, wanted=objective.teacher_wants, pooling=pooling)
+
+        def loss(batch: Batch) -> torch.Tensor:
+            with torch.autocast("cpu", torch.bfloat16, enabled=section.bf16 and _multiplies_bf16()):
+                with torch.no_grad():
+                    wanted = other(batch)
+                made = own(batch)
+            return objective(batch, made, wanted).total
+
+        return loss
+
+    return Distill(loss_of, section.steps, section.batch_tokens, _rates(section.rates))
+
+
+def _multiplies_bf16() -> bool:
+    """Whether the processor has instructions for it; without, bfloat16 is slower than float32."""
+    return any(bool(there) for name, there in torch.cpu.get_capabilities().items() if "bf16" in name)
+
+
+def _runner(adapter: ModelAdapter) -> Callable[[nn.Module, Batch], Any]:
+    options = {"use_cache": False} if adapter.task in ("generate", "seq2seq") else {}
+
+    def run(model: nn.Module, batch: Batch) -> Any:
+        return model(**{name: batch[name] for name in _INPUTS if name in batch}, **options)
+
+    return run
+
+
