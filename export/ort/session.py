@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 import edgeq
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.export.ort.library import LIBRARY_NAME, SHIM, build_library
+from edgeq.files import cache_folder
 from edgeq.progress import Progress
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.toolchain.linkers import RUNNER, find_linker
-from edgeq.targets.toolchain.runtime_wheels import cache_folder, package_versions
 
 _TARGETS = Path(edgeq.__file__).parent / "targets"
 _SOURCES = [
@@ -68,7 +69,8 @@ def cached_library(progress: Progress | None = None) -> Path:
 def _fingerprint() -> str:
     """Digest of everything that the library is made from."""
     host = load_target("host")
-    digest = hashlib.sha256(repr((sorted(package_versions().items()), find_linker(host), host.tvm_target)).encode())
+    made_with = (importlib.metadata.version("apache-tvm"), find_linker(host), host.tvm_target)
+    digest = hashlib.sha256(repr(made_with).encode())
     for path in sorted(_SOURCES):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -145,7 +145,7 @@ def profile_bundle(
     per_round = {name: [float(np.median(turn)) for turn in turns] for name, turns in times.items()}
     return ProfileReport(
         bundle=str(bundle),
-        target=loaded.manifest.target.name,
+        target=loaded.manifest.name,
         sequence=sequence,
         batch=batch,
         threads=threads,

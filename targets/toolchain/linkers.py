@@ -8,7 +8,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgeq.errors import EdgeqError
@@ -106,17 +106,26 @@ def _zig(target: Target) -> Linker | None:
     return Linker("zig", ("zig", *arguments)) if shutil.which("zig") else None
 
 
-def library_linker(linker: Linker) -> Callable[..., None]:
-    """Returns the function that TVM's ``export_library`` calls to link objects into a shared library."""
+def link_library(
+    linker: Linker, out: Path, objects: Sequence[Path], *, exports: Path, purpose: str
+) -> None:
+    """Links objects into a shared library that needs no other one: the same objects give the same bytes.
 
-    def link(output: str, objects: str | list[str], options: list[str] | None = None) -> None:
-        files = [objects] if isinstance(objects, str) else list(objects)
-        # No build id and no symbols beyond the dynamic ones: the same objects give the same bytes.
-        # Tables for unwinding on 32-bit ARM name functions of libgcc, which a small system may not have as a library.
-        flags = ["-shared", "-fPIC", "-static-libgcc", "-Wl,--build-id=none", "-s", *(options or [])]
-        run_compiler(linker, [*flags, "-o", str(output), *files, "-lm"], purpose="link model.so")
+    Args:
+        linker: C compiler for the target.
+        out: File to write.
+        objects: Object files.
+        exports: Version script that names the symbols that others see.
+        purpose: What is being done, for the message of an error.
 
-    return link
+    Raises:
+        EdgeqError: If the linker fails.
+    """
+    # Processors without some instruction, such as 32-bit ARM without division, take functions of libgcc.
+    flags = ["-shared", "-fPIC", "-nostdlib", "-s", f"-Wl,--version-script={exports}", "-Wl,--build-id=none"]
+    if linker.name != "zig":  # whose linker does so by itself and does not know the words
+        flags += ["-Wl,-z,noseparate-code", "-Wl,--hash-style=gnu", "-Wl,-z,norelro"]
+    run_compiler(linker, [*flags, "-o", str(out), *map(str, objects), "-lgcc"], purpose=purpose)
 
 
 def build_runner(linker: Linker, out: Path, *, extra_flags: tuple[str, ...] = ()) -> None:

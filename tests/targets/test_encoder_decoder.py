@@ -12,7 +12,7 @@ import pytest
 
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.compiler.compile import CompiledModel, compile_folder
-from edgeq.targets.runtime.tvm_import import import_tvm
+from edgeq.targets.compiler.tvm_import import import_tvm
 
 pytestmark = pytest.mark.slow  # bundles of such models are tested in test_seq2seq.py, and their proof in tests/parity
 

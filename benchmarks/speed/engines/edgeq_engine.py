@@ -8,7 +8,7 @@ import numpy as np
 from turns import Call, Restore, ids, nothing, serve
 
 import edgeq
-from edgeq.targets.runtime.tvm_import import tvm_runtime
+from edgeq.targets.compiler.tvm_import import tvm_runtime
 
 tvm_runtime()  # on import, as the other engines: what loading a model takes is measured apart
 

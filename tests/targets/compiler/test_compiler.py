@@ -14,7 +14,7 @@ from edgeq.errors import FormatError, UnsupportedError
 from edgeq.formats.packing import pack
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.compiler.compile import compile_onnx
-from edgeq.targets.runtime.tvm_import import import_tvm
+from edgeq.targets.compiler.tvm_import import import_tvm
 
 OPSETS = [helper.make_opsetid("", 23), helper.make_opsetid("ai.edgeq", 1)]
 

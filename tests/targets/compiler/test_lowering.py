@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeq.targets.runtime.tvm_import import import_tvm
+from edgeq.targets.compiler.tvm_import import import_tvm
 
 LAYERS = 4
 

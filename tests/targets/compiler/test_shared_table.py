@@ -38,7 +38,7 @@ def test_only_a_table_that_nothing_else_reads_is_shared(also_added: bool) -> Non
 def test_one_tensor_gives_rows_and_logits(tmp_path) -> None:
     from edgeq.targets.builtin.target import load_target
     from edgeq.targets.compiler.compile import compile_onnx
-    from edgeq.targets.runtime.tvm_import import import_tvm
+    from edgeq.targets.compiler.tvm_import import import_tvm
 
     model = _model()
     onnx.save(model, tmp_path / "model.onnx")
