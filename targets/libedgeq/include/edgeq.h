@@ -77,7 +77,8 @@ enum {
   EDGEQ_INT16 = 4,
   EDGEQ_UINT16 = 5,
   EDGEQ_INT8 = 6,
-  EDGEQ_UINT8 = 7
+  EDGEQ_UINT8 = 7,
+  EDGEQ_BOOL = 8 /* a byte, 0 or 1 */
 };
 
 /* A tensor in memory: C order, no gaps. */
@@ -244,11 +245,11 @@ typedef struct edgeq_text {
   size_t size; /* bytes */
   const int64_t *ids;
   size_t id_count;
+  const char *name; /* what sentences call it; NULL: "text 1" and so on */
 } edgeq_text;
 
 /* Token ids of a text, with the tokens that the model wants around them. Valid until the session's next call. */
-EDGEQ_API edgeq_status edgeq_tokenize(edgeq_session *session, const char *text, size_t size, const int64_t **ids,
-                                      size_t *count);
+EDGEQ_API edgeq_status edgeq_tokenize(edgeq_session *session, const edgeq_text *text, const int64_t **ids, size_t *count);
 
 /* The text of token ids; special tokens give none. It also has an end mark. Valid until the session's next call. */
 EDGEQ_API edgeq_status edgeq_detokenize(edgeq_session *session, const int64_t *ids, size_t count, const char **text,
