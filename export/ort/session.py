@@ -13,12 +13,13 @@ from edgeq.export.ort.library import LIBRARY_NAME, SHIM, build_library
 from edgeq.files import cache_folder
 from edgeq.progress import Progress
 from edgeq.targets.builtin.target import load_target
-from edgeq.targets.toolchain.linkers import RUNNER, find_linker
+from edgeq.targets.toolchain.libedgeq import LIBEDGEQ
+from edgeq.targets.toolchain.linkers import find_linker
 
 _TARGETS = Path(edgeq.__file__).parent / "targets"
 _SOURCES = [
     *SHIM.iterdir(),
-    *RUNNER.glob("cpu.*"),
+    *(LIBEDGEQ / "library").glob("cpu.*"),
     *(_TARGETS / "compiler" / "kernels").glob("*.py"),
     *(_TARGETS / name for name in ("compiler/isa.py", "compiler/kernel_library.py", "builtin/target.py")),
 ]

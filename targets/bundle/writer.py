@@ -62,7 +62,7 @@ from edgeq.targets.runtime.schema import (
 )
 from edgeq.targets.runtime.settings import PLAIN_SETTINGS, GenerationSettings
 from edgeq.targets.runtime.tokenizer import TOKENIZER_FILE
-from edgeq.targets.toolchain import linkers
+from edgeq.targets.toolchain import libedgeq
 from edgeq.targets.toolchain.linkers import Linker, find_linker
 
 if TYPE_CHECKING:
@@ -173,8 +173,8 @@ def write_bundle(compiled: CompiledModel, out: Path, *, target: Target, linker: 
                 if (content.files / name).is_file():
                     shutil.copyfile(content.files / name, folder / name)
         (folder / LIBRARY_FILE).parent.mkdir()
-        linkers.build_library(linker, folder / LIBRARY_FILE)
-        linkers.build_runner(linker, folder / RUNNER_FILE)
+        libedgeq.build_library(linker, folder / LIBRARY_FILE)
+        libedgeq.build_runner(linker, folder / RUNNER_FILE)
         if (folder / TOKENIZER_FILE).is_file():
             write_tokenizer(folder / TOKENIZER_FILE, folder / TOKENIZER_TABLE_FILE)
         manifest = Manifest(

@@ -1,4 +1,4 @@
-"""The C compiler that links ``model.so`` and builds ``edgeq-run`` for a target."""
+"""The C compiler that links a bundle's code and builds libedgeq for a target."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from edgeq.errors import EdgeqError
 from edgeq.targets.builtin.target import Target
 from edgeq.targets.runtime.machine import this_machine
 
-RUNNER = Path(__file__).parents[1] / "libedgeq"
 _OLDEST_GLIBC = "2.28"
 """C library that the TVM runtime wheels (manylinux_2_28) need, so older boards cannot run bundles anyway."""
 _NATIVE_COMPILERS = ("cc", "gcc", "clang")
@@ -126,43 +125,6 @@ def link_library(
     if linker.name != "zig":  # whose linker does so by itself and does not know the words
         flags += ["-Wl,-z,noseparate-code", "-Wl,--hash-style=gnu", "-Wl,-z,norelro"]
     run_compiler(linker, [*flags, "-o", str(out), *map(str, objects), "-lgcc"], purpose=purpose)
-
-
-def build_runner(linker: Linker, out: Path, *, extra_flags: tuple[str, ...] = ()) -> None:
-    """Compiles ``edgeq-run`` to ``out``.
-
-    It needs no library but the C library: the TVM runtime is opened when it starts, so nothing of the
-    target's has to be installed here.
-
-    Raises:
-        EdgeqError: If the compiler fails or the headers of apache-tvm-ffi are missing.
-    """
-    sources = [str(path) for path in sorted(RUNNER.glob("*.c"))]
-    flags = [
-        "-std=c11",
-        "-D_GNU_SOURCE",
-        "-D_FILE_OFFSET_BITS=64",  # or a 32-bit machine could not even say that a file is too large
-        "-O2",
-        "-ffp-contract=off",  # sampling.c rounds after every operation
-        "-Wall",
-        "-Wextra",
-        "-fPIE",
-        "-pie",
-        "-s",
-        "-Wl,--build-id=none",
-    ]
-    arguments = [
-        *flags,
-        *extra_flags,
-        f"-I{ffi_headers()}",
-        "-o",
-        str(out),
-        *sources,
-        "-ldl",
-        "-lm",
-        "-lpthread",
-    ]
-    run_compiler(linker, arguments, purpose="build edgeq-run")
 
 
 def ffi_headers() -> Path:

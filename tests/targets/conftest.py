@@ -244,7 +244,8 @@ def json_numbers() -> Callable[..., list[tuple[int, int]]]:
 def sanitized(make_once: MakeOnce) -> Path:
     """``edgeq-run`` with the address and undefined-behaviour sanitizers; any finding is a crash."""
     from edgeq.targets.builtin.target import load_target
-    from edgeq.targets.toolchain.linkers import build_runner, find_linker
+    from edgeq.targets.toolchain.libedgeq import build_runner
+    from edgeq.targets.toolchain.linkers import find_linker
 
     def fill(folder: Path) -> None:
         flags = ("-Werror", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")

@@ -160,6 +160,9 @@ EDGEQ_API const edgeq_info *edgeq_model_info(const edgeq_model *model);
 /* manifest.json as it lies in the bundle: JSON of `*size` bytes, no end mark. */
 EDGEQ_API const char *edgeq_manifest(const edgeq_model *model, size_t *size);
 
+/* Where address 0 of the bundle's code file lies in memory, for profilers; NULL if the code is linked in. */
+EDGEQ_API const void *edgeq_code(const edgeq_model *model);
+
 /* Inputs, outputs and state (caches that stay from call to call) of a function: 0 and NULL beyond what there is. */
 EDGEQ_API size_t edgeq_input_count(const edgeq_model *model, int32_t function);
 EDGEQ_API size_t edgeq_output_count(const edgeq_model *model, int32_t function);
@@ -254,6 +257,9 @@ EDGEQ_API edgeq_status edgeq_tokenize(edgeq_session *session, const edgeq_text *
 /* The text of token ids; special tokens give none. It also has an end mark. Valid until the session's next call. */
 EDGEQ_API edgeq_status edgeq_detokenize(edgeq_session *session, const int64_t *ids, size_t count, const char **text,
                                         size_t *size);
+
+/* Whether the model takes these texts: their characters, tokens and lengths, without running them. */
+EDGEQ_API edgeq_status edgeq_check_texts(edgeq_session *session, const edgeq_text *texts, size_t count);
 
 /* Runs texts, `batch` (at least 1) at a time, on which nothing depends but the time. Every text is checked before the
  * first is run. `values` gets [count, width] float32: embeddings, pooled and normalized as the bundle says, or for

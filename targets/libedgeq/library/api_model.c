@@ -102,3 +102,5 @@ edgeq_status edgeq_golden(const edgeq_model *model, size_t index, int32_t *funct
   memcpy(outputs, run->outputs, interface->output_count * sizeof *outputs);
   return EDGEQ_OK;
 }
+
+const void *edgeq_code(const edgeq_model *model) { return model->code; }

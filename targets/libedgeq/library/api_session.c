@@ -337,6 +337,16 @@ static void texts_body(void *argument) {
   }
 }
 
+static void check_body(void *argument) {
+  TextsCall *call = argument;
+  checked_texts(&call->session->call, call->session, call->texts, call->count);
+}
+
+edgeq_status edgeq_check_texts(edgeq_session *session, const edgeq_text *texts, size_t count) {
+  TextsCall call = {.session = session, .texts = texts, .count = count};
+  return run_call(session, check_body, &call);
+}
+
 edgeq_status edgeq_embed(edgeq_session *session, const edgeq_text *texts, size_t count, size_t batch, float *values,
                          size_t *tokens) {
   TextsCall call = {session, texts, count, batch, values, NULL, tokens, "embed"};

@@ -1,5 +1,6 @@
 #include "bundle.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "bundle_files.h"
@@ -104,7 +105,11 @@ static void read_weights(Reader *reader, Mapping file) {
 
 static void *kernel_address(const Reader *reader, const char *name) {
   const edgeq_open_options *options = reader->options;
-  if (reader->elf != NULL) return elf_find(reader->elf, name);
+  if (reader->elf != NULL) { /* the compiler puts this before the name of each */
+    char symbol[512];
+    int length = snprintf(symbol, sizeof symbol, "__tvm_ffi_%s", name);
+    return length < (int)sizeof symbol ? elf_find(reader->elf, symbol) : NULL;
+  }
   for (size_t i = 0; i < options->kernel_count; i++) {
     if (strcmp(options->kernels[i].name, name) == 0) return options->kernels[i].address;
   }
@@ -178,6 +183,7 @@ static void load_code(Reader *reader, const BundleFiles *files) {
   size_t count = sizeof given / sizeof *given;
   if (options->kernels == NULL) {
     reader->elf = elf_load(reader->memory, files->code, files->code_size, reader->code, given, count);
+    reader->model->code = elf_start(reader->elf);
     return;
   }
   for (size_t i = 0; i < options->kernel_count; i++) {
@@ -222,6 +228,18 @@ static void read_tokenizer(Reader *reader, const Folder *folder, Mapping file) {
   model->tokenizer = tokenizer_table(reader->memory, file, path, &model->no_tokenizer);
 }
 
+/* The last size of an output, if every call gives the same one: the manifest may only have a name for it. */
+static int64_t fixed_width(const Plan *plan, const Spec *output, size_t index) {
+  int64_t width = output->shape[output->rank - 1];
+  Argument argument = plan->outputs[index];
+  if (width > 0 || argument.source != OF_TENSOR) return width > 0 ? width : 0;
+  const PlanTensor *tensor = &plan->tensors[argument.index];
+  if (tensor->rank != output->rank) return 0;
+  Expression last = tensor->shape[tensor->rank - 1];
+  const Term *term = &plan->terms[last.first];
+  return last.count == 1 && term->operation == CONSTANT && term->value > 0 ? term->value : 0;
+}
+
 static void finish_info(edgeq_model *model) {
   edgeq_info *info = &model->info;
   const Interface *main = &model->functions[EDGEQ_MAIN].interface;
@@ -229,10 +247,11 @@ static void finish_info(edgeq_model *model) {
   info->context = model->generation.context;
   info->source_context = model->generation.source_context;
   info->vocabulary = model->generation.vocabulary;
-  for (size_t i = 0; i < main->output_count && info->context == 0 && info->width == 0; i++) {
+  for (size_t i = 0; i < main->output_count && info->context == 0; i++) {
     const Spec *output = &main->outputs[i];
-    bool shown = output->type == EDGEQ_FLOAT32 && (output->rank == 2 || output->rank == 3);
-    if (shown && output->shape[output->rank - 1] > 0) info->width = output->shape[output->rank - 1];
+    if (output->type != EDGEQ_FLOAT32 || (output->rank != 2 && output->rank != 3)) continue;
+    info->width = fixed_width(model->functions[EDGEQ_MAIN].plan, output, i);
+    return;
   }
 }
 

@@ -307,3 +307,5 @@ void *elf_find(const Elf *elf, const char *name) {
   }
   return NULL;
 }
+
+const void *elf_start(const Elf *elf) { return elf->pages; }

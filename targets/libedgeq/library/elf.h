@@ -20,4 +20,7 @@ Elf *elf_load(Memory *memory, const char *data, size_t size, const char *file, c
 /* Address of a symbol that the code defines, or NULL. */
 void *elf_find(const Elf *elf, const char *name);
 
+/* Where address 0 of the file lies. */
+const void *elf_start(const Elf *elf);
+
 #endif

@@ -143,12 +143,9 @@ void generator_start(edgeq_session *session, const edgeq_text *texts, size_t cou
   copy_stops(memory, generator);
   generator->sequences = allocate(memory, count, sizeof *generator->sequences);
   generator->count = count;
-  int64_t most = model->functions[EDGEQ_MAIN].interface.inputs[0].maximum;
-  int64_t longest = reads_source(model) ? model->generation.source_context : model->generation.context;
+  const Tokens *given = checked_texts(memory, session, texts, count);
   for (size_t i = 0; i < count; i++) {
-    const char *name = text_name(memory, &texts[i], i);
-    generator->sequences[i].given = text_tokens(memory, session, &texts[i], name);
-    check_tokens(memory, &generator->sequences[i].given, most, longest, name);
+    generator->sequences[i].given = given[i];
     start_sequence(memory, generator, &generator->sequences[i]);
   }
   session->generator = generator;

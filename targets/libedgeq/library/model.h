@@ -48,6 +48,7 @@ struct edgeq_model {
   Failure failure;
   edgeq_info info;
   const Mapping *manifest;
+  const void *code; /* where address 0 of the code file lies; NULL if the code is linked in */
   Function functions[EDGEQ_FUNCTIONS];
   edgeq_tensor *weights;
   KernelTensor *weight_tensors;

@@ -64,7 +64,7 @@ static Expression read_expression(Reader *reader, const JsonValue *value) {
     const char *end = strchr(at, ' ');
     Term term = read_term(reader, at, end != NULL ? end : at + strlen(at));
     depth += term.operation == CONSTANT || term.operation == DIMENSION ? 1 : -1;
-    check(reader, depth > 0 && expression.count < MAX_TERMS, "holds an expression that does not add up");
+    check(reader, depth > 0 && depth <= MAX_DEPTH && expression.count < MAX_TERMS, "holds an expression that does not add up");
     buffer_add(&reader->terms, &term, sizeof term);
     at = end != NULL ? end + 1 : NULL;
   }
@@ -97,7 +97,7 @@ static bool operate(int32_t operation, int64_t left, int64_t right, int64_t *res
 }
 
 int64_t evaluate(const Memory *memory, const Plan *plan, Expression expression, const int64_t *sizes) {
-  int64_t stack[MAX_TERMS + 1];
+  int64_t stack[MAX_DEPTH];
   size_t depth = 0;
   for (uint32_t i = 0; i < expression.count; i++) {
     const Term *term = &plan->terms[expression.first + i];
@@ -165,26 +165,33 @@ static void note_use(Plan *plan, Argument argument, uint32_t step) {
 
 /* ---- parts of the plan ---- */
 
-static bool names_dimension(const Spec *specs, size_t count, const char *name) {
-  for (size_t i = 0; i < count; i++) {
-    for (int at = 0; at < specs[i].rank; at++) {
-      if (specs[i].dimensions[at] != NULL && strcmp(specs[i].dimensions[at], name) == 0) return true;
-    }
+static bool is_dimension(const Reader *reader, const char *name) {
+  const char *const *names = (const char *const *)(const void *)reader->dimensions.data;
+  for (size_t i = 0; i < items(&reader->dimensions, sizeof *names); i++) {
+    if (strcmp(names[i], name) == 0) return true;
   }
   return false;
 }
 
+static void add_dimensions(Reader *reader, const Spec *specs, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    for (int at = 0; at < specs[i].rank; at++) {
+      const char *name = specs[i].dimensions[at];
+      if (name == NULL || is_dimension(reader, name)) continue;
+      check(reader, items(&reader->dimensions, sizeof name) < MAX_DIMENSIONS, "has too many dimensions");
+      buffer_add(&reader->dimensions, &name, sizeof name);
+    }
+  }
+}
+
+/* Those of the inputs and caches; the plan lists the ones that it uses. */
 static void read_dimensions(Reader *reader, const JsonValue *table) {
+  add_dimensions(reader, reader->interface->inputs, reader->interface->input_count);
+  add_dimensions(reader, reader->interface->state, reader->interface->state_count);
   const JsonValue *list = json_member(reader->json, table, "dims", JSON_ARRAY);
-  check(reader, list->count <= MAX_DIMENSIONS, "has too many dimensions");
   for (const JsonValue *item = json_first(list); item != NULL; item = item->next) {
-    check(reader, item->kind == JSON_TEXT && item->text[0] != '\0', "names a dimension that is no text");
-    const Interface *known = reader->interface;
-    bool is_known = names_dimension(known->inputs, known->input_count, item->text) ||
-                    names_dimension(known->state, known->state_count, item->text);
-    check(reader, is_known, "names a dimension that no input and no state has");
-    const char *name = copy_text(reader->memory, item->text);
-    buffer_add(&reader->dimensions, &name, sizeof name);
+    bool fits = item->kind == JSON_TEXT && is_dimension(reader, item->text);
+    check(reader, fits, "names a dimension that no input and no cache has");
   }
 }
 

@@ -6,7 +6,15 @@
 #include "json.h"
 #include "specs.h"
 
-enum { MAX_DIMENSIONS = 32, MAX_PLAN_TENSORS = 1 << 12, MAX_STEPS = 1 << 14, MAX_KERNELS = 1 << 10, MAX_ARGUMENTS = 64, MAX_TERMS = 64 };
+enum {
+  MAX_DIMENSIONS = 32,
+  MAX_PLAN_TENSORS = 1 << 12,
+  MAX_STEPS = 1 << 14,
+  MAX_KERNELS = 1 << 10,
+  MAX_ARGUMENTS = 64,
+  MAX_TERMS = 1 << 10, /* of an expression */
+  MAX_DEPTH = 64,      /* numbers of an expression that wait for their operation */
+};
 
 /* What a step takes. */
 typedef enum { OF_INPUT, OF_STATE, OF_WEIGHT, OF_TENSOR, OF_INTEGER } Source;

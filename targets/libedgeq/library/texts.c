@@ -51,7 +51,7 @@ Tokens text_tokens(Memory *memory, const edgeq_session *session, const edgeq_tex
   return (Tokens){(int64_t *)(void *)ids.data, ids.size / sizeof(int64_t)};
 }
 
-void check_tokens(const Memory *memory, const Tokens *tokens, int64_t most, int64_t longest, const char *name) {
+static void check_tokens(const Memory *memory, const Tokens *tokens, int64_t most, int64_t longest, const char *name) {
   for (size_t i = 0; i < tokens->count; i++) {
     if (tokens->ids[i] < 0 || tokens->ids[i] > most) {
       fail(memory, EDGEQ_USAGE, "%s holds %lld; ids lie in 0..%lld", name, (long long)tokens->ids[i], (long long)most);
@@ -63,11 +63,31 @@ void check_tokens(const Memory *memory, const Tokens *tokens, int64_t most, int6
   }
 }
 
+static const Spec *find_input(const Interface *interface, const char *name) {
+  for (size_t i = 0; i < interface->input_count; i++) {
+    if (strcmp(interface->inputs[i].name, name) == 0) return &interface->inputs[i];
+  }
+  return NULL;
+}
+
+Tokens *checked_texts(Memory *memory, const edgeq_session *session, const edgeq_text *texts, size_t count) {
+  const edgeq_model *model = session->model;
+  const Function *reads = &model->functions[reads_source(model) ? EDGEQ_ENCODE : EDGEQ_MAIN];
+  const Spec *ids = find_input(&reads->interface, "input_ids");
+  Tokens *all = allocate(memory, count, sizeof *all);
+  if (ids == NULL) fail(memory, EDGEQ_USAGE, "the model has no input 'input_ids'; give tensors");
+  for (size_t i = 0; i < count; i++) {
+    const char *name = text_name(memory, &texts[i], i);
+    all[i] = text_tokens(memory, session, &texts[i], name);
+    check_tokens(memory, &all[i], ids->has_maximum ? ids->maximum : INT64_MAX, reads->longest, name);
+  }
+  return all;
+}
+
 /* ---- models that give vectors ---- */
 
 /* Inputs of a model whose inputs all follow from token ids. */
 static void check_interface(const Memory *memory, const Interface *main) {
-  bool has_ids = false;
   for (size_t i = 0; i < main->input_count; i++) {
     const Spec *spec = &main->inputs[i];
     bool is_ids = strcmp(spec->name, "input_ids") == 0;
@@ -77,16 +97,7 @@ static void check_interface(const Memory *memory, const Interface *main) {
     if (!is_ids && !spec->has_default) {
       fail(memory, EDGEQ_USAGE, "input '%s' has no default, so token ids are not enough; give tensors", spec->name);
     }
-    has_ids = has_ids || is_ids;
   }
-  if (!has_ids) fail(memory, EDGEQ_USAGE, "the model has no input 'input_ids'; give tensors");
-}
-
-static const Spec *find_input(const Interface *main, const char *name) {
-  for (size_t i = 0; i < main->input_count; i++) {
-    if (strcmp(main->inputs[i].name, name) == 0) return &main->inputs[i];
-  }
-  return NULL;
 }
 
 /* Runs texts as the rows of one call: what is not a token is masked out. */
@@ -167,14 +178,8 @@ void run_texts(edgeq_session *session, const edgeq_text *texts, size_t count, si
   check_interface(memory, &main->interface);
   if (batch < 1) fail(memory, EDGEQ_USAGE, "a batch of 0 texts is not possible");
   if (model->info.width == 0) fail(memory, EDGEQ_USAGE, "the model has no float32 output of vectors; run it on tensors");
-  const Spec *ids = find_input(&main->interface, "input_ids");
-  Tokens *all = allocate(memory, count, sizeof *all);
-  for (size_t i = 0; i < count; i++) {
-    const char *name = text_name(memory, &texts[i], i);
-    all[i] = text_tokens(memory, session, &texts[i], name);
-    check_tokens(memory, &all[i], ids->has_maximum ? ids->maximum : INT64_MAX, main->longest, name);
-    if (tokens != NULL) tokens[i] = all[i].count;
-  }
+  Tokens *all = checked_texts(memory, session, texts, count);
+  for (size_t i = 0; i < count && tokens != NULL; i++) tokens[i] = all[i].count;
   /* Without a mask nothing tells tokens from what fills up a row. */
   if (find_input(&main->interface, "attention_mask") == NULL) batch = 1;
   edgeq_tensor *outputs = allocate(memory, main->interface.output_count, sizeof *outputs);

@@ -11,8 +11,8 @@ const char *text_name(Memory *memory, const edgeq_text *text, size_t index);
 /* Token ids of a text, at least one, as long as `memory` lasts. */
 Tokens text_tokens(Memory *memory, const edgeq_session *session, const edgeq_text *text, const char *name);
 
-/* Fails if a text holds another token than 0..`most`, or more than `longest` of them (0 for any number). */
-void check_tokens(const Memory *memory, const Tokens *tokens, int64_t most, int64_t longest, const char *name);
+/* Token ids of all texts; fails if the model does not take one of them. */
+Tokens *checked_texts(Memory *memory, const edgeq_session *session, const edgeq_text *texts, size_t count);
 
 /* Runs texts, and gives [count, width] values: embeddings or logits. `tokens` may be NULL. */
 void run_texts(edgeq_session *session, const edgeq_text *texts, size_t count, size_t batch, float *values,

@@ -1,202 +1,149 @@
-/* edgeq-run: runs a bundle on the board it was compiled for. Needs only the C library and the two TVM runtime
- * libraries in the bundle. */
+/* edgeq-run: runs a bundle on the board it was compiled for: a command line around edgeq.h. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "bundle.h"
-#include "clock.h"
-#include "fail.h"
+#include "../library/clock.h"
+#include "stop.h"
 #include "generate.h"
-#include "inputs.h"
-#include "model.h"
 #include "options.h"
 #include "output.h"
 #include "profile.h"
-#include "state.h"
 #include "tensor_file.h"
+#include "texts.h"
 
-/* Sets of inputs for one batch size follow each other on one state; a new batch size starts a new one. */
-typedef struct {
-  const Bundle *bundle;
-  Model *model;
-  State state;
-  int64_t batch; /* 0 before the first */
-} Session;
+static edgeq_model *open_model(const Options *options) {
+  const edgeq_open_options how = {.size = sizeof how,
+                                  .variant = options->variant,
+                                  .threads = (int32_t)options->threads,
+                                  .skip_digests = options->no_verify};
+  edgeq_model *model = NULL;
+  edgeq_status status = edgeq_open(options->bundle, &how, &model);
+  if (status != EDGEQ_OK) stop(exit_code(status), "%s", edgeq_error(model));
+  return model;
+}
 
-static void use_state_for(Session *session, const Array *inputs) {
-  int64_t batch = inputs[0].shape[0];
-  if (session->bundle->generation.context > 0 && session->batch != batch) {
-    State fresh = state_new(session->bundle, batch);
-    model_use_state(session->model, &fresh);
-    if (session->batch > 0) state_release(&session->state);
-    session->state = fresh;
-    session->batch = batch;
+static edgeq_session *open_session(const edgeq_model *model, const Options *options) {
+  const edgeq_session_options how = {.size = sizeof how, .threads = (int32_t)options->threads};
+  edgeq_session *session = NULL;
+  check(edgeq_session_open(model, &how, &session), session);
+  return session;
+}
+
+static void self_test(edgeq_session *session, bool json) {
+  uint64_t values = 0, differing = 0;
+  edgeq_status status = edgeq_self_test(session, &values, &differing);
+  if (json && (status == EDGEQ_OK || differing > 0)) {
+    printf("{\"ok\": %s, \"values\": %llu, \"differing\": %llu}\n", differing == 0 ? "true" : "false",
+           (unsigned long long)values, (unsigned long long)differing);
+  }
+  check(status, session);
+  if (!json) {
+    printf("self-test passed: %llu output values agree with the golden ones in every bit\n", (unsigned long long)values);
   }
 }
 
-static Outputs run_set(Session *session, FunctionName name, const Array *inputs) {
-  use_state_for(session, inputs);
-  return model_run(session->model, name, inputs);
-}
-
-static size_t count_differing(const Function *function, const Array *found, const Array *wanted, size_t *values) {
-  size_t differing = 0;
-  for (size_t i = 0; i < function->output_count; i++) {
-    size_t size = wanted[i].type->bits / 8u;
-    if (memcmp(found[i].shape, wanted[i].shape, (size_t)wanted[i].dimensions * sizeof *wanted[i].shape) != 0) {
-      fail(EXIT_FAULT, "self-test failed: output '%s' has another shape than the golden one",
-           function->outputs[i].name);
-    }
-    for (size_t at = 0; at < wanted[i].bytes; at += size) {
-      ++*values;
-      differing += memcmp((const char *)found[i].data + at, (const char *)wanted[i].data + at, size) != 0;
-    }
-  }
-  return differing;
-}
-
-static void self_test(const Bundle *bundle, Model *model, bool json) {
-  size_t values = 0, differing = 0;
-  Session session = {.bundle = bundle, .model = model};
-  for (size_t i = 0; i < bundle->golden_count; i++) {
-    const GoldenRun *golden = &bundle->golden[i];
-    check_inputs(bundle, golden->function, golden->inputs, "golden.bin");
-    Outputs outputs = run_set(&session, golden->function, golden->inputs);
-    differing += count_differing(&bundle->functions[golden->function], outputs.arrays, golden->outputs, &values);
-    outputs_release(model, &outputs);
-  }
-  if (json) {
-    printf("{\"ok\": %s, \"values\": %zu, \"differing\": %zu}\n", differing == 0 ? "true" : "false", values,
-           differing);
-  }
-  if (differing > 0) {
-    fail(EXIT_FAULT, "self-test failed: %zu of %zu output values differ from the golden ones", differing, values);
-  }
-  if (!json) printf("self-test passed: %zu output values agree with the golden ones in every bit\n", values);
-}
-
-static void time_text(Model *model, const Array *inputs, size_t line, const Options *options) {
+static void time_text(const edgeq_model *model, edgeq_session *session, const Text *text, const Options *options) {
   size_t count = (size_t)options->repeat;
-  double *seconds = allocate(count, sizeof *seconds);
+  double *seconds = reserve(count, sizeof *seconds);
+  edgeq_tensor *outputs = reserve(edgeq_output_count(model, EDGEQ_MAIN), sizeof *outputs);
   for (size_t i = 0; i < count; i++) {
     double start = now();
-    Outputs outputs = model_run(model, MAIN, inputs);
+    run_ids(model, session, text, outputs);
     seconds[i] = now() - start;
-    outputs_release(model, &outputs);
   }
-  print_times(seconds, count, line, options->json);
+  print_times(seconds, count, text->line, options->json);
+  free(outputs);
   free(seconds);
 }
 
-static void run_texts(const Bundle *bundle, Model *model, const Texts *given, const Options *options) {
-  const Text *texts = given->items;
-  size_t count = given->count;
-  Array **inputs = allocate(count, sizeof *inputs);
+static void run_texts(const edgeq_model *model, edgeq_session *session, const Texts *texts, const Options *options) {
+  edgeq_text *given = given_texts(texts);
   /* Every text is checked before the first is run: a mistake in the last line costs no time. */
-  for (size_t i = 0; i < count; i++) {
-    char where[64];
-    snprintf(where, sizeof where, "line %zu of the %s", texts[i].line, given->kind);
-    inputs[i] = inputs_from_text(bundle, &texts[i]);
-    check_inputs(bundle, MAIN, inputs[i], where);
+  check(edgeq_check_texts(session, given, texts->count), session);
+  for (size_t i = 0; i < texts->count; i++) {
+    print_result(model, session, &texts->items[i], options->json, options->raw);
+    if (options->repeat > 0) time_text(model, session, &texts->items[i], options);
   }
-  for (size_t i = 0; i < count; i++) {
-    Outputs outputs = model_run(model, MAIN, inputs[i]);
-    print_outputs(bundle, outputs.arrays, texts[i].line, texts[i].count, options->json, options->raw);
-    outputs_release(model, &outputs);
-    if (options->repeat > 0) time_text(model, inputs[i], texts[i].line, options);
-    inputs_release(bundle, MAIN, inputs[i]);
-  }
-  free(inputs);
+  free(given);
 }
 
-static void run_tensors(const Bundle *bundle, Model *model, const Options *options) {
-  TensorReader reader = open_tensors(options->tensors, bundle);
-  Session session = {.bundle = bundle, .model = model};
+static void run_tensors(const edgeq_model *model, edgeq_session *session, const Options *options) {
+  TensorReader reader = open_tensors(options->tensors, model);
   size_t length = strlen(options->out) + sizeof ".partial";
-  char *partial = allocate(length, 1);
+  char *partial = reserve(length, 1);
   snprintf(partial, length, "%s.partial", options->out);
   FILE *out = fopen(partial, "wb");
-  if (out == NULL) fail(EXIT_USAGE, "cannot write %s: %s", partial, strerror(errno));
+  if (out == NULL) stop(EXIT_USAGE, "cannot write %s: %s", partial, strerror(errno));
   write_tensors_header(out, reader.sets);
   for (uint32_t set = 0; set < reader.sets; set++) {
-    FunctionName name = MAIN;
-    Array *inputs = next_inputs(&reader, &name);
-    check_inputs(bundle, name, inputs, options->tensors);
-    Outputs outputs = run_set(&session, name, inputs);
-    write_tensors(out, bundle, name, outputs.arrays);
-    outputs_release(model, &outputs);
-    inputs_release(bundle, name, inputs);
+    int32_t function = EDGEQ_MAIN;
+    edgeq_tensor *inputs = next_inputs(&reader, &function);
+    edgeq_tensor *outputs = reserve(edgeq_output_count(model, function), sizeof *outputs);
+    check(edgeq_run(session, function, inputs, outputs), session);
+    write_tensors(out, model, function, outputs);
+    free(outputs);
+    release_inputs(model, function, inputs);
   }
   close_tensors(&reader);
   /* The file appears under its name only when it is whole. */
   if (fclose(out) != 0 || rename(partial, options->out) != 0) {
-    fail(EXIT_FAULT, "cannot write %s: %s", options->out, strerror(errno));
+    stop(EXIT_FAULT, "cannot write %s: %s", options->out, strerror(errno));
   }
   free(partial);
 }
 
 /* Sets before the last one fill the caches that it reads. */
-static void run_profile(const Bundle *bundle, Model *model, const Options *options) {
-  TensorReader reader = open_tensors(options->profile, bundle);
-  Session session = {.bundle = bundle, .model = model};
-  if (reader.sets == 0) fail(EXIT_USAGE, "%s holds no set of inputs", options->profile);
+static void run_profile(const edgeq_model *model, edgeq_session *session, const Options *options) {
+  TensorReader reader = open_tensors(options->profile, model);
+  if (reader.sets == 0) stop(EXIT_USAGE, "%s holds no set of inputs", options->profile);
   for (uint32_t set = 0; set < reader.sets; set++) {
-    FunctionName name = MAIN;
-    Array *inputs = next_inputs(&reader, &name);
-    check_inputs(bundle, name, inputs, options->profile);
+    int32_t function = EDGEQ_MAIN;
+    edgeq_tensor *inputs = next_inputs(&reader, &function);
     if (set + 1 == reader.sets) {
       close_tensors(&reader);
-      use_state_for(&session, inputs);
-      profile_set(model, name, inputs, options->repeat);
+      profile_set(model, session, function, inputs, options->repeat);
     } else {
-      Outputs outputs = run_set(&session, name, inputs);
-      outputs_release(model, &outputs);
+      edgeq_tensor *outputs = reserve(edgeq_output_count(model, function), sizeof *outputs);
+      check(edgeq_run(session, function, inputs, outputs), session);
+      free(outputs);
     }
-    inputs_release(bundle, name, inputs);
+    release_inputs(model, function, inputs);
   }
 }
 
-static void check_task(const Bundle *bundle, const Options *options) {
-  if (options->generate && bundle->generation.context == 0) {
-    fail(EXIT_USAGE, "the bundle makes no text: it is for '%s'; leave --generate out", bundle->task);
+static void check_task(const edgeq_model *model, const Options *options) {
+  const edgeq_info *info = edgeq_model_info(model);
+  if (options->generate && info->context == 0) {
+    stop(EXIT_USAGE, "the bundle makes no text: it is for '%s'; leave --generate out", info->task);
   }
-  if (has_texts(options) && !options->tokens && !options->generate && bundle->generation.context > 0) {
-    fail(EXIT_USAGE, "the bundle makes texts: say of how many tokens, with --generate N");
+  if (has_texts(options) && !options->tokens && !options->generate && info->context > 0) {
+    stop(EXIT_USAGE, "the bundle makes texts: say of how many tokens, with --generate N");
   }
-}
-
-static int finish(void) {
-  if (fflush(stdout) != 0) fail(EXIT_FAULT, "cannot write to standard output: %s", strerror(errno));
-  return 0;
 }
 
 int main(int count, char **arguments) {
   Options options = read_options(count, arguments);
-  Bundle bundle;
-  bundle_open(&bundle, options.bundle, options.no_verify ? NO_DIGESTS : (int)options.threads);
-  check_task(&bundle, &options);
-  Texts texts = read_texts(&bundle, &options);
+  edgeq_model *model = open_model(&options);
+  check_task(model, &options);
+  edgeq_session *session = open_session(model, &options);
+  Texts texts = read_texts(session, &options);
   if (options.tokens) {
-    bundle_check_weights(&bundle);
     print_texts(&texts, options.json);
-    return finish();
-  }
-  char *libraries = bundle_file(&bundle, "lib");
-  Model *model = model_open(&bundle, options.libraries != NULL ? options.libraries : libraries, (int)options.threads);
-  /* Code was checked before it was loaded; while it was, other cores went on with the weights. */
-  bundle_check_weights(&bundle);
-  if (options.self_test) {
-    self_test(&bundle, model, options.json);
+  } else if (options.self_test) {
+    self_test(session, options.json);
   } else if (options.generate) {
-    generate_texts(&bundle, model, &texts, &options);
+    generate_texts(session, &texts, &options);
   } else if (has_texts(&options)) {
-    run_texts(&bundle, model, &texts, &options);
+    run_texts(model, session, &texts, &options);
   } else if (options.profile != NULL) {
-    run_profile(&bundle, model, &options);
+    run_profile(model, session, &options);
   } else {
-    run_tensors(&bundle, model, &options);
+    run_tensors(model, session, &options);
   }
-  return finish();
+  edgeq_session_close(session);
+  edgeq_close(model);
+  if (fflush(stdout) != 0) stop(EXIT_FAULT, "cannot write to standard output: %s", strerror(errno));
+  return 0;
 }

@@ -5,15 +5,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "settings.h"
+#include "edgeq.h"
 
 typedef struct {
-  const char *bundle, *ids, *text, *file, *tensors, *profile, *out, *libraries;
+  const char *bundle, *ids, *text, *file, *tensors, *profile, *out, *variant, *early_stopping;
   bool self_test, tokens, json, raw, no_verify, ignore_end;
   bool generate;
   int64_t repeat, threads; /* 0 if not given */
-  int64_t batch;           /* most texts that run together; they do not depend on it */
-  Changes changes;         /* of how texts are made */
+  edgeq_generation generation; /* how texts are made */
 } Options;
 
 /* Whether there are texts that the bundle's tokenizer turns into ids. */

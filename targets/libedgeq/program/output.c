@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fail.h"
+#include "stop.h"
 
 void print_json_text(const char *text, size_t size) {
   putchar('"');
@@ -40,86 +40,61 @@ static void print_values(const float *values, size_t count, bool json) {
   if (json) putchar(']');
 }
 
-static const Array *float_output(const Bundle *bundle, const Array *outputs, int least_dimensions) {
-  for (size_t i = 0; i < bundle->functions[MAIN].output_count; i++) {
-    const Array *output = &outputs[i];
-    if (strcmp(output->type->name, "float32") == 0 && output->dimensions >= least_dimensions &&
-        output->dimensions <= 3 && output->shape[0] == 1) {
-      return output;
-    }
+void run_ids(const edgeq_model *model, edgeq_session *session, const Text *text, edgeq_tensor *outputs) {
+  size_t count = edgeq_input_count(model, EDGEQ_MAIN);
+  edgeq_tensor *inputs = reserve(count, sizeof *inputs);
+  for (size_t i = 0; i < count; i++) {
+    bool is_ids = strcmp(edgeq_input_info(model, EDGEQ_MAIN, i)->name, "input_ids") == 0;
+    inputs[i] = (edgeq_tensor){.type = EDGEQ_INT64, .rank = 2, .shape = {1, (int64_t)text->count}};
+    inputs[i].data = is_ids ? text->ids : NULL;
   }
-  fail(EXIT_FAULT, "the model has no float32 output that can be shown; use --tensors");
+  check(edgeq_run(session, EDGEQ_MAIN, inputs, outputs), session);
+  free(inputs);
 }
 
-/* Token vectors [1, tokens, width] to one vector [width]; every token counts, since nothing is padded. */
-static float *pool(const Bundle *bundle, const Array *output, size_t *width) {
-  const float *data = output->data;
-  size_t tokens = output->dimensions == 3 ? (size_t)output->shape[1] : 1;
-  *width = (size_t)output->shape[output->dimensions - 1];
-  float *pooled = allocate(*width, sizeof *pooled);
-  double squares = 0;
-  for (size_t k = 0; k < *width; k++) {
-    double sum = 0;
-    float largest = data[k];
-    for (size_t t = 0; t < tokens; t++) {
-      float value = data[t * *width + k];
-      sum += value;
-      if (value > largest) largest = value;
-    }
-    pooled[k] = data[k];
-    if (strcmp(bundle->pooling, "mean") == 0) pooled[k] = (float)(sum / (double)tokens);
-    if (strcmp(bundle->pooling, "max") == 0) pooled[k] = largest;
-    squares += (double)pooled[k] * pooled[k];
-  }
-  double norm = sqrt(squares) > 1e-12 ? sqrt(squares) : 1e-12;
-  for (size_t k = 0; bundle->normalize && k < *width; k++) pooled[k] = (float)(pooled[k] / norm);
-  return pooled;
-}
-
-static void print_embedding(const Bundle *bundle, const Array *outputs, bool json) {
-  size_t width = 0;
-  float *pooled = pool(bundle, float_output(bundle, outputs, 2), &width);
+static void print_embedding(const edgeq_model *model, edgeq_session *session, const edgeq_text *text, bool json) {
+  size_t width = (size_t)edgeq_model_info(model)->width;
+  float *values = reserve(width, sizeof *values);
+  check(edgeq_embed(session, text, 1, 1, values, NULL), session);
   if (json) fputs(", \"embedding\": ", stdout);
-  print_values(pooled, width, json);
-  free(pooled);
+  print_values(values, width, json);
+  free(values);
 }
 
-static void print_label(const Bundle *bundle, const Array *outputs, bool json) {
-  const Array *output = float_output(bundle, outputs, 2);
-  const float *logits = output->data;
-  size_t classes = (size_t)output->shape[output->dimensions - 1], best = 0;
-  double total = 0;
-  if (output->dimensions != 2) fail(EXIT_FAULT, "the logits of a classifier have two dimensions");
+static void print_label(const edgeq_model *model, edgeq_session *session, const edgeq_text *text, bool json) {
+  const edgeq_info *info = edgeq_model_info(model);
+  size_t classes = (size_t)info->width, best = 0;
+  float *logits = reserve(classes, sizeof *logits);
+  double *scores = reserve(classes, sizeof *scores);
+  check(edgeq_classify(session, text, 1, 1, logits, scores, NULL), session);
   for (size_t k = 0; k < classes; k++) best = logits[k] > logits[best] ? k : best;
-  for (size_t k = 0; k < classes; k++) total += exp((double)logits[k] - logits[best]);
   char number[32];
   snprintf(number, sizeof number, "LABEL_%zu", best);
-  const char *label = best < bundle->label_count ? bundle->labels[best] : number;
+  const char *label = best < info->label_count ? info->labels[best] : number;
   if (json) {
     fputs(", \"label\": ", stdout);
     print_json_text(label, strlen(label));
     fputs(", \"score\": ", stdout);
-    print_number(1 / total, json);
+    print_number(scores[best], json);
     fputs(", \"logits\": ", stdout);
   } else {
-    printf("%s %.6f ", label, 1 / total);
+    printf("%s %.6f ", label, scores[best]);
   }
   print_values(logits, classes, json);
+  free(logits);
+  free(scores);
 }
 
-static void print_raw(const Bundle *bundle, const Array *outputs, bool json) {
+static void print_raw(const edgeq_model *model, const edgeq_tensor *outputs, bool json) {
   if (json) fputs(", \"outputs\": {", stdout);
-  for (size_t i = 0; i < bundle->functions[MAIN].output_count; i++) {
-    const Array *output = &outputs[i];
-    if (strcmp(output->type->name, "float32") != 0) {
-      fail(EXIT_FAULT, "output '%s' is %s, only float32 is printed; use --tensors", bundle->functions[MAIN].outputs[i].name,
-           output->type->name);
-    }
+  for (size_t i = 0; i < edgeq_output_count(model, EDGEQ_MAIN); i++) {
+    const edgeq_tensor *output = &outputs[i];
+    const char *name = edgeq_output_info(model, EDGEQ_MAIN, i)->name;
+    if (output->type != EDGEQ_FLOAT32) stop(EXIT_FAULT, "output '%s' is not float32; use --tensors", name);
     if (i > 0) fputs(json ? ", " : " ", stdout);
-    const char *name = bundle->functions[MAIN].outputs[i].name;
     if (json) print_json_text(name, strlen(name));
     fputs(json ? ": {\"shape\": [" : "[", stdout);
-    for (int at = 0; at < output->dimensions; at++) {
+    for (int at = 0; at < output->rank; at++) {
       printf(at > 0 ? ", %lld" : "%lld", (long long)output->shape[at]);
     }
     fputs(json ? "], \"values\": " : "] ", stdout);
@@ -129,16 +104,20 @@ static void print_raw(const Bundle *bundle, const Array *outputs, bool json) {
   if (json) putchar('}');
 }
 
-void print_outputs(const Bundle *bundle, const Array *outputs, size_t line, size_t tokens, bool json, bool raw) {
-  if (json) printf("{\"line\": %zu, \"tokens\": %zu", line, tokens);
+void print_result(const edgeq_model *model, edgeq_session *session, const Text *text, bool json, bool raw) {
+  const edgeq_text given = {.ids = text->ids, .id_count = text->count, .name = text->name};
+  edgeq_tensor *outputs = reserve(edgeq_output_count(model, EDGEQ_MAIN), sizeof *outputs);
+  if (raw) run_ids(model, session, text, outputs);
+  if (json) printf("{\"line\": %zu, \"tokens\": %zu", text->line, text->count);
   if (raw) {
-    print_raw(bundle, outputs, json);
-  } else if (strcmp(bundle->task, "classify") == 0) {
-    print_label(bundle, outputs, json);
+    print_raw(model, outputs, json);
+  } else if (strcmp(edgeq_model_info(model)->task, "classify") == 0) {
+    print_label(model, session, &given, json);
   } else {
-    print_embedding(bundle, outputs, json);
+    print_embedding(model, session, &given, json);
   }
   puts(json ? "}" : "");
+  free(outputs);
 }
 
 static int by_size(const void *left, const void *right) {

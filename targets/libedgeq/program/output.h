@@ -2,10 +2,16 @@
 #ifndef EDGEQ_OUTPUT_H
 #define EDGEQ_OUTPUT_H
 
-#include "bundle.h"
+#include <stdbool.h>
 
-/* Prints one line for the outputs of a batch of one text. With `raw`, every output as it is. */
-void print_outputs(const Bundle *bundle, const Array *outputs, size_t line, size_t tokens, bool json, bool raw);
+#include "edgeq.h"
+#include "texts.h"
+
+/* Runs a text and prints one line for it. With `raw`, every output of the model as it is. */
+void print_result(const edgeq_model *model, edgeq_session *session, const Text *text, bool json, bool raw);
+
+/* Runs the model on a text's token ids. */
+void run_ids(const edgeq_model *model, edgeq_session *session, const Text *text, edgeq_tensor *outputs);
 
 /* Prints a text in quotes, as JSON wants it. */
 void print_json_text(const char *text, size_t size);

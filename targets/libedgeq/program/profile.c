@@ -4,13 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "clock.h"
-#include "fail.h"
+#include "../library/clock.h"
+#include "stop.h"
+#include "output.h"
 
 enum { KERNEL_RUNS = 5 };
 
 typedef struct {
-  char *name;
+  const char *name; /* the model's */
   long long calls; /* in one run */
   long long bytes, weight_bytes;
   double seconds[KERNEL_RUNS];
@@ -20,48 +21,42 @@ typedef struct {
   Kernel *kernels;
   size_t count, room;
   int run;
-  double started;
 } Kernels;
 
-static Kernel *find(Kernels *kernels, const char *name, size_t length) {
+static Kernel *find(Kernels *kernels, const char *name) {
   for (size_t i = 0; i < kernels->count; i++) {
-    const char *known = kernels->kernels[i].name;
-    if (strlen(known) == length && memcmp(known, name, length) == 0) return &kernels->kernels[i];
+    if (strcmp(kernels->kernels[i].name, name) == 0) return &kernels->kernels[i];
   }
   if (kernels->count == kernels->room) {
     kernels->room = 2 * kernels->room + 16;
-    Kernel *larger = allocate(kernels->room, sizeof *larger);
-    if (kernels->count > 0) memcpy(larger, kernels->kernels, kernels->count * sizeof *larger);
-    free(kernels->kernels);
-    kernels->kernels = larger;
+    kernels->kernels = grow(kernels->kernels, kernels->room * sizeof *kernels->kernels);
   }
   Kernel *kernel = &kernels->kernels[kernels->count++];
-  kernel->name = allocate(length + 1, 1);
-  memcpy(kernel->name, name, length);
+  *kernel = (Kernel){.name = name};
   return kernel;
 }
 
-static void on_kernel(void *context, const KernelEvent *event) {
+static void on_kernel(void *context, const edgeq_kernel_time *time) {
   Kernels *kernels = context;
-  if (event->before) {
-    kernels->started = now();
-    return;
-  }
-  double seconds = now() - kernels->started;
-  Kernel *kernel = find(kernels, event->name, event->length);
-  kernel->seconds[kernels->run] += seconds;
+  Kernel *kernel = find(kernels, time->name);
+  kernel->seconds[kernels->run] += time->seconds;
   if (kernels->run > 0) return; /* every run makes the same calls */
   kernel->calls++;
-  kernel->bytes += (long long)event->bytes;
-  kernel->weight_bytes += (long long)event->weight_bytes;
+  kernel->bytes += (long long)time->bytes;
+  kernel->weight_bytes += (long long)time->weight_bytes;
 }
 
-static double timed_run(Model *model, FunctionName name, const Array *inputs) {
+typedef struct {
+  edgeq_session *session;
+  int32_t function;
+  const edgeq_tensor *inputs;
+  edgeq_tensor *outputs;
+} Call;
+
+static double timed_run(const Call *call) {
   double start = now();
-  Outputs outputs = model_run(model, name, inputs);
-  double seconds = now() - start;
-  outputs_release(model, &outputs);
-  return seconds;
+  check(edgeq_run(call->session, call->function, call->inputs, call->outputs), call->session);
+  return now() - start;
 }
 
 /* Most bytes of memory that this process ever had, or 0 where the kernel does not say. */
@@ -82,26 +77,33 @@ static void print_seconds(const double *seconds, int64_t count) {
   putchar(']');
 }
 
-void profile_set(Model *model, FunctionName name, const Array *inputs, int64_t runs) {
-  double *seconds = allocate((size_t)runs, sizeof *seconds);
-  if (runs > 0) timed_run(model, name, inputs);
-  for (int64_t i = 0; i < runs; i++) seconds[i] = timed_run(model, name, inputs);
-  printf("{\"peak_bytes\": %lld, ", peak_bytes());
+void profile_set(const edgeq_model *model, edgeq_session *session, int32_t function, const edgeq_tensor *inputs,
+                 int64_t runs) {
+  edgeq_tensor *outputs = reserve(edgeq_output_count(model, function), sizeof *outputs);
+  const Call call = {session, function, inputs, outputs};
+  double *seconds = reserve((size_t)runs, sizeof *seconds);
+  if (runs > 0) timed_run(&call);
+  for (int64_t i = 0; i < runs; i++) seconds[i] = timed_run(&call);
+  printf("{\"peak_bytes\": %lld, \"code_address\": %llu, ", peak_bytes(),
+         (unsigned long long)(uintptr_t)edgeq_code(model));
   print_seconds(seconds, runs);
   free(seconds);
   Kernels kernels = {.count = 0};
   int kernel_runs = runs == 0 ? 1 : runs < KERNEL_RUNS ? (int)runs : KERNEL_RUNS;
-  model_watch_kernels(model, on_kernel, &kernels);
-  for (kernels.run = 0; kernels.run < kernel_runs; kernels.run++) timed_run(model, name, inputs);
+  check(edgeq_watch_kernels(session, on_kernel, &kernels), session);
+  for (kernels.run = 0; kernels.run < kernel_runs; kernels.run++) timed_run(&call);
+  check(edgeq_watch_kernels(session, NULL, NULL), session);
   printf(", \"kernels\": [");
   for (size_t i = 0; i < kernels.count; i++) {
     const Kernel *kernel = &kernels.kernels[i];
-    /* Names of kernels are those of C functions: nothing in them needs an escape. */
-    printf(i > 0 ? ", {\"name\": \"%s\"" : "{\"name\": \"%s\"", kernel->name);
+    printf(i > 0 ? ", {\"name\": " : "{\"name\": ");
+    print_json_text(kernel->name, strlen(kernel->name));
     printf(", \"calls\": %lld, \"bytes\": %lld, \"weight_bytes\": %lld, ", kernel->calls, kernel->bytes,
            kernel->weight_bytes);
     print_seconds(kernel->seconds, kernel_runs);
     putchar('}');
   }
   puts("]}");
+  free(kernels.kernels);
+  free(outputs);
 }

@@ -7,27 +7,29 @@
 
 #include <stdio.h>
 
-#include "bundle.h"
-#include "files.h"
+#include "edgeq.h"
+#include "input_file.h"
 
 typedef struct {
-  const Bundle *bundle;
-  Mapping file;
+  const edgeq_model *model;
+  InputFile file;
   size_t at;
   const char *path;
   uint32_t sets;
 } TensorReader;
 
-TensorReader open_tensors(const char *path, const Bundle *bundle);
+TensorReader open_tensors(const char *path, const edgeq_model *model);
 
 /* Function and inputs of the next set; stops the program if the file is too short for it. */
-Array *next_inputs(TensorReader *reader, FunctionName *name);
+edgeq_tensor *next_inputs(TensorReader *reader, int32_t *function);
+
+void release_inputs(const edgeq_model *model, int32_t function, edgeq_tensor *inputs);
 
 /* Stops the program if anything follows the last set. */
 void close_tensors(const TensorReader *reader);
 
 /* Writes the header and one set of such a file. */
 void write_tensors_header(FILE *file, uint32_t sets);
-void write_tensors(FILE *file, const Bundle *bundle, FunctionName name, const Array *outputs);
+void write_tensors(FILE *file, const edgeq_model *model, int32_t function, const edgeq_tensor *outputs);
 
 #endif

@@ -1,17 +1,20 @@
 #include "texts.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "fail.h"
-#include "files.h"
-#include "tokenizer.h"
-#include "utf8.h"
+#include "stop.h"
+#include "input_file.h"
+
+static char *name_of(size_t line, const char *kind) {
+  char *name = reserve(64, 1);
+  snprintf(name, 64, "line %zu of the %s", line, kind);
+  return name;
+}
 
 static int64_t *read_ids(const char *at, const char *end, size_t *count, const char *path, size_t line) {
   /* Every id takes a digit and a separator. */
-  int64_t *ids = allocate((size_t)(end - at) / 2 + 1, sizeof *ids);
+  int64_t *ids = reserve((size_t)(end - at) / 2 + 1, sizeof *ids);
   *count = 0;
   while (at < end) {
     int64_t id = 0;
@@ -21,50 +24,46 @@ static int64_t *read_ids(const char *at, const char *end, size_t *count, const c
     }
     for (; at < end && *at >= '0' && *at <= '9'; at++) {
       if (__builtin_mul_overflow(id, 10, &id) || __builtin_add_overflow(id, *at - '0', &id)) {
-        fail(EXIT_USAGE, "%s, line %zu: a token id is too large", path, line);
+        stop(EXIT_USAGE, "%s, line %zu: a token id is too large", path, line);
       }
     }
     if (at < end && *at != ' ' && *at != '\t' && *at != '\r') {
-      fail(EXIT_USAGE, "%s, line %zu: token ids separated by spaces are expected, found byte 0x%02x", path, line,
+      stop(EXIT_USAGE, "%s, line %zu: token ids separated by spaces are expected, found byte 0x%02x", path, line,
            (unsigned char)*at);
     }
     ids[(*count)++] = id;
   }
-  if (*count == 0) fail(EXIT_USAGE, "%s, line %zu is empty: one text's token ids are expected", path, line);
+  if (*count == 0) stop(EXIT_USAGE, "%s, line %zu is empty: one text's token ids are expected", path, line);
   return ids;
 }
 
-static Text *read_lines_of_ids(const char *path, size_t *count) {
-  Mapping file = map_file(path, EXIT_USAGE);
+static Texts read_lines_of_ids(const char *path) {
+  InputFile file = read_file(path);
   const char *at = file.data, *end = file.data + file.size;
   size_t lines = 1;
   for (size_t i = 0; i < file.size; i++) lines += file.data[i] == '\n';
-  Text *texts = allocate(lines, sizeof *texts);
-  *count = 0;
+  Texts texts = {reserve(lines, sizeof *texts.items), 0};
   while (at < end) {
     const char *stop = memchr(at, '\n', (size_t)(end - at));
     if (stop == NULL) stop = end;
-    Text *text = &texts[(*count)++];
-    text->line = *count;
+    Text *text = &texts.items[texts.count++];
+    text->line = texts.count;
     text->ids = read_ids(at, stop, &text->count, path, text->line);
+    text->name = name_of(text->line, "ids");
     at = stop < end ? stop + 1 : end;
   }
-  if (*count == 0) fail(EXIT_USAGE, "%s is empty: one line of token ids a text is expected", path);
+  if (texts.count == 0) stop(EXIT_USAGE, "%s is empty: one line of token ids a text is expected", path);
   return texts;
 }
 
-static Text encode(const TokenizerTable *tokenizer, const char *text, size_t size, size_t line) {
-  Buffer ids = {0};
-  for (size_t at = 0; at < size;) {
-    size_t length = character_size(text + at, size - at);
-    if (length == 0 || text[at] == '\0') {
-      fail(EXIT_USAGE, "line %zu of the texts is not UTF-8: it holds byte 0x%02x", line, (unsigned char)text[at]);
-    }
-    at += length;
-  }
-  tokenizer_encode(tokenizer, text, size, &ids);
-  if (ids.size == 0) fail(EXIT_USAGE, "line %zu of the texts has no tokens; give at least one word", line);
-  return (Text){(int64_t *)(void *)ids.data, ids.size / sizeof(int64_t), line};
+static Text encode(edgeq_session *session, const char *text, size_t size, size_t line) {
+  Text encoded = {.line = line, .name = name_of(line, "texts")};
+  const edgeq_text given = {.text = text, .size = size, .name = encoded.name};
+  const int64_t *ids = NULL;
+  check(edgeq_tokenize(session, &given, &ids, &encoded.count), session);
+  encoded.ids = reserve(encoded.count, sizeof *ids);
+  memcpy(encoded.ids, ids, encoded.count * sizeof *ids);
+  return encoded;
 }
 
 static bool is_blank(const char *text, size_t size) {
@@ -75,47 +74,49 @@ static bool is_blank(const char *text, size_t size) {
 }
 
 /* One text a line; blank lines are skipped, but counted. */
-static Text *read_lines(const TokenizerTable *tokenizer, const char *path, size_t *count) {
+static Texts read_lines(edgeq_session *session, const char *path) {
   static const char MARK[] = "\xEF\xBB\xBF"; /* some editors put it first */
-  Mapping file = map_file(path, EXIT_USAGE);
+  InputFile file = read_file(path);
   const char *at = file.data, *end = file.data + file.size;
   size_t lines = 1, line = 0;
   if (file.size >= 3 && memcmp(at, MARK, 3) == 0) at += 3;
   for (size_t i = 0; i < file.size; i++) lines += file.data[i] == '\n';
-  Text *texts = allocate(lines, sizeof *texts);
+  Texts texts = {reserve(lines, sizeof *texts.items), 0};
   while (at < end) {
     const char *stop = memchr(at, '\n', (size_t)(end - at)), *next = stop == NULL ? end : stop + 1;
     if (stop == NULL) stop = end;
     line++;
     while (stop > at && stop[-1] == '\r') stop--;
     while (at < stop && *at == '\r') at++;
-    if (!is_blank(at, (size_t)(stop - at))) texts[(*count)++] = encode(tokenizer, at, (size_t)(stop - at), line);
+    if (!is_blank(at, (size_t)(stop - at))) texts.items[texts.count++] = encode(session, at, (size_t)(stop - at), line);
     at = next;
   }
-  if (*count == 0) fail(EXIT_USAGE, "%s holds no text: one text a line is expected", path);
+  if (texts.count == 0) stop(EXIT_USAGE, "%s holds no text: one text a line is expected", path);
   return texts;
 }
 
-static void read_with_tokenizer(Texts *texts, const Bundle *bundle, const Options *options) {
-  char *path = bundle_file(bundle, "tokenizer.bin");
-  if (bundle->tokenizer.size == 0) fail(EXIT_USAGE, "the bundle carries no tokenizer.bin; give token ids with --ids");
-  texts->tokenizer = tokenizer_table(bundle->tokenizer, path);
-  free(path);
-  if (options->file != NULL) {
-    texts->items = read_lines(&texts->tokenizer, options->file, &texts->count);
-    return;
+static Texts read_one(edgeq_session *session, const char *text) {
+  size_t size = strlen(text);
+  Texts texts = {reserve(1, sizeof *texts.items), 1};
+  if (is_blank(text, size)) stop(EXIT_USAGE, "the text is empty; give at least one word");
+  texts.items[0] = encode(session, text, size, 1);
+  return texts;
+}
+
+Texts read_texts(edgeq_session *session, const Options *options) {
+  if (options->ids != NULL) return read_lines_of_ids(options->ids);
+  if (options->file != NULL) return read_lines(session, options->file);
+  if (options->text != NULL) return read_one(session, options->text);
+  return (Texts){NULL, 0};
+}
+
+edgeq_text *given_texts(const Texts *texts) {
+  edgeq_text *given = reserve(texts->count, sizeof *given);
+  for (size_t i = 0; i < texts->count; i++) {
+    const Text *text = &texts->items[i];
+    given[i] = (edgeq_text){.ids = text->ids, .id_count = text->count, .name = text->name};
   }
-  size_t size = strlen(options->text);
-  if (is_blank(options->text, size)) fail(EXIT_USAGE, "the text is empty; give at least one word");
-  texts->items = allocate(1, sizeof *texts->items);
-  texts->items[texts->count++] = encode(&texts->tokenizer, options->text, size, 1);
-}
-
-Texts read_texts(const Bundle *bundle, const Options *options) {
-  Texts texts = {.kind = options->ids != NULL ? "ids" : "texts"};
-  if (options->ids != NULL) texts.items = read_lines_of_ids(options->ids, &texts.count);
-  if (needs_tokenizer(options)) read_with_tokenizer(&texts, bundle, options);
-  return texts;
+  return given;
 }
 
 void print_texts(const Texts *texts, bool json) {

@@ -15,7 +15,8 @@ from edgeq.targets.builtin.target import load_target
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest
 from edgeq.targets.runtime.text import pool
-from edgeq.targets.toolchain.linkers import build_runner, find_linker
+from edgeq.targets.toolchain.libedgeq import build_runner
+from edgeq.targets.toolchain.linkers import find_linker
 
 NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
 

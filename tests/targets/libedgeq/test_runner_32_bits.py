@@ -8,7 +8,8 @@ import pytest
 from edgeq.files import sha256
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.runtime.machine import this_machine
-from edgeq.targets.toolchain.linkers import build_runner, find_linker
+from edgeq.targets.toolchain.libedgeq import build_runner
+from edgeq.targets.toolchain.linkers import find_linker
 
 TARGET = load_target("cortex-a7")
 NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]

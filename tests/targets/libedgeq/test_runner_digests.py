@@ -14,7 +14,8 @@ from edgeq.targets.runtime.digests import check_blocks, check_whole_files, file_
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.runtime.schema import DIGEST_BLOCK
-from edgeq.targets.toolchain.linkers import RUNNER, find_linker, run_compiler
+from edgeq.targets.toolchain.libedgeq import LIBEDGEQ
+from edgeq.targets.toolchain.linkers import find_linker, run_compiler
 
 NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
 # Digests of the parts of a file between the given places; then whether the way without instructions agrees.
@@ -54,8 +55,8 @@ def digests(request, tmp_path_factory, needs_core):
     needs_core(request.param)
     (folder / "digest.c").write_text(PROGRAM)
     names = ("sha256", "sha256_lanes", "cpu", "files", "fail")
-    sources = [folder / "digest.c", *(RUNNER / f"{name}.c" for name in names)]
-    flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{RUNNER}"]
+    sources = [folder / "digest.c", *(LIBEDGEQ / "library" / f"{name}.c" for name in names)]
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{LIBEDGEQ / 'include'}"]
     arguments = [*flags, "-o", str(folder / "digest"), *map(str, sources)]
     run_compiler(find_linker(target), arguments, purpose="build a test")
     prefix = [emulator.program, *emulator.arguments, "-L", emulator.sysroot] if emulator is not None else []

@@ -7,7 +7,8 @@ from edgeq.errors import EdgeqError
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.toolchain import linkers as toolchain
-from edgeq.targets.toolchain.linkers import Linker, build_runner, find_linker, install_command, run_compiler
+from edgeq.targets.toolchain.libedgeq import build_runner
+from edgeq.targets.toolchain.linkers import Linker, find_linker, install_command, run_compiler
 
 NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
 FOREIGN = "cortex-a72" if this_machine().architecture == "x86_64" else "x86-64-v3"
