@@ -78,7 +78,7 @@ edgeq_status edgeq_session_open(const edgeq_model *model, const edgeq_session_op
   edgeq_session *own = *session = allocator.allocate(allocator.context, sizeof *own);
   if (own == NULL) return EDGEQ_NO_MEMORY;
   own->model = model;
-  own->process = (long)getpid();
+  atomic_init(&own->process, (long)getpid());
   Memory empty = {allocator, &own->failure, NULL};
   own->memory = own->call = own->cache = own->generation = empty;
   OpenCall call = {own, &options};

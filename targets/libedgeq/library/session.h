@@ -21,7 +21,7 @@ struct edgeq_session {
   Memory generation; /* until other texts are started */
   atomic_int busy;
   atomic_bool cancelled;
-  long process; /* that the threads belong to */
+  atomic_long process; /* that the threads belong to */
   Pool *pool;
   State *state;                    /* NULL before it is needed */
   Prepared *prepared[KEPT_SHAPES]; /* NULL where there is none */
