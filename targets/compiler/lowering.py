@@ -138,7 +138,7 @@ class _PlanMaker:
 
     def _call(self, call: relax.Call) -> Any:
         if isinstance(call.op, relax.GlobalVar):
-            return self._step(call.op, list(call.args), [])
+            return self._step(call.op, list(call.args))
         name = str(call.op.name)
         if name == _ALLOCATION:
             return self._add(_Entry(str(call.args[1].value), self._sizes(call.args[0])))
@@ -147,23 +147,25 @@ class _PlanMaker:
             return self._add(_Entry(str(call.ty.dtype), sizes, of))
         if name == _WITH_SIZES:
             *tensors, sizes = call.args[1].fields
-            return self._step(call.args[0], tensors, list(sizes.values))
+            return self._step(call.args[0], [*tensors, *sizes.values])
         raise UnsupportedError(f"the lowered model calls {name!r}, which no plan can say")
 
-    def _step(self, kernel: tvm.ir.GlobalVar, tensors: list[Any], sizes: list[Any]) -> None:
-        arguments = [self._value(tensor) for tensor in tensors]
+    def _step(self, kernel: tvm.ir.GlobalVar, given: list[Any]) -> None:
+        arguments = [self._argument(value) for value in given]
         for argument in arguments:
             self._use(argument, len(self._steps))
-        numbers = [(self._expression(size),) for size in sizes]
-        workspace = self._workspace(self._module[kernel], tensors)
-        self._steps.append(PlanStep(kernel.name_hint, (*arguments, *numbers), workspace))
+        workspace = self._workspace(self._module[kernel], given)
+        self._steps.append(PlanStep(kernel.name_hint, tuple(arguments), workspace))
 
-    def _workspace(self, kernel: tirx.PrimFunc, tensors: list[Any]) -> Expression:
+    def _argument(self, value: Any) -> str | tuple[Expression]:
+        return (self._expression(value),) if tvm.ir.is_prim_expr(value) else self._value(value)
+
+    def _workspace(self, kernel: tirx.PrimFunc, given: list[Any]) -> Expression:
         """Bytes that a thread needs while it runs a task of the kernel, all buffers at once."""
         bound: dict[Any, Any] = {}
-        for shape, tensor in zip(dimensions(kernel), tensors, strict=False):
-            pairs = zip(shape, tensor.ty.shape, strict=True)
-            bound |= {size: given for size, given in pairs if tvm.ir.is_prim_var(size)}
+        for shape, value in zip(dimensions(kernel), given, strict=True):
+            pairs = zip(shape, value.ty.shape, strict=True) if shape else ()
+            bound |= {own: size for own, size in pairs if tvm.ir.is_prim_var(own)}
         words: list[str] = []
         for shape, item in workspaces(kernel):
             bytes_ = [str(item)]

@@ -235,7 +235,8 @@ def json_numbers() -> Callable[..., list[tuple[int, int]]]:
     """Returns a function that finds the numbers in a manifest: where they start and end. Digits of digests are none."""
 
     def find(manifest: bytes, start: int = 0) -> list[tuple[int, int]]:
-        return [match.span() for match in re.finditer(rb"(?<=[ \[])\d+(?=[,\n\]}])", manifest) if match.start() >= start]
+        found = re.finditer(rb"(?<=[ \[])\d+(?=[,\n\]}])", manifest)
+        return [match.span() for match in found if match.start() >= start]
 
     return find
 

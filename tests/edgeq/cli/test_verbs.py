@@ -84,7 +84,7 @@ def test_verify_accepts_an_intact_bundle(run, bundle):
     assert json.loads(out)["ok"] is True
 
 
-@pytest.mark.parametrize("file", ["weights.bin", "manifest.json", "model.so", "golden.bin", "tokenizer.json"])
+@pytest.mark.parametrize("file", ["weights.bin", "manifest.json", "code/host.so", "golden.bin", "tokenizer.json"])
 def test_a_flipped_bit_anywhere_in_a_bundle_is_found(run, harmed, file):
     folder = harmed("bundles/host", file)
     for verb in ("verify", "run", "profile"):

@@ -63,7 +63,7 @@ def test_a_changed_bit_fails_the_self_test_under_emulation(make_bundle, copy_of)
     bundle = copy_of(make_bundle("cortex-a72"))
     manifest = read_manifest(bundle)
     data = bytearray((bundle / "golden.bin").read_bytes())
-    data[manifest.golden_outputs[0].offset] ^= 1
+    data[manifest.golden[0].outputs[0].offset] ^= 1
     (bundle / "golden.bin").write_bytes(data)
     with pytest.raises(FormatError, match=r"golden\.bin is damaged"):
         emulator.self_test(bundle)

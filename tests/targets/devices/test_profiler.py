@@ -182,7 +182,8 @@ def test_the_graph_of_later_steps_is_what_is_timed(tmp_path):
 def test_reading_is_a_call_of_the_encoder(tmp_path):
     bundle = decoder_bundle(source_context=12)
     bundle.generation = bundle.manifest.generation
-    bundle.generation.source.inputs = [TensorSpec("input_ids", "int64", ("batch", "sequence"), 0, 282)]
+    inputs = [TensorSpec("input_ids", "int64", ("batch", "sequence"), 0, 282)]
+    bundle.manifest.functions = {"encode": types.SimpleNamespace(inputs=inputs)}
     bundle.encode_source = lambda inputs, state: ("read", inputs["input_ids"].shape, state)
     bundle.time_source_kernels = lambda inputs, state: ["kernels"]
     work = make_reading(bundle, batch=2, sequence=12)

@@ -55,21 +55,23 @@ def test_the_bundle_says_what_it_reads_and_keeps(bundle):
     assert (manifest.model.task, manifest.model.max_length, manifest.generation.end_ids) == ("seq2seq", 30, (2,))
     assert (source.context, source.start_id, source.forced_first, source.forced_last) == (41, 2, 0, 2)
     assert [spec.name for spec in manifest.inputs] == ["input_ids", "past_lengths", "new_lengths", "source_lengths"]
-    assert [spec.name for spec in source.inputs] == ["input_ids", "attention_mask", "source_lengths"]
-    assert [spec.name for spec in source.outputs] == ["last_hidden_state"]
+    encode = manifest.functions["encode"]
+    assert [spec.name for spec in encode.inputs] == ["input_ids", "attention_mask", "source_lengths"]
+    assert [spec.name for spec in encode.outputs] == ["last_hidden_state"]
     assert bundle.new_state(3).bytes == 3 * 2 * 2 * (32 + 48) * 36 * 2
     assert parse_manifest(json.loads(manifest.to_json())) == manifest
 
 
 def test_the_self_test_reads_and_writes(bundle, path, copy_of):
-    inputs, outputs = bundle.golden_source()
+    (encode, inputs, outputs), *runs = bundle.golden_runs()
+    assert (encode, {name for name, _, _ in runs}) == ("encode", {"main"})
     count = outputs["last_hidden_state"].size + 7 * 2 * 283
     assert f"{count} output values agree" in bundle.self_test().detail
-    assert [given["input_ids"].shape for given, _ in bundle.golden_runs()] == [(2, 13)] + [(2, 1)] * 6
-    for given, _ in bundle.golden_runs():
+    assert [given["input_ids"].shape for _, given, _ in runs] == [(2, 13)] + [(2, 1)] * 6
+    for _, given, _ in runs:
         np.testing.assert_array_equal(given["source_lengths"], inputs["source_lengths"])
     damaged = copy_of(path)
-    for tensor in (bundle.manifest.golden_source.outputs[0], bundle.manifest.golden_steps[-1].outputs[0]):
+    for tensor in (bundle.manifest.golden[0].outputs[0], bundle.manifest.golden[-1].outputs[0]):
         data = bytearray((path / "golden.bin").read_bytes())
         data[tensor.offset] ^= 1
         (damaged / "golden.bin").write_bytes(data)

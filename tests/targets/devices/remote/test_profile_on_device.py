@@ -94,7 +94,7 @@ def test_a_connection_that_drops_while_a_command_runs_is_a_sentence(board, cut_a
 @pytest.mark.slow
 def test_a_wrong_golden_output_ends_it_before_anything_is_timed(bundle, board):
     data = bytearray((bundle / "golden.bin").read_bytes())
-    data[read_manifest(bundle).golden_outputs[0].offset] ^= 1
+    data[read_manifest(bundle).golden[0].outputs[0].offset] ^= 1
     _replace(bundle, "golden.bin", bytes(data))
     with pytest.raises(EdgeqError, match=r"does not work on ssh://board.*self-test failed: 1 of 216"):
         _profile(bundle, board)
