@@ -259,7 +259,7 @@ static void check_format(const Json *json) {
   const JsonValue *root = json->root;
   const char *format = json_text(json, root, "format");
   if (strcmp(format, "edgeq-bundle") != 0) {
-    fail(json->memory, EDGEQ_USAGE, "%s is not the manifest of a bundle: its format is '%s'", json->file, format);
+    fail(json->memory, EDGEQ_DAMAGED, "%s is not the manifest of a bundle: its format is '%s'", json->file, format);
   }
   bool is_first = json_find(root, "version") == NULL && json_find(root, "format_version") != NULL;
   int64_t version = is_first ? 1 : json_integer(json, root, "version", 0, LARGEST_VALUE);
@@ -278,9 +278,9 @@ void read_bundle(edgeq_model *model, Memory *scratch, const char *path, const ed
   check_format(&reader.json);
   choose_target(&reader);
   BundleFiles files = read_files(&model->memory, scratch, folder, &reader.json, reader.code, options);
-  load_code(&reader, &files);
   read_model(&reader);
   read_weights(&reader, files.weights);
+  load_code(&reader, &files);
   read_function(&reader, EDGEQ_MAIN, "main");
   read_function(&reader, EDGEQ_ENCODE, "encode");
   model->functions[EDGEQ_MAIN].longest = model->info.longest;

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "state.h"
+
 /* [batch, heads, slots, ...]: slots are tokens, or vectors of tokens, of the sequence or of its source. */
 static void check_cache(const Json *json, const Spec *spec, bool of_source) {
   const char *slots = of_source ? "source_context" : "context";
@@ -99,6 +101,7 @@ static void check_state(edgeq_model *model, const Json *json) {
   json_check(json, main->interface.state_count > 0, "a decoder keeps no caches");
   for (size_t i = 0; i < main->interface.state_count; i++) {
     check_cache(json, &main->interface.state[i], generation->of_source[i]);
+    state_tensor(json->memory, model, i, 1, EDGEQ_DAMAGED);
   }
 }
 

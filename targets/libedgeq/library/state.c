@@ -22,19 +22,23 @@ static size_t row_bytes(const State *state, size_t cache) {
   return tensor->bytes / (size_t)tensor->shape[0];
 }
 
+edgeq_tensor state_tensor(const Memory *memory, const edgeq_model *model, size_t cache, int64_t batch,
+                          edgeq_status status) {
+  const Spec *spec = &model->functions[EDGEQ_MAIN].interface.state[cache];
+  edgeq_tensor tensor = {.type = spec->type, .rank = spec->rank};
+  for (int at = 0; at < spec->rank; at++) tensor.shape[at] = size_of(model, cache, at, batch);
+  tensor.bytes = tensor_bytes(memory, &tensor, spec->name, status);
+  return tensor;
+}
+
 State *state_new(Memory *memory, const edgeq_model *model, int64_t batch) {
   const Interface *main = &model->functions[EDGEQ_MAIN].interface;
   State *state = allocate(memory, 1, sizeof *state);
   *state = (State){.model = model, .rows = batch, .capacity = batch};
   state->tensors = allocate(memory, main->state_count, sizeof *state->tensors);
   for (size_t i = 0; i < main->state_count; i++) {
-    const Spec *spec = &main->state[i];
-    edgeq_tensor *tensor = &state->tensors[i];
-    tensor->type = spec->type;
-    tensor->rank = spec->rank;
-    for (int at = 0; at < spec->rank; at++) tensor->shape[at] = size_of(model, i, at, batch);
-    tensor->bytes = tensor_bytes(memory, tensor, spec->name, EDGEQ_USAGE);
-    tensor->data = allocate_data(memory, tensor->bytes);
+    state->tensors[i] = state_tensor(memory, model, i, batch, EDGEQ_USAGE);
+    state->tensors[i].data = allocate_data(memory, state->tensors[i].bytes);
   }
   return state;
 }

@@ -11,6 +11,10 @@ typedef struct {
   char *spare;            /* memory for one cache, where rows change places; NULL before it is needed */
 } State;
 
+/* Type, shape and bytes of a cache for `batch` sequences; fails with `status` if they do not fit memory. */
+edgeq_tensor state_tensor(const Memory *memory, const edgeq_model *model, size_t cache, int64_t batch,
+                          edgeq_status status);
+
 /* Caches for `batch` sequences, given back with release(). */
 State *state_new(Memory *memory, const edgeq_model *model, int64_t batch);
 
