@@ -290,7 +290,7 @@ class Bundle:
             return function, arrays, self._session
         state = state or self.new_state(arrays[0].shape[0])
         if arrays[0].shape[0] != state.batch:
-            raise UsageError(f"the inputs are for {arrays[0].shape[0]} sequences, the state is for {state.batch}")
+            raise UsageError(f"the state is for {state.batch} sequences, the inputs hold {arrays[0].shape[0]}")
         return function, arrays, state.session
 
 

@@ -109,7 +109,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
 
 
 def load_native(path: Path, digest: str) -> ctypes.CDLL:
-    """Loads a bundle's library, once for each digest.
+    """Checks a bundle's library and loads it, once for each digest.
 
     Args:
         path: The library.
@@ -119,13 +119,6 @@ def load_native(path: Path, digest: str) -> ctypes.CDLL:
         FormatError: If it has another digest, or is no such library.
         UnsupportedError: If its interface is of another version.
     """
-    with _LOCK:
-        if digest not in _LOADED:
-            _LOADED[digest] = _loaded(path, digest)
-        return _LOADED[digest]
-
-
-def _loaded(path: Path, digest: str) -> ctypes.CDLL:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -136,6 +129,13 @@ def _loaded(path: Path, digest: str) -> ctypes.CDLL:
             f"{path} is damaged: its SHA-256 is {found[:12]}..., the manifest says {digest[:12]}...; "
             "copy or compile the bundle again"
         )
+    with _LOCK:
+        if digest not in _LOADED:
+            _LOADED[digest] = _loaded(path, data)
+        return _LOADED[digest]
+
+
+def _loaded(path: Path, data: bytes) -> ctypes.CDLL:
     try:
         library = _open(data)
         for name, (result, *arguments) in _FUNCTIONS.items():

@@ -57,8 +57,9 @@ def digests(request, tmp_path_factory, needs_core):
     (folder / "digest.c").write_text(PROGRAM)
     names = ("sha256", "sha256_lanes", "cpu")
     sources = [folder / "digest.c", *(LIBEDGEQ / "library" / f"{name}.c" for name in names)]
-    flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", *(f"-I{LIBEDGEQ / part}" for part in ("include", "library"))]
-    arguments = [*flags, "-o", str(folder / "digest"), *map(str, sources)]
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror"]
+    includes = [f"-I{LIBEDGEQ / part}" for part in ("include", "library")]
+    arguments = [*flags, *includes, "-o", str(folder / "digest"), *map(str, sources)]
     run_compiler(find_linker(target), arguments, purpose="build a test")
     prefix = [emulator.program, *emulator.arguments, "-L", emulator.sysroot] if emulator is not None else []
 
