@@ -101,16 +101,11 @@ def test_a_difference_within_noise_is_not_handed_on_as_a_number():
     json.dumps(entry, allow_nan=False)
 
 
-def test_steps_of_the_virtual_machine_are_one_row():
-    kernels = [
-        KernelTime("vm.builtin.alloc", 3, 0.1),
-        KernelTime("matmul", 2, 0.5),
-        KernelTime("vm.builtin.shape", 4, 0.2),
-    ]
-    joined = profiler._joined(kernels)
-    assert set(joined) == {"matmul", "virtual machine (shapes, memory)"}
-    machine = joined["virtual machine (shapes, memory)"]
-    assert (machine.calls, machine.seconds) == (7, pytest.approx(0.3))
+def test_each_kernel_has_the_median_of_its_runs():
+    runs = [[KernelTime("matmul", 2, seconds), KernelTime("add", 1, 0.1)] for seconds in (0.5, 0.3, 9.0)]
+    matmul, add = profiler.operators_of(runs)
+    assert (matmul.name, matmul.calls, matmul.seconds) == ("matmul", 2, 0.5)
+    assert (add.name, add.share) == ("add", pytest.approx(0.1 / 0.6))
 
 
 def test_the_share_of_other_programs_leaves_out_our_own_work():
