@@ -9,15 +9,13 @@ import shutil
 from collections.abc import Sequence
 
 from edgeq.errors import EdgeqError
-from edgeq.targets.builtin.target import FROM_SOURCE, Target, list_targets, load_target
+from edgeq.targets.builtin.target import Target, list_targets, load_target
 from edgeq.targets.devices.emulator import install_command as emulator_install_command
 from edgeq.targets.devices.emulator import is_emulator_ready
 from edgeq.targets.devices.estimate.emulation import emulator_command
 from edgeq.targets.devices.estimate.tools import find_llvm
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.toolchain.linkers import find_linker, install_command
-from edgeq.targets.toolchain.runtime_build import cpp_install_command, find_cpp_compiler
-from edgeq.targets.toolchain.runtime_wheels import is_available
 
 # Import name -> distribution; what each is for stands in pyproject.toml.
 _PACKAGES = {
@@ -139,7 +137,7 @@ def target_findings(name: str) -> list[Finding]:
         raise error
     findings = [_compiler(target)]
     if not target.is_host:
-        findings += [_libraries(target), _runner(target)]
+        findings.append(_runner(target))
     return findings
 
 
@@ -149,28 +147,7 @@ def _compiler(target: Target) -> Finding:
         return Finding(title, True, find_linker(target).version)
     except EdgeqError:
         fix = install_command(target).split("`")[0]
-        return Finding(title, False, f"none for {target.architecture}; it links model.so and edgeq-run", fix)
-
-
-def _libraries(target: Target) -> Finding:
-    title = f"{target.name}: TVM runtime libraries"
-    try:
-        if is_available(target):
-            return Finding(title, True, "here")
-    except EdgeqError as error:
-        return Finding(title, False, str(error), "pip install 'edgeq[compile]'")
-    if target.runtime_platform == FROM_SOURCE:
-        try:
-            compiler = find_cpp_compiler(target).name
-        except EdgeqError:
-            fix = cpp_install_command(target)
-            return Finding(title, False, "not built yet, and the C++ compiler that builds them is missing", fix)
-        return Finding(title, True, f"not built yet; the first compile builds them with {compiler}, in some minutes")
-    if importlib.util.find_spec("pip") is None:
-        return Finding(
-            title, False, "not cached, and pip, which fetches them, is missing", "python -m ensurepip"
-        )
-    return Finding(title, True, "not cached yet; the first compile fetches about 100 MB with pip")
+        return Finding(title, False, f"none for {target.architecture}; it links kernels, libedgeq and edgeq-run", fix)
 
 
 def _runner(target: Target) -> Finding:

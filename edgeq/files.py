@@ -210,3 +210,11 @@ def write_text(path: Path, text: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def cache_folder() -> Path:
+    """Returns the user's cache folder of edgeq (``EDGEQ_CACHE``, or ``edgeq`` under ``XDG_CACHE_HOME``)."""
+    if os.environ.get("EDGEQ_CACHE"):
+        return Path(os.environ["EDGEQ_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "edgeq"

@@ -13,7 +13,6 @@ from edgeq.targets.devices.estimate.machine_code import disassemble
 from edgeq.targets.devices.estimate.tools import find_llvm
 from edgeq.targets.devices.workload import made_up_texts
 from edgeq.targets.runtime.manifest import read_manifest
-from edgeq.targets.runtime.schema import MODEL_FILE
 
 _KERNEL = re.compile(r"low_bit_matmul_(\d+)x(\d+)_")
 _PRODUCTS = {"neon": ("smull", 8), "neon_dotprod": ("sdot", 16)}
@@ -29,12 +28,12 @@ def counted_products(bundle: Path, *, sequence: int) -> list[dict[str, Any]]:
         sequence: Rows of each product.
     """
     manifest = read_manifest(bundle)
-    target = load_target(manifest.target.name)
+    target = load_target(manifest.name)
     name, width = _PRODUCTS[target.isa]
     texts = made_up_texts(manifest, bundle, batch=1, sequence=sequence)
     emulated = emulate(bundle.absolute(), manifest, call_of_main(texts.inputs, manifest), target=target)
-    code = disassemble(bundle / MODEL_FILE, program=find_llvm().objdump, cpu=target.cpu)
-    blocks = code.blocks(counts_by_address(emulated, code, bundle / MODEL_FILE))
+    code = disassemble(bundle / manifest.targets[0].code, program=find_llvm().objdump, cpu=target.cpu)
+    blocks = code.blocks(counts_by_address(emulated, code))
     rows = []
     for kernel in emulated.kernels:
         sizes = _KERNEL.match(kernel["name"])

@@ -84,7 +84,7 @@ def bundle_call(matrix: PackedMatrix, constants: dict[str, np.ndarray], x: np.nd
     """The quantizer and the product that a bundle has for this size."""
     from edgeq.targets.builtin.target import load_target
     from edgeq.targets.compiler.compile import PASS_OPTIONS
-    from edgeq.targets.runtime.tvm_import import import_tvm
+    from edgeq.targets.compiler.tvm_import import import_tvm
 
     tvm = import_tvm()
     from edgeq.targets.compiler.isa import isa_named

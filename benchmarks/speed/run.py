@@ -136,7 +136,7 @@ def _speed(work: Work, threads: int, options: argparse.Namespace) -> dict[str, A
             contestants, work, threads=threads, rounds=rounds, limit=_vocabulary(work), scratch=Path(scratch)
         )
     if work.target == AVX2:
-        libraries = [one.folder / "model.so" for one in contestants if one.name.startswith(OWN)]
+        libraries = [next((one.folder / "code").glob("*.so")) for one in contestants if one.name.startswith(OWN)]
         entry["avx512_instructions"] = [avx512_instructions(library) for library in libraries]
     return _complete(entry, outcomes, contestants)
 

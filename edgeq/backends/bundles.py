@@ -66,7 +66,7 @@ class BundleAccess:
 
     def is_native(self, bundle: Path) -> bool:
         """Tells whether this machine's processor runs the bundle."""
-        target, machine = read_manifest(bundle).target, this_machine()
+        target, machine = read_manifest(bundle).targets[-1], this_machine()
         return machine.architecture == target.architecture and not machine.lacks(target.cpu_flags)
 
     def load(self, bundle: Path, *, threads: int, verify: bool = True) -> Bundle:
@@ -79,6 +79,6 @@ class BundleAccess:
 
     def compile_and_run(self, graph: onnx.ModelProto, feed: Arrays, *, bundle: Path) -> Arrays:
         """Compiles a graph for the processor of a bundle that this machine runs, and runs it once."""
-        info = read_manifest(bundle).target
+        info = read_manifest(bundle).targets[0]
         same = {field: getattr(info, field) for field in ("triple", "cpu", "features", "isa", "cpu_flags")}
         return compiled_once(graph, feed, target=dataclasses.replace(load_target("host"), **same))

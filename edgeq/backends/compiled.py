@@ -11,12 +11,10 @@ import numpy as np
 import onnx
 
 from edgeq.backends.base import Arrays
-from edgeq.targets.bundle.interface import plain_specs
-from edgeq.targets.bundle.writer import link_model
 from edgeq.targets.compiler.compile import compile_onnx
-from edgeq.targets.runtime.library import open_library
+from edgeq.targets.compiler.linking import link_code
+from edgeq.targets.compiler.run_plan import CompiledCode, aligned_zeros
 from edgeq.targets.runtime.schema import GenerationInfo
-from edgeq.targets.runtime.state import State
 from edgeq.targets.toolchain.linkers import find_linker
 
 
@@ -36,12 +34,13 @@ def compiled_once(model: onnx.ModelProto, feed: Mapping[str, np.ndarray], *, tar
         path = Path(folder) / "model.onnx"
         onnx.save(model, path)
         compiled = compile_onnx(path, target=target)
-        library = Path(folder) / "model.so"
-        link_model(compiled, library, find_linker(target))
-        inputs = [feed[info.name] for info in compiled.inputs]
-        state: list[Any] = []
-        if compiled.state:
-            batch, context = feed["input_ids"].shape
-            state = State(GenerationInfo(context, (), plain_specs(compiled.state)), batch).tensors
-        results = open_library(library, [*state, *(array for _, array in compiled.weights)])(inputs)
+        library = Path(folder) / "code.so"
+        link_code(compiled, library, find_linker(target))
+        code = CompiledCode(compiled, library)
+    state = []
+    if compiled.state:
+        batch, context = feed["input_ids"].shape
+        sizes = GenerationInfo(context, ())
+        state = [aligned_zeros(sizes.state_shape(info.shape, batch), info.dtype) for info in compiled.state]
+    results = code.run([feed[info.name] for info in compiled.inputs], state=state)
     return {info.name: result for info, result in zip(compiled.outputs, results, strict=True)}

@@ -13,7 +13,8 @@ from edgeq.formats.low_bit import OP_DOMAIN, SUPPORTED_BITS
 from edgeq.progress import Progress, silent
 from edgeq.targets.builtin.target import Target, load_target, processor_levels
 from edgeq.targets.compiler.kernel_library import PACKED, QUANTIZERS, KernelObject, compile_kernel_object
-from edgeq.targets.toolchain.linkers import RUNNER, Linker, ffi_headers, find_linker, run_compiler
+from edgeq.targets.toolchain.libedgeq import LIBEDGEQ
+from edgeq.targets.toolchain.linkers import Linker, ffi_headers, find_linker, run_compiler
 
 LIBRARY_NAME = "libedgeq_ort.so"
 SHIM = Path(__file__).parent / "shim"
@@ -96,11 +97,11 @@ def _link(linker: Linker, objects: Sequence[KernelObject], folder: Path) -> None
         f"-Wl,--version-script={folder / 'exports.txt'}",
         f"-I{ffi_headers()}",
         f"-I{SHIM}",
-        f"-I{RUNNER}",
+        f"-I{LIBEDGEQ / 'library'}",
         "-o",
         str(folder / LIBRARY_NAME),
         *(str(path) for path in sorted(SHIM.glob("*.c"))),
-        str(RUNNER / "cpu.c"),
+        str(LIBEDGEQ / "library" / "cpu.c"),
         str(folder / "table.c"),
         *(str(built.path) for built in objects),
         "-lm",

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 import edgeq
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.export.ort.library import LIBRARY_NAME, SHIM, build_library
+from edgeq.files import cache_folder
 from edgeq.progress import Progress
 from edgeq.targets.builtin.target import load_target
-from edgeq.targets.toolchain.linkers import RUNNER, find_linker
-from edgeq.targets.toolchain.runtime_wheels import cache_folder, package_versions
+from edgeq.targets.toolchain.libedgeq import LIBEDGEQ
+from edgeq.targets.toolchain.linkers import find_linker
 
 _TARGETS = Path(edgeq.__file__).parent / "targets"
 _SOURCES = [
     *SHIM.iterdir(),
-    *RUNNER.glob("cpu.*"),
+    *(LIBEDGEQ / "library").glob("cpu.*"),
     *(_TARGETS / "compiler" / "kernels").glob("*.py"),
     *(_TARGETS / name for name in ("compiler/isa.py", "compiler/kernel_library.py", "builtin/target.py")),
 ]
@@ -68,7 +70,8 @@ def cached_library(progress: Progress | None = None) -> Path:
 def _fingerprint() -> str:
     """Digest of everything that the library is made from."""
     host = load_target("host")
-    digest = hashlib.sha256(repr((sorted(package_versions().items()), find_linker(host), host.tvm_target)).encode())
+    made_with = (importlib.metadata.version("apache-tvm"), find_linker(host), host.tvm_target)
+    digest = hashlib.sha256(repr(made_with).encode())
     for path in sorted(_SOURCES):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -31,8 +31,6 @@ ISAS: dict[str, str] = {
 
 LINKERS = ("auto", "cc", "aarch64-linux-gnu-gcc", "arm-linux-gnueabihf-gcc", "x86_64-linux-gnu-gcc", "zig")
 
-FROM_SOURCE = "source"
-"""Stands for a wheel platform where there is no wheel: the runtime is built from the installed packages' sources."""
 
 _FIGURES = ("gigahertz", "gigabytes_per_second", "cache_megabytes")
 
@@ -106,8 +104,6 @@ class Target:
         features: LLVM features, each with its ``+`` or ``-``.
         isa: Which family of kernels is used; a key of :data:`ISAS`.
         linker: One of :data:`LINKERS`; ``auto`` takes what is installed.
-        runtime_platform: Wheel platform tag that brings the TVM runtime libraries of this target, or
-            :data:`FROM_SOURCE`.
         cpu_flags: Names in ``/proc/cpuinfo`` that a processor must list to run the bundle.
         emulator: How to run a bundle of this target on another machine, or None.
         estimate: What `edgeq estimate` assumes, or None.
@@ -120,7 +116,6 @@ class Target:
     features: tuple[str, ...]
     isa: str
     linker: str
-    runtime_platform: str
     cpu_flags: tuple[str, ...]
     emulator: Emulator | None = None
     estimate: ProcessorModel | None = None
@@ -201,7 +196,6 @@ def processor_levels(architecture: str) -> list[Target]:
             features=features,
             isa=isa,
             linker="cc",
-            runtime_platform=f"manylinux_2_28_{architecture}",
             cpu_flags=flags,
         )
         for cpu, features, isa, flags in _HOST_LEVELS.get(architecture, [])
@@ -248,7 +242,7 @@ def _parse(table: dict[str, Any], path: Path | Traversable) -> Target:
     fields = _checked(
         table,
         where,
-        text=("name", "summary", "triple", "cpu", "isa", "linker", "runtime_platform"),
+        text=("name", "summary", "triple", "cpu", "isa", "linker"),
         lists=("features", "cpu_flags"),
     )
     emulator = None

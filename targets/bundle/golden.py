@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from edgeq.targets.runtime.inputs import SEQUENCE
-from edgeq.targets.runtime.schema import DECODER_INPUTS, ModelInfo, TensorSpec
+from edgeq.targets.runtime.schema import DECODER_INPUTS, ENCODE, MAIN, ModelInfo, TensorSpec
 
 BATCH = 2
 _SEQUENCE = 9
@@ -25,8 +25,9 @@ Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class GoldenRun:
-    """Inputs of one call and what the model gives for them, by name."""
+    """Inputs of one call of a function and what it gives for them, by name."""
 
+    function: str
     inputs: Mapping[str, np.ndarray]
     outputs: Mapping[str, np.ndarray]
 
@@ -42,7 +43,7 @@ def golden_source(specs: tuple[TensorSpec, ...], model: ModelInfo, *, context: i
     """
     inputs = golden_inputs(specs, dataclasses.replace(model, max_length=context))
     inputs["source_lengths"] = inputs["attention_mask"].sum(axis=1)
-    return GoldenRun(inputs, encode(inputs))
+    return GoldenRun(ENCODE, inputs, encode(inputs))
 
 
 def golden_runs(
@@ -59,7 +60,7 @@ def golden_runs(
     inputs = golden_inputs(specs, model)
     of_source = {} if source is None else {"source_lengths": source.inputs["source_lengths"]}
     inputs |= of_source
-    runs = [GoldenRun(inputs, run(inputs))]
+    runs = [GoldenRun(MAIN, inputs, run(inputs))]
     if model.task not in _WRITING:
         return runs
     lengths = inputs["new_lengths"]
@@ -69,7 +70,7 @@ def golden_runs(
         likeliest = np.argmax(logits, axis=1).astype(np.int64)
         arrays = (likeliest[:, None], lengths + step, np.ones_like(lengths))
         following = dict(zip(DECODER_INPUTS, arrays, strict=True)) | of_source
-        runs.append(GoldenRun(following, run(following)))
+        runs.append(GoldenRun(MAIN, following, run(following)))
     return runs
 
 

@@ -17,13 +17,6 @@ _MASKS = ("attention_mask",)
 _LENGTHS = ("past_lengths", "new_lengths")
 _SOURCE_LENGTHS = "source_lengths"
 _ID_LIMITS = {"input_ids": "vocab_size", "token_type_ids": "type_vocab_size"}
-_SIZE_NAMES = {
-    "batch_size": "batch",
-    "sequence_length": "sequence",
-    "encoder_sequence_length": "sequence",
-    "decoder_sequence_length": "sequence",
-}
-"""Graphs with a cache use other names than those without."""
 
 
 def input_specs(
@@ -45,7 +38,7 @@ def input_specs(
 
 def plain_specs(infos: Sequence[TensorInfo]) -> tuple[TensorSpec, ...]:
     """Describes outputs or caches, whose values are not limited."""
-    return tuple(TensorSpec(info.name, info.dtype, _shape(info)) for info in infos)
+    return tuple(TensorSpec(info.name, info.dtype, info.shape) for info in infos)
 
 
 def _input_spec(
@@ -69,8 +62,4 @@ def _input_spec(
             "the size of the vocabulary is neither in the graph nor in config.json, so ids cannot be "
             "checked; add 'vocab_size' to config.json"
         )
-    return TensorSpec(info.name, info.dtype, _shape(info), minimum, maximum, _DEFAULTS.get(info.name))
-
-
-def _shape(info: TensorInfo) -> tuple[int | str, ...]:
-    return tuple(_SIZE_NAMES.get(size, size) if isinstance(size, str) else size for size in info.shape)
+    return TensorSpec(info.name, info.dtype, info.shape, minimum, maximum, _DEFAULTS.get(info.name))

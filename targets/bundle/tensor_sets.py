@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeq.errors import FormatError
 from edgeq.targets.runtime.inputs import checked_inputs
-from edgeq.targets.runtime.schema import Manifest, SourceInfo, TensorSpec
+from edgeq.targets.runtime.schema import ENCODE, Manifest, SourceInfo, TensorSpec
 
 _MAGIC = b"EQT1"
 _MAIN, _ENCODE = 0, 1
@@ -42,8 +42,8 @@ def call_of_encode(given: Mapping[str, Any], manifest: Manifest, source: SourceI
     Raises:
         UsageError: If an input is not what the model takes.
     """
-    limits = dataclasses.replace(manifest.model, max_length=source.context)
-    return Call(_ENCODE, checked_inputs(given, source.inputs, model=limits), source.outputs)
+    encode, limits = manifest.functions[ENCODE], dataclasses.replace(manifest.model, max_length=source.context)
+    return Call(_ENCODE, checked_inputs(given, encode.inputs, model=limits), encode.outputs)
 
 
 def encode_calls(calls: Sequence[Call], *, tagged: bool) -> bytes:

@@ -1,17 +1,16 @@
-"""Writes a bundle: ONNX folder in, one folder out that runs on the target's board.
+"""Writes a bundle: ONNX folder in, one folder out that runs on the target's boards.
 
-``model.so`` holds code only; the weights lie in ``weights.bin`` in the order in which ``main`` takes them,
-each at a multiple of 64 bytes, and are mapped, never copied.
+The code file holds kernels only; the weights lie in ``weights.bin`` in the order in which the functions take them, each
+at a multiple of 64 bytes, and are mapped, never copied.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
+import importlib.metadata
 import re
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +22,10 @@ from edgeq.files import Output, check_new_folder, new_folder
 from edgeq.formats.json_file import read_json_object
 from edgeq.formats.low_bit import WEIGHT_ALIGNMENT, aligned
 from edgeq.progress import Progress, silent
-from edgeq.targets.builtin.target import Target, load_target
+from edgeq.targets.builtin.target import Target
 from edgeq.targets.bundle.generation_config import read_generation_settings
-from edgeq.targets.bundle.golden import BATCH, GoldenRun, Run, golden_runs, golden_source
+from edgeq.targets.bundle.golden import GoldenRun, golden_runs, golden_source
+from edgeq.targets.bundle.host_model import HostModel, bundle_as_host_model, compiled_as_host_model
 from edgeq.targets.bundle.interface import input_specs, plain_specs
 from edgeq.targets.bundle.model_info import (
     COPIED_FILES,
@@ -39,40 +39,41 @@ from edgeq.targets.bundle.model_info import (
 )
 from edgeq.targets.bundle.tokenizer.table import write_tokenizer
 from edgeq.targets.runtime.digests import file_record
-from edgeq.targets.runtime.library import open_library
-from edgeq.targets.runtime.loader import Bundle, load
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.runtime.schema import (
+    CODE_FOLDER,
+    ENCODE,
     FORMAT_NAME,
     GOLDEN_FILE,
     ITEM_BYTES,
-    LIBRARY_FOLDER,
+    LIBRARY_FILE,
+    MAIN,
     MANIFEST_DIGEST_FILE,
     MANIFEST_FILE,
-    MODEL_FILE,
     RUNNER_FILE,
     SIGNATURE_FILE,
     TOKENIZER_TABLE_FILE,
     WEIGHTS_FILE,
     FileRecord,
+    FunctionInfo,
     GenerationInfo,
     Manifest,
     ModelInfo,
     SourceInfo,
     StoredRun,
     StoredTensor,
+    StoredWeight,
     TargetInfo,
-    TensorSpec,
 )
 from edgeq.targets.runtime.settings import PLAIN_SETTINGS, GenerationSettings
-from edgeq.targets.runtime.state import State
 from edgeq.targets.runtime.tokenizer import TOKENIZER_FILE
-from edgeq.targets.runtime.tvm_import import import_tvm
-from edgeq.targets.toolchain.linkers import Linker, build_runner, find_linker, library_linker
-from edgeq.targets.toolchain.runtime_wheels import is_available, package_versions, runtime_libraries
+from edgeq.targets.toolchain import libedgeq
+from edgeq.targets.toolchain.linkers import Linker, find_linker
 
 if TYPE_CHECKING:
-    from edgeq.targets.compiler.compile import CompiledModel, TensorInfo
+    from edgeq.targets.compiler.compile import CompiledFunction, CompiledModel
+    from edgeq.targets.compiler.importer import WeightTensor
+
 
 @dataclasses.dataclass(frozen=True)
 class Content:
@@ -80,31 +81,19 @@ class Content:
 
     Attributes:
         model: What the model is for.
-        inputs: Its inputs, with the values they may take.
-        outputs: Its outputs.
-        golden: The runs of the self-test.
+        functions: Inputs, outputs and state of its functions, without plans.
+        golden: The runs of the self-test, in their order.
         recipe: Name and digest of the compression recipe, or None.
         files: Folder from which tokenizer and configuration are copied, or None.
-        generation: Context and caches of a decoder, or None.
-        source: The run of an encoder-decoder's ``encode`` before the golden ones, or None.
+        generation: How a decoder makes texts, or None.
     """
 
     model: ModelInfo
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    functions: Mapping[str, FunctionInfo]
     golden: Sequence[GoldenRun]
     recipe: dict[str, Any] | None
     files: Path | None
     generation: GenerationInfo | None = None
-    source: GoldenRun | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class LocalModel:
-    """The model on this machine; ``encode`` is None unless it is an encoder-decoder, whose source ``run`` reads."""
-
-    run: Run
-    encode: Run | None = None
 
 
 def compile_bundle(
@@ -140,7 +129,7 @@ def compile_bundle(
             else than a bundle.
         FormatError: If a file in it is damaged.
         UnsupportedError: If the model needs an operator that has no kernel.
-        EdgeqError: If the target's compiler or runtime libraries are missing.
+        EdgeqError: If the target's compiler is missing.
     """
     source, out = Path(onnx_folder), Path(out)
     if not any((source / name).is_file() for name in ("model.onnx", "decoder_with_past_model.onnx")):
@@ -150,34 +139,24 @@ def compile_bundle(
     check_new_folder(out, OUTPUT, force=force, sources=sources)
     config, model, linker = read_config(source), read_model_info(source, context=context), find_linker(target)
     end_ids, settings = read_end_ids(source), _generation_settings(source, model)
-    if not target.is_host:
-        _fetch_runtime(target, progress)
     from edgeq.targets.compiler.compile import compile_folder
 
     progress(f"compiling for {target.name}", 0, 3)
     compiled = compile_folder(source, target=target)
-    reads = _source_info(source, compiled, config, model) if model.task == "seq2seq" else None
-    inputs = input_specs(compiled.inputs, config, model=model, source_context=reads.context if reads else None)
-    outputs = plain_specs(compiled.outputs)
-    generation = None
-    if compiled.state:
-        generation = GenerationInfo(model.max_length or 0, end_ids, plain_specs(compiled.state), reads, settings)
+    reads = _source_info(source, compiled, model) if model.task == "seq2seq" else None
+    functions = _functions(compiled, config, model, reads)
+    generation = GenerationInfo(model.max_length or 0, end_ids, reads, settings) if compiled.state else None
     progress("computing the golden output", 1, 3)
-    local = model_on_this_machine(
-        source, compiled, outputs=outputs, generation=generation, target=target, host_bundle=host_bundle
-    )
-    golden = golden_runs(inputs, model, run=local.run, source=(read := _golden_source(reads, model, local)))
+    if host_bundle is not None:
+        local = bundle_as_host_model(host_bundle, source, weights=compiled.weights, generation=generation)
+    else:
+        local = compiled_as_host_model(source, compiled, functions=functions, generation=generation, target=target)
+    golden = _golden(functions, model, reads, local)
     progress("writing the bundle", 2, 3)
-    content = Content(model, inputs, outputs, golden, recipe_of(config), source, generation, read)
+    content = Content(model, functions, golden, recipe_of(config), source, generation)
     write_bundle(compiled, out, target=target, linker=linker, content=content, force=force)
     progress("writing the bundle", 3, 3)
     return out
-
-
-def _fetch_runtime(target: Target, progress: Progress) -> None:
-    if not is_available(target):
-        progress(f"getting TVM's runtime for {target.name}, once", 0, 3)
-    runtime_libraries(target)
 
 
 def _contents(folder: Path) -> set[str] | None:
@@ -198,60 +177,52 @@ def write_bundle(
     """Links a compiled model and writes its bundle.
 
     Args:
-        compiled: The executable, its interface and its weights.
+        compiled: Kernels, plans, interface and weights.
         out: Folder to write; it appears only when it is complete, and replaces an earlier bundle.
         target: What ``compiled`` was compiled for.
         linker: C compiler for ``target``.
         content: Everything else.
         force: Replace ``out`` whatever it holds.
     """
+    from edgeq.targets.compiler.linking import link_code
+
+    info = _target_info(target)
     with new_folder(out, OUTPUT, force=force) as folder:
-        link_model(compiled, folder / MODEL_FILE, linker)
-        weights = _write_tensors(folder / WEIGHTS_FILE, compiled.weights)
-        golden, golden_read = _write_golden(folder / GOLDEN_FILE, content)
+        (folder / CODE_FOLDER).mkdir()
+        link_code(compiled, folder / info.code, linker)
+        weights = _write_weights(folder / WEIGHTS_FILE, compiled.weights)
+        golden = _write_golden(folder / GOLDEN_FILE, content)
         if content.files is not None:
             for name in COPIED_FILES:
                 if (content.files / name).is_file():
                     shutil.copyfile(content.files / name, folder / name)
-        if not target.is_host:
-            (folder / LIBRARY_FOLDER).mkdir()
-            for name, path in runtime_libraries(target).items():
-                shutil.copyfile(path, folder / LIBRARY_FOLDER / name)
-            build_runner(linker, folder / RUNNER_FILE)
-            if (folder / TOKENIZER_FILE).is_file():
-                write_tokenizer(folder / TOKENIZER_FILE, folder / TOKENIZER_TABLE_FILE)
+        (folder / LIBRARY_FILE).parent.mkdir()
+        libedgeq.build_library(linker, folder / LIBRARY_FILE)
+        libedgeq.build_runner(linker, folder / RUNNER_FILE)
+        if (folder / TOKENIZER_FILE).is_file():
+            write_tokenizer(folder / TOKENIZER_FILE, folder / TOKENIZER_TABLE_FILE)
         manifest = Manifest(
-            target=_target_info(target),
+            name=target.name,
+            targets=(info,),
             model=content.model,
-            inputs=content.inputs,
-            outputs=content.outputs,
+            functions={
+                name: dataclasses.replace(function, plans={info.code: compiled.plans[name].to_table()})
+                for name, function in content.functions.items()
+            },
             weights=tuple(weights),
-            golden_inputs=golden[0].inputs,
-            golden_outputs=golden[0].outputs,
+            golden=tuple(golden),
             files=_file_records(folder),
             tools={
                 "edgeq": edgeq.__version__,
                 "linker": linker.version,
                 "glibc": oldest_glibc(folder),
-                **package_versions(),
+                "apache-tvm": importlib.metadata.version("apache-tvm"),
             },
             recipe=content.recipe,
             generation=content.generation,
-            golden_steps=tuple(golden[1:]),
-            golden_source=golden_read,
         )
         write_manifest(folder, manifest)
         read_manifest(folder)  # what no runtime would accept must never leave this function
-
-
-def link_model(compiled: CompiledModel, out: Path, linker: Linker) -> None:
-    """Links the compiled code into a shared library.
-
-    Raises:
-        EdgeqError: If the linker fails.
-    """
-    compiled.executable.export_library(str(out), fcompile=library_linker(linker))
-    out.chmod(0o644)
 
 
 def oldest_glibc(folder: Path) -> str:
@@ -268,115 +239,56 @@ def oldest_glibc(folder: Path) -> str:
     return ".".join(map(str, max(versions)))
 
 
-def model_on_this_machine(
-    source: Path,
-    compiled: CompiledModel,
-    *,
-    outputs: Sequence[TensorSpec],
-    generation: GenerationInfo | None,
-    target: Target,
-    host_bundle: Path | None,
-) -> LocalModel:
-    """Returns the model as functions that run here.
-
-    Args:
-        source: ONNX folder, compiled again for this machine if need be.
-        compiled: The model, compiled for ``target``.
-        outputs: The model's outputs.
-        generation: Context and caches of a decoder, or None.
-        target: A host target runs ``compiled`` itself.
-        host_bundle: Bundle of the same model for this machine, or None.
-
-    Raises:
-        UsageError: If ``host_bundle`` holds another model.
-    """
-    if host_bundle is not None:
-        bundle = load(host_bundle)
-        if not _holds_weights(bundle, compiled.weights) or bundle.manifest.generation != generation:
-            raise UsageError(f"{host_bundle} holds another model than {source}; leave it out")
-        if generation is None:
-            return LocalModel(bundle.run)
-        host_state = bundle.new_state(BATCH)
-        reads = functools.partial(bundle.encode_source, state=host_state) if generation.source is not None else None
-        return LocalModel(functools.partial(bundle.run, state=host_state), reads)
-    if not target.is_host:
-        from edgeq.targets.compiler.compile import compile_folder
-
-        compiled = compile_folder(source, target=load_target("host"))
-    kept = None if generation is None else State(generation, BATCH)
-    tensor = import_tvm().runtime.tensor
-    weights = [tensor(array) for _, array in compiled.weights]
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / MODEL_FILE
-        link_model(compiled, library, find_linker(load_target("host")))
-        main = open_library(library, [*(kept.tensors if kept is not None else []), *weights])
-        run = _by_name(main, compiled.inputs, outputs)
-        if generation is None or generation.source is None or kept is None:
-            return LocalModel(run)
-        encode = open_library(library, [*kept.source_tensors, *weights], function="encode")
-        return LocalModel(run, _by_name(encode, generation.source.inputs, generation.source.outputs))
-
-
 def _generation_settings(folder: Path, model: ModelInfo) -> GenerationSettings:
     if model.task not in WRITING_TASKS:
         return PLAIN_SETTINGS
     return read_generation_settings(folder, with_source=model.task == "seq2seq")
 
 
-def _golden_source(reads: SourceInfo | None, model: ModelInfo, local: LocalModel) -> GoldenRun | None:
-    if reads is None or local.encode is None:
-        return None
-    return golden_source(reads.inputs, model, context=reads.context, encode=local.encode)
+def _functions(
+    compiled: CompiledModel, config: Mapping[str, Any], model: ModelInfo, reads: SourceInfo | None
+) -> dict[str, FunctionInfo]:
+    """Describes the functions, with the values that their inputs may have."""
+    context = reads.context if reads is not None else None
+
+    def info(function: CompiledModel | CompiledFunction, limits: ModelInfo) -> FunctionInfo:
+        inputs = input_specs(function.inputs, config, model=limits, source_context=context)
+        return FunctionInfo(inputs, plain_specs(function.outputs), plain_specs(function.state), {})
+
+    functions = {MAIN: info(compiled, model)}
+    if reads is not None and compiled.encoder is not None:
+        functions[ENCODE] = info(compiled.encoder, dataclasses.replace(model, max_length=reads.context))
+    return functions
 
 
-def _by_name(
-    function: Callable[[Sequence[np.ndarray]], list[np.ndarray]],
-    inputs: Sequence[TensorInfo] | Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
-) -> Run:
-    """A compiled function of arrays by name; outputs beyond the named ones are left out."""
-
-    def run(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        results = function([given[info.name] for info in inputs])
-        return dict(zip((spec.name for spec in outputs), results, strict=False))
-
-    return run
-
-
-def _source_info(
-    folder: Path, compiled: CompiledModel, config: Mapping[str, Any], model: ModelInfo
-) -> SourceInfo:
+def _source_info(folder: Path, compiled: CompiledModel, model: ModelInfo) -> SourceInfo:
     """Describes the reading half of an encoder-decoder."""
     if compiled.encoder is None:
         raise UsageError(f"{folder} holds no encoder, but {model.architecture} has one; export the model again")
-    tokens, context = read_target_tokens(folder), source_context(folder)
-    limits = dataclasses.replace(model, max_length=context)
-    caches = len(compiled.encoder.state)
-    return SourceInfo(
-        context=context,
-        start_id=tokens.start,
-        forced_first=tokens.forced_first,
-        forced_last=tokens.forced_last,
-        inputs=input_specs(compiled.encoder.inputs, config, model=limits, source_context=context),
-        outputs=plain_specs(compiled.encoder.outputs[:-caches]),
-    )
+    tokens = read_target_tokens(folder)
+    return SourceInfo(source_context(folder), tokens.start, tokens.forced_first, tokens.forced_last)
 
 
-def _holds_weights(bundle: Bundle, weights: Sequence[tuple[str, np.ndarray]]) -> bool:
-    """Tells whether a bundle holds exactly these tensors: names alone fit every model of the architecture."""
-    stored = bundle.manifest.weights
-    described = [(tensor.name, tensor.dtype, tensor.shape) for tensor in stored]
-    if described != [(name, array.dtype.name, array.shape) for name, array in weights]:
-        return False
-    data = np.memmap(bundle.path / WEIGHTS_FILE, np.uint8, mode="r")
-    return all(
-        np.array_equal(data[tensor.offset : tensor.offset + tensor.bytes], array.reshape(-1).view(np.uint8))
-        for tensor, (_, array) in zip(stored, weights, strict=True)
-    )
+def _golden(
+    functions: Mapping[str, FunctionInfo], model: ModelInfo, reads: SourceInfo | None, local: HostModel
+) -> list[GoldenRun]:
+    inputs = functions[MAIN].inputs
+    if reads is None or local.encode is None:
+        return golden_runs(inputs, model, run=local.main)
+    source = golden_source(functions[ENCODE].inputs, model, context=reads.context, encode=local.encode)
+    return [source, *golden_runs(inputs, model, run=local.main, source=source)]
 
 
 def _target_info(target: Target) -> TargetInfo:
     return TargetInfo(target.name, target.triple, target.cpu, target.features, target.isa, cpu_flags=target.cpu_flags)
+
+
+def _write_weights(path: Path, weights: Sequence[WeightTensor]) -> list[StoredWeight]:
+    stored = _write_tensors(path, [(weight.name, weight.array) for weight in weights])
+    return [
+        StoredWeight(**dataclasses.asdict(place), kind=weight.kind, bits=weight.bits, zero_point=weight.zero_point)
+        for place, weight in zip(stored, weights, strict=True)
+    ]
 
 
 def _write_tensors(path: Path, tensors: Sequence[tuple[str, np.ndarray]]) -> list[StoredTensor]:
@@ -394,23 +306,20 @@ def _write_tensors(path: Path, tensors: Sequence[tuple[str, np.ndarray]]) -> lis
     return stored
 
 
-def _write_golden(path: Path, content: Content) -> tuple[list[StoredRun], StoredRun | None]:
-    """Writes the golden runs, and returns where they lie, and where that of ``encode`` does."""
-    runs = [(run, content.inputs, content.outputs) for run in content.golden]
-    source = content.generation.source if content.generation is not None else None
-    if source is not None and content.source is not None:
-        runs.append((content.source, source.inputs, source.outputs))
+def _write_golden(path: Path, content: Content) -> list[StoredRun]:
+    """Writes the golden runs, and returns where they lie."""
     tensors = []
-    for run, inputs, outputs in runs:
-        tensors += [(spec.name, run.inputs[spec.name]) for spec in inputs]
-        tensors += [(spec.name, run.outputs[spec.name]) for spec in outputs]
+    for run in content.golden:
+        function = content.functions[run.function]
+        tensors += [(spec.name, run.inputs[spec.name]) for spec in function.inputs]
+        tensors += [(spec.name, run.outputs[spec.name]) for spec in function.outputs]
     stored = iter(_write_tensors(path, tensors))
-    places = [
-        StoredRun(tuple(next(stored) for _ in inputs), tuple(next(stored) for _ in outputs))
-        for _, inputs, outputs in runs
-    ]
-    count = len(content.golden)
-    return places[:count], places[count] if len(places) > count else None
+    runs = []
+    for run in content.golden:
+        function = content.functions[run.function]
+        inputs = tuple(next(stored) for _ in function.inputs)
+        runs.append(StoredRun(run.function, inputs, tuple(next(stored) for _ in function.outputs)))
+    return runs
 
 
 def _file_records(folder: Path) -> dict[str, FileRecord]:

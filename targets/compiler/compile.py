@@ -1,11 +1,11 @@
-"""ONNX file to compiled Relax executable: the whole way, without files in between."""
+"""ONNX file to kernels and plans: the whole way, without files in between."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -16,13 +16,26 @@ from edgeq.targets.compiler.passes import run_passes
 from edgeq.targets.compiler.passes.cache import STATE
 from edgeq.targets.compiler.passes.shared_table import PANEL_GATHER
 from edgeq.targets.compiler.passes.source import join_encoder
-from edgeq.targets.runtime.tvm_import import import_tvm
+from edgeq.targets.compiler.tvm_import import import_tvm
+from edgeq.targets.runtime.plan import Plan
+from edgeq.targets.runtime.tensor_parser import CONSTANT
+
+if TYPE_CHECKING:
+    from edgeq.targets.compiler.importer import WeightTensor
 
 ENCODER, DECODER_FIRST, DECODER_STEP = "encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"
 """Files of an encoder-decoder, as optimum names them."""
 
 PASS_OPTIONS = {"tirx.disable_storage_rewrite": True}
 """Kernels say where their buffers are; the rewrite would move registers out of loops and into memory."""
+
+_SIZE_NAMES = {
+    "batch_size": "batch",
+    "sequence_length": "sequence",
+    "encoder_sequence_length": "sequence",
+    "decoder_sequence_length": "sequence",
+}
+"""Graphs with a cache use other names than those without; bundles use one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +61,7 @@ class CompiledFunction:
 
     Attributes:
         inputs: Inputs, in order.
-        outputs: What it returns as a tuple, in order.
+        outputs: Outputs, in order; the state is none of them.
         state: Tensors after the inputs that the function changes in place and the caller keeps from call to call: the
             caches of a decoder, in which ``context`` is the capacity in tokens and ``context_blocks`` is
             ``context / 16`` (``source_context`` for the source of an encoder-decoder).
@@ -64,20 +77,21 @@ class CompiledModel:
     """What :func:`compile_onnx` and :func:`compile_folder` return.
 
     Attributes:
-        executable: ``tvm.relax.VMExecutable`` with a function ``main`` that takes inputs, state and weights and
-            returns a tuple of the outputs.
+        kernels: ``tvm.runtime.Executable`` with the kernels that the plans call.
+        plans: The plan of each function, ``main`` and for an encoder-decoder ``encode``.
         inputs: Inputs of ``main``, in order.
         outputs: Outputs of ``main``, in order.
-        weights: Names and arrays of the tensors after the inputs and the state, in order.
+        weights: The tensors after the inputs and the state, in order, constants of the graphs last.
         state: State of ``main``; see :class:`CompiledFunction`.
         encoder: Interface of the function ``encode`` of an encoder-decoder, which reads the source and fills the
-            source caches; its last outputs are these caches. None for other models.
+            source caches. None for other models.
     """
 
-    executable: Any
+    kernels: Any
+    plans: dict[str, Plan]
     inputs: list[TensorInfo]
     outputs: list[TensorInfo]
-    weights: list[tuple[str, np.ndarray]]
+    weights: list[WeightTensor]
     state: list[TensorInfo] = dataclasses.field(default_factory=list)
     encoder: CompiledFunction | None = None
 
@@ -115,11 +129,10 @@ def compile_onnx(onnx_file: Path, *, target: Target) -> CompiledModel:
 
 
 def _compile(graphs: dict[str, onnx.GraphProto], opset: int, target: Target) -> CompiledModel:
-    tvm = import_tvm()  # before the modules below, which import it as usual
+    import_tvm()  # before the modules below, which import it as usual
     from edgeq.targets.compiler.importer import EdgeqImporter
     from edgeq.targets.compiler.isa import isa_named
     from edgeq.targets.compiler.kernels.numerics import without_rounding_instruction
-    from edgeq.targets.compiler.lowering import vm_pipeline
 
     for graph in graphs.values():
         run_passes(graph)
@@ -128,19 +141,65 @@ def _compile(graphs: dict[str, onnx.GraphProto], opset: int, target: Target) -> 
     importer = EdgeqImporter(isa)
     with contextlib.nullcontext() if isa.rounds else without_rounding_instruction():
         module = importer.import_graphs(graphs, opset)
-    with tvm.transform.PassContext(opt_level=3, config=PASS_OPTIONS):
-        executable = tvm.compile(
-            module, target=tvm.target.Target(target.tvm_target), relax_pipeline=vm_pipeline(len(importer.weights))
-        )
+    return compile_module(module, functions, importer.weights, target)
+
+
+def compile_module(
+    module: Any, functions: dict[str, CompiledFunction], weights: list[WeightTensor], target: Target
+) -> CompiledModel:
+    """Compiles Relax functions.
+
+    Args:
+        module: ``tvm.IRModule`` with the functions; each takes its inputs, its state and the weights and returns a
+            tuple.
+        functions: Their interfaces; outputs beyond what a plan gives are taken away.
+        weights: The weights.
+        target: Processor to compile for.
+
+    Raises:
+        UnsupportedError: If a function does something that no plan can say.
+    """
+    tvm = import_tvm()
+    # Kernels are built for the target from here on: passes that make some of their own look at it.
+    chosen = tvm.target.Target(target.tvm_target)
+    with chosen, tvm.transform.PassContext(opt_level=3, config=PASS_OPTIONS):
+        plans, constants, kernels = _lower(module, functions, weights=len(weights))
+        compiled = tvm.compile(kernels, target=chosen)
+    for name, function in functions.items():
+        del function.outputs[len(plans[name].outputs) :]  # an encoder's graph gives the caches that it fills as well
     main = functions["main"]
     return CompiledModel(
-        executable,
+        compiled,
+        plans,
         inputs=main.inputs,
         outputs=main.outputs,
-        weights=[(weight.name, weight.array) for weight in importer.weights],
+        weights=[*weights, *constants],
         state=main.state,
         encoder=functions.get("encode"),
     )
+
+
+def _lower(
+    module: Any, functions: dict[str, CompiledFunction], *, weights: int
+) -> tuple[dict[str, Plan], list[WeightTensor], Any]:
+    """Returns the plans, the constants that they need beyond the weights, and the kernels that they call."""
+    from edgeq.targets.compiler.importer import WeightTensor
+    from edgeq.targets.compiler.lowering import Constants, kernels_of, lower, make_plan
+
+    lowered, constants = lower(module), Constants(weights)
+    plans = {
+        name: make_plan(
+            lowered,
+            name,
+            inputs=len(function.inputs),
+            state=len(function.state),
+            names=_SIZE_NAMES,
+            constants=constants,
+        )
+        for name, function in functions.items()
+    }
+    arrays = [WeightTensor(f"constant.{number}", array, CONSTANT) for number, array in enumerate(constants.arrays)]
+    return plans, arrays, kernels_of(lowered, plans)
 
 
 def _interface(graph: onnx.GraphProto) -> CompiledFunction:
@@ -174,7 +233,7 @@ def _opset(model: onnx.ModelProto) -> int:
 def _tensor_info(value: onnx.ValueInfoProto, maximum: int | None = None) -> TensorInfo:
     tensor = value.type.tensor_type
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    shape = tuple(d.dim_param or int(d.dim_value) for d in tensor.shape.dim)
+    shape = tuple(_SIZE_NAMES.get(d.dim_param, d.dim_param) or int(d.dim_value) for d in tensor.shape.dim)
     return TensorInfo(value.name, str(np.dtype(dtype)), shape, maximum)
 
 

@@ -27,6 +27,7 @@ from edgeq.targets.compiler.isa import Isa
 from edgeq.targets.compiler.kernels.float_matmul import panels
 from edgeq.targets.compiler.passes.float_linear import FLOAT_LINEAR
 from edgeq.targets.compiler.passes.shared_table import PANEL_GATHER
+from edgeq.targets.runtime.tensor_parser import FLOAT, PACKED
 
 _EXACT_OPERATORS = frozenset(
     {"Add", "Sub", "Mul", "Cast", "Concat", "Constant", "Equal", "Expand", "Gather", "Identity", "Not", "Reshape"}
@@ -46,10 +47,16 @@ class WeightTensor:
     Attributes:
         name: Name of the ONNX initializer.
         array: Its values as the kernels read them: packed codes as int32 words, float matrices in panels.
+        kind: ``packed``, ``float`` or ``constant``, as in a bundle's manifest.
+        bits: Bits of a packed code; None for other tensors.
+        zero_point: Code that stands for 0; None for other tensors.
     """
 
     name: str
     array: np.ndarray
+    kind: str = FLOAT
+    bits: int | None = None
+    zero_point: float | None = None
 
 
 class EdgeqImporter(ONNXGraphImporter):
@@ -110,7 +117,7 @@ class EdgeqImporter(ONNXGraphImporter):
         nodes = [node for graph in graphs for node in graph.node]
         tensors = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
         in_panels = _name_panels(nodes, tensors)
-        packed = {n.input[1] for n in nodes if n.op_type in ("LowBitLinear", "LowBitEmbedding")}
+        packed = {n.input[1]: attributes(n) for n in nodes if n.op_type in ("LowBitLinear", "LowBitEmbedding")}
         used = {name for node in nodes for name in node.input}
         products = {n.input[1]: n for n in nodes if n.op_type == "LowBitLinear"}
         for name, initializer in tensors.items():
@@ -126,8 +133,11 @@ class EdgeqImporter(ONNXGraphImporter):
             if name in products:
                 _check_codes(products[name], array)
             if name in packed:
-                array = np.ascontiguousarray(array).view(np.int32).reshape(array.shape[:3])
-            self.weights.append(WeightTensor(name, array))
+                words = np.ascontiguousarray(array).view(np.int32).reshape(array.shape[:3])
+                bits, zero_point = (str(packed[name][key]) for key in ("bits", "zero_point"))
+                self.weights.append(WeightTensor(name, words, PACKED, int(bits), float(zero_point)))
+            else:
+                self.weights.append(WeightTensor(name, array))
 
     def _parse_graph_initializers(self, graph: onnx.GraphProto) -> None:
         del graph  # all functions see the same
@@ -160,6 +170,8 @@ class EdgeqImporter(ONNXGraphImporter):
             return CONVERTERS[op_name](self._calls, list(inputs), values)
         if op_name == "Gather" and attrs.get("axis", 0) == 0 and self._is_table(inputs[0]):
             return float_embedding(self._calls, *inputs)
+        if op_name == "Gather" and isinstance(inputs[1], tvm.ir.GenericConst):
+            return self.bb.emit(_take_constant(inputs[0], inputs[1].value.numpy(), attrs))
         result = super()._convert_operator(op_name, inputs, attrs, opset)
         # Bound to a variable: an expression with several readers would be computed once for each.
         return self.bb.emit(result) if isinstance(result, relax.Call) else result
@@ -171,6 +183,25 @@ class EdgeqImporter(ONNXGraphImporter):
 def _has_fixed_columns(inputs: list[Any]) -> bool:
     """Whether a product is one of rows whose length is known: states of tokens, but not masks."""
     return any(len(shape_of(value)) >= 2 and isinstance(shape_of(value)[-1], tirx.IntImm) for value in inputs)
+
+
+def _take_constant(data: Any, indices: np.ndarray, attrs: dict[str, Any]) -> Any:
+    """Elements at places that are known: TVM's own conversion computes them anew in every call.
+
+    Raises:
+        UnsupportedError: If a place counts from an end that only a call tells.
+    """
+    shape = shape_of(data)
+    axis = int(attrs.get("axis", 0)) % len(shape)
+    if indices.size and indices.min() < 0:
+        size = shape[axis]
+        if not isinstance(size, tvm.tirx.IntImm):
+            raise UnsupportedError(
+                f"{attrs['tvm_custom']['name']}: an index of Gather counts from the end of an axis of any size; "
+                "export the model with edgeq export"
+            )
+        indices = np.where(indices < 0, indices + int(size.value), indices)
+    return relax.op.take(data, relax.const(indices, "int64"), axis=axis, mode="fast")
 
 
 def _name_panels(

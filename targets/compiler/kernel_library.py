@@ -17,7 +17,7 @@ from typing import Any
 from edgeq.formats.low_bit import SUPPORTED_BITS
 from edgeq.targets.builtin.target import Target
 from edgeq.targets.compiler.compile import PASS_OPTIONS
-from edgeq.targets.runtime.tvm_import import import_tvm
+from edgeq.targets.compiler.tvm_import import import_tvm
 
 QUANTIZERS = ("quantize_dynamic", "quantize_static")
 PACKED = ("product", "weight_only", "embedding")

@@ -27,7 +27,6 @@ from edgeq.targets.runtime.manifest import read_manifest, verify_files
 from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.schema import RUNNER_FILE, Manifest
 from edgeq.targets.runtime.self_test import SelfTest
-from edgeq.targets.runtime.threads import users_environment
 
 _TIMEOUT_S = 1800
 
@@ -253,10 +252,9 @@ def _command(folder: Path, manifest: Manifest, target: Target | None) -> list[st
     runner = folder / RUNNER_FILE
     if RUNNER_FILE not in manifest.files:
         raise UnsupportedError(
-            f"bundle {folder} holds no {RUNNER_FILE}: it is for the machine that compiled it; load it there, "
-            "or compile for a named target (`edgeq targets` lists them)"
+            f"bundle {folder} holds no {RUNNER_FILE}; compile it again"
         )
-    info = manifest.target
+    info = manifest.targets[-1]
     machine = this_machine()
     emulator = _emulator_of(manifest, target)
     if emulator is not None and not _missing(emulator):
@@ -285,7 +283,7 @@ def _emulator_of(manifest: Manifest, target: Target | None) -> Emulator | None:
     if target is not None:
         return target.emulator
     try:
-        return load_target(manifest.target.name).emulator
+        return load_target(manifest.name).emulator
     except EdgeqError:
         return None
 
@@ -293,9 +291,7 @@ def _emulator_of(manifest: Manifest, target: Target | None) -> Emulator | None:
 def _missing(emulator: Emulator) -> list[str]:
     missing = [] if shutil.which(emulator.program) else [emulator.program]
     libraries = Path(emulator.sysroot) / "lib"
-    if emulator.sysroot and not (
-        any(libraries.glob("ld-linux*")) and (libraries / "libstdc++.so.6").exists()
-    ):
+    if emulator.sysroot and not any(libraries.glob("ld-linux*")):
         missing.append(f"{emulator.sysroot}/lib")
     return missing
 
@@ -309,7 +305,6 @@ def _run(command: list[str], folder: Path) -> str:
             errors="replace",
             timeout=_TIMEOUT_S,
             check=False,
-            env=users_environment(),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EdgeqError(f"{command[0]} could not run bundle {folder}: {error}") from error

@@ -34,10 +34,9 @@ ORT_FLOAT32 = "onnxruntime float32"
 ORT_INT8 = "onnxruntime int8 dynamic"
 
 _REST_SECONDS = 0.02
-"""Longer than the pools of TVM and ONNX Runtime spin after their last task."""
+"""Longer than the threads of edgeq and ONNX Runtime spin after their last task."""
 _CALLS_SECONDS = 0.05
 """A contestant's turn lasts about this long, and makes at least one call."""
-_VIRTUAL_MACHINE = "virtual machine (shapes, memory)"
 _KERNEL_RUNS = 5
 """Runs over which the time of each kernel is taken; the median run of each counts."""
 
@@ -145,7 +144,7 @@ def profile_bundle(
     per_round = {name: [float(np.median(turn)) for turn in turns] for name, turns in times.items()}
     return ProfileReport(
         bundle=str(bundle),
-        target=loaded.manifest.target.name,
+        target=loaded.manifest.name,
         sequence=sequence,
         batch=batch,
         threads=threads,
@@ -273,21 +272,11 @@ def _quantize_dynamic(file: Path, out: Path) -> None:
 
 def operators_of(runs: Sequence[Sequence[KernelTime]]) -> tuple[Operator, ...]:
     """Returns the kernels of one run, longest first, each with the median of its time in several runs of the model."""
-    joined = [_joined(kernels) for kernels in runs]
-    seconds = {name: float(np.median([run[name].seconds for run in joined])) for name in joined[0]}
+    by_name = [{kernel.name: kernel for kernel in kernels} for kernels in runs]
+    seconds = {name: float(np.median([run[name].seconds for run in by_name])) for name in by_name[0]}
     whole = sum(seconds.values())
-    rows = [Operator(name, joined[0][name].calls, spent, spent / whole) for name, spent in seconds.items()]
+    rows = [Operator(name, by_name[0][name].calls, spent, spent / whole) for name, spent in seconds.items()]
     return tuple(sorted(rows, key=lambda row: -row.seconds))
-
-
-def _joined(kernels: Sequence[KernelTime]) -> dict[str, KernelTime]:
-    """Kernels by name; the virtual machine's own steps (shapes, memory, checks) count as one."""
-    joined: dict[str, KernelTime] = {}
-    for kernel in kernels:
-        name = _VIRTUAL_MACHINE if kernel.name.startswith("vm.builtin.") else kernel.name
-        before = joined.get(name, KernelTime(name, 0, 0.0))
-        joined[name] = KernelTime(name, before.calls + kernel.calls, before.seconds + kernel.seconds)
-    return joined
 
 
 def _machine() -> dict[str, str]:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import UsageError
-from edgeq.targets.runtime.library import KernelTime
 from edgeq.targets.runtime.loader import Bundle
-from edgeq.targets.runtime.schema import Manifest
+from edgeq.targets.runtime.schema import ENCODE, Manifest
+from edgeq.targets.runtime.session import KernelTime
 from edgeq.targets.runtime.state import State
 
 _PAST = "past_key_values."
@@ -136,7 +136,7 @@ def made_up_sources(manifest: Manifest, folder: Path, *, batch: int, sequence: i
         raise UsageError(f"bundle {folder} reads no source; leave --reading out")
     if sequence > source.context:
         raise UsageError(f"--sequence must be at most {source.context} for sources of {folder}, found {sequence}")
-    limit = (source.inputs[0].maximum or 0) + 1
+    limit = (manifest.functions[ENCODE].inputs[0].maximum or 0) + 1
     ids = np.random.default_rng(0).integers(0, limit, (batch, sequence), dtype=np.int64)
     lengths = np.full(batch, sequence, np.int64)
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "source_lengths": lengths}

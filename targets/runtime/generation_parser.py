@@ -10,17 +10,19 @@ from edgeq.targets.runtime.json_table import JsonTable
 from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.schema import (
     DECODER_INPUTS,
+    ENCODE,
     ITEM_BYTES,
     SOURCE_INPUTS,
     SOURCE_STATE,
     TARGET_INPUTS,
+    FunctionInfo,
     GenerationInfo,
     Manifest,
     SourceInfo,
     TensorSpec,
 )
 from edgeq.targets.runtime.settings import GenerationSettings
-from edgeq.targets.runtime.tensor_parser import MAX_TENSOR_BYTES, parse_spec
+from edgeq.targets.runtime.tensor_parser import MAX_TENSOR_BYTES
 
 _STATE_SIZES = {"batch", "context", "context_blocks"}
 _SOURCE_SIZES = {"batch", "source_context", "source_context_blocks"}
@@ -28,41 +30,27 @@ _STATE_TYPES = ("float16", "float32")
 
 
 def parse_generation(table: JsonTable) -> GenerationInfo:
-    """Reads the table ``generation`` of a manifest.
+    """Reads the table ``generation``; :func:`check_generation` compares it with the rest.
 
     Raises:
         FormatError: If something is missing, of a wrong type or out of range.
     """
     context = table.integer("context", at_least=1)
-    end_ids = tuple(table.sequence("end_ids"))
+    end_ids = table.sequence("end_ids")
     if not all(type(token) is int for token in end_ids):
-        raise FormatError(f"{table.where}: 'end_ids' must be integers, found {list(end_ids)}")
-    state = tuple(parse_spec(item) for item in table.tables("state"))
-    source = _parse_source(table.table("source")) if "source" in table.items else None
-    for spec in state:
-        names = {size for size in spec.shape if isinstance(size, str)}
-        of_source = source is not None and spec.name.startswith(SOURCE_STATE)
-        sizes = _SOURCE_SIZES if of_source else _STATE_SIZES
-        if spec.shape[:1] != ("batch",) or not names <= sizes or spec.dtype not in _STATE_TYPES:
-            raise FormatError(f"cache {spec.name!r} must be floats [batch, ...], found {spec.dtype} {list(spec.shape)}")
-    if not state:
-        raise FormatError(f"{table.where}: 'state' is empty")
+        raise FormatError(f"{table.where}: 'end_ids' must be a list of integers, found {end_ids!r}")
+    source = None if table.value("source") is None else _parse_source(table.table("source"))
     settings = _parse_settings(table.table("settings"), with_source=source is not None)
-    return GenerationInfo(context, end_ids, state, source, settings)
+    return GenerationInfo(context, tuple(end_ids), source, settings)
 
 
 def _parse_source(table: JsonTable) -> SourceInfo:
-    source = SourceInfo(
+    return SourceInfo(
         context=table.integer("context", at_least=1),
         start_id=table.integer("start_id"),
         forced_first=None if table.value("forced_first") is None else table.integer("forced_first"),
         forced_last=None if table.value("forced_last") is None else table.integer("forced_last"),
-        inputs=tuple(parse_spec(item) for item in table.tables("inputs")),
-        outputs=tuple(parse_spec(item) for item in table.tables("outputs")),
     )
-    if not source.outputs:
-        raise FormatError(f"{table.where}: 'outputs' is empty")
-    return source
 
 
 def _parse_settings(table: JsonTable, *, with_source: bool) -> GenerationSettings:
@@ -101,15 +89,16 @@ def check_generation(manifest: Manifest) -> None:
     Raises:
         FormatError: If not, or if a model that makes no text has parts of one that does.
     """
-    generation = manifest.generation
+    generation, encoder = manifest.generation, manifest.functions.get(ENCODE)
     if (generation is not None) != (manifest.model.task in ("generate", "seq2seq")):
         raise FormatError(f"a model for {manifest.model.task!r} and 'generation' do not belong together")
     if generation is None:
-        if manifest.golden_steps:
-            raise FormatError("golden steps belong to models that generate")
+        if encoder is not None or manifest.state:
+            raise FormatError(f"{ENCODE!r} and a state belong to models that make text")
         return
-    if (generation.source is not None) != (manifest.model.task == "seq2seq"):
-        raise FormatError(f"a model for {manifest.model.task!r} and the source of 'generation' do not belong together")
+    sourced = {manifest.model.task == "seq2seq", generation.source is not None, encoder is not None}
+    if len(sourced) != 1:
+        raise FormatError(f"a model for {manifest.model.task!r}, its source and {ENCODE!r} do not belong together")
     wanted = DECODER_INPUTS if generation.source is None else TARGET_INPUTS
     _check_interface("a decoder", manifest.inputs, wanted)
     (*others, logits) = manifest.outputs
@@ -123,19 +112,34 @@ def check_generation(manifest: Manifest) -> None:
         raise FormatError(f"'max_length' must be the context {generation.context}")
     if any(not 0 <= token < vocabulary for token in generation.end_ids):
         raise FormatError(f"'end_ids' must lie in 0..{vocabulary - 1}, found {generation.end_ids}")
-    for spec in generation.state:
-        size = math.prod(generation.state_shape(spec, 1)) * ITEM_BYTES[spec.dtype]
+    _check_state(manifest.state, encoder.state if encoder is not None else ())
+    for spec in manifest.state:
+        size = math.prod(generation.state_shape(spec.shape, 1)) * ITEM_BYTES[spec.dtype]
         if size > MAX_TENSOR_BYTES:
             raise FormatError(f"cache {spec.name!r} takes {size} bytes a sequence, which no machine has")
-    if generation.source is not None:
-        _check_source(generation.source, manifest.inputs[-1], vocabulary)
+    if generation.source is not None and encoder is not None:
+        _check_source(generation.source, encoder, manifest.inputs[-1], vocabulary)
 
 
-def _check_source(source: SourceInfo, lengths: TensorSpec, vocabulary: int) -> None:
+def _check_state(state: tuple[TensorSpec, ...], of_source: tuple[TensorSpec, ...]) -> None:
+    """Caches are of the sizes that the runtimes know, and ``encode`` fills those of the source."""
+    if not state:
+        raise FormatError("a decoder has caches, 'state' is empty")
+    if of_source != tuple(spec for spec in state if spec.name.startswith(SOURCE_STATE)):
+        found = [spec.name for spec in of_source]
+        raise FormatError(f"the state of {ENCODE!r} must be the caches of the source, found {found}")
+    for spec in state:
+        names = {size for size in spec.shape if isinstance(size, str)}
+        sizes = _SOURCE_SIZES if spec in of_source else _STATE_SIZES
+        if spec.shape[:1] != ("batch",) or not names <= sizes or spec.dtype not in _STATE_TYPES:
+            raise FormatError(f"cache {spec.name!r} must be floats [batch, ...], found {spec.dtype} {list(spec.shape)}")
+
+
+def _check_source(source: SourceInfo, encoder: FunctionInfo, lengths: TensorSpec, vocabulary: int) -> None:
     """``encode`` has exactly the interface that the runtimes drive, and no value leads outside its caches."""
-    _check_interface("an encoder", source.inputs, SOURCE_INPUTS)
+    _check_interface("an encoder", encoder.inputs, SOURCE_INPUTS)
     ranges = [(0, vocabulary - 1), (0, 1), (1, source.context)]
-    for spec, allowed in zip((*source.inputs, lengths), (*ranges, ranges[-1]), strict=True):
+    for spec, allowed in zip((*encoder.inputs, lengths), (*ranges, ranges[-1]), strict=True):
         if (spec.minimum, spec.maximum) != allowed:
             raise FormatError(
                 f"input {spec.name!r} of an encoder-decoder must lie in {allowed[0]}..{allowed[1]}, "

@@ -1,47 +1,46 @@
 """Loads a bundle and runs it in this process.
 
-``model.so`` is native code and runs with the rights of this process: load bundles that you trust.
+A bundle holds native code, which runs with the rights of this process: load bundles that you trust.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeq.errors import EdgeqError, FormatError, UsageError
+from edgeq.errors import FormatError, UsageError
+from edgeq.targets.runtime import native
 from edgeq.targets.runtime.beams import Beams
-from edgeq.targets.runtime.digests import check_blocks
 from edgeq.targets.runtime.generation import DEFAULT_BATCH, Generation
 from edgeq.targets.runtime.inputs import checked_inputs
-from edgeq.targets.runtime.library import KernelTime, load_library, new_machine, time_kernels, to_array, to_tensor
 from edgeq.targets.runtime.machine import check_machine
 from edgeq.targets.runtime.manifest import read_manifest
 from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.schema import (
+    ENCODE,
     GOLDEN_FILE,
-    MODEL_FILE,
-    WEIGHTS_FILE,
+    LIBRARY_FILE,
+    MAIN,
+    FunctionInfo,
     GenerationInfo,
     Manifest,
-    SourceInfo,
-    StoredRun,
     StoredTensor,
     TensorSpec,
 )
 from edgeq.targets.runtime.self_test import SelfTest, compare_golden
 from edgeq.targets.runtime.seq2seq import Rewritten, rewrite
+from edgeq.targets.runtime.session import KernelTime, Model, Session
 from edgeq.targets.runtime.signature import check_signature
 from edgeq.targets.runtime.state import State
-from edgeq.targets.runtime.threads import KernelThreads, choose_threads
-from edgeq.targets.runtime.tvm_import import tvm_runtime
+from edgeq.targets.runtime.threads import choose_threads
 
-_KEPT_SHAPES = 8
-"""Input shapes whose blocks are kept; see :meth:`Bundle.run`."""
+GoldenRun = tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]
+"""A function's name, its inputs and its outputs."""
+_NUMBERS = {MAIN: native.MAIN, ENCODE: native.ENCODE}
 
 
 def load(
@@ -51,8 +50,7 @@ def load(
 
     Args:
         bundle: Folder made by ``edgeq compile``.
-        threads: Threads of the kernels; None takes ``TVM_NUM_THREADS`` or else every available core.
-            The results do not depend on it.
+        threads: Threads of the kernels; None takes every available core. The results do not depend on it.
         verify: Compare the SHA-256 of every file first.
         public_key: Key of minisign, as a file or its second line: refuse a bundle that its owner did not sign. The
             files are then compared in any case.
@@ -66,11 +64,13 @@ def load(
     manifest = read_manifest(folder)
     if public_key is not None:
         check_signature(folder, public_key)
-    check_machine(folder, manifest.target)
+    check_machine(folder, manifest.targets)
+    if LIBRARY_FILE not in manifest.files:
+        raise FormatError(f"bundle {folder} holds no {LIBRARY_FILE}; compile it again")
+    library = native.load_native(folder / LIBRARY_FILE, manifest.files[LIBRARY_FILE].sha256)
     chosen = choose_threads(threads)
-    if verify or public_key is not None:
-        check_blocks(folder, manifest.files, threads=chosen)
-    return Bundle(folder, manifest, threads=chosen)
+    model = Model(library, folder, threads=chosen, verify=verify or public_key is not None)
+    return Bundle(folder, manifest, model, threads=chosen)
 
 
 class Bundle:
@@ -84,26 +84,12 @@ class Bundle:
         threads: Threads of the kernels.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, *, threads: int) -> None:
+    def __init__(self, path: Path, manifest: Manifest, model: Model, *, threads: int) -> None:
         self.path = path
         self.manifest = manifest
         self.threads = threads
-        self._lock = threading.Lock()
-        self._tvm = tvm_runtime()
-        self._kernel_threads = KernelThreads(threads)
-        try:
-            self._library = load_library(path / MODEL_FILE)
-            self._machine = new_machine(self._library)
-            self._main = self._machine["main"]
-            generation = manifest.generation
-            self._encode = self._machine["encode"] if generation is not None and generation.source else None
-        except (RuntimeError, ValueError, AttributeError) as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise FormatError(
-                f"{path / MODEL_FILE} cannot be loaded: {reason}; compile the bundle again"
-            ) from error
-        self._weights = self._map_weights()
-        self._shapes: set[tuple[tuple[int, ...], ...]] = set()
+        self._model = model
+        self._session = Session(model, threads=threads)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -150,7 +136,8 @@ class Bundle:
         Raises:
             UsageError: If the model keeps none: it makes no text.
         """
-        return State(self.generation, batch)
+        _ = self.generation  # says so where there is none
+        return State(self._model, self.manifest, batch, threads=self.threads)
 
     def generate(
         self,
@@ -234,29 +221,14 @@ class Bundle:
         Raises:
             UsageError: If the model reads no source, or an input does not fit.
         """
-        source = self._source()
-        results = self._execute(self._encode, self._source_arguments(inputs, state), len(source.inputs))
-        return {spec.name: to_array(result) for spec, result in zip(source.outputs, results, strict=False)}
+        return self._run(ENCODE, inputs, state)
 
     def run(self, inputs: Mapping[str, Any], *, state: State | None = None) -> dict[str, np.ndarray]:
         """Runs the model on a mapping of inputs; see :meth:`__call__`.
 
         A decoder reads and changes ``state``; without one it starts with empty caches.
-
-        The allocator never gives back a block: a block serves only calls that need exactly its size, so
-        texts of ever new lengths would fill the memory. It is emptied when a ninth shape comes along.
         """
-        return self._named(self._execute(self._main, self._arguments(inputs, state), len(self.inputs)))
-
-    def _execute(self, function: Any, arguments: list[Any], inputs: int) -> Any:
-        shape = tuple(tuple(argument.shape) for argument in arguments[:inputs])
-        with self._lock:
-            if shape not in self._shapes:
-                if len(self._shapes) >= _KEPT_SHAPES:
-                    self._tvm.get_global_func("vm.builtin.memory_manager.clear")()
-                    self._shapes.clear()
-                self._shapes.add(shape)
-            return self._kernel_threads.call(function, *arguments)
+        return self._run(MAIN, inputs, state)
 
     def time_kernels(self, inputs: Mapping[str, Any], *, state: State | None = None) -> list[KernelTime]:
         """Runs the model once and returns the time of each kernel, longest first.
@@ -264,99 +236,65 @@ class Bundle:
         The clock is read around every kernel, so the sum is larger than an undisturbed run by some
         microseconds a call.
         """
-        arguments = self._arguments(inputs, state)
-        with self._lock:
-            return time_kernels(self._library, self._kernel_threads.call, arguments)
+        return self._times(MAIN, inputs, state)
 
     def time_source_kernels(self, inputs: Mapping[str, Any], *, state: State) -> list[KernelTime]:
         """Does the same as :meth:`time_kernels` for :meth:`encode_source`."""
-        arguments = self._source_arguments(inputs, state)
-        with self._lock:
-            return time_kernels(self._library, self._kernel_threads.call, arguments, function="encode")
+        return self._times(ENCODE, inputs, state)
 
     def golden(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Returns the stored inputs and outputs of the self-test, by name; for a decoder those of the first call."""
-        return self.golden_runs()[0]
+        """Returns the stored inputs and outputs of the first call of ``main`` in the self-test, by name."""
+        return next((inputs, outputs) for function, inputs, outputs in self.golden_runs() if function == MAIN)
 
-    def golden_runs(self) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
-        """Returns inputs and outputs of every call of the self-test: one, or those of a decoder on one state."""
-        manifest = self.manifest
-        return self._stored_runs([StoredRun(manifest.golden_inputs, manifest.golden_outputs), *manifest.golden_steps])
-
-    def golden_source(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None:
-        """Returns inputs and outputs of the call of ``encode`` before those, for an encoder-decoder."""
-        stored = self.manifest.golden_source
-        return None if stored is None else self._stored_runs([stored])[0]
-
-    def _stored_runs(self, runs: Sequence[StoredRun]) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    def golden_runs(self) -> list[GoldenRun]:
+        """Returns every call of the self-test; those of a decoder follow each other on one state."""
         data = np.fromfile(self.path / GOLDEN_FILE, np.uint8)
         return [
             (
+                run.function,
                 {tensor.name: _view(data, tensor) for tensor in run.inputs},
                 {tensor.name: _view(data, tensor) for tensor in run.outputs},
             )
-            for run in runs
+            for run in self.manifest.golden
         ]
 
     def self_test(self) -> SelfTest:
         """Runs the golden inputs and compares every bit of the outputs."""
         runs = self.golden_runs()
-        batch = next(iter(runs[0][0].values())).shape[0]
+        batch = next(iter(runs[0][1].values())).shape[0]
         state = self.new_state(batch) if self.manifest.generation is not None else None
-        outcomes = []
-        source = self.golden_source()
-        if source is not None and state is not None:
-            outcomes.append(compare_golden(self.encode_source(source[0], state=state), source[1]))
-        outcomes += [compare_golden(self.run(inputs, state=state), expected) for inputs, expected in runs]
-        count = sum(array.size for _, expected in [*([source] if source else []), *runs] for array in expected.values())
+        outcomes = [compare_golden(self._run(name, inputs, state), expected) for name, inputs, expected in runs]
+        count = sum(array.size for _, _, expected in runs for array in expected.values())
         passed = SelfTest(True, f"{count} output values agree with the golden ones in every bit")
         return next((outcome for outcome in outcomes if not outcome.ok), passed)
 
-    def _arguments(self, inputs: Mapping[str, Any], state: State | None) -> list[Any]:
-        arrays = checked_inputs(inputs, self.inputs, model=self.manifest.model)
-        kept: list[Any] = []
-        if self.manifest.generation is not None:
-            batch = arrays[0].shape[0]
-            state = state or self.new_state(batch)
-            _check_batch(state, arrays)
-            kept = state.tensors
-        return [*(to_tensor(array) for array in arrays), *kept, *self._weights]
+    def _run(self, name: str, inputs: Mapping[str, Any], state: State | None) -> dict[str, np.ndarray]:
+        function, arrays, session = self._prepared(name, inputs, state)
+        results = session.run(_NUMBERS[name], arrays, len(function.outputs))
+        return {spec.name: result for spec, result in zip(function.outputs, results, strict=True)}
 
-    def _source(self) -> SourceInfo:
-        source = self.generation.source
-        if source is None or self._encode is None:
+    def _times(self, name: str, inputs: Mapping[str, Any], state: State | None) -> list[KernelTime]:
+        function, arrays, session = self._prepared(name, inputs, state)
+        return session.time_kernels(_NUMBERS[name], arrays, len(function.outputs))
+
+    def _prepared(
+        self, name: str, inputs: Mapping[str, Any], state: State | None
+    ) -> tuple[FunctionInfo, list[np.ndarray], Session]:
+        function, generation, limits = self.manifest.functions.get(name), self.manifest.generation, self.manifest.model
+        if function is None:
             raise UsageError(f"bundle {self.path} reads no source; use `edgeq generate`")
-        return source
-
-    def _source_arguments(self, inputs: Mapping[str, Any], state: State) -> list[Any]:
-        source = self._source()
-        limits = dataclasses.replace(self.manifest.model, max_length=source.context)
-        arrays = checked_inputs(inputs, source.inputs, model=limits)
-        _check_batch(state, arrays)
-        return [*(to_tensor(array) for array in arrays), *state.source_tensors, *self._weights]
-
-    def _named(self, results: Any) -> dict[str, np.ndarray]:
-        if len(results) != len(self.outputs):
-            raise EdgeqError(
-                f"{self.path / MODEL_FILE} returned {len(results)} outputs, the manifest lists "
-                f"{len(self.outputs)}; compile the bundle again"
-            )
-        return {spec.name: to_array(result) for spec, result in zip(self.outputs, results, strict=True)}
-
-    def _map_weights(self) -> list[Any]:
-        """Maps ``weights.bin``; the pages stay shared with the file and are never copied."""
-        if not self.manifest.weights:
-            return []
-        # DLPack takes no read-only arrays; copy-on-write looks writable, and nothing writes.
-        data = np.memmap(self.path / WEIGHTS_FILE, np.uint8, mode="c")
-        return [self._tvm.from_dlpack(_view(data, tensor)) for tensor in self.manifest.weights]
-
-
-def _check_batch(state: State, arrays: Sequence[np.ndarray]) -> None:
-    if state.batch != len(arrays[0]):
-        raise UsageError(f"the state is for {state.batch} sequences, the inputs hold {len(arrays[0])}")
+        if name == ENCODE and generation is not None and generation.source is not None:
+            limits = dataclasses.replace(limits, max_length=generation.source.context)
+        arrays = checked_inputs(inputs, function.inputs, model=limits)
+        if generation is None:
+            return function, arrays, self._session
+        state = state or self.new_state(arrays[0].shape[0])
+        if arrays[0].shape[0] != state.batch:
+            raise UsageError(f"the state is for {state.batch} sequences, the inputs hold {arrays[0].shape[0]}")
+        return function, arrays, state.session
 
 
 def _view(data: np.ndarray, tensor: StoredTensor) -> np.ndarray:
+    """The tensor's values inside ``data``; ``manifest.py`` has checked that they lie inside the file."""
     part = data[tensor.offset : tensor.offset + tensor.bytes]
     return part.view(tensor.dtype).reshape(tensor.shape)

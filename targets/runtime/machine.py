@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgeq.errors import UnsupportedError
@@ -76,23 +77,22 @@ def machine_from_cpuinfo(text: str, architecture: str) -> Machine:
     return Machine(architecture, flags, model)
 
 
-def check_machine(folder: Path, target: TargetInfo) -> None:
-    """Raises UnsupportedError if a bundle for ``target`` cannot run in this process.
+def check_machine(folder: Path, targets: Sequence[TargetInfo]) -> None:
+    """Raises UnsupportedError if a bundle has no code that can run in this process.
 
     Args:
         folder: The bundle's folder, for the message.
-        target: What it was compiled for.
+        targets: The processors that it has code for, best first.
     """
-    machine = this_machine()
-    if machine.architecture != target.architecture:
+    machine, least = this_machine(), targets[-1]
+    if machine.architecture != least.architecture:
         raise UnsupportedError(
-            f"bundle {folder} is for {target.name} ({target.architecture}), this machine is "
+            f"bundle {folder} is for {least.name} ({least.architecture}), this machine is "
             f"{machine.architecture}; copy the folder to the board and run ./edgeq-run there, or check it in "
             "an emulator with `edgeq verify`"
         )
-    missing = machine.lacks(target.cpu_flags)
-    if missing:
+    if all(machine.lacks(target.cpu_flags) for target in targets):
         raise UnsupportedError(
-            f"bundle {folder} is for {target.name}, which has {', '.join(missing)}; this machine "
+            f"bundle {folder} is for {least.name}, which has {', '.join(machine.lacks(least.cpu_flags))}; this machine "
             f"({machine.model}) has not; compile it for `host` here"
         )

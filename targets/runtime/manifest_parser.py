@@ -7,21 +7,24 @@ against the files.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from edgeq.errors import FormatError
-from edgeq.formats.low_bit import FORMAT_VERSION
 from edgeq.targets.runtime.generation_parser import check_generation, parse_generation
 from edgeq.targets.runtime.json_table import JsonTable
 from edgeq.targets.runtime.schema import (
     DIGEST_BLOCK,
+    ENCODE,
     FORMAT_NAME,
+    FORMAT_VERSION,
     GOLDEN_FILE,
-    MODEL_FILE,
+    MAIN,
     POOLINGS,
     TASKS,
     WEIGHTS_FILE,
     FileRecord,
+    FunctionInfo,
     Manifest,
     ModelInfo,
     StoredRun,
@@ -29,7 +32,7 @@ from edgeq.targets.runtime.schema import (
     TargetInfo,
     TensorSpec,
 )
-from edgeq.targets.runtime.tensor_parser import parse_spec, parse_stored
+from edgeq.targets.runtime.tensor_parser import parse_spec, parse_stored, parse_weight
 
 _FILE_NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._+-]*/)*[A-Za-z0-9_][A-Za-z0-9._+-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -44,29 +47,26 @@ def parse_manifest(table: Any) -> Manifest:
     root = JsonTable(table, "manifest")
     if root.text("format") != FORMAT_NAME:
         raise FormatError(f"'format' must be {FORMAT_NAME!r}, found {root.text('format')!r}")
-    if root.integer("format_version") != FORMAT_VERSION:
-        raise FormatError(
-            f"format_version is {root.integer('format_version')}, this edgeq reads version {FORMAT_VERSION}"
-        )
-    golden = root.table("golden")
+    version = root.items.get("version", root.items.get("format_version"))
+    if version != FORMAT_VERSION:
+        raise FormatError(f"it is of format version {version!r}, this edgeq reads version {FORMAT_VERSION}")
     recipe = root.value("recipe")
     if recipe is not None and not isinstance(recipe, dict):
         raise FormatError("'recipe' must be a table or null")
-    tools = root.table("tools")
+    tools, functions = root.table("tools"), root.table("functions")
+    targets = tuple(_parse_target(item) for item in root.tables("targets"))
+    codes = [target.code for target in targets]
     manifest = Manifest(
-        target=_parse_target(root.table("target")),
+        name=root.text("target"),
+        targets=targets,
         model=_parse_model(root.table("model")),
-        inputs=tuple(parse_spec(item) for item in root.tables("inputs")),
-        outputs=tuple(parse_spec(item) for item in root.tables("outputs")),
-        weights=tuple(parse_stored(item) for item in root.tables("weights")),
-        golden_inputs=tuple(parse_stored(item) for item in golden.tables("inputs")),
-        golden_outputs=tuple(parse_stored(item) for item in golden.tables("outputs")),
+        functions={name: _parse_function(functions.table(name), codes) for name in functions.items},
+        weights=tuple(parse_weight(item) for item in root.tables("weights")),
+        golden=tuple(_parse_run(item) for item in root.tables("golden")),
         files=_parse_files(root.table("files")),
         tools={key: tools.text(key) for key in tools.items},
         recipe=recipe,
-        generation=parse_generation(root.table("generation")) if "generation" in root.items else None,
-        golden_steps=tuple(_parse_run(item) for item in golden.tables("steps")) if "steps" in golden.items else (),
-        golden_source=_parse_run(golden.table("source")) if "source" in golden.items else None,
+        generation=None if root.value("generation") is None else parse_generation(root.table("generation")),
     )
     _check_consistency(manifest)
     check_generation(manifest)
@@ -74,19 +74,25 @@ def parse_manifest(table: Any) -> Manifest:
 
 
 def _check_consistency(manifest: Manifest) -> None:
-    for required in (MODEL_FILE, WEIGHTS_FILE, GOLDEN_FILE):
+    if not manifest.targets:
+        raise FormatError("'targets' is empty")
+    if len({target.architecture for target in manifest.targets}) > 1:
+        raise FormatError("'targets' are of several architectures")
+    needed = [WEIGHTS_FILE, *([GOLDEN_FILE] if manifest.golden else []), *(target.code for target in manifest.targets)]
+    for required in needed:
         if required not in manifest.files:
             raise FormatError(f"'files' does not list {required}")
-    if not manifest.inputs or not manifest.outputs:
-        raise FormatError("a model needs at least one input and one output")
+    if MAIN not in manifest.functions or not manifest.functions.keys() <= {MAIN, ENCODE}:
+        raise FormatError(f"'functions' must be {MAIN!r}, and {ENCODE!r} for some, found {list(manifest.functions)}")
+    for function in manifest.functions.values():
+        if not function.inputs or not function.outputs:
+            raise FormatError("a function needs at least one input and one output")
     _check_places(manifest.weights, WEIGHTS_FILE, manifest)
-    for run in (StoredRun(manifest.golden_inputs, manifest.golden_outputs), *manifest.golden_steps):
-        _check_run(run, manifest.inputs, manifest.outputs, manifest)
-    source = manifest.generation.source if manifest.generation is not None else None
-    if (source is None) != (manifest.golden_source is None):
-        raise FormatError("'generation' and 'golden' must both have a source, or neither")
-    if source is not None and manifest.golden_source is not None:
-        _check_run(manifest.golden_source, source.inputs, source.outputs, manifest)
+    for run in manifest.golden:
+        if run.function not in manifest.functions:
+            raise FormatError(f"'golden' is of {run.function!r}, which is no function of the model")
+        function = manifest.functions[run.function]
+        _check_run(run, function.inputs, function.outputs, manifest)
 
 
 def _check_run(
@@ -95,13 +101,13 @@ def _check_run(
     for specs, tensors in ((inputs, run.inputs), (outputs, run.outputs)):
         _check_places(tensors, GOLDEN_FILE, manifest)
         if [spec.name for spec in specs] != [tensor.name for tensor in tensors]:
-            raise FormatError("'golden' does not hold the model's inputs and outputs, in their order")
+            raise FormatError("'golden' does not hold the function's inputs and outputs, in their order")
         for spec, tensor in zip(specs, tensors, strict=True):
             if spec.dtype != tensor.dtype or not _fits(spec.shape, tensor.shape):
-                raise FormatError(f"golden tensor {tensor.name!r} has another type or shape than the model's")
+                raise FormatError(f"golden tensor {tensor.name!r} has another type or shape than the function's")
 
 
-def _check_places(tensors: tuple[StoredTensor, ...], file: str, manifest: Manifest) -> None:
+def _check_places(tensors: Sequence[StoredTensor], file: str, manifest: Manifest) -> None:
     size = manifest.files[file].bytes
     for tensor in tensors:
         if tensor.offset + tensor.bytes > size:
@@ -117,13 +123,30 @@ def _fits(pattern: tuple[int | str, ...], shape: tuple[int, ...]) -> bool:
 
 
 def _parse_target(table: JsonTable) -> TargetInfo:
-    return TargetInfo(
+    target = TargetInfo(
         name=table.text("name"),
         triple=table.text("triple"),
         cpu=table.text("cpu"),
         features=table.texts("features"),
         isa=table.text("isa"),
         cpu_flags=table.texts("cpu_flags"),
+    )
+    if table.text("code") != target.code:
+        raise FormatError(f"{table.where}: 'code' must be {target.code!r}, found {table.text('code')!r}")
+    return target
+
+
+def _parse_function(table: JsonTable, codes: list[str]) -> FunctionInfo:
+    if "plans" in table.items:
+        of_code = table.table("plans")
+        plans = {code: of_code.table(code).items for code in codes}
+    else:
+        plans = dict.fromkeys(codes, table.table("plan").items)
+    return FunctionInfo(
+        inputs=tuple(parse_spec(item) for item in table.tables("inputs")),
+        outputs=tuple(parse_spec(item) for item in table.tables("outputs")),
+        state=tuple(parse_spec(item) for item in table.tables("state")),
+        plans=plans,
     )
 
 
@@ -144,6 +167,7 @@ def _parse_model(table: JsonTable) -> ModelInfo:
 
 def _parse_run(table: JsonTable) -> StoredRun:
     return StoredRun(
+        table.text("function"),
         tuple(parse_stored(item) for item in table.tables("inputs")),
         tuple(parse_stored(item) for item in table.tables("outputs")),
     )

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+from collections.abc import Sequence
 from typing import Any
 
-from edgeq.formats.low_bit import FORMAT_VERSION
+from edgeq.targets.runtime.json_lines import to_lines
 from edgeq.targets.runtime.settings import PLAIN_SETTINGS, GenerationSettings
 
 FORMAT_NAME = "edgeq-bundle"
+FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 MANIFEST_DIGEST_FILE = "manifest.sha256"
 SIGNATURE_FILE = "manifest.json.minisig"
-MODEL_FILE = "model.so"
+CODE_FOLDER = "code"
 WEIGHTS_FILE = "weights.bin"
 GOLDEN_FILE = "golden.bin"
 RUNNER_FILE = "edgeq-run"
 TOKENIZER_TABLE_FILE = "tokenizer.bin"
-LIBRARY_FOLDER = "lib"
+LIBRARY_FILE = "lib/libedgeq.so"
+MAIN, ENCODE = "main", "encode"
+"""Names of the functions: every model has the first, those that read a source before they write the second too."""
 
 ITEM_BYTES = {
     "float32": 4,
@@ -29,6 +32,7 @@ ITEM_BYTES = {
     "uint16": 2,
     "int8": 1,
     "uint8": 1,
+    "bool": 1,
 }
 """Element types that a bundle may hold, with their sizes."""
 TASKS = ("embed", "classify", "generate", "seq2seq")
@@ -90,6 +94,21 @@ class StoredTensor:
 
 
 @dataclasses.dataclass(frozen=True)
+class StoredWeight(StoredTensor):
+    """A tensor inside ``weights.bin``.
+
+    Attributes:
+        kind: ``packed`` (codes in int32 words), ``float`` or ``constant`` (a constant of the graph).
+        bits: Bits of a packed code; None for other kinds.
+        zero_point: Code that stands for 0; None for other kinds.
+    """
+
+    kind: str
+    bits: int | None = None
+    zero_point: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelInfo:
     """What the model is for.
 
@@ -111,26 +130,51 @@ class ModelInfo:
 
 
 @dataclasses.dataclass(frozen=True)
-class SourceInfo:
-    """The reading half of an encoder-decoder: the function ``encode``.
+class FunctionInfo:
+    """A function of the model; it takes inputs, state and all weights of the model, in this order.
 
-    It takes its inputs, the source caches and all weights; it gives its outputs and then the caches, filled.
+    Attributes:
+        inputs: Its inputs.
+        outputs: Its outputs.
+        state: Tensors that it changes in place and the caller keeps from call to call: for each layer a key cache
+            ``[batch, heads, context_blocks, head_size, 16]`` and a value cache ``[batch, heads, context, head_size]``.
+            There ``context`` is the capacity in tokens, and ``context_blocks`` a sixteenth of it. An encoder-decoder
+            also has source caches, with ``source_context`` and ``source_context_blocks``.
+        plans: The plan as plain JSON values (``Plan.to_table``), by code file.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    state: tuple[TensorSpec, ...]
+    plans: dict[str, Any]
+
+    def to_table(self) -> dict[str, Any]:
+        """Returns plain JSON values; a plan that all code files share is there once."""
+        first, *others = self.plans.values()
+        shared = all(plan == first for plan in others)
+        return {
+            "inputs": [_spec_table(spec) for spec in self.inputs],
+            "outputs": [_spec_table(spec) for spec in self.outputs],
+            "state": [_spec_table(spec) for spec in self.state],
+            **({"plan": first} if shared else {"plans": self.plans}),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceInfo:
+    """The reading half of an encoder-decoder.
 
     Attributes:
         context: Most tokens of a source.
         start_id: Token that every written text starts with; it is not part of the text.
         forced_first: Token that a text must start with after that, or None.
         forced_last: Token that a text of the largest length asked for must end with, or None.
-        inputs: Inputs of ``encode``.
-        outputs: Outputs of ``encode`` without the caches.
     """
 
     context: int
     start_id: int
     forced_first: int | None
     forced_last: int | None
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
 
     @property
     def capacity(self) -> int:
@@ -140,55 +184,46 @@ class SourceInfo:
 
 @dataclasses.dataclass(frozen=True)
 class GenerationInfo:
-    """What a decoder needs besides its inputs and weights.
+    """What a decoder needs besides its inputs, state and weights.
 
     Attributes:
         context: Most tokens of one sequence, prompt included.
         end_ids: Tokens that end a text.
-        state: Tensors that ``main`` takes between inputs and weights and changes in place: for each layer a key cache
-            ``[batch, heads, context_blocks, head_size, 16]`` and a value cache ``[batch, heads, context, head_size]``.
-            There ``context`` is :attr:`capacity`, and ``context_blocks`` a sixteenth of it. An encoder-decoder also
-            has source caches, with ``source_context`` and ``source_context_blocks``.
         source: The reading half of an encoder-decoder; None for other models.
         settings: How texts are made when nothing else is asked for.
     """
 
     context: int
     end_ids: tuple[int, ...]
-    state: tuple[TensorSpec, ...]
     source: SourceInfo | None = None
     settings: GenerationSettings = PLAIN_SETTINGS
-
-    @property
-    def source_state(self) -> tuple[TensorSpec, ...]:
-        """The source caches."""
-        return tuple(spec for spec in self.state if spec.name.startswith(SOURCE_STATE))
 
     @property
     def capacity(self) -> int:
         """Slots for tokens in a cache: the context, rounded up to whole vectors."""
         return _whole_vectors(self.context)
 
-    def state_shape(self, spec: TensorSpec, batch: int) -> tuple[int, ...]:
-        """Returns the sizes of one tensor of the state for a number of sequences."""
+    def state_shape(self, shape: Sequence[int | str], batch: int) -> tuple[int, ...]:
+        """Returns the sizes of a tensor of the state for a number of sequences."""
         sizes = {"batch": batch, "context": self.capacity, "context_blocks": self.capacity // LANES}
         if self.source is not None:
             capacity = self.source.capacity
             sizes |= {"source_context": capacity, "source_context_blocks": capacity // LANES}
-        return tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
+        return tuple(sizes[size] if isinstance(size, str) else size for size in shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredRun:
-    """Inputs of one call and the outputs it must give, in the order of the model's."""
+    """A golden run: the function's name, its inputs and the outputs it must give, in the order of the function's."""
 
+    function: str
     inputs: tuple[StoredTensor, ...]
     outputs: tuple[StoredTensor, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class TargetInfo:
-    """The processor that ``model.so`` is for; see ``edgeq.targets.builtin.target.Target``."""
+    """The processors that one code file is for; see ``edgeq.targets.builtin.target.Target``."""
 
     name: str
     triple: str
@@ -201,6 +236,11 @@ class TargetInfo:
     def architecture(self) -> str:
         """First part of the triple."""
         return self.triple.split("-", 1)[0]
+
+    @property
+    def code(self) -> str:
+        """Path of its code file in the bundle."""
+        return f"{CODE_FOLDER}/{self.name}.so"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,66 +263,71 @@ class FileRecord:
 class Manifest:
     """The whole manifest; see the attributes' own classes.
 
-    ``golden_steps`` are calls that follow the golden one on the same state, ``golden_source`` the call of ``encode``
-    before it; ``generation`` is None for models that make no text.
+    Attributes:
+        name: Name of the target that the bundle was compiled for.
+        targets: The processors that it has code for, best first.
+        model: What the model is for.
+        functions: Its functions by name.
+        weights: What lies in ``weights.bin``.
+        golden: Runs of the self-test in their order, those of a decoder on one state.
+        files: Every file but the manifest and its digest and signature.
+        tools: Versions of what made the bundle.
+        recipe: Name and digest of the compression recipe, or None.
+        generation: How the model makes texts; None if it makes none.
     """
 
-    target: TargetInfo
+    name: str
+    targets: tuple[TargetInfo, ...]
     model: ModelInfo
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    weights: tuple[StoredTensor, ...]
-    golden_inputs: tuple[StoredTensor, ...]
-    golden_outputs: tuple[StoredTensor, ...]
+    functions: dict[str, FunctionInfo]
+    weights: tuple[StoredWeight, ...]
+    golden: tuple[StoredRun, ...]
     files: dict[str, FileRecord]
     tools: dict[str, str]
     recipe: dict[str, Any] | None
     generation: GenerationInfo | None = None
-    golden_steps: tuple[StoredRun, ...] = ()
-    golden_source: StoredRun | None = None
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Inputs of ``main``."""
+        return self.functions[MAIN].inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Outputs of ``main``."""
+        return self.functions[MAIN].outputs
+
+    @property
+    def state(self) -> tuple[TensorSpec, ...]:
+        """State of ``main``; the functions share it."""
+        return self.functions[MAIN].state
 
     def to_json(self) -> str:
         """Returns the text of ``manifest.json``: the same manifest gives the same bytes."""
         table: dict[str, Any] = {
             "format": FORMAT_NAME,
-            "format_version": FORMAT_VERSION,
-            "target": dataclasses.asdict(self.target),
+            "version": FORMAT_VERSION,
+            "target": self.name,
+            "targets": [{**dataclasses.asdict(target), "code": target.code} for target in self.targets],
             "model": dataclasses.asdict(self.model),
-            "inputs": [_spec_table(spec) for spec in self.inputs],
-            "outputs": [_spec_table(spec) for spec in self.outputs],
-            "weights": [dataclasses.asdict(tensor) for tensor in self.weights],
-            "golden": {
-                "inputs": [dataclasses.asdict(tensor) for tensor in self.golden_inputs],
-                "outputs": [dataclasses.asdict(tensor) for tensor in self.golden_outputs],
-            },
+            "functions": {name: function.to_table() for name, function in self.functions.items()},
+            "weights": [_without_none(dataclasses.asdict(tensor)) for tensor in self.weights],
+            "golden": [dataclasses.asdict(run) for run in self.golden],
+            "generation": None if self.generation is None else dataclasses.asdict(self.generation),
             "files": {name: dataclasses.asdict(self.files[name]) for name in sorted(self.files)},
             "tools": dict(sorted(self.tools.items())),
             "recipe": self.recipe,
         }
-        if self.generation is not None:
-            generation = self.generation
-            table["generation"] = {
-                "context": generation.context,
-                "end_ids": list(generation.end_ids),
-                "state": [_spec_table(spec) for spec in generation.state],
-                "settings": dataclasses.asdict(generation.settings),
-            }
-            table["golden"]["steps"] = [dataclasses.asdict(step) for step in self.golden_steps]
-            if generation.source is not None:
-                table["generation"]["source"] = _source_table(generation.source)
-        if self.golden_source is not None:
-            table["golden"]["source"] = dataclasses.asdict(self.golden_source)
-        return json.dumps(table, indent=1, ensure_ascii=False) + "\n"
+        return to_lines(table)
 
 
 def _whole_vectors(tokens: int) -> int:
     return -(-tokens // LANES) * LANES
 
 
-def _source_table(source: SourceInfo) -> dict[str, Any]:
-    specs = {"inputs": [_spec_table(spec) for spec in source.inputs]}
-    return dataclasses.asdict(source) | specs | {"outputs": [_spec_table(spec) for spec in source.outputs]}
-
-
 def _spec_table(spec: TensorSpec) -> dict[str, Any]:
-    return {key: value for key, value in dataclasses.asdict(spec).items() if value is not None}
+    return _without_none(dataclasses.asdict(spec))
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if value is not None}

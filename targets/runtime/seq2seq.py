@@ -12,7 +12,7 @@ from edgeq.errors import UsageError
 from edgeq.targets.runtime.beams import ONE_BEAM, Beams, BeamSearch
 from edgeq.targets.runtime.rules import NextToken, Rules, forced_tokens
 from edgeq.targets.runtime.sampling import Sampler, Sampling
-from edgeq.targets.runtime.schema import GenerationInfo, SourceInfo
+from edgeq.targets.runtime.schema import ENCODE, GenerationInfo, SourceInfo
 from edgeq.targets.runtime.source_decoder import SourceDecoder
 from edgeq.targets.runtime.tokenizer import TOKENIZER_FILE, encode, load_tokenizer
 
@@ -161,7 +161,7 @@ class _Writer:
             text, ids = None, [int(token) for token in given]
             if not ids:
                 raise UsageError(f"{what} is empty; give at least one token")
-        most = self._source.inputs[0].maximum or 0
+        most = self._bundle.manifest.functions[ENCODE].inputs[0].maximum or 0
         if min(ids) < 0 or max(ids) > most:
             raise UsageError(f"{what} holds an id outside the vocabulary; ids lie in 0..{most}")
         if len(ids) > self._source.context:

@@ -33,17 +33,17 @@ class SourceDecoder(Decoder):
     def __init__(self, bundle: Bundle, sources: Sequence[Sequence[int]], *, beams: int = 1) -> None:
         if beams > 1 and len(sources) != 1:
             raise UsageError(f"beams need a single source, found {len(sources)}")
-        super().__init__(bundle, batch=len(sources) * beams)
+        super().__init__(bundle, batch=len(sources))
         lengths = np.array([len(source) for source in sources], np.int64)
         ids = np.zeros((len(sources), int(lengths.max(initial=0))), np.int64)
         for row, source in enumerate(sources):
             ids[row, : len(source)] = source
         mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
-        self._state.use_rows(len(sources))
         inputs = {"input_ids": ids, "attention_mask": mask, "source_lengths": lengths}
         bundle.encode_source(inputs, state=self._state)
         if beams > 1:
             self._state.repeat_source(beams, int(lengths[0]))
+            self._lengths = np.zeros(beams, np.int64)
         self._source_lengths = np.repeat(lengths, beams)
 
     def keep(self, rows: Sequence[int]) -> None:

@@ -1,15 +1,13 @@
-"""The caches of a decoder: allocated once for a batch, changed in place by compiled code, never copied."""
+"""The caches of a decoder: allocated once for a batch, changed in place by compiled code."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
-from edgeq.targets.runtime.aligned import aligned_zeros
-from edgeq.targets.runtime.schema import LANES, SOURCE_STATE, GenerationInfo
-from edgeq.targets.runtime.tvm_import import tvm_runtime
+from edgeq.targets.runtime.schema import LANES, SOURCE_STATE, Manifest
+from edgeq.targets.runtime.session import Model, Session
 
 _IN_VECTORS = {"context_blocks", "source_context_blocks"}
 
@@ -20,26 +18,21 @@ class State:
     What a slot holds that no sequence has reached yet is never read as a number, so old contents do no harm.
 
     Args:
-        generation: The decoder's caches.
+        model: The bundle.
+        manifest: Its manifest.
         batch: Number of sequences.
+        threads: Threads of the kernels.
 
     Attributes:
         batch: Number of sequences.
-        tensors: What compiled code takes, in the order of ``generation.state``.
+        session: Memory and threads of calls on these caches.
     """
 
-    def __init__(self, generation: GenerationInfo, batch: int) -> None:
-        self._arrays = [
-            aligned_zeros(generation.state_shape(spec, batch), np.dtype(spec.dtype)) for spec in generation.state
-        ]
-        self._tokens_per_slot = [LANES if _IN_VECTORS.intersection(spec.shape) else 1 for spec in generation.state]
-        self._of_source = [spec.name.startswith(SOURCE_STATE) for spec in generation.state]
-        self.use_rows(batch)
-
-    @property
-    def source_tensors(self) -> list[Any]:
-        """The source caches of an encoder-decoder, in the order of ``generation.source_state``."""
-        return [tensor for tensor, of_source in zip(self.tensors, self._of_source, strict=True) if of_source]
+    def __init__(self, model: Model, manifest: Manifest, batch: int, *, threads: int) -> None:
+        self.session = Session(model, threads=threads)
+        self._tokens_per_slot = [LANES if _IN_VECTORS.intersection(spec.shape) else 1 for spec in manifest.state]
+        self._of_source = [spec.name.startswith(SOURCE_STATE) for spec in manifest.state]
+        self._use_rows(batch)
 
     @property
     def bytes(self) -> int:
@@ -54,25 +47,27 @@ class State:
             lengths: Tokens that each of ``rows`` holds; only those are moved.
             source_lengths: Tokens of the source of each, for an encoder-decoder.
         """
-        for array, tokens, of_source in self._caches():
-            of_rows = (source_lengths or lengths) if of_source else lengths
-            for to, (row, length) in enumerate(zip(rows, of_rows, strict=True)):
-                used = -(-length // tokens)
-                if to != row:
-                    array[to, :, :used] = array[row, :, :used]
-        self.use_rows(len(rows))
+        self._take(rows, lengths, source_lengths or lengths)
 
     def repeat_source(self, batch: int, length: int) -> None:
         """Gives the only source of the state to a number of sequences, which are empty.
 
         Args:
-            batch: Number of sequences, at most that for which the state was made.
+            batch: Number of sequences.
             length: Tokens of the source.
         """
+        self._take([0] * batch, [0] * batch, [length] * batch)
+
+    def _take(self, rows: Sequence[int], lengths: Sequence[int], source_lengths: Sequence[int]) -> None:
+        """Starts anew with sequences that hold what these rows held."""
+        kept = []
         for array, tokens, of_source in self._caches():
-            if of_source:
-                array[1:batch, :, : -(-length // tokens)] = array[0, :, : -(-length // tokens)]
-        self.use_rows(batch)
+            used = [-(-length // tokens) for length in (source_lengths if of_source else lengths)]
+            kept.append([array[row, :, :count].copy() for row, count in zip(rows, used, strict=True)])
+        self._use_rows(len(rows))
+        for array, parts in zip(self._arrays, kept, strict=True):
+            for row, part in enumerate(parts):
+                array[row, :, : part.shape[1]] = part
 
     def reorder(self, rows: Sequence[int], length: int) -> None:
         """Makes each sequence go on from another one; sources stay where they are.
@@ -93,8 +88,7 @@ class State:
     def _caches(self) -> Iterator[tuple[np.ndarray, int, bool]]:
         return zip(self._arrays, self._tokens_per_slot, self._of_source, strict=True)
 
-    def use_rows(self, batch: int) -> None:
-        """Serves the first sequences only: as many as given, at most those for which the state was made."""
-        from_dlpack = tvm_runtime().from_dlpack
+    def _use_rows(self, batch: int) -> None:
         self.batch = batch
-        self.tensors: list[Any] = [from_dlpack(array[:batch]) for array in self._arrays]
+        self.session.reset(batch)
+        self._arrays: list[np.ndarray] = self.session.state(len(self._of_source))

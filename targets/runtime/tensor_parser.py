@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 
 from edgeq.errors import FormatError
-from edgeq.formats.low_bit import WEIGHT_ALIGNMENT
+from edgeq.formats.low_bit import SUPPORTED_BITS, WEIGHT_ALIGNMENT, is_zero_point
 from edgeq.targets.runtime.json_table import JsonTable
-from edgeq.targets.runtime.schema import ITEM_BYTES, StoredTensor, TensorSpec
+from edgeq.targets.runtime.schema import ITEM_BYTES, StoredTensor, StoredWeight, TensorSpec
 
 MAX_TENSOR_BYTES = 1 << 46
 """More than any machine has."""
 _MAX_DIMENSIONS = 8
+PACKED, FLOAT, CONSTANT = "packed", "float", "constant"
+_PLAIN_KINDS = (FLOAT, CONSTANT)
 
 
 def parse_spec(table: JsonTable) -> TensorSpec:
@@ -56,6 +58,24 @@ def parse_stored(table: JsonTable) -> StoredTensor:
     if tensor.offset % WEIGHT_ALIGNMENT:
         raise FormatError(f"{table.where}: offset {tensor.offset} is not a multiple of {WEIGHT_ALIGNMENT}")
     return tensor
+
+
+def parse_weight(table: JsonTable) -> StoredWeight:
+    """Reads a tensor of ``weights.bin``.
+
+    Raises:
+        FormatError: If something is missing, of a wrong type, or inconsistent with the rest.
+    """
+    stored, kind = parse_stored(table), table.text("kind")
+    fields = (stored.name, stored.dtype, stored.shape, stored.offset, stored.bytes)
+    if kind in _PLAIN_KINDS:
+        return StoredWeight(*fields, kind)
+    if kind != PACKED:
+        raise FormatError(f"{table.where}: 'kind' must be {PACKED}, {' or '.join(_PLAIN_KINDS)}, found {kind!r}")
+    bits, zero_point = table.integer("bits"), table.number("zero_point")
+    if bits not in SUPPORTED_BITS or not is_zero_point(bits, zero_point):
+        raise FormatError(f"{table.where}: no grid has {bits} bits and the zero point {zero_point}")
+    return StoredWeight(*fields, kind, bits, zero_point)
 
 
 def _parse_optional(table: JsonTable, key: str) -> int | None:

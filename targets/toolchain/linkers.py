@@ -1,4 +1,4 @@
-"""The C compiler that links ``model.so`` and builds ``edgeq-run`` for a target."""
+"""The C compiler that links a bundle's code and builds libedgeq for a target."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgeq.errors import EdgeqError
 from edgeq.targets.builtin.target import Target
 from edgeq.targets.runtime.machine import this_machine
 
-RUNNER = Path(__file__).parents[1] / "libedgeq"
 _OLDEST_GLIBC = "2.28"
 """C library that the TVM runtime wheels (manylinux_2_28) need, so older boards cannot run bundles anyway."""
 _NATIVE_COMPILERS = ("cc", "gcc", "clang")
@@ -106,54 +105,26 @@ def _zig(target: Target) -> Linker | None:
     return Linker("zig", ("zig", *arguments)) if shutil.which("zig") else None
 
 
-def library_linker(linker: Linker) -> Callable[..., None]:
-    """Returns the function that TVM's ``export_library`` calls to link objects into a shared library."""
+def link_library(
+    linker: Linker, out: Path, objects: Sequence[Path], *, exports: Path, purpose: str
+) -> None:
+    """Links objects into a shared library that needs no other one: the same objects give the same bytes.
 
-    def link(output: str, objects: str | list[str], options: list[str] | None = None) -> None:
-        files = [objects] if isinstance(objects, str) else list(objects)
-        # No build id and no symbols beyond the dynamic ones: the same objects give the same bytes.
-        # Tables for unwinding on 32-bit ARM name functions of libgcc, which a small system may not have as a library.
-        flags = ["-shared", "-fPIC", "-static-libgcc", "-Wl,--build-id=none", "-s", *(options or [])]
-        run_compiler(linker, [*flags, "-o", str(output), *files, "-lm"], purpose="link model.so")
-
-    return link
-
-
-def build_runner(linker: Linker, out: Path, *, extra_flags: tuple[str, ...] = ()) -> None:
-    """Compiles ``edgeq-run`` to ``out``.
-
-    It needs no library but the C library: the TVM runtime is opened when it starts, so nothing of the
-    target's has to be installed here.
+    Args:
+        linker: C compiler for the target.
+        out: File to write.
+        objects: Object files.
+        exports: Version script that names the symbols that others see.
+        purpose: What is being done, for the message of an error.
 
     Raises:
-        EdgeqError: If the compiler fails or the headers of apache-tvm-ffi are missing.
+        EdgeqError: If the linker fails.
     """
-    sources = [str(path) for path in sorted(RUNNER.glob("*.c"))]
-    flags = [
-        "-std=c11",
-        "-D_GNU_SOURCE",
-        "-D_FILE_OFFSET_BITS=64",  # or a 32-bit machine could not even say that a file is too large
-        "-O2",
-        "-ffp-contract=off",  # sampling.c rounds after every operation
-        "-Wall",
-        "-Wextra",
-        "-fPIE",
-        "-pie",
-        "-s",
-        "-Wl,--build-id=none",
-    ]
-    arguments = [
-        *flags,
-        *extra_flags,
-        f"-I{ffi_headers()}",
-        "-o",
-        str(out),
-        *sources,
-        "-ldl",
-        "-lm",
-        "-lpthread",
-    ]
-    run_compiler(linker, arguments, purpose="build edgeq-run")
+    # Processors without some instruction, such as 32-bit ARM without division, take functions of libgcc.
+    flags = ["-shared", "-fPIC", "-nostdlib", "-s", f"-Wl,--version-script={exports}", "-Wl,--build-id=none"]
+    if linker.name != "zig":  # whose linker does so by itself and does not know the words
+        flags += ["-Wl,-z,noseparate-code", "-Wl,--hash-style=gnu", "-Wl,-z,norelro"]
+    run_compiler(linker, [*flags, "-o", str(out), *map(str, objects), "-lgcc"], purpose=purpose)
 
 
 def ffi_headers() -> Path:

@@ -1,6 +1,5 @@
 import pytest
 
-from edgeq import doctor
 from edgeq.doctor import diagnose, stock_flavour
 from edgeq.errors import UsageError
 from edgeq.targets.toolchain import linkers as toolchain
@@ -51,31 +50,6 @@ def test_missing_tools_come_with_the_command_that_brings_them(monkeypatch, tmp_p
     assert findings["edgeq profile --on"].detail.startswith("not possible here: there is no ssh")
     assert "not possible here" in findings["edgeq estimate"].detail
     assert findings["package onnx"].fix_command == "pip install 'edgeq[all]'"
-
-
-def test_libraries_not_yet_fetched_are_no_fault_unless_pip_is_missing(monkeypatch):
-    monkeypatch.setattr(doctor, "is_available", lambda target: False)
-    name = "cortex-a72: TVM runtime libraries"
-    assert _by_name(diagnose(["cortex-a72"]))[name].ok
-    real = doctor.importlib.util.find_spec
-    monkeypatch.setattr(
-        doctor.importlib.util, "find_spec", lambda module: None if module == "pip" else real(module)
-    )
-    finding = _by_name(diagnose(["cortex-a72"]))[name]
-    assert (finding.ok, finding.fix_command) == (False, "python -m ensurepip")
-
-
-def test_libraries_that_are_built_here_need_a_cpp_compiler(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "is_available", lambda target: False)
-    name, program = "cortex-a7: TVM runtime libraries", tmp_path / "arm-linux-gnueabihf-g++"
-    monkeypatch.setenv("PATH", str(tmp_path))
-    finding = _by_name(diagnose(["cortex-a7"]))[name]
-    assert (finding.ok, finding.fix_command) == (False, "apt-get install g++-arm-linux-gnueabihf")
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    finding = _by_name(diagnose(["cortex-a7"]))[name]
-    assert finding.ok
-    assert "first compile builds them with arm-linux-gnueabihf-g++" in finding.detail
 
 
 @pytest.mark.parametrize(

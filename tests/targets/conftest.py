@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,34 +16,14 @@ WIDTH = 12
 MAX_LENGTH = 40
 
 
-@dataclasses.dataclass(frozen=True)
-class Interface:
-    """Name, dtype and shape of an input or output, as the compiler describes it."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-    maximum: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Compiled:
-    """What the compiler returns."""
-
-    executable: Any
-    inputs: list[Interface]
-    outputs: list[Interface]
-    weights: list[tuple[str, np.ndarray]]
-
-
-def reference(ids: np.ndarray, mask: np.ndarray, weights: list[tuple[str, np.ndarray]]) -> np.ndarray:
+def reference(ids: np.ndarray, mask: np.ndarray, weights: list[Any]) -> np.ndarray:
     """The tiny model in numpy; all values are small integers and halves, so every order of sums is exact."""
-    table, matrix = weights[0][1], weights[1][1]
+    table, matrix = weights[0].array, weights[1].array
     return (table[ids] @ matrix) * mask[..., None].astype(np.float32)
 
 
-def _relax_module() -> Any:
-    from edgeq.targets.runtime.tvm_import import import_tvm
+def _relax_module(*, doubled: bool) -> Any:
+    from edgeq.targets.compiler.tvm_import import import_tvm
 
     tvm = import_tvm()
     from tvm import relax
@@ -62,62 +41,64 @@ def _relax_module() -> Any:
             product = builder.emit(relax.op.matmul(rows, matrix))
             kept = builder.emit(relax.op.reshape(product, (batch, sequence, WIDTH)))
             keep = builder.emit(relax.op.astype(relax.op.expand_dims(mask, 2), "float32"))
-            output = builder.emit_output(relax.Tuple([relax.op.multiply(kept, keep)]))
+            masked = builder.emit(relax.op.multiply(kept, keep))
+            given = builder.emit(relax.op.add(masked, masked)) if doubled else masked
+            output = builder.emit_output(relax.Tuple([given]))
         builder.emit_func_output(output)
     return builder.get()
 
 
 @pytest.fixture(scope="session")
-def compile_tiny() -> Callable[[Any], Compiled]:
-    """Returns a function that compiles the tiny model for a target."""
-    generator = np.random.default_rng(7)
-    weights = [
-        ("table", generator.integers(-8, 9, (VOCABULARY, WIDTH)).astype(np.float32) / 2),
-        ("matrix", generator.integers(-8, 9, (WIDTH, WIDTH)).astype(np.float32) / 2),
-    ]
+def compile_tiny() -> Callable[..., Any]:
+    """Returns a function that compiles the tiny model, or one that gives twice as much, for a target."""
 
-    def compile_for(target: Any) -> Compiled:
-        from edgeq.targets.runtime.tvm_import import import_tvm
+    def compile_for(target: Any, *, doubled: bool = False) -> Any:
+        from edgeq.targets.compiler.compile import CompiledFunction, TensorInfo, compile_module
 
-        tvm = import_tvm()
-        executable = tvm.compile(_relax_module(), target=tvm.target.Target(target.tvm_target))
-        return Compiled(
-            executable,
-            [
-                Interface("input_ids", "int64", ("batch", "sequence"), VOCABULARY - 1),
-                Interface("attention_mask", "int64", ("batch", "sequence")),
-            ],
-            [Interface("last_hidden_state", "float32", ("batch", "sequence", WIDTH))],
-            weights,
-        )
+        module = _relax_module(doubled=doubled)
+        from edgeq.targets.compiler.importer import WeightTensor  # imports TVM as usual
+
+        generator = np.random.default_rng(7)
+        weights = [
+            WeightTensor("table", generator.integers(-8, 9, (VOCABULARY, WIDTH)).astype(np.float32) / 2),
+            WeightTensor("matrix", generator.integers(-8, 9, (WIDTH, WIDTH)).astype(np.float32) / 2),
+        ]
+        inputs = [
+            TensorInfo("input_ids", "int64", ("batch", "sequence"), VOCABULARY - 1),
+            TensorInfo("attention_mask", "int64", ("batch", "sequence")),
+        ]
+        outputs = [TensorInfo("last_hidden_state", "float32", ("batch", "sequence", WIDTH))]
+        return compile_module(module, {"main": CompiledFunction(inputs, outputs, [])}, weights, target)
 
     return compile_for
 
 
 @pytest.fixture(scope="session")
 def make_bundle(
-    compile_tiny: Callable[[Any], Compiled], tmp_path_factory: pytest.TempPathFactory
+    compile_tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
     """Returns a function that writes the tiny model's bundle for a target, by name; each only once a process."""
     made: dict[str, Path] = {}
 
     def make(name: str) -> Path:
         if name not in made:
-            made[name] = _write(compile_tiny, name, tmp_path_factory.mktemp("bundles") / Path(name).stem)
+            from edgeq.targets.builtin.target import load_target
+
+            out = tmp_path_factory.mktemp("bundles") / Path(name).stem
+            made[name] = _write(compile_tiny(load_target(name)), name, out)
         return made[name]
 
     return make
 
 
-def _write(compile_tiny: Callable[[Any], Compiled], name: str, out: Path) -> Path:
+def _write(compiled: Any, name: str, out: Path) -> Path:
     from edgeq.targets.builtin.target import load_target
     from edgeq.targets.bundle.golden import GoldenRun, golden_inputs
     from edgeq.targets.bundle.writer import Content, write_bundle
-    from edgeq.targets.runtime.schema import ModelInfo, TensorSpec
+    from edgeq.targets.runtime.schema import MAIN, FunctionInfo, ModelInfo, TensorSpec
     from edgeq.targets.toolchain.linkers import find_linker
 
     target = load_target(name)
-    compiled = compile_tiny(target)
     model = ModelInfo("TinyModel", "embed", "mean", True, (), MAX_LENGTH)
     inputs = (
         TensorSpec("input_ids", "int64", ("batch", "sequence"), 0, VOCABULARY - 1),
@@ -131,8 +112,8 @@ def _write(compile_tiny: Callable[[Any], Compiled], name: str, out: Path) -> Pat
     tokenizer = out.parent / "tokenizer"
     tokenizer.mkdir()
     _write_tokenizer(tokenizer)
-    runs = [GoldenRun(golden, expected)]
-    content = Content(model, inputs, outputs, runs, {"name": "none"}, tokenizer)
+    functions = {MAIN: FunctionInfo(inputs, outputs, (), {})}
+    content = Content(model, functions, [GoldenRun(MAIN, golden, expected)], {"name": "none"}, tokenizer)
     write_bundle(compiled, out, target=target, linker=find_linker(target), content=content)
     return out
 
@@ -152,6 +133,14 @@ def _write_tokenizer(folder: Path) -> None:
     tokenizer.enable_truncation(8)
     tokenizer.enable_padding(length=8)
     tokenizer.save(str(folder / "tokenizer.json"))
+
+
+@pytest.fixture(scope="session")
+def doubled_bundle(compile_tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle for this machine with the same weights, whose code gives twice as much."""
+    from edgeq.targets.builtin.target import load_target
+
+    return _write(compile_tiny(load_target("host"), doubled=True), "host", tmp_path_factory.mktemp("doubled") / "host")
 
 
 @pytest.fixture
@@ -246,7 +235,8 @@ def json_numbers() -> Callable[..., list[tuple[int, int]]]:
     """Returns a function that finds the numbers in a manifest: where they start and end. Digits of digests are none."""
 
     def find(manifest: bytes, start: int = 0) -> list[tuple[int, int]]:
-        return [match.span() for match in re.finditer(rb"(?<= )\d+(?=[,\n])", manifest) if match.start() >= start]
+        found = re.finditer(rb"(?<=[ \[])\d+(?=[,\n\]}])", manifest)
+        return [match.span() for match in found if match.start() >= start]
 
     return find
 
@@ -255,7 +245,8 @@ def json_numbers() -> Callable[..., list[tuple[int, int]]]:
 def sanitized(make_once: MakeOnce) -> Path:
     """``edgeq-run`` with the address and undefined-behaviour sanitizers; any finding is a crash."""
     from edgeq.targets.builtin.target import load_target
-    from edgeq.targets.toolchain.linkers import build_runner, find_linker
+    from edgeq.targets.toolchain.libedgeq import build_runner
+    from edgeq.targets.toolchain.linkers import find_linker
 
     def fill(folder: Path) -> None:
         flags = ("-Werror", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")

@@ -12,7 +12,9 @@ import pytest
 
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.compiler.compile import CompiledModel, compile_folder
-from edgeq.targets.runtime.tvm_import import import_tvm
+from edgeq.targets.compiler.linking import link_code
+from edgeq.targets.compiler.run_plan import CompiledCode, aligned_zeros
+from edgeq.targets.toolchain.linkers import find_linker
 
 pytestmark = pytest.mark.slow  # bundles of such models are tested in test_seq2seq.py, and their proof in tests/parity
 
@@ -23,18 +25,14 @@ GENERATOR = np.random.default_rng(0)
 class Machine:
     """The compiled functions with caches for one batch."""
 
-    def __init__(self, compiled: CompiledModel, batch: int) -> None:
-        tvm = import_tvm()
-        from tvm import relax
-
-        self.tensor = tvm.runtime.tensor
-        self.machine = relax.VirtualMachine(compiled.executable, tvm.cpu())
-        self.weights = [self.tensor(array) for _, array in compiled.weights]
-        self.compiled = compiled
+    def __init__(self, compiled: CompiledModel, batch: int, folder: Path) -> None:
+        library = folder / f"code{batch}.so"
+        link_code(compiled, library, find_linker(load_target("host")))
+        self.code, self.compiled = CompiledCode(compiled, library), compiled
         self.state = {}
         for state in compiled.state:
             shape = [size if isinstance(size, int) else SIZES.get(size, batch) for size in state.shape]
-            self.state[state.name] = self.tensor(np.zeros(shape, state.dtype))
+            self.state[state.name] = aligned_zeros(shape, state.dtype)
 
     def encode(self, *inputs: np.ndarray) -> np.ndarray:
         return self._call("encode", self.compiled.encoder.state, inputs)
@@ -43,8 +41,7 @@ class Machine:
         return self._call("main", self.compiled.state, inputs)
 
     def _call(self, function, state, inputs) -> np.ndarray:
-        arguments = [self.tensor(np.ascontiguousarray(x)) for x in inputs]
-        return self.machine[function](*arguments, *(self.state[s.name] for s in state), *self.weights)[0].numpy()
+        return self.code.run(inputs, state=[self.state[s.name] for s in state], function=function)[0]
 
 
 @pytest.fixture(scope="module")
@@ -95,19 +92,19 @@ def test_encoder_and_decoder_match_onnx_runtime(compiled, folder, texts):
     feed = {"encoder_attention_mask": mask, "input_ids": targets, "encoder_hidden_states": states}
     expected = decoder.run(["logits"], feed)[0]
 
-    machine = Machine(compiled, 2)
+    machine = Machine(compiled, 2, folder)
     found = machine.encode(sources, mask, mask.sum(1))
     assert np.abs((found - states) * mask[..., None]).max() < 0.05 * np.abs(states).std()
     logits = run_steps(machine, targets, mask.sum(1))
     assert np.sqrt(np.mean((logits - expected) ** 2)) < 0.05 * expected.std()
 
 
-def test_a_source_gets_the_same_bits_alone_and_in_a_batch(compiled, texts):
+def test_a_source_gets_the_same_bits_alone_and_in_a_batch(compiled, folder, texts):
     sources, mask, targets = texts
-    together = Machine(compiled, 2)
+    together = Machine(compiled, 2, folder)
     together.encode(sources, mask, mask.sum(1))
     logits = run_steps(together, targets, mask.sum(1))
     for row, length in enumerate(mask.sum(1)):
-        alone = Machine(compiled, 1)
+        alone = Machine(compiled, 1, folder)
         alone.encode(sources[row : row + 1, :length], mask[row : row + 1, :length], np.array([length]))
         assert np.array_equal(run_steps(alone, targets[row : row + 1], np.array([length]))[0], logits[row])

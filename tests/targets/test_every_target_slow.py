@@ -77,8 +77,8 @@ def test_the_emulator_stops_on_an_instruction_that_the_core_lacks(bert, copy_of)
     """The runner's own check is taken out: what stops here is the emulated core, at the first ``sdot``."""
     bundle = copy_of(bert("ptq-w8a8", "cortex-a76"))
     manifest = read_manifest(bundle)
-    unguarded = dataclasses.replace(manifest.target, cpu_flags=())
-    write_manifest(bundle, dataclasses.replace(manifest, target=unguarded))
+    unguarded = dataclasses.replace(manifest.targets[0], cpu_flags=())
+    write_manifest(bundle, dataclasses.replace(manifest, targets=(unguarded,)))
     given = {"input_ids": np.array([[3, 4, 5]])}
     assert emulator.run_bundle(bundle, given, target=load_target("cortex-a76"))
     with pytest.raises(EdgeqError, match=r"(?i)illegal instruction|code -4"):

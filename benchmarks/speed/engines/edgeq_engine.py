@@ -8,9 +8,6 @@ import numpy as np
 from turns import Call, Restore, ids, nothing, serve
 
 import edgeq
-from edgeq.targets.runtime.tvm_import import tvm_runtime
-
-tvm_runtime()  # on import, as the other engines: what loading a model takes is measured apart
 
 
 def load(request: dict[str, Any]) -> tuple[Call, Restore]:
@@ -36,4 +33,4 @@ def load(request: dict[str, Any]) -> tuple[Call, Restore]:
 
 
 if __name__ == "__main__":
-    serve(load, packages=("edgeq", "apache-tvm"))
+    serve(load, packages=("edgeq",))

@@ -16,9 +16,8 @@ from edgeq.errors import EdgeqError, UnsupportedError
 from edgeq.targets.builtin.target import Target
 from edgeq.targets.bundle.tensor_sets import Call, encode_calls
 from edgeq.targets.devices.emulator import install_command, is_emulator_ready
-from edgeq.targets.devices.estimate.machine_code import MachineCode, addresses_of_offsets
-from edgeq.targets.runtime.schema import MODEL_FILE, RUNNER_FILE, Manifest
-from edgeq.targets.runtime.threads import users_environment
+from edgeq.targets.devices.estimate.machine_code import MachineCode
+from edgeq.targets.runtime.schema import RUNNER_FILE, Manifest
 from edgeq.targets.toolchain.linkers import Linker, run_compiler
 
 INSTALL = "apt-get install --no-install-recommends qemu-user"
@@ -37,7 +36,7 @@ class Emulated:
     """One run of a model.
 
     Attributes:
-        counts: Executions by place in the file ``model.so``: offset of a run of instructions, their number, times.
+        counts: Executions by address in the code file: first of a run of instructions, their number, times.
         kernels: For each kernel its name, calls, and bytes of its tensors, as ``edgeq-run --profile`` prints them.
         version: What the emulator says of itself.
     """
@@ -66,12 +65,12 @@ def emulate(folder: Path, manifest: Manifest, call: Call, *, target: Target) -> 
         version = _version(command[0])
         _build_counter(version, plugin)
         inputs.write_bytes(encode_calls([call], tagged=manifest.model.task == "seq2seq"))
-        counting = ["-plugin", f"{plugin},library=/{MODEL_FILE},out={out}"]
+        counting = ["-plugin", f"{plugin},out={out}"]
         options = ["--no-verify", "--threads", "1", "--profile", str(inputs)]
         words = [*command, *counting, str(folder / RUNNER_FILE), str(folder), *options]
         try:
             result = subprocess.run(
-                words, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, env=users_environment()
+                words, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise EdgeqError(f"{command[0]} could not run bundle {folder}: {error}") from error
@@ -79,8 +78,11 @@ def emulate(folder: Path, manifest: Manifest, call: Call, *, target: Target) -> 
             reason = (result.stderr.strip().splitlines() or [f"it ended with code {result.returncode}"])[-1]
             raise EdgeqError(f"bundle {folder} failed under {command[0]}: {reason}")
         rows = [line.split() for line in out.read_text(encoding="ascii").splitlines()]
-        kernels = json.loads(result.stdout)["kernels"]
-    return Emulated([(int(offset, 16), int(size), int(times)) for offset, size, times in rows], kernels, version)
+        profile = json.loads(result.stdout)
+    # The code of other programs lies elsewhere, and so outside of all instructions that are known.
+    first = int(profile["code_address"])
+    counts = [(int(address, 16) - first, int(size), int(times)) for address, size, times in rows]
+    return Emulated(counts, profile["kernels"], version)
 
 
 def emulator_command(target: Target) -> list[str]:
@@ -132,19 +134,15 @@ def _build_counter(version: str, out: Path) -> None:
     run_compiler(Linker(compiler, (compiler,)), [*flags, "-o", str(out), str(_COUNTER)], purpose="build counter.c")
 
 
-def counts_by_address(emulated: Emulated, code: MachineCode, library: Path) -> dict[int, int]:
+def counts_by_address(emulated: Emulated, code: MachineCode) -> dict[int, int]:
     """Returns executions by the address of each instruction.
 
     qemu cuts code into runs of instructions of its own, which may overlap: an instruction's executions are the sum
     over those that hold it.
     """
-    parts = addresses_of_offsets(library)
     counts: collections.Counter[int] = collections.Counter()
-    for offset, size, times in emulated.counts:
-        for start, length, address in parts:
-            if start <= offset < start + length:
-                place = code.index(offset - start + address)
-                for one in code.instructions[place : place + size] if place is not None else ():
-                    counts[one.address] += times
-                break
+    for address, size, times in emulated.counts:
+        place = code.index(address)
+        for one in code.instructions[place : place + size] if place is not None else ():
+            counts[one.address] += times
     return dict(counts)

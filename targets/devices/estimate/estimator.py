@@ -24,7 +24,7 @@ from edgeq.targets.devices.estimate.processor_model import cycles_of_blocks
 from edgeq.targets.devices.estimate.tools import find_llvm
 from edgeq.targets.devices.workload import Texts, made_up_sources, made_up_texts
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
-from edgeq.targets.runtime.schema import MODEL_FILE, RUNNER_FILE, Manifest
+from edgeq.targets.runtime.schema import RUNNER_FILE, Manifest, TargetInfo
 
 MODELLED = 0.995
 """Share of the executed instructions whose blocks are modelled, most executed first. The others get the average."""
@@ -133,24 +133,23 @@ def estimate_bundle(
         raise UsageError("sequence and batch must be at least 1")
     folder = Path(bundle).absolute()
     manifest = read_manifest(folder)
-    target = target or load_target(manifest.target.name)
-    processor = _processor(folder, manifest, target)
+    target = target or load_target(manifest.name)
+    info, processor = _code_for(folder, manifest, target), _processor(folder, manifest, target)
     texts = (made_up_sources if reading else made_up_texts)(manifest, folder, batch=batch, sequence=sequence)
     llvm = find_llvm()
     verify_files(folder, manifest)
     progress("estimating", 0, 2)
     emulated = emulate(folder, manifest, _call(texts, manifest), target=target)
     progress("estimating", 1, 2)
-    library = folder / MODEL_FILE
-    code = disassemble(library, program=llvm.objdump, cpu=target.cpu)
-    blocks = code.blocks(counts_by_address(emulated, code, library))
+    code = disassemble(folder / info.code, program=llvm.objdump, cpu=target.cpu)
+    blocks = code.blocks(counts_by_address(emulated, code))
     cycles = _modelled_cycles(blocks, program=llvm.mca, triple=target.triple, cpu=processor.model)
     weight_bytes = sum(tensor.bytes for tensor in manifest.weights)
     cached = weight_bytes <= 1e6 * processor.cache_megabytes
     progress("estimating", 2, 2)
     return Estimate(
         bundle=str(bundle),
-        compiled_for=manifest.target.name,
+        compiled_for=manifest.name,
         target=target.name,
         processor=processor,
         sequence=sequence,
@@ -164,20 +163,24 @@ def estimate_bundle(
     )
 
 
+def _code_for(folder: Path, manifest: Manifest, target: Target) -> TargetInfo:
+    """The code of a bundle that the target runs: the first one that it has all instructions for."""
+    least = manifest.targets[-1]
+    fitting = [info for info in manifest.targets if set(info.cpu_flags) <= set(target.cpu_flags)]
+    if least.architecture == target.architecture and fitting:
+        return fitting[0]
+    lacking = ", ".join(flag for flag in least.cpu_flags if flag not in target.cpu_flags)
+    reason = f"lacks {lacking}" if least.architecture == target.architecture else "is another architecture"
+    raise UnsupportedError(
+        f"bundle {folder} is for {least.name}, and {target.name} {reason}; compile it for {target.name} first"
+    )
+
+
 def _processor(folder: Path, manifest: Manifest, target: Target) -> ProcessorModel:
-    """What is assumed of the target, once it is sure that it runs the bundle."""
-    info = manifest.target
-    lacking = [flag for flag in info.cpu_flags if flag not in target.cpu_flags]
-    other = info.architecture != target.architecture
-    if other or lacking:
-        reason = "is another architecture" if other else f"lacks {', '.join(lacking)}"
-        raise UnsupportedError(
-            f"bundle {folder} is for {info.name}, and {target.name} {reason}; compile it for {target.name} first"
-        )
+    """What is assumed of the target."""
     if RUNNER_FILE not in manifest.files:
         raise UnsupportedError(
-            f"bundle {folder} holds no {RUNNER_FILE}, which an estimate runs in an emulator; compile it for a named "
-            "target (`edgeq targets` lists them)"
+            f"bundle {folder} holds no {RUNNER_FILE}, which an estimate runs in an emulator; compile it again"
         )
     if target.estimate is None:
         raise UnsupportedError(

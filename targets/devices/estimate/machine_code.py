@@ -5,12 +5,11 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import re
-import struct
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from edgeq.errors import EdgeqError, FormatError
+from edgeq.errors import EdgeqError
 
 KERNEL_PREFIX = "__tvm_ffi_"
 """What TVM puts before a kernel's name to make the symbol of its function."""
@@ -147,7 +146,7 @@ def disassemble(library: Path, *, program: str, cpu: str) -> MachineCode:
     """Reads a library with LLVM's disassembler.
 
     Args:
-        library: ``model.so``.
+        library: A bundle's code file.
         program: ``llvm-objdump``.
         cpu: LLVM's name of the processor, for the names of its instructions.
 
@@ -211,25 +210,3 @@ def _reference(name: str, operands: str, comment: str, place: int | None, pages:
         absolute = re.search(r"0x([0-9a-f]+)", comment)
         return int(absolute[1], 16) if absolute and "(%rip)" in operands else None
     return None
-
-
-def addresses_of_offsets(library: Path) -> list[tuple[int, int, int]]:
-    """Returns the mapped parts of a library: offset in the file, bytes, and address in its memory.
-
-    Raises:
-        FormatError: If it is no 64-bit little-endian ELF file.
-    """
-    data = library.read_bytes()
-    try:
-        if data[:6] != b"\x7fELF\x02\x01":
-            raise FormatError(f"{library} is no 64-bit library")
-        (table,) = struct.unpack_from("<Q", data, 32)
-        size, count = struct.unpack_from("<HH", data, 54)
-        parts = []
-        for index in range(count):
-            kind, _, offset, address, _, length = struct.unpack_from("<IIQQQQ", data, table + index * size)
-            if kind == _LOAD:
-                parts.append((offset, length, address))
-    except struct.error as error:
-        raise FormatError(f"{library} is cut off; compile the bundle again") from error
-    return parts

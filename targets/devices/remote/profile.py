@@ -21,9 +21,9 @@ from edgeq.targets.devices.remote.copying import Copied, copy_bundle
 from edgeq.targets.devices.remote.device import Device, check_device, read_device
 from edgeq.targets.devices.timing import summarize
 from edgeq.targets.devices.workload import Texts, made_up_sources, made_up_texts
-from edgeq.targets.runtime.library import KernelTime
 from edgeq.targets.runtime.manifest import read_manifest
 from edgeq.targets.runtime.schema import RUNNER_FILE, Manifest
+from edgeq.targets.runtime.session import KernelTime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,13 +103,12 @@ def profile_on_device(
     manifest = read_manifest(folder)
     if RUNNER_FILE not in manifest.files:
         raise UnsupportedError(
-            f"bundle {folder} holds no {RUNNER_FILE}: it is for the machine that compiled it; compile for a named "
-            "target (`edgeq targets` lists them)"
+            f"bundle {folder} holds no {RUNNER_FILE}; compile it again"
         )
     texts = (made_up_sources if reading else made_up_texts)(manifest, folder, batch=batch, sequence=sequence)
     with Connection(address, config=ssh_config) as connection:
         before = read_device(connection)
-        check_device(before, manifest.target, place=str(address))
+        check_device(before, manifest.targets[-1], place=str(address))
         copied = copy_bundle(connection, folder, manifest, progress=progress)
         golden = _self_test(connection, copied, threads=threads)
         progress("measuring on the device", 0, 1)
@@ -177,7 +176,7 @@ def _report(
     ]
     return ProfileReport(
         bundle=str(folder),
-        target=manifest.target.name,
+        target=manifest.name,
         sequence=texts.sequence,
         batch=batch,
         threads=threads,

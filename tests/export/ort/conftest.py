@@ -149,7 +149,7 @@ def compiled_linear() -> Callable[[OperatorModel, np.ndarray], np.ndarray]:
     from edgeq.formats.low_bit import PackedMatrix
     from edgeq.targets.builtin.target import load_target
     from edgeq.targets.compiler.compile import PASS_OPTIONS
-    from edgeq.targets.runtime.tvm_import import import_tvm
+    from edgeq.targets.compiler.tvm_import import import_tvm
 
     tvm = import_tvm()
     from edgeq.targets.compiler.isa import isa_named

@@ -9,10 +9,11 @@ import edgeq
 from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.bundle.golden import GoldenRun, golden_inputs
+from edgeq.targets.bundle.host_model import bundle_as_host_model
 from edgeq.targets.bundle.model_info import read_model_info, recipe_of
-from edgeq.targets.bundle.writer import Content, compile_bundle, model_on_this_machine, write_bundle
+from edgeq.targets.bundle.writer import Content, compile_bundle, write_bundle
 from edgeq.targets.runtime.manifest import read_manifest
-from edgeq.targets.runtime.schema import ModelInfo, TensorSpec
+from edgeq.targets.runtime.schema import MAIN, FunctionInfo, ModelInfo, TensorSpec
 from edgeq.targets.toolchain.linkers import find_linker
 
 MODEL = ModelInfo("TinyModel", "embed", "mean", False, (), 40)
@@ -25,8 +26,8 @@ OUTPUTS = (TensorSpec("last_hidden_state", "float32", ("batch", "sequence", 12))
 
 @pytest.fixture
 def content():
-    run = GoldenRun(golden_inputs(INPUTS, MODEL), {"last_hidden_state": np.zeros((2, 9, 12), np.float32)})
-    return Content(MODEL, INPUTS, OUTPUTS, [run], None, None)
+    run = GoldenRun(MAIN, golden_inputs(INPUTS, MODEL), {"last_hidden_state": np.zeros((2, 9, 12), np.float32)})
+    return Content(MODEL, {MAIN: FunctionInfo(INPUTS, OUTPUTS, (), {})}, [run], None, None)
 
 
 def _write(compiled, out, content, name="host"):
@@ -48,13 +49,12 @@ def test_writing_twice_gives_the_same_bytes(compile_tiny, content, tmp_path, nam
 def test_a_board_bundle_is_complete_and_small(make_bundle):
     bundle = make_bundle("cortex-a72")
     names = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
-    runtime = {"edgeq-run", "lib/libtvm_ffi.so", "lib/libtvm_runtime.so"}
-    assert names == runtime | {
-        "manifest.json", "manifest.sha256", "model.so", "weights.bin", "golden.bin",
-        "tokenizer.json", "tokenizer.bin",
+    native = {"edgeq-run", "lib/libedgeq.so", "code/cortex-a72.so"}
+    assert names == native | {
+        "manifest.json", "manifest.sha256", "weights.bin", "golden.bin", "tokenizer.json", "tokenizer.bin",
     }  # fmt: skip
     assert set(read_manifest(bundle).files) == names - {"manifest.json", "manifest.sha256"}
-    for name in ("edgeq-run", "model.so", "lib/libtvm_ffi.so", "lib/libtvm_runtime.so"):
+    for name in native:
         header = (bundle / name).read_bytes()[:20]
         assert header[:4] == b"\x7fELF"
         assert header[18] == 0xB7, f"{name} is not for aarch64"
@@ -69,7 +69,7 @@ def test_the_c_library_that_a_board_needs_is_recorded(make_bundle):
 
 
 def test_no_path_of_this_machine_is_inside(make_bundle, tmp_path):
-    for name in ("model.so", "edgeq-run", "manifest.json"):
+    for name in ("code/cortex-a72.so", "lib/libedgeq.so", "edgeq-run", "manifest.json"):
         data = (make_bundle("cortex-a72") / name).read_bytes()
         assert str(tmp_path.parent.parent).encode() not in data
         assert b"/site-packages/" not in data
@@ -77,7 +77,7 @@ def test_no_path_of_this_machine_is_inside(make_bundle, tmp_path):
 
 def test_weights_lie_where_the_manifest_says(compile_tiny, host_bundle):
     data = (host_bundle / "weights.bin").read_bytes()
-    weights = dict(compile_tiny(load_target("host")).weights)
+    weights = {weight.name: weight.array for weight in compile_tiny(load_target("host")).weights}
     for tensor in read_manifest(host_bundle).weights:
         array = np.frombuffer(data, tensor.dtype, tensor.bytes // 4, tensor.offset).reshape(tensor.shape)
         np.testing.assert_array_equal(array, weights[tensor.name])
@@ -85,7 +85,8 @@ def test_weights_lie_where_the_manifest_says(compile_tiny, host_bundle):
 
 def test_nothing_is_left_when_writing_fails(compile_tiny, content, tmp_path):
     compiled = compile_tiny(load_target("host"))
-    for weights in ([("w", np.zeros((2, 2), np.complex64))], [("w", np.zeros((0, 2), np.float32))]):
+    for array in (np.zeros((2, 2), np.complex64), np.zeros((0, 2), np.float32)):
+        weights = [dataclasses.replace(compiled.weights[0], array=array)]
         with pytest.raises(FormatError, match="which no bundle can hold"):
             _write(dataclasses.replace(compiled, weights=weights), tmp_path / "out", content)
     assert list(tmp_path.iterdir()) == []
@@ -95,7 +96,7 @@ def test_a_failed_write_keeps_the_bundle_that_was_there(compile_tiny, content, t
     compiled = compile_tiny(load_target("host"))
     _write(compiled, tmp_path / "out", content)
     before = (tmp_path / "out" / "manifest.json").read_bytes()
-    monkeypatch.setattr("edgeq.targets.bundle.writer.link_model", _fail)
+    monkeypatch.setattr("edgeq.targets.compiler.linking.link_code", _fail)
     with pytest.raises(EdgeqError, match="linker broke"):
         _write(compiled, tmp_path / "out", content)
     assert (tmp_path / "out" / "manifest.json").read_bytes() == before
@@ -108,17 +109,14 @@ def _fail(*_arguments):
 
 def test_the_golden_output_is_never_taken_from_another_model(compile_tiny, content, host_bundle, tmp_path):
     compiled = compile_tiny(load_target("host"))
-    target = load_target("cortex-a72")
-    renamed = dataclasses.replace(compiled, weights=[("other", array) for _, array in compiled.weights])
-    trained = dataclasses.replace(compiled, weights=[(name, -array) for name, array in compiled.weights])
+    renamed = [dataclasses.replace(weight, name="other") for weight in compiled.weights]
+    trained = [dataclasses.replace(weight, array=-weight.array) for weight in compiled.weights]
 
-    def golden(model):
-        local = model_on_this_machine(
-            tmp_path, model, outputs=OUTPUTS, generation=None, target=target, host_bundle=host_bundle
-        )
-        return local.run(content.golden[0].inputs)
+    def golden(weights):
+        local = bundle_as_host_model(host_bundle, tmp_path, weights=weights, generation=None)
+        return local.main(content.golden[0].inputs)
 
-    assert golden(compiled)["last_hidden_state"].shape == (2, 9, 12)
+    assert golden(compiled.weights)["last_hidden_state"].shape == (2, 9, 12)
     for other in (renamed, trained):
         with pytest.raises(UsageError, match="holds another model"):
             golden(other)

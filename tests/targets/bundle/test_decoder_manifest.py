@@ -19,29 +19,30 @@ def table(gpt2_bundle):
 def test_writing_and_reading_give_the_same_manifest(gpt2_bundle):
     manifest = read_manifest(gpt2_bundle)
     assert parse_manifest(json.loads(manifest.to_json())) == manifest
-    assert len(manifest.golden_steps) == 6
+    assert [run.function for run in manifest.golden] == ["main"] * 7
 
 
 WRONG = [
-    (("generation",), None, "must be a table"),
+    (("generation",), 3, "must be a table"),
+    (("generation",), None, "do not belong together"),
     (("generation", "context"), 0, "at least 1"),
     (("generation", "context"), 149, "'max_length' must be the context 149"),
-    (("generation", "end_ids"), ["x"], "'end_ids' must be integers"),
+    (("generation", "end_ids"), ["x"], "'end_ids' must be a list of integers"),
     (("generation", "end_ids"), [283], r"'end_ids' must lie in 0\.\.282"),
-    (("generation", "state"), [], "'state' is empty"),
-    (("generation", "state", 0, "dtype"), "int8", "must be floats"),
-    (("generation", "state", 0, "shape"), [1, 3], "must be floats"),
-    (("generation", "state", 0, "shape", 2), "sequence", "must be floats"),
-    (("generation", "state", 1, "shape", 1), 1 << 39, "which no machine has"),
-    (("inputs", 0, "maximum"), 283, r"ids of a decoder must lie in 0\.\.282"),
-    (("inputs", 0, "dtype"), "int32", "golden tensor 'input_ids' has another type"),
-    (("outputs", 0, "shape", 0), 2, "the output of a decoder"),
+    (("functions", "main", "state"), [], "'state' is empty"),
+    (("functions", "main", "state", 0, "dtype"), "int8", "must be floats"),
+    (("functions", "main", "state", 0, "shape"), [1, 3], "must be floats"),
+    (("functions", "main", "state", 0, "shape", 2), "sequence", "must be floats"),
+    (("functions", "main", "state", 1, "shape", 1), 1 << 39, "which no machine has"),
+    (("functions", "main", "inputs", 0, "maximum"), 283, r"ids of a decoder must lie in 0\.\.282"),
+    (("functions", "main", "inputs", 0, "dtype"), "int32", "golden tensor 'input_ids' has another type"),
+    (("functions", "main", "outputs", 0, "shape", 0), 2, "the output of a decoder"),
     (("model", "task"), "embed", "do not belong together"),
     (("model", "max_length"), None, "'max_length' must be"),
-    (("golden", "steps"), 3, "must be a list"),
-    (("golden", "steps", 2, "inputs"), [], "'golden' does not hold the model's inputs"),
-    (("golden", "steps", 2, "inputs", 0, "offset"), 1 << 40, "ends at byte"),
-    (("golden", "steps", 2, "outputs", 0, "name"), "scores", "'golden' does not hold"),
+    (("golden",), 3, "must be a list"),
+    (("golden", 3, "inputs"), [], "'golden' does not hold the function's inputs"),
+    (("golden", 3, "inputs", 0, "offset"), 1 << 40, "ends at byte"),
+    (("golden", 3, "outputs", 0, "name"), "scores", "'golden' does not hold"),
 ]
 
 
@@ -56,18 +57,17 @@ def test_a_wrong_value_is_a_sentence(table, path, value, message):
 
 
 def test_inputs_of_another_interface_are_refused(table):
-    for item in (table["inputs"][1], table["golden"]["inputs"][1]):
-        item["name"] = "lengths"
-    for step in table["golden"]["steps"]:
-        step["inputs"][1]["name"] = "lengths"
+    table["functions"]["main"]["inputs"][1]["name"] = "lengths"
+    for run in table["golden"]:
+        run["inputs"][1]["name"] = "lengths"
     with pytest.raises(FormatError, match="the inputs of a decoder are input_ids, past_lengths, new_lengths"):
         parse_manifest(table)
 
 
-def test_steps_belong_to_models_that_make_text(table):
+def test_a_state_belongs_to_models_that_make_text(table):
     table["model"]["task"] = "embed"
-    del table["generation"]
-    with pytest.raises(FormatError, match="golden steps belong to models that generate"):
+    table["generation"] = None
+    with pytest.raises(FormatError, match="a state belong to models that make text"):
         parse_manifest(table)
 
 
@@ -77,7 +77,7 @@ def test_random_damage_never_escapes_as_another_error(table):
     refused = 0
     for _ in range(300):
         damaged = copy.deepcopy(table)
-        place, key = damaged, chance.choice(["generation", "golden", "inputs", "outputs", "model"])
+        place, key = damaged, chance.choice(["generation", "golden", "functions", "model"])
         while isinstance(place[key], dict | list) and place[key] and chance.random() < 0.85:
             place = place[key]
             key = chance.choice(list(place)) if isinstance(place, dict) else chance.randrange(len(place))

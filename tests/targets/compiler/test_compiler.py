@@ -1,7 +1,8 @@
-"""ONNX files to executables: float layers, interfaces, and what is refused."""
+"""ONNX files to kernels and plans: float layers, interfaces, and what is refused."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from edgeq.errors import FormatError, UnsupportedError
 from edgeq.formats.packing import pack
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.compiler.compile import compile_onnx
-from edgeq.targets.runtime.tvm_import import import_tvm
+from edgeq.targets.compiler.linking import link_code
+from edgeq.targets.compiler.run_plan import CompiledCode
+from edgeq.targets.toolchain.linkers import find_linker
 
 OPSETS = [helper.make_opsetid("", 23), helper.make_opsetid("ai.edgeq", 1)]
 
@@ -34,12 +37,10 @@ def save(path: Path, nodes, inputs, outputs, **initializers: np.ndarray) -> onnx
 
 
 def run(compiled, *inputs: np.ndarray) -> list[np.ndarray]:
-    tvm = import_tvm()
-    from tvm import relax
-
-    machine = relax.VirtualMachine(compiled.executable, tvm.cpu())
-    weights = [array for _, array in compiled.weights]
-    return [tensor.numpy() for tensor in machine["main"](*(tvm.runtime.tensor(a) for a in (*inputs, *weights)))]
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "code.so"
+        link_code(compiled, library, find_linker(load_target("host")))
+        return CompiledCode(compiled, library).run(inputs)
 
 
 def test_float_layers_match_the_reference_evaluator(tmp_path):
@@ -99,7 +100,8 @@ def test_a_table_that_is_a_matrix_as_well(tmp_path):
     )
     ids = np.array([3, 0, 18, 7, 7])
     compiled = compile_onnx(tmp_path / "m.onnx", target=load_target("host"))
-    assert {name: array.shape for name, array in compiled.weights} == {"table": (2, 7, 16), "w": (1, 7, 16)}
+    stored = [weight for weight in compiled.weights if weight.kind != "constant"]
+    assert {weight.name: weight.array.shape for weight in stored} == {"table": (2, 7, 16), "w": (1, 7, 16)}
     for found, expected in zip(run(compiled, ids), ReferenceEvaluator(model).run(None, {"ids": ids}), strict=True):
         assert np.allclose(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -114,13 +116,14 @@ def low_bit_model(path: Path, *, n: int = 5, k: int = 7, codes: np.ndarray | Non
     )  # fmt: skip
 
 
-def test_packed_weights_reach_the_executable_as_they_are_stored(tmp_path):
+def test_packed_weights_stay_as_they_are_stored(tmp_path):
     low_bit_model(tmp_path / "m.onnx")
     compiled = compile_onnx(tmp_path / "m.onnx", target=load_target("host"))
-    weights = dict(compiled.weights)
+    (weight, *_) = [weight for weight in compiled.weights if weight.name == "w"]
     stored = next(t for t in onnx.load(tmp_path / "m.onnx").graph.initializer if t.name == "w")
-    assert weights["w"].tobytes() == numpy_helper.to_array(stored).tobytes()
-    assert weights["w"].dtype == np.int32
+    assert weight.array.tobytes() == numpy_helper.to_array(stored).tobytes()
+    assert weight.array.dtype == np.int32
+    assert (weight.kind, weight.bits, weight.zero_point) == ("packed", 2, 1.0)
 
 
 def test_attributes_that_contradict_the_weight_are_refused(tmp_path):
@@ -177,3 +180,19 @@ def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, damage):
     with pytest.raises(FormatError, match=r"m\.onnx") as caught:
         compile_onnx(path, target=load_target("host"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_rows_and_columns_at_known_places(tmp_path, axis):
+    """A place from the end is known where the size is; elsewhere it is refused."""
+    node = helper.make_node("Gather", ["x", "at"], ["y"], axis=axis, name="pick")
+    at = np.array([1, -1] if axis == 1 else [1, 0])
+    shape = ["n", 2] if axis == 1 else [2, 4]
+    model = save(tmp_path / "m.onnx", [node], [("x", TensorProto.FLOAT, ["n", 4])], [("y", shape)], at=at)
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    compiled = compile_onnx(tmp_path / "m.onnx", target=load_target("host"))
+    assert np.array_equal(run(compiled, x)[0], ReferenceEvaluator(model).run(None, {"x": x})[0])
+    if axis == 0:
+        save(tmp_path / "m.onnx", [node], [("x", TensorProto.FLOAT, ["n", 4])], [("y", [2, 4])], at=np.array([0, -1]))
+        with pytest.raises(UnsupportedError, match="pick: an index of Gather counts from the end"):
+            compile_onnx(tmp_path / "m.onnx", target=load_target("host"))

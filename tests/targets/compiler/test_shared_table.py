@@ -38,19 +38,20 @@ def test_only_a_table_that_nothing_else_reads_is_shared(also_added: bool) -> Non
 def test_one_tensor_gives_rows_and_logits(tmp_path) -> None:
     from edgeq.targets.builtin.target import load_target
     from edgeq.targets.compiler.compile import compile_onnx
-    from edgeq.targets.runtime.tvm_import import import_tvm
+    from edgeq.targets.compiler.linking import link_code
+    from edgeq.targets.compiler.run_plan import CompiledCode
+    from edgeq.targets.toolchain.linkers import find_linker
 
     model = _model()
     onnx.save(model, tmp_path / "model.onnx")
     compiled = compile_onnx(tmp_path / "model.onnx", target=load_target("host"))
-    assert [(name, array.shape) for name, array in compiled.weights] == [("table", (3, WIDTH, 16))]
+    stored = [weight for weight in compiled.weights if weight.kind == "float"]
+    assert [(weight.name, weight.array.shape) for weight in stored] == [("table", (3, WIDTH, 16))]
     assert compiled.inputs[0].maximum == ROWS - 1
-    tvm = import_tvm()
-    device = tvm.cpu()
-    machine = tvm.relax.VirtualMachine(compiled.executable, device)
+    link_code(compiled, tmp_path / "code.so", find_linker(load_target("host")))
+    code = CompiledCode(compiled, tmp_path / "code.so")
     for shape in ((1, 1), (3, 11)):
         ids = np.random.default_rng(1).integers(0, ROWS, shape, dtype=np.int64)
-        arguments = [tvm.runtime.tensor(array, device) for array in (ids, *(array for _, array in compiled.weights))]
-        found = machine["main"](*arguments)[0].numpy()
+        (found,) = code.run([ids])
         expected = ReferenceEvaluator(model).run(None, {"ids": ids})[0]
         assert np.allclose(found, expected, atol=1e-4)

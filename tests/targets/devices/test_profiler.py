@@ -101,16 +101,11 @@ def test_a_difference_within_noise_is_not_handed_on_as_a_number():
     json.dumps(entry, allow_nan=False)
 
 
-def test_steps_of_the_virtual_machine_are_one_row():
-    kernels = [
-        KernelTime("vm.builtin.alloc", 3, 0.1),
-        KernelTime("matmul", 2, 0.5),
-        KernelTime("vm.builtin.shape", 4, 0.2),
-    ]
-    joined = profiler._joined(kernels)
-    assert set(joined) == {"matmul", "virtual machine (shapes, memory)"}
-    machine = joined["virtual machine (shapes, memory)"]
-    assert (machine.calls, machine.seconds) == (7, pytest.approx(0.3))
+def test_each_kernel_has_the_median_of_its_runs():
+    runs = [[KernelTime("matmul", 2, seconds), KernelTime("add", 1, 0.1)] for seconds in (0.5, 0.3, 9.0)]
+    matmul, add = profiler.operators_of(runs)
+    assert (matmul.name, matmul.calls, matmul.seconds) == ("matmul", 2, 0.5)
+    assert (add.name, add.share) == ("add", pytest.approx(0.1 / 0.6))
 
 
 def test_the_share_of_other_programs_leaves_out_our_own_work():
@@ -182,7 +177,8 @@ def test_the_graph_of_later_steps_is_what_is_timed(tmp_path):
 def test_reading_is_a_call_of_the_encoder(tmp_path):
     bundle = decoder_bundle(source_context=12)
     bundle.generation = bundle.manifest.generation
-    bundle.generation.source.inputs = [TensorSpec("input_ids", "int64", ("batch", "sequence"), 0, 282)]
+    inputs = [TensorSpec("input_ids", "int64", ("batch", "sequence"), 0, 282)]
+    bundle.manifest.functions = {"encode": types.SimpleNamespace(inputs=inputs)}
     bundle.encode_source = lambda inputs, state: ("read", inputs["input_ids"].shape, state)
     bundle.time_source_kernels = lambda inputs, state: ["kernels"]
     work = make_reading(bundle, batch=2, sequence=12)

@@ -108,7 +108,7 @@ def test_the_self_test_covers_every_step(board, sanitized, copy_of):
     assert f"{7 * 2 * 283} output values agree with the golden ones in every bit" in result.stdout
     damaged = copy_of(board)
     data = bytearray((damaged / "golden.bin").read_bytes())
-    data[json.loads((damaged / "manifest.json").read_text())["golden"]["steps"][5]["outputs"][0]["offset"]] ^= 1
+    data[json.loads((damaged / "manifest.json").read_text())["golden"][6]["outputs"][0]["offset"]] ^= 1
     (damaged / "golden.bin").write_bytes(data)
     result = _run(sanitized, damaged, "--self-test", "--no-verify")
     assert result.returncode == 1
@@ -150,14 +150,14 @@ def test_sets_of_tensors_go_on_where_the_last_ended(board, host):
         ([], "the bundle makes texts: say of how many tokens, with --generate N"),
         (["--generate", "0"], "--generate takes a number in 1.."),
         (["--generate", "3", "--repeat", "3"], "--generate goes with neither --repeat nor --raw"),
-        (["--generate", "3", "--temperature", "-1"], "--temperature must be a number"),
+        (["--generate", "3", "--temperature", "-1"], "temperature must be a number"),
         (["--generate", "3", "--temperature", "nan"], "--temperature takes a number, found 'nan'"),
         (["--generate", "3", "--temperature", "warm"], "--temperature takes a number, found 'warm'"),
-        (["--generate", "3", "--top-k", "5"], "--top-k has no effect at temperature 0"),
-        (["--generate", "3", "--top-p", "0.5"], "--top-p has no effect at temperature 0"),
-        (["--generate", "3", "--temperature", "1", "--top-p", "0"], "--top-p must be a number above 0"),
+        (["--generate", "3", "--top-k", "5"], "top_k has no effect at temperature 0"),
+        (["--generate", "3", "--top-p", "0.5"], "top_p has no effect at temperature 0"),
+        (["--generate", "3", "--temperature", "1", "--top-p", "0"], "top_p must be a number above 0"),
         (["--generate", "3", "--temperature", "1", "--top-k", "-5"], "--top-k takes a number in 0.."),
-        (["--generate", "3", "--repetition-penalty", "0"], "--repetition-penalty must be a number"),
+        (["--generate", "3", "--repetition-penalty", "0"], "repetition_penalty must be a number"),
         (["--generate", "3", "--seed", "-1"], "--seed takes a number in 0.."),
         (["--seed", "5"], "need --generate"),
     ],
@@ -173,7 +173,7 @@ def test_wrong_options_are_a_sentence(board, sanitized, ids, options, message):
     ("lines", "message"),
     [
         ([[5], [283]], "line 2 of the ids holds 283; ids lie in 0..282"),
-        ([[5], [3] * 151], "line 2 of the ids has 151 tokens, the bundle's context holds 150"),
+        ([[5], [3] * 151], "line 2 of the ids has 151 tokens, the model takes at most 150"),
         ([[5], []], "line 2 is empty"),
     ],
 )
@@ -223,17 +223,17 @@ WRONG = [
     (("generation", "context"), 149, "'max_length' must be the context"),
     (("generation", "end_ids"), [283], "'end_ids' must be token ids"),
     (("generation", "end_ids"), ["x"], "'end_ids' must be token ids"),
-    (("generation", "state"), [], "'state' is empty"),
-    (("generation", "state", 0, "dtype"), "int8", "must be floats"),
-    (("generation", "state", 0, "shape", 0), 1, "must be floats [batch, heads, context, ...]"),
-    (("generation", "state", 0, "shape", 2), "sequence", "must be floats [batch, heads, context, ...]"),
-    (("generation", "state", 1, "shape", 1), 1 << 39, "is not possible"),
-    (("inputs", 0, "maximum"), 283, "ids of a decoder must lie in 0..282"),
-    (("inputs", 1, "name"), "past", "the inputs of a decoder are"),
-    (("outputs", 0, "shape", 0), 1, "one row of float32 logits"),
+    (("functions", "main", "state"), [], "a dimension that no input and no cache has"),
+    (("functions", "main", "state", 0, "dtype"), "int8", "must be floats"),
+    (("functions", "main", "state", 0, "shape", 0), 1, "must be floats [batch, heads, context, ...]"),
+    (("functions", "main", "state", 0, "shape", 2), "sequence", "must be floats [batch, heads, context, ...]"),
+    (("functions", "main", "state", 1, "shape", 1), 1 << 39, "is not possible"),
+    (("functions", "main", "inputs", 0, "maximum"), 283, "ids of a decoder must lie in 0..282"),
+    (("functions", "main", "inputs", 1, "name"), "past", "the inputs of a decoder are"),
+    (("functions", "main", "outputs", 0, "shape", 0), 1, "one row of float32 logits"),
     (("model", "task"), "embed", "do not belong together"),
-    (("golden", "steps"), 3, "steps"),
-    (("golden", "steps", 0, "inputs", 0, "offset"), 1 << 40, "lies outside its file"),
+    (("golden",), 3, "'golden' must be a list"),
+    (("golden", 1, "inputs", 0, "offset"), 1 << 40, "lies outside its file"),
 ]
 
 

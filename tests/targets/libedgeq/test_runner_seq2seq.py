@@ -90,12 +90,12 @@ def test_a_batch_under_the_sanitizers_is_the_texts_one_by_one(board, host, sanit
 
 
 def test_the_self_test_reads_and_writes(board, host, sanitized, copy_of):
-    count = host.golden_source()[1]["last_hidden_state"].size + 7 * 2 * 283
+    count = host.golden_runs()[0][2]["last_hidden_state"].size + 7 * 2 * 283
     result = _run(sanitized, board, "--self-test")
     assert result.stdout == f"self-test passed: {count} output values agree with the golden ones in every bit\n"
     damaged = copy_of(board)
     golden = json.loads((board / "manifest.json").read_text())["golden"]
-    for tensor in (golden["source"]["outputs"][0], golden["steps"][5]["outputs"][0]):
+    for tensor in (golden[0]["outputs"][0], golden[6]["outputs"][0]):
         data = bytearray((board / "golden.bin").read_bytes())
         data[tensor["offset"]] ^= 1
         (damaged / "golden.bin").write_bytes(data)
@@ -158,10 +158,10 @@ def test_a_decoder_reads_no_source(gpt2_board, host):
         ([], "the bundle makes texts: say of how many tokens, with --generate N"),
         (["--generate", "many"], "--generate takes a number in 1.."),
         (["--generate", "3", "--num-beams", "65"], "--num-beams takes a number in 1..64"),
-        (["--generate", "3", "--length-penalty", "2"], "belong to beam search; give --num-beams above 1"),
+        (["--generate", "3", "--length-penalty", "2"], "belong to beam search; ask for more than 1 beam"),
         (["--generate", "3", "--early-stopping", "yes"], "belong to beam search"),
         (["--generate", "3", "--num-beams", "2", "--early-stopping", "soon"], "takes yes, no or never, found 'soon'"),
-        (["--generate", "3", "--num-beams", "2", "--length-penalty", "101"], "--length-penalty must be a number in"),
+        (["--generate", "3", "--num-beams", "2", "--length-penalty", "101"], "length_penalty must be a number in"),
         (["--generate", "3", "--num-beams", "2", "--temperature", "1"], "ask for temperature 0, or for 1 beam"),
         (["--generate", "3", "--batch", "0"], "--batch takes a number in 1..1024"),
         (["--generate", "3", "--no-repeat-ngram-size", "-1"], "--no-repeat-ngram-size takes a number in 0.."),
@@ -215,22 +215,22 @@ def _write_manifest(bundle, data):
 
 
 WRONG = [
-    (("model", "task"), "generate", "the source of 'generation' do not belong together"),
+    (("model", "task"), "generate", "'encode' do not belong together"),
     (("generation", "source", "context"), 40, "must lie in the vocabulary, in 0..1 and in 1..40"),
     (("generation", "source", "start_id"), 283, "'start_id' is 283, which is not possible"),
     (("generation", "source", "forced_last"), 999, "'forced_last' is 999"),
     (("generation", "source", "forced_first"), "x", "'forced_first' must be an integer"),
-    (("generation", "source", "outputs"), [], "'outputs' is empty"),
-    (("generation", "source", "inputs", 0, "maximum"), 400, "must lie in the vocabulary"),
-    (("generation", "source", "inputs", 1, "name"), "mask", "the inputs of an encoder are"),
-    (("generation", "state", 2, "shape", 2), "context_blocks", "must be floats [batch, heads, source_context, ...]"),
-    (("generation", "state", 0, "shape", 2), "source_context_blocks", "must be floats [batch, heads, context, ...]"),
-    (("inputs", 3, "minimum"), 0, "'source_lengths' must lie in 1..41"),
-    (("golden", "source", "inputs"), [], "golden 'inputs' is incomplete"),
-    (("golden", "source", "outputs", 0, "offset"), 1 << 40, "lies outside its file"),
+    (("functions", "encode", "outputs"), [], "has another number of outputs than the function"),
+    (("functions", "encode", "inputs", 0, "maximum"), 400, "must lie in the vocabulary"),
+    (("functions", "encode", "inputs", 1, "name"), "mask", "the inputs of an encoder are"),
+    (("functions", "main", "state", 2, "shape", 2), "context_blocks", "'main' has no cache like 'source_keys.0'"),
+    (("functions", "main", "state", 0, "shape", 2), "source_context_blocks", "must be floats [batch, heads, context,"),
+    (("functions", "main", "inputs", 3, "minimum"), 0, "'source_lengths' must lie in 1..41"),
+    (("golden", 0, "inputs"), [], "golden 'inputs' is incomplete"),
+    (("golden", 0, "outputs", 0, "offset"), 1 << 40, "lies outside its file"),
     (("generation", "settings", "beams", "count"), 65, "'count' is 65"),
     (("generation", "settings", "beams", "early_stopping"), 1, "'early_stopping' must be true, false"),
-    (("generation", "settings", "beams", "length_penalty"), 1e9, "--length-penalty must be a number"),
+    (("generation", "settings", "beams", "length_penalty"), 1e9, "length_penalty must be a number"),
     (("generation", "settings", "sampling", "temperature"), "hot", "'temperature' must be a number"),
     (("generation", "settings", "max_new_tokens"), 0, "'max_new_tokens' is 0"),
 ]

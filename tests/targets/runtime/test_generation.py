@@ -42,7 +42,7 @@ def test_the_bundle_says_what_it_keeps(bundle):
     manifest = bundle.manifest
     assert (manifest.model.task, manifest.model.max_length) == ("generate", 150)
     assert (manifest.generation.context, manifest.generation.capacity, manifest.generation.end_ids) == (150, 160, (2,))
-    assert [spec.shape for spec in manifest.generation.state] == [
+    assert [spec.shape for spec in manifest.state] == [
         ("batch", 3, "context_blocks", 12, 16),
         ("batch", 3, "context", 12),
     ] * 2
@@ -51,8 +51,8 @@ def test_the_bundle_says_what_it_keeps(bundle):
 
 def test_the_self_test_is_a_prompt_and_greedy_steps(bundle):
     runs = bundle.golden_runs()
-    assert [inputs["input_ids"].shape for inputs, _ in runs] == [(2, 13)] + [(2, 1)] * 6
-    for (_, before), (inputs, _) in itertools.pairwise(runs):
+    assert [inputs["input_ids"].shape for _, inputs, _ in runs] == [(2, 13)] + [(2, 1)] * 6
+    for (_, _, before), (_, inputs, _) in itertools.pairwise(runs):
         np.testing.assert_array_equal(inputs["input_ids"][:, 0], before["logits"].argmax(1))
     result = bundle.self_test()
     assert result.ok
@@ -62,7 +62,7 @@ def test_the_self_test_is_a_prompt_and_greedy_steps(bundle):
 def test_the_self_test_sees_a_changed_bit_of_the_last_step(gpt2_bundle, copy_of):
     damaged = copy_of(gpt2_bundle)
     data = bytearray((damaged / "golden.bin").read_bytes())
-    data[read_manifest(damaged).golden_steps[-1].outputs[0].offset] ^= 1
+    data[read_manifest(damaged).golden[-1].outputs[0].offset] ^= 1
     (damaged / "golden.bin").write_bytes(data)
     result = edgeq.load(damaged, verify=False).self_test()
     assert not result.ok
@@ -139,10 +139,11 @@ def _changed(bundle, *, context=150, end_ids=(2,)):
     """Gives a copy of a bundle another context, or other tokens that end a text; its code fits any."""
     manifest = read_manifest(bundle)
     lengths = [dataclasses.replace(spec, maximum=context) for spec in manifest.inputs[1:]]
+    main = dataclasses.replace(manifest.functions["main"], inputs=(manifest.inputs[0], *lengths))
     changed = dataclasses.replace(
         manifest,
         model=dataclasses.replace(manifest.model, max_length=context),
-        inputs=(manifest.inputs[0], *lengths),
+        functions={"main": main},
         generation=dataclasses.replace(manifest.generation, context=context, end_ids=end_ids),
     )
     write_manifest(bundle, changed)

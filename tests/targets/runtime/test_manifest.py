@@ -18,7 +18,7 @@ def test_writing_and_reading_give_the_same_manifest(host_bundle):
     manifest = read_manifest(host_bundle)
     assert parse_manifest(json.loads(manifest.to_json())) == manifest
     assert (host_bundle / "manifest.json").read_text() == manifest.to_json()
-    assert set(manifest.files) >= {"model.so", "weights.bin", "golden.bin", "tokenizer.json"}
+    assert set(manifest.files) >= {"code/host.so", "lib/libedgeq.so", "weights.bin", "golden.bin", "tokenizer.json"}
 
 
 def test_the_digest_file_is_what_sha256sum_checks(host_bundle):
@@ -37,7 +37,7 @@ def test_no_bundle_is_a_wrong_request(tmp_path):
         read_manifest(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["weights.bin", "model.so", "golden.bin", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["weights.bin", "code/host.so", "golden.bin", "tokenizer.json"])
 def test_a_truncated_or_missing_file_is_named(host_bundle, copy_of, name):
     bundle = copy_of(host_bundle)
     data = (bundle / name).read_bytes()
@@ -49,7 +49,7 @@ def test_a_truncated_or_missing_file_is_named(host_bundle, copy_of, name):
         read_manifest(bundle)
 
 
-@pytest.mark.parametrize("name", ["weights.bin", "model.so", "golden.bin"])
+@pytest.mark.parametrize("name", ["weights.bin", "code/host.so", "golden.bin"])
 def test_a_flipped_bit_is_found(host_bundle, copy_of, name):
     bundle = copy_of(host_bundle)
     data = bytearray((bundle / name).read_bytes())
@@ -73,7 +73,7 @@ def test_a_changed_or_cut_off_manifest_is_found(host_bundle, copy_of):
 
 WRONG = [
     (("format",), "zip", "'format' must be"),
-    (("format_version",), 2, "format_version is 2"),
+    (("version",), 3, "of format version 3, this edgeq reads version 2"),
     (("weights", 0, "offset"), 8, "not a multiple of 64"),
     (("weights", 1, "offset"), 1 << 20, "ends at byte"),
     (("weights", 0, "offset"), -64, "at least 0"),
@@ -83,19 +83,27 @@ WRONG = [
     (("weights", 0, "shape"), ["batch"], "no named sizes"),
     (("weights", 0, "shape"), [1] * 9, "9 dimensions"),
     (("weights", 0, "dtype"), "float8", "dtype must be one of"),
-    (("inputs",), [], "at least one input"),
-    (("inputs", 0, "name"), "ids", "golden"),
-    (("golden", "outputs", 0, "shape"), [2, 9, 11], "takes"),
+    (("functions", "main", "inputs"), [], "at least one input"),
+    (("functions", "main", "inputs", 0, "name"), "ids", "golden"),
+    (("golden", 0, "outputs", 0, "shape"), [2, 9, 11], "takes"),
+    (("golden", 0, "function"), "encode", "no function of the model"),
+    (("functions", "main", "plan"), 3, "must be a table"),
+    (("functions",), {}, "'functions' must be 'main'"),
+    (("targets",), [], "'targets' is empty"),
+    (("targets", 0, "code"), "code/../x.so", "'code' must be 'code/host.so'"),
+    (("weights", 0, "kind"), "dense", "'kind' must be packed, float or constant"),
+    (("weights", 0), {"name": "w", "dtype": "int32", "shape": [1], "offset": 0, "bytes": 4, "kind": "packed", "bits": 3,
+                      "zero_point": 1}, "no grid has 3 bits"),
     (("model", "task"), "translate", "not known"),
     (("model", "max_length"), 0, "at least 1"),
     (("model", "labels"), [1], "list of texts"),
     (("model", "normalize"), 1, "true or false"),
     (("recipe",), 3, "'recipe' must be"),
     (("tools",), {"x": 1}, "must be text"),
-    (("files", "model.so", "sha256"), "xyz", "64 hexadecimal"),
-    (("files", "model.so", "blocks"), ["xyz"], "64 hexadecimal"),
-    (("files", "model.so", "blocks"), [], "need 1 blocks, found 0"),
-    (("files", "model.so", "blocks"), ["0" * 64] * 2, "need 1 blocks, found 2"),
+    (("files", "code/host.so", "sha256"), "xyz", "64 hexadecimal"),
+    (("files", "code/host.so", "blocks"), ["xyz"], "64 hexadecimal"),
+    (("files", "code/host.so", "blocks"), [], "need 1 blocks, found 0"),
+    (("files", "code/host.so", "blocks"), ["0" * 64] * 2, "need 1 blocks, found 2"),
 ]
 
 

@@ -55,21 +55,23 @@ def test_the_bundle_says_what_it_reads_and_keeps(bundle):
     assert (manifest.model.task, manifest.model.max_length, manifest.generation.end_ids) == ("seq2seq", 30, (2,))
     assert (source.context, source.start_id, source.forced_first, source.forced_last) == (41, 2, 0, 2)
     assert [spec.name for spec in manifest.inputs] == ["input_ids", "past_lengths", "new_lengths", "source_lengths"]
-    assert [spec.name for spec in source.inputs] == ["input_ids", "attention_mask", "source_lengths"]
-    assert [spec.name for spec in source.outputs] == ["last_hidden_state"]
+    encode = manifest.functions["encode"]
+    assert [spec.name for spec in encode.inputs] == ["input_ids", "attention_mask", "source_lengths"]
+    assert [spec.name for spec in encode.outputs] == ["last_hidden_state"]
     assert bundle.new_state(3).bytes == 3 * 2 * 2 * (32 + 48) * 36 * 2
     assert parse_manifest(json.loads(manifest.to_json())) == manifest
 
 
 def test_the_self_test_reads_and_writes(bundle, path, copy_of):
-    inputs, outputs = bundle.golden_source()
+    (encode, inputs, outputs), *runs = bundle.golden_runs()
+    assert (encode, {name for name, _, _ in runs}) == ("encode", {"main"})
     count = outputs["last_hidden_state"].size + 7 * 2 * 283
     assert f"{count} output values agree" in bundle.self_test().detail
-    assert [given["input_ids"].shape for given, _ in bundle.golden_runs()] == [(2, 13)] + [(2, 1)] * 6
-    for given, _ in bundle.golden_runs():
+    assert [given["input_ids"].shape for _, given, _ in runs] == [(2, 13)] + [(2, 1)] * 6
+    for _, given, _ in runs:
         np.testing.assert_array_equal(given["source_lengths"], inputs["source_lengths"])
     damaged = copy_of(path)
-    for tensor in (bundle.manifest.golden_source.outputs[0], bundle.manifest.golden_steps[-1].outputs[0]):
+    for tensor in (bundle.manifest.golden[0].outputs[0], bundle.manifest.golden[-1].outputs[0]):
         data = bytearray((path / "golden.bin").read_bytes())
         data[tensor.offset] ^= 1
         (damaged / "golden.bin").write_bytes(data)
@@ -206,13 +208,13 @@ WRONG = [
     (("generation", "source", "start_id"), 283, r"start and forced ids must lie in 0\.\.282"),
     (("generation", "source", "forced_last"), 999, r"start and forced ids must lie in 0\.\.282"),
     (("generation", "source", "forced_first"), "x", "'forced_first' must be an integer"),
-    (("generation", "source", "outputs"), [], "'outputs' is empty"),
-    (("generation", "source", "inputs", 0, "maximum"), 400, r"must lie in 0\.\.282"),
-    (("generation", "state", 2, "shape", 2), "context_blocks", "must be floats"),
-    (("generation", "state", 0, "shape", 2), "source_context_blocks", "must be floats"),
-    (("inputs", 3, "minimum"), 0, r"'source_lengths' of an encoder-decoder must lie in 1\.\.41"),
-    (("golden", "source", "inputs"), [], "'golden' does not hold the model's inputs"),
-    (("golden", "source", "outputs", 0, "offset"), 1 << 40, "ends at byte"),
+    (("functions", "encode", "outputs"), [], "at least one input and one output"),
+    (("functions", "encode", "inputs", 0, "maximum"), 400, r"must lie in 0\.\.282"),
+    (("functions", "main", "state", 2, "shape", 2), "context_blocks", "must be the caches of the source"),
+    (("functions", "main", "state", 0, "shape", 2), "source_context_blocks", "must be floats"),
+    (("functions", "main", "inputs", 3, "minimum"), 0, r"'source_lengths' of an encoder-decoder must lie in 1\.\.41"),
+    (("golden", 0, "inputs"), [], "'golden' does not hold the function's inputs"),
+    (("golden", 0, "outputs", 0, "offset"), 1 << 40, "ends at byte"),
 ]
 
 
@@ -227,7 +229,7 @@ def test_a_wrong_value_in_the_manifest_is_a_sentence(table, place, value, messag
 
 
 def test_an_encoder_of_another_interface_is_refused(table):
-    for item in (table["generation"]["source"]["inputs"][1], table["golden"]["source"]["inputs"][1]):
+    for item in (table["functions"]["encode"]["inputs"][1], table["golden"][0]["inputs"][1]):
         item["name"] = "mask"
     with pytest.raises(FormatError, match="the inputs of an encoder are input_ids, attention_mask, source_lengths"):
         parse_manifest(table)
@@ -235,11 +237,14 @@ def test_an_encoder_of_another_interface_is_refused(table):
 
 def test_half_a_source_is_a_sentence(table):
     without = copy.deepcopy(table)
-    del without["golden"]["source"]
-    with pytest.raises(FormatError, match="must both have a source"):
+    del without["functions"]["encode"]
+    with pytest.raises(FormatError, match="'golden' is of 'encode', which is no function"):
         parse_manifest(without)
-    del table["generation"]["source"]
-    with pytest.raises(FormatError, match="must be floats"):
+    without["golden"] = without["golden"][1:]
+    with pytest.raises(FormatError, match="do not belong together"):
+        parse_manifest(without)
+    table["generation"]["source"] = None
+    with pytest.raises(FormatError, match="do not belong together"):
         parse_manifest(table)
 
 

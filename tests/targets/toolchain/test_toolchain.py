@@ -1,7 +1,5 @@
 import dataclasses
-import json
 import subprocess
-import zipfile
 
 import pytest
 
@@ -9,8 +7,8 @@ from edgeq.errors import EdgeqError
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.toolchain import linkers as toolchain
-from edgeq.targets.toolchain import runtime_wheels
-from edgeq.targets.toolchain.linkers import Linker, build_runner, find_linker, install_command, run_compiler
+from edgeq.targets.toolchain.libedgeq import build_runner
+from edgeq.targets.toolchain.linkers import Linker, find_linker, install_command, run_compiler
 
 NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
 FOREIGN = "cortex-a72" if this_machine().architecture == "x86_64" else "x86-64-v3"
@@ -81,72 +79,3 @@ def test_what_the_compiler_says_is_passed_on(tmp_path):
     with pytest.raises(EdgeqError, match="nosuchcc did not run"):
         run_compiler(Linker("nosuchcc", ("nosuchcc",)), [], purpose="try")
     assert Linker("nosuchcc", ("nosuchcc",)).version == "unknown"
-
-
-def test_libraries_of_this_architecture_are_the_installed_ones():
-    found = runtime_wheels.runtime_libraries(load_target("host"))
-    assert set(found) == {"libtvm_ffi.so", "libtvm_runtime.so"}
-    assert all(path.is_file() for path in found.values())
-
-
-class _FakePip:
-    """Stands for ``pip download``: writes a wheel, or fails."""
-
-    def __init__(self, *, works=True, member=True):
-        self.works, self.member, self.calls = works, member, 0
-
-    def __call__(self, command, **_options):
-        self.calls += 1
-        folder = command[command.index("--dest") + 1]
-        package = command[-1].split("==")[0]
-        if self.works:
-            runtime_wheels.Path(folder).mkdir(parents=True)
-            with zipfile.ZipFile(f"{folder}/{package}.whl", "w") as wheel:
-                for owner, member in runtime_wheels._LIBRARIES.values():
-                    if owner == package and self.member:
-                        wheel.writestr(member, f"library of {package}")
-        code = 0 if self.works else 1
-        return runtime_wheels.subprocess.CompletedProcess(
-            command, code, "", "" if self.works else "WARNING\nERROR: no network"
-        )
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def test_foreign_libraries_are_fetched_once_and_checked(cache, monkeypatch):
-    pip = _FakePip()
-    monkeypatch.setattr(runtime_wheels.subprocess, "run", pip)
-    target = load_target(FOREIGN)
-    assert not runtime_wheels.is_available(target)
-    found = runtime_wheels.runtime_libraries(target)
-    assert found["libtvm_ffi.so"].read_text() == "library of apache-tvm-ffi"
-    assert runtime_wheels.is_available(target)
-    assert runtime_wheels.runtime_libraries(target) == found
-    assert pip.calls == 2
-    digests = json.loads((found["libtvm_ffi.so"].parent / "sha256.json").read_text())
-    assert set(digests) == set(found)
-    found["libtvm_ffi.so"].write_text("damaged")
-    assert not runtime_wheels.is_available(target)
-    assert (
-        runtime_wheels.runtime_libraries(target)["libtvm_ffi.so"].read_text() == "library of apache-tvm-ffi"
-    )
-    assert pip.calls == 4
-
-
-def test_no_network_is_a_sentence_and_leaves_nothing(cache, monkeypatch):
-    monkeypatch.setattr(runtime_wheels.subprocess, "run", _FakePip(works=False))
-    with pytest.raises(
-        EdgeqError, match=r"cannot download apache-tvm-ffi .*: ERROR: no network; give pip access"
-    ):
-        runtime_wheels.runtime_libraries(load_target(FOREIGN))
-    assert not [path for path in cache.rglob("*") if path.is_file()]
-
-
-def test_a_wheel_without_the_library_is_a_sentence(cache, monkeypatch):
-    monkeypatch.setattr(runtime_wheels.subprocess, "run", _FakePip(member=False))
-    with pytest.raises(EdgeqError, match=r"does not hold tvm_ffi/lib/libtvm_ffi\.so"):
-        runtime_wheels.runtime_libraries(load_target(FOREIGN))

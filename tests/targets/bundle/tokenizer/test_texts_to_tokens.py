@@ -197,5 +197,5 @@ def test_other_tokenizers_are_refused_with_the_reason(bundle_with, sanitized, pa
         env={"ASAN_OPTIONS": "detect_leaks=0"},
     )
     assert result.returncode == 2
-    assert "does not know this bundle's tokenizer" in result.stderr
+    assert "line 1 of the texts needs a tokenizer, but" in result.stderr
     assert re.search(reason, result.stderr), result.stderr

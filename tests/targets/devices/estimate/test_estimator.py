@@ -138,8 +138,8 @@ def test_counted_dot_products_are_those_of_the_matrices(gpt2_board):
     texts = made_up_texts(manifest, folder, batch=1, sequence=40)
     emulated = emulation.emulate(folder, manifest, call_of_main(texts.inputs, manifest), target=target)
     objdump = tools.find_llvm().objdump
-    code = disassemble(folder / "model.so", program=objdump, cpu=target.cpu)
-    counts = emulation.counts_by_address(emulated, code, folder / "model.so")
+    code = disassemble(folder / read_manifest(folder).targets[0].code, program=objdump, cpu=target.cpu)
+    counts = emulation.counts_by_address(emulated, code)
     calls = {kernel["name"]: kernel["calls"] for kernel in emulated.kernels}
     checked = 0
     for kernel in sorted({block.kernel for block in code.blocks(counts)}):

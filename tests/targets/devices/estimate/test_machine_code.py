@@ -1,13 +1,11 @@
 """Disassembly to blocks: which kernel owns what, where blocks end, and what an instruction can move."""
 
-import struct
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeq.errors import FormatError
-from edgeq.targets.devices.estimate.machine_code import MachineCode, addresses_of_offsets, parse_disassembly
+from edgeq.targets.devices.estimate.machine_code import MachineCode, parse_disassembly
 from edgeq.targets.devices.estimate.memory_traffic import bytes_moved
 
 ARM = """
@@ -126,18 +124,3 @@ def test_any_text_is_read_without_an_error(text):
 )
 def test_what_an_instruction_can_move(text, size):
     assert bytes_moved(text) == size
-
-
-def test_a_file_that_is_no_library_is_a_sentence(tmp_path):
-    path = tmp_path / "model.so"
-    for data in (b"", b"\x7fELF\x01\x01" + bytes(60), b"\x7fELF\x02\x01" + bytes(20)):
-        path.write_bytes(data)
-        with pytest.raises(FormatError, match=r"model\.so is"):
-            addresses_of_offsets(path)
-    header = bytearray(64)
-    header[:6] = b"\x7fELF\x02\x01"
-    struct.pack_into("<Q", header, 32, 64)
-    struct.pack_into("<HH", header, 54, 56, 1)
-    segment = struct.pack("<IIQQQQQQ", 1, 5, 0x100, 0x1100, 0, 0x40, 0x40, 0)
-    path.write_bytes(bytes(header) + segment)
-    assert addresses_of_offsets(path) == [(0x100, 0x40, 0x1100)]

@@ -1,0 +1,43 @@
+"""Kernels to the code file of a bundle: a shared library that needs next to nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from edgeq.errors import EdgeqError
+from edgeq.targets.compiler.compile import CompiledModel
+from edgeq.targets.toolchain.elf import undefined_symbols
+from edgeq.targets.toolchain.linkers import Linker, link_library
+
+SYMBOL_PREFIX = "__tvm_ffi_"
+"""What TVM puts before the name of a kernel to make its symbol."""
+POINTERS = ("__TVMBackendParallelLaunch", "__TVMBackendAllocWorkspace", "__TVMBackendFreeWorkspace")
+"""Pointers to functions that run tasks on threads and give kernels memory, which a runtime writes."""
+GIVEN = frozenset({"memcpy", "memset", "memmove", "TVMFFIErrorSetRaisedFromCStrParts", *POINTERS})
+"""What a runtime gives a code file."""
+
+
+def link_code(compiled: CompiledModel, out: Path, linker: Linker) -> None:
+    """Links the kernels of a model into a code file: the same kernels give the same bytes.
+
+    Args:
+        compiled: The model.
+        out: File to write.
+        linker: C compiler for the model's target.
+
+    Raises:
+        EdgeqError: If the linker fails, or the kernels need something that no runtime gives.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        kernels, exports = Path(folder) / "kernels.o", Path(folder) / "exports.map"
+        compiled.kernels.mod.write_to_file(str(kernels), "o")
+        exports.write_text(f"{{ global: {SYMBOL_PREFIX}*; {'; '.join(POINTERS)}; local: *; }};\n", encoding="ascii")
+        link_library(linker, out, [kernels], exports=exports, purpose="link the kernels")
+    unknown = sorted(undefined_symbols(out) - GIVEN)
+    if unknown:
+        raise EdgeqError(
+            f"the kernels need {', '.join(unknown)}, which no runtime gives them; use another compiler than "
+            f"{linker.name}"
+        )
+    out.chmod(0o644)

@@ -1,0 +1,354 @@
+/* libedgeq: runs bundles that `edgeq compile` made. C11, no dependency but the C library.
+ *
+ * A model (`edgeq_model`) is a bundle, opened once: code, mapped weights, tokenizer. It does not change afterwards, so
+ * threads share it. A session (`edgeq_session`) runs it: it has the memory of a call, the caches of generated texts and
+ * the threads of the kernels. One thread at a time uses a session; a second one gets EDGEQ_BUSY and changes nothing.
+ *
+ * Every function that can fail returns a status. The handle then holds one sentence that says what was expected, what
+ * was found and what to do: edgeq_error() of a model, edgeq_session_error() of a session. The library never ends the
+ * process, prints nothing, reads no environment variable and keeps no state outside of its handles.
+ *
+ * Structures that begin with `size` are filled in by the caller: set `size` to the size of the structure, and fields
+ * that later versions add keep their defaults. Structures that the library returns may grow at their end. */
+#ifndef EDGEQ_H
+#define EDGEQ_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#if defined(EDGEQ_BUILD_SHARED)
+#define EDGEQ_API __declspec(dllexport)
+#else
+#define EDGEQ_API
+#endif
+#else
+#define EDGEQ_API __attribute__((visibility("default")))
+#endif
+
+/* Version of this interface. A library serves every caller that was compiled for the same major version, and for the
+ * same or an older minor one. */
+#define EDGEQ_ABI_MAJOR 1
+#define EDGEQ_ABI_MINOR 0
+
+/* EDGEQ_ABI_MAJOR * 65536 + EDGEQ_ABI_MINOR of the library. */
+EDGEQ_API uint32_t edgeq_abi_version(void);
+
+/* ---- status ---- */
+
+typedef int32_t edgeq_status;
+
+enum {
+  EDGEQ_OK = 0,
+  EDGEQ_FAILED = 1,      /* a run failed, or the system gave no file, thread or page */
+  EDGEQ_USAGE = 2,       /* an argument, an option or an input makes no sense */
+  EDGEQ_DAMAGED = 3,     /* a file of the bundle is damaged, or not what it should be */
+  EDGEQ_UNSUPPORTED = 4, /* the bundle is for another processor, or of another format version */
+  EDGEQ_NO_MEMORY = 5,
+  EDGEQ_BUSY = 6,        /* another thread uses the session */
+  EDGEQ_CANCELLED = 7,   /* a callback or edgeq_cancel ended the call */
+  EDGEQ_END = 8          /* edgeq_generate_next: every text is complete */
+};
+
+/* ---- memory ---- */
+
+/* Where the library takes its memory from. `allocate` returns zeroed memory, aligned like that of calloc, or NULL;
+ * `release` gets what it returned, never NULL. Both may be called by any thread that uses a handle. Weights, code
+ * and the stacks of threads do not come from here: they are mapped. */
+typedef struct edgeq_allocator {
+  void *context;
+  void *(*allocate)(void *context, size_t bytes);
+  void (*release)(void *context, void *memory);
+} edgeq_allocator;
+
+/* ---- tensors ---- */
+
+enum { EDGEQ_MAX_RANK = 8, EDGEQ_ALIGNMENT = 64 };
+
+enum {
+  EDGEQ_FLOAT32 = 0,
+  EDGEQ_FLOAT16 = 1,
+  EDGEQ_INT64 = 2,
+  EDGEQ_INT32 = 3,
+  EDGEQ_INT16 = 4,
+  EDGEQ_UINT16 = 5,
+  EDGEQ_INT8 = 6,
+  EDGEQ_UINT8 = 7,
+  EDGEQ_BOOL = 8 /* a byte, 0 or 1 */
+};
+
+/* A tensor in memory: C order, no gaps. */
+typedef struct edgeq_tensor {
+  int32_t type; /* EDGEQ_FLOAT32 ... */
+  int32_t rank;
+  int64_t shape[EDGEQ_MAX_RANK];
+  void *data;
+  size_t bytes;
+} edgeq_tensor;
+
+/* What a function of the model takes or gives. */
+typedef struct edgeq_tensor_info {
+  const char *name;
+  int32_t type;
+  int32_t rank;
+  int64_t shape[EDGEQ_MAX_RANK];          /* -1 where a call chooses the size */
+  const char *dimensions[EDGEQ_MAX_RANK]; /* name of such a size; NULL where it is fixed */
+  int32_t has_minimum, has_maximum, has_default;
+  int32_t reserved;
+  int64_t minimum, maximum, default_value; /* of the values */
+} edgeq_tensor_info;
+
+/* Functions of a model: all have `main`; those that read a source before they write have `encode`. */
+enum { EDGEQ_MAIN = 0, EDGEQ_ENCODE = 1, EDGEQ_FUNCTIONS = 2 };
+
+/* ---- models ---- */
+
+typedef struct edgeq_model edgeq_model;
+typedef struct edgeq_session edgeq_session;
+
+/* A compiled kernel that is linked into the program, where code cannot be loaded from the bundle. The entry named
+ * "__TVMBackendParallelLaunch" holds the address of that variable, the others functions. */
+typedef struct edgeq_kernel {
+  const char *name;
+  void *address;
+} edgeq_kernel;
+
+typedef struct edgeq_open_options {
+  size_t size;                      /* sizeof(edgeq_open_options) */
+  const edgeq_allocator *allocator; /* NULL: calloc and free. Is copied */
+  const char *variant;              /* name of a target in the bundle; NULL: the best that this processor can run */
+  int32_t threads;                  /* that compare digests; 0: every core */
+  int32_t skip_digests;             /* 1: do not compare the files with their SHA-256 */
+  const edgeq_kernel *kernels;      /* NULL: load the bundle's code */
+  size_t kernel_count;
+} edgeq_open_options;
+
+/* Opens the bundle in a folder: compares every file with its SHA-256, picks the code for this processor, maps the
+ * weights. `options` may be NULL. `*model` is set also when this fails, to a handle that holds the sentence (NULL only if
+ * there is no memory even for that), and is to be closed. */
+EDGEQ_API edgeq_status edgeq_open(const char *folder, const edgeq_open_options *options, edgeq_model **model);
+
+/* Gives back what the model has. Its sessions must be closed before. NULL is allowed. */
+EDGEQ_API void edgeq_close(edgeq_model *model);
+
+/* Why edgeq_open failed; an empty text if it did not. NULL says that there is no memory. */
+EDGEQ_API const char *edgeq_error(const edgeq_model *model);
+
+/* What the bundle is for. */
+typedef struct edgeq_info {
+  const char *task;         /* "embed", "classify", "generate" (continues a prompt), "seq2seq" (rewrites a source) */
+  const char *architecture; /* as in the checkpoint's config.json */
+  const char *variant;      /* target whose code runs */
+  const char *pooling;      /* "mean", "cls", "max": how token vectors become one */
+  int32_t normalize;        /* 1: embeddings have length 1 */
+  int32_t has_tokenizer;    /* 1: texts can be given, 0: token ids only */
+  int64_t longest;          /* most tokens of a text; 0 if nothing limits it */
+  int64_t context;          /* most tokens of a generated text with its prompt; 0 for models that make none */
+  int64_t source_context;   /* most tokens of a source; 0 for models that read none */
+  int64_t vocabulary;       /* of models that make text, else 0 */
+  int64_t width;            /* values of an embedding, or number of classes; 0 for models that make text */
+  const char *const *labels;
+  size_t label_count; /* may be less than the classes */
+} edgeq_info;
+
+EDGEQ_API const edgeq_info *edgeq_model_info(const edgeq_model *model);
+
+/* manifest.json as it lies in the bundle: JSON of `*size` bytes, no end mark. */
+EDGEQ_API const char *edgeq_manifest(const edgeq_model *model, size_t *size);
+
+/* Where address 0 of the bundle's code file lies in memory, for profilers; NULL if the code is linked in. */
+EDGEQ_API const void *edgeq_code(const edgeq_model *model);
+
+/* Inputs, outputs and state (caches that stay from call to call) of a function: 0 and NULL beyond what there is. */
+EDGEQ_API size_t edgeq_input_count(const edgeq_model *model, int32_t function);
+EDGEQ_API size_t edgeq_output_count(const edgeq_model *model, int32_t function);
+EDGEQ_API size_t edgeq_state_count(const edgeq_model *model, int32_t function);
+EDGEQ_API const edgeq_tensor_info *edgeq_input_info(const edgeq_model *model, int32_t function, size_t index);
+EDGEQ_API const edgeq_tensor_info *edgeq_output_info(const edgeq_model *model, int32_t function, size_t index);
+EDGEQ_API const edgeq_tensor_info *edgeq_state_info(const edgeq_model *model, int32_t function, size_t index);
+
+/* Stored runs of the self-test. edgeq_golden fills in as many tensors as the function has inputs and outputs; their
+ * data is the bundle's and must not be changed. */
+EDGEQ_API size_t edgeq_golden_count(const edgeq_model *model);
+EDGEQ_API edgeq_status edgeq_golden(const edgeq_model *model, size_t index, int32_t *function, edgeq_tensor *inputs,
+                                    edgeq_tensor *outputs);
+
+/* ---- sessions ---- */
+
+/* Runs piece 0 to pieces - 1 of `work`, on any threads, and returns when all are done. */
+typedef void (*edgeq_parallel_for)(void *context, int32_t pieces, void (*piece)(void *work, int32_t number), void *work);
+
+typedef struct edgeq_session_options {
+  size_t size;                      /* sizeof(edgeq_session_options) */
+  const edgeq_allocator *allocator; /* NULL: as the model's. Is copied */
+  int32_t threads;                  /* of the kernels, the caller's included; 0: every core. Results do not depend on it */
+  int32_t processor_count;
+  const int32_t *processors;        /* numbers of the processors on which the session's own threads may run; NULL: all */
+  edgeq_parallel_for parallel_for;  /* NULL: threads of the session's own */
+  void *parallel_context;
+} edgeq_session_options;
+
+/* `options` may be NULL. `*session` is set as by edgeq_open. Threads start with the first call that needs them. */
+EDGEQ_API edgeq_status edgeq_session_open(const edgeq_model *model, const edgeq_session_options *options,
+                                          edgeq_session **session);
+EDGEQ_API void edgeq_session_close(edgeq_session *session);
+
+/* Why the newest call that failed did so. Valid until the next call; NULL says that there is no memory. */
+EDGEQ_API const char *edgeq_session_error(const edgeq_session *session);
+
+/* Ends the call that runs in the session, if any, which then returns EDGEQ_CANCELLED: from any thread, a callback or a
+ * signal handler. Generated text up to there can be asked for. */
+EDGEQ_API void edgeq_cancel(edgeq_session *session);
+
+/* Makes the caches empty, for `batch` sequences. A call of a function with state on a session that was not reset for its
+ * batch resets it. */
+EDGEQ_API edgeq_status edgeq_reset(edgeq_session *session, int64_t batch);
+
+/* The caches as they are: state `index` of EDGEQ_MAIN. Valid until the session is reset or closed. */
+EDGEQ_API edgeq_status edgeq_state(edgeq_session *session, size_t index, edgeq_tensor *tensor);
+
+/* Runs a function. `inputs` are as many as it has, in order; they are copied, then checked, so another thread may change
+ * them meanwhile. An input whose `data` is NULL gets its default value, in the shape given, or with rank 0 in the shape
+ * that follows from the others. `outputs` is filled in; their data is the session's and valid until its next call. */
+EDGEQ_API edgeq_status edgeq_run(edgeq_session *session, int32_t function, const edgeq_tensor *inputs,
+                                 edgeq_tensor *outputs);
+
+/* Bytes of memory beside weights and caches that edgeq_run takes for inputs of these types and shapes (data is not
+ * looked at), and a way to give that memory to the session: aligned to EDGEQ_ALIGNMENT, until the session is closed or
+ * NULL is given. A call that needs more than was given fails. */
+EDGEQ_API edgeq_status edgeq_arena_bytes(edgeq_session *session, int32_t function, const edgeq_tensor *inputs,
+                                         uint64_t *bytes);
+EDGEQ_API edgeq_status edgeq_give_arena(edgeq_session *session, void *memory, size_t bytes);
+
+/* Runs the golden inputs: `*values` values were compared, `*differing` of them differ in a bit. Both may be NULL.
+ * EDGEQ_FAILED if any differs. */
+EDGEQ_API edgeq_status edgeq_self_test(edgeq_session *session, uint64_t *values, uint64_t *differing);
+
+/* A kernel that has run. Bytes are those of all its tensors, and of those that are weights. */
+typedef struct edgeq_kernel_time {
+  const char *name;
+  size_t step; /* its place in the plan */
+  double seconds;
+  uint64_t bytes, weight_bytes;
+} edgeq_kernel_time;
+
+/* Calls `watch` after every kernel, in the calling thread; NULL ends it. */
+EDGEQ_API edgeq_status edgeq_watch_kernels(edgeq_session *session,
+                                           void (*watch)(void *context, const edgeq_kernel_time *kernel), void *context);
+
+/* ---- texts ---- */
+
+/* A text in UTF-8, or token ids where `text` is NULL. */
+typedef struct edgeq_text {
+  const char *text;
+  size_t size; /* bytes */
+  const int64_t *ids;
+  size_t id_count;
+  const char *name; /* what sentences call it; NULL: "text 1" and so on */
+} edgeq_text;
+
+/* Token ids of a text, with the tokens that the model wants around them. Valid until the session's next call. */
+EDGEQ_API edgeq_status edgeq_tokenize(edgeq_session *session, const edgeq_text *text, const int64_t **ids, size_t *count);
+
+/* The text of token ids; special tokens give none. It also has an end mark. Valid until the session's next call. */
+EDGEQ_API edgeq_status edgeq_detokenize(edgeq_session *session, const int64_t *ids, size_t count, const char **text,
+                                        size_t *size);
+
+/* Whether the model takes these texts: their characters, tokens and lengths, without running them. */
+EDGEQ_API edgeq_status edgeq_check_texts(edgeq_session *session, const edgeq_text *texts, size_t count);
+
+/* Runs texts, `batch` (at least 1) at a time, on which nothing depends but the time. Every text is checked before the
+ * first is run. `values` gets [count, width] float32: embeddings, pooled and normalized as the bundle says, or for
+ * classifiers logits. `tokens`, if not NULL, gets the number of tokens of each text. */
+EDGEQ_API edgeq_status edgeq_embed(edgeq_session *session, const edgeq_text *texts, size_t count, size_t batch,
+                                   float *values, size_t *tokens);
+
+/* The same for classifiers, with the probability of each class in `scores` [count, width], if that is not NULL. */
+EDGEQ_API edgeq_status edgeq_classify(edgeq_session *session, const edgeq_text *texts, size_t count, size_t batch,
+                                      float *logits, double *scores, size_t *tokens);
+
+/* ---- generated texts ---- */
+
+enum { EDGEQ_NOT_EARLY = 0, EDGEQ_EARLY = 1, EDGEQ_NEVER_EARLY = 2 };
+
+/* How texts are made. edgeq_generation_defaults sets everything to "as the model's generation_config.json says": NaN for
+ * numbers, -1 for integers. */
+typedef struct edgeq_generation {
+  size_t size;              /* sizeof(edgeq_generation) */
+  double temperature;       /* 0: the most likely token, always */
+  double top_p;             /* draw from the most likely tokens that together have this probability */
+  double repetition_penalty;
+  double length_penalty;    /* beam search: above 0 favours longer texts */
+  int64_t top_k;            /* draw from so many most likely tokens; 0: all */
+  int64_t seed;
+  int64_t beams;            /* 1: no beam search. More are for models that read a source */
+  int64_t no_repeat_ngram_size;
+  int64_t min_new_tokens;
+  int64_t max_new_tokens;
+  int32_t early_stopping;   /* -1, EDGEQ_NOT_EARLY, EDGEQ_EARLY, EDGEQ_NEVER_EARLY */
+  int32_t ignore_end;       /* 1: go on after the token that ends a text */
+  int64_t batch;            /* most texts that run together; what a text gives does not depend on it. Default 1 */
+  const char *const *stop;  /* texts that end a text, and are cut off. Default none */
+  size_t stop_count;
+} edgeq_generation;
+
+EDGEQ_API void edgeq_generation_defaults(edgeq_generation *generation);
+
+enum {
+  EDGEQ_UNFINISHED = 0,
+  EDGEQ_FINISH_END = 1,    /* a token that ends the text */
+  EDGEQ_FINISH_LENGTH = 2, /* as many tokens as were asked for */
+  EDGEQ_FINISH_CONTEXT = 3, /* the context is full */
+  EDGEQ_FINISH_STOP = 4    /* a stop text */
+};
+
+/* A token as it comes. Everything it points to is valid until the next call. */
+typedef struct edgeq_piece {
+  size_t index;      /* of the text */
+  int64_t token;
+  const char *text;  /* characters that are certain now; often none, as when a character is not complete */
+  size_t text_size;
+  const float *logits; /* [vocabulary] from which the token was chosen; NULL with beam search */
+  int32_t finish;    /* EDGEQ_UNFINISHED, or why this is the text's last token */
+  int32_t reserved;
+} edgeq_piece;
+
+/* A text that is complete, or as far as it was made. Valid until the session's next edgeq_generate_start. */
+typedef struct edgeq_generated {
+  const int64_t *ids; /* every token that was made, one that ended the text included */
+  size_t id_count;
+  const char *text;   /* without a stop text; empty if the bundle has no tokenizer */
+  size_t text_size;
+  size_t prompt_tokens;
+  double score;       /* beam search: log-probability divided by length to the power of the penalty; else NaN */
+  double seconds;     /* from the first token to the last */
+  int32_t finish;
+  int32_t reserved;
+} edgeq_generated;
+
+/* Prepares texts: prompts to be continued, or sources to be rewritten. Every one is checked. `options` may be NULL.
+ * Texts, ids and stop texts are copied. */
+EDGEQ_API edgeq_status edgeq_generate_start(edgeq_session *session, const edgeq_text *texts, size_t count,
+                                            const edgeq_generation *options);
+
+/* Makes the next token of any text. EDGEQ_END when every text is complete. */
+EDGEQ_API edgeq_status edgeq_generate_next(edgeq_session *session, edgeq_piece *piece);
+
+/* What was made of text `index` so far. */
+EDGEQ_API edgeq_status edgeq_generate_result(edgeq_session *session, size_t index, edgeq_generated *generated);
+
+/* All of it: calls `on_piece`, if not NULL, for each token, which ends it (EDGEQ_CANCELLED) by returning anything but 0.
+ * The results can be asked for afterwards. */
+EDGEQ_API edgeq_status edgeq_generate(edgeq_session *session, const edgeq_text *texts, size_t count,
+                                      const edgeq_generation *options,
+                                      int32_t (*on_piece)(void *context, const edgeq_piece *piece), void *context);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

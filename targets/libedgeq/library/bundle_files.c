@@ -1,0 +1,125 @@
+#include "bundle_files.h"
+
+#include <ctype.h>
+#include <string.h>
+
+#include "digests.h"
+#include "specs.h"
+
+enum { DIGEST_BLOCK = 1 << 17, LARGEST_MANIFEST = 1 << 24, LARGEST_DIGEST_FILE = 1 << 12, LARGEST_CODE = 1 << 27 };
+
+static const char MANIFEST[] = "manifest.json";
+
+const Mapping *map_manifest(Memory *memory, Memory *scratch, const Folder *folder) {
+  char expected[SHA256_HEX] = {0}, found[1][SHA256_HEX];
+  const Mapping *manifest = map_file(memory, folder, MANIFEST, LARGEST_MANIFEST, EDGEQ_USAGE);
+  /* It is what sha256sum prints: digest, two spaces, file name. */
+  const Mapping *digest = map_file(scratch, folder, "manifest.sha256", LARGEST_DIGEST_FILE, EDGEQ_DAMAGED);
+  if (digest->size < SHA256_HEX) {
+    fail(scratch, EDGEQ_DAMAGED, "%s holds no SHA-256; copy the bundle again", path_in(scratch, folder, "manifest.sha256"));
+  }
+  memcpy(expected, digest->data, SHA256_HEX - 1);
+  sha256_hex(&(Message){manifest->data, manifest->size}, 1, found);
+  if (strcmp(found[0], expected) != 0) {
+    fail(scratch, EDGEQ_DAMAGED, "%s is damaged: its SHA-256 is %.12s..., expected %.12s...; copy the bundle again",
+         path_in(scratch, folder, MANIFEST), found[0], expected);
+  }
+  return manifest;
+}
+
+/* Names of files in folders below the bundle's, and nothing else. */
+static bool plain_name(const char *name) {
+  bool start = true;
+  for (; *name != '\0'; name++) {
+    bool word = isalnum((unsigned char)*name) || *name == '_';
+    if (start && !word) return false;
+    if (!word && strchr(".+-/", *name) == NULL) return false;
+    start = *name == '/';
+  }
+  return !start;
+}
+
+/* A listed file. */
+typedef struct {
+  const JsonValue *item;
+  Mapping data;
+  bool is_mapped; /* as a file, or a copy in memory */
+} ListedFile;
+
+/* Where the next pieces go: whole blocks from the front, since many of one length are compared together, others
+ * from the back. */
+typedef struct {
+  Piece *front, *back;
+} Pieces;
+
+static void add_pieces(Pieces *pieces, const Json *json, const ListedFile *file) {
+  const JsonValue *digests = json_member(json, file->item, "blocks", JSON_ARRAY);
+  size_t size = file->data.size, at = 0;
+  for (const JsonValue *digest = json_first(digests); digest != NULL; digest = digest->next, at += DIGEST_BLOCK) {
+    json_check(json, digest->kind == JSON_TEXT, "'blocks' must be texts");
+    bool whole = size - at >= DIGEST_BLOCK;
+    Piece *piece = whole ? pieces->front++ : --pieces->back;
+    *piece = (Piece){{file->data.data + at, whole ? DIGEST_BLOCK : size - at}, digest->text, file->item->key,
+                     file->is_mapped};
+  }
+}
+
+static void compare(Memory *scratch, const Folder *folder, const Json *json, const ListedFile *files, size_t count,
+                    int threads) {
+  size_t total = 0;
+  for (size_t i = 0; i < count; i++) {
+    size_t wanted = files[i].data.size / DIGEST_BLOCK + (files[i].data.size % DIGEST_BLOCK > 0);
+    size_t found = json_member(json, files[i].item, "blocks", JSON_ARRAY)->count;
+    json_check(json, found == wanted, "'%s' has %zu digests of blocks, not %zu", files[i].item->key, found, wanted);
+    total += wanted;
+  }
+  Piece *all = allocate(scratch, total, sizeof *all);
+  Pieces pieces = {all, all + total};
+  for (size_t i = 0; i < count; i++) add_pieces(&pieces, json, &files[i]);
+  const char *damaged = compare_digests(scratch, all, total, threads);
+  if (damaged != NULL) {
+    fail(scratch, EDGEQ_DAMAGED, "%s is damaged: its SHA-256 is not what the manifest says; copy the bundle again",
+         path_in(scratch, folder, damaged));
+  }
+}
+
+/* A file may be replaced while it is read: code is copied first, and the copy is compared and run. */
+static void copy_code(Memory *scratch, ListedFile *file) {
+  char *copy = allocate_data(scratch, file->data.size);
+  if (file->data.size > 0) memcpy(copy, file->data.data, file->data.size);
+  file->data.data = copy;
+  file->is_mapped = false;
+}
+
+BundleFiles read_files(Memory *memory, Memory *scratch, const Folder *folder, const Json *json, const char *code,
+                       const edgeq_open_options *options) {
+  const JsonValue *list = json_member(json, json->root, "files", JSON_OBJECT);
+  ListedFile *files = allocate(scratch, list->count, sizeof *files);
+  BundleFiles kept = {0};
+  size_t count = 0;
+  for (const JsonValue *item = json_first(list); item != NULL; item = item->next, count++) {
+    const char *name = item->key;
+    Mapping *wanted = strcmp(name, "weights.bin") == 0     ? &kept.weights
+                      : strcmp(name, "golden.bin") == 0    ? &kept.golden
+                      : strcmp(name, "tokenizer.bin") == 0 ? &kept.tokenizer
+                                                           : NULL;
+    bool is_code = strcmp(name, code) == 0;
+    json_check(json, plain_name(name), "'%s' is not a plain file name", name);
+    size_t size = (size_t)json_integer(json, item, "bytes", 0, is_code ? LARGEST_CODE : LARGEST_BYTES);
+    const Mapping *data = map_file(wanted != NULL ? memory : scratch, folder, name, LARGEST_BYTES, EDGEQ_DAMAGED);
+    if (data->size != size) {
+      fail(scratch, EDGEQ_DAMAGED, "%s has %zu bytes, the manifest says %zu; copy the bundle again",
+           path_in(scratch, folder, name), data->size, size);
+    }
+    files[count] = (ListedFile){item, *data, true};
+    if (wanted != NULL) *wanted = *data;
+    if (!is_code) continue;
+    copy_code(scratch, &files[count]);
+    kept.code = files[count].data.data;
+    kept.code_size = files[count].data.size;
+  }
+  json_check(json, kept.weights.data != NULL && (kept.code != NULL || options->kernels != NULL),
+             "'files' lacks weights.bin or %s", code);
+  if (!options->skip_digests) compare(scratch, folder, json, files, count, (int)options->threads);
+  return kept;
+}

@@ -1,0 +1,114 @@
+#include <stdbool.h>
+
+#include "words.h"
+
+/* A part of a word, in a linked list; merged into the one before when `token` is NO_TOKEN. */
+typedef struct {
+  uint32_t token;
+  size_t before, after; /* NONE at the ends */
+} Part;
+
+/* A pair that may be merged: the part at `place` and the one after it. */
+typedef struct {
+  uint32_t rank, result;
+  size_t place;
+} Candidate;
+
+/* Candidates as a binary heap, the lowest rank first, and of equal ones the leftmost. */
+typedef struct {
+  Candidate *items;
+  size_t count;
+} Heap;
+
+#define NONE SIZE_MAX
+
+static bool is_before(const Candidate *a, const Candidate *b) {
+  return a->rank != b->rank ? a->rank < b->rank : a->place < b->place;
+}
+
+static void push(Heap *heap, Candidate candidate) {
+  size_t at = heap->count++;
+  for (; at > 0 && is_before(&candidate, &heap->items[(at - 1) / 2]); at = (at - 1) / 2) {
+    heap->items[at] = heap->items[(at - 1) / 2];
+  }
+  heap->items[at] = candidate;
+}
+
+static Candidate pop(Heap *heap) {
+  Candidate first = heap->items[0], last = heap->items[--heap->count];
+  size_t at = 0;
+  for (size_t child = 1; child < heap->count; child = 2 * at + 1) {
+    if (child + 1 < heap->count && is_before(&heap->items[child + 1], &heap->items[child])) child++;
+    if (!is_before(&heap->items[child], &last)) break;
+    heap->items[at] = heap->items[child];
+    at = child;
+  }
+  heap->items[at] = last;
+  return first;
+}
+
+static const Merge *find_merge(const TokenizerTable *table, uint32_t left, uint32_t right) {
+  size_t low = 0, high = table->merge_count;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    const Merge *merge = &table->merges[middle];
+    if (merge->left == left && merge->right == right) return merge;
+    if (merge->left < left || (merge->left == left && merge->right < right)) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return NULL;
+}
+
+static void consider(const TokenizerTable *table, const Part *parts, size_t place, Heap *heap) {
+  if (place == NONE || parts[place].after == NONE) return;
+  const Merge *merge = find_merge(table, parts[place].token, parts[parts[place].after].token);
+  if (merge != NULL) push(heap, (Candidate){merge->rank, merge->result, place});
+}
+
+static void merge(const TokenizerTable *table, Part *parts, Candidate candidate, Heap *heap) {
+  Part *part = &parts[candidate.place];
+  if (part->token == NO_TOKEN || part->after == NONE) return;
+  Part *right = &parts[part->after];
+  const Merge *found = find_merge(table, part->token, right->token);
+  /* The pair may have changed since it was considered. */
+  if (found == NULL || found->result != candidate.result) return;
+  part->token = candidate.result;
+  part->after = right->after;
+  right->token = NO_TOKEN;
+  if (part->after != NONE) parts[part->after].before = candidate.place;
+  consider(table, parts, part->before, heap);
+  consider(table, parts, candidate.place, heap);
+}
+
+void word_to_byte_pairs(const TokenizerTable *table, const char *word, size_t size, Buffer *ids) {
+  if (table->settings->whole_words_first) {
+    uint32_t token = find_word(table, table->words, table->word_count, word, size);
+    if (token != NO_TOKEN) {
+      add_id(ids, token);
+      return;
+    }
+  }
+  size_t count = 0;
+  Part *parts = allocate(ids->memory, size, sizeof *parts);
+  for (size_t i = 0; i < size; i++) {
+    uint32_t token = table->bytes[(unsigned char)word[i]];
+    /* Bytes that the vocabulary lacks are left out, as the package tokenizers does. */
+    if (token != NO_TOKEN) parts[count++].token = token;
+  }
+  /* Every merge takes a candidate away and adds at most two. */
+  Heap heap = {allocate(ids->memory, 3 * count + 1, sizeof *heap.items), 0};
+  for (size_t i = 0; i < count; i++) {
+    parts[i].before = i > 0 ? i - 1 : NONE;
+    parts[i].after = i + 1 < count ? i + 1 : NONE;
+  }
+  for (size_t i = 0; i < count; i++) consider(table, parts, i, &heap);
+  while (heap.count > 0) merge(table, parts, pop(&heap), &heap);
+  for (size_t i = 0; i < count; i++) {
+    if (parts[i].token != NO_TOKEN) add_id(ids, parts[i].token);
+  }
+  release(ids->memory, heap.items);
+  release(ids->memory, parts);
+}

@@ -1,0 +1,135 @@
+#include "tokenizer_table.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "pattern.h"
+#include "utf8.h"
+
+enum { MAGIC_SIZE = 8, SECTIONS = 17 };
+enum { FIRST_SYLLABLE = 0xAC00, LAST_SYLLABLE = 0xD7A3 }; /* of Hangul */
+
+typedef struct {
+  Memory *memory;
+  Mapping file;
+  const char *path;
+  uint32_t next; /* section */
+} Reader;
+
+static void check(const Reader *reader, bool fits, const char *what) {
+  if (fits) return;
+  fail(reader->memory, EDGEQ_DAMAGED, "%s is damaged: %s; copy or compile the bundle again", reader->path, what);
+}
+
+/* The next section as records of `size` bytes. */
+static const void *section(Reader *reader, size_t size, size_t *count) {
+  uint32_t at[2];
+  memcpy(at, reader->file.data + MAGIC_SIZE + reader->next++ * sizeof at, sizeof at);
+  bool fits =
+      at[0] % 4 == 0 && at[0] <= reader->file.size && at[1] <= reader->file.size - at[0] && at[1] % size == 0;
+  check(reader, fits, "a section lies outside of it");
+  *count = at[1] / size;
+  return reader->file.data + at[0];
+}
+
+static bool is_string(const TokenizerTable *table, Words text) {
+  return text.place <= table->strings_size && text.size <= table->strings_size - text.place;
+}
+
+static bool is_text(const TokenizerTable *table, Words text) {
+  return is_string(table, text) && is_utf8(table->strings + text.place, text.size);
+}
+
+/* Normalizers make a text of a text; splitters make spans of spans: neither can run a step of the other kind. */
+static void check_steps(const TokenizerTable *table, const Step *steps, size_t count, bool normalizing,
+                        const Reader *reader) {
+  for (size_t i = 0; i < count; i++) {
+    const Step *step = &steps[i];
+    bool fits = step->kind <= PREFIX_SPACE && normalizing == (step->kind == MAP || step->kind == REPLACE);
+    check(reader, fits, "a step is of another kind than its list");
+    if (step->kind == MAP) fits = step->a <= table->mapping_count && step->b <= table->mapping_count - step->a;
+    if (step->kind == REPLACE) fits = step->a < table->code_size && is_text(table, (Words){step->b, step->c});
+    if (step->kind == SPLIT) fits = step->a < table->code_size && step->b <= REMOVED;
+    check(reader, fits, "a step refers to what is not there");
+  }
+}
+
+static void check_words(const TokenizerTable *table, const Word *words, size_t count, const Reader *reader) {
+  for (size_t i = 0; i < count; i++) check(reader, is_string(table, words[i].text), "a word lies outside of it");
+}
+
+static void check_characters(const TokenizerTable *table, const Reader *reader) {
+  for (size_t i = 0; i < table->set_count; i++) {
+    CharacterSet set = table->sets[i];
+    bool fits = set.first_range <= table->range_count && set.count <= table->range_count - set.first_range;
+    check(reader, fits, "a set of characters lies outside of it");
+  }
+  for (size_t i = 0; i < table->mapping_count; i++) {
+    const CharacterMapping *mapping = &table->mappings[i];
+    bool fits = mapping->kind <= DECOMPOSED && is_text(table, mapping->text);
+    if (mapping->kind == DECOMPOSED) fits = mapping->first >= FIRST_SYLLABLE && mapping->last <= LAST_SYLLABLE;
+    check(reader, fits, "a mapping lies outside of it");
+  }
+  const TokenizerSettings *settings = table->settings;
+  check(reader, settings->space_set < table->set_count && settings->word_set < table->set_count,
+        "it lacks a set");
+}
+
+static void check_table(const TokenizerTable *table, const Reader *reader) {
+  check(reader, table->settings->model <= WHOLE_WORDS, "it is of an unknown kind");
+  check(reader, table->settings->model != BYTE_PAIRS || table->byte_count == 256, "it lacks bytes");
+  check_characters(table, reader);
+  check_steps(table, table->normalizers, table->normalizer_count, true, reader);
+  check_steps(table, table->splitters, table->splitter_count, false, reader);
+  check_words(table, table->words, table->word_count, reader);
+  check_words(table, table->inner_words, table->inner_word_count, reader);
+  for (size_t i = 0; i < table->token_count; i++) {
+    check(reader, is_string(table, table->tokens[i]), "a token lies outside of it");
+  }
+  for (size_t i = 0; i < table->added_count; i++) {
+    bool fits = is_string(table, table->added[i].text) && table->added[i].text.size > 0;
+    check(reader, fits, "an added token lies outside of it");
+  }
+  check(reader, pattern_fits(reader->memory, table), "a pattern refers to what is not there");
+}
+
+/* Why the compiler made no table, as a text of its own. */
+static const char *copy_reason(Memory *memory, Mapping file) {
+  size_t size = file.size - MAGIC_SIZE < 512 ? file.size - MAGIC_SIZE : 512;
+  char *reason = allocate(memory, size + 1, 1);
+  memcpy(reason, file.data + MAGIC_SIZE, size);
+  return reason;
+}
+
+TokenizerTable tokenizer_table(Memory *memory, Mapping file, const char *path, const char **reason) {
+  TokenizerTable table = {0};
+  Reader reader = {memory, file, path, 0};
+  size_t one = 0;
+  if (file.size >= MAGIC_SIZE && memcmp(file.data, "EQTOKEN0", MAGIC_SIZE) == 0) {
+    *reason = copy_reason(memory, file);
+    return table;
+  }
+  bool fits = file.size >= MAGIC_SIZE + SECTIONS * 8 && memcmp(file.data, "EQTOKEN1", MAGIC_SIZE) == 0;
+  check(&reader, fits, "it is no table of a tokenizer");
+  table.settings = section(&reader, sizeof *table.settings, &one);
+  check(&reader, one == 1, "it lacks settings");
+  table.prefix = section(&reader, sizeof *table.prefix, &table.prefix_count);
+  table.suffix = section(&reader, sizeof *table.suffix, &table.suffix_count);
+  table.strings = section(&reader, 1, &table.strings_size);
+  table.tokens = section(&reader, sizeof *table.tokens, &table.token_count);
+  table.words = section(&reader, sizeof *table.words, &table.word_count);
+  table.inner_words = section(&reader, sizeof *table.inner_words, &table.inner_word_count);
+  table.merges = section(&reader, sizeof *table.merges, &table.merge_count);
+  table.bytes = section(&reader, sizeof *table.bytes, &table.byte_count);
+  table.sets = section(&reader, sizeof *table.sets, &table.set_count);
+  table.ranges = section(&reader, sizeof *table.ranges, &table.range_count);
+  table.code = section(&reader, sizeof *table.code, &table.code_size);
+  table.normalizers = section(&reader, sizeof *table.normalizers, &table.normalizer_count);
+  table.splitters = section(&reader, sizeof *table.splitters, &table.splitter_count);
+  table.mappings = section(&reader, sizeof *table.mappings, &table.mapping_count);
+  table.combining = section(&reader, sizeof *table.combining, &table.combining_count);
+  table.added = section(&reader, sizeof *table.added, &table.added_count);
+  check_table(&table, &reader);
+  return table;
+}

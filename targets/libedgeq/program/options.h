@@ -1,0 +1,27 @@
+/* The command line. */
+#ifndef EDGEQ_OPTIONS_H
+#define EDGEQ_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "edgeq.h"
+
+typedef struct {
+  const char *bundle, *ids, *text, *file, *tensors, *profile, *out, *variant, *early_stopping;
+  bool self_test, tokens, json, raw, no_verify, ignore_end;
+  bool generate;
+  int64_t repeat, threads; /* 0 if not given */
+  edgeq_generation generation; /* how texts are made */
+} Options;
+
+/* Whether there are texts that the bundle's tokenizer turns into ids. */
+static inline bool needs_tokenizer(const Options *options) { return options->text != NULL || options->file != NULL; }
+
+/* Whether there are texts or ids to run. */
+static inline bool has_texts(const Options *options) { return options->ids != NULL || needs_tokenizer(options); }
+
+/* Reads and checks the arguments; stops the program if they make no sense, or after --help. */
+Options read_options(int count, char **arguments);
+
+#endif

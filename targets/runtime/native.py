@@ -1,0 +1,200 @@
+"""libedgeq, the C library that every bundle carries: loaded from bytes whose digest was checked, and its interface.
+
+The structures are those of ``edgeq.h``, version 1.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
+
+ABI_MAJOR = 1
+MAX_RANK = 8
+MAIN, ENCODE = 0, 1
+"""Numbers of the functions of a model."""
+OK, FAILED, USAGE, DAMAGED, UNSUPPORTED, NO_MEMORY, BUSY, CANCELLED, END = range(9)
+_ERRORS: dict[int, type[EdgeqError]] = {USAGE: UsageError, DAMAGED: FormatError, UNSUPPORTED: UnsupportedError}
+_DTYPES = ("float32", "float16", "int64", "int32", "int16", "uint16", "int8", "uint8")
+"""Element types, by their numbers."""
+_LOCK = threading.Lock()
+_LOADED: dict[str, ctypes.CDLL] = {}
+"""Libraries of this process by SHA-256: bundles that carry the same one share it."""
+
+_pointer = ctypes.c_void_p
+_size = ctypes.c_size_t
+_int32 = ctypes.c_int32
+_int64 = ctypes.c_int64
+
+
+class Tensor(ctypes.Structure):
+    """``edgeq_tensor``."""
+
+    _fields_ = (
+        ("type", _int32),
+        ("rank", _int32),
+        ("shape", _int64 * MAX_RANK),
+        ("data", _pointer),
+        ("bytes", _size),
+    )
+
+
+class OpenOptions(ctypes.Structure):
+    """``edgeq_open_options``."""
+
+    _fields_ = (
+        ("size", _size),
+        ("allocator", _pointer),
+        ("variant", ctypes.c_char_p),
+        ("threads", _int32),
+        ("skip_digests", _int32),
+        ("kernels", _pointer),
+        ("kernel_count", _size),
+    )
+
+
+class SessionOptions(ctypes.Structure):
+    """``edgeq_session_options``."""
+
+    _fields_ = (
+        ("size", _size),
+        ("allocator", _pointer),
+        ("threads", _int32),
+        ("processor_count", _int32),
+        ("processors", _pointer),
+        ("parallel_for", _pointer),
+        ("parallel_context", _pointer),
+    )
+
+
+class KernelTimeRecord(ctypes.Structure):
+    """``edgeq_kernel_time``."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("step", _size),
+        ("seconds", ctypes.c_double),
+        ("bytes", ctypes.c_uint64),
+        ("weight_bytes", ctypes.c_uint64),
+    )
+
+
+Watch = ctypes.CFUNCTYPE(None, _pointer, ctypes.POINTER(KernelTimeRecord))
+"""What :func:`edgeq_watch_kernels` calls."""
+
+_tensors = ctypes.POINTER(Tensor)
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "edgeq_abi_version": (ctypes.c_uint32,),
+    "edgeq_open": (_int32, ctypes.c_char_p, ctypes.POINTER(OpenOptions), ctypes.POINTER(_pointer)),
+    "edgeq_close": (None, _pointer),
+    "edgeq_error": (ctypes.c_char_p, _pointer),
+    "edgeq_session_open": (_int32, _pointer, ctypes.POINTER(SessionOptions), ctypes.POINTER(_pointer)),
+    "edgeq_session_close": (None, _pointer),
+    "edgeq_session_error": (ctypes.c_char_p, _pointer),
+    "edgeq_reset": (_int32, _pointer, _int64),
+    "edgeq_state": (_int32, _pointer, _size, _tensors),
+    "edgeq_run": (_int32, _pointer, _int32, _tensors, _tensors),
+    "edgeq_watch_kernels": (_int32, _pointer, Watch, _pointer),
+}
+"""Result and arguments of each function that is used."""
+
+
+def load_native(path: Path, digest: str) -> ctypes.CDLL:
+    """Checks a bundle's library and loads it, once for each digest.
+
+    Args:
+        path: The library.
+        digest: SHA-256 that it must have.
+
+    Raises:
+        FormatError: If it has another digest, or is no such library.
+        UnsupportedError: If its interface is of another version.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"cannot read {path}: {error.strerror}; copy the bundle again") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != digest:
+        raise FormatError(
+            f"{path} is damaged: its SHA-256 is {found[:12]}..., the manifest says {digest[:12]}...; "
+            "copy or compile the bundle again"
+        )
+    with _LOCK:
+        if digest not in _LOADED:
+            _LOADED[digest] = _loaded(path, data)
+        return _LOADED[digest]
+
+
+def _loaded(path: Path, data: bytes) -> ctypes.CDLL:
+    try:
+        library = _open(data)
+        for name, (result, *arguments) in _FUNCTIONS.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError) as error:
+        raise FormatError(f"{path} cannot be loaded ({error}); compile the bundle again") from error
+    major = library.edgeq_abi_version() >> 16
+    if major != ABI_MAJOR:
+        raise UnsupportedError(
+            f"{path} has version {major} of the interface, this edgeq uses {ABI_MAJOR}; compile the bundle again"
+        )
+    return library
+
+
+def _open(data: bytes) -> ctypes.CDLL:
+    """Loads a library from exactly the bytes that were checked, whatever happens to the file meanwhile."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("libedgeq")
+        try:
+            with os.fdopen(os.dup(descriptor), "wb") as stream:
+                stream.write(data)
+            return ctypes.CDLL(f"/proc/self/fd/{descriptor}")
+        finally:
+            os.close(descriptor)
+    with tempfile.NamedTemporaryFile(suffix=".so") as file:
+        file.write(data)
+        file.flush()
+        return ctypes.CDLL(file.name)
+
+
+def check(status: int, sentence: bytes | None) -> None:
+    """Raises the error that a status stands for; a status of success does nothing.
+
+    Args:
+        status: What a function returned.
+        sentence: What its handle says of it.
+    """
+    if status == OK:
+        return
+    if status == NO_MEMORY or sentence is None:
+        raise EdgeqError("there is not enough memory to run the bundle; run smaller batches")
+    raise _ERRORS.get(status, EdgeqError)(sentence.decode("utf-8", "replace"))
+
+
+def to_tensor(array: np.ndarray) -> Tensor:
+    """Describes a contiguous array, which must be kept while the tensor is used."""
+    tensor = Tensor(type=_number(array.dtype), rank=array.ndim, data=array.ctypes.data, bytes=array.nbytes)
+    tensor.shape[: array.ndim] = array.shape
+    return tensor
+
+
+def view_of(tensor: Tensor, owner: Any) -> np.ndarray:
+    """Returns an array over the memory of a tensor, which ``owner`` keeps alive."""
+    memory = (ctypes.c_uint8 * tensor.bytes).from_address(tensor.data)
+    memory.owner = owner
+    return np.frombuffer(memory, _DTYPES[tensor.type]).reshape(tensor.shape[: tensor.rank])
+
+
+@functools.cache
+def _number(dtype: np.dtype) -> int:
+    return _DTYPES.index(dtype.name)

@@ -1,0 +1,129 @@
+"""Models and sessions of libedgeq as Python objects."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeq.errors import UsageError
+from edgeq.targets.runtime import native
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelTime:
+    """Time spent in one kernel during one run: calls and seconds in total."""
+
+    name: str
+    calls: int
+    seconds: float
+
+
+class Model:
+    """A bundle, opened: code, weights, tokenizer. Threads may share it.
+
+    Args:
+        library: What :func:`native.load_native` returned.
+        folder: The bundle.
+        threads: Threads that compare digests.
+        verify: False leaves the digests alone.
+
+    Raises:
+        FormatError: If a file of the bundle is damaged.
+        UnsupportedError: If the bundle is for another processor.
+    """
+
+    def __init__(self, library: ctypes.CDLL, folder: Path, *, threads: int, verify: bool) -> None:
+        options = native.OpenOptions(
+            size=ctypes.sizeof(native.OpenOptions), threads=threads, skip_digests=not verify
+        )
+        self.library, self.handle = library, ctypes.c_void_p()
+        path = str(folder).encode()
+        status = library.edgeq_open(path, ctypes.byref(options), ctypes.byref(self.handle))
+        weakref.finalize(self, library.edgeq_close, self.handle)
+        native.check(status, library.edgeq_error(self.handle) if self.handle else None)
+
+
+class Session:
+    """Memory, caches and threads for calls, one after the other.
+
+    Args:
+        model: The bundle.
+        threads: Threads of the kernels.
+    """
+
+    def __init__(self, model: Model, *, threads: int) -> None:
+        options = native.SessionOptions(size=ctypes.sizeof(native.SessionOptions), threads=threads)
+        self._model, self._handle = model, ctypes.c_void_p()
+        self._library, self._lock = model.library, threading.Lock()
+        status = self._library.edgeq_session_open(model.handle, ctypes.byref(options), ctypes.byref(self._handle))
+        weakref.finalize(self, _close, model, self._handle)
+        self._check(status)
+
+    def reset(self, batch: int) -> None:
+        """Makes the caches empty, for a number of sequences."""
+        with self._lock:
+            self._check(self._library.edgeq_reset(self._handle, batch))
+
+    def state(self, count: int) -> list[np.ndarray]:
+        """Returns the first ``count`` tensors of the state as they are, until the session is reset."""
+        arrays = []
+        for index in range(count):
+            tensor = native.Tensor()
+            self._check(self._library.edgeq_state(self._handle, index, ctypes.byref(tensor)))
+            arrays.append(native.view_of(tensor, self))
+        return arrays
+
+    def run(self, function: int, inputs: Sequence[np.ndarray], outputs: int) -> list[np.ndarray]:
+        """Runs a function.
+
+        Args:
+            function: Its number.
+            inputs: Contiguous arrays of the right types, which the library copies before it checks their values.
+            outputs: How many outputs it has.
+
+        Returns:
+            The outputs, as arrays of their own.
+
+        Raises:
+            UsageError: If an input does not fit.
+            EdgeqError: If the run fails.
+        """
+        given = (native.Tensor * len(inputs))(*map(native.to_tensor, inputs))
+        found = (native.Tensor * outputs)()
+        with self._lock:
+            self._check(self._library.edgeq_run(self._handle, function, given, found))
+            return [np.array(native.view_of(tensor, self)) for tensor in found]
+
+    def time_kernels(self, function: int, inputs: Sequence[np.ndarray], outputs: int) -> list[KernelTime]:
+        """Runs a function and returns the time of each kernel, longest first."""
+        spent: dict[str, list[float]] = {}
+
+        def note(_context: Any, record: Any) -> None:
+            spent.setdefault(record.contents.name.decode(), []).append(record.contents.seconds)
+
+        watch = native.Watch(note)
+        self._check(self._library.edgeq_watch_kernels(self._handle, watch, None))
+        try:
+            self.run(function, inputs, outputs)
+        finally:
+            self._check(self._library.edgeq_watch_kernels(self._handle, native.Watch(), None))
+        times = [KernelTime(name, len(seconds), sum(seconds)) for name, seconds in spent.items()]
+        return sorted(times, key=lambda kernel: -kernel.seconds)
+
+    def _check(self, status: int) -> None:
+        if status == native.BUSY:
+            raise UsageError("another thread uses these caches; give each thread a state of its own")
+        if status != native.OK:
+            native.check(status, self._library.edgeq_session_error(self._handle) if self._handle else None)
+
+
+def _close(model: Model, handle: ctypes.c_void_p) -> None:
+    """Closes a session; the model is kept until then."""
+    model.library.edgeq_session_close(handle)

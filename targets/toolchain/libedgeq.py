@@ -1,0 +1,119 @@
+"""Builds libedgeq, the C library that runs bundles, and edgeq-run, the program on top of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from edgeq.files import cache_folder, made_of, new_folder
+from edgeq.reading import sha256
+from edgeq.targets.toolchain.linkers import Linker, run_compiler
+
+LIBEDGEQ = Path(__file__).parents[1] / "libedgeq"
+"""The sources: ``include``, ``library`` and ``program``."""
+LIBRARY_NAME, PROGRAM_NAME = "libedgeq.so", "edgeq-run"
+_DIGESTS = "sha256.json"
+
+COMPILE_FLAGS = (
+    "-std=c11",
+    "-D_GNU_SOURCE",
+    "-D_FILE_OFFSET_BITS=64",  # or a 32-bit machine could not even say that a file is too large
+    "-O2",
+    "-ffp-contract=off",  # sampling.c rounds after every operation
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffunction-sections",
+    "-fdata-sections",
+    "-Wall",
+    "-Wextra",
+    f"-I{LIBEDGEQ / 'include'}",
+)
+_LINK_FLAGS = ("-s", "-Wl,--build-id=none", "-Wl,--gc-sections")
+_SYSTEM_LIBRARIES = ("-lm", "-lpthread")
+
+
+def build_library(linker: Linker, out: Path) -> None:
+    """Builds ``libedgeq.so``: nothing is compiled again that this user's cache holds.
+
+    Args:
+        linker: C compiler for the target.
+        out: File to write.
+
+    Raises:
+        EdgeqError: If the compiler fails.
+    """
+    shutil.copyfile(_cached(linker) / LIBRARY_NAME, out)
+
+
+def build_runner(linker: Linker, out: Path, *, extra_flags: tuple[str, ...] = ()) -> None:
+    """Builds ``edgeq-run``, which holds the library and needs none but the C library.
+
+    Args:
+        linker: C compiler for the target.
+        out: File to write.
+        extra_flags: Flags of the compiler, for tests; with them the cache is not used.
+
+    Raises:
+        EdgeqError: If the compiler fails.
+    """
+    if extra_flags:
+        sources = [*_sources("library"), *_sources("program")]
+        _compile(linker, [*extra_flags, "-pie", *sources], out, purpose="build edgeq-run")
+        return
+    shutil.copy(_cached(linker) / PROGRAM_NAME, out)
+
+
+def _sources(part: str) -> list[str]:
+    return [str(path) for path in sorted((LIBEDGEQ / part).glob("*.c"))]
+
+
+def _compile(linker: Linker, arguments: list[str], out: Path, *, purpose: str) -> None:
+    command = [*COMPILE_FLAGS, *_LINK_FLAGS, *arguments, "-o", str(out), *_SYSTEM_LIBRARIES]
+    run_compiler(linker, command, purpose=purpose)
+
+
+def _cached(linker: Linker) -> Path:
+    """The folder of what is built with this compiler from these sources."""
+    folder = cache_folder() / "libedgeq" / _key(linker)
+    if not _is_intact(folder):
+        with new_folder(folder, made_of("compile", LIBRARY_NAME, PROGRAM_NAME, _DIGESTS)) as out:
+            _build(linker, out)
+            digests = {name: sha256(out / name) for name in (LIBRARY_NAME, PROGRAM_NAME)}
+            (out / _DIGESTS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def _build(linker: Linker, out: Path) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        library = _objects(linker, _sources("library"), Path(temporary) / "library")
+        program = _objects(linker, _sources("program"), Path(temporary) / "program")
+        _compile(linker, ["-shared", *library], out / LIBRARY_NAME, purpose="build libedgeq")
+        _compile(linker, ["-pie", *program, *library], out / PROGRAM_NAME, purpose="build edgeq-run")
+    (out / PROGRAM_NAME).chmod(0o755)
+
+
+def _objects(linker: Linker, sources: list[str], folder: Path) -> list[str]:
+    folder.mkdir()
+    objects = []
+    for source in sources:
+        objects.append(str(folder / f"{Path(source).stem}.o"))
+        run_compiler(linker, [*COMPILE_FLAGS, "-c", source, "-o", objects[-1]], purpose="build libedgeq")
+    return objects
+
+
+def _key(linker: Linker) -> str:
+    digest = hashlib.sha256(repr((linker.command, linker.version, COMPILE_FLAGS[:-1], _LINK_FLAGS)).encode())
+    for path in sorted(LIBEDGEQ.rglob("*.[ch]")):
+        digest.update(f"\0{path.relative_to(LIBEDGEQ).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _is_intact(folder: Path) -> bool:
+    try:
+        digests = json.loads((folder / _DIGESTS).read_text(encoding="utf-8"))
+        return all(digests[name] == sha256(folder / name) for name in (LIBRARY_NAME, PROGRAM_NAME))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
