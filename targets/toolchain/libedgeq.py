@@ -8,7 +8,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from edgeq.errors import EdgeqError
 from edgeq.files import cache_folder, made_of, new_folder
+from edgeq.formats.json_file import read_json_object
 from edgeq.reading import sha256
 from edgeq.targets.toolchain.linkers import Linker, run_compiler
 
@@ -113,7 +115,7 @@ def _key(linker: Linker) -> str:
 
 def _is_intact(folder: Path) -> bool:
     try:
-        digests = json.loads((folder / _DIGESTS).read_text(encoding="utf-8"))
+        digests = read_json_object(folder / _DIGESTS)
         return all(digests[name] == sha256(folder / name) for name in (LIBRARY_NAME, PROGRAM_NAME))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (EdgeqError, KeyError):
         return False
