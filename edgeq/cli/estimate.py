@@ -28,8 +28,13 @@ def estimate(
         ),
     ] = None,
     sequence: Annotated[
-        int, typer.Option(min=1, help="Tokens in each text; for a decoder those before the step.")
-    ] = 128,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens in each text; for a decoder those before the step. "
+            "Default: 128, or as many as the model takes.",
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Texts in one call.")] = 1,
     reading: Annotated[
         bool, typer.Option("--reading", help="Encoder-decoders: the reading of a source instead of a step.")

@@ -34,7 +34,10 @@ def generate(
     bundle: Annotated[Path, typer.Argument(help="Bundle of a decoder, for this machine.")],
     *,
     prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="A text to continue; repeatable.")] = None,
-    prompts_file: Annotated[Path | None, typer.Option(help="UTF-8 file with one prompt a line.")] = None,
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option(help="UTF-8 file with one prompt a line; - is standard input. Blank lines are skipped."),
+    ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option("--max-new-tokens", "-n", help="Most tokens to make for a prompt.")
     ] = None,

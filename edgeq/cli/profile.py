@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,8 +44,13 @@ def profile(
     ssh_config: _SshConfig = None,
     float_onnx: _FloatOnnx = None,
     sequence: Annotated[
-        int, typer.Option(min=1, help="Tokens in each text; for a decoder those before the step that is timed.")
-    ] = 128,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens in each text; for a decoder those before the step that is timed. "
+            "Default: 128, or as many as the model takes.",
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Texts in one call.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads for every contestant.")] = 2,
     rounds: _Rounds = 30,
@@ -64,7 +69,7 @@ def profile(
         raise UsageError("--float-onnx is measured on this machine only; leave it or --on out")
     if on is None and ssh_config is not None:
         raise UsageError("--ssh-config belongs to --on; name the device, such as --on ssh://pi@192.168.1.7")
-    same = {"sequence": sequence, "batch": batch, "threads": threads}
+    same: dict[str, Any] = {"sequence": sequence, "batch": batch, "threads": threads}
     with progress_bars() as progress:
         if on is not None:
             address = parse_address(on)

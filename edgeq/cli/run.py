@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeq.cli.console import print_json, print_json_line
+from edgeq.cli.texts import InputText, join_results, read_json_lines, read_lines, read_table
 from edgeq.cli.verb import Json, verb
 from edgeq.errors import UsageError
 
@@ -48,7 +49,18 @@ def run(
     bundle: Annotated[Path, typer.Argument(help="Bundle for this machine.")],
     *,
     text: Annotated[list[str] | None, typer.Option("--text", help="A text; repeatable.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", help="UTF-8 file with one text a line.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="UTF-8 file with one text a line; - is standard input.")
+    ] = None,
+    jsonl: Annotated[
+        Path | None, typer.Option("--jsonl", help="File with one JSON object a line; id and other fields come back.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option("--csv", help="CSV table with a header (.tsv: with tabs); other columns come back.")
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option("--column", help="Where --jsonl and --csv have the text. Default: text or sentence.")
+    ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option("--max-new-tokens", "-n", help="Encoder-decoders: most tokens to write.")
     ] = None,
@@ -65,16 +77,16 @@ def run(
 ) -> None:
     """Embed, classify, summarise or infill texts; prints one JSON object a text, one a line.
 
-    With --json, prints one JSON list instead of lines. An encoder-decoder writes as its generation_config.json says,
-    and greedily at most 128 tokens where that says nothing; options go before it.
+    With --json, prints one JSON list instead of lines. A blank line keeps its place, with no result. An encoder-decoder
+    writes as its generation_config.json says, and greedily at most 128 tokens where that says nothing; options go
+    before it.
     """
     from edgeq.targets.runtime.loader import load
     from edgeq.targets.runtime.settings import changed_sampling
-    from edgeq.targets.runtime.text import read_texts, run_texts
+    from edgeq.targets.runtime.text import run_texts
 
-    texts = [*(text or []), *(read_texts(file) if file is not None else [])]
-    if not texts:
-        raise UsageError("there is nothing to run: give --text TEXT or --file FILE")
+    inputs = _inputs(text or [], file, jsonl, table, column)
+    texts = [one.text for one in inputs if one.text]
     loaded = load(bundle, threads=threads)
     lengths, beams = (max_new_tokens, min_new_tokens), (num_beams, length_penalty, early_stopping)
     writing = (*lengths, *beams, no_repeat_ngram_size, repetition_penalty)
@@ -97,10 +109,30 @@ def run(
     else:
         results = run_texts(loaded, texts)
     if as_json:
-        print_json([result.to_json() for result in results])
+        print_json(list(join_results(inputs, results)))
         return
-    for result in results:
-        print_json_line(result.to_json())
+    for joined in join_results(inputs, results):
+        print_json_line(joined)
+
+
+def _inputs(
+    texts: list[str], file: Path | None, jsonl: Path | None, table: Path | None, column: str | None
+) -> list[InputText]:
+    """All texts that the options name, in the order of the options."""
+    if not any(source is not None for source in (file, jsonl, table)) and not texts:
+        raise UsageError("there is nothing to run: give --text TEXT, --file FILE, --jsonl FILE or --csv FILE")
+    if column is not None and jsonl is None and table is None:
+        raise UsageError("--column belongs to --jsonl and --csv; leave it out")
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            raise UsageError(f"text {number} is empty; give at least one word")
+    inputs = [InputText(text) for text in texts]
+    inputs += read_lines(file) if file is not None else []
+    inputs += read_json_lines(jsonl, column) if jsonl is not None else []
+    inputs += read_table(table, column) if table is not None else []
+    if not any(one.text for one in inputs):
+        raise UsageError("there is nothing to run: every text is blank")
+    return inputs
 
 
 def _beams(loaded: Bundle, count: int | None, penalty: float | None, early_stopping: bool | None) -> Beams:

@@ -24,7 +24,7 @@ import numpy as np
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.progress import Progress, silent
 from edgeq.targets.devices.timing import Speedup, Timing, paired_speedup, summarize
-from edgeq.targets.devices.workload import Workload, make_reading, make_workload
+from edgeq.targets.devices.workload import Workload, fitting_sequence, make_reading, make_workload
 from edgeq.targets.runtime.loader import KernelTime, load
 
 Contestant = Callable[[], Any]
@@ -105,7 +105,7 @@ def profile_bundle(
     bundle: str | Path,
     *,
     float_onnx: str | Path | None = None,
-    sequence: int = 128,
+    sequence: int | None = None,
     batch: int = 1,
     threads: int = 2,
     rounds: int = 30,
@@ -117,7 +117,8 @@ def profile_bundle(
     Args:
         bundle: A bundle for this machine.
         float_onnx: Folder (or file) of the same model, exported without compression.
-        sequence: Tokens in each text; for a decoder those in the cache before the step that is timed.
+        sequence: Tokens in each text; for a decoder those in the cache before the step that is timed. None is 128, or
+            as many as the model takes.
         batch: Texts in a call.
         threads: Threads of every contestant.
         rounds: Rounds in which they take turns; fewer than 6 support no claim.
@@ -129,9 +130,10 @@ def profile_bundle(
         UsageError: If the bundle is missing, or a number is out of range.
         UnsupportedError: If the bundle is for another machine: an emulator says nothing about latency.
     """
-    if min(sequence, batch, threads, rounds) < 1:
-        raise UsageError("sequence, batch, threads and rounds must be at least 1")
+    if min(batch, threads, rounds) < 1:
+        raise UsageError("batch, threads and rounds must be at least 1")
     loaded = load(bundle, threads=threads)
+    sequence = fitting_sequence(loaded.manifest, sequence, reading=reading)
     make = make_reading if reading else make_workload
     work = make(loaded, batch=batch, sequence=sequence)
     machine = _machine()

@@ -21,6 +21,8 @@ from edgeq.targets.runtime.state import State
 
 _PAST = "past_key_values."
 _ONNX_TYPES = {"tensor(float16)": np.float16, "tensor(float)": np.float32}
+_SEQUENCE = 128
+"""Tokens of a text, unless the model takes fewer or the user says otherwise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +98,30 @@ class Texts:
     sequence: int
     source: int = 0
     reading: bool = False
+
+
+def fitting_sequence(manifest: Manifest, wanted: int | None, *, reading: bool) -> int:
+    """Returns the tokens of a text to measure with: what is wanted, or else 128 or as many as the model takes.
+
+    Args:
+        manifest: The bundle's manifest.
+        wanted: What the user said, or None.
+        reading: Whether sources of an encoder-decoder are read.
+
+    Raises:
+        UsageError: If it is not positive.
+    """
+    if wanted is not None:
+        if wanted < 1:
+            raise UsageError(f"--sequence must be at least 1, found {wanted}")
+        return wanted
+    generation = manifest.generation
+    longest = manifest.model.max_length
+    if generation is not None and reading and generation.source is not None:
+        longest = generation.source.context
+    elif generation is not None and longest is not None:
+        longest -= 1  # the token of the step that is timed
+    return _SEQUENCE if longest is None else max(1, min(_SEQUENCE, longest))
 
 
 def make_reading(bundle: Bundle, *, batch: int, sequence: int) -> Workload:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeq.errors import UsageError
+from edgeq.errors import FormatError, UsageError
+from edgeq.reading import read_text
 from edgeq.targets.runtime.decoder import READS_A_SOURCE
 from edgeq.targets.runtime.loader import Bundle
 from edgeq.targets.runtime.tokenizer import encode, load_tokenizer
 
 _BATCH = 16
 _SMALLEST_NORM = 1e-12
+_LARGEST_INPUT = 1 << 32
+"""Bytes of a file of texts, which is read whole."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,28 +50,39 @@ class TextResult:
         return table
 
 
-def read_texts(path: Path | str) -> list[str]:
-    """Reads a UTF-8 file with one text a line; blank lines are skipped.
+def read_texts(path: Path | str, *, keep_blank: bool = False) -> list[str]:
+    """Reads a UTF-8 file with one text a line.
+
+    Args:
+        path: The file; ``-`` is standard input.
+        keep_blank: Return blank lines as empty texts at their places; otherwise they are skipped.
 
     Raises:
         UsageError: If the file cannot be read, is not UTF-8, or holds no text.
     """
-    path = Path(path)
-    try:
-        content = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise UsageError(
-            f"{path} is not UTF-8: line {line} holds byte 0x{error.object[error.start]:02x}; convert it, "
-            "for example with `iconv -f latin1 -t utf-8`"
-        ) from error
+    content = read_input(path)
     # Not splitlines(): a text may hold exotic separators, such as U+2028.
-    texts = [line.strip("\r") for line in content.split("\n") if line.strip()]
-    if not texts:
+    lines = [line.strip("\r") for line in content.removesuffix("\n").split("\n")]
+    texts = [line if line.strip() else "" for line in lines]
+    if not any(texts):
         raise UsageError(f"{path} holds no text: one text a line is expected")
-    return texts
+    return texts if keep_blank else [text for text in texts if text]
+
+
+def read_input(path: Path | str) -> str:
+    """Returns a UTF-8 text from a file, or from standard input if the name is ``-``.
+
+    Raises:
+        UsageError: If it cannot be read, or is not UTF-8.
+    """
+    try:
+        if str(path) != "-":
+            return read_text(Path(path), largest=_LARGEST_INPUT, encoding="utf-8-sig")
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input is not UTF-8: byte {error.start} cannot be read; convert it") from None
+    except FormatError as error:
+        raise UsageError(str(error)) from None
 
 
 def run_texts(bundle: Bundle, texts: Sequence[str], *, batch: int = _BATCH) -> Iterator[TextResult]:

@@ -22,7 +22,7 @@ from edgeq.targets.devices.estimate.machine_code import Block, disassemble
 from edgeq.targets.devices.estimate.memory_traffic import bytes_moved
 from edgeq.targets.devices.estimate.processor_model import cycles_of_blocks
 from edgeq.targets.devices.estimate.tools import find_llvm
-from edgeq.targets.devices.workload import Texts, made_up_sources, made_up_texts
+from edgeq.targets.devices.workload import Texts, fitting_sequence, made_up_sources, made_up_texts
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
 from edgeq.targets.runtime.schema import RUNNER_FILE, Manifest, TargetInfo
 
@@ -108,7 +108,7 @@ def estimate_bundle(
     bundle: str | Path,
     *,
     target: Target | None = None,
-    sequence: int = 128,
+    sequence: int | None = None,
     batch: int = 1,
     reading: bool = False,
     progress: Progress = silent,
@@ -118,7 +118,8 @@ def estimate_bundle(
     Args:
         bundle: A bundle that holds ``edgeq-run``.
         target: The processor to estimate, one that can run the bundle; None takes the one it was compiled for.
-        sequence: Tokens in each text; for a decoder those in the cache before the step.
+        sequence: Tokens in each text; for a decoder those in the cache before the step. None is 128, or as many as
+            the model takes.
         batch: Texts in a call.
         reading: Estimate the reading of a source by an encoder-decoder instead of a step.
         progress: Told after each step.
@@ -129,10 +130,11 @@ def estimate_bundle(
         UnsupportedError: If the processor cannot run the bundle, or nothing is known to estimate it by.
         EdgeqError: If a program is missing or fails.
     """
-    if min(sequence, batch) < 1:
-        raise UsageError("sequence and batch must be at least 1")
+    if batch < 1:
+        raise UsageError("batch must be at least 1")
     folder = Path(bundle).absolute()
     manifest = read_manifest(folder)
+    sequence = fitting_sequence(manifest, sequence, reading=reading)
     target = target or load_target(manifest.name)
     info, processor = _code_for(folder, manifest, target), _processor(folder, manifest, target)
     texts = (made_up_sources if reading else made_up_texts)(manifest, folder, batch=batch, sequence=sequence)

@@ -20,7 +20,7 @@ from edgeq.targets.devices.remote.connection import Connection
 from edgeq.targets.devices.remote.copying import Copied, copy_bundle
 from edgeq.targets.devices.remote.device import Device, check_device, read_device
 from edgeq.targets.devices.timing import summarize
-from edgeq.targets.devices.workload import Texts, made_up_sources, made_up_texts
+from edgeq.targets.devices.workload import Texts, fitting_sequence, made_up_sources, made_up_texts
 from edgeq.targets.runtime.manifest import read_manifest
 from edgeq.targets.runtime.schema import RUNNER_FILE, Manifest
 from edgeq.targets.runtime.session import KernelTime
@@ -70,7 +70,7 @@ def profile_on_device(
     bundle: str | Path,
     address: Address,
     *,
-    sequence: int = 128,
+    sequence: int | None = None,
     batch: int = 1,
     threads: int = 2,
     runs: int = 30,
@@ -97,10 +97,11 @@ def profile_on_device(
         UnsupportedError: If the bundle is not for that device.
         EdgeqError: If the device cannot be reached, a step fails there, or the golden output differs.
     """
-    if min(sequence, batch, threads, runs) < 1:
-        raise UsageError("sequence, batch, threads and rounds must be at least 1")
+    if min(batch, threads, runs) < 1:
+        raise UsageError("batch, threads and rounds must be at least 1")
     folder = Path(bundle)
     manifest = read_manifest(folder)
+    sequence = fitting_sequence(manifest, sequence, reading=reading)
     if RUNNER_FILE not in manifest.files:
         raise UnsupportedError(
             f"bundle {folder} holds no {RUNNER_FILE}; compile it again"

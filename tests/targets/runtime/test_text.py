@@ -99,10 +99,10 @@ def test_a_file_of_texts(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"fine\ncaf\xe9\n", r"is not UTF-8: line 2 holds byte 0xe9"),
+        (b"fine\ncaf\xe9\n", r"is not UTF-8 text: line 2 holds byte 0xe9"),
         (b"\n \n", "holds no text"),
         (b"", "holds no text"),
-        (None, "cannot read"),
+        (None, "does not exist"),
     ],
 )
 def test_a_file_that_is_no_text_is_refused(tmp_path, content, message):
