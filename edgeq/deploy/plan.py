@@ -35,6 +35,7 @@ from edgeq.recipes import (
     load_recipe,
 )
 from edgeq.report import write_report
+from edgeq.results import Accuracy
 from edgeq.targets.builtin.target import Target, load_target
 from edgeq.targets.bundle.model_info import read_model_info
 from edgeq.targets.bundle.writer import compile_bundle
@@ -252,7 +253,7 @@ def stages_of(plan: Plan, out: Path, *, remark: Callable[[str], None] | None = N
         *_compile_stages(plan, work),
         Stage("ledger", ("ledger.json",), ("compress", "export", "export float", *compiles), {}, work.ledger),
         Stage("accuracy", ("accuracy.json",), ("compress", *native), source | data, work.accuracy),
-        Stage("parity", ("parity.json",), ("compress", "export", *compiles), source, work.parity),
+        Stage("parity", ("parity.json",), ("compress", "export", "accuracy", *compiles), source, work.parity),
         Stage("profile", ("profile.json",), ("export float", *native), measuring, work.profile),
         Stage("report", ("report.json", "report.html"), results, plan.about(), work.report),
     ]
@@ -359,8 +360,8 @@ class _Work:
             reason = "no evaluation data was given; use --eval-data FILE"
             if self.plan.training is not None and self.plan.training.eval_data is not None:
                 reason = "deploy measures no such data; see result.json of the training"
-            result = {"measured": False, "reason": reason}
-        self._write("accuracy.json", result)
+            result = Accuracy(measured=False, reason=reason)
+        self._write("accuracy.json", result.to_json())
 
     def parity(self, progress: Progress) -> None:
         self._write("parity.json", parity_json(self.out, progress))

@@ -18,7 +18,7 @@ Where a rule is broken, :func:`diff_layers` walks the layers in order and finds 
 """
 
 from edgeq.parity.diff import BACKENDS, BackendDiff, diff_layers
-from edgeq.parity.report import Check, ParityReport
 from edgeq.parity.run import run_parity
+from edgeq.results import Check, ParityReport
 
 __all__ = ["BACKENDS", "BackendDiff", "Check", "ParityReport", "diff_layers", "run_parity"]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeq.backends import Arrays
-from edgeq.parity.report import Check
+from edgeq.results import Check
 
 RUNS = 16
 """Noise runs that margins need: judged by 8 others, one of 50 runs of the zoo's models was found wrong; by 16, none."""
