@@ -86,7 +86,7 @@ class ParityReport(Result):
     """``parity.json``: everything that was checked.
 
     Attributes:
-        checks: In the order of the stages; those of the evaluation data come last.
+        checks: In the order of the stages.
         conditions: What the stages were run on: batches, lengths, texts, noise runs.
     """
 
@@ -110,6 +110,10 @@ class ParityReport(Result):
     def to_json(self) -> dict[str, Any]:
         """Returns JSON values, ``passed`` included."""
         return {**super().to_json(), "passed": self.passed}
+
+    def with_data(self, accuracy: Accuracy) -> ParityReport:
+        """Returns the same with the checks on the evaluation data: what both `deploy` and `edgeq parity` judge by."""
+        return dataclasses.replace(self, checks=(*self.checks, *accuracy.checks))
 
 
 @dataclasses.dataclass(frozen=True)

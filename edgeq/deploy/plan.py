@@ -253,7 +253,7 @@ def stages_of(plan: Plan, out: Path, *, remark: Callable[[str], None] | None = N
         *_compile_stages(plan, work),
         Stage("ledger", ("ledger.json",), ("compress", "export", "export float", *compiles), {}, work.ledger),
         Stage("accuracy", ("accuracy.json",), ("compress", *native), source | data, work.accuracy),
-        Stage("parity", ("parity.json",), ("compress", "export", "accuracy", *compiles), source, work.parity),
+        Stage("parity", ("parity.json",), ("compress", "export", *compiles), source, work.parity),
         Stage("profile", ("profile.json",), ("export float", *native), measuring, work.profile),
         Stage("report", ("report.json", "report.html"), results, plan.about(), work.report),
     ]
@@ -364,7 +364,7 @@ class _Work:
         self._write("accuracy.json", result.to_json())
 
     def parity(self, progress: Progress) -> None:
-        self._write("parity.json", parity_json(self.out, progress))
+        self._write("parity.json", run_parity(self.out, progress=progress).to_json())
 
     def profile(self, progress: Progress) -> None:
         measured = {}
@@ -398,11 +398,6 @@ class _Work:
 
     def _write(self, name: str, value: Any) -> None:
         write_text(self.out / name, json.dumps(value, indent=1) + "\n")
-
-
-def parity_json(run: Path, progress: Progress) -> dict[str, Any]:
-    """Runs the parity stages of a run and returns plain JSON values."""
-    return json.loads(json.dumps(run_parity(run, progress=progress).to_json()))
 
 
 def _relative(value: Any, folder: Path) -> Any:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgeq.backends.bundles import BundleAccess
 from edgeq.checkpoint import load_checkpoint
 from edgeq.errors import UnsupportedError, UsageError
-from edgeq.formats.stored import read_json_object
 from edgeq.parity.inputs.sentences import SENTENCES
 from edgeq.parity.kinds.base import ParityRun, RunFolder
 from edgeq.parity.kinds.decoder import DecoderParity
 from edgeq.parity.kinds.encoder import EncoderParity
 from edgeq.parity.kinds.encoder_decoder import EncoderDecoderParity
 from edgeq.progress import Progress, silent
-from edgeq.results import Accuracy, Check, ParityReport
+from edgeq.results import ParityReport
 from edgeq.targets.builtin.target import Target
 
 _KINDS: dict[str, type[ParityRun]] = {
@@ -62,11 +60,4 @@ def run_parity(
     if kind is None:
         raise UnsupportedError(f"parity of {checkpoint.adapter.architecture} is not implemented")
     about = RunFolder(folder, checkpoint, dict(targets or {}), list(texts), access or BundleAccess())
-    report = kind(about, progress).report()
-    return dataclasses.replace(report, checks=(*report.checks, *_checks_on_data(folder)))
-
-
-def _checks_on_data(folder: Path) -> tuple[Check, ...]:
-    """Checks on the user's data, which the accuracy stage of deploy made; without that stage there are none."""
-    file = folder / "accuracy.json"
-    return Accuracy.from_json(read_json_object(file), file).checks if file.is_file() else ()
+    return kind(about, progress).report()

@@ -34,6 +34,13 @@ def test_all_accuracies_have_one_shape():
     assert accuracy_of({"accuracy": ACCURACY.to_json()}) == ACCURACY
 
 
+def test_a_bundle_that_differs_on_the_data_breaks_parity():
+    good = ParityReport((Check("tvm host", "isolated", True, "all"),), {})
+    wrong = Accuracy(measured=True, checks=(Check("bundle host", "task", False, "it differs"),))
+    assert good.with_data(ACCURACY).passed
+    assert good.with_data(wrong).first_breach.stage == "bundle host"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
