@@ -61,7 +61,8 @@ LOW_RANK = "low rank 25 (II), as many numbers as IV-36-192"
 LONG = ("IV-36-192", "III-46", LOW_RANK)
 """Students that are trained as the paper has it: general distillation on unlabelled text (all of WikiText-2's, one
 epoch at 1e-4) before the task, and its first phase at a constant rate."""
-_LONG_STAGES = {
+AUGMENTED = ", augmented"
+_LONG_STAGES: dict[str, Any] = {
     "pretraining": {"epochs": 1.0, "learning_rate": 1e-4},
     "stage": [
         {"name": "states", "share": 0.5, "schedule": "constant",
@@ -84,6 +85,10 @@ def tucker_table(scale: float) -> Table:
         for label in (chosen, FOLDED)
     ]
     rows += [Row(label + GENERAL, _long(label, scale), label + GENERAL) for label in LONG]
+    rows += [
+        Row(label + GENERAL + AUGMENTED, _long(label, scale, augmented=True), label + GENERAL)
+        for label in ("IV-36-192", LOW_RANK)
+    ]
     searches = {
         label: search(
             _claims(label, scale)[0], rates=RATES, epochs=SEARCH_EPOCHS * scale, metric="accuracy", lower=False
@@ -116,15 +121,19 @@ def _claims(
     )
 
 
-def _long(label: str, scale: float) -> tuple[Claim, ...]:
+def _long(label: str, scale: float, *, augmented: bool = False) -> tuple[Claim, ...]:
     base, changes = STUDENTS[label]
+    # One new sentence for each makes an epoch twice as long: half as many are as many steps.
+    more: dict[str, Any] = {}
+    if augmented:
+        more = {"augment": {"copies": 1}, "stage": [{**one, "augment": True} for one in _LONG_STAGES["stage"]]}
     return tuple(
         Claim(
-            name=f"sst2-tucker{list(STUDENTS).index(label)}-general-{seed}",
+            name=f"sst2-tucker{list(STUDENTS).index(label)}-general{'-augmented' if augmented else ''}-{seed}",
             task="sst2",
             base=base,
-            changes={**changes, **_LONG_STAGES, "training": {**_TRAINING, "shuffle": "run"}},
-            epochs=LONG_EPOCHS * scale,
+            changes={**changes, **_LONG_STAGES, **more, "training": {**_TRAINING, "shuffle": "run"}},
+            epochs=LONG_EPOCHS * scale / (2 if augmented else 1),
             seed=seed,
             pretraining=1.0,
             since=2,
@@ -157,7 +166,7 @@ def _render(table: Table, finished: Finished) -> list[str]:
         # The teacher's accuracy is taken as it is: what varies is the student beside it.
         low, high = (share + (end - gap.points) / (100 * values[0] / share) for end in (gap.low, gap.high))
         paper = goal = ""
-        kind = row.label.removesuffix(GENERAL).removesuffix(GENTLE).removesuffix(LOWER)
+        kind = row.label.removesuffix(AUGMENTED).removesuffix(GENERAL).removesuffix(GENTLE).removesuffix(LOWER)
         if kind in AIMS:
             aim, paper = AIMS[kind]
             goal = f"{aim:.2f}: {verdict(low, high, aim)}"

@@ -26,12 +26,12 @@ from benchmarks.zoo.infilling import infill
 from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.files import write_text
 from edgeq.parity.inputs.decoder import NEW_TOKENS
-from edgeq.parity.inputs.encoder_decoder import SourcedText, torch_parts, write_greedily
+from edgeq.parity.inputs.encoder_decoder import EncoderDecoderText, generate_greedily, torch_parts
 from edgeq.parity.inputs.sentences import SENTENCES
 from edgeq.parity.kinds.base import RunFolder
-from edgeq.parity.kinds.decoder import GenerationParity
-from edgeq.parity.kinds.encoder_decoder import RewritingParity
-from edgeq.parity.kinds.text_generation import WritingParity
+from edgeq.parity.kinds.decoder import DecoderParity
+from edgeq.parity.kinds.encoder_decoder import EncoderDecoderParity
+from edgeq.parity.kinds.text_generation import TextGenerationParity
 from edgeq.progress import silent
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.bundle.model_info import read_target_tokens
@@ -82,19 +82,19 @@ def whole_sources(data: Path, count: int, tokenizer: Tokenizer) -> dict[str, lis
     }
 
 
-def written_to_the_end(folder: Path, checkpoint: Checkpoint, sources: Iterable[np.ndarray]) -> list[SourcedText]:
+def written_to_the_end(folder: Path, checkpoint: Checkpoint, sources: Iterable[np.ndarray]) -> list[EncoderDecoderText]:
     """Lets the reference write of each source until it ends its text, or 128 tokens."""
     adapter: Any = checkpoint.adapter
     parts = torch_parts(checkpoint.model, adapter, cache_dtype=torch.float16)
     texts = []
     for source in sources:
-        text = write_greedily(parts, [source], tokens=read_target_tokens(folder / "onnx"), new=NEW_TOKENS)
-        ends = np.flatnonzero(text.made[0] == END)
+        text = generate_greedily(parts, [source], tokens=read_target_tokens(folder / "onnx"), new=NEW_TOKENS)
+        ends = np.flatnonzero(text.generated[0] == END)
         texts.append(text.beginning(int(ends[0]) + 1 if ends.size else NEW_TOKENS))
     return texts
 
 
-def judged(parity: WritingParity, folder: Path) -> dict[str, Any]:
+def judged(parity: TextGenerationParity, folder: Path) -> dict[str, Any]:
     """Counts the clear steps of what a run of parity was given, and those that a backend takes differently."""
     parity.measure_reference()
     parity.compare("onnxruntime", parity.run_onnx_runtime(folder / "onnx"))
@@ -133,7 +133,7 @@ def measure(name: str, folder: Path, *, data: Path, texts: int) -> Iterator[dict
     checkpoint = load_checkpoint(folder / "checkpoint")
     tokenizer = Tokenizer.from_file(str(folder / "checkpoint" / "tokenizer.json"))
     is_bart = checkpoint.adapter.task == "seq2seq"
-    kind_of_run = RewritingParity if is_bart else GenerationParity
+    kind_of_run = EncoderDecoderParity if is_bart else DecoderParity
     for kind, given in cut_texts(data, texts, tokenizer).items():
         groups = [given[start : start + TEXTS_TOGETHER] for start in range(0, len(given), TEXTS_TOGETHER)]
         if "masked" in kind and not is_bart:
@@ -141,7 +141,7 @@ def measure(name: str, folder: Path, *, data: Path, texts: int) -> Iterator[dict
         runs = (kind_of_run(RunFolder(folder, checkpoint, {}, group), silent) for group in groups)
         yield summed(kind, [judged(run, folder) for run in runs])
     for kind, sources in (whole_sources(data, texts, tokenizer) if is_bart else {}).items():
-        whole = RewritingParity(RunFolder(folder, checkpoint, {}, []), silent)
+        whole = EncoderDecoderParity(RunFolder(folder, checkpoint, {}, []), silent)
         whole.texts = written_to_the_end(folder, checkpoint, sources)
         yield summed(kind, [judged(whole, folder)])
 

@@ -9,7 +9,7 @@ import typer
 
 from edgeq.cli import training_options as training
 from edgeq.cli.console import note, print_json, print_table, progress_bars, say
-from edgeq.cli.stages import Cache, Context, Opset, RecipeName, Source, Task
+from edgeq.cli.folders import Cache, Context, Opset, RecipeName, Source, Task
 from edgeq.cli.verb import Force, Json, verb
 
 Targets = Annotated[

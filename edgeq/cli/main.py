@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from typing import Annotated
@@ -10,15 +11,9 @@ from typing import Annotated
 import typer
 
 import edgeq
+from edgeq.cli.groups import GROUPS
 from edgeq.cli.verb import app
 from edgeq.errors import printable
-
-# In the order of the help. Each module registers its verbs when it is imported, and imports what is
-# heavy (torch, onnx, tvm) only when a verb runs.
-_VERB_MODULES = (
-    *("deploy", "stages", "proof", "measure", "profile", "estimate", "run", "generate"),
-    *("trust", "ort_library", "catalog"),
-)
 
 
 def _show_version(wanted: bool) -> None:
@@ -37,8 +32,11 @@ def _global_options(
     """Compress BERT, GPT-2 and BART, compile them for small CPUs, and prove what came out."""
 
 
-for _module in _VERB_MODULES:
-    importlib.import_module(f"edgeq.cli.{_module}")
+# Each verb has a module of its name, which registers it when it is imported, and imports what is heavy (torch, onnx,
+# tvm) only when the verb runs.
+for _verb in (verb.replace("-", "_") for verbs in GROUPS.values() for verb in verbs):
+    if importlib.util.find_spec(f"edgeq.cli.{_verb}") is not None:
+        importlib.import_module(f"edgeq.cli.{_verb}")
 
 
 def main(arguments: list[str] | None = None) -> int:

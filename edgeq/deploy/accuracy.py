@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -14,7 +12,10 @@ from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.evaluate.data import EvaluationSet
 from edgeq.evaluate.tasks import Encode, Evaluation, evaluate, pooling_of
 from edgeq.models.inference import TorchEncoder
+from edgeq.parity.rules.metric import check_labels, check_value
 from edgeq.progress import Progress
+from edgeq.quant.activation import ulp_noise
+from edgeq.results import Accuracy, Check, Loss, Score
 from edgeq.targets.bundle.model_info import read_model_info
 from edgeq.targets.runtime.loader import Bundle, load
 
@@ -25,23 +26,6 @@ _RESAMPLES = 1000
 _CONFIDENCE = 0.95
 
 
-@dataclasses.dataclass(frozen=True)
-class Loss:
-    """How much of the metric compression cost, with a paired bootstrap interval over the examples.
-
-    Attributes:
-        value: Metric of the float model minus metric of this one.
-        low: Lower end of the interval.
-        high: Upper end.
-        retained: Metric of this model / metric of the float model.
-    """
-
-    value: float
-    low: float
-    high: float
-    retained: float
-
-
 def measure_accuracy(
     source: Path,
     checkpoint: Path,
@@ -50,7 +34,7 @@ def measure_accuracy(
     data: EvaluationSet,
     task: str | None = None,
     progress: Progress,
-) -> dict[str, Any]:
+) -> Accuracy:
     """Evaluates the stages of a run.
 
     Args:
@@ -62,7 +46,8 @@ def measure_accuracy(
         progress: Told the progress of each evaluation.
 
     Returns:
-        JSON values: the metric of each stage, and the loss of each against the float model.
+        The metric of each stage, the loss of each against the float model, and whether every bundle agrees with
+        PyTorch.
     """
     float_model = load_checkpoint(source, task=task)
     compressed = load_checkpoint(checkpoint)
@@ -81,18 +66,35 @@ def measure_accuracy(
     }
     targets = [example.target for example in data.examples]
     reference, labels = results[FLOAT], float_model.adapter.labels
-    return {
-        "measured": True,
-        "data": str(data.path),
-        "examples": len(data.examples),
-        "metric": reference.metric,
-        "stages": {name: {"value": entry.value, "pearson": entry.pearson} for name, entry in results.items()},
-        "losses": {
-            name: dataclasses.asdict(metric_loss(reference, entry, targets, labels=labels))
+
+    def under_noise(seed: int) -> Evaluation:
+        with ulp_noise(seed):
+            return _evaluate(encoders[COMPRESSED], float_model, data, longest, progress=_named("noise", progress))
+
+    return Accuracy(
+        measured=True,
+        data=str(data.path),
+        examples=len(data.examples),
+        metric=reference.metric,
+        stages={name: Score(entry.value, entry.pearson) for name, entry in results.items()},
+        losses={
+            name: metric_loss(reference, entry, targets, labels=labels)
             for name, entry in results.items()
             if name != FLOAT
         },
-    }
+        checks=_checks(results, under_noise=under_noise),
+    )
+
+
+def _checks(results: Mapping[str, Evaluation], *, under_noise: Callable[[int], Evaluation]) -> tuple[Check, ...]:
+    """Parity rules on the evaluation data."""
+    reference = results[COMPRESSED]
+    bundles = {name: entry for name, entry in results.items() if name not in (FLOAT, COMPRESSED)}
+    if reference.metric == "accuracy":
+        labels = {name: entry.predictions for name, entry in bundles.items()}
+        return check_labels(reference.predictions, labels, under_noise=lambda seed: under_noise(seed).predictions)
+    values = {name: entry.value for name, entry in bundles.items()}
+    return check_value(reference.metric, reference.value, values, under_noise=lambda seed: under_noise(seed).value)
 
 
 def _encoder(bundle: Bundle) -> Encode:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from edgeq.checkpoint import Checkpoint, load_checkpoint
-from edgeq.deploy.accuracy import COMPRESSED, FLOAT, Loss
+from edgeq.deploy.accuracy import COMPRESSED, FLOAT
 from edgeq.errors import UnsupportedError
 from edgeq.evaluate.data import TextFile
-from edgeq.evaluate.perplexity import Perplexity, Score, evaluate_perplexity
+from edgeq.evaluate.perplexity import Perplexity, evaluate_perplexity
+from edgeq.evaluate.perplexity import Score as ScoreTexts
 from edgeq.models import GenerativeAdapter, TorchDecoder
-from edgeq.parity.rules.end_to_end import FACTOR, FEWEST_NOISE_RUNS
+from edgeq.parity.rules.metric import check_value
 from edgeq.progress import Progress
 from edgeq.quant.activation import ulp_noise
+from edgeq.results import Accuracy, Loss, Score
 from edgeq.targets.runtime.decoder import Decoder
 from edgeq.targets.runtime.loader import Bundle, load
 
-AGREEMENT = 1e-3
-"""Rule (c) of parity: how far the perplexity of a bundle may be from that of PyTorch, relatively."""
 MOST_TOKENS = 4096
 """Tokens that are predicted: a bundle makes a step for each."""
 _WINDOW = 128
@@ -41,7 +39,7 @@ def measure_perplexity(
     cache_dtype: torch.dtype,
     task: str | None = None,
     progress: Progress,
-) -> dict[str, Any]:
+) -> Accuracy:
     """Measures the stages of a run on the beginning of a text.
 
     Args:
@@ -54,8 +52,7 @@ def measure_perplexity(
         progress: Told the progress of each measurement.
 
     Returns:
-        JSON values: the perplexity of each stage, how much of it compression cost, and whether every bundle agrees
-        with PyTorch.
+        The perplexity of each stage, how much of it compression cost, and whether every bundle agrees with PyTorch.
 
     Raises:
         UsageError: If the text has too few tokens.
@@ -82,23 +79,23 @@ def measure_perplexity(
             progress=_named(name, progress),
         )
 
-    def under_noise(seed: int) -> Perplexity:
+    def under_noise(seed: int) -> float:
         with ulp_noise(seed):
-            return measure(COMPRESSED)
+            return measure(COMPRESSED).value
 
     found = {name: measure(name) for name in scores}
     reference = found[FLOAT]
-    losses = {name: perplexity_loss(reference, entry) for name, entry in found.items() if name != FLOAT}
-    return {
-        "measured": True,
-        "data": str(text.path),
-        "examples": reference.tokens,
-        "unit": "tokens",
-        "metric": "perplexity",
-        "stages": {name: {"value": entry.value, "pearson": None} for name, entry in found.items()},
-        "losses": {name: dataclasses.asdict(loss) for name, loss in losses.items()},
-        "agreement": agreement(found[COMPRESSED], dict(list(found.items())[2:]), under_noise=under_noise),
-    }
+    bundle_values = {name: entry.value for name, entry in found.items() if name not in (FLOAT, COMPRESSED)}
+    return Accuracy(
+        measured=True,
+        data=str(text.path),
+        examples=reference.tokens,
+        unit="tokens",
+        metric="perplexity",
+        stages={name: Score(entry.value) for name, entry in found.items()},
+        losses={name: perplexity_loss(reference, entry) for name, entry in found.items() if name != FLOAT},
+        checks=check_value("perplexity", found[COMPRESSED].value, bundle_values, under_noise=under_noise),
+    )
 
 
 def perplexity_loss(reference: Perplexity, result: Perplexity) -> Loss:
@@ -127,38 +124,7 @@ def perplexity_loss(reference: Perplexity, result: Perplexity) -> Loss:
     return Loss(result.value - reference.value, float(low), float(high), reference.value / result.value)
 
 
-def agreement(
-    torch_result: Perplexity, bundles: Mapping[str, Perplexity], *, under_noise: Callable[[int], Perplexity]
-) -> list[dict[str, Any]]:
-    """Applies rule (c) of parity to the bundles: the perplexity of each is PyTorch's, within a thousandth.
-
-    On a short text steps of quantizers do not average out. Then a bundle may differ by twice as much as PyTorch does
-    from itself under noise of one ulp in front of every quantizer.
-
-    Args:
-        torch_result: PyTorch's, of the compressed model.
-        bundles: Those of the bundles, by name.
-        under_noise: Measures PyTorch under noise of a given seed; called only if a bundle needs it.
-
-    Returns:
-        JSON values: for each bundle the relative difference, its limit, and whether it is kept.
-    """
-
-    def relative(found: Perplexity) -> float:
-        return abs(found.value / torch_result.value - 1.0)
-
-    differences = {name: relative(found) for name, found in bundles.items()}
-    limit = AGREEMENT
-    # Written so that a value that is no number is not within a limit.
-    if not all(difference <= AGREEMENT for difference in differences.values()):
-        limit = max(limit, FACTOR * max(relative(under_noise(seed)) for seed in range(FEWEST_NOISE_RUNS)))
-    return [
-        {"stage": name, "relative": difference, "limit": limit, "passed": difference <= limit}
-        for name, difference in differences.items()
-    ]
-
-
-def bundle_score(bundle: Bundle) -> Score:
+def bundle_score(bundle: Bundle) -> ScoreTexts:
     """Returns a bundle as a function from ids to the log-probabilities of each after the first, step by step."""
 
     def score(ids: np.ndarray) -> np.ndarray:
@@ -179,7 +145,7 @@ def _log_probability(logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return likelihood - np.log(np.exp(wide).sum(axis=1))
 
 
-def _torch_score(checkpoint: Checkpoint, cache_dtype: torch.dtype) -> Score:
+def _torch_score(checkpoint: Checkpoint, cache_dtype: torch.dtype) -> ScoreTexts:
     if not isinstance(checkpoint.adapter, GenerativeAdapter):
         raise UnsupportedError(f"{checkpoint.adapter.architecture} does not continue texts: it has no perplexity")
     return TorchDecoder(checkpoint.model, checkpoint.adapter, cache_dtype=cache_dtype).score

@@ -35,6 +35,7 @@ from edgeq.recipes import (
     load_recipe,
 )
 from edgeq.report import write_report
+from edgeq.results import Accuracy
 from edgeq.targets.builtin.target import Target, load_target
 from edgeq.targets.bundle.model_info import read_model_info
 from edgeq.targets.bundle.writer import compile_bundle
@@ -359,11 +360,11 @@ class _Work:
             reason = "no evaluation data was given; use --eval-data FILE"
             if self.plan.training is not None and self.plan.training.eval_data is not None:
                 reason = "deploy measures no such data; see result.json of the training"
-            result = {"measured": False, "reason": reason}
-        self._write("accuracy.json", result)
+            result = Accuracy(measured=False, reason=reason)
+        self._write("accuracy.json", result.to_json())
 
     def parity(self, progress: Progress) -> None:
-        self._write("parity.json", parity_json(self.out, progress))
+        self._write("parity.json", run_parity(self.out, progress=progress).to_json())
 
     def profile(self, progress: Progress) -> None:
         measured = {}
@@ -397,11 +398,6 @@ class _Work:
 
     def _write(self, name: str, value: Any) -> None:
         write_text(self.out / name, json.dumps(value, indent=1) + "\n")
-
-
-def parity_json(run: Path, progress: Progress) -> dict[str, Any]:
-    """Runs the parity stages of a run and returns plain JSON values."""
-    return json.loads(json.dumps(run_parity(run, progress=progress).to_json()))
 
 
 def _relative(value: Any, folder: Path) -> Any:

@@ -20,6 +20,7 @@ from edgeq.errors import UsageError
 from edgeq.files import Output, check_new_folder, write_text
 from edgeq.formats.json_file import read_json_object
 from edgeq.progress import Progress, silent
+from edgeq.results import Accuracy
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
 
 if TYPE_CHECKING:
@@ -43,9 +44,8 @@ class DeployResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every parity rule held, that of the perplexity included."""
-        agreement = self.report["accuracy"].get("agreement", [])
-        return bool(self.report["parity"]["passed"]) and all(entry["passed"] for entry in agreement)
+        """Whether every parity rule held, those on the evaluation data included."""
+        return bool(self.report["parity"]["passed"])
 
 
 def deploy(
@@ -143,7 +143,8 @@ def check_parity(run: str | Path, *, progress: Progress = silent) -> dict[str, A
     """Checks the parity of a run again and writes ``parity.json``.
 
     Returns:
-        The contents of ``parity.json``; ``"passed"`` tells whether every rule held.
+        The contents of ``parity.json`` with the checks on the evaluation data, which deploy made; ``"passed"`` tells
+        whether every rule held.
 
     Raises:
         UsageError: If the folder is not a run of deploy.
@@ -154,14 +155,17 @@ def check_parity(run: str | Path, *, progress: Progress = silent) -> dict[str, A
     for manifest in sorted(folder.glob("bundles/*/manifest.json")):
         # Damage is found in a second here; the comparison itself would come to it after minutes.
         verify_files(manifest.parent, read_manifest(manifest.parent))
-    from edgeq.deploy.plan import parity_json
+    from edgeq.parity import run_parity
 
     with exclusive(folder):
-        result = parity_json(folder, progress)
-        write_text(folder / "parity.json", json.dumps(result, indent=1) + "\n")
+        report = run_parity(folder, progress=progress)
+        write_text(folder / "parity.json", json.dumps(report.to_json(), indent=1) + "\n")
         if "parity" in state.stages:
             state.finish("parity", state.stages["parity"].key, ("parity.json",))
-    return result
+    data = folder / "accuracy.json"
+    if data.is_file():
+        report = report.with_data(Accuracy.from_json(read_json_object(data), data))
+    return json.loads(json.dumps(report.to_json()))
 
 
 def _check_place(folder: Path) -> None:

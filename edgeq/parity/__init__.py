@@ -9,8 +9,8 @@ measured or derived rather than picked by hand:
 * ``end-to-end``: the stage differs from PyTorch by no more than twice what noise of one ulp in front of
   every quantizer makes of PyTorch itself (:mod:`edgeq.parity.rules.end_to_end`).
 * ``task``: decisions (labels, nearest sentences) change no more often than under that noise, plus two
-  (:mod:`edgeq.parity.rules.decisions`); of a model that makes text, every token that PyTorch chose clearly is chosen
-  again (:mod:`edgeq.parity.rules.chosen_tokens`).
+  (:mod:`edgeq.parity.rules.decisions`); of a model that generates text, every token that PyTorch chose clearly is
+  chosen again (:mod:`edgeq.parity.rules.chosen_tokens`).
 * ``bit-identical``: edgeq's own backends agree in every bit, on every processor, for every number of
   threads and every batch, with a cache and without (:mod:`edgeq.parity.rules.bit_identical`).
 
@@ -18,7 +18,7 @@ Where a rule is broken, :func:`diff_layers` walks the layers in order and finds 
 """
 
 from edgeq.parity.diff import BACKENDS, BackendDiff, diff_layers
-from edgeq.parity.report import Check, ParityReport
 from edgeq.parity.run import run_parity
+from edgeq.results import Check, ParityReport
 
 __all__ = ["BACKENDS", "BackendDiff", "Check", "ParityReport", "diff_layers", "run_parity"]

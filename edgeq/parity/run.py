@@ -10,18 +10,18 @@ from edgeq.checkpoint import load_checkpoint
 from edgeq.errors import UnsupportedError, UsageError
 from edgeq.parity.inputs.sentences import SENTENCES
 from edgeq.parity.kinds.base import ParityRun, RunFolder
-from edgeq.parity.kinds.decoder import GenerationParity
+from edgeq.parity.kinds.decoder import DecoderParity
 from edgeq.parity.kinds.encoder import EncoderParity
-from edgeq.parity.kinds.encoder_decoder import RewritingParity
-from edgeq.parity.report import ParityReport
+from edgeq.parity.kinds.encoder_decoder import EncoderDecoderParity
 from edgeq.progress import Progress, silent
+from edgeq.results import ParityReport
 from edgeq.targets.builtin.target import Target
 
 _KINDS: dict[str, type[ParityRun]] = {
     "embed": EncoderParity,
     "classify": EncoderParity,
-    "generate": GenerationParity,
-    "seq2seq": RewritingParity,
+    "generate": DecoderParity,
+    "seq2seq": EncoderDecoderParity,
 }
 
 

@@ -28,17 +28,26 @@ class RecipeSummary:
         name: Its name.
         summary: Its meaning.
         trains: Whether it needs training data.
+        bits: What the letters of its name stand for: bits of weights, embedding tables and activations.
     """
 
     name: str
     summary: str
     trains: bool
+    bits: str
 
 
 def list_recipes() -> list[RecipeSummary]:
     """Returns the built-in recipes in alphabetical order."""
     recipes = [load_recipe(name) for name in _builtin_names()]
-    return [RecipeSummary(recipe.name, recipe.summary, recipe.trains) for recipe in recipes]
+    return [RecipeSummary(recipe.name, recipe.summary, recipe.trains, decoded_bits(recipe)) for recipe in recipes]
+
+
+def decoded_bits(recipe: Recipe) -> str:
+    """Says in words what ``w2e2a8`` in a recipe's name says: such as ``weights 2, embeddings 2, activations 8``."""
+    activations = "float" if recipe.activations.mode == "none" or not recipe.weights.bits else "8"
+    parts = {"weights": recipe.weights.bits or "float", "embeddings": recipe.embeddings.bits or "float"}
+    return ", ".join(f"{name} {bits}" for name, bits in {**parts, "activations": activations}.items())
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:

@@ -8,6 +8,7 @@ from typing import Any
 from edgeq.ledger import megabytes
 from edgeq.report.text import milliseconds, speedup, workload
 from edgeq.report.verdicts import Level, accuracy_verdict
+from edgeq.results import Accuracy, accuracy_of
 
 _BASELINE = "onnxruntime float32"
 
@@ -45,11 +46,11 @@ class Answer:
 def answer(report: dict[str, Any]) -> Answer:
     """Answers the questions from the contents of ``report.json``, its verdicts included."""
     bad = [verdict["sentence"] for verdict in report["verdicts"] if verdict["level"] == "bad"]
-    profile, accuracy = report["profile"], report["accuracy"]
+    profile, accuracy = report["profile"], accuracy_of(report)
     tiles = (_size(report), _speed(profile), _quality(accuracy), _proof(report["parity"]), _machine(report))
     if bad:
         return Answer("bad", f"No, not as it is. {bad[0]}", tiles)
-    if not accuracy["measured"]:
+    if not accuracy.measured:
         sentence = "Only if you know its quality from elsewhere: it was not measured. Give deploy --eval-data."
         return Answer("warn", sentence, tiles)
     quality = accuracy_verdict(accuracy)
@@ -80,14 +81,13 @@ def _speed(profile: dict[str, Any]) -> Tile:
     return Tile("How fast?", milliseconds(measured["timings"]["edgeq"]["median"]), note)
 
 
-def _quality(accuracy: dict[str, Any]) -> Tile:
-    if not accuracy["measured"]:
-        return Tile("How good?", "not measured", accuracy["reason"])
-    reference = next(value["value"] for name, value in accuracy["stages"].items() if name not in accuracy["losses"])
-    stage = list(accuracy["stages"])[-1]
-    examples = f"{accuracy['examples']} {accuracy.get('unit', 'examples')}"
-    note = f"{accuracy['metric']} of {stage}; the float model has {reference:.4f} on the same {examples}"
-    return Tile("How good?", f"{accuracy['stages'][stage]['value']:.4f}", note)
+def _quality(accuracy: Accuracy) -> Tile:
+    if not accuracy.measured:
+        return Tile("How good?", "not measured", accuracy.reason)
+    stage, score = list(accuracy.stages.items())[-1]
+    examples = f"{accuracy.examples} {accuracy.unit}"
+    note = f"{accuracy.metric} of {stage}; the float model has {accuracy.reference:.4f} on the same {examples}"
+    return Tile("How good?", f"{score.value:.4f}", note)
 
 
 def _proof(parity: dict[str, Any]) -> Tile:

@@ -14,6 +14,7 @@ from edgeq.formats.json_file import read_json_object
 from edgeq.report.page import GENERATOR, render
 from edgeq.report.training import read_training
 from edgeq.report.verdicts import verdicts
+from edgeq.results import Accuracy, ParityReport
 
 _MARKER = b'"format": "edgeq-report"'
 _PARTS = ("accuracy", "parity", "ledger", "profile")
@@ -47,6 +48,9 @@ def write_report(run: str | Path, *, force: bool = False) -> dict[str, Any]:
         about = read_json_object(state)["about"]
         report |= {key: about[key] for key in ("name", "source", "recipe", "targets")}
         report |= {part: read_json_object(folder / f"{part}.json") for part in _PARTS}
+        parity = ParityReport.from_json(report["parity"], folder / "parity.json")
+        accuracy = Accuracy.from_json(report["accuracy"], folder / "accuracy.json")
+        report["parity"] = json.loads(json.dumps(parity.with_data(accuracy).to_json()))
         if "training" in about:
             report["training"] = read_training(folder / str(about["training"]))
         report["verdicts"] = [dataclasses.asdict(verdict) for verdict in verdicts(report)]

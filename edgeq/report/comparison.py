@@ -19,6 +19,7 @@ from edgeq.report import plots
 from edgeq.report.page import GENERATOR, resource, table
 from edgeq.report.text import milliseconds, speedup
 from edgeq.report.verdicts import LESS_IS_BETTER
+from edgeq.results import Accuracy
 
 _MARKER = b'"format": "edgeq-comparison"'
 _PARTS = ("deploy", "accuracy", "ledger", "profile")
@@ -72,7 +73,7 @@ def compare_runs(runs: Sequence[str | Path], out: str | Path, *, force: bool = F
     check_new_file(out, verb="report", marker=GENERATOR, force=force)
     check_new_file(out.with_suffix(".json"), verb="report", marker=_MARKER, force=force)
     results = [_read(Path(run)) for run in runs]
-    first = results[0]["accuracy"]
+    first: Accuracy = results[0]["accuracy"]
     names = {str(result["deploy"].get("about", {}).get("name")) for result in results}
     models: dict[str, Model] = {}
     for run, result in zip(runs, results, strict=True):
@@ -86,8 +87,8 @@ def compare_runs(runs: Sequence[str | Path], out: str | Path, *, force: bool = F
         except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
             raise FormatError(f"a result in {run} is damaged ({error!r}); deploy again") from error
     ordered = sorted(models.values(), key=lambda model: (model.bytes, model.label))
-    ordered = [dataclasses.replace(one, outdone_by=_outdone_by(one, ordered, first["metric"])) for one in ordered]
-    facts = {key: first[key] for key in ("metric", "examples", "data")} | {"unit": first.get("unit", "examples")}
+    ordered = [dataclasses.replace(one, outdone_by=_outdone_by(one, ordered, first.metric)) for one in ordered]
+    facts = {key: getattr(first, key) for key in ("metric", "examples", "data", "unit")}
     comparison = {"format": "edgeq-comparison", "format_version": 1, "edgeq": edgeq.__version__, **facts}
     comparison["of"] = ", ".join(sorted(names))
     comparison["models"] = [dataclasses.asdict(model) for model in ordered]
@@ -100,19 +101,15 @@ def _read(run: Path) -> dict[str, Any]:
     missing = [f"{part}.json" for part in _PARTS if not (run / f"{part}.json").is_file()]
     if missing:
         raise UsageError(f"{run} has no {' and no '.join(missing)}; give folders that 'edgeq deploy' has finished")
-    return {part: read_json_object(run / f"{part}.json") for part in _PARTS}
+    parts: dict[str, Any] = {part: read_json_object(run / f"{part}.json") for part in _PARTS}
+    return parts | {"accuracy": Accuracy.from_json(parts["accuracy"], run / "accuracy.json")}
 
 
-def _check_same_data(
-    first: dict[str, Any], other: dict[str, Any], first_run: str | Path, run: str | Path
-) -> None:
-    try:
-        for accuracy, folder in ((first, first_run), (other, run)):
-            if not accuracy["measured"]:
-                raise UsageError(f"{folder} was not measured ({accuracy['reason']}); deploy it with --eval-data")
-        known = [(one["metric"], one["examples"], Path(one["data"]).name) for one in (first, other)]
-    except (KeyError, TypeError) as error:
-        raise FormatError(f"accuracy.json of {run} is damaged ({error!r}); deploy again") from error
+def _check_same_data(first: Accuracy, other: Accuracy, first_run: str | Path, run: str | Path) -> None:
+    for accuracy, folder in ((first, first_run), (other, run)):
+        if not accuracy.measured:
+            raise UsageError(f"{folder} was not measured ({accuracy.reason}); deploy it with --eval-data")
+    known = [(one.metric, one.examples, Path(one.data).name) for one in (first, other)]
     if known[0] != known[1]:
         told = [f"{metric} of {count} examples of {data}" for metric, count, data in known]
         raise UsageError(f"{first_run} was measured by {told[0]}, {run} by {told[1]}; measure both on one file")
@@ -124,10 +121,9 @@ def _models(result: dict[str, Any], *, named: bool) -> Iterator[Model]:
     Labels begin with the model's name only where runs of several models are compared.
     """
     accuracy, ledger, about = result["accuracy"], result["ledger"], result["deploy"]["about"]
-    stages = {name: stage["value"] for name, stage in accuracy["stages"].items()}
+    stages = {name: score.value for name, score in accuracy.stages.items()}
     name = f"{about['name']}, " if named else ""
-    plain = next(value for stage, value in stages.items() if stage not in accuracy["losses"])
-    yield Model(f"{name}float32", True, plain, ledger["float"]["totals"]["stored_bytes"], 1.0)
+    yield Model(f"{name}float32", True, accuracy.reference, ledger["float"]["totals"]["stored_bytes"], 1.0)
     bundle, book = next(iter(ledger["bundles"].items()), ("", ledger["checkpoint"]))
     measured = result["profile"]["measured"].get(bundle)
     stage = f"bundle {bundle}"

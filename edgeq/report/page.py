@@ -12,6 +12,7 @@ from edgeq.ledger import LedgerRow, grouped, megabytes
 from edgeq.report import plots
 from edgeq.report.answer import Answer, answer
 from edgeq.report.text import duration, milliseconds, summary_table, workload
+from edgeq.results import Accuracy, accuracy_of
 
 GENERATOR = b'<meta name="generator" content="edgeq">'
 """What every page of edgeq holds, and pages of others do not."""
@@ -39,7 +40,7 @@ def render(report: dict[str, Any]) -> str:
             for verdict in report["verdicts"]
         ),
         summary=table(*summary_table(report)),
-        accuracy=_accuracy(report["accuracy"]),
+        accuracy=_accuracy(accuracy_of(report)),
         training=_training(report["training"]) if "training" in report else "",
         parity=_parity(report["parity"]),
         ledger=_ledger(report["ledger"]),
@@ -89,21 +90,21 @@ def resource(name: str) -> str:
     return resources.files("edgeq.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _accuracy(accuracy: dict[str, Any]) -> str:
-    if not accuracy["measured"]:
-        return f"<p>Not measured: {escape(accuracy['reason'])}.</p>"
+def _accuracy(accuracy: Accuracy) -> str:
+    if not accuracy.measured:
+        return f"<p>Not measured: {escape(accuracy.reason)}.</p>"
     rows = []
-    for name, stage in accuracy["stages"].items():
-        loss = accuracy["losses"].get(name)
-        interval = f"{loss['low']:+.4f} to {loss['high']:+.4f}" if loss else ""
-        pearson = "" if stage["pearson"] is None else f"{stage['pearson']:.4f}"
-        rows.append([name, f"{stage['value']:.4f}", pearson, f"{loss['value']:+.4f}" if loss else "", interval])
-    columns = ["stage", accuracy["metric"], "pearson", "loss", "95% interval of the loss"]
-    if all(stage["pearson"] is None for stage in accuracy["stages"].values()):
+    for name, score in accuracy.stages.items():
+        loss = accuracy.losses.get(name)
+        interval = f"{loss.low:+.4f} to {loss.high:+.4f}" if loss else ""
+        pearson = "" if score.pearson is None else f"{score.pearson:.4f}"
+        rows.append([name, f"{score.value:.4f}", pearson, f"{loss.value:+.4f}" if loss else "", interval])
+    columns = ["stage", accuracy.metric, "pearson", "loss", "95% interval of the loss"]
+    if all(score.pearson is None for score in accuracy.stages.values()):
         columns, rows = [columns[0], *columns[1:2], *columns[3:]], [[*row[:2], *row[3:]] for row in rows]
     note = (
-        f'<p class="small">{accuracy["examples"]} {escape(accuracy.get("unit", "examples"))} of '
-        f'<code>{escape(accuracy["data"])}</code>. The interval is a paired bootstrap.</p>'
+        f'<p class="small">{accuracy.examples} {escape(accuracy.unit)} of '
+        f"<code>{escape(accuracy.data)}</code>. The interval is a paired bootstrap.</p>"
     )
     return plots.accuracy_plot(accuracy) + table(columns, rows) + note
 

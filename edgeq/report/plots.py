@@ -13,6 +13,7 @@ import matplotlib.figure
 from matplotlib.transforms import Bbox
 
 from edgeq.ledger import megabytes
+from edgeq.results import Accuracy
 
 _BLUE, _ORANGE, _GREEN, _GREY, _RED = "#0072b2", "#e69f00", "#009e73", "#999999", "#d55e00"
 """Colours that colour-blind readers tell apart (Okabe and Ito's set)."""
@@ -38,14 +39,14 @@ _STYLE = {
 }
 
 
-def accuracy_plot(accuracy: dict[str, Any]) -> str:
+def accuracy_plot(accuracy: Accuracy) -> str:
     """Bars of the task metric, one a stage; the float model is grey."""
-    stages = accuracy["stages"]
+    stages = accuracy.stages
     names = list(stages)
-    values = [stages[name]["value"] for name in names]
-    colours = [_BLUE if name in accuracy["losses"] else _GREY for name in names]
+    values = [stages[name].value for name in names]
+    colours = [_BLUE if name in accuracy.losses else _GREY for name in names]
     labels = [f"{value:.4f}" for value in values]
-    return _bars("accuracy", names, values, colours, labels, xlabel=accuracy["metric"])
+    return _bars("accuracy", names, values, colours, labels, xlabel=accuracy.metric)
 
 
 def size_plot(ledger: dict[str, Any]) -> str:

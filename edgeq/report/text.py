@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgeq.ledger import megabytes
+from edgeq.results import Accuracy, accuracy_of
 
 _OPERATORS_SHOWN = 12
 
@@ -15,8 +16,8 @@ def summary_table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     Returns:
         Column names, and rows of cells.
     """
-    accuracy, ledger, profile = report["accuracy"], report["ledger"], report["profile"]
-    metric = accuracy["metric"] if accuracy["measured"] else "accuracy"
+    accuracy, ledger, profile = accuracy_of(report), report["ledger"], report["profile"]
+    metric = accuracy.metric if accuracy.measured else "accuracy"
     columns = ["model", metric, "weights", "vs float32", "median", "p95", "speed-up"]
     float_bytes = ledger["float"]["totals"]["stored_bytes"]
     timings: dict[str, Any] = next((measured["timings"] for measured in profile["measured"].values()), {})
@@ -41,12 +42,10 @@ def summary_table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return columns, [row for row in rows if any(row[1:])]
 
 
-def _metric(accuracy: dict[str, Any], *stages: str) -> str:
+def _metric(accuracy: Accuracy, *stages: str) -> str:
     """The metric of the first of these stages that was evaluated."""
-    if not accuracy["measured"]:
-        return ""
-    value = next((accuracy["stages"][stage]["value"] for stage in stages if stage in accuracy["stages"]), None)
-    return "" if value is None else f"{value:.4f}"
+    found = next((accuracy.stages[stage] for stage in stages if stage in accuracy.stages), None)
+    return "" if found is None else f"{found.value:.4f}"
 
 
 def _latency(timing: dict[str, Any] | None) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from edgeq.ledger import megabytes
 from edgeq.report.text import workload
+from edgeq.results import Accuracy, accuracy_of
 
 Level = Literal["good", "warn", "bad"]
 
@@ -33,33 +34,31 @@ class Verdict:
 def verdicts(report: dict[str, Any]) -> list[Verdict]:
     """Judges a report's results; the worst can be found by their level."""
     return [
-        accuracy_verdict(report["accuracy"]),
+        accuracy_verdict(accuracy_of(report)),
         parity_verdict(report["parity"]),
-        *_agreement_verdicts(report["accuracy"]),
         *_size_verdicts(report["ledger"]),
         *_latency_verdicts(report["profile"]),
     ]
 
 
-def accuracy_verdict(accuracy: dict[str, Any]) -> Verdict:
+def accuracy_verdict(accuracy: Accuracy) -> Verdict:
     """Judges the worst stage against the float model."""
-    if not accuracy["measured"]:
-        return Verdict("accuracy", "warn", f"Accuracy was not measured: {accuracy['reason']}.")
-    stage, loss = max(accuracy["losses"].items(), key=lambda item: item[1]["value"])
-    metric, examples = accuracy["metric"], f"{accuracy['examples']} {accuracy.get('unit', 'examples')}"
-    reference = next(value["value"] for name, value in accuracy["stages"].items() if name not in accuracy["losses"])
-    value, kept = accuracy["stages"][stage]["value"], loss["retained"]
+    if not accuracy.measured:
+        return Verdict("accuracy", "warn", f"Accuracy was not measured: {accuracy.reason}.")
+    stage, loss = max(accuracy.losses.items(), key=lambda item: item[1].value)
+    metric, examples = accuracy.metric, f"{accuracy.examples} {accuracy.unit}"
+    value, kept = accuracy.stages[stage].value, loss.retained
     change = "increase" if metric == LESS_IS_BETTER else "loss"
     numbers = (
-        f"{metric} {value:.3f} against {reference:.3f} of the float model on {examples} "
-        f"({change} {loss['value']:+.4f}, 95% interval {loss['low']:+.4f} to {loss['high']:+.4f})"
+        f"{metric} {value:.3f} against {accuracy.reference:.3f} of the float model on {examples} "
+        f"({change} {loss.value:+.4f}, 95% interval {loss.low:+.4f} to {loss.high:+.4f})"
     )
     if kept >= _SMALL_LOSS:
-        size = "No loss beyond sampling noise" if loss["low"] <= 0.0 else "Small loss"
+        size = "No loss beyond sampling noise" if loss.low <= 0.0 else "Small loss"
         return Verdict("accuracy", "good", f"{size}: {numbers}.")
     if kept >= _NOTICEABLE_LOSS:
         return Verdict("accuracy", "warn", f"Noticeable loss: {numbers}.")
-    if loss["low"] <= 0.0:
+    if loss.low <= 0.0:
         return Verdict("accuracy", "warn", f"Too few examples to tell a large loss from chance: {numbers}.")
     share = f"keeps {kept:.0%} of the float model's {metric}" if kept == kept else "cannot be compared"
     if metric == LESS_IS_BETTER and kept > 0:
@@ -73,20 +72,6 @@ def parity_verdict(parity: dict[str, Any]) -> Verdict:
     if parity["passed"]:
         return Verdict("parity", "good", "Every stage computes the same model: all parity rules hold.")
     return Verdict("parity", "bad", f"PARITY IS BROKEN: {first_breach(parity)}.")
-
-
-def _agreement_verdicts(accuracy: dict[str, Any]) -> list[Verdict]:
-    """Says which bundles have another perplexity than PyTorch with the same weights."""
-    return [
-        Verdict(
-            "parity",
-            "bad",
-            f"PARITY IS BROKEN: the perplexity of {entry['stage']} differs from that of PyTorch by "
-            f"{entry['relative']:.2%}, where {entry['limit']:.2%} is allowed.",
-        )
-        for entry in accuracy.get("agreement", [])
-        if not entry["passed"]
-    ]
 
 
 def first_breach(parity: dict[str, Any]) -> str:

@@ -59,7 +59,7 @@ def test_a_stage_that_fails_ends_the_benchmark(tmp_path):
 
 def test_parity_tells_which_checks_failed(monkeypatch, tmp_path):
     from edgeq.parity import run
-    from edgeq.parity.report import Check, ParityReport
+    from edgeq.results import Check, ParityReport
 
     checks = [Check("a", "b", passed, "why", {}) for passed in (True, False)]
     monkeypatch.setattr(run, "run_parity", lambda _: ParityReport(checks, {}))

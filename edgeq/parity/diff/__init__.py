@@ -1,4 +1,4 @@
-"""Finds the layer where a backend parts from PyTorch."""
+"""Finds the first layer where a backend differs from PyTorch."""
 
 from edgeq.parity.diff.backends import BACKENDS, BackendDiff, diff_layers
 

@@ -1,4 +1,4 @@
-"""Finds the layer where a backend parts from PyTorch."""
+"""Finds the first layer where a backend differs from PyTorch."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def _chosen(checkpoint: Checkpoint, backends: Sequence[str] | None) -> Sequence[
         return BACKENDS if backends is None else backends
     if backends is not None and _COMPILED in backends:
         raise UnsupportedError(
-            f"{checkpoint.adapter.architecture} is compiled with its source in caches, which edgeq diff does not cut "
-            f"into layers; leave --backend {_COMPILED} out (`edgeq parity` compares the bundle)"
+            f"{checkpoint.adapter.architecture} is compiled with its encoder input in caches, which edgeq diff does "
+            f"not cut into layers; leave --backend {_COMPILED} out (`edgeq parity` compares the bundle)"
         )
     return [name for name in BACKENDS if name != _COMPILED] if backends is None else backends
 

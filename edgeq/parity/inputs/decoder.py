@@ -41,7 +41,7 @@ class Continuation:
         return [row[: -self.new].tolist() for row in self.rows]
 
     @property
-    def made(self) -> np.ndarray:
+    def generated(self) -> np.ndarray:
         """The new tokens, int64 ``[batch, new]``."""
         return np.stack([row[-self.new :] for row in self.rows])
 
@@ -103,13 +103,13 @@ class Continuation:
         return {"logits": np.stack(logits, axis=1)}
 
     def free_running(self, bundle: Any) -> np.ndarray:
-        """Lets a bundle go on by itself, always with the likeliest token: int64 ``[batch, new]``."""
+        """Lets a bundle generate greedily on its own: int64 ``[batch, new]``."""
         decoder = Decoder(bundle, batch=len(self.rows))
-        read, made = self.prompts, []
+        read, generated = self.prompts, []
         for _ in range(self.new):
-            made.append(decoder.append(read).argmax(axis=1))
-            read = made[-1][:, None].tolist()
-        return np.stack(made, axis=1)
+            generated.append(decoder.append(read).argmax(axis=1))
+            read = generated[-1][:, None].tolist()
+        return np.stack(generated, axis=1)
 
     def bundle_inputs(self) -> list[Arrays]:
         """Returns the inputs of a bundle, call by call on one state: the prompts, then token by token."""
@@ -179,5 +179,5 @@ def _continued(decoder: TorchDecoder, prompts: Sequence[list[int]], new: int) ->
         cache = {name.replace("present", "past_key_values"): value for name, value in outputs.items()}
         mask = np.concatenate([mask, np.ones_like(read)], axis=1)
         chosen.append(read)
-    made = np.concatenate(chosen, axis=1)
-    return Continuation(tuple(np.array([*p, *row], np.int64) for p, row in zip(prompts, made, strict=True)), new)
+    generated = np.concatenate(chosen, axis=1)
+    return Continuation(tuple(np.array([*p, *row], np.int64) for p, row in zip(prompts, generated, strict=True)), new)

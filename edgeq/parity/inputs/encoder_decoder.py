@@ -1,6 +1,6 @@
-"""Texts for encoder-decoders: sources of different lengths, and what the reference writes of them, token for token.
+"""Texts for encoder-decoders: encoder inputs of different lengths, and what the reference generates from them.
 
-As in :mod:`edgeq.parity.inputs.decoder`, every stage reads the same tokens of the written texts.
+As in :mod:`edgeq.parity.inputs.decoder`, every stage reads the same tokens of the generated texts.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from edgeq.targets.runtime.source_decoder import SourceDecoder
 ENCODER, FIRST_STEP, NEXT_STEP = PARTS = ("encoder_model", "decoder_model", "decoder_with_past_model")
 """Names of the parts of an encoder-decoder, as optimum has them."""
 _LENGTHS = (3, 10, 17, 31)
-"""Of the sources in one batch: neighbours of multiples of 16, the width of a vector of keys."""
+"""Of the encoder inputs in one batch: neighbours of multiples of 16, the width of a vector of keys."""
 _LONE_SOURCE, _LONE_NEW = 5, 16
 
 
 @dataclasses.dataclass(frozen=True)
-class SourcedText:
-    """A batch of sources, and a text that was written of each.
+class EncoderDecoderText:
+    """A batch of encoder inputs, and a text that was generated from each.
 
     Attributes:
-        sources: Ids of each source, int64.
-        targets: int64 ``[batch, 1 + new]``: the token that every text starts with, then those that were made.
+        sources: Ids of each encoder input, int64.
+        targets: int64 ``[batch, 1 + new]``: the token that every text starts with, then those that were generated.
         forced: Number of tokens after the first that the model's configuration sets, whatever the logits are.
     """
 
@@ -42,18 +42,18 @@ class SourcedText:
 
     @property
     def new(self) -> int:
-        """Number of tokens that were made for each source."""
+        """Number of tokens that were generated from each encoder input."""
         return int(self.targets.shape[1]) - 1
 
     @property
-    def made(self) -> np.ndarray:
+    def generated(self) -> np.ndarray:
         """Those tokens, int64 ``[batch, new]``."""
         return self.targets[:, 1:]
 
     @property
     def source(self) -> Arrays:
-        """Inputs of the encoder; sources are filled up on the right."""
-        return padded_source(self.sources)
+        """Inputs of the encoder, padded on the right."""
+        return padded_encoder_input(self.sources)
 
     @property
     def feed(self) -> Arrays:
@@ -61,13 +61,13 @@ class SourcedText:
         return {**self.source, "decoder_input_ids": self.targets[:, :-1]}
 
     @property
-    def one_by_one(self) -> list[SourcedText]:
+    def one_by_one(self) -> list[EncoderDecoderText]:
         """The same texts, each a batch of its own."""
         pairs = zip(self.sources, self.targets, strict=True)
         return [dataclasses.replace(self, sources=(source,), targets=target[None]) for source, target in pairs]
 
-    def beginning(self, new: int) -> SourcedText:
-        """Returns the same sources with fewer new tokens."""
+    def beginning(self, new: int) -> EncoderDecoderText:
+        """Returns the same encoder inputs with fewer new tokens."""
         return dataclasses.replace(self, targets=self.targets[:, : 1 + new])
 
     def step_by_step(self, parts: Mapping[str, Backend]) -> Arrays:
@@ -78,7 +78,7 @@ class SourcedText:
 
         Returns:
             ``logits``, float32 ``[batch, new, vocabulary]``: what each new token was chosen from; and
-            ``last_hidden_state``, float32 ``[batch, source, width]``, zero where a source is padded.
+            ``last_hidden_state``, float32 ``[batch, source, width]``, zero where the encoder input is padded.
         """
         states = parts[ENCODER](self.source)["last_hidden_state"]
         mask = self.source["attention_mask"]
@@ -88,7 +88,7 @@ class SourcedText:
             outputs = parts[NEXT_STEP if step else FIRST_STEP]({**feed, **cache})
             logits.append(outputs.pop("logits")[:, -1])
             following = {name.replace("present", "past_key_values"): value for name, value in outputs.items()}
-            # Later steps give the caches of the target only: those of the source stay.
+            # Later steps give the caches of the target only: those of the encoder input stay.
             cache = {**(cache if step else {}), **following}
         return self._outputs(states, np.stack(logits, axis=1))
 
@@ -106,14 +106,14 @@ class SourcedText:
         return {"logits": np.stack([SourceDecoder(bundle, self._source_ids).append(rows) for rows in read], axis=1)}
 
     def free_running(self, bundle: Any) -> np.ndarray:
-        """Lets a bundle write by itself, always the likeliest token: int64 ``[batch, new]``."""
+        """Lets a bundle generate greedily on its own: int64 ``[batch, new]``."""
         decoder = SourceDecoder(bundle, self._source_ids)
-        newest, made = self.targets[:, 0], []
+        newest, generated = self.targets[:, 0], []
         for step in range(self.new):
-            likeliest = decoder.append(newest[:, None].tolist()).argmax(axis=1)
-            newest = self.made[:, step] if step < self.forced else likeliest
-            made.append(newest)
-        return np.stack(made, axis=1)
+            greedy = decoder.append(newest[:, None].tolist()).argmax(axis=1)
+            newest = self.generated[:, step] if step < self.forced else greedy
+            generated.append(newest)
+        return np.stack(generated, axis=1)
 
     @property
     def bundle_source(self) -> Arrays:
@@ -141,8 +141,8 @@ class SourcedText:
         return {"logits": logits, "last_hidden_state": without_padding(states, self.source["attention_mask"])}
 
 
-def padded_source(sources: Sequence[np.ndarray]) -> Arrays:
-    """Returns ``input_ids`` and ``attention_mask`` of some sources, int64 ``[batch, longest]``."""
+def padded_encoder_input(sources: Sequence[np.ndarray]) -> Arrays:
+    """Returns ``input_ids`` and ``attention_mask`` of some encoder inputs, int64 ``[batch, longest]``."""
     ids, mask = np.zeros((2, len(sources), max(map(len, sources))), np.int64)
     for row, source in enumerate(sources):
         ids[row, : len(source)] = source
@@ -159,11 +159,11 @@ def at_once(feed: Arrays, parts: Mapping[str, Backend]) -> Arrays:
     """Runs encoder and decoder on everything at once.
 
     Args:
-        feed: :attr:`SourcedText.feed`.
+        feed: :attr:`EncoderDecoderText.feed`.
         parts: The encoder and the decoder's first step, by name.
 
     Returns:
-        As :meth:`SourcedText.step_by_step`.
+        As :meth:`EncoderDecoderText.step_by_step`.
     """
     mask = feed["attention_mask"]
     states = parts[ENCODER]({"input_ids": feed["input_ids"], "attention_mask": mask})["last_hidden_state"]
@@ -176,7 +176,7 @@ def torch_parts(model: Any, adapter: Seq2SeqAdapter, *, cache_dtype: torch.dtype
     return {part.name: TorchBackend(TorchPart(part)) for part in adapter.export_parts(model, cache_dtype=cache_dtype)}
 
 
-def make_sourced_texts(
+def make_encoder_decoder_texts(
     parts: Mapping[str, Backend],
     *,
     tokens: TargetTokens,
@@ -185,8 +185,8 @@ def make_sourced_texts(
     longest: int,
     tokenizer: Any,
     texts: Sequence[str],
-) -> list[SourcedText]:
-    """Lets the reference write greedily; the same arguments give the same tokens.
+) -> list[EncoderDecoderText]:
+    """Lets the reference generate greedily; the same arguments give the same tokens.
 
     Args:
         parts: The reference.
@@ -195,10 +195,10 @@ def make_sourced_texts(
         longest_source: Most tokens that the model reads.
         longest: Most tokens that a text may have, the one that it starts with included.
         tokenizer: A ``transformers`` tokenizer.
-        texts: What the sources begin with; random ids follow where a text is too short.
+        texts: What the encoder inputs begin with; random ids follow where a text is too short.
 
     Returns:
-        A batch of four sources of different lengths with up to 128 new tokens, and one short source alone.
+        A batch of four encoder inputs of different lengths with up to 128 new tokens, and a short one alone.
     """
     random = np.random.default_rng(22)
     sources = []
@@ -208,23 +208,23 @@ def make_sourced_texts(
         sources.append(np.array(filled[: min(length, longest_source)], np.int64))
     lone = random.integers(0, vocabulary, min(_LONE_SOURCE, longest_source))
     return [
-        write_greedily(parts, sources, tokens=tokens, new=min(NEW_TOKENS, longest)),
-        write_greedily(parts, [lone], tokens=tokens, new=min(_LONE_NEW, longest)),
+        generate_greedily(parts, sources, tokens=tokens, new=min(NEW_TOKENS, longest)),
+        generate_greedily(parts, [lone], tokens=tokens, new=min(_LONE_NEW, longest)),
     ]
 
 
-def write_greedily(
+def generate_greedily(
     parts: Mapping[str, Backend], sources: Sequence[np.ndarray], *, tokens: TargetTokens, new: int
-) -> SourcedText:
-    """Lets the reference write a text of each source, the likeliest token each time, beyond its end if need be.
+) -> EncoderDecoderText:
+    """Lets the reference generate a text from each encoder input greedily, beyond its end if need be.
 
     Args:
         parts: The reference.
-        sources: Ids of each source, int64.
+        sources: Ids of each encoder input, int64.
         tokens: How its texts start.
         new: Number of tokens to make.
     """
-    source = padded_source(sources)
+    source = padded_encoder_input(sources)
     targets = np.full((len(sources), 1), tokens.start, np.int64)
     mask = source["attention_mask"]
     cache = {"encoder_hidden_states": parts[ENCODER](source)["last_hidden_state"]}
@@ -237,4 +237,4 @@ def write_greedily(
         following = {name.replace("present", "past_key_values"): value for name, value in outputs.items()}
         cache = {**(cache if step else {}), **following}
         targets = np.concatenate([targets, chosen], axis=1)
-    return SourcedText(tuple(sources), targets, forced=int(tokens.forced_first is not None))
+    return EncoderDecoderText(tuple(sources), targets, forced=int(tokens.forced_first is not None))

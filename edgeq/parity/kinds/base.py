@@ -11,12 +11,12 @@ from edgeq.backends import Arrays
 from edgeq.backends.bundles import BundleAccess, EmulatedBundle
 from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.parity.reference import Reference
-from edgeq.parity.report import Check, ParityReport
 from edgeq.parity.rules.bit_identical import check_bits
 from edgeq.parity.rules.end_to_end import check_distance, check_end_to_end, distance, noise_runs
 from edgeq.parity.rules.operators_alone import OperatorsAlone
 from edgeq.parity.run_folder import bundles_of, source_of, task_of_source
 from edgeq.progress import Progress
+from edgeq.results import Check, ParityReport
 from edgeq.targets.builtin.target import Target
 
 _STAGES_BESIDE_BUNDLES = 5

@@ -17,7 +17,7 @@ from edgeq.errors import UnsupportedError
 from edgeq.models import GenerativeAdapter, TorchDecoder
 from edgeq.parity.inputs.decoder import Continuation, make_continuations
 from edgeq.parity.kinds.base import RunFolder
-from edgeq.parity.kinds.text_generation import EMULATED_TOKENS, LOGITS, WritingParity
+from edgeq.parity.kinds.text_generation import EMULATED_TOKENS, LOGITS, TextGenerationParity
 from edgeq.parity.reference import Reference
 from edgeq.parity.rules.operators_alone import OperatorsAlone
 from edgeq.progress import Progress
@@ -25,7 +25,7 @@ from edgeq.progress import Progress
 _FILE = "model.onnx"
 
 
-class GenerationParity(WritingParity):
+class DecoderParity(TextGenerationParity):
     """Parity of a model that continues texts."""
 
     def __init__(self, folder: RunFolder, progress: Progress) -> None:
@@ -42,7 +42,7 @@ class GenerationParity(WritingParity):
         )
 
     def count_quantized(self) -> int:
-        """See :meth:`WritingParity.count_quantized`."""
+        """See :meth:`TextGenerationParity.count_quantized`."""
         return self.reference.quantized_values([{"input_ids": np.concatenate(text.rows)} for text in self.texts])
 
     def reference_of(self, checkpoint: Checkpoint) -> Reference:

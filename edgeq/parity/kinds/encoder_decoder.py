@@ -1,4 +1,4 @@
-"""Encoder-decoders: texts that the reference wrote of others, through every stage."""
+"""Encoder-decoders: encoder inputs with the texts that the reference generated, through every stage."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ from edgeq.backends.onnx_runtime import OnnxRuntime
 from edgeq.checkpoint import Checkpoint
 from edgeq.errors import UnsupportedError
 from edgeq.models import Seq2SeqAdapter
-from edgeq.parity.inputs.encoder_decoder import NEXT_STEP, PARTS, SourcedText, at_once, make_sourced_texts, torch_parts
+from edgeq.parity.inputs.encoder_decoder import (
+    NEXT_STEP,
+    PARTS,
+    EncoderDecoderText,
+    at_once,
+    make_encoder_decoder_texts,
+    torch_parts,
+)
 from edgeq.parity.kinds.base import RunFolder
-from edgeq.parity.kinds.text_generation import EMULATED_TOKENS, WritingParity
+from edgeq.parity.kinds.text_generation import EMULATED_TOKENS, TextGenerationParity
 from edgeq.parity.reference import Reference
 from edgeq.parity.rules.operators_alone import OperatorsAlone
 from edgeq.progress import Progress
 from edgeq.targets.bundle.model_info import read_target_tokens
 
 
-class RewritingParity(WritingParity):
-    """Parity of a model that reads one text and writes another."""
+class EncoderDecoderParity(TextGenerationParity):
+    """Parity of a model that generates a text from an encoder input."""
 
     def __init__(self, folder: RunFolder, progress: Progress) -> None:
         super().__init__(folder, progress)
@@ -31,7 +38,7 @@ class RewritingParity(WritingParity):
         self._cache_dtype = cache_type(self.exported[NEXT_STEP])
         self.reference = self.reference_of(folder.checkpoint)
         adapter = folder.checkpoint.adapter
-        self.texts: list[SourcedText] = make_sourced_texts(
+        self.texts: list[EncoderDecoderText] = make_encoder_decoder_texts(
             self._parts(folder.checkpoint),
             tokens=read_target_tokens(exported),
             vocabulary=adapter.config.vocab_size,
@@ -42,12 +49,12 @@ class RewritingParity(WritingParity):
         )
 
     def count_quantized(self) -> int:
-        """See :meth:`WritingParity.count_quantized`."""
+        """See :meth:`TextGenerationParity.count_quantized`."""
         layers = [layer for text in self.texts for layer in self.reference.record(text.feed).values()]
         return sum(layer.value.size for layer in layers if layer.format.activation != "none")
 
     def source_masks(self) -> list[Arrays]:
-        """See :meth:`WritingParity.source_masks`."""
+        """See :meth:`TextGenerationParity.source_masks`."""
         return [text.source for text in self.texts]
 
     def reference_of(self, checkpoint: Checkpoint) -> Reference:
@@ -86,7 +93,7 @@ class RewritingParity(WritingParity):
     def conditions(self) -> dict[str, Any]:
         """See :meth:`ParityRun.conditions`."""
         return {
-            "sources": [[len(source) for source in text.sources] for text in self.texts],
+            "encoder_inputs": [[len(source) for source in text.sources] for text in self.texts],
             "new_tokens": [text.new for text in self.texts],
             "noise_runs": len(self.noisy),
         }

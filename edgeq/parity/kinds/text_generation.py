@@ -1,4 +1,4 @@
-"""Models that make text: what the reference wrote, through every stage token by token."""
+"""Models that generate text: what the reference generated, through every stage token by token."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ LOGITS, STATES = "logits", "last_hidden_state"
 _STEPS_WITHOUT_CACHE = 6
 
 
-class WrittenText(Protocol):
-    """A batch of texts that the reference wrote: all get as many new tokens, whatever they go on from."""
+class GeneratedText(Protocol):
+    """A batch of texts that the reference generated: all get the same number of new tokens."""
 
     @property
     def new(self) -> int:
-        """Number of tokens that were made for each text."""
+        """Number of tokens that were generated for each text."""
 
     @property
-    def made(self) -> np.ndarray:
+    def generated(self) -> np.ndarray:
         """Those tokens, int64 ``[batch, new]``."""
 
     @property
-    def one_by_one(self) -> Sequence[WrittenText]:
+    def one_by_one(self) -> Sequence[GeneratedText]:
         """The same texts, each a batch of its own."""
 
     def in_bundle(self, bundle: Any) -> Arrays:
@@ -47,7 +47,7 @@ class WrittenText(Protocol):
         """Runs a bundle from the start of the texts for each of some steps: ``logits`` ``[batch, steps, ...]``."""
 
     def free_running(self, bundle: Any) -> np.ndarray:
-        """Lets a bundle write by itself, always the likeliest token: int64 ``[batch, new]``."""
+        """Lets a bundle generate greedily on its own: int64 ``[batch, new]``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +60,14 @@ class _NoiseRun:
     moved: list[np.ndarray]
 
 
-class WritingParity(ParityRun):
-    """Parity of a model that makes text.
+class TextGenerationParity(ParityRun):
+    """Parity of a model that generates text.
 
     A subclass sets ``reference`` and ``texts``. Outputs are ``logits``, one row a new token, and for a model that
-    reads a source the states of its encoder, zero where the source is padded.
+    has an encoder the states of it, zero where its input is padded.
     """
 
-    texts: Sequence[WrittenText]
+    texts: Sequence[GeneratedText]
     reference: Reference
 
     def __init__(self, folder: RunFolder, progress: Progress) -> None:
@@ -91,7 +91,7 @@ class WritingParity(ParityRun):
         """Counts the values that one run of the reference rounds to int8."""
 
     def source_masks(self) -> list[Arrays]:
-        """Says which tokens of each source count; empty for a model that reads none."""
+        """Says which tokens of each encoder input count; empty for a model without an encoder."""
         return []
 
     def results(self, outputs: list[Arrays]) -> list[Arrays]:
@@ -132,9 +132,9 @@ class WritingParity(ParityRun):
             again.append(text.in_bundle_without_cache(two, steps))
             want.append({LOGITS: outputs[LOGITS][:, steps]})
         self.checks.append(check_bits(f"{stage}, without cache", again, want, against="step by step"))
-        made = [text.free_running(two) for text in self.texts]
-        reference = [text.made for text in self.texts]
-        self.checks.append(check_free_running(f"{stage}, free-running", made, reference, self.clear))
+        generated = [text.free_running(two) for text in self.texts]
+        reference = [text.generated for text in self.texts]
+        self.checks.append(check_free_running(f"{stage}, free-running", generated, reference, self.clear))
         return got
 
     def shared(self, mine: list[Arrays], theirs: list[Arrays]) -> tuple[list[Arrays], list[Arrays]]:
@@ -152,7 +152,7 @@ class WritingParity(ParityRun):
 
     def _scored(self, steps: int) -> list[Arrays]:
         return [
-            {"attention_mask": np.ones((len(text.made), min(steps, text.new)), np.int64)} for text in self.texts
+            {"attention_mask": np.ones((len(text.generated), min(steps, text.new)), np.int64)} for text in self.texts
         ]
 
     def _noise_run(self, seed: int) -> _NoiseRun:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeq.backends import Arrays, Backend
-from edgeq.parity.report import Check
+from edgeq.results import Check
 
 
 def differing(got: Sequence[Arrays], want: Sequence[Arrays]) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Generation: which token a stage would choose, wherever PyTorch's choice is clear.
 
-What decides a choice is how far the likeliest token lies ahead of the others, and noise moves that lead very
+What decides a choice is how far the most likely token lies ahead of the others, and noise moves that lead very
 differently from step to step: a quantizer that steps early in a text moves all that follows, while logits that
 move together change no lead at all. So every step has a margin of its own. A choice is clear if the lead over each
 of the next tokens is more than twice the noise of that lead: the most that noise of one ulp in front of every
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeq.backends import Arrays
-from edgeq.parity.report import Check
+from edgeq.results import Check
 
 RUNS = 16
 """Noise runs that margins need: judged by 8 others, one of 50 runs of the zoo's models was found wrong; by 16, none."""
@@ -29,7 +29,7 @@ class Choices:
     """The reference's choices at all steps of all texts.
 
     Attributes:
-        leading: The likeliest tokens, the likeliest first: int64 ``[batch, new, 8]`` for each batch.
+        leading: The most likely tokens, the most likely first: int64 ``[batch, new, 8]`` for each batch.
         leads: By how much the first one's logit is above each other's: ``[batch, new, 7]``.
     """
 
@@ -97,49 +97,50 @@ def check_steps(stage: str, got: Sequence[Arrays], want: ClearChoices) -> Check:
         got: Its logits.
         want: The reference's choices.
     """
-    steps = clear = parted = unclear_parted = 0
+    steps = clear = changed = unclear_changed = 0
     for outputs, tokens, is_clear in zip(got, want.tokens, want.clear, strict=True):
         count = outputs["logits"].shape[1]
         other = outputs["logits"].argmax(axis=-1) != tokens[:, :count]
         steps += other.size
         clear += int(is_clear[:, :count].sum())
-        parted += int((other & is_clear[:, :count]).sum())
-        unclear_parted += int((other & ~is_clear[:, :count]).sum())
+        changed += int((other & is_clear[:, :count]).sum())
+        unclear_changed += int((other & ~is_clear[:, :count]).sum())
     share = clear / max(1, steps)
     detail = (
-        f"{parted} of {clear} clear choices differ ({share:.1%} of {steps} steps are clear, noise moves leads by "
-        f"rms {want.noise:.2e}); {unclear_parted} of the others differ"
+        f"{changed} of {clear} clear choices differ ({share:.1%} of {steps} steps are clear, noise moves leads by "
+        f"rms {want.noise:.2e}); {unclear_changed} of the others differ"
     )
     measured: dict[str, float | int | str] = {
-        "changed": parted,
+        "changed": changed,
         "clear": clear,
         "steps": steps,
         "share_clear": share,
         "noise": want.noise,
-        "unclear_changed": unclear_parted,
+        "unclear_changed": unclear_changed,
     }
-    return Check(stage, "task", parted == 0, detail, measured)
+    return Check(stage, "task", changed == 0, detail, measured)
 
 
 def check_free_running(
-    stage: str, made: Sequence[np.ndarray], reference: Sequence[np.ndarray], want: ClearChoices
+    stage: str, generated: Sequence[np.ndarray], reference: Sequence[np.ndarray], want: ClearChoices
 ) -> Check:
-    """Demands that texts which a stage wrote by itself part from the reference's only where that was not clear.
+    """Demands that greedy texts of a stage differ from the reference's first at a step whose choice was not clear.
 
-    What follows the first difference was made from another text and says nothing.
+    What follows the first difference was generated from another text and says nothing.
 
     Args:
         stage: Its name.
-        made: Its tokens, one array ``[batch, new]`` for each batch.
+        generated: Its tokens, one array ``[batch, new]`` for each batch.
         reference: The reference's tokens, of the same shapes.
         want: The reference's choices.
     """
-    texts = parted = wrongly = 0
-    for tokens, others, is_clear in zip(made, reference, want.clear, strict=True):
+    texts = different = wrongly = 0
+    for tokens, others, is_clear in zip(generated, reference, want.clear, strict=True):
         for row, differs in enumerate(tokens != others):
             texts += 1
             if differs.any():
-                parted += 1
+                different += 1
                 wrongly += int(is_clear[row, int(differs.argmax())])
-    detail = f"{parted} of {texts} texts part from the reference's, {wrongly} of them at a clear choice"
-    return Check(stage, "task", wrongly == 0, detail, {"parted": parted, "texts": texts, "parted_clearly": wrongly})
+    detail = f"{different} of {texts} texts differ from the reference's, {wrongly} of them first at a clear choice"
+    measured: dict[str, float | int | str] = {"different": different, "texts": texts, "clearly_different": wrongly}
+    return Check(stage, "task", wrongly == 0, detail, measured)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeq.backends import Arrays
-from edgeq.parity.report import Check
+from edgeq.results import Check
 
 SPARE = 2
 """Decisions that may differ beyond what noise changes."""

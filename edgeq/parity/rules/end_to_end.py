@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from edgeq.backends import Arrays
-from edgeq.parity.report import Check
+from edgeq.results import Check
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ from edgeq.export.ops.low_bit_linear import integer_sums, quantize_activation
 from edgeq.export.ops.registry import is_low_bit
 from edgeq.formats.packing import unpack
 from edgeq.parity.reference import RecordedLayer
-from edgeq.parity.report import Check
+from edgeq.results import Check
 
 _U = 2.0**-24
 _EDGE_ULPS = 4

@@ -13,8 +13,8 @@ from edgeq.backends.bundles import BundleAccess
 from edgeq.backends.onnx_reference import OnnxReference
 from edgeq.backends.onnx_runtime import OnnxRuntime
 from edgeq.parity.reference import RecordedLayer
-from edgeq.parity.report import Check
 from edgeq.parity.rules.isolated import Allowed, Case, allowed, check_isolated, isolate
+from edgeq.results import Check
 
 
 class OperatorsAlone:

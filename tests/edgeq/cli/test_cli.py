@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,12 @@ def test_the_help_is_grouped_by_what_one_wants_to_do(capsys):
     assert places == sorted(places)
     assert "Others" not in out
     assert "edgeq deploy ./my-bert ./run --recipe ptq-w8a8 --target host" in out
+
+
+def test_every_verb_has_a_file_of_its_name():
+    folder = Path(cli.__file__).parent
+    registering = {path.stem for path in folder.glob("*.py") if "\n@verb(" in path.read_text()}
+    assert registering == {verb.replace("-", "_") for verb in VERBS}
 
 
 def test_version(capsys):
@@ -141,7 +148,7 @@ def test_an_internal_error_is_one_sentence_that_says_what_to_do(capsys, tmp_path
     def broken(path):
         raise ZeroDivisionError("a\nb")
 
-    monkeypatch.setattr("edgeq.cli.measure.ledger", broken)
+    monkeypatch.setattr("edgeq.cli.size.ledger", broken)
     code, _, err = run(capsys, "size", tmp_path)
     assert code == 1
     assert_one_sentence(err, "internal error", "ZeroDivisionError", "--debug")
@@ -151,7 +158,7 @@ def test_operating_system_errors_name_the_file(capsys, tmp_path, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("edgeq.cli.measure.ledger", full)
+    monkeypatch.setattr("edgeq.cli.size.ledger", full)
     code, _, err = run(capsys, "size", tmp_path)
     assert code == 1
     assert_one_sentence(err, str(tmp_path), "No space left")
@@ -161,7 +168,7 @@ def test_interruption_has_the_shells_exit_code(capsys, tmp_path, monkeypatch):
     def interrupted(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgeq.cli.measure.ledger", interrupted)
+    monkeypatch.setattr("edgeq.cli.size.ledger", interrupted)
     code, _, err = run(capsys, "size", tmp_path)
     assert code == 130
     assert_one_sentence(err, "interrupted")

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import edgeq
-from edgeq.deploy import check_parity, deploy
+from edgeq.deploy import DeployResult, check_parity, deploy
 from edgeq.errors import FormatError, UnsupportedError, UsageError
+from edgeq.report import write_report
+from edgeq.results import ParityReport
 
 FOLDERS = ["bundles", "checkpoint", "float-onnx", "onnx"]
 RESULTS = [
@@ -131,3 +133,18 @@ def test_a_folder_of_someone_else_is_not_touched(float_checkpoint, tmp_path, run
     with pytest.raises(UsageError, match=r"not empty|holds the source"):
         deploy(float_checkpoint, float_checkpoint, **run_options)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_checks_on_the_data_decide_for_edgeq_parity_too(copied, monkeypatch):
+    """What makes deploy fail makes `edgeq parity` fail, without the data being at hand."""
+    own = ParityReport.from_json(json.loads((copied / "parity.json").read_text()), copied / "parity.json")
+    monkeypatch.setattr("edgeq.parity.run_parity", lambda *_, **__: own)
+    assert check_parity(copied)["passed"]
+    accuracy = json.loads((copied / "accuracy.json").read_text())
+    accuracy["checks"] = [{"stage": "bundle host", "rule": "task", "passed": False, "detail": "it differs"}]
+    (copied / "accuracy.json").write_text(json.dumps(accuracy))
+    assert not check_parity(copied)["passed"]
+    assert json.loads((copied / "parity.json").read_text())["passed"]
+    report = write_report(copied)
+    assert not DeployResult(copied, report, []).passed
+    assert any(verdict["level"] == "bad" and "it differs" in verdict["sentence"] for verdict in report["verdicts"])

@@ -188,11 +188,11 @@ def test_a_text_may_part_where_the_choice_was_not_clear_and_only_there():
     loud = judged(want, logits_of([0.0, 3.0, 1.0], [1.94, 1.9, 0.0], [0.0, 0.0, 5.0]))
     quiet = judged(want, want)
     reference = [np.array([[1, 0, 2]])]
-    assert check_free_running("s", reference, reference, quiet).measured["parted"] == 0
+    assert check_free_running("s", reference, reference, quiet).measured["different"] == 0
     after_unclear = [np.array([[1, 1, 0]])]
     found = check_free_running("s", after_unclear, reference, loud)
     assert found.passed
-    assert (found.measured["parted"], found.measured["texts"]) == (1, 1)
+    assert (found.measured["different"], found.measured["texts"]) == (1, 1)
     assert not check_free_running("s", after_unclear, reference, quiet).passed
     assert not check_free_running("s", [np.array([[0, 0, 2]])], reference, loud).passed
 

@@ -16,7 +16,7 @@ from edgeq.errors import FormatError
 from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import ModelWriter
 from edgeq.parity import run_parity
-from edgeq.parity.inputs.encoder_decoder import PARTS, at_once, make_sourced_texts, torch_parts
+from edgeq.parity.inputs.encoder_decoder import PARTS, at_once, make_encoder_decoder_texts, torch_parts
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.bundle.model_info import TargetTokens
 
@@ -52,7 +52,7 @@ def parts(good_run):
 
 @pytest.fixture(scope="module")
 def texts(good_run, parts):
-    return make_sourced_texts(
+    return make_encoder_decoder_texts(
         parts,
         tokens=TargetTokens(start=2, forced_first=0, forced_last=None),
         vocabulary=283,
@@ -98,7 +98,7 @@ def test_a_right_run_passes_every_rule(good_run):
         ("tvm host, free-running", "task"),
     }
     values = json.loads(json.dumps(report.to_json()))
-    assert values["conditions"]["sources"] == [[3, 10, 17, 31], [5]]
+    assert values["conditions"]["encoder_inputs"] == [[3, 10, 17, 31], [5]]
     assert values["conditions"]["new_tokens"] == [33, 16]
     steps = next(check for check in report.checks if (check.stage, check.rule) == ("tvm host", "task"))
     assert steps.measured["steps"] == 4 * 33 + 16
@@ -157,14 +157,14 @@ def test_reading_in_steps_gives_what_reading_at_once_gives(parts, texts):
             assert np.sqrt(np.mean((value - steps[name]) ** 2)) < 0.02 * value.std()
         assert not whole["last_hidden_state"][text.source["attention_mask"] == 0].any()
         # The reference made the new tokens itself, step by step; the first is set by the configuration.
-        assert not text.made[:, 0].any()
-        np.testing.assert_array_equal(steps["logits"].argmax(axis=-1)[:, 1:], text.made[:, 1:])
+        assert not text.generated[:, 0].any()
+        np.testing.assert_array_equal(steps["logits"].argmax(axis=-1)[:, 1:], text.generated[:, 1:])
 
 
 def test_a_beginning_and_a_single_text_keep_their_sources(texts):
     beginning = texts[0].beginning(3)
     assert (beginning.new, beginning.sources) == (3, texts[0].sources)
-    np.testing.assert_array_equal(beginning.made, texts[0].made[:, :3])
+    np.testing.assert_array_equal(beginning.generated, texts[0].generated[:, :3])
     assert texts[0].beginning(10**6).new == texts[0].new
     for row, single in enumerate(texts[0].one_by_one):
         np.testing.assert_array_equal(single.source["input_ids"], texts[0].sources[row][None])

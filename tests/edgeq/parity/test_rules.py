@@ -10,7 +10,6 @@ from edgeq.formats.low_bit import PackedMatrix, levels
 from edgeq.formats.packing import pack
 from edgeq.parity.inputs.encoder import grid_lengths, make_feeds
 from edgeq.parity.reference import RecordedLayer
-from edgeq.parity.report import Check, ParityReport
 from edgeq.parity.rules.bit_identical import check_bits, differing, one_by_one
 from edgeq.parity.rules.decisions import check_task, decisions
 from edgeq.parity.rules.end_to_end import (
@@ -23,6 +22,7 @@ from edgeq.parity.rules.end_to_end import (
     noise_runs,
 )
 from edgeq.parity.rules.isolated import Case, allowed, check_isolated
+from edgeq.results import Check, ParityReport
 
 
 def make_case(*, bits=4, zero_point=8.0, activation="dynamic", rows=16, columns=40, value=None):

@@ -30,6 +30,10 @@ def _adapter(architecture: str = "BertModel"):
 
 def test_builtin_recipes_are_listed_with_their_meaning() -> None:
     summaries = {recipe.name: recipe.summary for recipe in list_recipes()}
+    bits = {recipe.name: recipe.bits for recipe in list_recipes()}
+    assert bits["ptq-w2e2a8"] == "weights 2, embeddings 2, activations 8"
+    assert bits["ptq-w4"].endswith("activations float")
+    assert bits["kngpt2"] == "weights float, embeddings float, activations float"
     assert list(summaries) == sorted(summaries)
     assert {"ptq-w2a8", "ptq-w2e2a8", "ptq-w4", "ptq-w4a8", "ptq-w8a8"} <= set(summaries)
     assert all(summary and "\n" not in summary for summary in summaries.values())

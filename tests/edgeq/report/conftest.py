@@ -71,6 +71,7 @@ def results():
             }
         },
         "accuracy": {
+            "format": "edgeq-accuracy", "version": 2, "checks": [], "unit": "examples", "reason": "",
             "measured": True, "data": "dev.tsv", "examples": 1500, "metric": "spearman",
             "stages": {
                 "torch float32": {"value": 0.867, "pearson": 0.870},
@@ -82,7 +83,10 @@ def results():
                 for name in ("torch compressed", "bundle host")
             },
         },
-        "parity": {"passed": True, "checks": [check, check | {"stage": "tvm cortex-a76"}]},
+        "parity": {
+            "format": "edgeq-parity", "version": 2, "conditions": {}, "passed": True,
+            "checks": [check, check | {"stage": "tvm cortex-a76"}],
+        },
         "ledger": {
             "float": book | {"totals": FLOAT_TOTALS}, "checkpoint": book, "onnx": book,
             "bundles": {"host": book, "cortex-a76": book},

@@ -11,7 +11,9 @@ from edgeq.report import write_report
 from edgeq.report.answer import answer
 from edgeq.report.text import parity_lines, profile_lines, summary_table
 from edgeq.report.verdicts import accuracy_verdict, verdicts
+from edgeq.results import Accuracy, Check, ParityReport, accuracy_of
 
+UNMEASURED = Accuracy(measured=False, reason="no evaluation data was given").to_json()
 BROKEN = {"stage": "tvm host", "rule": "bit-identical", "passed": False, "detail": "17 bits differ"}
 
 
@@ -76,9 +78,9 @@ def test_the_first_screen_answers_whether_it_may_be_shipped(results, write_run):
 @pytest.mark.parametrize(
     ("change", "level", "words"),
     [
-        ({"accuracy": {"measured": False, "reason": "no evaluation data was given"}}, "warn", "was not measured"),
+        ({"accuracy": UNMEASURED}, "warn", "was not measured"),
         ({"profile": {"measured": {}, "not_measured": {"cortex-a76": "an emulator proves numbers"}}}, "good", "Yes"),
-        ({"parity": {"passed": False, "checks": [BROKEN]}}, "bad", "No, not as it is. PARITY IS BROKEN"),
+        ({"parity": ParityReport((Check(**BROKEN),), {}).to_json()}, "bad", "No, not as it is. PARITY IS BROKEN"),
     ],
 )
 def test_what_was_not_measured_or_is_broken_is_on_the_first_screen(results, write_run, change, level, words):
@@ -130,7 +132,7 @@ def test_a_large_loss_is_said_plainly(results, write_run):
 def test_words_for_a_loss_follow_what_is_kept_and_what_is_known(results, retained, low, level, words):
     accuracy = results["accuracy"]
     accuracy["losses"]["bundle host"] |= {"value": 0.02, "retained": retained, "low": low}
-    verdict = accuracy_verdict(accuracy)
+    verdict = accuracy_verdict(accuracy_of(results))
     assert (verdict.level, words in verdict.sentence) == (level, True)
 
 
@@ -146,7 +148,7 @@ def test_a_broken_parity_is_named_and_unfolded(results, write_run):
 
 
 def test_unmeasured_accuracy_is_a_warning_not_a_gap(results, write_run):
-    results["accuracy"] = {"measured": False, "reason": "no evaluation data was given"}
+    results["accuracy"] = UNMEASURED
     report = write_report(write_run(results))
     assert report["verdicts"][0]["level"] == "warn"
     assert summary_table(report)[0][1] == "accuracy"
@@ -202,17 +204,18 @@ def test_unfinished_and_damaged_runs_are_sentences(results, write_run, tmp_path)
 
 def perplexity_results(results, *, retained=0.995, agrees=True):
     loss = {"value": 0.4, "low": 0.1, "high": 0.9, "retained": retained}
-    relative = 1e-5 if agrees else 0.02
     accuracy = {
-        "measured": True, "data": "text.txt", "examples": 4096, "unit": "tokens", "metric": "perplexity",
+        "format": "edgeq-accuracy", "version": 2, "measured": True, "data": "text.txt",
+        "examples": 4096, "unit": "tokens", "metric": "perplexity",
         "stages": {
             "torch float32": {"value": 20.0, "pearson": None}, "torch compressed": {"value": 20.4, "pearson": None},
             "bundle host": {"value": 20.4, "pearson": None},
         },
         "losses": {"torch compressed": loss, "bundle host": loss},
-        "agreement": [{"stage": "bundle host", "relative": relative, "limit": 0.001, "passed": agrees}],
     }  # fmt: skip
-    return results | {"accuracy": accuracy}
+    detail = "the perplexity of the evaluation data differs from PyTorch's by 2.00% (limit 0.10%)"
+    check = {"stage": "bundle host", "rule": "task", "passed": agrees, "detail": detail}
+    return results | {"accuracy": accuracy | {"checks": [check]}}
 
 
 def test_perplexity_is_told_in_its_own_words(results, write_run):
@@ -229,7 +232,7 @@ def test_a_ruined_perplexity_and_one_of_its_own_are_told(results, write_run):
     report = write_report(write_run(perplexity_results(results, retained=0.5, agrees=False)))
     sentences = [verdict["sentence"] for verdict in report["verdicts"]]
     assert "has 2.00 times the float model's perplexity" in sentences[0]
-    assert any("PARITY IS BROKEN: the perplexity of bundle host" in sentence for sentence in sentences)
+    assert any("PARITY IS BROKEN: bundle host, rule task: the perplexity" in sentence for sentence in sentences)
 
 
 def test_a_bundle_that_was_timed_at_two_things_has_two_sections(results, write_run):

@@ -1,27 +1,11 @@
-"""``recipes``, ``targets`` and ``doctor``: what there is, and what is missing."""
+"""``targets``: the processors that bundles can be compiled for."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from edgeq.cli.console import print_json, print_table, say
+from edgeq.cli.console import print_json, print_table
 from edgeq.cli.verb import Json, verb
-
-
-@verb("recipes", example="recipes")
-def recipes(*, as_json: Json = False) -> None:
-    """List the built-in recipes with their meaning; those that train need --train-data."""
-    from edgeq.recipes import list_recipes
-
-    known = list_recipes()
-    if as_json:
-        print_json([dataclasses.asdict(recipe) for recipe in known])
-    else:
-        rows = [[recipe.name, "yes" if recipe.trains else "", recipe.summary] for recipe in known]
-        print_table(["recipe", "trains", "meaning"], rows)
 
 
 @verb("targets", example="targets")
@@ -60,28 +44,3 @@ def _target(name: str, summary: str) -> dict[str, Any]:
     missing = [f"{found.name.split(': ')[1]} ({found.fix_command})" for found in findings if not found.ok]
     compiled = {"triple": target.triple, "cpu": target.cpu, "features": list(target.features), "isa": target.isa}
     return entry | compiled | {"runs": runs[0], "missing": missing}
-
-
-@verb("doctor", example="doctor\ndoctor --target cortex-a76")
-def doctor(
-    *,
-    target: Annotated[
-        list[str] | None,
-        typer.Option("--target", "-t", help="Check what this target needs; repeatable. Default: all."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Say what is missing on this machine and which command installs it."""
-    from edgeq.doctor import diagnose
-
-    findings = diagnose(target)
-    healthy = all(finding.ok for finding in findings)
-    if as_json:
-        print_json({"ok": healthy, "findings": [dataclasses.asdict(finding) for finding in findings]})
-    else:
-        rows = [["ok" if finding.ok else "MISSING", finding.name, finding.detail] for finding in findings]
-        print_table(["", "what", "found"], rows)
-        for command in dict.fromkeys(f.fix_command for f in findings if not f.ok and f.fix_command):
-            say(f"to fix: {command}")
-    if not healthy:
-        raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""``verify`` and ``sign``: whether a bundle is whole, computes what it should, and comes from whom it should."""
+"""``verify``: whether a bundle is whole, computes what it should, and comes from whom it should."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from edgeq.cli.console import print_json, say
 from edgeq.cli.run import Threads
-from edgeq.cli.verb import Force, Json, verb
+from edgeq.cli.verb import Json, verb
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError
 
 
@@ -70,29 +70,3 @@ def _check_origin(bundle: Path, public_key: str | None) -> str:
     if signature is None:
         return "not signed"
     return f"says to be signed with key {PublicKey(signature.number, b'').name} (give --public-key to check that)"
-
-
-@verb("sign", example="sign ./run/bundles/host --key team.key --new-key\nsign ./run/bundles/cortex-a76 --key team.key")
-def sign(
-    bundle: Annotated[Path, typer.Argument(help="Bundle to sign.")],
-    *,
-    key: Annotated[Path, typer.Option("--key", help="Secret key of minisign, without a password.")],
-    new: Annotated[bool, typer.Option("--new-key", help="Make the key first, and KEY.pub to give away.")] = False,
-    force: Force = False,
-    as_json: Json = False,
-) -> None:
-    """Sign a bundle, so that `edgeq verify --public-key` and `edgeq.load(public_key=...)` know who made it.
-
-    The signature is minisign's (ed25519): `minisign -V -p KEY.pub -m BUNDLE/manifest.json` checks it too, and with it
-    the digests in the manifest.
-    """
-    from edgeq.targets.bundle.signing import new_key, sign_bundle
-    from edgeq.targets.runtime.schema import SIGNATURE_FILE
-
-    if new:
-        new_key(key)
-    public = sign_bundle(bundle, key, force=force)
-    if as_json:
-        print_json({"bundle": str(bundle), "signature": str(bundle / SIGNATURE_FILE), "key": public.name})
-    else:
-        say(f"{bundle / SIGNATURE_FILE}: signed with key {public.name}")

@@ -1,4 +1,4 @@
-"""``size`` and ``report``: what a model weighs, and the results of a run, or of several, in one page."""
+"""``size``: every stored byte of a model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeq.cli.console import print_json, print_table, say
-from edgeq.cli.verb import Force, Json, verb
-from edgeq.errors import UsageError
+from edgeq.cli.verb import Json, verb
 from edgeq.ledger import LedgerRow, grouped, ledger, megabytes, summary_line
 
 
@@ -56,28 +55,3 @@ def _cells(row: LedgerRow) -> list[str]:
         row.tensor, row.kind, shape, str(row.nominal_bits), stored,
         *(f"{amount:,}" if amount else "" for amount in amounts), row.reason or "",
     ]  # fmt: skip
-
-
-@verb("report", example="report ./run\nreport ./run-w8 ./run-w4 ./run-w2 --out comparison.html")
-def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders that 'edgeq deploy' wrote.", metavar="RUN")],
-    *,
-    out: Annotated[
-        Path | None, typer.Option(help="For several runs: the page to write, quality against stored bytes.")
-    ] = None,
-    force: Force = False,
-    as_json: Json = False,
-) -> None:
-    """Write report.json and report.html of a run again, or one page that compares several runs."""
-    from edgeq.report import compare_runs, write_report
-
-    if len(runs) > 1 and out is None:
-        raise UsageError(f"{len(runs)} runs are compared in a page of their own; give its name by --out")
-    if out is not None:
-        summary, page = compare_runs(runs, out, force=force), out
-    else:
-        summary, page = write_report(runs[0], force=force), runs[0] / "report.html"
-    if as_json:
-        print_json(summary)
-    else:
-        say(str(page))

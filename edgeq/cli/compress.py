@@ -1,0 +1,86 @@
+"""``compress``: a checkpoint and a recipe in, a compressed checkpoint out."""
+
+from __future__ import annotations
+
+import collections
+
+from edgeq.cli import training_options as training
+from edgeq.cli.console import note, print_json, progress_bars, say
+from edgeq.cli.folders import Out, RecipeName, Source, Task
+from edgeq.cli.verb import Force, Json, verb
+
+
+@verb(
+    "compress",
+    example="compress ./my-bert ./my-bert-w8 --recipe ptq-w8a8\n"
+    "compress ./my-bert ./my-bert-w2 --recipe calibrated-w2e4a8 --calibration-data texts.txt\n"
+    "compress ./my-bert ./my-bert-w1 --recipe xtc-l6-w1a8 --train-data train.tsv --eval-data dev.tsv --budget A",
+)
+def compress(
+    source: Source,
+    out: Out,
+    *,
+    recipe: RecipeName,
+    task: Task = None,
+    calibration_data: training.CalibrationData = None,
+    train_data: training.TrainData = None,
+    eval_data: training.EvalData = None,
+    teacher: training.Teacher = None,
+    epochs: training.Epochs = None,
+    budget: training.Budget = None,
+    seed: training.Seed = None,
+    resume: training.Resume = False,
+    start_from: training.StartFrom = None,
+    pretrain_data: training.PretrainData = None,
+    augment_model: training.AugmentModel = None,
+    training_folder: training.TrainingFolder = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Compress a checkpoint: packed low-bit weights in a Hugging Face folder.
+
+    A recipe that trains can be interrupted: the same command with --resume goes on to the same result.
+    """
+    from edgeq.compress import compress_model, training_result
+    from edgeq.ledger import ledger, summary_line
+
+    request = training.request(
+        train_data=train_data,
+        eval_data=eval_data,
+        teacher=teacher,
+        epochs=epochs,
+        budget=budget,
+        seed=seed,
+        resume=resume,
+        start_from=start_from,
+        pretrain_data=pretrain_data,
+        augment_model=augment_model,
+        folder=training_folder,
+    )
+    with progress_bars() as progress:
+        result = compress_model(
+            source,
+            out,
+            recipe=recipe,
+            task=task,
+            training=request,
+            calibration_data=calibration_data,
+            force=force,
+            progress=progress,
+            remark=note,
+        )
+    book = ledger(out)
+    trained = None if request is None else training_result(out, request)
+    if as_json:
+        layers = [{"name": layer.name, "kind": layer.kind, "bits": layer.bits} for layer in result.layers]
+        values = {"out": str(out), "layers": layers, "totals": book.to_json()["totals"]}
+        print_json(values | ({} if trained is None else {"training": trained}))
+        return
+    if trained is not None:
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in trained["values"].items())
+        say(f"trained for {trained['steps']} steps{': ' if figures else ''}{figures}")
+    kinds = collections.Counter((row.kind, row.nominal_bits) for row in book.rows if row.is_low_bit)
+    for (kind, bits), count in sorted(kinds.items()):
+        say(f"{count:4} {kind} matrices at {bits} bits")
+    say(summary_line(book))
+    say(str(out))

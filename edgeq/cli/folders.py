@@ -1,0 +1,54 @@
+"""Arguments that the stages share, and what is asked of the folders between them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeq.errors import UsageError
+
+Out = Annotated[
+    Path, typer.Argument(help="Folder to write; only an earlier output of this verb is replaced, and only on success.")
+]
+Source = Annotated[str, typer.Argument(help="Folder of a Hugging Face checkpoint, or a hub name.")]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", "-r", help="Built-in recipe (see 'edgeq recipes') or a .toml file.")
+]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        help="What to make of the model: feature-extraction, text-classification, text-generation or "
+        "text2text-generation. Default: what it was made for, and the encoder of one that was only pre-trained."
+    ),
+]
+Opset = Annotated[int | None, typer.Option(help="ONNX opset, 18 to 23; the exporter's default if not given.")]
+Cache = Annotated[
+    str, typer.Option(help="Type of the key/value cache of models that make text: float16 or float32.")
+]
+Context = Annotated[
+    int | None,
+    typer.Option(help="For models that make text: most tokens, prompt included. Default: all positions."),
+]
+
+
+def check_existing_folder(path: Path, what: str) -> None:
+    """Refuses an input that is no folder.
+
+    Raises:
+        UsageError: If it is not; ``what`` says which stage's folder it should be.
+    """
+    if not path.is_dir():
+        raise UsageError(
+            f"{path} is not a folder; give the {what} folder that the stage before this one wrote"
+        )
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Returns the bytes of each file of a folder."""
+    return {
+        str(file.relative_to(folder)): file.stat().st_size
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }

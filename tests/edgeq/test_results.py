@@ -1,0 +1,60 @@
+"""Results of a run have one shape each, a version, and a published schema."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgeq.errors import FormatError
+from edgeq.results import Accuracy, Check, Loss, ParityReport, Score, accuracy_of, schemas
+
+ACCURACY = Accuracy(
+    measured=True,
+    metric="perplexity",
+    unit="tokens",
+    examples=4096,
+    data="text.txt",
+    stages={"torch float32": Score(20.0), "bundle host": Score(20.5)},
+    losses={"bundle host": Loss(0.5, 0.1, 0.9, 0.98)},
+    checks=(Check("bundle host", "task", True, "it agrees", {"relative": 1e-5}),),
+)
+PARITY = ParityReport((Check("tvm host", "isolated", False, "first encoder", {"values": 3}),), {"texts": 48})
+
+
+@pytest.mark.parametrize("result", [ACCURACY, PARITY, Accuracy(measured=False, reason="no data")])
+def test_what_is_written_is_read_back(result):
+    table = json.loads(json.dumps(result.to_json()))
+    assert type(result).from_json(table, Path("file.json")) == result
+    assert set(table) >= {"format", "version"}
+
+
+def test_all_accuracies_have_one_shape():
+    assert ACCURACY.to_json().keys() == Accuracy(measured=False, reason="no data").to_json().keys()
+    assert ACCURACY.reference == 20.0
+    assert accuracy_of({"accuracy": ACCURACY.to_json()}) == ACCURACY
+
+
+def test_a_bundle_that_differs_on_the_data_breaks_parity():
+    good = ParityReport((Check("tvm host", "isolated", True, "all"),), {})
+    wrong = Accuracy(measured=True, checks=(Check("bundle host", "task", False, "it differs"),))
+    assert good.with_data(ACCURACY).passed
+    assert good.with_data(wrong).first_breach.stage == "bundle host"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 1}, "file.json should be edgeq-accuracy version 2, found 'edgeq-accuracy' version 1"),
+        ({"stages": {"torch float32": {"value": "many"}}}, r"file.json is damaged \(stages.torch float32.value: "),
+        ({"agreement": []}, r"file.json is damaged \(agreement: "),
+    ],
+)
+def test_damaged_files_and_other_versions_are_one_sentence(change, message):
+    with pytest.raises(FormatError, match=message):
+        Accuracy.from_json(ACCURACY.to_json() | change, Path("file.json"))
+
+
+def test_every_schema_names_its_format():
+    for name, schema in schemas().items():
+        assert schema["properties"]["format"]["const"] == f"edgeq-{Path(name).stem}"
+        json.dumps(schema)
