@@ -98,7 +98,7 @@ def _static_linker(target: Target) -> Linker:
             f"{', '.join(_STATIC_TRIPLES)}"
         )
     if importlib.util.find_spec("ziglang") is None:
-        raise EdgeqError("a static program needs zig, which brings the C library: install it with `pip install ziglang`")
+        raise EdgeqError("a static program needs zig, which brings its C library: run `pip install ziglang`")
     return Linker("zig", (sys.executable, "-m", "ziglang", "cc", "-target", _STATIC_TRIPLES[target.architecture]))
 
 

@@ -21,31 +21,36 @@ _WEIGHTS = 1 << 16
 
 
 def build(name: str, out: Path) -> Path:
-    """Builds a harness and returns the program."""
-    program = out / f"fuzz_{name}"
+    """Builds a harness in a folder, which keeps the library for the next one, and returns the program."""
+    program, library = out / f"fuzz_{name}", out / "library"
+    table = HERE / "seeds" / "tokenizer" / "words.bin"
+    command = ["clang", "-std=gnu11", "-O1", "-g", "-fno-sanitize-recover=all", "-ffp-contract=off", "-D_GNU_SOURCE"]
+    command += ["-Wall", "-Wextra", "-Werror", f"-I{LIBEDGEQ / 'include'}", f'-DEDGEQ_FUZZ_TABLE="{table}"']
+    if name not in _ALONE and not library.is_dir():
+        library.mkdir()
+        sources = map(str, sorted((LIBEDGEQ / "library").glob("*.c")))
+        compiled = [*command, "-fsanitize=fuzzer-no-link,address,undefined", "-c", *sources]
+        subprocess.run(compiled, check=True, cwd=library)
+    parts = [str(HERE / f"fuzz_{name}.c"), *([] if name in _ALONE else map(str, sorted(library.glob("*.o"))))]
     sanitizers = "-fsanitize=fuzzer,address,undefined"
-    command = ["clang", "-std=gnu11", "-O1", "-g", sanitizers, "-fno-sanitize-recover=all", "-ffp-contract=off"]
-    command += ["-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", f"-I{LIBEDGEQ / 'include'}"]
-    command += [f'-DEDGEQ_FUZZ_TABLE="{HERE / "seeds" / "tokenizer" / "words.bin"}"', str(HERE / f"fuzz_{name}.c")]
-    sources = [] if name in _ALONE else sorted((LIBEDGEQ / "library").glob("*.c"))
-    subprocess.run([*command, *map(str, sources), "-lm", "-lpthread", "-o", str(program)], check=True)
+    subprocess.run([*command, sanitizers, *parts, "-lm", "-lpthread", "-o", str(program)], check=True)
     return program
 
 
-def run(name: str, *, runs: int, corpus: Path | None = None, longest: int = 1 << 16) -> int:
+def run(name: str, *, runs: int, corpus: Path | None = None, folder: Path | None = None) -> int:
     """Runs a harness on its seeds; returns how many inputs were tried. A finding is an error of the process.
 
     Args:
         name: One of :data:`HARNESSES`.
         runs: Inputs to try.
         corpus: Folder that keeps what reached new places; None forgets it.
-        longest: Most bytes of an input.
+        folder: Folder to build in; None takes one that is removed afterwards.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        program = build(name, Path(temporary))
+        program = build(name, folder or Path(temporary))
         found = corpus or Path(temporary) / "corpus"
         found.mkdir(parents=True, exist_ok=True)
-        command = [str(program), str(found), str(HERE / "seeds" / name), f"-runs={runs}", f"-max_len={longest}"]
+        command = [str(program), str(found), str(HERE / "seeds" / name), f"-runs={runs}", f"-max_len={1 << 16}"]
         command += ["-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1", f"-artifact_prefix={temporary}/"]
         result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if result.returncode != 0:
@@ -102,8 +107,9 @@ def main() -> None:
     if given.name == "seeds":
         make_seeds(given.bundle, given.label)
     else:
-        print(f"{given.name}: {run(given.name, runs=given.runs, corpus=given.corpus)} inputs, no finding")
+        tried = run(given.name, runs=given.runs, corpus=given.corpus)
+        sys.stdout.write(f"{given.name}: {tried} inputs, no finding\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
