@@ -144,7 +144,7 @@ def _objects(linker: Linker, sources: list[str], folder: Path) -> list[str]:
 
 def _key(linker: Linker) -> str:
     digest = hashlib.sha256(repr((linker.command, linker.version, COMPILE_FLAGS[:-1], _LINK_FLAGS)).encode())
-    for path in sorted(LIBEDGEQ.rglob("*.[ch]")):
+    for path in sorted(path for part in ("include", "library", "program") for path in (LIBEDGEQ / part).glob("*.[ch]")):
         digest.update(f"\0{path.relative_to(LIBEDGEQ).as_posix()}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

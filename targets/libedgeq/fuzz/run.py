@@ -75,7 +75,8 @@ def make_seeds(bundle: Path, label: str) -> None:
         weight["offset"] = 0
     _write("manifest", label + ".json", json.dumps(table, separators=(",", ":")).encode())
     _write("json", label + ".json", json.dumps(table["functions"]["main"]["inputs"]).encode())
-    _write("pack", label + ".edgeq", _packed({"manifest.json": json.dumps(table).encode(), "manifest.sha256": b"0" * 65}))
+    packed = {"manifest.json": json.dumps(table).encode(), "manifest.sha256": b"0" * 65}
+    _write("pack", label + ".edgeq", _packed(packed))
 
 
 def _packed(files: dict[str, bytes]) -> bytes:
