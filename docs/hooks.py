@@ -56,8 +56,10 @@ def _schemas() -> str:
 
 
 def _included(match: re.Match[str]) -> str:
-    """A README of the repository without its title; its links lead to files that are not part of the site."""
+    """A header as code, or a README without its title; its links lead to files that are not part of the site."""
     text = (ROOT / match[1]).read_text(encoding="utf-8")
+    if match[1].endswith(".h"):
+        return f"```c\n{text}```"
     text = text.partition("\n")[2]
     return re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]*\)", r"\1", text)
 

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
-from edgeq.errors import EdgeqError
+from edgeq.errors import EdgeqError, UnsupportedError
 from edgeq.files import cache_folder, made_of, new_folder
 from edgeq.formats.json_file import read_json_object
 from edgeq.reading import sha256
+from edgeq.targets.builtin.target import Target
 from edgeq.targets.toolchain.linkers import Linker, run_compiler
 
 LIBEDGEQ = Path(__file__).parents[1] / "libedgeq"
 """The sources: ``include``, ``library`` and ``program``."""
 LIBRARY_NAME, PROGRAM_NAME = "libedgeq.so", "edgeq-run"
 _DIGESTS = "sha256.json"
+_STATIC_TRIPLES = {
+    "x86_64": "x86_64-linux-musl",
+    "aarch64": "aarch64-linux-musl",
+    "armv7": "arm-linux-musleabihf",
+    "riscv64": "riscv64-linux-musl",
+}
 
 COMPILE_FLAGS = (
     "-std=c11",
@@ -68,6 +77,31 @@ def build_runner(linker: Linker, out: Path, *, extra_flags: tuple[str, ...] = ()
     shutil.copy(_cached(linker) / PROGRAM_NAME, out)
 
 
+def build_static_runner(target: Target, out: Path) -> None:
+    """Builds ``edgeq-run`` as one static program for any Linux of the target's architecture, whatever its C library.
+
+    Args:
+        target: Gives the architecture.
+        out: File to write.
+
+    Raises:
+        UnsupportedError: If no static C library is known for the architecture.
+        EdgeqError: If zig, which brings that library, is not installed or fails.
+    """
+    shutil.copy(_cached(_static_linker(target)) / PROGRAM_NAME, out)
+
+
+def _static_linker(target: Target) -> Linker:
+    if target.architecture not in _STATIC_TRIPLES:
+        raise UnsupportedError(
+            f"no static C library is known for {target.architecture} ({target.name}); architectures that have one: "
+            f"{', '.join(_STATIC_TRIPLES)}"
+        )
+    if importlib.util.find_spec("ziglang") is None:
+        raise EdgeqError("a static program needs zig, which brings its C library: run `pip install ziglang`")
+    return Linker("zig", (sys.executable, "-m", "ziglang", "cc", "-target", _STATIC_TRIPLES[target.architecture]))
+
+
 def _sources(part: str) -> list[str]:
     return [str(path) for path in sorted((LIBEDGEQ / part).glob("*.c"))]
 
@@ -93,7 +127,9 @@ def _build(linker: Linker, out: Path) -> None:
         library = _objects(linker, _sources("library"), Path(temporary) / "library")
         program = _objects(linker, _sources("program"), Path(temporary) / "program")
         _compile(linker, ["-shared", *library], out / LIBRARY_NAME, purpose="build libedgeq")
-        _compile(linker, ["-pie", *program, *library], out / PROGRAM_NAME, purpose="build edgeq-run")
+        # A static program of musl is at a fixed place; asked for -pie, zig's compiler would look for a dynamic linker.
+        kind = "-static" if linker.command[-1] in _STATIC_TRIPLES.values() else "-pie"
+        _compile(linker, [kind, *program, *library], out / PROGRAM_NAME, purpose="build edgeq-run")
     (out / PROGRAM_NAME).chmod(0o755)
 
 
@@ -108,7 +144,7 @@ def _objects(linker: Linker, sources: list[str], folder: Path) -> list[str]:
 
 def _key(linker: Linker) -> str:
     digest = hashlib.sha256(repr((linker.command, linker.version, COMPILE_FLAGS[:-1], _LINK_FLAGS)).encode())
-    for path in sorted(LIBEDGEQ.rglob("*.[ch]")):
+    for path in sorted(path for part in ("include", "library", "program") for path in (LIBEDGEQ / part).glob("*.[ch]")):
         digest.update(f"\0{path.relative_to(LIBEDGEQ).as_posix()}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

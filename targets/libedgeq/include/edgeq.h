@@ -127,10 +127,14 @@ typedef struct edgeq_open_options {
   size_t kernel_count;
 } edgeq_open_options;
 
-/* Opens the bundle in a folder: compares every file with its SHA-256, picks the code for this processor, maps the
+/* Opens the bundle at `path`, a folder or a file that `edgeq pack` made: compares every file with its SHA-256, picks the code for this processor, maps the
  * weights. `options` may be NULL. `*model` is set also when this fails, to a handle that holds the sentence (NULL only if
  * there is no memory even for that), and is to be closed. */
-EDGEQ_API edgeq_status edgeq_open(const char *folder, const edgeq_open_options *options, edgeq_model **model);
+EDGEQ_API edgeq_status edgeq_open(const char *path, const edgeq_open_options *options, edgeq_model **model);
+
+/* The same for a packed bundle in memory, aligned to EDGEQ_ALIGNMENT, which the caller keeps until the model is closed. */
+EDGEQ_API edgeq_status edgeq_open_memory(const void *data, size_t size, const edgeq_open_options *options,
+                                         edgeq_model **model);
 
 /* Gives back what the model has. Its sessions must be closed before. NULL is allowed. */
 EDGEQ_API void edgeq_close(edgeq_model *model);

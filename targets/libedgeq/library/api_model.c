@@ -10,17 +10,21 @@ uint32_t edgeq_abi_version(void) { return EDGEQ_ABI_MAJOR * 65536 + EDGEQ_ABI_MI
 typedef struct {
   edgeq_model *model;
   Memory *scratch;
-  const char *folder;
+  const char *path;
+  const void *data; /* instead of a path */
+  size_t size;
   const edgeq_open_options *options;
 } OpenCall;
 
 static void open_body(void *argument) {
   OpenCall *call = argument;
-  if (call->folder == NULL) fail(call->scratch, EDGEQ_USAGE, "name the folder of a bundle");
-  read_bundle(call->model, call->scratch, call->folder, call->options);
+  if (call->path == NULL && call->data == NULL) fail(call->scratch, EDGEQ_USAGE, "name a bundle");
+  const Source *source = call->path != NULL ? open_source(call->scratch, &call->model->memory, call->path)
+                                            : memory_source(call->scratch, call->data, call->size);
+  read_bundle(call->model, call->scratch, source, call->options);
 }
 
-edgeq_status edgeq_open(const char *folder, const edgeq_open_options *given, edgeq_model **model) {
+static edgeq_status open_model(OpenCall call, const edgeq_open_options *given, edgeq_model **model) {
   edgeq_open_options options = {0};
   take_options(&options, sizeof options, given);
   edgeq_allocator allocator = options.allocator != NULL ? *options.allocator : DEFAULT_ALLOCATOR;
@@ -28,7 +32,9 @@ edgeq_status edgeq_open(const char *folder, const edgeq_open_options *given, edg
   if (own == NULL) return EDGEQ_NO_MEMORY;
   own->memory = (Memory){allocator, &own->failure, NULL};
   Memory scratch = {allocator, &own->failure, NULL};
-  OpenCall call = {own, &scratch, folder, &options};
+  call.model = own;
+  call.scratch = &scratch;
+  call.options = &options;
   edgeq_status status = guarded(&own->failure, open_body, &call);
   release_all(&scratch);
   if (status != EDGEQ_OK) { /* nothing is left of it but the sentence */
@@ -37,6 +43,14 @@ edgeq_status edgeq_open(const char *folder, const edgeq_open_options *given, edg
     memset((char *)own + kept, 0, sizeof *own - kept);
   }
   return status;
+}
+
+edgeq_status edgeq_open(const char *path, const edgeq_open_options *options, edgeq_model **model) {
+  return open_model((OpenCall){.path = path}, options, model);
+}
+
+edgeq_status edgeq_open_memory(const void *data, size_t size, const edgeq_open_options *options, edgeq_model **model) {
+  return open_model((OpenCall){.data = data, .size = size}, options, model);
 }
 
 void edgeq_close(edgeq_model *model) {

@@ -32,6 +32,7 @@ static edgeq_status enter(edgeq_session *session) {
 }
 
 static edgeq_status run_call(edgeq_session *session, void (*body)(void *argument), void *argument) {
+  if (session == NULL) return EDGEQ_USAGE;
   edgeq_status status = enter(session);
   if (status != EDGEQ_OK) return status;
   PoolThread before = pool_enter(session->pool);

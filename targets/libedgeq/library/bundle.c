@@ -218,13 +218,13 @@ static void read_golden(Reader *reader, Mapping file) {
   }
 }
 
-static void read_tokenizer(Reader *reader, const Folder *folder, Mapping file) {
+static void read_tokenizer(Reader *reader, const Source *source, Mapping file) {
   edgeq_model *model = reader->model;
   if (file.size == 0) {
     model->no_tokenizer = "the bundle carries no tokenizer.bin";
     return;
   }
-  char *path = path_in(reader->scratch, folder, "tokenizer.bin");
+  char *path = path_in(reader->scratch, source, "tokenizer.bin");
   model->tokenizer = tokenizer_table(reader->memory, file, path, &model->no_tokenizer);
 }
 
@@ -232,7 +232,7 @@ static void read_tokenizer(Reader *reader, const Folder *folder, Mapping file) {
 static int64_t fixed_width(const Plan *plan, const Spec *output, size_t index) {
   int64_t width = output->shape[output->rank - 1];
   Argument argument = plan->outputs[index];
-  if (width > 0 || argument.source != OF_TENSOR) return width > 0 ? width : 0;
+  if (width > 0 || argument.origin != OF_TENSOR) return width > 0 ? width : 0;
   const PlanTensor *tensor = &plan->tensors[argument.index];
   if (tensor->rank != output->rank) return 0;
   Expression last = tensor->shape[tensor->rank - 1];
@@ -269,15 +269,15 @@ static void check_format(const Json *json) {
   }
 }
 
-void read_bundle(edgeq_model *model, Memory *scratch, const char *path, const edgeq_open_options *options) {
+void read_bundle(edgeq_model *model, Memory *scratch, const Source *source, const edgeq_open_options *options) {
   Reader reader = {.model = model, .memory = &model->memory, .scratch = scratch, .options = options};
-  Folder *folder = open_folder(scratch, path);
-  model->manifest = map_manifest(&model->memory, scratch, folder);
-  char *file = path_in(scratch, folder, "manifest.json");
+  
+  model->manifest = map_manifest(&model->memory, scratch, source);
+  char *file = path_in(scratch, source, "manifest.json");
   reader.json = json_parse(scratch, model->manifest->data, model->manifest->size, file);
   check_format(&reader.json);
   choose_target(&reader);
-  BundleFiles files = read_files(&model->memory, scratch, folder, &reader.json, reader.code, options);
+  BundleFiles files = read_files(&model->memory, scratch, source, &reader.json, reader.code, options);
   read_model(&reader);
   read_weights(&reader, files.weights);
   load_code(&reader, &files);
@@ -287,6 +287,6 @@ void read_bundle(edgeq_model *model, Memory *scratch, const char *path, const ed
   for (int32_t i = 0; i < EDGEQ_FUNCTIONS; i++) match_state(&reader, &model->functions[i]);
   read_generation(model, &reader.json);
   read_golden(&reader, files.golden);
-  read_tokenizer(&reader, folder, files.tokenizer);
+  read_tokenizer(&reader, source, files.tokenizer);
   finish_info(model);
 }

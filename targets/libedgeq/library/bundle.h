@@ -1,10 +1,10 @@
-/* A bundle in a folder, read and checked. */
+/* A bundle, read and checked. */
 #ifndef EDGEQ_BUNDLE_H
 #define EDGEQ_BUNDLE_H
 
 #include "model.h"
 
-/* Fills in a model from the bundle in `folder`; fails if anything does not fit. `scratch` is what only this takes. */
-void read_bundle(edgeq_model *model, Memory *scratch, const char *folder, const edgeq_open_options *options);
+/* Fills in a model from a bundle; fails if anything does not fit. `scratch` is what only this takes. */
+void read_bundle(edgeq_model *model, Memory *scratch, const Source *source, const edgeq_open_options *options);
 
 #endif

@@ -10,19 +10,19 @@ enum { DIGEST_BLOCK = 1 << 17, LARGEST_MANIFEST = 1 << 24, LARGEST_DIGEST_FILE =
 
 static const char MANIFEST[] = "manifest.json";
 
-const Mapping *map_manifest(Memory *memory, Memory *scratch, const Folder *folder) {
+const Mapping *map_manifest(Memory *memory, Memory *scratch, const Source *source) {
   char expected[SHA256_HEX] = {0}, found[1][SHA256_HEX];
-  const Mapping *manifest = map_file(memory, folder, MANIFEST, LARGEST_MANIFEST, EDGEQ_USAGE);
+  const Mapping *manifest = map_file(memory, source, MANIFEST, LARGEST_MANIFEST, EDGEQ_USAGE);
   /* It is what sha256sum prints: digest, two spaces, file name. */
-  const Mapping *digest = map_file(scratch, folder, "manifest.sha256", LARGEST_DIGEST_FILE, EDGEQ_DAMAGED);
+  const Mapping *digest = map_file(scratch, source, "manifest.sha256", LARGEST_DIGEST_FILE, EDGEQ_DAMAGED);
   if (digest->size < SHA256_HEX) {
-    fail(scratch, EDGEQ_DAMAGED, "%s holds no SHA-256; copy the bundle again", path_in(scratch, folder, "manifest.sha256"));
+    fail(scratch, EDGEQ_DAMAGED, "%s holds no SHA-256; copy the bundle again", path_in(scratch, source, "manifest.sha256"));
   }
   memcpy(expected, digest->data, SHA256_HEX - 1);
   sha256_hex(&(Message){manifest->data, manifest->size}, 1, found);
   if (strcmp(found[0], expected) != 0) {
     fail(scratch, EDGEQ_DAMAGED, "%s is damaged: its SHA-256 is %.12s..., expected %.12s...; copy the bundle again",
-         path_in(scratch, folder, MANIFEST), found[0], expected);
+         path_in(scratch, source, MANIFEST), found[0], expected);
   }
   return manifest;
 }
@@ -43,7 +43,7 @@ static bool plain_name(const char *name) {
 typedef struct {
   const JsonValue *item;
   Mapping data;
-  bool is_mapped; /* as a file, or a copy in memory */
+  bool is_mapped; /* as a file; else it is in memory */
 } ListedFile;
 
 /* Where the next pieces go: whole blocks from the front, since many of one length are compared together, others
@@ -64,7 +64,7 @@ static void add_pieces(Pieces *pieces, const Json *json, const ListedFile *file)
   }
 }
 
-static void compare(Memory *scratch, const Folder *folder, const Json *json, const ListedFile *files, size_t count,
+static void compare(Memory *scratch, const Source *source, const Json *json, const ListedFile *files, size_t count,
                     int threads) {
   size_t total = 0;
   for (size_t i = 0; i < count; i++) {
@@ -79,7 +79,7 @@ static void compare(Memory *scratch, const Folder *folder, const Json *json, con
   const char *damaged = compare_digests(scratch, all, total, threads);
   if (damaged != NULL) {
     fail(scratch, EDGEQ_DAMAGED, "%s is damaged: its SHA-256 is not what the manifest says; copy the bundle again",
-         path_in(scratch, folder, damaged));
+         path_in(scratch, source, damaged));
   }
 }
 
@@ -91,7 +91,7 @@ static void copy_code(Memory *scratch, ListedFile *file) {
   file->is_mapped = false;
 }
 
-BundleFiles read_files(Memory *memory, Memory *scratch, const Folder *folder, const Json *json, const char *code,
+BundleFiles read_files(Memory *memory, Memory *scratch, const Source *source, const Json *json, const char *code,
                        const edgeq_open_options *options) {
   const JsonValue *list = json_member(json, json->root, "files", JSON_OBJECT);
   ListedFile *files = allocate(scratch, list->count, sizeof *files);
@@ -106,12 +106,12 @@ BundleFiles read_files(Memory *memory, Memory *scratch, const Folder *folder, co
     bool is_code = strcmp(name, code) == 0;
     json_check(json, plain_name(name), "'%s' is not a plain file name", name);
     size_t size = (size_t)json_integer(json, item, "bytes", 0, is_code ? LARGEST_CODE : LARGEST_BYTES);
-    const Mapping *data = map_file(wanted != NULL ? memory : scratch, folder, name, LARGEST_BYTES, EDGEQ_DAMAGED);
+    const Mapping *data = map_file(wanted != NULL ? memory : scratch, source, name, LARGEST_BYTES, EDGEQ_DAMAGED);
     if (data->size != size) {
       fail(scratch, EDGEQ_DAMAGED, "%s has %zu bytes, the manifest says %zu; copy the bundle again",
-           path_in(scratch, folder, name), data->size, size);
+           path_in(scratch, source, name), data->size, size);
     }
-    files[count] = (ListedFile){item, *data, true};
+    files[count] = (ListedFile){item, *data, can_forget(source)};
     if (wanted != NULL) *wanted = *data;
     if (!is_code) continue;
     copy_code(scratch, &files[count]);
@@ -120,6 +120,6 @@ BundleFiles read_files(Memory *memory, Memory *scratch, const Folder *folder, co
   }
   json_check(json, kept.weights.data != NULL && (kept.code != NULL || options->kernels != NULL),
              "'files' lacks weights.bin or %s", code);
-  if (!options->skip_digests) compare(scratch, folder, json, files, count, (int)options->threads);
+  if (!options->skip_digests) compare(scratch, source, json, files, count, (int)options->threads);
   return kept;
 }

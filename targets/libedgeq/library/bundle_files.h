@@ -2,7 +2,7 @@
 #ifndef EDGEQ_BUNDLE_FILES_H
 #define EDGEQ_BUNDLE_FILES_H
 
-#include "files.h"
+#include "source.h"
 #include "json.h"
 
 typedef struct {
@@ -12,11 +12,11 @@ typedef struct {
 } BundleFiles;
 
 /* Maps manifest.json for as long as `memory` lasts and compares it with manifest.sha256. */
-const Mapping *map_manifest(Memory *memory, Memory *scratch, const Folder *folder);
+const Mapping *map_manifest(Memory *memory, Memory *scratch, const Source *source);
 
 /* Every file that the manifest lists must be there, of the size and (unless `options` says otherwise) the digest that it
  * says. `code` is the name of the code file. What the model keeps is mapped as long as `memory` lasts. */
-BundleFiles read_files(Memory *memory, Memory *scratch, const Folder *folder, const Json *json, const char *code,
+BundleFiles read_files(Memory *memory, Memory *scratch, const Source *source, const Json *json, const char *code,
                        const edgeq_open_options *options);
 
 #endif

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "names.h"
+
 /* `flag` is named as in /proc/cpuinfo. A flag that is not known here counts as missing. */
 bool cpu_has(const char *flag);
 

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "cpu.h"
-#include "files.h"
+#include "source.h"
 
 typedef struct {
   const Piece *pieces;

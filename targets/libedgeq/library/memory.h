@@ -9,6 +9,9 @@
 #include <setjmp.h>
 #include <stddef.h>
 
+/* First, for the fields of edgeq_allocator too. */
+#include "names.h"
+
 #include "edgeq.h"
 
 enum { SENTENCE_SIZE = 1024 };

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "names.h"
+
 /* e^x for x <= 0; 0 below -700. */
 double exp_of_negative(double x);
 

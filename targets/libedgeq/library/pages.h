@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "names.h"
+
 size_t page_size(void);
 
 /* Whole pages of zeros, or NULL. */

@@ -129,7 +129,7 @@ static Argument read_argument(Reader *reader, const JsonValue *value, size_t ten
   const Interface *interface = reader->interface;
   const struct {
     char letter;
-    Source source;
+    Origin origin;
     size_t count;
   } kinds[] = {{'i', OF_INPUT, interface->input_count},
                {'s', OF_STATE, interface->state_count},
@@ -141,14 +141,14 @@ static Argument read_argument(Reader *reader, const JsonValue *value, size_t ten
     if (value->text[0] != kinds[i].letter) continue;
     bool fits = read_digits(value->text + 1, value->text + strlen(value->text), &index);
     check(reader, fits && (uint64_t)index < kinds[i].count, "refers to a tensor that is not there");
-    return (Argument){kinds[i].source, (uint32_t)index};
+    return (Argument){kinds[i].origin, (uint32_t)index};
   }
   check(reader, false, "has an argument of an unknown kind");
   return (Argument){OF_INPUT, 0};
 }
 
 Argument root_of(const Plan *plan, Argument argument) {
-  while (argument.source == OF_TENSOR && plan->tensors[argument.index].is_view) {
+  while (argument.origin == OF_TENSOR && plan->tensors[argument.index].is_view) {
     argument = plan->tensors[argument.index].base;
   }
   return argument;
@@ -157,7 +157,7 @@ Argument root_of(const Plan *plan, Argument argument) {
 /* A step, or the end of the plan, uses an argument. */
 static void note_use(Plan *plan, Argument argument, uint32_t step) {
   Argument root = root_of(plan, argument);
-  if (root.source != OF_TENSOR) return;
+  if (root.origin != OF_TENSOR) return;
   PlanTensor *tensor = &plan->tensors[root.index];
   if (step < tensor->first) tensor->first = step;
   if (step > tensor->last) tensor->last = step;
@@ -208,7 +208,7 @@ static void read_tensor(Reader *reader, const JsonValue *item) {
   if (base != NULL) {
     tensor->is_view = true;
     tensor->base = read_argument(reader, base, plan->tensor_count);
-    check(reader, tensor->base.source != OF_INTEGER, "has a view of a number");
+    check(reader, tensor->base.origin != OF_INTEGER, "has a view of a number");
   }
   plan->tensor_count++;
 }
@@ -252,7 +252,7 @@ static void read_outputs(Reader *reader, const JsonValue *table) {
   size_t at = 0;
   for (const JsonValue *value = json_first(list); value != NULL; value = value->next, at++) {
     plan->outputs[at] = read_argument(reader, value, plan->tensor_count);
-    check(reader, plan->outputs[at].source != OF_INTEGER, "has an output that is a number");
+    check(reader, plan->outputs[at].origin != OF_INTEGER, "has an output that is a number");
     note_use(plan, plan->outputs[at], (uint32_t)plan->step_count);
   }
 }

@@ -17,10 +17,10 @@ enum {
 };
 
 /* What a step takes. */
-typedef enum { OF_INPUT, OF_STATE, OF_WEIGHT, OF_TENSOR, OF_INTEGER } Source;
+typedef enum { OF_INPUT, OF_STATE, OF_WEIGHT, OF_TENSOR, OF_INTEGER } Origin;
 
 typedef struct {
-  Source source;
+  Origin origin;
   uint32_t index; /* of the input, state, weight or tensor; for OF_INTEGER of the expression */
 } Argument;
 

@@ -82,9 +82,9 @@ ArenaSize arena_size(Memory *memory, const Plan *plan, const Interface *interfac
 
 static KernelTensor *tensor_of(const Prepared *prepared, Argument argument) {
   const Interface *interface = prepared->interface;
-  if (argument.source == OF_WEIGHT) return &prepared->weights[argument.index];
-  if (argument.source == OF_INPUT) return &prepared->tensors[argument.index];
-  if (argument.source == OF_STATE) return &prepared->tensors[interface->input_count + argument.index];
+  if (argument.origin == OF_WEIGHT) return &prepared->weights[argument.index];
+  if (argument.origin == OF_INPUT) return &prepared->tensors[argument.index];
+  if (argument.origin == OF_STATE) return &prepared->tensors[interface->input_count + argument.index];
   return &prepared->tensors[interface->input_count + interface->state_count + argument.index];
 }
 
@@ -131,7 +131,7 @@ static void write_values(Prepared *prepared) {
   for (size_t i = 0; i < count; i++) {
     Argument argument = plan->arguments[i];
     KernelValue *value = &prepared->values[i];
-    if (argument.source == OF_INTEGER) {
+    if (argument.origin == OF_INTEGER) {
       value->kind = KERNEL_INTEGER;
       value->integer = evaluate(&prepared->memory, plan, plan->integers[argument.index], prepared->sizes);
     } else {

@@ -4,6 +4,8 @@
 
 #include <stddef.h>
 
+#include "names.h"
+
 enum { SHA256_HEX = 65, SHA256_TOGETHER = 16 };
 
 typedef struct {

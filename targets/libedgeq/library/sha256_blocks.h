@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "names.h"
+
 /* The standard's constants, one of each round. */
 extern const uint32_t SHA256_ROUND[64];
 

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "names.h"
+
 enum { SHA256_LANES = 16 };
 
 /* Whether this processor has such registers. */

@@ -2,7 +2,7 @@
 #ifndef EDGEQ_SPECS_H
 #define EDGEQ_SPECS_H
 
-#include "files.h"
+#include "source.h"
 #include "json.h"
 
 /* Fits a size_t, also where an address has 32 bits; LARGEST_BYTES likewise. */

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "files.h"
+#include "source.h"
 
 #define NO_TOKEN UINT32_MAX
 

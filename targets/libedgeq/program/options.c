@@ -6,13 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "own_bundle.h"
 #include "stop.h"
 
 static const char USAGE[] =
     "usage: edgeq-run BUNDLE --self-test | --text TEXT | --file FILE | --ids FILE |\n"
     "                        --tensors IN --out OUT | --profile IN\n"
     "\n"
-    "  BUNDLE           folder that `edgeq compile` made\n"
+    "  BUNDLE           folder that `edgeq compile` made, or file that `edgeq pack` made; a program that\n"
+    "                   `edgeq pack --executable` made has its own, and takes none\n"
     "  --self-test      run the stored input; exit 1 if one bit of the output differs\n"
     "  --text TEXT      embed, classify, continue or rewrite a text\n"
     "  --file FILE      the same for one text a line, in UTF-8\n"
@@ -144,7 +146,7 @@ static void check_options(const Options *options) {
 }
 
 Options read_options(int count, char **arguments) {
-  Options options = {0};
+  Options options = {.bundle = own_bundle()};
   edgeq_generation *generation = &options.generation;
   edgeq_generation_defaults(generation);
   const Option known[] = {

@@ -1,0 +1,116 @@
+"""Builds a harness of libedgeq with libFuzzer and runs it on its seeds; see README.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+LIBEDGEQ = HERE.parent
+HARNESSES = ("json", "manifest", "code", "pack", "tokenizer", "text", "tensors")
+_ALONE = ("tensors",)
+"""Harnesses that take no part of the library."""
+_WEIGHTS = 1 << 16
+
+
+def build(name: str, out: Path) -> Path:
+    """Builds a harness in a folder, which keeps the library for the next one, and returns the program."""
+    program, library = out / f"fuzz_{name}", out / "library"
+    table = HERE / "seeds" / "tokenizer" / "words.bin"
+    command = ["clang", "-std=gnu11", "-O1", "-g", "-fno-sanitize-recover=all", "-ffp-contract=off", "-D_GNU_SOURCE"]
+    command += ["-Wall", "-Wextra", "-Werror", f"-I{LIBEDGEQ / 'include'}", f'-DEDGEQ_FUZZ_TABLE="{table}"']
+    if name not in _ALONE and not library.is_dir():
+        library.mkdir()
+        sources = map(str, sorted((LIBEDGEQ / "library").glob("*.c")))
+        compiled = [*command, "-fsanitize=fuzzer-no-link,address,undefined", "-c", *sources]
+        subprocess.run(compiled, check=True, cwd=library)
+    parts = [str(HERE / f"fuzz_{name}.c"), *([] if name in _ALONE else map(str, sorted(library.glob("*.o"))))]
+    sanitizers = "-fsanitize=fuzzer,address,undefined"
+    subprocess.run([*command, sanitizers, *parts, "-lm", "-lpthread", "-o", str(program)], check=True)
+    return program
+
+
+def run(name: str, *, runs: int, corpus: Path | None = None, folder: Path | None = None) -> int:
+    """Runs a harness on its seeds; returns how many inputs were tried. A finding is an error of the process.
+
+    Args:
+        name: One of :data:`HARNESSES`.
+        runs: Inputs to try.
+        corpus: Folder that keeps what reached new places; None forgets it.
+        folder: Folder to build in; None takes one that is removed afterwards.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        program = build(name, folder or Path(temporary))
+        found = corpus or Path(temporary) / "corpus"
+        found.mkdir(parents=True, exist_ok=True)
+        command = [str(program), str(found), str(HERE / "seeds" / name), f"-runs={runs}", f"-max_len={1 << 16}"]
+        command += ["-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1", f"-artifact_prefix={temporary}/"]
+        result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        if result.returncode != 0:
+            for path in Path(temporary).glob("*-*"):
+                if path.is_file() and path != program:
+                    shutil.copy(path, Path.cwd() / path.name)
+            raise SystemExit(f"{name}: a finding\n{result.stderr[-6000:]}")
+    return int(re.search(r"number_of_executed_units:\s*(\d+)", result.stderr).group(1))  # type: ignore[union-attr]
+
+
+def make_seeds(bundle: Path, label: str) -> None:
+    """Writes seeds of a bundle's files: small ones, and a manifest whose kernels have one name."""
+    table = json.loads((bundle / "manifest.json").read_text())
+    for target in table["targets"]:
+        target["cpu_flags"] = []
+    for function in table["functions"].values():
+        for plan in [function.get("plan"), *function.get("plans", {}).values()]:
+            for step in plan["steps"] if plan else []:
+                step["kernel"] = "k"
+    table["files"] = {name: {"bytes": _WEIGHTS, "blocks": []} for name in ("weights.bin", "golden.bin")}
+    for weight in table["weights"]:
+        weight["offset"] = 0
+    _write("manifest", label + ".json", json.dumps(table, separators=(",", ":")).encode())
+    _write("json", label + ".json", json.dumps(table["functions"]["main"]["inputs"]).encode())
+    packed = {"manifest.json": json.dumps(table).encode(), "manifest.sha256": b"0" * 65}
+    _write("pack", label + ".edgeq", _packed(packed))
+
+
+def _packed(files: dict[str, bytes]) -> bytes:
+    """A packed bundle; library/pack.h describes it. The harness mends the digest of the table."""
+    place = 4096
+    table, body = b"", b""
+    for name, data in files.items():
+        table += struct.pack("<QQH", place, len(data), len(name)) + name.encode()
+        body += data + bytes(-len(data) % 4096)
+        place += len(data) + -len(data) % 4096
+    head = b"EDGEQPK1" + struct.pack("<IIQQ", 1, len(files), place, len(table)) + bytes(32) + table
+    return head + bytes(4096 - len(head)) + body
+
+
+def _write(name: str, file: str, data: bytes) -> None:
+    (HERE / "seeds" / name).mkdir(parents=True, exist_ok=True)
+    (HERE / "seeds" / name / file).write_bytes(data)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=[*HARNESSES, "seeds"])
+    parser.add_argument("--runs", type=int, default=1_000_000)
+    parser.add_argument("--corpus", type=Path, help="folder that keeps what reached new places")
+    parser.add_argument("--bundle", type=Path, help="with `seeds`: bundle to take them from")
+    parser.add_argument("--label", default="bundle", help="with `seeds`: name of the files")
+    given = parser.parse_args()
+    if given.name == "seeds":
+        make_seeds(given.bundle, given.label)
+    else:
+        tried = run(given.name, runs=given.runs, corpus=given.corpus)
+        sys.stdout.write(f"{given.name}: {tried} inputs, no finding\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+/* A file as read-only memory. */
+#ifndef EDGEQ_MAPPED_FILE_H
+#define EDGEQ_MAPPED_FILE_H
+
+#include "source.h"
+
+/* Maps `name` below the open folder `folder` (or the path `name`, if that is -1) until it is given back with release();
+ * `path` names it in messages. See map_file. */
+const Mapping *map_regular_file(Memory *memory, int folder, const char *name, const char *path, size_t most,
+                                edgeq_status status);
+
+#endif

@@ -1,0 +1,82 @@
+#include "source.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "mapped_file.h"
+#include "pack.h"
+
+struct Source {
+  const char *path;
+  int folder; /* -1 for a packed file */
+  bool is_mapped;
+  Pack pack;
+};
+
+static void close_folder(void *source) {
+  int folder = ((Source *)source)->folder;
+  if (folder >= 0) close(folder);
+}
+
+static Source *new_source(Memory *memory, const char *path) {
+  Source *source = allocate_with(memory, sizeof *source, close_folder);
+  *source = (Source){.folder = -1, .is_mapped = true};
+  source->path = copy_text(memory, path);
+  return source;
+}
+
+Source *open_source(Memory *memory, Memory *kept, const char *path) {
+  struct stat found;
+  Source *source = new_source(memory, path);
+  if (stat(path, &found) != 0) fail(memory, EDGEQ_USAGE, "no bundle folder at %s: %s", path, strerror(errno));
+  if (S_ISDIR(found.st_mode)) {
+    source->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (source->folder < 0) fail(memory, EDGEQ_USAGE, "cannot open %s: %s", path, strerror(errno));
+    return source;
+  }
+  const Mapping *whole = map_regular_file(kept, -1, path, path, PTRDIFF_MAX, EDGEQ_USAGE);
+  source->pack = read_pack(memory, *whole, path);
+  return source;
+}
+
+Source *memory_source(Memory *memory, const void *data, size_t size) {
+  Source *source = new_source(memory, "the packed bundle");
+  source->is_mapped = false;
+  if ((uintptr_t)data % EDGEQ_ALIGNMENT != 0) {
+    fail(memory, EDGEQ_USAGE, "a packed bundle in memory must be aligned to %d bytes", EDGEQ_ALIGNMENT);
+  }
+  source->pack = read_pack(memory, (Mapping){data, size}, source->path);
+  return source;
+}
+
+char *path_in(Memory *memory, const Source *source, const char *name) {
+  size_t length = strlen(source->path) + strlen(name) + 2;
+  char *path = allocate(memory, length, 1);
+  snprintf(path, length, "%s/%s", source->path, name);
+  return path;
+}
+
+bool can_forget(const Source *source) { return source->is_mapped; }
+
+const Mapping *map_file(Memory *memory, const Source *source, const char *name, size_t most, edgeq_status status) {
+  char *path = path_in(memory, source, name);
+  if (source->folder >= 0) {
+    const Mapping *mapping = map_regular_file(memory, source->folder, name, path, most, status);
+    release(memory, path);
+    return mapping;
+  }
+  const PackedFile *file = find_packed(&source->pack, name);
+  if (file == NULL) fail(memory, EDGEQ_DAMAGED, "%s is missing; pack the bundle again", path);
+  if (file->data.size > most) {
+    fail(memory, EDGEQ_DAMAGED, "%s has %zu bytes, at most %zu are possible", path, file->data.size, most);
+  }
+  release(memory, path);
+  Mapping *mapping = allocate(memory, 1, sizeof *mapping);
+  *mapping = file->data;
+  return mapping;
+}

@@ -1,0 +1,56 @@
+"""What may go wrong around the library: no memory, a fork, several threads. Nothing leaks, hangs or races."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edgeq.targets.toolchain.libedgeq import LIBEDGEQ
+
+SOURCE = Path(__file__).with_name("torture.c")
+SANITIZERS = {"address": "address,undefined", "thread": "thread"}
+
+
+@pytest.fixture(scope="module")
+def torture(make_once, needs):
+    """Returns a function that runs the program above with a sanitizer; a finding is a failure."""
+    needs("clang", "clang-sanitizers")
+
+    def build(sanitizer):
+        def fill(folder):
+            flags = ["-std=gnu11", "-O1", "-g", "-ffp-contract=off", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]
+            flags += [f"-fsanitize={SANITIZERS[sanitizer]}", "-fno-sanitize-recover=all"]
+            sources = [SOURCE, *sorted((LIBEDGEQ / "library").glob("*.c"))]
+            command = ["clang", *flags, f"-I{LIBEDGEQ / 'include'}", *map(str, sources), "-o", str(folder / "torture")]
+            subprocess.run([*command, "-lm", "-lpthread"], check=True)
+
+        return make_once(f"torture-{sanitizer}", fill) / "torture"
+
+    def run(sanitizer, bundle, what):
+        command = [str(build(sanitizer)), str(bundle), what]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "Sanitizer" not in result.stderr, result.stderr
+        return result.stdout
+
+    return run
+
+
+def test_every_single_allocation_may_fail(torture, host_bundle):
+    """Status and sentence, and nothing is left: counted by the allocator, and by the leak sanitizer."""
+    assert "allocations refused, one by one" in torture("address", host_bundle, "memory")
+
+
+def test_a_session_works_in_a_child_or_says_why_not(torture, host_bundle):
+    assert torture("address", host_bundle, "fork") == "forks are right\n"
+
+
+def test_threads_do_not_race(torture, host_bundle):
+    assert "of 200 calls of two threads done" in torture("thread", host_bundle, "threads")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bundle", ["gpt2_bundle", "bart_bundle"])
+@pytest.mark.parametrize(("sanitizer", "what"), [("address", "memory"), ("address", "fork"), ("thread", "threads")])
+def test_the_same_for_models_that_make_text(torture, request, bundle, sanitizer, what):
+    torture(sanitizer, request.getfixturevalue(bundle), what)

@@ -1,0 +1,87 @@
+"""The library as others build it: CMake's install tree, find_package, add_subdirectory, and the examples on top."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgeq
+from edgeq.targets.toolchain.libedgeq import COMPILE_FLAGS, LIBEDGEQ
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+TEXTS = ("w1 w5", "w2 w18 w7")
+
+
+def _run(*command, **options):
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_it_builds_without_a_warning(compiler, needs, tmp_path):
+    if compiler == "clang":
+        needs("clang")
+    flags = [*COMPILE_FLAGS, "-O0", "-Werror", "-Wshadow", "-Wstrict-prototypes", "-Wpedantic", "-Wno-gnu"]
+    if compiler == "gcc":
+        flags = [flag for flag in flags if flag not in ("-Wpedantic", "-Wno-gnu")]
+    for part in ("library", "program"):
+        _run(compiler, *flags, "-c", *sorted((LIBEDGEQ / part).glob("*.c")), cwd=tmp_path)
+
+
+def test_headers_stand_alone(needs, tmp_path):
+    needs("clang")
+    (tmp_path / "c.c").write_text('#include "edgeq.h"\nint main(void) { return edgeq_abi_version() == 0; }\n')
+    (tmp_path / "cpp.cpp").write_text('#include "edgeq.hpp"\nint main() { return 0; }\n')
+    strict = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{LIBEDGEQ / 'include'}", "-fsyntax-only"]
+    _run("clang", "-std=c11", *strict, tmp_path / "c.c")
+    for standard in ("c++17", "c++20"):
+        _run("clang++", f"-std={standard}", *strict, tmp_path / "cpp.cpp")
+
+
+@pytest.fixture(scope="module")
+def tree(make_once, needs):
+    """What `cmake --install` puts there."""
+    needs("cmake")
+
+    def fill(folder):
+        _run("cmake", "-S", LIBEDGEQ, "-B", folder / "build", f"-DCMAKE_INSTALL_PREFIX={folder / 'tree'}")
+        _run("cmake", "--build", folder / "build")
+        _run("cmake", "--install", folder / "build")
+
+    return make_once("libedgeq-tree", fill) / "tree"
+
+
+def _build(source, out, *options):
+    _run("cmake", "-S", source, "-B", out, *options)
+    _run("cmake", "--build", out)
+    return out
+
+
+@pytest.mark.slow
+def test_a_static_library_shows_only_its_interface(tree):
+    names = _run("nm", "-g", "--defined-only", next(tree.rglob("libedgeq.a"))).splitlines()
+    found = {line.split()[2] for line in names if len(line.split()) == 3}
+    assert "edgeq_open" in found
+    assert {name for name in found if not name.startswith("edgeq_")} == set()
+
+
+@pytest.mark.slow
+def test_the_example_in_c_compares_two_sentences(tree, host_bundle, tmp_path):
+    program = _build(EXAMPLES / "c", tmp_path / "found", f"-DCMAKE_PREFIX_PATH={tree}") / "compare"
+    first, second = (np.float64(vector) for vector in edgeq.load(host_bundle).encode(list(TEXTS)))
+    expected = first @ second / np.sqrt((first @ first) * (second @ second))
+    assert abs(float(_run(program, host_bundle, *TEXTS)) - expected) < 1e-4
+    inside = _build(EXAMPLES / "c", tmp_path / "inside", f"-DEDGEQ_SOURCE={LIBEDGEQ}") / "compare"
+    assert _run(inside, host_bundle, *TEXTS) == _run(program, host_bundle, *TEXTS)
+
+
+@pytest.mark.slow
+def test_the_example_in_cpp_streams_a_text(tree, gpt2_bundle, tmp_path):
+    program = _build(EXAMPLES / "cpp", tmp_path / "found", f"-DCMAKE_PREFIX_PATH={tree}") / "stream"
+    expected = _run(gpt2_bundle / "edgeq-run", gpt2_bundle, "--text", "the cat", "--generate", 12)
+    found = subprocess.run([program, gpt2_bundle, "the cat", "12"], capture_output=True, text=True, check=True)
+    assert found.stdout == expected
+    wrong = subprocess.run([program, "/no/such", "x"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, wrong.stderr) == (1, "no bundle folder at /no/such: No such file or directory\n")
