@@ -188,7 +188,8 @@ def save_checkpoint(
     with new_folder(Path(folder), OUTPUT, force=force) as temporary:
         model.config.quantization_config = EdgeqConfig.from_dict(manifest.to_json())
         try:
-            model.save_pretrained(temporary, max_shard_size="100GB")
+            with quiet_transformers():
+                model.save_pretrained(temporary, max_shard_size="100GB")
         finally:
             del model.config.quantization_config
         (temporary / WEIGHTS_NAME).chmod(0o644)  # safetensors creates it for its owner only
@@ -212,7 +213,8 @@ def save_float_checkpoint(
 ) -> None:
     """Writes a float model as a plain checkpoint; the arguments are those of :func:`save_checkpoint`."""
     with new_folder(Path(folder), OUTPUT, force=force) as temporary:
-        model.save_pretrained(temporary, max_shard_size="100GB")
+        with quiet_transformers():
+            model.save_pretrained(temporary, max_shard_size="100GB")
         (temporary / WEIGHTS_NAME).chmod(0o644)  # safetensors creates it for its owner only
         tokenizer.save_pretrained(temporary)
         if sentence_files_from is not None:

@@ -79,6 +79,10 @@ class EdgeqQuantizer(HfQuantizer):
         if not getattr(model.config, "add_pooling_layer", True) and getattr(model, "pooler", None) is not None:
             model.register_module("pooler", None)  # the checkpoint has none, and one of random weights would answer too
         insert_compressed_modules(model, self._manifest)
+        for module in model.modules():
+            if any(isinstance(child, PackedModule) for child in module.children()):
+                # Release 5 would give random weights to layers by their names, and packed ones have none of these.
+                module._is_hf_initialized = True  # type: ignore[assignment]
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
         fill_zero_buffers(model, self._manifest)

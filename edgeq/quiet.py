@@ -10,10 +10,14 @@ import transformers
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silences its warnings: missing and unexpected tensors and the like are judged by the caller."""
-    verbosity = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity_error()
+    """Silences its warnings and its bars: missing tensors are judged, and progress is told, by the caller."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers.utils.logging.set_verbosity(verbosity)
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -14,6 +14,7 @@ from edgeq.models.bert import UNDERSTOOD, BertAdapter
 from edgeq.models.config_checks import check_sizes
 from edgeq.models.stacks import LayerStack
 from edgeq.models.structure import with_modules_replaced
+from edgeq.models.transformers_release import RELEASE, additive_mask
 
 _LINEARS_OF_A_LAYER = (
     "attention.query",
@@ -103,8 +104,9 @@ class _PositionalAlbert(nn.Module):
         body = self.model.albert if self.classifies else self.model
         states = body.embeddings(input_ids, token_type_ids=token_type_ids)
         # transformers would expand the mask to sequence x sequence for every text.
-        bias = (1.0 - attention_mask[:, None, None, :].to(states.dtype)) * torch.finfo(states.dtype).min
-        states = body.encoder(states, attention_mask=bias, head_mask=[None] * self.layers)[0]
+        bias = additive_mask(attention_mask, states.dtype)
+        options = {"head_mask": [None] * self.layers} if RELEASE < 5 else {}
+        states = body.encoder(states, attention_mask=bias, **options)[0]
         if not self.classifies:
             return states
         logits: torch.Tensor = self.model.classifier(torch.tanh(body.pooler(states[:, 0])))

@@ -15,6 +15,7 @@ from edgeq.models.config_checks import check_epsilon, check_heads, check_labels,
 from edgeq.models.self_attention import SelfAttention
 from edgeq.models.stacks import AttentionTap, LayerStack, Migration
 from edgeq.models.structure import with_modules_replaced
+from edgeq.models.transformers_release import RELEASE, padding_mask
 from edgeq.models.understood_keys import check_understood
 
 _LINEARS_OF_A_LAYER = (
@@ -88,12 +89,12 @@ class BertAdapter(ModelAdapter):
                 f"{self.display_name} with {self.positions!r} positions is not supported, "
                 f"only 'absolute', {' and '.join(map(repr, _RELATIVE))}"
             )
-        if self.positions in _RELATIVE and int(transformers.__version__.partition(".")[0]) >= _ABSOLUTE_ONLY:
+        if self.positions in _RELATIVE and RELEASE >= _ABSOLUTE_ONLY:
             raise UnsupportedError(
                 f"{self.display_name} with {self.positions!r} positions is not computed by transformers "
                 f"{transformers.__version__}; install transformers<{_ABSOLUTE_ONLY}"
             )
-        if config.is_decoder or config.add_cross_attention:
+        if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
             raise UnsupportedError(f"{self.display_name} as a decoder is not supported, only as an encoder")
 
     @property
@@ -203,10 +204,8 @@ class _PositionalBert(nn.Module):
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
     ) -> torch.Tensor:
-        # A mask of three dimensions becomes an additive [batch, 1, 1, sequence]; from two dimensions,
-        # transformers would expand one of sequence x sequence for every text.
         output = self.model(
-            input_ids=input_ids, attention_mask=attention_mask[:, None, :], token_type_ids=token_type_ids
+            input_ids=input_ids, attention_mask=padding_mask(attention_mask), token_type_ids=token_type_ids
         )
         result: torch.Tensor = output[self.output_name]
         return result

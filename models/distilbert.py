@@ -12,6 +12,7 @@ from edgeq.models.adapter import ModelAdapter, Task
 from edgeq.models.config_checks import check_heads, check_labels, check_sizes
 from edgeq.models.stacks import AttentionTap, LayerStack, Migration
 from edgeq.models.structure import with_modules_replaced
+from edgeq.models.transformers_release import RELEASE, additive_mask
 from edgeq.models.understood_keys import check_understood
 
 _LINEARS_OF_A_LAYER = (
@@ -126,9 +127,12 @@ class _PositionalDistilBert(nn.Module):
         base = self.model.distilbert if self.classifies else self.model
         states = base.embeddings(input_ids)
         # transformers would expand the mask to sequence x sequence for every text.
-        bias = (1.0 - attention_mask[:, None, None, :].to(states.dtype)) * torch.finfo(states.dtype).min
-        layers = len(base.transformer.layer)
-        states = base.transformer(x=states, attn_mask=bias, head_mask=[None] * layers, return_dict=True)[0]
+        bias = additive_mask(attention_mask, states.dtype)
+        if RELEASE < 5:
+            layers = len(base.transformer.layer)
+            states = base.transformer(x=states, attn_mask=bias, head_mask=[None] * layers, return_dict=True)[0]
+        else:
+            states = base.transformer(states, attention_mask=bias)[0]
         if not self.classifies:
             return states
         first = torch.relu(self.model.pre_classifier(states[:, 0]))

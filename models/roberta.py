@@ -10,6 +10,7 @@ from torch import nn
 from edgeq.models.adapter import Task
 from edgeq.models.bert import BertAdapter, exportable
 from edgeq.models.config_checks import check_padding_id
+from edgeq.models.transformers_release import padding_mask
 
 
 class RobertaAdapter(BertAdapter):
@@ -89,7 +90,7 @@ class _PositionalRoberta(nn.Module):
         # transformers counts the tokens that are not padding, which comes to the same for texts padded behind.
         positions = self.positions[:, : input_ids.shape[1]]
         output = self.model(
-            input_ids=input_ids, attention_mask=attention_mask[:, None, :], position_ids=positions
+            input_ids=input_ids, attention_mask=padding_mask(attention_mask), position_ids=positions
         )
         result: torch.Tensor = output[self.output_name]
         return result
