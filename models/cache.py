@@ -62,7 +62,9 @@ def merge_heads(states: torch.Tensor) -> torch.Tensor:
     return states.transpose(1, 2).flatten(2)
 
 
-def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def attend(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, *, scale: float | None = None
+) -> torch.Tensor:
     """Attends to a cache.
 
     Args:
@@ -70,9 +72,10 @@ def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: 
         keys: The cache's keys, ``[batch, heads, length, head_size]``.
         values: The cache's values, of the same shape.
         mask: float32, added to the scores; broadcast to ``[batch, heads, queries, length]``.
+        scale: Factor on the dot products; None is one over the square root of ``head_size``.
 
     Returns:
         float32, ``[batch, queries, width]``.
     """
-    states = functional.scaled_dot_product_attention(query, keys.float(), values.float(), attn_mask=mask)
+    states = functional.scaled_dot_product_attention(query, keys.float(), values.float(), attn_mask=mask, scale=scale)
     return merge_heads(states)
