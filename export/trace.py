@@ -90,6 +90,10 @@ def onnx_models(
     """
     check_opset(opset)
     check_flavour(flavour)
+    if opset < adapter.least_opset:
+        raise UsageError(
+            f"{adapter.architecture} needs opset {adapter.least_opset} (rotary positions, RMSNorm), found {opset}"
+        )
     for part in _parts(model, adapter, cache_dtype):
         proto = _onnx_model(part, signature_of(part, adapter, cache_dtype=cache_dtype), opset, adapter)
         if flavour == STOCK:

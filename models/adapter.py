@@ -31,6 +31,10 @@ class ModelAdapter(abc.ABC):
     """Value of ``config.model_type``."""
     architectures: ClassVar[dict[str, Task]]
     """Model classes that the adapter knows, and what each is for."""
+    least_opset: ClassVar[int] = 18
+    """First version of the standard operators that has all that the graph needs."""
+    untrained_because: ClassVar[str] = ""
+    """Why the family has no stacks, if it has none, as the end of a sentence that begins with the model."""
 
     def __init__(self, config: Any, architecture: str) -> None:
         self.config = config
@@ -173,6 +177,10 @@ class GenerativeAdapter(ModelAdapter):
     @abc.abstractmethod
     def cache(self) -> CacheShape:
         """Size of the cache."""
+
+    def cache_names(self, prefix: str) -> list[str]:
+        """Returns the names of the keys and values of every layer, in order, as optimum has them."""
+        return [f"{prefix}.{index}.{part}" for index in range(self.cache.layers) for part in ("key", "value")]
 
     @abc.abstractmethod
     def export_module(self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE) -> nn.Module:

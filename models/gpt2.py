@@ -110,12 +110,12 @@ class Gpt2Adapter(GenerativeAdapter):
     @property
     def input_names(self) -> list[str]:
         """The ids, the mask of past and present tokens, the positions, and each layer's past key and value."""
-        return ["input_ids", "attention_mask", "position_ids", *self._cache_names("past_key_values")]
+        return ["input_ids", "attention_mask", "position_ids", *self.cache_names("past_key_values")]
 
     @property
     def output_names(self) -> list[str]:
         """The logits of every present token, and each layer's key and value with those of the present."""
-        return ["logits", *self._cache_names("present")]
+        return ["logits", *self.cache_names("present")]
 
     @property
     def max_positions(self) -> int:
@@ -138,11 +138,6 @@ class Gpt2Adapter(GenerativeAdapter):
     @property
     def _blocks(self) -> list[str]:
         return [f"transformer.h.{index}" for index in range(self.config.n_layer)]
-
-    def _cache_names(self, prefix: str) -> list[str]:
-        return [
-            f"{prefix}.{index}.{part}" for index in range(self.config.n_layer) for part in ("key", "value")
-        ]
 
 
 class CachedGpt2(nn.Module):

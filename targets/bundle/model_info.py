@@ -15,7 +15,7 @@ COPIED_FILES = (CONFIG_FILE, "tokenizer.json", "tokenizer_config.json", "special
 """Files that a bundle takes over from the ONNX folder, where they exist."""
 
 _CLASSIFIER = "ForSequenceClassification"
-_DECODER = "LMHeadModel"
+_DECODER = ("LMHeadModel", "ForCausalLM")
 _ENCODER_DECODER = "ForConditionalGeneration"
 GENERATION_FILE = "generation_config.json"
 WRITING_TASKS = ("generate", "seq2seq")
