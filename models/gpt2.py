@@ -125,8 +125,10 @@ class Gpt2Adapter(GenerativeAdapter):
     def export_module(self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE) -> nn.Module:
         """Wraps ``model`` with its cache as inputs and outputs; see :class:`CachedGpt2`."""
         activation = ACTIVATIONS[self.config.activation_function]
-        options = {"scales": self._scales, "activation": activation, "heads": self.cache.heads}
-        return CachedGpt2(model, **options, cache_dtype=cache_dtype)
+        heads = self.cache.heads
+        return CachedGpt2(
+            model, scales=self._scales, activation=activation, heads=heads, cache_dtype=cache_dtype
+        )
 
     @property
     def _scales(self) -> list[float]:

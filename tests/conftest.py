@@ -159,7 +159,7 @@ def make_bert_relative(tmp_path_factory: pytest.TempPathFactory) -> Callable[...
 
 @pytest.fixture(scope="session")
 def make_decoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Returns a function that saves a random decoder with rotary positions, by its class, and a tokenizer."""
+    """Returns a function that saves a random Llama, Qwen2 or OPT, by its class, and a tokenizer."""
 
     def make(architecture: str, *, seed: int = 0, **config: Any) -> Path:
         import transformers
@@ -169,14 +169,15 @@ def make_decoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
             "hidden_size": 40,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "intermediate_size": 76,
             "max_position_embeddings": 64,
-            "rope_theta": 1000.0,
             "bos_token_id": 0,
             "eos_token_id": 2,
             "pad_token_id": 1,
         }
+        if architecture.startswith("OPT"):
+            sizes |= {"ffn_dim": 76, "word_embed_proj_dim": 40}
+        else:
+            sizes |= {"num_key_value_heads": 2, "intermediate_size": 76, "rope_theta": 1000.0}
         described = getattr(transformers, architecture).config_class(**{**sizes, **config})
         return _save_random(architecture, described, tmp_path_factory.mktemp("decoder"), seed=seed)
 

@@ -90,6 +90,7 @@ def test_families_of_encoders(
     [
         ("LlamaForCausalLM", {"num_attention_heads": 6, "head_dim": 10, "tie_word_embeddings": True}, "ptq-w8a8"),
         ("Qwen2ForCausalLM", {}, "ptq-w4"),
+        ("OPTForCausalLM", {}, "ptq-w8a8"),
         ("GPT2LMHeadModel", {"activation_function": "silu", "scale_attn_by_inverse_layer_idx": True}, "ptq-w8a8"),
     ],
 )

@@ -106,7 +106,7 @@ def _normalise(
         beta = relax.const(np.zeros(columns, np.float32))
     epsilon = float(attrs.get("epsilon", 1e-5))
     name = ("residual_layer_norm" if residual else "layer_norm") if centred else "rms_norm"
-    options = {"rank": len(lead), "epsilon": epsilon, "residual": residual, "centred": centred}
+    options: dict[str, Any] = {"rank": len(lead), "epsilon": epsilon, "residual": residual, "centred": centred}
     if attrs.get("quantized", 0):
         call = calls.call(
             (name, columns, len(lead), epsilon, "quantized"),

@@ -1,4 +1,4 @@
-"""Llama and Qwen2 beside transformers: rotary positions, grouped keys, gated units, heads of any size."""
+"""Llama, Qwen2 and OPT beside transformers: rotary positions, grouped keys, gated units, norms before and behind."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
                 "original_max_position_embeddings": 16,
             },
         },
+    ),
+    "opt": ("OPTForCausalLM", {}),
+    "opt, norms behind": (
+        "OPTForCausalLM",
+        {"do_layer_norm_before": False, "word_embed_proj_dim": 24, "activation_function": "gelu", "enable_bias": False},
     ),
     "qwen2": ("Qwen2ForCausalLM", {"tie_word_embeddings": True, "hidden_act": "gelu"}),
 }
@@ -111,6 +116,11 @@ def test_token_by_token_equals_at_once(folder: Path) -> None:
             transformers.Qwen2Config(architectures=["Qwen2ForCausalLM"], use_sliding_window=True),
             UnsupportedError,
             "Qwen2 with attention in a sliding window",
+        ),
+        (
+            transformers.OPTConfig(architectures=["OPTForCausalLM"], layer_norm_elementwise_affine=False),
+            UnsupportedError,
+            "OPT with norms without weights",
         ),
     ],
 )
