@@ -129,6 +129,13 @@ def test_what_is_refused(config: Any, error: type[Exception], message: str) -> N
         adapter_for(config)
 
 
+def test_the_task_chooses_the_class() -> None:
+    config = transformers.LlamaConfig()
+    assert adapter_for(config, "text-generation").architecture == "LlamaForCausalLM"
+    with pytest.raises(UnsupportedError, match="no text-classification for model type 'llama'; it has text-generation"):
+        adapter_for(config, "text-classification")
+
+
 def test_an_older_opset_is_refused(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="LlamaForCausalLM needs opset 23"):
         export_onnx(make_decoder("LlamaForCausalLM"), tmp_path / "onnx", opset=20)
