@@ -113,9 +113,8 @@ def _parts(model: nn.Module, adapter: ModelAdapter, cache_dtype: torch.dtype) ->
         return adapter.export_parts(model, cache_dtype=cache_dtype)
     if isinstance(adapter, GenerativeAdapter):
         module = adapter.export_module(model, cache_dtype=cache_dtype)
-    else:
-        module = adapter.export_module(model)
-    return [ExportPart("model", module, tuple(adapter.input_names), tuple(adapter.output_names))]
+        return [ExportPart("model", module, tuple(adapter.input_names), tuple(adapter.output_names))]
+    return [adapter.graph(model)]
 
 
 def _onnx_model(part: ExportPart, signature: Signature, opset: int, adapter: ModelAdapter) -> onnx.ModelProto:
@@ -128,7 +127,7 @@ def _onnx_model(part: ExportPart, signature: Signature, opset: int, adapter: Mod
     hide_by_a_lesser_number(graph)
     drop_dead_code(graph)
     share_derived_constants(graph)
-    name_by_module(graph)
+    name_by_module(graph, prefix=part.prefix)
     plain_dimensions(graph, {**signature.inputs, **signature.outputs})
     strip_origin(graph)
     graph.ir_version = _IR_VERSION

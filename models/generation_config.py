@@ -8,7 +8,7 @@ from typing import Any
 
 import transformers
 
-from edgeq.formats.stored import read_json_object
+from edgeq.formats.json_file import read_json_object
 
 GENERATION_FILE = "generation_config.json"
 _FROM_CONFIG = "_from_model_config"
