@@ -334,7 +334,7 @@ static void texts_body(void *argument) {
   run_texts(session, call->texts, call->count, call->batch, call->values, call->tokens);
   size_t width = (size_t)info->width;
   for (size_t i = 0; i < call->count && call->scores != NULL; i++) {
-    softmax(call->values + i * width, width, call->scores + i * width);
+    class_scores(session->model->texts.scores, call->values + i * width, width, call->scores + i * width);
   }
 }
 
