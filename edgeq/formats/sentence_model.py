@@ -284,7 +284,7 @@ def _settings(settings: KnownKeys) -> dict[str, Any]:
     prompts = {name: text or "" for name, text in prompts.items()}
     default = settings.take("default_prompt_name")
     # The library itself adds these two, empty, to what a folder has.
-    if default is not None and default not in {*prompts, "query", "document"}:
+    if default is not None and not (isinstance(default, str) and default in {*prompts, "query", "document"}):
         raise FormatError(
             f"{settings.path}: 'default_prompt_name' must be one of {', '.join(map(repr, prompts)) or 'no prompts'}, "
             f"found {default!r}"
@@ -341,7 +341,7 @@ def _dense(module: _Module) -> Dense:
     table = KnownKeys(_config_of(module), "the embedding")
     name = table.take("activation_function", "torch.nn.modules.activation.Tanh")
     known = {**ACTIVATIONS, **{f"torch.nn.{path.rsplit('.', 1)[1]}": value for path, value in ACTIVATIONS.items()}}
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise UnsupportedError(f"{table.path}: activation {name!r} is not supported, only {', '.join(ACTIVATIONS)}")
     dense = Dense(
         module.folder,
