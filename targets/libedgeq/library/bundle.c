@@ -104,6 +104,8 @@ static void read_text_rules(Reader *reader) {
   static const char *const scores[] = {"none", "sigmoid", "softmax", NULL}, *const sides[] = {"left", "right", NULL};
   const Json *json = &reader->json;
   TextRules *rules = &reader->model->texts;
+  *rules = (TextRules){.prompt = "", .scores = SCORES_SOFTMAX};
+  if (json_find(json->root, "text") == NULL) return; /* of bundles that were made before there were rules */
   const JsonValue *table = json_member(json, json->root, "text", JSON_OBJECT);
   rules->prompt = default_prompt(reader, table);
   const JsonValue *longest = json_find(table, "max_tokens");
