@@ -1,6 +1,6 @@
 """The normalizer of SentencePiece: a map from pieces of text to texts, and the clusters of characters that it looks at.
 
-The package tokenizers looks every grapheme cluster up that is shorter than six bytes (the map matches its beginning), and
+The package tokenizers looks up every grapheme cluster shorter than six bytes (the map matches its beginning), and
 else every character. Where clusters begin depends on the Unicode tables of that package, so it is asked: with a map in
 which every byte begins something, the number of texts that come back is the number of clusters.
 """

@@ -14,7 +14,7 @@ from edgeq.targets.bundle.tokenizer.patterns import Program
 MAP, REPLACE, SPLIT, PREFIX_SPACE, CHARSMAP, STRIP, PREPEND, METASPACE = range(8)
 """Kinds of steps. Operands: first mapping, mappings, whether marks are ordered; program, text's place and size;
 program, :data:`ISOLATED` or :data:`REMOVED`, whether what does not match is meant; none; none; whether the left and the
-right end is meant, set of characters; text's place and size; text's place and size, :data:`PREPENDS` and :data:`CUTS`."""
+right end is meant, set of characters; text's place and size; text's place and size, :data:`PREPENDS`, :data:`CUTS`."""
 ISOLATED, REMOVED = range(2)
 PREPENDS, CUTS = 1, 2
 """What ``METASPACE`` does besides replacing spaces: one more in front, a cut before each."""
