@@ -56,14 +56,16 @@ def _double_array(places: Mapping[bytes, int]) -> list[int]:
     for piece in places:
         for at in range(len(piece)):
             following.setdefault(piece[:at], set()).add(piece[at])
+    bases: set[int] = set()  # two nodes with one base would share their children
     first_free = 1
     while waiting:
         node, prefix = waiting.pop()
         labels = sorted(following.get(prefix, ()))
         taken = [0, *labels] if prefix in places else labels
         base = first_free
-        while any(base ^ label in units for label in taken) or base ^ node >= _MOST:
+        while base in bases or base ^ node >= _MOST or any(base ^ label in units for label in taken):
             base += 1
+        bases.add(base)
         if base - first_free > _TRIES:
             first_free = base  # what lies before is too full to be looked through again
         units[node] |= (base ^ node) << _OFFSET_SHIFT
