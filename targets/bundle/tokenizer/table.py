@@ -73,7 +73,11 @@ def _tables(table: dict[str, Any], tokenizer: Any) -> bytes:
     added = _added_tokens(table, tokenizer, steps)
     tokens = _decoded(tokenizer, steps, table, kind)
     maps = [(one.first, one.last, one.kind, *steps.add_string(one.text.encode())) for one in steps.mappings]
-    trie, texts = split_charsmap(steps.charsmap) if steps.charsmap else ([], b"")
+    trie: list[int] = []
+    texts = b""
+    if steps.charsmap:
+        units, texts = split_charsmap(steps.charsmap)
+        trie = units.tolist()
     clusters = [steps.program.add_set(members) for members in cluster_sets()] if steps.charsmap else [spaces] * 3
     model = table["model"]
     scores = [score for _, score in model["vocab"]] if kind == UNIGRAM else []
