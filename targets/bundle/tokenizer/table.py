@@ -91,8 +91,8 @@ def _tables(table: dict[str, Any], tokenizer: Any) -> bytes:
         int(bool(model.get("byte_fallback"))),
         int(bool(model.get("fuse_unk", kind == UNIGRAM))),
         int(kind == UNIGRAM),
-        *clusters,
         *_halves([min(scores) - UNKNOWN_PENALTY] if scores else [0.0]),
+        *clusters,
     ]
     first_ranges = np.cumsum([0, *(len(members) for members in steps.program.sets)]).tolist()
     return _file(

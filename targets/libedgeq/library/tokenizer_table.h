@@ -25,8 +25,8 @@ typedef struct {
   uint32_t byte_fallback;  /* a character without a token becomes the tokens of its bytes, if `bytes` has all */
   uint32_t fuses_unknown;  /* unknown characters that follow each other become one token */
   uint32_t drops_first_space; /* of a text that is written */
-  uint32_t extend_set, prepend_set, control_set; /* what grapheme clusters are made of */
   uint32_t unknown_score[2];                     /* a double: of a character without a token, with UNIGRAM */
+  uint32_t extend_set, prepend_set, control_set; /* what grapheme clusters are made of */
 } TokenizerSettings;
 
 typedef struct {
