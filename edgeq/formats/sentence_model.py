@@ -116,6 +116,7 @@ class SentenceModel:
         prompts: Beginnings of texts by name.
         default_prompt: Name of the prompt that is put before every text, or None.
         similarity: How embeddings are compared, one of :data:`SIMILARITIES`.
+        score_activation: What a cross-encoder puts its number through, as a class of torch; None takes its default.
     """
 
     folder: Path
@@ -129,6 +130,7 @@ class SentenceModel:
     prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     default_prompt: str | None = None
     similarity: str = "cosine"
+    score_activation: str | None = None
 
     @property
     def is_cross_encoder(self) -> bool:
@@ -299,9 +301,9 @@ def _settings(settings: KnownKeys) -> dict[str, Any]:
         "default_prompt": default,
         "similarity": similarity,
         "dimensions": settings.count("truncate_dim"),
+        "score_activation": settings.take("activation_fn"),
     }
-    for key in ("__version__", "requirements", "activation_fn", "keep_in_fp32_modules"):
-        # Versions say nothing of the result; the activation of a cross-encoder is read with its labels.
+    for key in ("__version__", "requirements", "keep_in_fp32_modules"):  # they say nothing of the result
         settings.take(key)
     settings.close()
     return values

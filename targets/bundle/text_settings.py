@@ -37,14 +37,15 @@ def read_text_info(folder: Path, config: dict[str, Any], *, task: str, classes: 
         UnsupportedError: If a file asks for something that the runtimes do not do.
     """
     sentence = read_sentence_model(folder)
+    activation = sentence.score_activation or _cross_encoder_activation(config)
     return TextInfo(
         prompts=sentence.prompts,
         default_prompt=sentence.default_prompt if sentence.default_prompt in sentence.prompts else None,
         max_tokens=sentence.max_tokens,
-        cuts=sentence.is_described or _cross_encoder_activation(config) is not None,
+        cuts=sentence.is_described or activation is not None,
         cut_side=_cut_side(sentence.transformer),
         similarity=sentence.similarity,
-        scores=_scores(folder / CONFIG_FILE, config, classes) if task == "classify" else "none",
+        scores=_scores(folder / CONFIG_FILE, config, classes, activation) if task == "classify" else "none",
     )
 
 
@@ -82,12 +83,12 @@ def check_labels(model: ModelInfo, folder: Path, *, classes: int) -> None:
         )
 
 
-def _scores(path: Path, config: dict[str, Any], classes: int) -> str:
+def _scores(path: Path, config: dict[str, Any], classes: int, activation: Any) -> str:
     """What transformers' pipeline does, or a cross-encoder for its one number."""
     problem = config.get("problem_type")
     if problem not in _PROBLEMS:
         raise FormatError(f"{path}: 'problem_type' must be one of {', '.join(map(str, _PROBLEMS))}, found {problem!r}")
-    if classes == 1 and (activation := _cross_encoder_activation(config)) is not None:
+    if classes == 1 and activation is not None:
         if activation not in _SCORES_OF_CROSS_ENCODERS:
             raise UnsupportedError(
                 f"{path}: activation {activation!r} of a cross-encoder is not supported, only "

@@ -211,6 +211,14 @@ def test_scores_are_what_the_configuration_means(config, classes, scores, tmp_pa
     assert read_text_info(tmp_path, config, task="classify", classes=classes).scores == scores
 
 
+def test_the_settings_of_a_cross_encoder_say_what_its_number_means(tmp_path):
+    modules = [{"path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]
+    identity = {"model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.linear.Identity"}
+    folder = _folder(tmp_path, {}, modules=modules, config_sentence_transformers=identity)
+    info = read_text_info(folder, {}, task="classify", classes=1)
+    assert (info.scores, info.cuts) == ("none", True)
+
+
 def test_unknown_meanings_of_scores_are_refused(tmp_path):
     with pytest.raises(FormatError, match="'problem_type' must be one of"):
         read_text_info(tmp_path, {"problem_type": "ranking"}, task="classify", classes=2)
