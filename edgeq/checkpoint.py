@@ -103,7 +103,7 @@ def load_checkpoint(folder: Path | str, *, task: str | None = None) -> Checkpoin
     choices = choose(model, evaluate=factors.evaluate, tokens=call_tokens(adapter))
     apply_choices(model, choices)
     if adapter.task == "embed" and not sentence.is_cross_encoder:
-        adapter.sentence = SentenceHead(sentence, width=adapter.stacks[0].width)
+        adapter.sentence = SentenceHead(sentence, width=int(config.hidden_size))
     tokenizer = load_tokenizer(folder, lower_case=sentence.lower_case)
     return Checkpoint(
         sentence.folder, model, tokenizer, adapter, manifest, sentence, tuple(choices), remarks=tuple(remarks)

@@ -49,11 +49,11 @@ def check_whole_way(folder: Path, out: Path, *, recipe: str | None, atol: float 
         mask[0, 2:4] = 0
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         given = {name: given[name] for name in loaded.adapter.input_names}
-        [want] = reference(**given).values()
-        results = [next(iter(model(**given).values())) for model in models]
-        np.testing.assert_allclose(results[0], want, atol=atol)
-        for other in results[1:]:
-            np.testing.assert_array_equal(other, results[0])
+        results = [model(**given) for model in models]
+        for name, want in reference(**given).items():
+            np.testing.assert_allclose(results[0][name], want, atol=atol)
+            for other in results[1:]:
+                np.testing.assert_array_equal(other[name], results[0][name])
 
 
 def test_activations_and_positions_of_bert(make_bert: Callable[..., Path], tmp_path: Path) -> None:
