@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from tokenizers import normalizers
 from torch import nn
 
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
@@ -22,10 +22,13 @@ from edgeq.files import Output, new_folder
 from edgeq.finite import check_finite
 from edgeq.formats.json_file import read_json_object
 from edgeq.formats.low_bit import PackedMatrix
+from edgeq.formats.sentence_model import SentenceModel, copy_sentence_settings, read_sentence_model
 from edgeq.formats.tensor_header import TensorEntry, read_tensor_header
 from edgeq.formats.tokenizer_files import check_tokenizer_files
 from edgeq.hf import EdgeqConfig, check_scales, verify_files
 from edgeq.models import ModelAdapter, adapter_classes, adapter_for, tasks_of
+from edgeq.models.generation_config import generation_settings, write_generation_settings
+from edgeq.models.sentence import SentenceHead, copy_module_weights
 from edgeq.quant.manifest import QUANT_METHOD, PackedTensor, QuantizationManifest
 from edgeq.quant.plan import CompressionResult
 from edgeq.quiet import quiet_transformers
@@ -37,9 +40,6 @@ OUTPUT = Output("compress")
 _ADAPTER_CONFIG = "adapter_config.json"
 _GENERATION_FILE = "generation_config.json"
 _COMMON_PREFIXES = {"model", "transformer"}  # of many families
-# What sentence-transformers keeps beside a model: pooling, normalisation, longest input, prompts.
-_SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
-_POOLING_FILE = Path("1_Pooling") / "config.json"
 
 
 @dataclasses.dataclass
@@ -52,6 +52,7 @@ class Checkpoint:
         tokenizer: Its tokenizer.
         adapter: The adapter of its architecture.
         manifest: Description of its packed tensors, or None for a float checkpoint.
+        sentence: What sentence-transformers keeps beside it; what it does with a plain model if there is nothing.
         choices: How its factorised layers are computed.
         remarks: What the user should know of how it was read.
     """
@@ -61,6 +62,7 @@ class Checkpoint:
     tokenizer: Any
     adapter: ModelAdapter
     manifest: QuantizationManifest | None
+    sentence: SentenceModel
     choices: tuple[Choice, ...] = ()
     remarks: tuple[str, ...] = ()
 
@@ -79,7 +81,8 @@ def load_checkpoint(folder: Path | str, *, task: str | None = None) -> Checkpoin
         UnsupportedError: If the architecture is unknown, or the weights are in another format.
         FormatError: If a file is damaged or contradicts another one.
     """
-    folder = Path(folder)
+    sentence = read_sentence_model(Path(folder))
+    folder = sentence.transformer
     values = read_config(folder)
     quantization = values.get("quantization_config")
     manifest = None if quantization is None else QuantizationManifest.from_json(quantization)
@@ -99,7 +102,12 @@ def load_checkpoint(folder: Path | str, *, task: str | None = None) -> Checkpoin
     check_finite([*model.named_parameters(), *model.named_buffers()], where=str(folder))
     choices = choose(model, evaluate=factors.evaluate, tokens=call_tokens(adapter))
     apply_choices(model, choices)
-    return Checkpoint(folder, model, load_tokenizer(folder), adapter, manifest, tuple(choices), tuple(remarks))
+    if adapter.task == "embed" and not sentence.is_cross_encoder:
+        adapter.sentence = SentenceHead(sentence, width=int(config.hidden_size))
+    tokenizer = load_tokenizer(folder, lower_case=sentence.lower_case)
+    return Checkpoint(
+        sentence.folder, model, tokenizer, adapter, manifest, sentence, tuple(choices), remarks=tuple(remarks)
+    )
 
 
 def _checked_compressed(
@@ -122,6 +130,7 @@ def read_adapter(folder: Path, *, task: str | None = None) -> ModelAdapter:
         UnsupportedError: If the architecture is unknown.
         FormatError: If a file is damaged.
     """
+    folder = read_sentence_model(folder).transformer
     return adapter_for(_parse_config(folder, read_config(folder), find_weights(folder)), task)
 
 
@@ -140,8 +149,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     return read_json_object(path)
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path, *, lower_case: bool = False) -> Any:
     """Loads the tokenizer of a checkpoint folder.
+
+    Args:
+        folder: The folder.
+        lower_case: Lower-case texts before anything else, as sentence-transformers can be told to.
 
     Raises:
         FormatError: If there is none, or it is damaged.
@@ -156,7 +169,22 @@ def load_tokenizer(folder: Path) -> Any:
     if getattr(tokenizer, "backend_tokenizer", None) is not None:
         tokenizer.backend_tokenizer.no_padding()
         tokenizer.backend_tokenizer.no_truncation()
+        if lower_case:
+            _lower_case_first(tokenizer.backend_tokenizer)
+    elif lower_case:
+        raise UnsupportedError(f"{folder}: 'do_lower_case' is not supported for a tokenizer that is Python code")
     return tokenizer
+
+
+def _lower_case_first(backend: Any) -> None:
+    """Puts a lower-casing step before the others, unless there is one."""
+    before = backend.normalizer
+    stored = json.loads(backend.to_str())["normalizer"] or {}
+    steps = stored.get("normalizers", [stored])
+    if any(step.get("type") == "Lowercase" or step.get("lowercase") is True for step in steps):
+        return
+    parts = list(before) if isinstance(before, normalizers.Sequence) else [before] if before is not None else []
+    backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *parts])
 
 
 def save_checkpoint(
@@ -165,7 +193,7 @@ def save_checkpoint(
     folder: Path | str,
     *,
     result: CompressionResult,
-    sentence_files_from: Path | None = None,
+    settings_from: Path | None = None,
     evaluate: Evaluate = "auto",
     force: bool = False,
 ) -> None:
@@ -176,7 +204,8 @@ def save_checkpoint(
         tokenizer: Its tokenizer.
         folder: Where to write; an earlier output of ``edgeq compress`` is replaced when all is written.
         result: What :func:`edgeq.recipes.apply_recipe` returned.
-        sentence_files_from: Folder whose sentence-transformers files (pooling) are kept.
+        settings_from: Folder whose settings beside the model are kept: those of sentence-transformers, and how texts
+            are made.
         evaluate: How factorised layers are to be computed.
         force: Replace whatever is there.
 
@@ -185,6 +214,7 @@ def save_checkpoint(
     """
     factors = FactorManifest(factor_specs(model), evaluate)
     manifest = dataclasses.replace(QuantizationManifest.of_model(model, result), factors=factors.to_json())
+    settings = _Settings(model, settings_from)
     with new_folder(Path(folder), OUTPUT, force=force) as temporary:
         model.config.quantization_config = EdgeqConfig.from_dict(manifest.to_json())
         try:
@@ -199,8 +229,7 @@ def save_checkpoint(
         text = json.dumps(values, indent=2, sort_keys=True) + "\n"
         (temporary / "config.json").write_text(text, encoding="utf-8")
         tokenizer.save_pretrained(temporary)
-        if sentence_files_from is not None:
-            copy_sentence_files(sentence_files_from, temporary)
+        settings.write(temporary)
 
 
 def save_float_checkpoint(
@@ -208,27 +237,39 @@ def save_float_checkpoint(
     tokenizer: Any,
     folder: Path | str,
     *,
-    sentence_files_from: Path | None = None,
+    settings_from: Path | None = None,
     force: bool = False,
 ) -> None:
     """Writes a float model as a plain checkpoint; the arguments are those of :func:`save_checkpoint`."""
+    settings = _Settings(model, settings_from)
     with new_folder(Path(folder), OUTPUT, force=force) as temporary:
         with quiet_transformers():
             model.save_pretrained(temporary, max_shard_size="100GB")
         (temporary / WEIGHTS_NAME).chmod(0o644)  # safetensors creates it for its owner only
         tokenizer.save_pretrained(temporary)
-        if sentence_files_from is not None:
-            copy_sentence_files(sentence_files_from, temporary)
+        settings.write(temporary)
 
 
-def copy_sentence_files(source: Path, folder: Path) -> None:
-    """Copies the sentence-transformers files that ``source`` has: pooling, normalisation, longest input."""
-    for name in _SENTENCE_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
-    if (source / _POOLING_FILE).is_file():
-        (folder / _POOLING_FILE).parent.mkdir(exist_ok=True)
-        shutil.copyfile(source / _POOLING_FILE, folder / _POOLING_FILE)
+class _Settings:
+    """What decides results beside the model: sentence-transformers' files, and how texts are made.
+
+    It is read before the model is saved: ``save_pretrained`` moves settings from ``config.json`` to
+    ``generation_config.json``, where they count for more.
+    """
+
+    def __init__(self, model: Any, source: Path | None) -> None:
+        self._sentence = read_sentence_model(source) if source is not None else None
+        self._generation: dict[str, Any] | None = None
+        if self._sentence is not None and model.can_generate():
+            self._generation = generation_settings(model, self._sentence.transformer)
+
+    def write(self, folder: Path) -> None:
+        """Writes the files into a folder that ``save_pretrained`` has written."""
+        if self._sentence is not None:
+            copy_sentence_settings(self._sentence, folder)
+            copy_module_weights(self._sentence, folder)
+        if self._generation is not None:
+            write_generation_settings(self._generation, folder)
 
 
 def _parse_config(folder: Path, values: dict[str, Any], weights: WeightFiles) -> Any:

@@ -21,6 +21,7 @@ from edgeq.errors import FormatError, UsageError
 from edgeq.files import check_new_folder
 from edgeq.finite import check_finite
 from edgeq.formats.json_file import read_json_object
+from edgeq.formats.sentence_model import Normalize
 from edgeq.hub import resolve_source
 from edgeq.progress import Progress, silent
 from edgeq.quant.plan import CompressionResult
@@ -37,7 +38,6 @@ from edgeq.recipes import (
     load_recipe,
     train_student,
 )
-from edgeq.targets.bundle.model_info import read_model_info
 from edgeq.training.processes import first_process_writes
 
 FLOAT_BITS = 32
@@ -112,7 +112,7 @@ def compress_model(
 def _write(
     checkpoint: Checkpoint, recipe: Recipe, model: Any, result: CompressionResult, out: str | Path, *, force: bool
 ) -> None:
-    kept: dict[str, Any] = {"sentence_files_from": checkpoint.folder, "force": force}
+    kept: dict[str, Any] = {"settings_from": checkpoint.folder, "force": force}
     if recipe.factor is not None or any(layer.bits < FLOAT_BITS for layer in result.layers):
         evaluate = "auto" if recipe.factor is None else recipe.factor.evaluate
         save_checkpoint(model, checkpoint.tokenizer, out, result=result, evaluate=evaluate, **kept)
@@ -186,10 +186,15 @@ def _load_float(folder: Path, task: str | None) -> Checkpoint:
 
 def _source(checkpoint: Checkpoint) -> Source:
     pooling: Any = "mean"
-    if checkpoint.adapter.task == "embed":
-        pooling = read_model_info(checkpoint.folder).pooling
-        if pooling not in ("mean", "cls"):
-            raise UsageError(f"{checkpoint.folder} pools by {pooling}, which is not trained; mean and cls are")
+    if checkpoint.adapter.task == "embed" and checkpoint.sentence.pooling is not None:
+        modes, steps = checkpoint.sentence.pooling.modes, checkpoint.sentence.steps
+        if modes not in (("mean",), ("cls",)) or any(not isinstance(step, Normalize) for step in steps):
+            found = [*modes, *(type(step).__name__ for step in steps)]
+            raise UsageError(
+                f"{checkpoint.folder} makes embeddings by {', '.join(found)}, which is not trained; mean and cls are, "
+                "with or without Normalize"
+            )
+        pooling = modes[0]
     return Source(checkpoint.model, checkpoint.adapter, checkpoint.tokenizer, pooling)
 
 

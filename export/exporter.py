@@ -16,19 +16,20 @@ from pathlib import Path
 import onnx
 import torch
 
-from edgeq.checkpoint import copy_sentence_files, load_checkpoint, read_config
+from edgeq.checkpoint import Checkpoint, load_checkpoint, read_config
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.export.external_data import ModelWriter
 from edgeq.export.trace import DEFAULT_FLAVOUR, DEFAULT_OPSET, check_flavour, check_opset, onnx_models
 from edgeq.factor.evaluation import describe_choices
 from edgeq.files import Output, check_new_folder, new_folder
-from edgeq.models import ModelAdapter
+from edgeq.formats.sentence_model import copy_sentence_settings
+from edgeq.models import GenerativeAdapter, Seq2SeqAdapter
+from edgeq.models.generation_config import generation_settings, write_generation_settings
 from edgeq.progress import Progress, silent
 
 CACHE_DTYPES = {"float16": torch.float16, "float32": torch.float32}
 DEFAULT_CACHE = "float16"
 OUTPUT = Output("export")
-_GENERATION_FILE = "generation_config.json"
 
 
 def export_onnx(
@@ -96,14 +97,15 @@ def export_onnx(
         report("checking the graph", 2, 3)
         for path in written:
             _check(path)
-        _copy_settings(source, temporary, checkpoint.adapter)
+        _copy_settings(checkpoint, temporary)
         checkpoint.tokenizer.save_pretrained(temporary)
     report("checking the graph", 3, 3)
     return out / written[0].name
 
 
-def _copy_settings(source: Path, out: Path, adapter: ModelAdapter) -> None:
+def _copy_settings(checkpoint: Checkpoint, out: Path) -> None:
     """Copies what a model needs besides graph, weights and tokenizer; later stages go by the class that it names."""
+    source, adapter = checkpoint.sentence.transformer, checkpoint.adapter
     named = {"architectures": [adapter.architecture], "model_type": adapter.config.model_type}
     config = read_config(source)
     if named.items() <= config.items():
@@ -111,9 +113,9 @@ def _copy_settings(source: Path, out: Path, adapter: ModelAdapter) -> None:
     else:
         text = json.dumps(config | named, indent=2, sort_keys=True) + "\n"
         (out / "config.json").write_text(text, encoding="utf-8")
-    if (source / _GENERATION_FILE).is_file():
-        shutil.copyfile(source / _GENERATION_FILE, out / _GENERATION_FILE)
-    copy_sentence_files(source, out)
+    if isinstance(adapter, GenerativeAdapter | Seq2SeqAdapter):
+        write_generation_settings(generation_settings(checkpoint.model, source), out)
+    copy_sentence_settings(checkpoint.sentence, out)
 
 
 def _once(remark: Callable[[str], None] | None) -> Callable[[str], None] | None:

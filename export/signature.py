@@ -10,6 +10,7 @@ import torch
 
 from edgeq.models import ModelAdapter
 from edgeq.models.adapter import CacheShape, ExportPart, GenerativeAdapter, Seq2SeqAdapter
+from edgeq.models.sentence import EMBEDDING
 
 TRACED_LENGTH = 7
 """Neither 0 nor 1, which torch would take for fixed sizes; the graph holds for every size."""
@@ -77,7 +78,8 @@ def _layout(part: ExportPart, adapter: ModelAdapter) -> Layout:
     if isinstance(adapter, GenerativeAdapter):
         return _decoder_only(adapter.cache)
     if not isinstance(adapter, Seq2SeqAdapter):
-        return lambda _: ("batch", "sequence")
+        whole_texts = (EMBEDDING, "logits") if adapter.task == "classify" else (EMBEDDING,)
+        return lambda name: ("batch",) if name in whole_texts else ("batch", "sequence")
     if "encoder_attention_mask" not in part.input_names:
         return lambda _: ("batch_size", "encoder_sequence_length")
     return _decoder_after_encoder(adapter.cache, part.input_names)

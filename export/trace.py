@@ -90,6 +90,10 @@ def onnx_models(
     """
     check_opset(opset)
     check_flavour(flavour)
+    if opset < adapter.least_opset:
+        raise UsageError(
+            f"{adapter.architecture} needs opset {adapter.least_opset} (rotary positions, RMSNorm), found {opset}"
+        )
     for part in _parts(model, adapter, cache_dtype):
         proto = _onnx_model(part, signature_of(part, adapter, cache_dtype=cache_dtype), opset, adapter)
         if flavour == STOCK:
@@ -109,9 +113,8 @@ def _parts(model: nn.Module, adapter: ModelAdapter, cache_dtype: torch.dtype) ->
         return adapter.export_parts(model, cache_dtype=cache_dtype)
     if isinstance(adapter, GenerativeAdapter):
         module = adapter.export_module(model, cache_dtype=cache_dtype)
-    else:
-        module = adapter.export_module(model)
-    return [ExportPart("model", module, tuple(adapter.input_names), tuple(adapter.output_names))]
+        return [ExportPart("model", module, tuple(adapter.input_names), tuple(adapter.output_names))]
+    return [adapter.graph(model)]
 
 
 def _onnx_model(part: ExportPart, signature: Signature, opset: int, adapter: ModelAdapter) -> onnx.ModelProto:
@@ -124,7 +127,7 @@ def _onnx_model(part: ExportPart, signature: Signature, opset: int, adapter: Mod
     hide_by_a_lesser_number(graph)
     drop_dead_code(graph)
     share_derived_constants(graph)
-    name_by_module(graph)
+    name_by_module(graph, prefix=part.prefix)
     plain_dimensions(graph, {**signature.inputs, **signature.outputs})
     strip_origin(graph)
     graph.ir_version = _IR_VERSION

@@ -11,6 +11,7 @@ import transformers
 from torch import nn
 
 from edgeq.models.cache import DEFAULT_CACHE_DTYPE
+from edgeq.models.sentence import EMBEDDING, POOLING_MASK, SentenceHead, WithSentenceEmbedding
 from edgeq.models.stacks import LayerStack
 
 Task = Literal["embed", "classify", "generate", "seq2seq"]
@@ -25,16 +26,22 @@ class ModelAdapter(abc.ABC):
     Attributes:
         config: The ``transformers`` configuration.
         architecture: Class name of the model, such as ``BertModel``.
+        sentence: From token states to a sentence embedding; set where the checkpoint is loaded, None for other tasks.
     """
 
     family: ClassVar[str]
     """Value of ``config.model_type``."""
     architectures: ClassVar[dict[str, Task]]
     """Model classes that the adapter knows, and what each is for."""
+    least_opset: ClassVar[int] = 18
+    """First version of the standard operators that has all that the graph needs."""
+    untrained_because: ClassVar[str] = ""
+    """Why the family has no stacks, if it has none, as the end of a sentence that begins with the model."""
 
     def __init__(self, config: Any, architecture: str) -> None:
         self.config = config
         self.architecture = architecture
+        self.sentence: SentenceHead | None = None
         self.check_config()
 
     @property
@@ -144,6 +151,24 @@ class ModelAdapter(abc.ABC):
         With one output, the wrapper returns the tensor itself, otherwise a tuple.
         """
 
+    @property
+    def graph_inputs(self) -> list[str]:
+        """Names of the inputs of the exported graph: those of the model, and what the pooling may read besides."""
+        masks = [POOLING_MASK] if self.sentence is not None and self.sentence.reads_pooling_mask else []
+        return [*self.input_names, *masks]
+
+    @property
+    def graph_outputs(self) -> list[str]:
+        """Names of the outputs of the exported graph: those of the model, and its sentence embedding."""
+        return [*self.output_names, *([EMBEDDING] if self.sentence is not None else [])]
+
+    def graph(self, model: nn.Module) -> ExportPart:
+        """Wraps ``model`` as the one graph that is exported: an encoder with what follows it."""
+        module, prefix = self.export_module(model), "model."
+        if self.sentence is not None:
+            module, prefix = WithSentenceEmbedding(module, self.sentence), "encoder.model."
+        return ExportPart("model", module, tuple(self.graph_inputs), tuple(self.graph_outputs), prefix)
+
 
 @dataclasses.dataclass(frozen=True)
 class CacheShape:
@@ -174,6 +199,10 @@ class GenerativeAdapter(ModelAdapter):
     def cache(self) -> CacheShape:
         """Size of the cache."""
 
+    def cache_names(self, prefix: str) -> list[str]:
+        """Returns the names of the keys and values of every layer, in order, as optimum has them."""
+        return [f"{prefix}.{index}.{part}" for index in range(self.cache.layers) for part in ("key", "value")]
+
     @abc.abstractmethod
     def export_module(self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE) -> nn.Module:
         """Wraps ``model`` with its cache as inputs and outputs.
@@ -196,12 +225,14 @@ class ExportPart:
         module: Takes the inputs by position, those of the cache as one list at the end.
         input_names: Names of the inputs, the cache flattened.
         output_names: Names of the outputs.
+        prefix: What the wrapper puts before the checkpoint's names of modules.
     """
 
     name: str
     module: nn.Module
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
+    prefix: str = "model."
 
 
 class Seq2SeqAdapter(ModelAdapter):

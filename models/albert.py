@@ -44,6 +44,8 @@ class AlbertAdapter(BertAdapter):
         "layers_to_keep": [],
     }
 
+    untrained_because: ClassVar[str] = "runs one layer many times"
+
     def check_config(self) -> None:
         """See :meth:`ModelAdapter.check_config`."""
         config = self.config

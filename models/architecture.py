@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 from edgeq.errors import UnsupportedError, UsageError, nearest_name_hint
 
-TASKS: dict[str, str] = {
-    "feature-extraction": "Model",
-    "sentence-similarity": "Model",
-    "text-classification": "ForSequenceClassification",
-    "sentiment-analysis": "ForSequenceClassification",
-    "token-classification": "ForTokenClassification",
-    "question-answering": "ForQuestionAnswering",
-    "fill-mask": "ForMaskedLM",
-    "text-generation": "LMHeadModel",
-    "text2text-generation": "ForConditionalGeneration",
+TASKS: dict[str, tuple[str, ...]] = {
+    "feature-extraction": ("Model",),
+    "sentence-similarity": ("Model",),
+    "text-classification": ("ForSequenceClassification",),
+    "sentiment-analysis": ("ForSequenceClassification",),
+    "token-classification": ("ForTokenClassification",),
+    "question-answering": ("ForQuestionAnswering",),
+    "fill-mask": ("ForMaskedLM",),
+    "text-generation": ("LMHeadModel", "ForCausalLM"),
+    "text2text-generation": ("ForConditionalGeneration",),
 }
 """Names of tasks as ``transformers`` has them, with how classes for them are called."""
 _PRETRAINED = ("ForMaskedLM", "ForPreTraining", "Model")
@@ -73,5 +73,5 @@ def _for_task(task: str, known: Sequence[str], model_type: str) -> str:
 
 
 def _is_for(architecture: str, task: str) -> bool:
-    end = TASKS[task]
-    return architecture.endswith(end) and (_HEAD in end or _HEAD not in architecture)
+    ends = [end for end in TASKS[task] if architecture.endswith(end)]
+    return any(_HEAD in end or _HEAD not in architecture for end in ends)

@@ -62,17 +62,23 @@ def merge_heads(states: torch.Tensor) -> torch.Tensor:
     return states.transpose(1, 2).flatten(2)
 
 
-def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def attend(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, *, scale: float | None = None
+) -> torch.Tensor:
     """Attends to a cache.
 
     Args:
         query: float32, ``[batch, heads, queries, head_size]``.
-        keys: The cache's keys, ``[batch, heads, length, head_size]``.
+        keys: The cache's keys, ``[batch, key heads, length, head_size]``; a head of keys may serve several of queries.
         values: The cache's values, of the same shape.
         mask: float32, added to the scores; broadcast to ``[batch, heads, queries, length]``.
+        scale: Factor on the dot products; None is one over the square root of ``head_size``.
 
     Returns:
         float32, ``[batch, queries, width]``.
     """
-    states = functional.scaled_dot_product_attention(query, keys.float(), values.float(), attn_mask=mask)
+    grouped = query.shape[1] != keys.shape[1]
+    states = functional.scaled_dot_product_attention(
+        query, keys.float(), values.float(), attn_mask=mask, scale=scale, enable_gqa=grouped
+    )
     return merge_heads(states)

@@ -6,20 +6,20 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from edgeq.errors import UnsupportedError
+from edgeq.models.activations import ACTIVATIONS, Activation, check_activation
 from edgeq.models.adapter import CacheShape, GenerativeAdapter, Task
 from edgeq.models.cache import DEFAULT_CACHE_DTYPE, attend, causal_mask, split_heads
 from edgeq.models.config_checks import check_epsilon, check_heads, check_sizes
 from edgeq.models.stacks import AttentionTap, LayerStack, Migration
+from edgeq.models.understood_keys import check_understood
 
 HEAD = "lm_head"
 TABLE = "transformer.wte"
 _POSITIONS = "transformer.wpe"
 _LINEARS_OF_A_LAYER = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-_ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh")  # two names, and roundings, of one function
 _LARGEST_SIZES = {
     "vocab_size": 1 << 31,
     "n_embd": 1 << 20,
@@ -27,6 +27,14 @@ _LARGEST_SIZES = {
     "n_head": 1 << 20,
     "n_positions": 1 << 31,
 }
+_UNDERSTOOD = frozenset(
+    {*_LARGEST_SIZES, "n_inner", "n_ctx", "layer_norm_epsilon", "activation_function", "add_cross_attention"}
+    | {"scale_attn_weights", "scale_attn_by_inverse_layer_idx", "tie_word_embeddings"}
+    | {"reorder_and_upcast_attn"}  # the order of roundings, which is that of edgeq whatever it says
+    # of heads that no architecture here has
+    | {"summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels"}
+)
+"""Keys of ``config.json`` that are read or checked; ``n_ctx`` is an older name that nobody reads."""
 
 
 class Gpt2Adapter(GenerativeAdapter):
@@ -43,16 +51,8 @@ class Gpt2Adapter(GenerativeAdapter):
             check_sizes(config, {"n_inner": 1 << 24})
         check_heads(config, width="n_embd", heads="n_head")
         check_epsilon(config, "layer_norm_epsilon")
-        if config.activation_function not in _ACTIVATIONS:
-            raise UnsupportedError(
-                f"GPT-2 with activation {config.activation_function!r} is not supported, "
-                f"only {' and '.join(map(repr, _ACTIVATIONS))}"
-            )
-        if not config.scale_attn_weights or config.scale_attn_by_inverse_layer_idx:
-            raise UnsupportedError(
-                "GPT-2 with attention scores scaled in another way than by the square root of the head's "
-                "width is not supported"
-            )
+        check_understood(config, _UNDERSTOOD, family="GPT-2")
+        check_activation(config, "activation_function", family="GPT-2")
         if config.add_cross_attention:
             raise UnsupportedError("GPT-2 with cross-attention is not supported, only as a decoder alone")
 
@@ -110,12 +110,12 @@ class Gpt2Adapter(GenerativeAdapter):
     @property
     def input_names(self) -> list[str]:
         """The ids, the mask of past and present tokens, the positions, and each layer's past key and value."""
-        return ["input_ids", "attention_mask", "position_ids", *self._cache_names("past_key_values")]
+        return ["input_ids", "attention_mask", "position_ids", *self.cache_names("past_key_values")]
 
     @property
     def output_names(self) -> list[str]:
         """The logits of every present token, and each layer's key and value with those of the present."""
-        return ["logits", *self._cache_names("present")]
+        return ["logits", *self.cache_names("present")]
 
     @property
     def max_positions(self) -> int:
@@ -124,16 +124,22 @@ class Gpt2Adapter(GenerativeAdapter):
 
     def export_module(self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE) -> nn.Module:
         """Wraps ``model`` with its cache as inputs and outputs; see :class:`CachedGpt2`."""
-        return CachedGpt2(model, heads=self.cache.heads, cache_dtype=cache_dtype)
+        activation = ACTIVATIONS[self.config.activation_function]
+        heads = self.cache.heads
+        return CachedGpt2(
+            model, scales=self._scales, activation=activation, heads=heads, cache_dtype=cache_dtype
+        )
+
+    @property
+    def _scales(self) -> list[float]:
+        """What each layer multiplies its scores with."""
+        scale = self.cache.head_size**-0.5 if self.config.scale_attn_weights else 1.0
+        by_layer = self.config.scale_attn_by_inverse_layer_idx
+        return [scale / (index + 1) if by_layer else scale for index in range(self.config.n_layer)]
 
     @property
     def _blocks(self) -> list[str]:
         return [f"transformer.h.{index}" for index in range(self.config.n_layer)]
-
-    def _cache_names(self, prefix: str) -> list[str]:
-        return [
-            f"{prefix}.{index}.{part}" for index in range(self.config.n_layer) for part in ("key", "value")
-        ]
 
 
 class CachedGpt2(nn.Module):
@@ -144,13 +150,19 @@ class CachedGpt2(nn.Module):
 
     Args:
         model: A float or compressed ``GPT2LMHeadModel``.
+        scales: Factor on the attention scores of each layer.
+        activation: Activation of the feed-forward layers.
         heads: Attention heads.
         cache_dtype: Type of the cache: float16 or float32.
     """
 
-    def __init__(self, model: nn.Module, *, heads: int, cache_dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: nn.Module, *, scales: list[float], activation: Activation, heads: int, cache_dtype: torch.dtype
+    ) -> None:
         super().__init__()
         self.model = model
+        self.scales = scales
+        self.activation = activation
         self.cache_dtype = cache_dtype
         self.heads = heads
 
@@ -177,23 +189,28 @@ class CachedGpt2(nn.Module):
         state = body.wte(input_ids) + body.wpe(position_ids)
         mask = causal_mask(attention_mask, past=past[0].shape[2], queries=input_ids.shape[1])
         present: list[torch.Tensor] = []
-        for block, key, value in zip(body.h, past[::2], past[1::2], strict=True):
-            attended, key, value = self._attention(block.attn, block.ln_1(state), key, value, mask)
+        for block, key, value, scale in zip(body.h, past[::2], past[1::2], self.scales, strict=True):
+            attended, key, value = self._attention(block.attn, block.ln_1(state), (key, value), mask, scale)
             present += [key, value]
             state = state + attended
             hidden = _project(block.mlp.c_fc, block.ln_2(state))
-            state = state + _project(block.mlp.c_proj, functional.gelu(hidden, approximate="tanh"))
+            state = state + _project(block.mlp.c_proj, self.activation(hidden))
         return _project(self.model.lm_head, body.ln_f(state)), *present
 
     def _attention(
-        self, layer: Any, state: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor
+        self,
+        layer: Any,
+        state: torch.Tensor,
+        past: tuple[torch.Tensor, torch.Tensor],
+        mask: torch.Tensor,
+        scale: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         query, new_key, new_value = (
             split_heads(part, self.heads) for part in _project(layer.c_attn, state).chunk(3, dim=-1)
         )
-        key = torch.cat([key, new_key.to(self.cache_dtype)], dim=2)
-        value = torch.cat([value, new_value.to(self.cache_dtype)], dim=2)
-        return _project(layer.c_proj, attend(query, key, value, mask)), key, value
+        key = torch.cat([past[0], new_key.to(self.cache_dtype)], dim=2)
+        value = torch.cat([past[1], new_value.to(self.cache_dtype)], dim=2)
+        return _project(layer.c_proj, attend(query, key, value, mask, scale=scale)), key, value
 
 
 def _project(layer: Any, x: torch.Tensor) -> torch.Tensor:

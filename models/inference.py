@@ -8,6 +8,7 @@ from torch import nn
 
 from edgeq.models.adapter import ExportPart, GenerativeAdapter, ModelAdapter
 from edgeq.models.cache import DEFAULT_CACHE_DTYPE
+from edgeq.models.sentence import POOLING_MASK
 
 _PAST = "past_key_values."
 
@@ -23,11 +24,16 @@ class TorchEncoder:
     """
 
     def __init__(self, model: nn.Module, adapter: ModelAdapter) -> None:
-        self._module = adapter.export_module(model).eval()
-        self._input_names, self._output_names = adapter.input_names, adapter.output_names
+        part = adapter.graph(model)
+        self._module = part.module.eval()
+        self._input_names, self._output_names = part.input_names, part.output_names
 
     def __call__(
-        self, input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray | None = None
+        self,
+        input_ids: np.ndarray,
+        attention_mask: np.ndarray,
+        token_type_ids: np.ndarray | None = None,
+        pooling_mask: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
         """Runs a batch.
 
@@ -35,12 +41,15 @@ class TorchEncoder:
             input_ids: int64, ``[batch, sequence]``.
             attention_mask: int64, ``[batch, sequence]``, 1 for a token and 0 for padding.
             token_type_ids: int64, ``[batch, sequence]``; None is all zeros. Models without token types ignore them.
+            pooling_mask: int64, ``[batch, sequence]``, 0 for tokens of a prompt that the pooling leaves out; None
+                leaves out none.
 
         Returns:
             float32 arrays by output name.
         """
         types = np.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-        given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": types}
+        kept = np.ones_like(input_ids) if pooling_mask is None else pooling_mask
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": types, POOLING_MASK: kept}
         tensors = [torch.from_numpy(np.asarray(given[name], np.int64)) for name in self._input_names]
         # no_grad, not inference_mode: weights decoded here may later take part in a traced export.
         with torch.no_grad():

@@ -49,8 +49,7 @@ class RobertaAdapter(BertAdapter):
 
     def export_module(self, model: nn.Module) -> nn.Module:
         """See :meth:`ModelAdapter.export_module`."""
-        first = self.config.pad_token_id + 1
-        return _PositionalRoberta(exportable(model), self.output_names[0], first=first, count=self.max_positions)
+        return _PositionalRoberta(exportable(model), self.output_names[0], padding=self.config.pad_token_id)
 
 
 class XlmRobertaAdapter(RobertaAdapter):
@@ -78,17 +77,16 @@ class CamembertAdapter(RobertaAdapter):
 class _PositionalRoberta(nn.Module):
     """RoBERTa with positional inputs and one tensor as output."""
 
-    positions: torch.Tensor
-
-    def __init__(self, model: nn.Module, output_name: str, *, first: int, count: int) -> None:
+    def __init__(self, model: nn.Module, output_name: str, *, padding: int) -> None:
         super().__init__()
         self.model = model
         self.output_name = output_name
-        self.register_buffer("positions", torch.arange(first, first + count)[None], persistent=False)
+        self.padding = padding
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        # transformers counts the tokens that are not padding, which comes to the same for texts padded behind.
-        positions = self.positions[:, : input_ids.shape[1]]
+        # Counted over the tokens that are not the padding token, wherever that stands; it has the row before the first.
+        counted = (input_ids != self.padding).to(torch.int64)
+        positions = counted.cumsum(dim=1) * counted + self.padding
         output = self.model(
             input_ids=input_ids, attention_mask=padding_mask(attention_mask), position_ids=positions
         )

@@ -158,6 +158,33 @@ def make_bert_relative(tmp_path_factory: pytest.TempPathFactory) -> Callable[...
 
 
 @pytest.fixture(scope="session")
+def make_decoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that saves a random Llama, Qwen2 or OPT, by its class, and a tokenizer."""
+
+    def make(architecture: str, *, seed: int = 0, **config: Any) -> Path:
+        import transformers
+
+        sizes = {
+            "vocab_size": VOCABULARY_OF_BYTES,
+            "hidden_size": 40,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 64,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+            "pad_token_id": 1,
+        }
+        if architecture.startswith("OPT"):
+            sizes |= {"ffn_dim": 76, "word_embed_proj_dim": 40}
+        else:
+            sizes |= {"num_key_value_heads": 2, "intermediate_size": 76, "rope_theta": 1000.0}
+        described = getattr(transformers, architecture).config_class(**{**sizes, **config})
+        return _save_random(architecture, described, tmp_path_factory.mktemp("decoder"), seed=seed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def make_encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Returns a function that saves a random encoder of any family, by its class, and a tokenizer."""
 

@@ -25,11 +25,11 @@ Task = Annotated[
 ]
 Opset = Annotated[int | None, typer.Option(help="ONNX opset, 18 to 23; the exporter's default if not given.")]
 Cache = Annotated[
-    str, typer.Option(help="Type of the key/value cache of models that make text: float16 or float32.")
+    str, typer.Option(help="Type of the key/value cache of models that generate text: float16 or float32.")
 ]
 Context = Annotated[
     int | None,
-    typer.Option(help="For models that make text: most tokens, prompt included. Default: all positions."),
+    typer.Option(help="For models that generate text: most tokens, prompt included. Default: all positions."),
 ]
 
 

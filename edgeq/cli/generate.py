@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from edgeq.targets.runtime.generation import GeneratedText, Generation, Speed
 
 Temperature = Annotated[
-    float | None, typer.Option(help="0 takes the likeliest token; 1 draws as the model says, less is sharper.")
+    float | None, typer.Option(help="0 takes the most likely token; 1 draws as the model says, less is sharper.")
 ]
-TopK = Annotated[int | None, typer.Option(help="Draw from the K likeliest tokens only; 0 from all.")]
+TopK = Annotated[int | None, typer.Option(help="Draw from the K most likely tokens only; 0 from all.")]
 TopP = Annotated[
-    float | None, typer.Option(help="Draw from the likeliest tokens that together have this probability only.")
+    float | None, typer.Option(help="Draw from the most likely tokens that together have this probability only.")
 ]
 _SHORTER_THAN_ASKED = {"context": "the context is full", "end": "the text ended", "stop": "a stop text came"}
 
@@ -54,9 +54,9 @@ def generate(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Continue prompts; the text appears as it is made, its speed at the end.
+    """Generate text after prompts; it appears token by token, its speed at the end.
 
-    What is not given is as the model's generation_config.json says: the likeliest token, and 100 of them, where that
+    What is not given is as the model's generation_config.json says: the most likely token, and 100 of them, where that
     says nothing.
 
     With --json, prints one object with text, ids and tokens_per_second (for several prompts a list of them in

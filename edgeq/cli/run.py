@@ -43,6 +43,7 @@ RepetitionPenalty = Annotated[
 @verb(
     "run",
     example='run ./run/bundles/host --text "A cat sat on the mat."\nrun ./run/bundles/host --file texts.txt\n'
+    'run ./run/bundles/host --pair "A cat sat." "An animal sat."\n'
     'run ./bart/bundles/host --file articles.txt --num-beams 4 --max-new-tokens 60',
 )
 def run(
@@ -60,6 +61,15 @@ def run(
     ] = None,
     column: Annotated[
         str | None, typer.Option("--column", help="Where --jsonl and --csv have the text. Default: text or sentence.")
+    ] = None,
+    pair: Annotated[
+        tuple[str, str] | None, typer.Option("--pair", help="Two texts that the model reads together.")
+    ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option("--pairs", help="UTF-8 file with a pair of texts a line, a tab between them.")
+    ] = None,
+    prompt_name: Annotated[
+        str | None, typer.Option("--prompt-name", help="Sentence models: which prompt is put before every text.")
     ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option("--max-new-tokens", "-n", help="Encoder-decoders: most tokens to write.")
@@ -83,15 +93,18 @@ def run(
     """
     from edgeq.targets.runtime.loader import load
     from edgeq.targets.runtime.settings import changed_sampling
-    from edgeq.targets.runtime.text import run_texts
+    from edgeq.targets.runtime.text import read_pairs, run_texts
 
-    inputs = _inputs(text or [], file, jsonl, table, column)
-    texts = [one.text for one in inputs if one.text]
+    couples = [*([pair] if pair is not None else []), *(read_pairs(pairs) if pairs is not None else [])]
+    inputs = _inputs(text or [], file, jsonl, table, column, couples=couples)
+    texts = [one.text for one in inputs if isinstance(one.text, str) and one.text]
     loaded = load(bundle, threads=threads)
     lengths, beams = (max_new_tokens, min_new_tokens), (num_beams, length_penalty, early_stopping)
     writing = (*lengths, *beams, no_repeat_ngram_size, repetition_penalty)
     results: Iterable[TextResult | Rewritten]
     if loaded.manifest.model.task == "seq2seq":
+        if couples or prompt_name is not None:
+            raise UsageError(f"bundle {bundle} rewrites single texts; leave --pair, --pairs and --prompt-name out")
         sampling = loaded.generation.settings.sampling
         results = loaded.rewrite(
             texts,
@@ -103,11 +116,10 @@ def run(
         )
     elif any(option is not None for option in writing):
         raise UsageError(
-            f"bundle {bundle} writes no texts of others, so only --text, --file, --threads and --json apply; leave the "
-            "other options out"
+            f"bundle {bundle} writes no texts, so --max-new-tokens and the like do not apply; leave them out"
         )
     else:
-        results = run_texts(loaded, texts)
+        results = run_texts(loaded, [one.text for one in inputs if one.text], prompt_name=prompt_name)
     if as_json:
         print_json(list(join_results(inputs, results)))
         return
@@ -116,11 +128,20 @@ def run(
 
 
 def _inputs(
-    texts: list[str], file: Path | None, jsonl: Path | None, table: Path | None, column: str | None
+    texts: list[str],
+    file: Path | None,
+    jsonl: Path | None,
+    table: Path | None,
+    column: str | None,
+    *,
+    couples: list[tuple[str, str]],
 ) -> list[InputText]:
     """All texts that the options name, in the order of the options."""
-    if not any(source is not None for source in (file, jsonl, table)) and not texts:
-        raise UsageError("there is nothing to run: give --text TEXT, --file FILE, --jsonl FILE or --csv FILE")
+    if not any(source is not None for source in (file, jsonl, table)) and not texts and not couples:
+        raise UsageError(
+            "there is nothing to run: give --text TEXT, --file FILE, --jsonl FILE, --csv FILE, --pair TEXT TEXT or "
+            "--pairs FILE"
+        )
     if column is not None and jsonl is None and table is None:
         raise UsageError("--column belongs to --jsonl and --csv; leave it out")
     for number, text in enumerate(texts, start=1):
@@ -130,6 +151,7 @@ def _inputs(
     inputs += read_lines(file) if file is not None else []
     inputs += read_json_lines(jsonl, column) if jsonl is not None else []
     inputs += read_table(table, column) if table is not None else []
+    inputs += [InputText(couple) for couple in couples]
     if not any(one.text for one in inputs):
         raise UsageError("there is nothing to run: every text is blank")
     return inputs

@@ -27,12 +27,12 @@ class InputText:
     """A text and what its file says of it.
 
     Attributes:
-        text: The text; empty for a blank line, which keeps its place among the results.
+        text: The text, or a pair of them; empty for a blank line, which keeps its place among the results.
         id: Its id, or None where there is none.
         fields: What else its row holds.
     """
 
-    text: str
+    text: str | tuple[str, str]
     id: Any = None
     fields: dict[str, Any] = dataclasses.field(default_factory=dict)
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.evaluate.data import EvaluationSet
-from edgeq.evaluate.tasks import Encode, Evaluation, evaluate, pooling_of
+from edgeq.evaluate.tasks import Encode, Evaluation, evaluate
 from edgeq.models.inference import TorchEncoder
 from edgeq.parity.rules.metric import check_labels, check_value
 from edgeq.progress import Progress
@@ -100,8 +100,8 @@ def _checks(results: Mapping[str, Evaluation], *, under_noise: Callable[[int], E
 def _encoder(bundle: Bundle) -> Encode:
     names = {spec.name for spec in bundle.manifest.inputs}  # not all models know token types
 
-    def encode(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
-        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    def encode(ids: np.ndarray, mask: np.ndarray, types: np.ndarray, **masks: np.ndarray) -> dict[str, np.ndarray]:
+        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, **masks}
         return bundle.run({name: values for name, values in given.items() if name in names})
 
     return encode
@@ -150,12 +150,11 @@ def _label(label: str, labels: Sequence[str]) -> int:
 def _evaluate(
     encode: Encode, model: Checkpoint, data: EvaluationSet, longest: int, *, progress: Progress
 ) -> Evaluation:
-    pooling, _ = pooling_of(model.folder)
     return evaluate(
         encode,
         model.tokenizer,
         data,
-        pooling=pooling,
+        sentence=model.sentence,
         labels=model.adapter.labels,
         max_length=longest,
         progress=progress,

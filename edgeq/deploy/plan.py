@@ -46,7 +46,7 @@ from edgeq.targets.runtime.manifest import read_manifest
 HOST = "host"
 """Name of the target made from this machine's processor."""
 _WRITING = ("generate", "seq2seq")
-"""Tasks of models that make text."""
+"""Tasks of models that generate text."""
 _TABLES = (".tsv", ".csv", ".jsonl")
 _SEQUENCE = 128
 """Tokens of a text in the profile, unless the model takes fewer or the user says otherwise."""
@@ -62,14 +62,14 @@ class Plan:
         folder: The float checkpoint's folder.
         recipe: The recipe.
         task: What to make of the float checkpoint, or None for what it was made for.
-        training: Data and wishes for a recipe that trains; None for others.
+        training: Data and options for a recipe that trains; None for others.
         calibration_data: Texts for a recipe that calibrates; None for those that come with edgeq.
         targets: Targets by name, in the user's order.
         data: Examples for the task stage, or None.
         text: A text for the task stage of a model that continues texts, or None.
         opset: ONNX opset, or None for the exporter's default.
-        cache: Type of the key/value cache of models that make text: ``float16`` or ``float32``.
-        context: Most tokens of a sequence for models that make text, or None for as many as they have positions.
+        cache: Type of the key/value cache of models that generate text: ``float16`` or ``float32``.
+        context: Most tokens of a sequence for models that generate text, or None for as many as they have positions.
         rounds: Rounds of the profile.
         sequence: Tokens of a text in the profile.
         threads: Threads in the profile.
@@ -99,6 +99,11 @@ class Plan:
         """Names of the targets whose bundles run on this machine."""
         machine = this_machine()
         return [name for name, target in self.targets.items() if target.runs_on(machine)]
+
+    @functools.cached_property
+    def source_digest(self) -> str:
+        """Digest of the float checkpoint; its files are read once, whatever asks."""
+        return fingerprint_source(str(self.folder))
 
     def about(self) -> dict[str, Any]:
         """What the run is of, for ``deploy.json`` and the report."""
@@ -190,7 +195,9 @@ def _check_task(
     adapter = read_adapter(folder, task=task)
     writes = adapter.task in _WRITING
     if context is not None and not writes:
-        raise UsageError(f"--context is for models that make text, and {adapter.architecture} does not; leave it out")
+        raise UsageError(
+            f"--context is for models that generate text, and {adapter.architecture} does not; leave it out"
+        )
     if context is not None and not 1 <= context <= adapter.max_positions:
         raise UsageError(
             f"--context must lie in 1..{adapter.max_positions}, the positions that the model has, found {context}"
@@ -215,7 +222,7 @@ def _text_of(folder: Path, task: str, eval_data: str | Path | None, *, trains: b
     if task == "generate":
         raise UsageError(f"{folder} continues texts, so --eval-data should be a text file, found the table {eval_data}")
     raise UnsupportedError(
-        f"{folder} writes texts of others, whose quality deploy does not measure: leave --eval-data out"
+        f"{folder} generates a text from an encoder input, whose quality deploy does not measure: leave --eval-data out"
     )
 
 
@@ -231,7 +238,7 @@ def stages_of(plan: Plan, out: Path, *, remark: Callable[[str], None] | None = N
     compiles = [f"compile {name}" for name in plan.targets]
     native = [f"compile {name}" for name in plan.native]
     work = _Work(plan, out, remark)
-    source = {"source": fingerprint_source(str(plan.folder))}
+    source = {"source": plan.source_digest}
     compression = compression_parameters(plan)
     source |= {} if plan.task is None else {"task": plan.task}
     opset = {"opset": plan.opset} | ({} if plan.cache == DEFAULT_CACHE else {"cache": plan.cache})
@@ -261,7 +268,7 @@ def stages_of(plan: Plan, out: Path, *, remark: Callable[[str], None] | None = N
 
 def compression_parameters(plan: Plan) -> dict[str, Any]:
     """Returns what the compressed checkpoint depends on, as JSON values."""
-    source = {"source": fingerprint_source(str(plan.folder)), "recipe": plan.recipe.sha256}
+    source = {"source": plan.source_digest, "recipe": plan.recipe.sha256}
     source |= {} if plan.task is None else {"task": plan.task}
     texts = plan.calibration_data or (default_texts() if plan.recipe.calibrates else None)
     calibration = {} if texts is None else {"calibration": sha256(texts)}

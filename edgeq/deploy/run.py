@@ -76,7 +76,7 @@ def deploy(
         out: Folder of the run. If it is a run already, finished and unchanged stages are not repeated.
         recipe: A recipe, the name of a built-in one, or a ``.toml`` file.
         task: What to make of the model, by ``transformers``' name; None takes what it was made for.
-        training: Data and wishes, for recipes that train. The training goes on where it was stopped, in a folder
+        training: Data and options, for recipes that train. The training goes on where it was stopped, in a folder
             ``training-...`` of the run.
         calibration_data: Texts without labels, for recipes that calibrate; None for those that come with edgeq.
         targets: Names of targets or ``.toml`` files; one bundle each.
@@ -84,8 +84,8 @@ def deploy(
         eval_data: Examples to measure the task on, or a text for the perplexity of a model that continues texts;
             without them the report says that nothing was measured.
         opset: ONNX opset; the exporter's default if None.
-        cache: Type of the key/value cache of models that make text: ``float16`` or ``float32``.
-        context: For models that make text: most tokens of a sequence, prompt included; as many as the model has
+        cache: Type of the key/value cache of models that generate text: ``float16`` or ``float32``.
+        context: For models that generate text: most tokens of a sequence, prompt included; as many as the model has
             positions if None.
         rounds: Rounds of the profile.
         sequence: Tokens of a text in the profile; 128, or as many as the model takes, if None.

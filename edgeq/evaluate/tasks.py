@@ -10,16 +10,16 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from edgeq.errors import FormatError, UsageError
+from edgeq.errors import UsageError
 from edgeq.evaluate.data import EvaluationSet
-from edgeq.formats.json_file import read_json, read_json_object
+from edgeq.formats.sentence_model import SentenceModel
 from edgeq.progress import Progress, silent
 
-Encode = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, np.ndarray]]
+Encode = Callable[..., dict[str, np.ndarray]]
 """A model on some backend: ``input_ids, attention_mask, token_type_ids`` (int64, ``[batch, sequence]``)
-to float32 outputs by name."""
+to float32 outputs by name. A model whose pooling leaves out its prompt also gets ``pooling_mask``."""
 
-Pooling = Literal["mean", "cls"]
+_EMBEDDING = "sentence_embedding"
 _DEFAULT_MAX_LENGTH = 512
 
 
@@ -31,7 +31,7 @@ class Evaluation:
         metric: ``spearman`` or ``accuracy``.
         value: The metric: a correlation in -1..1, or a share in 0..1.
         count: Number of examples.
-        predictions: Cosine similarities (float64), or label numbers (int64), one an example.
+        predictions: Similarities (float64), or label numbers (int64), one an example.
         pearson: Pearson correlation, for similarities.
     """
 
@@ -47,7 +47,7 @@ def evaluate(
     tokenizer: Any,
     data: EvaluationSet,
     *,
-    pooling: Pooling = "mean",
+    sentence: SentenceModel | None = None,
     labels: Sequence[str] = (),
     max_length: int = _DEFAULT_MAX_LENGTH,
     batch_size: int = 32,
@@ -59,7 +59,8 @@ def evaluate(
         encode: The model.
         tokenizer: A ``transformers`` tokenizer.
         data: The examples.
-        pooling: How token states become a sentence embedding; used for similarities.
+        sentence: What stands before and behind the model: the prompt of every text, the longest text, how embeddings
+            are compared. None for a model that is no sentence model.
         labels: A classifier's label names in the order of its logits; used for classification.
         max_length: Longer texts are cut to this many tokens.
         batch_size: Texts in one batch; they are sorted by length, so that little is padded.
@@ -68,61 +69,32 @@ def evaluate(
     Raises:
         UsageError: If the data are for another kind of model, or hold an unknown label.
     """
-    run = _Batches(encode, tokenizer, max_length, batch_size, progress)
+    if sentence is not None and sentence.max_tokens is not None:
+        max_length = min(max_length, sentence.max_tokens)
+    prompt = _Prompt.of(sentence, tokenizer)
+    run = _Batches(encode, tokenizer, max_length, batch_size, progress, prompt)
     if data.kind == "similarity":
-        return _similarity(run, data, pooling)
+        return _similarity(run, data, sentence.similarity if sentence is not None else "cosine")
     return _accuracy(run, data, list(labels))
 
 
-def pooling_of(folder: Path) -> tuple[Pooling, bool]:
-    """Reads how a checkpoint's token states become a sentence embedding.
+@dataclasses.dataclass(frozen=True)
+class _Prompt:
+    """What is put before every text, and how many tokens of it the pooling leaves out."""
 
-    Args:
-        folder: A checkpoint folder, with or without sentence-transformers files.
+    text: str = ""
+    excluded: int = 0
 
-    Returns:
-        The pooling, and whether embeddings are scaled to length 1. Without such files: mean, True.
-
-    Raises:
-        FormatError: If the files are damaged.
-        UsageError: If they ask for another kind of pooling.
-    """
-    pooling_file, modules_file = folder / "1_Pooling" / "config.json", folder / "modules.json"
-    try:
-        if not pooling_file.is_file():
-            return "mean", True
-        options = read_json_object(pooling_file)
-        modules = read_json(modules_file) if modules_file.is_file() else []
-        chosen = [key.removeprefix("pooling_mode_") for key, on in options.items() if on is True]
-        normalize = any(str(module["type"]).endswith("Normalize") for module in modules)
-    except (KeyError, TypeError, AttributeError):
-        raise FormatError(
-            f"{pooling_file} or {modules_file} is damaged: it is not what it should be"
-        ) from None
-    modes: dict[str, Pooling] = {"mean_tokens": "mean", "cls_token": "cls"}
-    known = [modes[mode] for mode in chosen if mode in modes]
-    if len(known) != 1 or any(mode not in modes and mode != "include_prompt" for mode in chosen):
-        raise UsageError(
-            f"{pooling_file} asks for {', '.join(chosen) or 'no pooling'}; mean_tokens or cls_token work"
-        )
-    return known[0], normalize
-
-
-def pool(states: np.ndarray, attention_mask: np.ndarray, pooling: Pooling) -> np.ndarray:
-    """Turns token states into one vector a text.
-
-    Args:
-        states: float32, ``[batch, sequence, width]``.
-        attention_mask: int64, ``[batch, sequence]``.
-        pooling: ``mean`` over the tokens that are not padding, or ``cls`` for the first one.
-
-    Returns:
-        float32, ``[batch, width]``.
-    """
-    if pooling == "cls":
-        return states[:, 0]
-    weights = attention_mask[:, :, None].astype(np.float32)
-    return (states * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-9)
+    @classmethod
+    def of(cls, sentence: SentenceModel | None, tokenizer: Any) -> _Prompt:
+        """Returns the default prompt of a sentence model."""
+        name = sentence.default_prompt if sentence is not None else None
+        text = sentence.prompts.get(name, "") if sentence is not None and name is not None else ""
+        pooling = sentence.pooling if sentence is not None else None
+        if not text or pooling is None or pooling.include_prompt:
+            return cls(text)
+        ids = tokenizer(text)["input_ids"]
+        return cls(text, len(ids) - (ids[-1] in tokenizer.all_special_ids))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,11 +106,12 @@ class _Batches:
     max_length: int
     batch_size: int
     progress: Progress
+    prompt: _Prompt
 
     def __call__(
         self,
         texts: list[tuple[str, str | None]],
-        reduce: Callable[[dict[str, np.ndarray], np.ndarray], np.ndarray],
+        reduce: Callable[[dict[str, np.ndarray]], np.ndarray],
     ) -> np.ndarray:
         encoded = [self._tokens(*text) for text in texts]
         order = sorted(range(len(texts)), key=lambda index: len(encoded[index]["input_ids"]))
@@ -148,15 +121,22 @@ class _Batches:
             self.progress("evaluating", done, len(starts))
             chosen = order[start : start + self.batch_size]
             ids, mask, types = self._pad([encoded[index] for index in chosen])
-            rows = reduce(self.encode(ids, mask, types), mask)
+            rows = reduce(self._run(ids, mask, types))
             for index, row in zip(chosen, rows, strict=True):
                 results[index] = row
         self.progress("evaluating", len(starts), len(starts))
         return np.stack(results)
 
+    def _run(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
+        if not self.prompt.excluded:
+            return self.encode(ids, mask, types)
+        kept = np.ones_like(mask)
+        kept[:, : self.prompt.excluded] = 0
+        return self.encode(ids, mask, types, pooling_mask=kept)
+
     def _tokens(self, first: str, second: str | None) -> dict[str, list[int]]:
         tokens: dict[str, list[int]] = self.tokenizer(
-            first, second, truncation=True, max_length=self.max_length, return_token_type_ids=True
+            self.prompt.text + first, second, truncation=True, max_length=self.max_length, return_token_type_ids=True
         )
         return tokens
 
@@ -173,36 +153,55 @@ class _Batches:
         return ids, mask, types
 
 
-def _similarity(run: _Batches, data: EvaluationSet, pooling: Pooling) -> Evaluation:
-    def reduce(outputs: dict[str, np.ndarray], mask: np.ndarray) -> np.ndarray:
-        if "last_hidden_state" not in outputs:
+def _similarity(run: _Batches, data: EvaluationSet, similarity: str) -> Evaluation:
+    def reduce(outputs: dict[str, np.ndarray]) -> np.ndarray:
+        if _EMBEDDING not in outputs:
             raise UsageError(
                 f"{data.path} grades similarity, which needs an embedding model, not a classifier"
             )
-        return pool(outputs["last_hidden_state"], mask, pooling)
+        return outputs[_EMBEDDING]
 
     if len(data.examples) < 2:
         raise UsageError(f"{data.path} holds one example; a correlation needs two or more")
     texts = sorted({text for e in data.examples for text in (e.first, e.second or "")})
     vectors = run([(text, None) for text in texts], reduce).astype(np.float64)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     place = {text: index for index, text in enumerate(texts)}
     first = vectors[[place[e.first] for e in data.examples]]
     second = vectors[[place[e.second or ""] for e in data.examples]]
-    cosines = (first * second).sum(axis=1)
+    found = similarities(first, second, similarity)
     scores = np.array([e.target for e in data.examples], np.float64)
     if np.ptp(scores) == 0:
         raise UsageError(f"{data.path}: all scores are {scores[0]}; a correlation needs different ones")
-    if not np.isfinite(cosines).all() or np.ptp(cosines) == 0:
-        return Evaluation("spearman", 0.0, len(scores), cosines, pearson=0.0)
-    spearman = float(stats.spearmanr(cosines, scores).statistic)
-    return Evaluation(
-        "spearman", spearman, len(scores), cosines, float(stats.pearsonr(cosines, scores).statistic)
-    )
+    if not np.isfinite(found).all() or np.ptp(found) == 0:
+        return Evaluation("spearman", 0.0, len(scores), found, pearson=0.0)
+    spearman = float(stats.spearmanr(found, scores).statistic)
+    return Evaluation("spearman", spearman, len(scores), found, float(stats.pearsonr(found, scores).statistic))
+
+
+def similarities(first: np.ndarray, second: np.ndarray, similarity: str) -> np.ndarray:
+    """Compares embeddings row by row, higher for those that are more alike.
+
+    Args:
+        first: float64 ``[rows, width]``.
+        second: The same.
+        similarity: ``cosine``, ``dot``, ``euclidean`` or ``manhattan``; distances count negative.
+
+    Returns:
+        float64 ``[rows]``.
+    """
+    if similarity == "euclidean":
+        return np.asarray(-np.linalg.norm(first - second, axis=1))
+    if similarity == "manhattan":
+        return np.asarray(-np.abs(first - second).sum(axis=1))
+    products = (first * second).sum(axis=1)
+    if similarity == "dot":
+        return np.asarray(products)
+    lengths = [np.maximum(np.linalg.norm(vectors, axis=1), 1e-12) for vectors in (first, second)]
+    return np.asarray(products / (lengths[0] * lengths[1]))
 
 
 def _accuracy(run: _Batches, data: EvaluationSet, labels: list[str]) -> Evaluation:
-    def reduce(outputs: dict[str, np.ndarray], _: np.ndarray) -> np.ndarray:
+    def reduce(outputs: dict[str, np.ndarray]) -> np.ndarray:
         if "logits" not in outputs:
             raise UsageError(f"{data.path} holds labels, which need a classifier, not an embedding model")
         return outputs["logits"].argmax(axis=-1)

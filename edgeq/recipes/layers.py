@@ -25,13 +25,13 @@ def kept_layers(section: LayersSection | None, adapter: ModelAdapter) -> dict[st
         For each stack, by name, the teacher's block of each of the student's, counted from 0.
 
     Raises:
-        UnsupportedError: If the layers of the model share their weights.
+        UnsupportedError: If the family has no stacks of layers.
         UsageError: If a block is not there, or the recipe keeps blocks of a decoder that the model does not have.
     """
     if not adapter.stacks:
         raise UnsupportedError(
-            f"{adapter.architecture} runs one layer many times, so that no layer can be left out or trained like "
-            "another; use a recipe that does not train (ptq-...)"
+            f"{adapter.architecture} {adapter.untrained_because}, so that its layers cannot be trained to be like "
+            "those of another model; use a recipe that does not train (ptq-...)"
         )
     stacks = {stack.name: stack.depth for stack in adapter.stacks}
     keep: dict[str, tuple[int, ...]] = {name: tuple(range(depth)) for name, depth in stacks.items()}

@@ -14,7 +14,7 @@ from edgeq.training.unlabelled import SUFFIXES
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingRequest:
-    """Data and wishes for a training.
+    """Data and options for a training.
 
     Attributes:
         train_data: A file, or a data set of the hub as ``name`` or ``name:configuration``.

@@ -96,7 +96,7 @@ def train_student(
     Args:
         source: The model that the student is made of; it stays as it is.
         recipe: A recipe that trains.
-        request: Data and wishes.
+        request: Data and options.
         folder: Folder of the run.
         teacher: What the student learns from; None is ``source``.
         masked: Where other words come from, if the recipe asks a masked language model for them.

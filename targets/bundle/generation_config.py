@@ -6,17 +6,48 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import FormatError, UnsupportedError, UsageError
-from edgeq.formats.json_file import read_json_object
-from edgeq.targets.bundle.model_info import CONFIG_FILE, GENERATION_FILE
+from edgeq.targets.bundle.model_info import GENERATION_FILE, read_generation_table
 from edgeq.targets.runtime.beams import Beams
 from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.settings import GenerationSettings
 
+_READ = frozenset(
+    {
+        "do_sample",
+        "temperature",
+        "top_k",
+        "top_p",
+        "num_beams",
+        "length_penalty",
+        "early_stopping",
+        "repetition_penalty",
+    }
+    | {"no_repeat_ngram_size", "min_length", "max_length", "min_new_tokens", "max_new_tokens"}
+    | {"eos_token_id", "bos_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id"}
+)
+"""Settings that are read, here or with the model's tokens."""
+_WITHOUT_EFFECT = frozenset(
+    {
+        "pad_token_id",
+        "use_cache",
+        "cache_implementation",
+        "cache_config",
+        "return_legacy_cache",
+        "return_dict_in_generate",
+    }
+    | {"output_attentions", "output_hidden_states", "output_logits", "output_scores", "remove_invalid_values"}
+    | {"low_memory", "prefill_chunk_size", "compile_config", "disable_compile", "transformers_version"}
+    | {"is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"}
+    | {"assistant_lookbehind", "assistant_early_exit", "target_lookbehind", "max_matching_ngram_size"}
+    | {"_from_model_config", "_commit_hash", "trust_remote_code"}
+)
+"""Settings that change how fast texts are made, or what is returned beside them, but not the texts."""
 _NEUTRAL: dict[str, Any] = {
     "encoder_repetition_penalty": 1.0,
     "encoder_no_repeat_ngram_size": 0,
     "bad_words_ids": None,
     "force_words_ids": None,
+    "forced_decoder_ids": None,
     "constraints": None,
     "sequence_bias": None,
     "suppress_tokens": None,
@@ -24,13 +55,19 @@ _NEUTRAL: dict[str, Any] = {
     "exponential_decay_length_penalty": None,
     "guidance_scale": 1.0,
     "num_beam_groups": 1,
+    "num_return_sequences": 1,
     "diversity_penalty": 0.0,
     "penalty_alpha": 0.0,
+    "prompt_lookup_num_tokens": None,
     "dola_layers": None,
+    "max_time": None,
+    "token_healing": False,
     "watermarking_config": None,
     "stop_strings": None,
 }
 """Settings that change texts and that the runtimes do not have, with the values at which they change nothing."""
+_NEUTRAL_WITH_BEAMS: dict[str, Any] = {"renormalize_logits": False}
+"""The same, of those that matter where texts compete: one text's most likely token stays the most likely one."""
 _NEUTRAL_SAMPLING: dict[str, Any] = {"min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
 """The same, of those that only matter where tokens are drawn by chance."""
 _DEFAULT_TOP_K = 50
@@ -40,7 +77,8 @@ _DEFAULT_TOP_K = 50
 def read_generation_settings(folder: Path, *, with_source: bool) -> GenerationSettings:
     """Reads what ``generate`` of transformers would do with the model.
 
-    It takes ``generation_config.json``, and only where there is none the same keys of ``config.json``.
+    It takes ``generation_config.json``, and only where there is none the same keys of ``config.json``. Every key of the
+    former is understood, or refused by name.
 
     Args:
         folder: The ONNX folder.
@@ -50,10 +88,7 @@ def read_generation_settings(folder: Path, *, with_source: bool) -> GenerationSe
         FormatError: If a value is of a wrong type or out of range.
         UnsupportedError: If the model asks for something that the runtimes do not do.
     """
-    path = folder / GENERATION_FILE
-    if not path.is_file():
-        path = folder / CONFIG_FILE
-    table = read_json_object(path)
+    path, table = read_generation_table(folder)
     config = {"top_k": _DEFAULT_TOP_K, **table}
     config = {key: value for key, value in config.items() if value is not None}
     draws = config.get("do_sample", False) is True
@@ -91,7 +126,14 @@ def _count(config: dict[str, Any], key: str, path: Path, *, at_least: int = 0) -
 
 
 def _check_supported(config: dict[str, Any], path: Path, *, draws: bool, with_source: bool) -> None:
-    neutral = {**_NEUTRAL, **(_NEUTRAL_SAMPLING if draws else {})}
+    sampling = _NEUTRAL_SAMPLING if draws else {}
+    neutral = {**_NEUTRAL, **sampling, **(_NEUTRAL_WITH_BEAMS if with_source else {})}
+    known = {*_READ, *_WITHOUT_EFFECT, *_NEUTRAL, *_NEUTRAL_SAMPLING, *_NEUTRAL_WITH_BEAMS}
+    if path.name == GENERATION_FILE and (unknown := sorted(set(config) - known)):
+        raise UnsupportedError(
+            f"{path} holds {', '.join(map(repr, unknown))}, which edgeq does not know and which may change texts; take "
+            "it out of the file if it does not"
+        )
     for key, value in neutral.items():
         if config.get(key, value) not in (value, None):
             raise UnsupportedError(

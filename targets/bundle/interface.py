@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq.errors import UnsupportedError
 from edgeq.targets.runtime.schema import ModelInfo, TensorSpec
+from edgeq.targets.runtime.text_info import POOLING_MASK
 
 if TYPE_CHECKING:
     from edgeq.targets.compiler.compile import TensorInfo
 
-_DEFAULTS = {"attention_mask": 1, "token_type_ids": 0, "past_lengths": 0}
+_DEFAULTS = {"attention_mask": 1, POOLING_MASK: 1, "token_type_ids": 0, "past_lengths": 0}
 """What an input is that a caller leaves out; transformers fills in the first two."""
-_MASKS = ("attention_mask",)
+_MASKS = ("attention_mask", POOLING_MASK)
 _LENGTHS = ("past_lengths", "new_lengths")
 _SOURCE_LENGTHS = "source_lengths"
 _ID_LIMITS = {"input_ids": "vocab_size", "token_type_ids": "type_vocab_size"}

@@ -1,30 +1,30 @@
-"""What a model is for, read from the files beside ``model.onnx``: task, pooling, labels, longest text."""
+"""What a model is for, read from the files beside ``model.onnx``: task, labels, longest text."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeq.errors import FormatError, UsageError
-from edgeq.formats.json_file import read_json, read_json_object
+from edgeq.formats.json_file import read_json_object
+from edgeq.formats.sentence_model import read_sentence_model
 from edgeq.targets.runtime.schema import ModelInfo
+
+if TYPE_CHECKING:
+    from edgeq.targets.compiler.limits import PositionLimit
 
 CONFIG_FILE = "config.json"
 COPIED_FILES = (CONFIG_FILE, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 """Files that a bundle takes over from the ONNX folder, where they exist."""
 
 _CLASSIFIER = "ForSequenceClassification"
-_DECODER = "LMHeadModel"
+_DECODER = ("LMHeadModel", "ForCausalLM")
 _ENCODER_DECODER = "ForConditionalGeneration"
+_POSITIONS = ("max_position_embeddings", "n_positions")
 GENERATION_FILE = "generation_config.json"
 WRITING_TASKS = ("generate", "seq2seq")
 """Tasks of models that make text."""
-_POOLING_MODES = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_model_info(folder: Path, *, context: int | None = None) -> ModelInfo:
-    """Reads task, pooling, labels and the longest sequence from an ONNX folder.
+    """Reads task, labels and the longest sequence from an ONNX folder or a checkpoint.
 
     Args:
         folder: The ONNX folder.
@@ -51,6 +51,7 @@ def read_model_info(folder: Path, *, context: int | None = None) -> ModelInfo:
         UsageError: If the folder has no configuration, or the model has no such context.
         FormatError: If a file is damaged.
     """
+    folder = read_sentence_model(folder).transformer
     config = read_config(folder)
     path = folder / CONFIG_FILE
     architectures = config.get("architectures") or ["unknown"]
@@ -66,15 +67,43 @@ def read_model_info(folder: Path, *, context: int | None = None) -> ModelInfo:
         task = "seq2seq"
     if context is not None and task not in WRITING_TASKS:
         raise UsageError(f"--context is for models that make text, and {architecture} does not; leave it out")
-    pooling, normalize = _pooling(folder) if task == "embed" else ("none", False)
     return ModelInfo(
         architecture=architecture,
         task=task,
-        pooling=pooling,
-        normalize=normalize,
+        pooling="none",
+        normalize=False,
         labels=_labels(config, path) if task == "classify" else (),
         max_length=_context(config, path, context) if task in WRITING_TASKS else _max_length(config, folder),
     )
+
+
+def within_tables(
+    model: ModelInfo, config: dict[str, Any], folder: Path, *, limit: PositionLimit | None
+) -> ModelInfo:
+    """Limits sequences to what the tables of positions in the graph have rows for.
+
+    Args:
+        model: The model, with the longest sequence that its files name.
+        config: Its configuration.
+        folder: The ONNX folder, for messages.
+        limit: What the graph allows; None sets no limit.
+
+    Raises:
+        FormatError: If the configuration claims more positions than a table has rows.
+    """
+    if limit is None:
+        return model
+    for key in _POSITIONS:
+        claimed = config.get(key)
+        if isinstance(claimed, int) and claimed > limit.rows:
+            raise FormatError(
+                f"{folder / CONFIG_FILE}: {key!r} is {claimed}, but the table {limit.table!r} in the graph has "
+                f"{limit.rows} rows; export the model again"
+            )
+    if limit.longest < 1:
+        raise FormatError(f"{folder}: the table {limit.table!r} has {limit.rows} rows, too few for one token")
+    longest = limit.longest if model.max_length is None else min(model.max_length, limit.longest)
+    return dataclasses.replace(model, max_length=longest)
 
 
 def recipe_of(config: dict[str, Any]) -> dict[str, Any] | None:
@@ -82,26 +111,6 @@ def recipe_of(config: dict[str, Any]) -> dict[str, Any] | None:
     quantization = config.get("quantization_config")
     recipe = quantization.get("recipe") if isinstance(quantization, dict) else None
     return recipe if isinstance(recipe, dict) else None
-
-
-def _pooling(folder: Path) -> tuple[str, bool]:
-    """Pooling and normalisation as sentence-transformers stores them; the mean where it stored nothing."""
-    pooling, normalize = "mean", False
-    pooling_path = folder / "1_Pooling" / CONFIG_FILE
-    if pooling_path.is_file():
-        table = read_json(pooling_path)
-        modes = [key for key, value in table.items() if key.startswith("pooling_mode_") and value is True]
-        if len(modes) != 1 or modes[0] not in _POOLING_MODES:
-            raise FormatError(
-                f"{pooling_path}: exactly one of {', '.join(_POOLING_MODES)} must be true, "
-                f"found {', '.join(modes) or 'none'}"
-            )
-        pooling = _POOLING_MODES[modes[0]]
-    modules_path = folder / "modules.json"
-    if modules_path.is_file():
-        modules = read_json(modules_path)
-        normalize = any(str(module.get("type", "")).endswith(".Normalize") for module in modules)
-    return pooling, normalize
 
 
 def _labels(config: dict[str, Any], path: Path) -> tuple[str, ...]:
@@ -129,10 +138,29 @@ def read_target_tokens(folder: Path) -> TargetTokens:
     Raises:
         FormatError: If nothing says what they start with, or something is no token id.
     """
-    start = _token(folder, "decoder_start_token_id")
+    path, settings = read_generation_table(folder)
+    start = _token(path, settings, "decoder_start_token_id")
     if start is None:
-        raise FormatError(f"{folder / CONFIG_FILE}: 'decoder_start_token_id' is missing; texts cannot start without it")
-    return TargetTokens(start, _token(folder, "forced_bos_token_id"), _token(folder, "forced_eos_token_id"))
+        start = _token(path, settings, "bos_token_id")
+    if start is None:
+        raise FormatError(f"{path}: 'decoder_start_token_id' is missing; texts cannot start without it")
+    forced = (_token(path, settings, key) for key in ("forced_bos_token_id", "forced_eos_token_id"))
+    return TargetTokens(start, *forced)
+
+
+def read_generation_table(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Returns the file that says how a model makes text, and what it holds.
+
+    It is ``generation_config.json``, which ``edgeq export`` always writes for such a model, and only where there is
+    none ``config.json``; never both.
+
+    Raises:
+        FormatError: If it is damaged.
+    """
+    path = folder / GENERATION_FILE
+    if not path.is_file():
+        path = folder / CONFIG_FILE
+    return path, read_json_object(path)
 
 
 def source_context(folder: Path) -> int:
@@ -145,15 +173,11 @@ def source_context(folder: Path) -> int:
     return min(_context(config, folder / CONFIG_FILE, None), _max_length(config, folder) or 1 << 40)
 
 
-def _token(folder: Path, key: str) -> int | None:
-    for name in (GENERATION_FILE, CONFIG_FILE):
-        path = folder / name
-        token = read_json(path).get(key) if path.is_file() else None
-        if token is not None and not (type(token) is int and token >= 0):
-            raise FormatError(f"{path}: {key!r} must be a token id, found {token!r}")
-        if token is not None:
-            return int(token)
-    return None
+def _token(path: Path, settings: dict[str, Any], key: str) -> int | None:
+    token = settings.get(key)
+    if token is not None and not (type(token) is int and token >= 0):
+        raise FormatError(f"{path}: {key!r} must be a token id, found {token!r}")
+    return None if token is None else int(token)
 
 
 def read_end_ids(folder: Path) -> tuple[int, ...]:
@@ -162,15 +186,14 @@ def read_end_ids(folder: Path) -> tuple[int, ...]:
     Raises:
         FormatError: If they are no token ids.
     """
-    end = None
-    for name in (GENERATION_FILE, CONFIG_FILE):
-        path = folder / name
-        if end is None and path.is_file():
-            end = read_json(path).get("eos_token_id")
-            ids = end if isinstance(end, list) else [end]
-            if end is not None and not all(type(token) is int and token >= 0 for token in ids):
-                raise FormatError(f"{path}: 'eos_token_id' must be one or several token ids, found {end!r}")
-    return () if end is None else tuple(end if isinstance(end, list) else [end])
+    path, settings = read_generation_table(folder)
+    end = settings.get("eos_token_id")
+    if end is None:
+        return ()
+    ids = end if isinstance(end, list) else [end]
+    if not all(type(token) is int and token >= 0 for token in ids):
+        raise FormatError(f"{path}: 'eos_token_id' must be one or several token ids, found {end!r}")
+    return tuple(ids)
 
 
 def _context(config: dict[str, Any], path: Path, wanted: int | None) -> int:
@@ -187,6 +210,6 @@ def _max_length(config: dict[str, Any], folder: Path) -> int | None:
     tokenizer = folder / "tokenizer_config.json"
     if tokenizer.is_file():
         # Tokenizers without a limit store 1e30, which is no smaller than the model's own.
-        limits.append(read_json(tokenizer).get("model_max_length"))
+        limits.append(read_json_object(tokenizer).get("model_max_length"))
     lengths = [int(limit) for limit in limits if isinstance(limit, int | float) and 1 <= limit < 1 << 40]
     return min(lengths) if lengths else None

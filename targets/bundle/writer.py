@@ -36,7 +36,9 @@ from edgeq.targets.bundle.model_info import (
     read_target_tokens,
     recipe_of,
     source_context,
+    within_tables,
 )
+from edgeq.targets.bundle.text_settings import check_labels, read_text_info, with_pooling
 from edgeq.targets.bundle.tokenizer.table import write_tokenizer
 from edgeq.targets.runtime.digests import file_record
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
@@ -64,8 +66,10 @@ from edgeq.targets.runtime.schema import (
     StoredTensor,
     StoredWeight,
     TargetInfo,
+    TensorSpec,
 )
 from edgeq.targets.runtime.settings import PLAIN_SETTINGS, GenerationSettings
+from edgeq.targets.runtime.text_info import PLAIN_TEXT, TextInfo
 from edgeq.targets.runtime.tokenizer import TOKENIZER_FILE
 from edgeq.targets.toolchain import libedgeq
 from edgeq.targets.toolchain.linkers import Linker, find_linker
@@ -86,6 +90,7 @@ class Content:
         recipe: Name and digest of the compression recipe, or None.
         files: Folder from which tokenizer and configuration are copied, or None.
         generation: How a decoder makes texts, or None.
+        text: How texts become inputs, and what outputs mean.
     """
 
     model: ModelInfo
@@ -94,6 +99,7 @@ class Content:
     recipe: dict[str, Any] | None
     files: Path | None
     generation: GenerationInfo | None = None
+    text: TextInfo = PLAIN_TEXT
 
 
 def compile_bundle(
@@ -143,8 +149,11 @@ def compile_bundle(
 
     progress(f"compiling for {target.name}", 0, 3)
     compiled = compile_folder(source, target=target)
-    reads = _source_info(source, compiled, model) if model.task == "seq2seq" else None
+    model = within_tables(model, config, source, limit=compiled.limit)
+    reads = _source_info(source, compiled, config, model) if model.task == "seq2seq" else None
     functions = _functions(compiled, config, model, reads)
+    model = with_pooling(model, source, functions[MAIN].outputs)
+    text = _text_info(source, config, model, functions[MAIN].outputs)
     generation = GenerationInfo(model.max_length or 0, end_ids, reads, settings) if compiled.state else None
     progress("computing the golden output", 1, 3)
     if host_bundle is not None:
@@ -153,7 +162,7 @@ def compile_bundle(
         local = compiled_as_host_model(source, compiled, functions=functions, generation=generation, target=target)
     golden = _golden(functions, model, reads, local)
     progress("writing the bundle", 2, 3)
-    content = Content(model, functions, golden, recipe_of(config), source, generation)
+    content = Content(model, functions, golden, recipe_of(config), source, generation, text)
     write_bundle(compiled, out, target=target, linker=linker, content=content, force=force)
     progress("writing the bundle", 3, 3)
     return out
@@ -220,6 +229,7 @@ def write_bundle(
             },
             recipe=content.recipe,
             generation=content.generation,
+            text=content.text,
         )
         write_manifest(folder, manifest)
         read_manifest(folder)  # what no runtime would accept must never leave this function
@@ -261,12 +271,24 @@ def _functions(
     return functions
 
 
-def _source_info(folder: Path, compiled: CompiledModel, model: ModelInfo) -> SourceInfo:
+def _source_info(
+    folder: Path, compiled: CompiledModel, config: dict[str, Any], model: ModelInfo
+) -> SourceInfo:
     """Describes the reading half of an encoder-decoder."""
     if compiled.encoder is None:
         raise UsageError(f"{folder} holds no encoder, but {model.architecture} has one; export the model again")
-    tokens = read_target_tokens(folder)
-    return SourceInfo(source_context(folder), tokens.start, tokens.forced_first, tokens.forced_last)
+    tokens, context = read_target_tokens(folder), source_context(folder)
+    limits = within_tables(dataclasses.replace(model, max_length=context), config, folder, limit=compiled.encoder.limit)
+    return SourceInfo(limits.max_length or context, tokens.start, tokens.forced_first, tokens.forced_last)
+
+
+def _text_info(folder: Path, config: dict[str, Any], model: ModelInfo, outputs: Sequence[TensorSpec]) -> TextInfo:
+    classes = outputs[0].shape[-1] if model.task == "classify" else 0
+    if not isinstance(classes, int):
+        raise FormatError(f"the graph in {folder} does not say how many classes there are; export it again")
+    if model.task == "classify":
+        check_labels(model, folder, classes=classes)
+    return read_text_info(folder, config, task=model.task, classes=classes)
 
 
 def _golden(

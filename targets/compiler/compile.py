@@ -12,6 +12,7 @@ import onnx
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.targets.builtin.target import Target
+from edgeq.targets.compiler.limits import PositionLimit, position_limit
 from edgeq.targets.compiler.passes import run_passes
 from edgeq.targets.compiler.passes.cache import STATE
 from edgeq.targets.compiler.passes.shared_table import PANEL_GATHER
@@ -65,11 +66,13 @@ class CompiledFunction:
         state: Tensors after the inputs that the function changes in place and the caller keeps from call to call: the
             caches of a decoder, in which ``context`` is the capacity in tokens and ``context_blocks`` is
             ``context / 16`` (``source_context`` for the source of an encoder-decoder).
+        limit: How long a sequence may be, as the tables of positions say; None if there are none.
     """
 
     inputs: list[TensorInfo]
     outputs: list[TensorInfo]
     state: list[TensorInfo]
+    limit: PositionLimit | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +88,7 @@ class CompiledModel:
         state: State of ``main``; see :class:`CompiledFunction`.
         encoder: Interface of the function ``encode`` of an encoder-decoder, which reads the source and fills the
             source caches. None for other models.
+        limit: How long a sequence of ``main`` may be; see :class:`CompiledFunction`.
     """
 
     kernels: Any
@@ -94,6 +98,7 @@ class CompiledModel:
     weights: list[WeightTensor]
     state: list[TensorInfo] = dataclasses.field(default_factory=list)
     encoder: CompiledFunction | None = None
+    limit: PositionLimit | None = None
 
 
 def compile_folder(folder: Path, *, target: Target) -> CompiledModel:
@@ -176,6 +181,7 @@ def compile_module(
         weights=[*weights, *constants],
         state=main.state,
         encoder=functions.get("encode"),
+        limit=main.limit,
     )
 
 
@@ -208,6 +214,7 @@ def _interface(graph: onnx.GraphProto) -> CompiledFunction:
         inputs=[argument for argument in arguments if not argument.name.startswith(STATE)],
         outputs=[_tensor_info(value) for value in graph.output],
         state=[argument for argument in arguments if argument.name.startswith(STATE)],
+        limit=position_limit(graph),
     )
 
 

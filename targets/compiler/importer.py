@@ -31,10 +31,13 @@ from edgeq.targets.runtime.tensor_parser import FLOAT, PACKED
 
 _EXACT_OPERATORS = frozenset(
     {"Add", "Sub", "Mul", "Cast", "Concat", "Constant", "Equal", "Expand", "Gather", "Identity", "Not", "Reshape"}
+    | {"And", "Clip", "Div", "Greater", "ReduceSum", "Sqrt"}
     | {"Shape", "Slice", "Squeeze", "Transpose", "Unsqueeze", "Where"}
 )
-"""Lowered by TVM itself: data movement, integer arithmetic, and single float additions, which have only one correctly
-rounded result (products of rows have a kernel, so that none is fused with an addition)."""
+"""Lowered by TVM itself: data movement, integer arithmetic, and single float additions, quotients and roots, which have
+only one correctly rounded result (products of rows have a kernel, so that none is fused with an addition)."""
+_INTEGERS_ONLY = frozenset({"ReduceSum"})
+"""Those of them that round floats in an order of their own."""
 
 _PANEL_INPUT = {FLOAT_LINEAR: 1, PANEL_GATHER: 0}
 """Which input of an operator is a matrix in panels."""
@@ -172,6 +175,8 @@ class EdgeqImporter(ONNXGraphImporter):
             return float_embedding(self._calls, *inputs)
         if op_name == "Gather" and isinstance(inputs[1], tvm.ir.GenericConst):
             return self.bb.emit(_take_constant(inputs[0], inputs[1].value.numpy(), attrs))
+        if op_name in _INTEGERS_ONLY and not str(inputs[0].ty.dtype).startswith("int"):
+            raise UnsupportedError(f"no kernel for {op_name} of floats (node {attrs['tvm_custom']['name']!r})")
         result = super()._convert_operator(op_name, inputs, attrs, opset)
         # Bound to a variable: an expression with several readers would be computed once for each.
         return self.bb.emit(result) if isinstance(result, relax.Call) else result

@@ -33,6 +33,7 @@ from edgeq.targets.runtime.schema import (
     TensorSpec,
 )
 from edgeq.targets.runtime.tensor_parser import parse_spec, parse_stored, parse_weight
+from edgeq.targets.runtime.text_info import PLAIN_TEXT, parse_text_info
 
 _FILE_NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._+-]*/)*[A-Za-z0-9_][A-Za-z0-9._+-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -67,6 +68,8 @@ def parse_manifest(table: Any) -> Manifest:
         tools={key: tools.text(key) for key in tools.items},
         recipe=recipe,
         generation=None if root.value("generation") is None else parse_generation(root.table("generation")),
+        # Bundles that were made before there were such rules have none.
+        text=parse_text_info(root.table("text")) if "text" in root.items else PLAIN_TEXT,
     )
     _check_consistency(manifest)
     check_generation(manifest)

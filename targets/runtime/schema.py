@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeq.targets.runtime.json_lines import to_lines
 from edgeq.targets.runtime.settings import PLAIN_SETTINGS, GenerationSettings
+from edgeq.targets.runtime.text_info import PLAIN_TEXT, TextInfo
 
 FORMAT_NAME = "edgeq-bundle"
 FORMAT_VERSION = 2
@@ -286,6 +287,7 @@ class Manifest:
     tools: dict[str, str]
     recipe: dict[str, Any] | None
     generation: GenerationInfo | None = None
+    text: TextInfo = PLAIN_TEXT
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -310,6 +312,7 @@ class Manifest:
             "target": self.name,
             "targets": [{**dataclasses.asdict(target), "code": target.code} for target in self.targets],
             "model": dataclasses.asdict(self.model),
+            "text": self.text.to_json(),
             "functions": {name: function.to_table() for name, function in self.functions.items()},
             "weights": [_without_none(dataclasses.asdict(tensor)) for tensor in self.weights],
             "golden": [dataclasses.asdict(run) for run in self.golden],

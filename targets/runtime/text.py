@@ -1,4 +1,4 @@
-"""Texts to embeddings or labels with a bundle: tokenizer, batches, pooling."""
+"""Texts to embeddings or labels with a bundle: prompts, tokenizer, batches, and what the outputs mean."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from edgeq.errors import FormatError, UsageError
 from edgeq.reading import read_text
 from edgeq.targets.runtime.decoder import READS_A_SOURCE
 from edgeq.targets.runtime.loader import Bundle
-from edgeq.targets.runtime.tokenizer import encode, load_tokenizer
+from edgeq.targets.runtime.scores import Scores, scores_of
+from edgeq.targets.runtime.text_info import EMBEDDING
+from edgeq.targets.runtime.text_inputs import EncodedText, Text, TextReader, padded_batch
 
 _BATCH = 16
 _SMALLEST_NORM = 1e-12
@@ -27,26 +29,37 @@ class TextResult:
     """What a model says of one text.
 
     Attributes:
-        text: The text.
-        tokens: Number of its tokens, special ones included.
+        text: The text, or a pair of them.
+        tokens: Number of its tokens, special ones and those of a prompt included.
+        truncated: Whether tokens at an end were cut off, because the model reads no more.
         embedding: float32 ``[width]``, or None for a classifier.
-        label: Name of the likeliest class, or None for an embedding.
-        scores: Probability of each class by name, or None for an embedding.
+        scores: The score of each class, or None for an embedding.
     """
 
-    text: str
+    text: Text
     tokens: int
+    truncated: bool = False
     embedding: np.ndarray | None = None
-    label: str | None = None
-    scores: dict[str, float] | None = None
+    scores: Scores | None = None
+
+    @property
+    def label(self) -> str | None:
+        """Name of the class with the highest score, or None for an embedding."""
+        return None if self.scores is None else self.scores.label
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON values, without the fields that do not apply."""
-        table: dict[str, Any] = {"text": self.text, "tokens": self.tokens}
+        if isinstance(self.text, str):
+            table: dict[str, Any] = {"text": self.text}
+        else:
+            table = {"text": self.text[0], "text_pair": self.text[1]}
+        table["tokens"] = self.tokens
+        if self.truncated:
+            table["truncated"] = True
         if self.embedding is not None:
             table["embedding"] = [float(value) for value in self.embedding]
-        if self.label is not None and self.scores is not None:
-            table |= {"label": self.label, "score": self.scores[self.label], "scores": self.scores}
+        if self.scores is not None:
+            table |= self.scores.to_json()
         return table
 
 
@@ -85,30 +98,49 @@ def read_input(path: Path | str) -> str:
         raise UsageError(str(error)) from None
 
 
-def run_texts(bundle: Bundle, texts: Sequence[str], *, batch: int = _BATCH) -> Iterator[TextResult]:
+def read_pairs(path: Path | str) -> list[tuple[str, str]]:
+    """Reads a UTF-8 file with two texts a line and one tab between them.
+
+    Raises:
+        UsageError: If the file cannot be read, is not UTF-8, holds nothing, or a line is no pair.
+    """
+    pairs = []
+    for number, line in enumerate(read_texts(path), start=1):
+        cells = line.split("\t")
+        if len(cells) != 2:
+            raise UsageError(f"{path}, pair {number}: expected two texts and one tab between them, found {line[:60]!r}")
+        pairs.append((cells[0], cells[1]))
+    return pairs
+
+
+def run_texts(
+    bundle: Bundle, texts: Sequence[Text], *, batch: int = _BATCH, prompt_name: str | None = None
+) -> Iterator[TextResult]:
     """Runs texts through a bundle, in order.
 
     Every text is checked before the first is run. Batches and padding do not change the results.
 
     Args:
         bundle: A loaded bundle that carries a tokenizer.
-        texts: The texts.
+        texts: The texts, or pairs of texts.
         batch: Texts in one call.
+        prompt_name: Which of the model's prompts is put before every text; None takes its default, if it has one.
 
     Raises:
-        UsageError: If a text is empty or longer than the model allows, or the bundle has no tokenizer.
+        UsageError: If a text is empty or longer than the model allows, the model has no such prompt, or the bundle has
+            no tokenizer.
         FormatError: If the tokenizer file is damaged.
     """
     if bundle.manifest.model.task == "generate":
         raise UsageError(f"bundle {bundle.path} continues texts; use `edgeq generate`")
     if bundle.manifest.model.task == "seq2seq":
         raise UsageError(f"bundle {bundle.path} {READS_A_SOURCE}")
-    tokenizer = load_tokenizer(bundle.path)
-    encoded = [_encode(tokenizer, text, index, bundle) for index, text in enumerate(texts)]
-    return _run_encoded(bundle, texts, encoded, batch)
+    reader = TextReader(bundle, prompt_name=prompt_name)
+    encoded = [reader.encode(text, f"text {index + 1}") for index, text in enumerate(texts)]
+    return _run_encoded(bundle, encoded, batch)
 
 
-def embed(bundle: Bundle, texts: Sequence[str]) -> np.ndarray:
+def embed(bundle: Bundle, texts: Sequence[str], *, prompt_name: str | None = None) -> np.ndarray:
     """Returns one vector a text, float32 ``[texts, width]``.
 
     Raises:
@@ -116,43 +148,32 @@ def embed(bundle: Bundle, texts: Sequence[str]) -> np.ndarray:
     """
     if bundle.manifest.model.task != "embed":
         raise UsageError(f"bundle {bundle.path} classifies texts; it gives labels, not embeddings")
-    vectors = [result.embedding for result in run_texts(bundle, texts)]
+    vectors = [result.embedding for result in run_texts(bundle, texts, prompt_name=prompt_name)]
     return np.stack([vector for vector in vectors if vector is not None])
 
 
-def _run_encoded(
-    bundle: Bundle, texts: Sequence[str], encoded: Sequence[list[int]], batch: int
-) -> Iterator[TextResult]:
+def _run_encoded(bundle: Bundle, encoded: Sequence[EncodedText], batch: int) -> Iterator[TextResult]:
     for start in range(0, len(encoded), batch):
         part = encoded[start : start + batch]
-        length = max(len(ids) for ids in part)
-        ids = np.zeros((len(part), length), np.int64)
-        mask = np.zeros((len(part), length), np.int64)
-        for row, tokens in enumerate(part):
-            ids[row, : len(tokens)] = tokens
-            mask[row, : len(tokens)] = 1
-        outputs = bundle(input_ids=ids, attention_mask=mask)
-        array = next(iter(outputs.values()))
-        for row, tokens in enumerate(part):
-            yield _result(bundle, texts[start + row], array[row], len(tokens))
+        outputs = bundle(**padded_batch(part, bundle.inputs))
+        for row, text in enumerate(part):
+            yield _result(bundle, text, {name: array[row] for name, array in outputs.items()})
 
 
-def _result(bundle: Bundle, text: str, output: np.ndarray, tokens: int) -> TextResult:
-    model = bundle.manifest.model
+def _result(bundle: Bundle, text: EncodedText, outputs: dict[str, np.ndarray]) -> TextResult:
+    model, info = bundle.manifest.model, bundle.manifest.text
+    first = next(iter(outputs.values()))
     if model.task == "classify":
-        scores = _softmax(output)
-        names = [
-            model.labels[index] if index < len(model.labels) else f"LABEL_{index}"
-            for index in range(len(scores))
-        ]
-        named = {name: float(score) for name, score in zip(names, scores, strict=True)}
-        return TextResult(text, tokens, label=names[int(np.argmax(output))], scores=named)
-    vector = pool(output[:tokens], model.pooling, normalize=model.normalize)
-    return TextResult(text, tokens, embedding=vector)
+        scores = scores_of(first, model.labels, info.scores)
+        return TextResult(text.text, len(text.ids), text.truncated, scores=scores)
+    vector = outputs.get(EMBEDDING)
+    if vector is None:
+        vector = pool(first[: len(text.ids)], model.pooling, normalize=model.normalize)
+    return TextResult(text.text, len(text.ids), text.truncated, embedding=vector)
 
 
 def pool(vectors: np.ndarray, pooling: str, *, normalize: bool) -> np.ndarray:
-    """Turns the vectors of a text's tokens into one.
+    """Turns the vectors of a text's tokens into one, where the graph does not.
 
     Args:
         vectors: float32 ``[tokens, width]``, padding excluded; or ``[width]`` if the model pools itself.
@@ -173,20 +194,3 @@ def pool(vectors: np.ndarray, pooling: str, *, normalize: bool) -> np.ndarray:
     if normalize:
         pooled = pooled / max(float(np.sqrt(np.sum(pooled * pooled))), _SMALLEST_NORM)
     return pooled.astype(np.float32)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(logits.astype(np.float64) - logits.max())
-    return exponentials / exponentials.sum()
-
-
-def _encode(tokenizer: Any, text: str, index: int, bundle: Bundle) -> list[int]:
-    if not text.strip():
-        raise UsageError(f"text {index + 1} is empty; give at least one word")
-    ids = encode(tokenizer, text, f"text {index + 1}")
-    longest = bundle.manifest.model.max_length
-    if longest is not None and len(ids) > longest:
-        raise UsageError(
-            f"text {index + 1} has {len(ids)} tokens, the model takes at most {longest}; shorten or split it"
-        )
-    return ids

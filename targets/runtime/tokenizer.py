@@ -46,11 +46,16 @@ def encode(tokenizer: Any, text: str, what: str) -> list[int]:
     Raises:
         UsageError: If the text is not valid Unicode or has no tokens.
     """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UsageError(f"{what} is not valid Unicode (an argument that is not UTF-8?)") from error
+    check_unicode(text, what)
     ids: list[int] = tokenizer.encode(text).ids
     if not ids:
         raise UsageError(f"{what} has no tokens; give at least one word")
     return ids
+
+
+def check_unicode(text: str, what: str) -> None:
+    """Raises :class:`UsageError` unless a text is valid Unicode; ``what`` is what messages call it."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{what} is not valid Unicode (an argument that is not UTF-8?)") from error

@@ -152,13 +152,17 @@ def test_sentence_files_and_a_clean_tokenizer_are_kept(
     source = copy_of(float_checkpoint)
     (source / "1_Pooling").mkdir()
     (source / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
-    (source / "modules.json").write_text("[]")
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
+    (source / "modules.json").write_text(json.dumps(modules))
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     tokenizer.backend_tokenizer.enable_padding(length=30)
     tokenizer.backend_tokenizer.enable_truncation(30)
     tokenizer.backend_tokenizer.save(str(source / "tokenizer.json"))
     compress_model(source, tmp_path / "out", recipe="ptq-w8a8")
-    assert (tmp_path / "out" / "modules.json").read_text() == "[]"
+    assert json.loads((tmp_path / "out" / "modules.json").read_text()) == modules
     assert "mean_tokens" in (tmp_path / "out" / "1_Pooling" / "config.json").read_text()
     saved = json.loads((tmp_path / "out" / "tokenizer.json").read_text())
     assert (saved["padding"], saved["truncation"]) == (None, None)

@@ -18,7 +18,7 @@ from edgeq.cli.main import main
 from edgeq.deploy.state import RunState
 from edgeq.errors import EdgeqError, FormatError
 from edgeq.evaluate.data import read_evaluation_set, read_text_file
-from edgeq.evaluate.tasks import pooling_of
+from edgeq.formats.sentence_model import read_sentence_model
 from edgeq.formats.stored import read_stored_model
 from edgeq.formats.tensor_header import read_tensor_header
 from edgeq.formats.tokenizer_files import check_tokenizer_files
@@ -39,6 +39,8 @@ KEYS = [
     "architectures", "model_type", "vocab_size", "max_position_embeddings", "n_positions", "id2label", "eos_token_id",
     "decoder_start_token_id", "forced_bos_token_id", "quantization_config", "num_beams", "max_length", "temperature",
     "do_sample", "repetition_penalty", "length_penalty", "early_stopping", "no_repeat_ngram_size", "top_k", "top_p",
+    "path", "type", "prompts", "default_prompt_name", "similarity_fn_name", "max_seq_length", "modality_config",
+    "pooling_mode", "in_features", "activation_function",
     "model", "vocab", "added_tokens", "weight_map", "format", "about", "stages", "files", "tensors", "recipe",
     "factors", "pooling_mode_mean_tokens", "model_max_length", "weights", "format_version", "tied", "kept_float",
 ]  # fmt: skip
@@ -54,7 +56,11 @@ FILES: dict[str, Callable[[Path], object]] = {
     "model.safetensors.index.json": find_weights,
     "manifest.json": read_stored_model,
     "deploy.json": lambda f: (source_of(f), task_of_source(f), RunState.load(f)),
-    "1_Pooling/config.json": pooling_of,
+    **dict.fromkeys(
+        ["modules.json", "1_Pooling/config.json", "2_Dense/config.json", "sentence_bert_config.json",
+         "config_sentence_transformers.json"],
+        read_sentence_model,
+    ),
 }  # fmt: skip
 
 
@@ -74,6 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which one file after the other is replaced by something else."""
     path = tmp_path_factory.mktemp("hostile")
     (path / "1_Pooling").mkdir()
+    (path / "2_Dense").mkdir()
     return path
 
 
@@ -83,6 +90,13 @@ def _restore(folder: Path) -> None:
             path.unlink()
     (folder / "config.json").write_text('{"architectures": ["BertModel"], "model_type": "bert"}')
     save_file({"a": torch.zeros(1)}, folder / "model.safetensors")
+    modules = [
+        {"path": path, "type": f"sentence_transformers.models.{kind}"}
+        for kind, path in (("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense"))
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
+    (folder / "2_Dense" / "config.json").write_text('{"in_features": 2, "out_features": 2}')
 
 
 @pytest.mark.parametrize("name", FILES)

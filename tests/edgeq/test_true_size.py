@@ -149,7 +149,7 @@ def _frozen_at_once(source: Path, recipe_name: str | Path, out: Path) -> Ledger:
         model, adapter = reduce_layers(model, adapter, kept_layers(recipe.layers, adapter))
     make_trainable(model, plan_layers(recipe, adapter))
     result = compression_result(model, recipe, adapter, freeze(model))
-    save_checkpoint(model, checkpoint.tokenizer, out, result=result, sentence_files_from=source)
+    save_checkpoint(model, checkpoint.tokenizer, out, result=result, settings_from=source)
     return ledger(out)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import edgeq
 from edgeq.checkpoint import load_checkpoint
-from edgeq.models import TorchEncoder
+from edgeq.models import TorchDecoder, TorchEncoder, positions
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.runtime.machine import this_machine
 
@@ -49,11 +49,11 @@ def check_whole_way(folder: Path, out: Path, *, recipe: str | None, atol: float 
         mask[0, 2:4] = 0
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         given = {name: given[name] for name in loaded.adapter.input_names}
-        [want] = reference(**given).values()
-        results = [next(iter(model(**given).values())) for model in models]
-        np.testing.assert_allclose(results[0], want, atol=atol)
-        for other in results[1:]:
-            np.testing.assert_array_equal(other, results[0])
+        results = [model(**given) for model in models]
+        for name, want in reference(**given).items():
+            np.testing.assert_allclose(results[0][name], want, atol=atol)
+            for other in results[1:]:
+                np.testing.assert_array_equal(other[name], results[0][name])
 
 
 def test_activations_and_positions_of_bert(make_bert: Callable[..., Path], tmp_path: Path) -> None:
@@ -82,3 +82,40 @@ def test_families_of_encoders(
     make_encoder: Callable[..., Path], architecture: str, config: dict[str, Any], tmp_path: Path
 ) -> None:
     check_whole_way(make_encoder(architecture, **config), tmp_path, recipe="ptq-w4")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("architecture", "config", "recipe"),
+    [
+        ("LlamaForCausalLM", {"num_attention_heads": 6, "head_dim": 10, "tie_word_embeddings": True}, "ptq-w8a8"),
+        ("Qwen2ForCausalLM", {}, "ptq-w4"),
+        ("OPTForCausalLM", {}, "ptq-w8a8"),
+        ("GPT2LMHeadModel", {"activation_function": "silu", "scale_attn_by_inverse_layer_idx": True}, "ptq-w8a8"),
+    ],
+)
+def test_decoders(
+    request: pytest.FixtureRequest, architecture: str, config: dict[str, Any], recipe: str, tmp_path: Path
+) -> None:
+    """Greedy tokens of several prompts at once: the same bits on every target, and PyTorch's logits."""
+    make = request.getfixturevalue("make_gpt2" if architecture.startswith("GPT2") else "make_decoder")
+    edgeq.compress_model(make(architecture, **config), tmp_path / "checkpoint", recipe=recipe)
+    edgeq.export_onnx(tmp_path / "checkpoint", tmp_path / "onnx")
+    prompts = [[5, 80, 200, 17, 45, 6, 99, 3], [9], [30, 31] * 8]
+    texts = []
+    for name in TARGETS:
+        edgeq.compile_bundle(tmp_path / "onnx", tmp_path / name, target=load_target(name), context=32)
+        options = {"max_new_tokens": 12, "ignore_end": True, "keep_logits": True}
+        texts.append(edgeq.load(tmp_path / name).generate(prompts, **options).results())
+    loaded = load_checkpoint(tmp_path / "checkpoint")
+    decoder = TorchDecoder(loaded.model, loaded.adapter)
+    for index, prompt in enumerate(prompts):
+        made = [text[index] for text in texts]
+        for other in made[1:]:
+            np.testing.assert_array_equal(other.logits, made[0].logits)
+        ids = np.array([[*prompt, *map(int, made[0].ids)]])
+        mask = np.ones_like(ids)
+        logits = decoder(ids, mask, positions(mask, queries=ids.shape[1]))["logits"][0]
+        # A key on an edge of float16 may be rounded to either side, and then an activation of the int8 grid.
+        error = np.abs(logits[len(prompt) - 1 : -1] - made[0].logits)
+        assert np.quantile(error, 0.9) < 2e-3 * np.abs(logits).max()

@@ -124,7 +124,7 @@ def _prepare(checkpoint: Checkpoint, folder: Path) -> tuple[list[LayerWalk], Arr
     if isinstance(adapter, GenerativeAdapter):
         return _prepare_decoder(checkpoint, adapter, model)
     feeds = make_feeds(
-        adapter.input_names,
+        adapter.graph_inputs,
         vocabulary=config.vocab_size,
         token_types=getattr(config, "type_vocab_size", 1),
         longest=min(_LENGTH, adapter.max_positions),

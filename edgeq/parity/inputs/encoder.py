@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeq.errors import UnsupportedError
 from edgeq.export.signature import TRACED_LENGTH
+from edgeq.models.sentence import POOLING_MASK
 
 Arrays = dict[str, np.ndarray]
 
@@ -59,7 +60,7 @@ def make_feeds(
     Raises:
         UnsupportedError: If the model has an input that parity cannot fill.
     """
-    known = {"input_ids", "attention_mask", "token_type_ids"}
+    known = {"input_ids", "attention_mask", "token_type_ids", POOLING_MASK}
     if strange := [name for name in input_names if name not in known]:
         raise UnsupportedError(f"parity cannot make values for the model's input {strange[0]!r}")
     random = np.random.default_rng(20)
@@ -71,7 +72,8 @@ def make_feeds(
                 mask[row, max(1, length - 3 * row) :] = 0
             ids = random.integers(0, vocabulary, (batch, length)) * mask
             types = random.integers(0, token_types, (batch, length)) * mask
-            grid.append({"input_ids": ids, "attention_mask": mask, "token_type_ids": types})
+            kept = (np.arange(length) >= min(2, length - 1)).astype(np.int64) * np.ones_like(mask)
+            grid.append({"input_ids": ids, "attention_mask": mask, "token_type_ids": types, POOLING_MASK: kept})
     batches = [texts[start : start + _TEXT_BATCH] for start in range(0, len(texts), _TEXT_BATCH)]
     tokenized = [_tokenized(tokenizer, batch, longest) for batch in batches]
     return Feeds(*([{name: feed[name] for name in input_names} for feed in part] for part in (grid, tokenized)))
@@ -97,6 +99,7 @@ def _tokenized(tokenizer: Any, texts: Sequence[str], longest: int) -> Arrays:
         feed[name] = np.zeros((len(rows), length), np.int64)
         for line, row in enumerate(rows):
             feed[name][line, : len(row[name])] = row[name]
+    feed[POOLING_MASK] = np.ones_like(feed["attention_mask"])
     pad = getattr(tokenizer, "pad_token_id", None) or 0
     feed["input_ids"][feed["attention_mask"] == 0] = pad
     return feed

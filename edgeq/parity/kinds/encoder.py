@@ -75,7 +75,7 @@ class EncoderParity(ParityRun):
         self.checks.append(check_end_to_end(stage, distance(got, want, feeds), envelope))
         texts = feeds[len(self.feeds.grid) :]
         if texts:
-            decided = [decisions(run[-len(texts) :], texts) for run in (got, want, *self.noisy)]
+            decided = [decisions(run[-len(texts) :]) for run in (got, want, *self.noisy)]
             self.checks.append(check_task(stage, decided[0], decided[1], decided[2:]))
 
     def run_native(self, stage: str, bundle: Path) -> list[Arrays]:
@@ -110,7 +110,7 @@ class EncoderParity(ParityRun):
         checkpoint = self.reference.checkpoint
         config = checkpoint.model.config
         return make_feeds(
-            checkpoint.adapter.input_names,
+            checkpoint.adapter.graph_inputs,
             vocabulary=config.vocab_size,
             token_types=getattr(config, "type_vocab_size", 1),
             longest=checkpoint.adapter.max_positions,

@@ -7,32 +7,28 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeq.backends import Arrays
+from edgeq.models.sentence import EMBEDDING
 from edgeq.results import Check
 
 SPARE = 2
 """Decisions that may differ beyond what noise changes."""
 
 
-def decisions(outputs: Sequence[Arrays], feeds: Sequence[Arrays]) -> np.ndarray:
+def decisions(outputs: Sequence[Arrays]) -> np.ndarray:
     """Returns what the model decides for each text.
 
     A classifier decides for the label of the largest logit. An encoder of sentences decides which of the
-    other texts is nearest (mean of the token states, cosine).
+    other texts is nearest (cosine).
 
     Args:
         outputs: Outputs by name, one mapping a batch of texts.
-        feeds: The inputs of those batches.
 
     Returns:
         int64, one entry a text.
     """
     if "logits" in outputs[0]:
         return np.concatenate([batch["logits"].argmax(axis=-1) for batch in outputs])
-    vectors = []
-    for batch, feed in zip(outputs, feeds, strict=True):
-        weights = feed["attention_mask"][:, :, None].astype(np.float64)
-        vectors.append((batch["last_hidden_state"] * weights).sum(axis=1) / weights.sum(axis=1))
-    stacked = np.concatenate(vectors)
+    stacked = np.concatenate([batch[EMBEDDING] for batch in outputs]).astype(np.float64)
     stacked /= np.linalg.norm(stacked, axis=1, keepdims=True) + 1e-30
     cosines = stacked @ stacked.T
     np.fill_diagonal(cosines, -np.inf)

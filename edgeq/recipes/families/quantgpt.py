@@ -18,11 +18,11 @@ def check(recipe: Recipe, adapter: ModelAdapter) -> None:
     """Checks a recipe of the family.
 
     Raises:
-        UsageError: If the model does not make text, or the recipe departs from what makes the method.
+        UsageError: If the model does not generate text, or the recipe departs from what makes the method.
     """
     if adapter.task not in ("generate", "seq2seq"):
         raise UsageError(
-            f"recipe {recipe.name!r} is for models that make text, and {adapter.architecture} does not; "
+            f"recipe {recipe.name!r} is for models that generate text, and {adapter.architecture} does not; "
             "use a recipe of the families xtc or two-stage"
         )
     for section in (recipe.weights, recipe.embeddings):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 from typing import Any
 
 from edgeq.errors import UnsupportedError
 from edgeq.targets.bundle.tokenizer.characters import Mapping, combining_classes, mappings, separating
+from edgeq.targets.bundle.tokenizer.charsmap import stripped
 from edgeq.targets.bundle.tokenizer.patterns import Program
 
-MAP, REPLACE, SPLIT, PREFIX_SPACE = range(4)
+MAP, REPLACE, SPLIT, PREFIX_SPACE, CHARSMAP, STRIP, PREPEND, METASPACE = range(8)
 """Kinds of steps. Operands: first mapping, mappings, whether marks are ordered; program, text's place and size;
-program, :data:`ISOLATED` or :data:`REMOVED`, whether what does not match is meant; none."""
+program, :data:`ISOLATED` or :data:`REMOVED`, whether what does not match is meant; none; none; whether the left and the
+right end is meant, set of characters; text's place and size; text's place and size, :data:`PREPENDS`, :data:`CUTS`."""
 ISOLATED, REMOVED = range(2)
+PREPENDS, CUTS = 1, 2
+"""What ``METASPACE`` does besides replacing spaces: one more in front, a cut before each."""
 
 _BYTE_LEVEL = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """The pattern that the pre-tokenizer ``ByteLevel`` has built in."""
@@ -31,6 +36,7 @@ class Steps:
         splitters: Steps that cut it, four words each.
         mappings: What normalizers make of characters.
         combining: Marks in canonical order, with their classes.
+        charsmap: SentencePiece's map of texts; empty if there is none.
     """
 
     program: Program = dataclasses.field(default_factory=Program)
@@ -39,6 +45,7 @@ class Steps:
     splitters: list[tuple[int, int, int, int]] = dataclasses.field(default_factory=list)
     mappings: list[Mapping] = dataclasses.field(default_factory=list)
     combining: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    charsmap: bytes = b""
     _places: dict[bytes, int] = dataclasses.field(default_factory=dict)
 
     def add_string(self, text: bytes) -> tuple[int, int]:
@@ -64,6 +71,13 @@ class Steps:
             self.normalizers.append((REPLACE, self._pattern(table["pattern"]), place, size))
         elif table["type"] in _BY_CHARACTER:
             self._add_mappings(table)
+        elif table["type"] == "Precompiled":
+            self._add_charsmap(table)
+        elif table["type"] == "Strip":
+            ends = (int(table["strip_left"]), int(table["strip_right"]))
+            self.normalizers.append((STRIP, *ends, self.program.add_set(stripped())))
+        elif table["type"] == "Prepend":
+            self.normalizers.append((PREPEND, *self.add_string(table["prepend"].encode("utf-8")), 0))
         else:
             raise UnsupportedError(f"normalizer {table['type']}")
 
@@ -87,6 +101,8 @@ class Steps:
             self._add_byte_level(table)
         elif table["type"] in ("BertPreTokenizer", "WhitespaceSplit"):
             self._separate(table["type"])
+        elif table["type"] == "Metaspace":
+            self._add_metaspace(table)
         elif table["type"] == "Whitespace":
             self._split(self.program.add_pattern(r"\w+|[^\w\s]+"), REMOVED, outside=True)
         else:
@@ -97,6 +113,22 @@ class Steps:
             self.splitters.append((PREFIX_SPACE, 0, 0, 0))
         if table.get("use_regex", True):
             self._split(self.program.add_pattern(_BYTE_LEVEL), ISOLATED)
+
+    def _add_metaspace(self, table: dict[str, Any]) -> None:
+        schemes = {"always": PREPENDS, "never": 0}
+        scheme = table.get("prepend_scheme", "always")
+        if scheme not in schemes:
+            raise UnsupportedError(f"pre-tokenizer Metaspace with prepend_scheme {scheme}")
+        does = schemes[scheme] | (CUTS if table.get("split", True) else 0)
+        self.splitters.append((METASPACE, *self.add_string(table["replacement"].encode("utf-8")), does))
+
+    def _add_charsmap(self, table: dict[str, Any]) -> None:
+        data = base64.b64decode(table["precompiled_charsmap"] or "")
+        if self.charsmap:
+            raise UnsupportedError("two normalizers Precompiled")
+        if data:
+            self.charsmap = data
+            self.normalizers.append((CHARSMAP, 0, 0, 0))
 
     def _pattern(self, table: dict[str, str]) -> int:
         if "Regex" in table:

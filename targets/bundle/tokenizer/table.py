@@ -6,6 +6,7 @@ The layout is described in ``targets/libedgeq/tokenizer_table.h``, which reads i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,18 @@ import numpy as np
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.formats.tokenizer_files import check_tokenizer_json
 from edgeq.targets.bundle.tokenizer.characters import matching
+from edgeq.targets.bundle.tokenizer.charsmap import cluster_sets, split_charsmap
 from edgeq.targets.bundle.tokenizer.steps import Steps
 
-MAGIC = b"EQTOKEN1"
+MAGIC = b"EQTOKEN2"
 MAGIC_OF_A_REASON = b"EQTOKEN0"
 NONE = 0xFFFFFFFF
-WORD_PIECES, BYTE_PAIRS, WHOLE_WORDS = range(3)
-"""Kinds of models: WordPiece, byte-level BPE, WordLevel."""
+WORD_PIECES, BYTE_PAIRS, WHOLE_WORDS, UNIGRAM, CHARACTER_PAIRS = range(5)
+"""Kinds of models: WordPiece, byte-level BPE, WordLevel, Unigram, BPE on characters."""
+MARK = "\u2581"
+"""What SentencePiece writes for a space."""
+UNKNOWN_PENALTY = 10.0
+"""How much less than the least likely token a character that is none counts, with Unigram."""
 LEFT, RIGHT, SINGLE_WORD, NORMALIZED = 1, 2, 4, 8
 """Flags of added tokens: take space before or after, stand alone only, are looked for in normalized text."""
 
@@ -65,18 +71,30 @@ def _tables(table: dict[str, Any], tokenizer: Any) -> bytes:
     prefix, suffix = _frame(tokenizer)
     kind, rows = _model(table, steps)
     added = _added_tokens(table, tokenizer, steps)
-    tokens = _decoded(tokenizer, steps, table) if kind == BYTE_PAIRS else []
+    tokens = _decoded(tokenizer, steps, table, kind)
     maps = [(one.first, one.last, one.kind, *steps.add_string(one.text.encode())) for one in steps.mappings]
-    first_ranges = np.cumsum([0, *(len(members) for members in steps.program.sets)]).tolist()
+    trie: list[int] = []
+    texts = b""
+    if steps.charsmap:
+        units, texts = split_charsmap(steps.charsmap)
+        trie = units.tolist()
+    clusters = [steps.program.add_set(members) for members in cluster_sets()] if steps.charsmap else [spaces] * 3
     model = table["model"]
+    scores = [score for _, score in model["vocab"]] if kind == UNIGRAM else []
     settings = [
         kind,
-        _token(model, model.get("unk_token")),
+        _unknown(model, kind),
         model.get("max_input_chars_per_word") or 0,
         int(bool(model.get("ignore_merges"))),
         spaces,
         words,
+        int(bool(model.get("byte_fallback"))),
+        int(bool(model.get("fuse_unk", kind == UNIGRAM))),
+        int(kind == UNIGRAM),
+        *_halves([min(scores) - UNKNOWN_PENALTY] if scores else [0.0]),
+        *clusters,
     ]
+    first_ranges = np.cumsum([0, *(len(members) for members in steps.program.sets)]).tolist()
     return _file(
         [
             _words([settings]),
@@ -93,6 +111,9 @@ def _tables(table: dict[str, Any], tokenizer: Any) -> bytes:
             _words(maps),
             _words(steps.combining),
             _words(added),
+            _words([trie]),
+            texts,
+            _words([_halves(_sorted_scores(rows[0], scores))]),
         ]
     )
 
@@ -116,15 +137,35 @@ def _token(model: dict[str, Any], content: str | None) -> int:
     return NONE if content is None else int(model["vocab"].get(content, NONE))
 
 
+def _unknown(model: dict[str, Any], kind: int) -> int:
+    if kind == UNIGRAM:
+        return NONE if model.get("unk_id") is None else int(model["unk_id"])
+    return _token(model, model.get("unk_token"))
+
+
+def _halves(numbers: Sequence[float]) -> list[int]:
+    """Numbers of 64 bits as two words each."""
+    return np.array(numbers, "<f8").view("<u4").tolist()
+
+
+def _sorted_scores(words: Rows, scores: Sequence[float]) -> list[float]:
+    """Scores of a Unigram's tokens in the order of its words."""
+    return [scores[row[-1]] for row in words] if scores else []
+
+
 def _model(table: dict[str, Any], steps: Steps) -> tuple[int, tuple[Rows, Rows, Rows, Rows]]:
     """Returns the kind of model, and words, pieces inside words, merges and single bytes."""
     model = table["model"]
     vocabulary = model.get("vocab")
+    if model.get("type") == "Unigram":
+        return UNIGRAM, _unigram(model, steps)
     if not isinstance(vocabulary, dict):
         raise UnsupportedError(f"model {model.get('type')}")
     kind = model["type"]
     if kind == "BPE":
-        return BYTE_PAIRS, _byte_pairs(table, model, steps)
+        if _has_byte_level(table):
+            return BYTE_PAIRS, _byte_pairs(table, model, steps)
+        return CHARACTER_PAIRS, _character_pairs(model, steps)
     if kind == "WordLevel":
         return WHOLE_WORDS, (_sorted_words(steps, vocabulary), [], [], [])
     if kind != "WordPiece":
@@ -139,6 +180,34 @@ def _sorted_words(steps: Steps, vocabulary: dict[str, int]) -> Rows:
     return [(*steps.add_string(text), number) for text, number in words]
 
 
+def _unigram(model: dict[str, Any], steps: Steps) -> tuple[Rows, Rows, Rows, Rows]:
+    vocabulary = {text: number for number, (text, _) in enumerate(model["vocab"])}
+    return _sorted_words(steps, vocabulary), [], [], _fallback_bytes(model, vocabulary)
+
+
+def _character_pairs(model: dict[str, Any], steps: Steps) -> tuple[Rows, Rows, Rows, Rows]:
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(name):
+            raise UnsupportedError(f"model BPE with {name}")
+    vocabulary = model["vocab"]
+    return _sorted_words(steps, vocabulary), [], _merges(model), _fallback_bytes(model, vocabulary)
+
+
+def _fallback_bytes(model: dict[str, Any], vocabulary: dict[str, int]) -> Rows:
+    """Tokens of the bytes that stand for a character without a token; none if the model has no such tokens."""
+    if not model.get("byte_fallback"):
+        return []
+    return [[vocabulary.get(f"<0x{byte:02X}>", NONE) for byte in range(256)]]
+
+
+def _merges(model: dict[str, Any]) -> Rows:
+    vocabulary = model["vocab"]
+    merges = []
+    for rank, (left, right) in enumerate(model["merges"]):
+        merges.append((vocabulary[left], vocabulary[right], rank, vocabulary[left + right]))
+    return sorted(merges)
+
+
 def _byte_pairs(table: dict[str, Any], model: dict[str, Any], steps: Steps) -> tuple[Rows, Rows, Rows, Rows]:
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(name):
@@ -149,17 +218,19 @@ def _byte_pairs(table: dict[str, Any], model: dict[str, Any], steps: Steps) -> t
     single = [vocabulary.get(letters[byte], NONE) for byte in range(256)]
     if NONE in single and model.get("unk_token") is not None:
         raise UnsupportedError("model BPE without some bytes, for which it has an unknown token")
-    merges = []
-    for rank, pair in enumerate(model["merges"]):
-        left, right = pair
-        merges.append((vocabulary[left], vocabulary[right], rank, vocabulary[left + right]))
     of_letter = {letter: byte for byte, letter in letters.items()}
     whole: Rows = []
     if model.get("ignore_merges"):
         words = {text: number for text, number in vocabulary.items() if all(letter in of_letter for letter in text)}
         raw = sorted((bytes(of_letter[letter] for letter in text), number) for text, number in words.items())
         whole = [(*steps.add_string(text), number) for text, number in raw]
-    return whole, [], sorted(merges), [single]
+    return whole, [], _merges(model), [single]
+
+
+def _has_byte_level(table: dict[str, Any]) -> bool:
+    """Tells whether texts become bytes before the model."""
+    before = table["pre_tokenizer"] or {}
+    return any(part.get("type") == "ByteLevel" for part in before.get("pretokenizers", [before]))
 
 
 def _is_byte_level(table: dict[str, Any]) -> bool:
@@ -177,8 +248,12 @@ def byte_letters() -> dict[int, str]:
     return {**letters, **{byte: chr(256 + at) for at, byte in enumerate(others)}}
 
 
-def _decoded(tokenizer: Any, steps: Steps, table: dict[str, Any]) -> Rows:
-    """Bytes of every token by number; special tokens have none, since they are left out of texts."""
+def _decoded(tokenizer: Any, steps: Steps, table: dict[str, Any], kind: int) -> Rows:
+    """Bytes of every token by number, for models that write; special tokens have none, since they are left out."""
+    if kind in (WORD_PIECES, WHOLE_WORDS):
+        return []
+    if kind in (UNIGRAM, CHARACTER_PAIRS):
+        return _decoded_pieces(tokenizer, steps, table)
     of_letter = {letter: byte for byte, letter in byte_letters().items()}
     special = {token["id"] for token in table["added_tokens"] if token["special"]}
     rows = []
@@ -188,6 +263,17 @@ def _decoded(tokenizer: Any, steps: Steps, table: dict[str, Any]) -> Rows:
             rows.append(steps.add_string(bytes(of_letter[letter] for letter in text)))
         else:
             rows.append(steps.add_string(text.encode("utf-8")))
+    return rows
+
+
+def _decoded_pieces(tokenizer: Any, steps: Steps, table: dict[str, Any]) -> Rows:
+    """Bytes of every token of SentencePiece's: spaces for its mark, and the byte of a token that stands for one."""
+    special = {token["id"] for token in table["added_tokens"] if token["special"]}
+    rows = []
+    for number in range(tokenizer.get_vocab_size()):
+        text = "" if number in special else tokenizer.id_to_token(number) or ""
+        byte = re.fullmatch("<0x([0-9A-F]{2})>", text) if table["model"].get("byte_fallback") else None
+        rows.append(steps.add_string(bytes.fromhex(byte[1]) if byte else text.replace(MARK, " ").encode("utf-8")))
     return rows
 
 

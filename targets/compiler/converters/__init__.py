@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edgeq.targets.compiler.converters import attention, linear, rows
+from edgeq.targets.compiler.converters import attention, linear, pooling, rows
 from edgeq.targets.compiler.converters.kernel_calls import KernelCalls
 from edgeq.targets.compiler.passes.attention_mask import BIASED_ATTENTION
 from edgeq.targets.compiler.passes.cache import (
@@ -29,6 +29,7 @@ CONVERTERS: dict[str, Converter] = {
     "Attention": attention.self_attention,
     BIASED_ATTENTION: attention.biased_attention,
     CACHED_ATTENTION: attention.attention_over_cache,
+    "CumSum": pooling.running_sum,
     "Erf": rows.erf,
     FLOAT_LINEAR: linear.float_linear,
     FLOAT_PRODUCT: rows.multiply,
@@ -38,10 +39,15 @@ CONVERTERS: dict[str, Converter] = {
     "LayerNormalization": rows.normalise,
     "LowBitEmbedding": rows.low_bit_embedding,
     "LowBitLinear": linear.low_bit_linear,
+    "MatMul": pooling.weighted_rows,
     PANEL_GATHER: rows.panel_embedding,
+    "ReduceL2": pooling.row_lengths,
+    "ReduceMax": pooling.largest_rows,
     SOURCE_ATTENTION: attention.attention_over_source,
     STORE_IN_CACHE: attention.store_in_cache,
+    "RMSNormalization": rows.divide_by_mean_square,
     "Relu": rows.relu,
+    "RotaryEmbedding": rows.turn,
     "Sigmoid": rows.sigmoid,
     "Silu": rows.silu,
     RESIDUAL_LAYER_NORM: rows.add_and_normalise,

@@ -90,7 +90,7 @@ def _varying_axes(bias: Any, heads: int, attrs: dict[str, Any]) -> tuple[bool, b
 def attention_over_cache(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     """``CachedAttention``: appends the new keys and values in place, then attends to what is there."""
     q, k, v, _, _, key_cache, value_cache = inputs
-    head = _cached_head(key_cache)
+    head = _cached_head(key_cache, attrs)
     queries, keys, values = (
         Columns(int(shape_of(x)[-1]), int(attrs.get(first, 0)))
         for x, first in ((q, "q_first"), (k, "k_first"), (v, "v_first"))
@@ -108,7 +108,7 @@ def attention_over_cache(calls: KernelCalls, inputs: list[Any], attrs: dict[str,
 def attention_over_source(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     """``SourceAttention``: attends to all keys of a source that was read before."""
     q, _, _, key_cache, _ = inputs
-    head = _cached_head(key_cache)
+    head = _cached_head(key_cache, attrs)
     queries = Columns(int(shape_of(q)[-1]), int(attrs.get("q_first", 0)))
     scale = float(attrs["scale"])
     return calls.call(
@@ -122,7 +122,7 @@ def attention_over_source(calls: KernelCalls, inputs: list[Any], attrs: dict[str
 def store_in_cache(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     """``StoreInCache``: appends keys and values, in place; returns the two caches."""
     k, v, _, _, key_cache, value_cache = inputs
-    head = _cached_head(key_cache)
+    head = _cached_head(key_cache, attrs)
     keys = Columns(int(shape_of(k)[-1]), int(attrs.get("k_first", 0)))
     values = Columns(int(shape_of(v)[-1]), int(attrs.get("v_first", 0)))
     append = calls.kernel(
@@ -133,6 +133,6 @@ def store_in_cache(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any])
     return relax.Tuple(calls.parts(calls.builder.emit(updated), 2))
 
 
-def _cached_head(key_cache: Any) -> CachedHead:
+def _cached_head(key_cache: Any, attrs: dict[str, Any]) -> CachedHead:
     _, heads, _, head_size, _ = shape_of(key_cache)
-    return CachedHead(int(heads), int(head_size), str(key_cache.ty.dtype))
+    return CachedHead(int(heads), int(head_size), str(key_cache.ty.dtype), int(attrs.get("group", 1)))

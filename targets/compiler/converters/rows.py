@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from edgeq.targets.compiler.kernels.gather_rows import gather_columns, gather_pa
 from edgeq.targets.compiler.kernels.layer_norm import layer_norm
 from edgeq.targets.compiler.kernels.low_bit_embedding import low_bit_embedding as low_bit_embedding_kernel
 from edgeq.targets.compiler.kernels.quantized_layer_norm import quantized_layer_norm
+from edgeq.targets.compiler.kernels.rotary import Turns, rotary
 from edgeq.targets.compiler.kernels.sequence import last_token as last_token_kernel
 from edgeq.targets.compiler.kernels.sequence import token_positions as token_positions_kernel
 
@@ -85,7 +87,14 @@ def add_and_normalise(calls: KernelCalls, inputs: list[Any], attrs: dict[str, An
     return _normalise(calls, inputs[:2], [*inputs[2:], None][:2], attrs)
 
 
-def _normalise(calls: KernelCalls, addends: list[Any], parameters: list[Any], attrs: dict[str, Any]) -> Any:
+def divide_by_mean_square(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``RMSNormalization`` over the last axis."""
+    return _normalise(calls, inputs[:1], [inputs[1], None], attrs, centred=False)
+
+
+def _normalise(
+    calls: KernelCalls, addends: list[Any], parameters: list[Any], attrs: dict[str, Any], *, centred: bool = True
+) -> Any:
     *lead, last = shape_of(addends[0])
     columns, residual = int(last), len(addends) == 2
     if attrs.get("axis", -1) not in (-1, len(lead)):
@@ -96,11 +105,12 @@ def _normalise(calls: KernelCalls, addends: list[Any], parameters: list[Any], at
     if beta is None:
         beta = relax.const(np.zeros(columns, np.float32))
     epsilon = float(attrs.get("epsilon", 1e-5))
-    name = "residual_layer_norm" if residual else "layer_norm"
+    name = ("residual_layer_norm" if residual else "layer_norm") if centred else "rms_norm"
+    options: dict[str, Any] = {"rank": len(lead), "epsilon": epsilon, "residual": residual, "centred": centred}
     if attrs.get("quantized", 0):
         call = calls.call(
             (name, columns, len(lead), epsilon, "quantized"),
-            lambda: quantized_layer_norm(columns, rank=len(lead), epsilon=epsilon, residual=residual),
+            lambda: quantized_layer_norm(columns, **options),
             [*addends, gamma, beta],
             [tensor([*lead, columns]), *row_codes(lead, columns)],
         )
@@ -109,7 +119,7 @@ def _normalise(calls: KernelCalls, addends: list[Any], parameters: list[Any], at
         return rows
     return calls.call(
         (name, columns, len(lead), epsilon),
-        lambda: layer_norm(columns, rank=len(lead), epsilon=epsilon, residual=residual),
+        lambda: layer_norm(columns, **options),
         [*addends, gamma, beta],
         tensor([*lead, columns]),
     )
@@ -162,7 +172,7 @@ def multiply(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> An
             [x],
             tensor([*lead, last]),
         )
-    if not tvm.ir.structural_equal(x.ty.shape, factor.ty.shape):
+    if [str(size) for size in shape_of(x)] != [str(size) for size in shape_of(factor)]:
         raise UnsupportedError(
             f"{attrs['name']}: a product of tensors of shape {shape_of(x)} and {shape_of(factor)} has no kernel, "
             "only of equal shapes, or with one number"
@@ -172,6 +182,26 @@ def multiply(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> An
         lambda: product(int(last), rank=len(lead)),
         [x, factor],
         tensor([*lead, last]),
+    )
+
+
+def turn(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``RotaryEmbedding``: pairs of columns turned by angles that are looked up by position.
+
+    Raises:
+        UnsupportedError: If neighbouring columns are pairs, or rows of the tables are given instead of positions.
+    """
+    x, cosines = inputs[:2]
+    heads = int(attrs.get("num_heads", 0))
+    if len(inputs) < 4 or len(shape_of(x)) != 3 or heads == 0 or attrs.get("interleaved", 0):
+        raise UnsupportedError(
+            f"{attrs['name']}: this form of RotaryEmbedding has no kernel, only halves of heads of "
+            "[batch, sequence, width], with positions"
+        )
+    positions, pairs = (int(size) for size in shape_of(cosines))
+    turns = Turns(heads, int(shape_of(x)[-1]) // heads, pairs, positions)
+    return calls.call(
+        ("rotary", *dataclasses.astuple(turns)), lambda: rotary(turns), inputs[:4], tensor(shape_of(x))
     )
 
 

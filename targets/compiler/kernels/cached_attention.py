@@ -30,19 +30,21 @@ class CachedHead:
     """What is fixed when the kernel is built.
 
     Attributes:
-        heads: Number of heads.
+        heads: Number of heads of keys and values.
         head_size: Columns of a head.
         dtype: Element type of the cache: ``float16`` or ``float32``.
+        group: Heads of queries that look at one head of keys.
     """
 
     heads: int
     head_size: int
     dtype: str
+    group: int = 1
 
     @property
     def width(self) -> int:
-        """Columns of q, of k and of v."""
-        return self.heads * self.head_size
+        """Columns of the queries and of the result."""
+        return self.heads * self.group * self.head_size
 
     def keys(self, cache: Any, batch: Any, head: Any, block: Any, column: Any) -> Any:
         """One column of 16 keys as float32."""
@@ -99,6 +101,8 @@ class Operands(NamedTuple):
     batch: Any
     head: Any
     query: Any
+    first_column: Any
+    """Of the head of queries, among those of all heads."""
 
 
 def _widened(value: Any, dtype: str) -> Any:
@@ -116,7 +120,7 @@ def _score_blocks(p, o, scores, peak, first_block, blocks, length):
                 prefetch(o.value_cache[o.batch, o.head, first_block * LANES + d, line * p.line])
         for b in T.unroll(blocks):
             acc[b] = fma(
-                T.broadcast(o.q[o.batch, o.query, o.q_first + o.head * p.head_size + d], LANES),
+                T.broadcast(o.q[o.batch, o.query, o.q_first + o.first_column + d], LANES),
                 p.keys(o.key_cache, o.batch, o.head, first_block + b, d),
                 acc[b],
             )
@@ -137,7 +141,7 @@ def _weighted_sum(p, o, scores, total, length):
                 T.broadcast(scores[0, t], LANES), p.values(o.value_cache, o.batch, o.head, t, c * LANES), acc[c]
             )
     for c in T.unroll(p.head_size // LANES):
-        o.out[o.batch, o.query, T.ramp(o.head * p.head_size + c * LANES, 1, LANES)] = acc[c] / T.broadcast(
+        o.out[o.batch, o.query, T.ramp(o.first_column + c * LANES, 1, LANES)] = acc[c] / T.broadcast(
             total[0], LANES
         )
     for column in range(p.head_size // LANES * LANES, p.head_size):
@@ -145,7 +149,7 @@ def _weighted_sum(p, o, scores, total, length):
         last[0] = T.float32(0)
         for t in range(length):
             last[0] = fma(scores[0, t], p.value(o.value_cache, o.batch, o.head, t, column), last[0])
-        o.out[o.batch, o.query, o.head * p.head_size + column] = last[0] / total[0]
+        o.out[o.batch, o.query, o.first_column + column] = last[0] / total[0]
 
 
 @macro
@@ -220,7 +224,7 @@ def append_to_cache(head: CachedHead, *, keys: Columns, values: Columns) -> tirx
 
 @macro
 def _attend_head(
-    p, q, columns, scale, past, new, key_cache, value_cache, out, task, tokens, blocks, capacity, growth, tile
+    p, q, columns, scale, past, new, key_cache, value_cache, out, task, first, tokens, blocks, capacity, growth, tile
 ):
     """All queries of one head of one sequence."""
     scores = T.alloc_buffer((tile, blocks * LANES), "float32")
@@ -236,7 +240,8 @@ def _attend_head(
         query_tile(
             p,
             Operands(
-                q, columns.first, scale, key_cache, value_cache, out, task // p.heads, task % p.heads, group * tile
+                q, columns.first, scale, key_cache, value_cache, out, task // p.heads, task % p.heads, group * tile,
+                first,
             ),
             scores, tile, past[task // p.heads] + (group * tile + 1) * growth, growth,
         )  # fmt: skip
@@ -245,13 +250,27 @@ def _attend_head(
         if s < new[task // p.heads] and length[0] > 0:
             _query(
                 p,
-                Operands(q, columns.first, scale, key_cache, value_cache, out, task // p.heads, task % p.heads, s),
+                Operands(
+                    q, columns.first, scale, key_cache, value_cache, out, task // p.heads, task % p.heads, s, first
+                ),
                 scores,
                 length[0],
             )
         else:
             for d in range(p.head_size):
-                out[task // p.heads, s, task % p.heads * p.head_size + d] = T.float32(0)
+                out[task // p.heads, s, first + d] = T.float32(0)
+
+
+@macro
+def _attend_group(
+    p, q, columns, scale, past, new, key_cache, value_cache, out, task, tokens, blocks, capacity, growth, tile
+):
+    """All queries of the heads that look at one head of keys of one sequence."""
+    for member in range(p.group):
+        _attend_head(
+            p, q, columns, scale, past, new, key_cache, value_cache, out, task,
+            (task % p.heads * p.group + member) * p.head_size, tokens, blocks, capacity, growth, tile,
+        )  # fmt: skip
 
 
 def cached_attention(isa: Isa, head: CachedHead, *, queries: Columns, scale: float, causal: bool) -> tirx.PrimFunc:
@@ -286,7 +305,7 @@ def cached_attention(isa: Isa, head: CachedHead, *, queries: Columns, scale: flo
         out = T.match_buffer(y, (batch, tokens, p.width), "float32")
         with T.sblock("root"):
             for task in T.parallel(batch * p.heads):
-                _attend_head(
+                _attend_group(
                     p, q, queries, scale, past, new, key_cache, value_cache, out, task, tokens, blocks, capacity,
                     growth, isa.row_tile,
                 )  # fmt: skip
@@ -326,7 +345,7 @@ def append_and_attend(
                 _append_head(
                     p, k, v, keys.first, values.first, past, new, key_cache, value_cache, task, tokens, capacity
                 )
-                _attend_head(
+                _attend_group(
                     p, q, queries, scale, past, new, key_cache, value_cache, out, task, tokens, blocks, capacity, 1,
                     isa.row_tile,
                 )  # fmt: skip

@@ -24,10 +24,12 @@ class Rows:
     Attributes:
         columns: Length of a row.
         addends: One tensor, or two whose sum is normalised, seen as rows.
+        centred: Whether the mean is taken away first.
     """
 
     columns: int
     addends: tuple[Any, ...]
+    centred: bool = True
 
     def vector(self, row: Any, block: Any) -> Any:
         """16 neighbouring values."""
@@ -82,7 +84,9 @@ def normalise_row(p, i, gamma, beta, out, epsilon):
     mean = registers((1,), "float32")
     variance = registers((1,), "float32")
     inverse = registers((1,), "float32")
-    _row_mean(p, i, partial, mean)
+    mean[0] = T.float32(0)
+    if p.centred:
+        _row_mean(p, i, partial, mean)
     _row_variance(p, i, partial, mean, variance)
     inverse[0] = T.float32(1) / square_root(variance[0] + T.float32(epsilon))
     for c in range(p.columns // LANES):
@@ -107,7 +111,9 @@ def _all_rows(p, rows, gamma, beta, out, epsilon):
             normalise_row(p, i, gamma, beta, out, epsilon)
 
 
-def layer_norm(columns: int, *, rank: int, epsilon: float, residual: bool) -> tirx.PrimFunc:
+def layer_norm(
+    columns: int, *, rank: int, epsilon: float, residual: bool, centred: bool = True
+) -> tirx.PrimFunc:
     """Builds ``y = (x - mean) / sqrt(variance + epsilon) * gamma + beta`` with ``x`` the input or input + residual.
 
     Mean and variance are 16-lane partial sums reduced by one fixed tree; the variance is the mean of squared
@@ -118,6 +124,7 @@ def layer_norm(columns: int, *, rank: int, epsilon: float, residual: bool) -> ti
         rank: Number of leading dimensions.
         epsilon: Added to the variance.
         residual: Whether a second tensor is added before the normalisation.
+        centred: Whether the mean is taken away; without, a row is divided by its root mean square (RMSNorm).
 
     Returns:
         A function of x float32 ``[..., K]``, (the residual float32 ``[..., K]``,) gamma float32 ``[K]``, beta float32
@@ -135,7 +142,7 @@ def layer_norm(columns: int, *, rank: int, epsilon: float, residual: bool) -> ti
         with T.sblock("root"):
             rows_in = T.decl_buffer((rows, columns), "float32", data=x_buffer.data)
             out = T.decl_buffer((rows, columns), "float32", data=y_buffer.data)
-            _all_rows(Rows(columns, (rows_in,)), rows, gamma, beta, out, epsilon)
+            _all_rows(Rows(columns, (rows_in,), centred), rows, gamma, beta, out, epsilon)
 
     @T.prim_func(s_tir=True)
     def with_residual(x: T.handle, added: T.handle, gamma_: T.handle, beta_: T.handle, y: T.handle):
@@ -149,6 +156,6 @@ def layer_norm(columns: int, *, rank: int, epsilon: float, residual: bool) -> ti
             rows_in = T.decl_buffer((rows, columns), "float32", data=x_buffer.data)
             rows_added = T.decl_buffer((rows, columns), "float32", data=added_buffer.data)
             out = T.decl_buffer((rows, columns), "float32", data=y_buffer.data)
-            _all_rows(Rows(columns, (rows_in, rows_added)), rows, gamma, beta, out, epsilon)
+            _all_rows(Rows(columns, (rows_in, rows_added), centred), rows, gamma, beta, out, epsilon)
 
     return with_residual if residual else plain

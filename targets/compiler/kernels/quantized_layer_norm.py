@@ -31,7 +31,9 @@ def _all_rows(p, rows, gamma, beta, out, words, scales, sums, epsilon):
             _row(p, i, gamma, beta, out, words, scales, sums, epsilon)
 
 
-def quantized_layer_norm(columns: int, *, rank: int, epsilon: float, residual: bool) -> tirx.PrimFunc:
+def quantized_layer_norm(
+    columns: int, *, rank: int, epsilon: float, residual: bool, centred: bool = True
+) -> tirx.PrimFunc:
     """Builds :func:`~edgeq.targets.compiler.kernels.layer_norm.layer_norm` and the quantizer of its rows in one.
 
     Args:
@@ -39,6 +41,7 @@ def quantized_layer_norm(columns: int, *, rank: int, epsilon: float, residual: b
         rank: Number of leading dimensions.
         epsilon: Added to the variance.
         residual: Whether a second tensor is added before the normalisation.
+        centred: Whether the mean is taken away.
 
     Returns:
         A function of x float32 ``[..., K]``, (the residual float32 ``[..., K]``,) gamma float32 ``[K]``, beta float32
@@ -66,7 +69,7 @@ def quantized_layer_norm(columns: int, *, rank: int, epsilon: float, residual: b
             words = T.decl_buffer((count, width), "int32", data=q_buffer.data)
             scales = T.decl_buffer((count,), "float32", data=scale_buffer.data)
             sums = T.decl_buffer((count,), "int32", data=sum_buffer.data)
-            _all_rows(Rows(columns, (rows_in,)), count, gamma, beta, out, words, scales, sums, epsilon)
+            _all_rows(Rows(columns, (rows_in,), centred), count, gamma, beta, out, words, scales, sums, epsilon)
 
     @T.prim_func(s_tir=True)
     def with_residual(
@@ -89,6 +92,8 @@ def quantized_layer_norm(columns: int, *, rank: int, epsilon: float, residual: b
             words = T.decl_buffer((count, width), "int32", data=q_buffer.data)
             scales = T.decl_buffer((count,), "float32", data=scale_buffer.data)
             sums = T.decl_buffer((count,), "int32", data=sum_buffer.data)
-            _all_rows(Rows(columns, (rows_in, rows_added)), count, gamma, beta, out, words, scales, sums, epsilon)
+            _all_rows(
+                Rows(columns, (rows_in, rows_added), centred), count, gamma, beta, out, words, scales, sums, epsilon
+            )
 
     return with_residual if residual else plain

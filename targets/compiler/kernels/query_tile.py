@@ -28,7 +28,7 @@ def _scores(p, o, scores, peaks, tile, key_vectors, first_length, growth):
             key[0] = p.keys(o.key_cache, o.batch, o.head, t, d)
             for r in T.unroll(tile):
                 acc[r] = fma(
-                    T.broadcast(o.q[o.batch, o.query + r, o.q_first + o.head * p.head_size + d], LANES), key[0], acc[r]
+                    T.broadcast(o.q[o.batch, o.query + r, o.q_first + o.first_column + d], LANES), key[0], acc[r]
                 )
         for r in T.unroll(tile):
             acc[r] = p.score(acc[r], o.scale, t * LANES, first_length + r * growth)
@@ -54,7 +54,7 @@ def _weighted_sums(p, o, scores, sums, tile, first_length, growth):
                     p.values(o.value_cache, o.batch, o.head, first_length + t, c * LANES),
                     acc[r],
                 )
-            o.out[o.batch, o.query + r, T.ramp(o.head * p.head_size + c * LANES, 1, LANES)] = acc[r] / T.broadcast(
+            o.out[o.batch, o.query + r, T.ramp(o.first_column + c * LANES, 1, LANES)] = acc[r] / T.broadcast(
                 sums[r], LANES
             )
     for column in range(p.head_size // LANES * LANES, p.head_size):
@@ -63,7 +63,7 @@ def _weighted_sums(p, o, scores, sums, tile, first_length, growth):
             last[0] = T.float32(0)
             for t in range(first_length + r * growth):
                 last[0] = fma(scores[r, t], p.value(o.value_cache, o.batch, o.head, t, column), last[0])
-            o.out[o.batch, o.query + r, o.head * p.head_size + column] = last[0] / sums[r]
+            o.out[o.batch, o.query + r, o.first_column + column] = last[0] / sums[r]
 
 
 @macro

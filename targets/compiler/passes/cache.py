@@ -126,6 +126,7 @@ def _replace_attention(view: GraphView, attention: onnx.NodeProto, layer: _Layer
     options = {
         "scale": float(attributes(attention).get("scale", head_size**-0.5)),  # type: ignore[arg-type]
         "q_first": layer.queries.first,
+        "group": _heads_of(view, attention.input[0]) // layer.past_key.type.tensor_type.shape.dim[1].dim_value,
     }
     if layer.keys is None or layer.values is None:
         kind = SOURCE_ATTENTION
@@ -140,19 +141,33 @@ def _replace_attention(view: GraphView, attention: onnx.NodeProto, layer: _Layer
     view.replace([reshape], helper.make_node(kind, inputs, list(reshape.output), name=name, **options))
 
 
+def _heads_of(view: GraphView, name: str) -> int:
+    """Number of heads of ``[batch, heads, tokens, head_size]``, from the constant that its columns were split by."""
+    reshape = view.producer(_behind(view, name, "Transpose"))
+    target = view.initializers.get(reshape.input[1]) if reshape is not None and reshape.op_type == "Reshape" else None
+    if target is None:
+        raise UnsupportedError(f"the heads of {name!r} are split in no known way; export the model with edgeq export")
+    return int(numpy_helper.to_array(target)[-2])
+
+
 def replace_positions(view: GraphView, lengths: str) -> None:
     """Makes every look-up in a position table read positions that follow from the lengths of the past."""
+    for node in [n for n in view.graph.node if n.op_type == "RotaryEmbedding" and len(n.input) > 3]:
+        positions = _add_positions(view, node, lengths, offset=_constant_part(view, node.input[3]))
+        node.input[3] = positions
     for node in [n for n in view.graph.node if n.op_type == "Gather" and n.input[0] in view.initializers]:
         table, index = node.input[:2]
         if len(view.initializers[table].dims) != 2 or index == "input_ids" or index in view.initializers:
             continue
-        positions = f"{node.output[0]}.positions"
-        offset = _constant_part(view, index)
-        view.insert_before(
-            node, helper.make_node(TOKEN_POSITIONS, ["input_ids", lengths], [positions], name=positions, offset=offset)
-        )
-        node.input[1] = positions
+        node.input[1] = _add_positions(view, node, lengths, offset=_constant_part(view, index))
     view.refresh()
+
+
+def _add_positions(view: GraphView, node: onnx.NodeProto, lengths: str, *, offset: int) -> str:
+    positions = f"{node.output[0]}.positions"
+    made = helper.make_node(TOKEN_POSITIONS, ["input_ids", lengths], [positions], name=positions, offset=offset)
+    view.insert_before(node, made)
+    return positions
 
 
 def _constant_part(view: GraphView, name: str) -> int:

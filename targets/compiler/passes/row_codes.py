@@ -16,5 +16,5 @@ def quantize_in_normalisations(view: GraphView) -> None:
         if node.op_type == "LowBitLinear" and attributes(node).get("activation") == "dynamic"
     }
     for node in view.graph.node:
-        if node.op_type in ("LayerNormalization", RESIDUAL_LAYER_NORM) and node.output[0] in wanted:
+        if node.op_type in ("LayerNormalization", "RMSNormalization", RESIDUAL_LAYER_NORM) and node.output[0] in wanted:
             node.attribute.append(onnx.helper.make_attribute("quantized", 1))

@@ -271,7 +271,8 @@ EDGEQ_API edgeq_status edgeq_check_texts(edgeq_session *session, const edgeq_tex
 EDGEQ_API edgeq_status edgeq_embed(edgeq_session *session, const edgeq_text *texts, size_t count, size_t batch,
                                    float *values, size_t *tokens);
 
-/* The same for classifiers, with the probability of each class in `scores` [count, width], if that is not NULL. */
+/* The same for classifiers, with what the bundle makes of the logits in `scores` [count, width], if that is not NULL:
+ * probabilities of classes, or the numbers themselves. */
 EDGEQ_API edgeq_status edgeq_classify(edgeq_session *session, const edgeq_text *texts, size_t count, size_t batch,
                                       float *logits, double *scores, size_t *tokens);
 

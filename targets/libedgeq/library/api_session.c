@@ -299,7 +299,7 @@ static void detokenize_body(void *argument) {
   const edgeq_model *model = call->session->model;
   Memory *memory = &call->session->call;
   if (model->no_tokenizer != NULL) fail(memory, EDGEQ_USAGE, "tokens have no text here: %s", model->no_tokenizer);
-  TextOutput output = {&model->tokenizer, {.memory = memory}};
+  TextOutput output = {.table = &model->tokenizer, .held = {.memory = memory}};
   Buffer text = {.memory = memory};
   for (size_t i = 0; i < call->count; i++) text_output_add(&output, call->ids[i], &text);
   text_output_finish(&output, &text);
@@ -334,7 +334,7 @@ static void texts_body(void *argument) {
   run_texts(session, call->texts, call->count, call->batch, call->values, call->tokens);
   size_t width = (size_t)info->width;
   for (size_t i = 0; i < call->count && call->scores != NULL; i++) {
-    softmax(call->values + i * width, width, call->scores + i * width);
+    class_scores(session->model->texts.scores, call->values + i * width, width, call->scores + i * width);
   }
 }
 

@@ -7,6 +7,7 @@
 #include "cpu.h"
 #include "generation_table.h"
 #include "pool.h"
+#include "texts.h"
 
 enum { FORMAT_VERSION = 2, MOST_LABELS = 1 << 20 };
 
@@ -87,6 +88,36 @@ static void read_model(Reader *reader) {
     names[info->label_count++] = copy_text(reader->memory, label->text);
   }
   info->labels = names;
+}
+
+/* Reads the prompt that is put before every text. */
+static const char *default_prompt(Reader *reader, const JsonValue *table) {
+  const Json *json = &reader->json;
+  const JsonValue *prompts = json_member(json, table, "prompts", JSON_OBJECT);
+  const JsonValue *name = json_find(table, "default_prompt");
+  json_check(json, name != NULL && (name->kind == JSON_NULL || name->kind == JSON_TEXT),
+             "'default_prompt' must be a text or null");
+  return name->kind == JSON_NULL ? "" : copy_text(reader->memory, json_text(json, prompts, name->text));
+}
+
+static void read_text_rules(Reader *reader) {
+  static const char *const scores[] = {"none", "sigmoid", "softmax", NULL}, *const sides[] = {"left", "right", NULL};
+  const Json *json = &reader->json;
+  TextRules *rules = &reader->model->texts;
+  *rules = (TextRules){.prompt = "", .scores = SCORES_SOFTMAX};
+  if (json_find(json->root, "text") == NULL) return; /* of bundles that were made before there were rules */
+  const JsonValue *table = json_member(json, json->root, "text", JSON_OBJECT);
+  rules->prompt = default_prompt(reader, table);
+  const JsonValue *longest = json_find(table, "max_tokens");
+  if (longest == NULL || longest->kind != JSON_NULL) {
+    rules->longest = json_integer(json, table, "max_tokens", 1, LARGEST_SIZE);
+  }
+  rules->cuts = json_member(json, table, "cuts", JSON_BOOL)->boolean;
+  rules->cuts_left = strcmp(one_of(json, table, "cut_side", sides), "left") == 0;
+  const char *made = one_of(json, table, "scores", scores);
+  rules->scores = strcmp(made, "none") == 0      ? SCORES_AS_THEY_ARE
+                  : strcmp(made, "sigmoid") == 0 ? SCORES_SIGMOID
+                                                 : SCORES_SOFTMAX;
 }
 
 static void read_weights(Reader *reader, Mapping file) {
@@ -247,11 +278,13 @@ static void finish_info(edgeq_model *model) {
   info->context = model->generation.context;
   info->source_context = model->generation.source_context;
   info->vocabulary = model->generation.vocabulary;
-  for (size_t i = 0; i < main->output_count && info->context == 0; i++) {
-    const Spec *output = &main->outputs[i];
-    if (output->type != EDGEQ_FLOAT32 || (output->rank != 2 && output->rank != 3)) continue;
-    info->width = fixed_width(model->functions[EDGEQ_MAIN].plan, output, i);
-    return;
+  for (size_t i = 0; i < main->input_count; i++) {
+    bool leaves_out = strcmp(main->inputs[i].name, "pooling_mask") == 0 && model->texts.prompt[0] != '\0';
+    model->texts.prompt_is_left_out |= leaves_out;
+  }
+  size_t shown = vectors_output(main);
+  if (shown < main->output_count && info->context == 0) {
+    info->width = fixed_width(model->functions[EDGEQ_MAIN].plan, &main->outputs[shown], shown);
   }
 }
 
@@ -279,6 +312,7 @@ void read_bundle(edgeq_model *model, Memory *scratch, const Source *source, cons
   choose_target(&reader);
   BundleFiles files = read_files(&model->memory, scratch, source, &reader.json, reader.code, options);
   read_model(&reader);
+  read_text_rules(&reader);
   read_weights(&reader, files.weights);
   load_code(&reader, &files);
   read_function(&reader, EDGEQ_MAIN, "main");

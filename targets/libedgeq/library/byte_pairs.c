@@ -1,5 +1,6 @@
 #include <stdbool.h>
 
+#include "utf8.h"
 #include "words.h"
 
 /* A part of a word, in a linked list; merged into the one before when `token` is NO_TOKEN. */
@@ -83,21 +84,8 @@ static void merge(const TokenizerTable *table, Part *parts, Candidate candidate,
   consider(table, parts, candidate.place, heap);
 }
 
-void word_to_byte_pairs(const TokenizerTable *table, const char *word, size_t size, Buffer *ids) {
-  if (table->settings->whole_words_first) {
-    uint32_t token = find_word(table, table->words, table->word_count, word, size);
-    if (token != NO_TOKEN) {
-      add_id(ids, token);
-      return;
-    }
-  }
-  size_t count = 0;
-  Part *parts = allocate(ids->memory, size, sizeof *parts);
-  for (size_t i = 0; i < size; i++) {
-    uint32_t token = table->bytes[(unsigned char)word[i]];
-    /* Bytes that the vocabulary lacks are left out, as the package tokenizers does. */
-    if (token != NO_TOKEN) parts[count++].token = token;
-  }
+/* Merges parts, and appends what is left of them. */
+static void merge_all(const TokenizerTable *table, Part *parts, size_t count, Buffer *ids) {
   /* Every merge takes a candidate away and adds at most two. */
   Heap heap = {allocate(ids->memory, 3 * count + 1, sizeof *heap.items), 0};
   for (size_t i = 0; i < count; i++) {
@@ -110,5 +98,61 @@ void word_to_byte_pairs(const TokenizerTable *table, const char *word, size_t si
     if (parts[i].token != NO_TOKEN) add_id(ids, parts[i].token);
   }
   release(ids->memory, heap.items);
+}
+
+/* Whether a word is a token as it is, which is then appended. */
+static bool add_whole_word(const TokenizerTable *table, const char *word, size_t size, Buffer *ids) {
+  uint32_t token = NO_TOKEN;
+  if (table->settings->whole_words_first) token = find_word(table, table->words, table->word_count, word, size);
+  if (token != NO_TOKEN) add_id(ids, token);
+  return token != NO_TOKEN;
+}
+
+void word_to_byte_pairs(const TokenizerTable *table, const char *word, size_t size, Buffer *ids) {
+  if (add_whole_word(table, word, size, ids)) return;
+  size_t count = 0;
+  Part *parts = allocate(ids->memory, size, sizeof *parts);
+  for (size_t i = 0; i < size; i++) {
+    uint32_t token = table->bytes[(unsigned char)word[i]];
+    /* Bytes that the vocabulary lacks are left out, as the package tokenizers does. */
+    if (token != NO_TOKEN) parts[count++].token = token;
+  }
+  merge_all(table, parts, count, ids);
+  release(ids->memory, parts);
+}
+
+/* The bytes of a character as parts; returns how many, 0 if the tokenizer has not all of them. */
+static size_t byte_parts(const TokenizerTable *table, const char *character, size_t size, Part *parts) {
+  if (!table->settings->byte_fallback) return 0;
+  for (size_t i = 0; i < size; i++) {
+    parts[i].token = table->bytes[(unsigned char)character[i]];
+    if (parts[i].token == NO_TOKEN) return 0;
+  }
+  return size;
+}
+
+void word_to_character_pairs(const TokenizerTable *table, const char *word, size_t size, Buffer *ids) {
+  if (add_whole_word(table, word, size, ids)) return;
+  const TokenizerSettings *settings = table->settings;
+  size_t count = 0;
+  bool held = false; /* an unknown token waits for others to become one with it */
+  Part *parts = allocate(ids->memory, size + 1, sizeof *parts);
+  for (size_t at = 0, end; at < size; at = end) {
+    end = character_after(word, at);
+    uint32_t token = find_word(table, table->words, table->word_count, word + at, end - at);
+    if (token == NO_TOKEN) {
+      size_t bytes = byte_parts(table, word + at, end - at, parts + count);
+      count += bytes;
+      if (bytes > 0 || settings->unknown == NO_TOKEN) continue;
+      if (held && !settings->fuses_unknown) parts[count++].token = settings->unknown;
+      held = true;
+      continue;
+    }
+    if (held) parts[count++].token = settings->unknown;
+    held = false;
+    parts[count++].token = token;
+  }
+  if (held) parts[count++].token = settings->unknown;
+  merge_all(table, parts, count, ids);
   release(ids->memory, parts);
 }

@@ -43,6 +43,18 @@ typedef struct {
   Settings settings;
 } Generation;
 
+typedef enum { SCORES_AS_THEY_ARE, SCORES_SIGMOID, SCORES_SOFTMAX } Scores;
+
+/* How texts are read, and what a classifier's numbers mean. */
+typedef struct {
+  const char *prompt; /* is put before every text; empty for most models */
+  int64_t longest;    /* most tokens of a text; 0 if only the model limits it */
+  bool cuts;          /* longer texts are cut; otherwise they are refused */
+  bool cuts_left;     /* at their beginning */
+  bool prompt_is_left_out; /* of the pooling, by an input that this library does not fill in */
+  Scores scores;
+} TextRules;
+
 struct edgeq_model {
   Memory memory; /* this and the sentence stay where a model could not be opened */
   Failure failure;
@@ -57,6 +69,7 @@ struct edgeq_model {
   GoldenRun *golden; /* in the order in which they run, on one state */
   size_t golden_count;
   Generation generation;
+  TextRules texts;
   TokenizerTable tokenizer;
   const char *no_tokenizer; /* why texts cannot be given; NULL if they can */
 };

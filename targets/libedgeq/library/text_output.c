@@ -45,6 +45,13 @@ void text_output_add(TextOutput *output, int64_t token, Buffer *text) {
   const TokenizerTable *table = output->table;
   if (token < 0 || (uint64_t)token >= table->token_count) return; /* the model may have more than its tokenizer */
   Words bytes = table->tokens[token];
+  if (bytes.size > 0 && !output->has_begun) {
+    output->has_begun = true;
+    if (table->settings->drops_first_space && table->strings[bytes.place] == ' ') {
+      bytes.place++;
+      bytes.size--;
+    }
+  }
   buffer_add(&output->held, table->strings + bytes.place, bytes.size);
   convert(output, false, text);
 }

@@ -32,6 +32,27 @@ static void check_text(const Memory *memory, const edgeq_text *text, const char 
   }
 }
 
+/* Most tokens of a text; 0 if nothing limits it. */
+static int64_t longest_text(const edgeq_model *model) {
+  int64_t own = model->texts.longest, longest = model->info.longest;
+  return own > 0 && (longest == 0 || own < longest) ? own : longest;
+}
+
+/* Takes tokens away from a text that is too long, but none of those that stand around it. */
+static void cut(const Memory *memory, const edgeq_model *model, Tokens *tokens, const char *name) {
+  size_t longest = (size_t)longest_text(model), prefix = model->tokenizer.prefix_count;
+  size_t around = prefix + model->tokenizer.suffix_count;
+  if (longest == 0 || tokens->count <= longest) return;
+  if (!model->texts.cuts) {
+    fail(memory, EDGEQ_USAGE, "%s has %zu tokens, the model takes at most %zu; shorten or split it", name,
+         tokens->count, longest);
+  }
+  if (longest < around) fail(memory, EDGEQ_USAGE, "%s does not fit into %zu tokens", name, longest);
+  size_t away = tokens->count - longest, from = model->texts.cuts_left ? prefix : prefix + longest - around;
+  memmove(tokens->ids + from, tokens->ids + from + away, (tokens->count - from - away) * sizeof *tokens->ids);
+  tokens->count = longest;
+}
+
 Tokens text_tokens(Memory *memory, const edgeq_session *session, const edgeq_text *text, const char *name) {
   const edgeq_model *model = session->model;
   if (text->text == NULL) {
@@ -46,9 +67,18 @@ Tokens text_tokens(Memory *memory, const edgeq_session *session, const edgeq_tex
   Buffer ids = {.memory = memory};
   check_text(memory, text, name);
   if (is_blank(text->text, text->size)) fail(memory, EDGEQ_USAGE, "%s is empty; give at least one word", name);
-  tokenizer_encode(&model->tokenizer, text->text, text->size, &ids);
+  Buffer whole = {.memory = memory};
+  if (model->texts.prompt_is_left_out) {
+    fail(memory, EDGEQ_USAGE, "the bundle leaves its prompt out of embeddings, which only Python does; give tensors");
+  }
+  buffer_add(&whole, model->texts.prompt, strlen(model->texts.prompt));
+  buffer_add(&whole, text->text, text->size);
+  tokenizer_encode(&model->tokenizer, whole.data, whole.size, &ids);
+  buffer_release(&whole);
   if (ids.size == 0) fail(memory, EDGEQ_USAGE, "%s has no tokens; give at least one word", name);
-  return (Tokens){(int64_t *)(void *)ids.data, ids.size / sizeof(int64_t)};
+  Tokens tokens = {(int64_t *)(void *)ids.data, ids.size / sizeof(int64_t)};
+  if (model->generation.context == 0) cut(memory, model, &tokens, name); /* prompts of generated texts have other limits */
+  return tokens;
 }
 
 static void check_tokens(const Memory *memory, const Tokens *tokens, int64_t most, int64_t longest, const char *name) {
@@ -124,13 +154,21 @@ static void run_together(edgeq_session *session, const Tokens *texts, size_t cou
   release(memory, inputs);
 }
 
-/* The output that is shown: the first of vectors, one a text or one a token. */
-static const edgeq_tensor *vectors_of(const edgeq_session *session, const edgeq_tensor *outputs) {
-  size_t count = session->model->functions[EDGEQ_MAIN].interface.output_count;
-  for (size_t i = 0; i < count; i++) {
-    const edgeq_tensor *output = &outputs[i];
-    if (output->type == EDGEQ_FLOAT32 && (output->rank == 2 || output->rank == 3)) return output;
+size_t vectors_output(const Interface *main) {
+  size_t first = main->output_count;
+  for (size_t i = main->output_count; i-- > 0;) {
+    const Spec *spec = &main->outputs[i];
+    if (spec->type != EDGEQ_FLOAT32 || (spec->rank != 2 && spec->rank != 3)) continue;
+    if (spec->rank == 2 && strcmp(spec->name, "sentence_embedding") == 0) return i;
+    first = i;
   }
+  return first;
+}
+
+static const edgeq_tensor *vectors_of(const edgeq_session *session, const edgeq_tensor *outputs) {
+  const Interface *main = &session->model->functions[EDGEQ_MAIN].interface;
+  size_t index = vectors_output(main);
+  if (index < main->output_count) return &outputs[index];
   fail(&session->call, EDGEQ_USAGE, "the model has no float32 output of vectors; run it on tensors");
 }
 
@@ -190,10 +228,21 @@ void run_texts(edgeq_session *session, const edgeq_text *texts, size_t count, si
   }
 }
 
-void softmax(const float *logits, size_t count, double *scores) {
+static void softmax(const float *logits, size_t count, double *scores) {
   double total = 0;
   float greatest = logits[0];
   for (size_t k = 1; k < count; k++) greatest = logits[k] > greatest ? logits[k] : greatest;
   for (size_t k = 0; k < count; k++) total += scores[k] = exp_of_negative((double)logits[k] - (double)greatest);
   for (size_t k = 0; k < count; k++) scores[k] /= total;
+}
+
+void class_scores(Scores kind, const float *logits, size_t count, double *scores) {
+  if (kind == SCORES_SOFTMAX) {
+    softmax(logits, count, scores);
+    return;
+  }
+  for (size_t k = 0; k < count; k++) {
+    double x = (double)logits[k], small = exp_of_negative(x > 0 ? -x : x);
+    scores[k] = kind == SCORES_AS_THEY_ARE ? x : x >= 0 ? 1 / (1 + small) : small / (1 + small);
+  }
 }

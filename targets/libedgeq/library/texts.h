@@ -18,7 +18,11 @@ Tokens *checked_texts(Memory *memory, const edgeq_session *session, const edgeq_
 void run_texts(edgeq_session *session, const edgeq_text *texts, size_t count, size_t batch, float *values,
                size_t *tokens);
 
-/* Probabilities of classes. */
-void softmax(const float *logits, size_t count, double *scores);
+/* Number of the output that is shown: the embedding that the graph makes, or else the first of vectors, one a text or one
+ * a token. As many as there are if there is none. */
+size_t vectors_output(const Interface *main);
+
+/* What a classifier's numbers mean: probabilities of classes, or the numbers themselves. */
+void class_scores(Scores kind, const float *logits, size_t count, double *scores);
 
 #endif

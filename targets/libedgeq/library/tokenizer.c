@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "characters.h"
+#include "charsmap.h"
 #include "pattern.h"
 #include "utf8.h"
 #include "words.h"
@@ -62,6 +63,31 @@ static Pieces with_spaces(const Pieces *pieces) {
   return spaced;
 }
 
+/* Spans with a mark for every space; PREPENDS puts one in front, CUTS begins a span at each. */
+static Pieces with_marks(const TokenizerTable *table, const Step *step, const Pieces *pieces) {
+  const Span *spans = (const Span *)(const void *)pieces->spans.data;
+  const char *mark = table->strings + step->a;
+  Memory *memory = pieces->text.memory;
+  Pieces marked = {{.memory = memory}, {.memory = memory}};
+  for (size_t i = 0; i < pieces->spans.size / sizeof *spans; i++) {
+    const char *text = pieces->text.data + spans[i].start;
+    size_t size = spans[i].end - spans[i].start, start = marked.text.size;
+    bool begins = text[0] == ' ' || (size >= step->b && memcmp(text, mark, step->b) == 0);
+    if ((step->c & PREPENDS) && !begins) buffer_add(&marked.text, mark, step->b);
+    for (size_t at = 0, end; at < size; at = end) {
+      end = character_after(text, at);
+      bool is_mark = text[at] == ' ' || (size - at >= step->b && memcmp(text + at, mark, step->b) == 0);
+      if (is_mark && (step->c & CUTS)) {
+        add_span(&marked.spans, start, marked.text.size);
+        start = marked.text.size;
+      }
+      buffer_add(&marked.text, text[at] == ' ' ? mark : text + at, text[at] == ' ' ? step->b : end - at);
+    }
+    add_span(&marked.spans, start, marked.text.size);
+  }
+  return marked;
+}
+
 static void release_pieces(Pieces *pieces) {
   buffer_release(&pieces->text);
   buffer_release(&pieces->spans);
@@ -77,6 +103,8 @@ static void add_words(const TokenizerTable *table, const char *text, size_t size
     Pieces next = {{.memory = ids->memory}, {.memory = ids->memory}};
     if (step->kind == PREFIX_SPACE) {
       next = with_spaces(&pieces);
+    } else if (step->kind == METASPACE) {
+      next = with_marks(table, step, &pieces);
     } else {
       buffer_add(&next.text, pieces.text.data, pieces.text.size);
       split(table, step, &pieces, &next.spans);
@@ -91,6 +119,8 @@ static void add_words(const TokenizerTable *table, const char *text, size_t size
     if (table->settings->model == BYTE_PAIRS) word_to_byte_pairs(table, word, length, ids);
     if (table->settings->model == WORD_PIECES) word_to_pieces(table, word, length, ids);
     if (table->settings->model == WHOLE_WORDS) word_to_token(table, word, length, ids);
+    if (table->settings->model == UNIGRAM) word_to_unigram(table, word, length, ids);
+    if (table->settings->model == CHARACTER_PAIRS) word_to_character_pairs(table, word, length, ids);
   }
   release_pieces(&pieces);
 }
@@ -142,17 +172,35 @@ static void cut_at_added(const TokenizerTable *table, const char *text, size_t s
   if (done < size) use(table, text + done, size - done, ids);
 }
 
+static void strip(const TokenizerTable *table, const Step *step, const char *text, size_t size, Buffer *out) {
+  size_t start = 0, end = size;
+  while (step->a != 0 && start < end && set_has(table, step->c, character_at(text, start))) {
+    start = character_after(text, start);
+  }
+  while (step->b != 0 && end > start && set_has(table, step->c, character_at(text, character_before(text, end)))) {
+    end = character_before(text, end);
+  }
+  if (end > start) buffer_add(out, text + start, end - start);
+}
+
+static void normalize(const TokenizerTable *table, const Step *step, const char *text, size_t size, Buffer *out) {
+  if (step->kind == MAP) map_characters(table, step, text, size, out);
+  if (step->kind == REPLACE) replace(table, step, text, size, out);
+  if (step->kind == CHARSMAP) map_clusters(table, text, size, out);
+  if (step->kind == STRIP) strip(table, step, text, size, out);
+  if (step->kind == PREPEND) {
+    buffer_add(out, table->strings + step->a, step->b);
+    buffer_add(out, text, size);
+  }
+}
+
 static void add_section(const TokenizerTable *table, const char *text, size_t size, Buffer *ids) {
   Buffer normal = {.memory = ids->memory};
   buffer_add(&normal, text, size);
   for (size_t i = 0; i < table->normalizer_count; i++) {
     const Step *step = &table->normalizers[i];
     Buffer next = {.memory = ids->memory};
-    if (step->kind == MAP) {
-      map_characters(table, step, normal.data, normal.size, &next);
-    } else if (normal.size > 0) {
-      replace(table, step, normal.data, normal.size, &next);
-    }
+    if (normal.size > 0) normalize(table, step, normal.data, normal.size, &next);
     buffer_release(&normal);
     normal = next;
   }

@@ -14,6 +14,7 @@ void tokenizer_encode(const TokenizerTable *table, const char *text, size_t size
 typedef struct {
   const TokenizerTable *table;
   Buffer held; /* the beginning of a character */
+  bool has_begun;
 } TextOutput;
 
 /* Appends to `text` the whole characters that are certain with the next token; special tokens give none. */

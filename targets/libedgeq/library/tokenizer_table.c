@@ -7,7 +7,7 @@
 #include "pattern.h"
 #include "utf8.h"
 
-enum { MAGIC_SIZE = 8, SECTIONS = 17 };
+enum { MAGIC_SIZE = 8, SECTIONS = 20 };
 enum { FIRST_SYLLABLE = 0xAC00, LAST_SYLLABLE = 0xD7A3 }; /* of Hangul */
 
 typedef struct {
@@ -46,11 +46,14 @@ static void check_steps(const TokenizerTable *table, const Step *steps, size_t c
                         const Reader *reader) {
   for (size_t i = 0; i < count; i++) {
     const Step *step = &steps[i];
-    bool fits = step->kind <= PREFIX_SPACE && normalizing == (step->kind == MAP || step->kind == REPLACE);
+    bool splits = step->kind == SPLIT || step->kind == PREFIX_SPACE || step->kind == METASPACE;
+    bool fits = step->kind < STEP_KINDS && normalizing == !splits;
     check(reader, fits, "a step is of another kind than its list");
     if (step->kind == MAP) fits = step->a <= table->mapping_count && step->b <= table->mapping_count - step->a;
     if (step->kind == REPLACE) fits = step->a < table->code_size && is_text(table, (Words){step->b, step->c});
     if (step->kind == SPLIT) fits = step->a < table->code_size && step->b <= REMOVED;
+    if (step->kind == STRIP) fits = step->c < table->set_count;
+    if (step->kind == PREPEND || step->kind == METASPACE) fits = step->b > 0 && is_text(table, (Words){step->a, step->b});
     check(reader, fits, "a step refers to what is not there");
   }
 }
@@ -72,13 +75,19 @@ static void check_characters(const TokenizerTable *table, const Reader *reader) 
     check(reader, fits, "a mapping lies outside of it");
   }
   const TokenizerSettings *settings = table->settings;
-  check(reader, settings->space_set < table->set_count && settings->word_set < table->set_count,
-        "it lacks a set");
+  const uint32_t sets[] = {settings->space_set, settings->word_set, settings->extend_set, settings->prepend_set,
+                           settings->control_set};
+  for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) check(reader, sets[i] < table->set_count, "it lacks a set");
 }
 
 static void check_table(const TokenizerTable *table, const Reader *reader) {
-  check(reader, table->settings->model <= WHOLE_WORDS, "it is of an unknown kind");
-  check(reader, table->settings->model != BYTE_PAIRS || table->byte_count == 256, "it lacks bytes");
+  const TokenizerSettings *settings = table->settings;
+  check(reader, settings->model <= CHARACTER_PAIRS, "it is of an unknown kind");
+  bool needs_bytes = settings->model == BYTE_PAIRS || settings->byte_fallback != 0;
+  check(reader, !needs_bytes || table->byte_count == 256, "it lacks bytes");
+  check(reader, settings->model != UNIGRAM || table->score_words / 2 == table->word_count, "it lacks scores");
+  bool ends = table->mapped_size == 0 || table->mapped[table->mapped_size - 1] == 0;
+  check(reader, ends && is_utf8(table->mapped, table->mapped_size), "the texts of its map are no texts");
   check_characters(table, reader);
   check_steps(table, table->normalizers, table->normalizer_count, true, reader);
   check_steps(table, table->splitters, table->splitter_count, false, reader);
@@ -110,7 +119,7 @@ TokenizerTable tokenizer_table(Memory *memory, Mapping file, const char *path, c
     *reason = copy_reason(memory, file);
     return table;
   }
-  bool fits = file.size >= MAGIC_SIZE + SECTIONS * 8 && memcmp(file.data, "EQTOKEN1", MAGIC_SIZE) == 0;
+  bool fits = file.size >= MAGIC_SIZE + SECTIONS * 8 && memcmp(file.data, "EQTOKEN2", MAGIC_SIZE) == 0;
   check(&reader, fits, "it is no table of a tokenizer");
   table.settings = section(&reader, sizeof *table.settings, &one);
   check(&reader, one == 1, "it lacks settings");
@@ -130,6 +139,9 @@ TokenizerTable tokenizer_table(Memory *memory, Mapping file, const char *path, c
   table.mappings = section(&reader, sizeof *table.mappings, &table.mapping_count);
   table.combining = section(&reader, sizeof *table.combining, &table.combining_count);
   table.added = section(&reader, sizeof *table.added, &table.added_count);
+  table.trie = section(&reader, sizeof *table.trie, &table.trie_size);
+  table.mapped = section(&reader, 1, &table.mapped_size);
+  table.scores = section(&reader, sizeof *table.scores, &table.score_words);
   check_table(&table, &reader);
   return table;
 }

@@ -9,11 +9,20 @@ void add_id(Buffer *ids, uint32_t token) {
   buffer_add(ids, &id, sizeof id);
 }
 
-static void add_unknown(const TokenizerTable *table, const char *word, size_t size, Buffer *ids) {
+void add_unknown(const TokenizerTable *table, const char *word, size_t size, Buffer *ids) {
   if (table->settings->unknown == NO_TOKEN) {
     fail(ids->memory, EDGEQ_USAGE, "the bundle's tokenizer has no token for '%.*s'", (int)(size < 100 ? size : 100), word);
   }
   add_id(ids, table->settings->unknown);
+}
+
+bool add_fallback_bytes(const TokenizerTable *table, const char *piece, size_t size, Buffer *ids) {
+  if (!table->settings->byte_fallback) return false;
+  for (size_t i = 0; i < size; i++) {
+    if (table->bytes[(unsigned char)piece[i]] == NO_TOKEN) return false;
+  }
+  for (size_t i = 0; i < size; i++) add_id(ids, table->bytes[(unsigned char)piece[i]]);
+  return true;
 }
 
 uint32_t find_word(const TokenizerTable *table, const Word *words, size_t count, const char *word, size_t size) {

@@ -8,6 +8,7 @@ import pytest
 
 import edgeq
 from edgeq.deploy import DeployResult, check_parity, deploy
+from edgeq.deploy.state import fingerprint_source as real
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.report import write_report
 from edgeq.results import ParityReport
@@ -148,3 +149,10 @@ def test_the_checks_on_the_data_decide_for_edgeq_parity_too(copied, monkeypatch)
     report = write_report(copied)
     assert not DeployResult(copied, report, []).passed
     assert any(verdict["level"] == "bad" and "it differs" in verdict["sentence"] for verdict in report["verdicts"])
+
+
+def test_the_source_is_read_once(copied, float_checkpoint, run_options, monkeypatch):
+    read = []
+    monkeypatch.setattr("edgeq.deploy.plan.fingerprint_source", lambda source: read.append(source) or real(source))
+    deploy(float_checkpoint, copied, **run_options)
+    assert read == [str(float_checkpoint)]

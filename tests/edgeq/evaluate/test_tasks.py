@@ -6,9 +6,10 @@ import pytest
 
 from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
-from edgeq.errors import FormatError, UsageError
+from edgeq.errors import UsageError
 from edgeq.evaluate.data import EvaluationSet, Example, read_evaluation_set
-from edgeq.evaluate.tasks import evaluate, pool, pooling_of
+from edgeq.evaluate.tasks import evaluate, similarities
+from edgeq.formats.sentence_model import Pooling, SentenceModel
 from edgeq.models import TorchEncoder
 
 DEMO = Path(__file__).parents[3] / "benchmarks" / "data" / "demo_sts.tsv"
@@ -18,8 +19,11 @@ class _Tokenizer:
     """One token a character, between 1 and 2."""
 
     pad_token_id = 0
+    all_special_ids = (1, 2)
 
-    def __call__(self, first: str, second: str | None, *, max_length: int, **_: Any) -> dict[str, list[int]]:
+    def __call__(
+        self, first: str, second: str | None = None, *, max_length: int | None = None, **_: Any
+    ) -> dict[str, list[int]]:
         ids = [1, *map(ord, first), 2][:max_length]
         types = [0] * len(ids)
         if second is not None:
@@ -37,13 +41,16 @@ def _labels(rows: list[tuple[str, str]]) -> EvaluationSet:
     )
 
 
-def _angle(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
-    """States that point to their character; those that begin and end a text are nil, padding is poison."""
+def _angle(
+    ids: np.ndarray, mask: np.ndarray, types: np.ndarray, pooling_mask: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Embeddings that point to the mean of their characters; those that begin and end a text do not count."""
     angle = ids / 100.0
     states = np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
-    states[ids < 3] = 0
-    states[mask == 0] = 1e6
-    return {"last_hidden_state": states}
+    states[(ids < 3) | (mask == 0)] = 0
+    if pooling_mask is not None:
+        states[pooling_mask == 0] = 0
+    return {"sentence_embedding": states.sum(axis=1)}
 
 
 def test_a_perfect_order_is_a_correlation_of_one() -> None:
@@ -125,56 +132,41 @@ def test_long_texts_are_cut() -> None:
 
 def test_a_model_that_answers_nonsense_scores_zero() -> None:
     def broken(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
-        return {"last_hidden_state": np.full((*ids.shape, 2), np.nan, np.float32)}
+        return {"sentence_embedding": np.full((len(ids), 2), np.nan, np.float32)}
 
     data = _similarity([("a", "b", 1.0), ("c", "d", 2.0)])
     assert evaluate(broken, _Tokenizer(), data).value == 0.0
 
 
-def test_pooling() -> None:
-    states = np.array([[[1, 10], [3, 30], [99, 99]], [[5, 5], [7, 7], [9, 9]]], np.float32)
-    mask = np.array([[1, 1, 0], [1, 1, 1]])
-    assert pool(states, mask, "mean").tolist() == [[2, 20], [7, 7]]
-    assert pool(states, mask, "cls").tolist() == [[1, 10], [5, 5]]
-
-
-MODULES = '[{"type": "a.models.Transformer"}, {"type": "sentence_transformers.models.Normalize"}]'
-
-
 @pytest.mark.parametrize(
-    ("options", "modules", "expected"),
-    [
-        ('{"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": false}', MODULES, ("mean", True)),
-        ('{"pooling_mode_cls_token": true, "word_embedding_dimension": 40}', "[]", ("cls", False)),
-        ('{"pooling_mode_mean_tokens": true, "include_prompt": true}', None, ("mean", False)),
-        (None, None, ("mean", True)),
-    ],
+    ("similarity", "expected"),
+    [("cosine", [0.6, 0.0]), ("dot", [6.0, 0.0]), ("euclidean", [-(17**0.5), -5.0]), ("manhattan", [-5.0, -7.0])],
 )
-def test_pooling_of_a_checkpoint(
-    options: str | None, modules: str | None, expected: tuple[str, bool], tmp_path: Path
-) -> None:
-    (tmp_path / "1_Pooling").mkdir()
-    if options is not None:
-        (tmp_path / "1_Pooling" / "config.json").write_text(options)
-    if modules is not None:
-        (tmp_path / "modules.json").write_text(modules)
-    assert pooling_of(tmp_path) == expected
+def test_similarities(similarity: str, expected: list[float]) -> None:
+    first, second = np.array([[2.0, 0.0], [0.0, 3.0]]), np.array([[3.0, 4.0], [4.0, 0.0]])
+    np.testing.assert_allclose(similarities(first, second, similarity), expected)
 
 
-@pytest.mark.parametrize("options", ['{"pooling_mode_max_tokens": true}', "{}"])
-def test_other_poolings_are_refused(options: str, tmp_path: Path) -> None:
-    (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / "1_Pooling" / "config.json").write_text(options)
-    with pytest.raises(UsageError, match="mean_tokens"):
-        pooling_of(tmp_path)
+def test_a_prompt_and_the_longest_text_are_those_of_the_folder() -> None:
+    seen: list[np.ndarray] = []
 
+    def encode(ids: np.ndarray, mask: np.ndarray, types: np.ndarray, **masks: np.ndarray) -> dict[str, np.ndarray]:
+        seen.append(np.stack([ids, masks.get("pooling_mask", np.ones_like(ids))]))
+        return _angle(ids, mask, types, **masks)
 
-@pytest.mark.parametrize("options", ["[]", "{", "7"])
-def test_damaged_pooling(options: str, tmp_path: Path) -> None:
-    (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / "1_Pooling" / "config.json").write_text(options)
-    with pytest.raises(FormatError, match="damaged"):
-        pooling_of(tmp_path)
+    data = _similarity([("AAAA", "B", 1.0), ("CCC", "D", 2.0)])
+    sentence = SentenceModel(Path(), Path(), prompts={"q": "qq"}, default_prompt="q", max_tokens=5)
+    evaluate(encode, _Tokenizer(), data, sentence=sentence)
+    ids, _ = seen[0]
+    assert ids.shape[1] == 5
+    assert (ids[:, 1:3] == ord("q")).all()
+    excluding = SentenceModel(
+        Path(), Path(), prompts={"q": "qq"}, default_prompt="q", pooling=Pooling(include_prompt=False)
+    )
+    evaluate(encode, _Tokenizer(), data, sentence=excluding)
+    _, kept = seen[1]
+    assert kept[:, :3].sum() == 0
+    assert kept[:, 3:].all()
 
 
 def _logits(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
@@ -204,8 +196,7 @@ def test_the_real_model_loses_what_the_readme_says(minilm: Path, tmp_path: Path)
     def spearman(folder: Path) -> float:
         checkpoint = load_checkpoint(folder)
         encode = TorchEncoder(checkpoint.model, checkpoint.adapter)
-        pooling, _ = pooling_of(folder)
-        return evaluate(encode, checkpoint.tokenizer, data, pooling=pooling).value
+        return evaluate(encode, checkpoint.tokenizer, data, sentence=checkpoint.sentence).value
 
     reference = spearman(minilm)
     assert reference > 0.87

@@ -170,11 +170,11 @@ def test_task_counts_changed_decisions_against_noise():
     assert "6 of 20 decisions differ (limit 5" in check.detail
 
 
-def test_decisions_of_encoders_are_nearest_texts_and_ignore_padding():
-    states = np.array([[[1, 0], [1, 0]], [[0, 1], [9, 9]], [[0.1, 1], [0, 1]], [[1, 0.1], [-9, -9]]], np.float64)
-    feed = feed_of([[1, 1], [1, 0], [1, 1], [1, 0]])
-    assert decisions([{"last_hidden_state": states}], [feed]).tolist() == [3, 2, 1, 0]
-    assert decisions([{"logits": np.array([[0, 2, 1], [3, 0, 0]])}], [feed]).tolist() == [1, 0]
+def test_decisions_of_encoders_are_nearest_texts():
+    vectors = np.array([[1, 0], [0, 3], [0.1, 1], [5, 0.1]], np.float32)
+    batches = [{"sentence_embedding": part} for part in (vectors[:3], vectors[3:])]
+    assert decisions(batches).tolist() == [3, 2, 1, 0]
+    assert decisions([{"logits": np.array([[0, 2, 1], [3, 0, 0]])}]).tolist() == [1, 0]
 
 
 def test_bits_tell_zero_from_minus_zero_and_nan_from_nothing():

@@ -63,7 +63,7 @@ def _trained(source: Path, out: Path, *, start: int) -> dict[str, torch.Tensor]:
     with torch.no_grad():
         weights = {name: layer.decoded_weight() for name, layer in trainable_layers(model).items()}
     result = compression_result(model, load_recipe("ptq-w8a8"), adapter, freeze(model))
-    save_checkpoint(model, checkpoint.tokenizer, out, result=result, sentence_files_from=source)
+    save_checkpoint(model, checkpoint.tokenizer, out, result=result, settings_from=source)
     return weights
 
 

@@ -204,7 +204,7 @@ def test_training_without_compression_gives_a_plain_model(
         ("xtc-l3-w1a8", None, "trains, which needs data: give --train-data"),
         ("ptq-w8a8", TrainingRequest(train_data="x.tsv"), "does not train"),
         ("xtc-l3-w1a8", TrainingRequest(train_data="x.tsv"), "keeps layer 5 of the encoder"),
-        ("quantgpt-w2e2a8", TrainingRequest(train_data="x.tsv"), "for models that make text"),
+        ("quantgpt-w2e2a8", TrainingRequest(train_data="x.tsv"), "for models that generate text"),
         ("xtc-l12-w1a8", TrainingRequest(train_data="x.tsv"), "x.tsv"),
         ("xtc-l12-w1a8", TrainingRequest(train_data="x.tsv", budget="Z"), "no budget 'Z'"),
     ],

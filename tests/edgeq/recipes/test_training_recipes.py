@@ -147,7 +147,7 @@ def test_two_stages_lower_the_bits_and_end_with_activations(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "family", "message"),
     [
-        ("quantgpt-w2e2a8", "bert", "for models that make text"),
+        ("quantgpt-w2e2a8", "bert", "for models that generate text"),
         ("xtc-l6-w1a8", "gpt2", "is for BERT"),
         ("two-stage-w1a8", "bart", "is for BERT"),
     ],

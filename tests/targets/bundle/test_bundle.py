@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 
 import edgeq
-from edgeq.errors import EdgeqError, FormatError, UsageError
+from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.bundle.golden import GoldenRun, golden_inputs
 from edgeq.targets.bundle.host_model import bundle_as_host_model
-from edgeq.targets.bundle.model_info import read_model_info, recipe_of
+from edgeq.targets.bundle.model_info import read_model_info, recipe_of, within_tables
+from edgeq.targets.bundle.text_settings import check_labels, read_text_info, with_pooling
 from edgeq.targets.bundle.writer import Content, compile_bundle, write_bundle
+from edgeq.targets.compiler.limits import PositionLimit
 from edgeq.targets.runtime.manifest import read_manifest
 from edgeq.targets.runtime.schema import MAIN, FunctionInfo, ModelInfo, TensorSpec
+from edgeq.targets.runtime.text_info import TextInfo
 from edgeq.targets.toolchain.linkers import find_linker
 
 MODEL = ModelInfo("TinyModel", "embed", "mean", False, (), 40)
@@ -148,15 +151,92 @@ def _folder(tmp_path, config, **files):
     return tmp_path
 
 
+def _sentence_folder(tmp_path, pooling, *modules, **files):
+    table = [("Transformer", ""), ("Pooling", "pool"), *((module, module.lower()) for module in modules)]
+    types = [{"path": path, "type": f"sentence_transformers.models.{name}"} for name, path in table]
+    return _folder(
+        tmp_path, {"architectures": ["BertModel"], "max_position_embeddings": 512}, modules=types, pool__config=pooling,
+        **files,
+    )  # fmt: skip
+
+
+STATES = TensorSpec("last_hidden_state", "float32", ("batch", "sequence", 8))
+VECTOR = TensorSpec("sentence_embedding", "float32", ("batch", 8))
+
+
 def test_model_info_of_a_sentence_encoder(tmp_path):
-    folder = _folder(
-        tmp_path,
-        {"architectures": ["BertModel"], "max_position_embeddings": 512},
-        modules=[{"type": "sentence_transformers.models.Normalize"}],
-        **{"1_Pooling__config": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}},
-        tokenizer_config={"model_max_length": 10**30},
+    pooling = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    folder = _sentence_folder(tmp_path, pooling, "Normalize", tokenizer_config={"model_max_length": 10**30})
+    model = read_model_info(folder)
+    assert model == ModelInfo("BertModel", "embed", "none", False, (), 512)
+    assert with_pooling(model, folder, [STATES, VECTOR]) == model
+    assert with_pooling(model, folder, [STATES]) == ModelInfo("BertModel", "embed", "cls", True, (), 512)
+
+
+@pytest.mark.parametrize("pooling", [{"pooling_mode": "weightedmean"}, {"pooling_mode": ["cls", "mean"]}])
+def test_what_the_runtimes_cannot_pool_must_be_in_the_graph(pooling, tmp_path):
+    folder = _sentence_folder(tmp_path, pooling)
+    with pytest.raises(UnsupportedError, match="no output 'sentence_embedding'"):
+        with_pooling(read_model_info(folder), folder, [STATES])
+
+
+def test_text_info_of_a_sentence_encoder(tmp_path):
+    prompts = {"query": "find: ", "none": None}
+    settings = {"prompts": prompts, "default_prompt_name": "query", "similarity_fn_name": "dot"}
+    folder = _sentence_folder(
+        tmp_path, {"pooling_mode": "mean"}, config_sentence_transformers=settings,
+        sentence_bert_config={"max_seq_length": 7, "do_lower_case": False},
+        tokenizer_config={"truncation_side": "left"},
+    )  # fmt: skip
+    assert read_text_info(folder, {}, task="embed") == TextInfo(
+        {"query": "find: ", "none": ""}, "query", 7, cuts=True, cut_side="left", similarity="dot", scores="none"
     )
-    assert read_model_info(folder) == ModelInfo("BertModel", "embed", "cls", True, (), 512)
+
+
+@pytest.mark.parametrize(
+    ("config", "classes", "scores"),
+    [
+        ({}, 3, "softmax"),
+        ({}, 1, "sigmoid"),
+        ({"problem_type": "regression"}, 1, "none"),
+        ({"problem_type": "regression"}, 3, "none"),
+        ({"problem_type": "multi_label_classification"}, 3, "sigmoid"),
+        ({"problem_type": "single_label_classification"}, 1, "sigmoid"),
+        ({"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}, 1, "none"),
+        ({"sbert_ce_default_activation_function": "torch.nn.modules.activation.Sigmoid"}, 1, "sigmoid"),
+        ({"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}, 3, "softmax"),
+    ],
+)
+def test_scores_are_what_the_configuration_means(config, classes, scores, tmp_path):
+    assert read_text_info(tmp_path, config, task="classify", classes=classes).scores == scores
+
+
+def test_the_settings_of_a_cross_encoder_say_what_its_number_means(tmp_path):
+    modules = [{"path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]
+    identity = {"model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.linear.Identity"}
+    folder = _folder(tmp_path, {}, modules=modules, config_sentence_transformers=identity)
+    info = read_text_info(folder, {}, task="classify", classes=1)
+    assert (info.scores, info.cuts) == ("none", True)
+
+
+def test_unknown_meanings_of_scores_are_refused(tmp_path):
+    with pytest.raises(FormatError, match="'problem_type' must be one of"):
+        read_text_info(tmp_path, {"problem_type": "ranking"}, task="classify", classes=2)
+    odd = {"sentence_transformers": {"activation_fn": "torch.nn.Softplus"}}
+    with pytest.raises(UnsupportedError, match="Softplus"):
+        read_text_info(tmp_path, odd, task="classify", classes=1)
+    model = ModelInfo("B", "classify", "none", False, ("a", "b"), 8)
+    with pytest.raises(FormatError, match="names 2 labels, the graph has 3 logits"):
+        check_labels(model, tmp_path, classes=3)
+
+
+def test_sequences_are_limited_by_the_tables_of_positions(tmp_path):
+    model = ModelInfo("B", "embed", "none", False, (), 66)
+    limit = PositionLimit(66, 64, "positions")
+    assert within_tables(model, {"max_position_embeddings": 66}, tmp_path, limit=limit).max_length == 64
+    assert within_tables(model, {}, tmp_path, limit=None) == model
+    with pytest.raises(FormatError, match=r"'max_position_embeddings' is 512, but the table 'positions' .* 66 rows"):
+        within_tables(model, {"max_position_embeddings": 512}, tmp_path, limit=limit)
 
 
 def test_model_info_of_a_classifier(tmp_path):
@@ -189,13 +269,10 @@ def test_a_wrong_configuration_is_named(tmp_path, config, message):
         read_model_info(_folder(tmp_path, config))
 
 
-def test_ambiguous_pooling_is_refused(tmp_path):
-    folder = _folder(tmp_path, {}, **{"1_Pooling__config": {"pooling_mode_weightedmean_tokens": True}})
-    with pytest.raises(FormatError, match="found pooling_mode_weightedmean_tokens"):
-        read_model_info(folder)
+def test_a_configuration_that_is_no_json_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(FormatError, match=r"config\.json is damaged: it is not valid JSON"):
-        read_model_info(folder)
+        read_model_info(tmp_path)
 
 
 def test_the_public_names_are_these_functions():

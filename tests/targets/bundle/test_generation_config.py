@@ -6,6 +6,7 @@ import pytest
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.targets.bundle.generation_config import read_generation_settings
+from edgeq.targets.bundle.model_info import TargetTokens, read_end_ids, read_target_tokens
 from edgeq.targets.runtime.beams import Beams
 from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.settings import PLAIN_SETTINGS, GenerationSettings
@@ -53,6 +54,11 @@ def test_sampling_counts_only_where_tokens_are_drawn(tmp_path):
         ({"do_sample": True, "min_p": 0.1}, False, "asks for 'min_p'"),
         ({"do_sample": True, "num_beams": 2}, True, "asks for 'num_beams' .* together with 'do_sample'"),
         ({"num_beams": 2}, False, "asks for 'num_beams' .* for a model without an encoder"),
+        ({"renormalize_logits": True}, True, "asks for 'renormalize_logits'"),
+        ({"num_return_sequences": 3}, False, "asks for 'num_return_sequences'"),
+        ({"max_time": 2.5}, False, "asks for 'max_time'"),
+        ({"forced_decoder_ids": [[1, 2]]}, True, "asks for 'forced_decoder_ids'"),
+        ({"top_h": 0.4}, False, "holds 'top_h', which edgeq does not know"),
     ],
 )
 def test_what_no_runtime_does_is_refused(tmp_path, table, with_source, message):
@@ -78,6 +84,23 @@ def test_what_no_runtime_does_is_refused(tmp_path, table, with_source, message):
 def test_wrong_values_are_a_sentence(tmp_path, table, message):
     with pytest.raises(FormatError, match=message):
         _read(tmp_path, table)
+
+
+def test_settings_that_change_no_text_are_accepted(tmp_path):
+    plain = {"use_cache": True, "pad_token_id": 3, "output_scores": True, "num_assistant_tokens": 20}
+    assert _read(tmp_path, plain) == PLAIN_SETTINGS
+    # Without beams, the most likely token is the same before and after.
+    assert _read(tmp_path, {"renormalize_logits": True}, with_source=False) == PLAIN_SETTINGS
+
+
+def test_the_file_that_governs_governs_alone(tmp_path):
+    config = {"forced_bos_token_id": 0, "forced_eos_token_id": 2, "eos_token_id": 2, "decoder_start_token_id": 9}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_target_tokens(tmp_path) == TargetTokens(9, 0, 2)
+    assert read_end_ids(tmp_path) == (2,)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"bos_token_id": 7}))
+    assert read_target_tokens(tmp_path) == TargetTokens(7, None, None)
+    assert read_end_ids(tmp_path) == ()
 
 
 def test_the_settings_outlive_compression(make_bart, tmp_path):

@@ -6,7 +6,8 @@ import pytest
 import edgeq
 from edgeq.errors import FormatError, UsageError
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
-from edgeq.targets.runtime.text import embed, pool, read_texts, run_texts
+from edgeq.targets.runtime.scores import scores_of
+from edgeq.targets.runtime.text import embed, pool, read_pairs, read_texts, run_texts
 
 
 @pytest.fixture
@@ -63,11 +64,84 @@ def test_classifiers_give_labels_and_probabilities(host_bundle, copy_of):
     bundle.run = logits
     first, second = run_texts(bundle, ["w1", "w2"])
     assert first.label in ("no", "yes", "LABEL_2")
-    assert sum(first.scores.values()) == pytest.approx(1)
-    assert first.scores[first.label] == max(first.scores.values())
+    assert sum(first.scores.values) == pytest.approx(1)
+    assert first.scores.score == max(first.scores.values)
     assert second.to_json().keys() == {"text", "tokens", "label", "score", "scores"}
     with pytest.raises(UsageError, match="gives labels, not embeddings"):
         embed(bundle, ["w1"])
+
+
+def _with_text(copy, **changes):
+    manifest = read_manifest(copy)
+    write_manifest(copy, dataclasses.replace(manifest, text=dataclasses.replace(manifest.text, **changes)))
+    return edgeq.load(copy)
+
+
+def test_a_prompt_is_put_before_every_text(host_bundle, copy_of):
+    prompts = {"query": "w7 w8 ", "none": ""}
+    bundle = _with_text(copy_of(host_bundle), prompts=prompts, default_prompt="query")
+    want = embed(bundle, ["w7 w8 w1"], prompt_name="none")
+    np.testing.assert_array_equal(embed(bundle, ["w1"]), want)
+    np.testing.assert_array_equal(embed(bundle, ["w1"], prompt_name="query"), want)
+    (result,) = run_texts(bundle, ["w1"])
+    assert (result.text, result.tokens) == ("w1", 5)
+    with pytest.raises(UsageError, match="has no prompt 'document'; its prompts are: 'query', 'none'"):
+        run_texts(bundle, ["w1"], prompt_name="document")
+
+
+@pytest.mark.parametrize(("side", "kept"), [("right", "w1 w2"), ("left", "w4 w5")])
+def test_long_texts_are_cut_where_the_model_says_so(side, kept, host_bundle, copy_of):
+    bundle = _with_text(copy_of(host_bundle), max_tokens=4, cuts=True, cut_side=side)
+    long, short = run_texts(bundle, ["w1 w2 w3 w4 w5", kept])
+    assert (long.tokens, long.truncated, short.tokens, short.truncated) == (4, True, 4, False)
+    assert long.to_json()["truncated"] is True
+    assert "truncated" not in short.to_json()
+    np.testing.assert_array_equal(long.embedding, short.embedding)
+
+
+def test_long_texts_are_refused_where_nothing_cuts_them(host_bundle, copy_of):
+    bundle = _with_text(copy_of(host_bundle), max_tokens=4)
+    with pytest.raises(UsageError, match="text 1 has 7 tokens, the model takes at most 4"):
+        run_texts(bundle, ["w1 w2 w3 w4 w5"])
+
+
+def test_pairs_are_read_together(bundle, tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("w1 w2\tw3\nw4\tw5\n")
+    results = list(run_texts(bundle, read_pairs(path)))
+    # The tiny tokenizer puts no special tokens around pairs.
+    assert results[0].to_json() | {"embedding": 0} == {"text": "w1 w2", "text_pair": "w3", "tokens": 3, "embedding": 0}
+    path.write_text("w1\n")
+    with pytest.raises(UsageError, match="pair 1: expected two texts and one tab between them"):
+        read_pairs(path)
+
+
+def test_scores():
+    logits = np.float32([0.5, -2, 700])
+    soft = scores_of(logits / 100, ["a", "b"], "softmax")
+    assert soft.names == ("a", "b", "LABEL_2")
+    np.testing.assert_allclose(soft.values, np.exp(logits / 100) / np.exp(logits / 100).sum(), rtol=1e-6)
+    apart = scores_of(logits, ["a", "b", "c"], "sigmoid")
+    np.testing.assert_allclose(apart.values, [0.6224593, 0.1192029, 1.0], rtol=1e-6)
+    assert scores_of(np.float32([-1.5]), ["score"], "none").to_json() == {
+        "label": "score", "score": -1.5, "scores": {"score": -1.5}
+    }  # fmt: skip
+    twice = scores_of(np.float32([1, 3]), ["x", "x"], "none").to_json()
+    assert twice == {"label": "x", "score": 3.0, "scores": [{"label": "x", "score": 1.0}, {"label": "x", "score": 3.0}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"default_prompt": "query"}, "'default_prompt' must name one of the prompts"),
+        ({"scores": "argmax"}, "'scores' must be one of none, sigmoid, softmax"),
+        ({"cut_side": "middle"}, "'cut_side' must be one of left, right"),
+        ({"similarity": "hamming"}, "'similarity' must be one of"),
+    ],
+)
+def test_a_manifest_with_an_impossible_table_of_texts_is_refused(changes, message, host_bundle, copy_of):
+    with pytest.raises(FormatError, match=message):
+        _with_text(copy_of(host_bundle), **changes)
 
 
 def test_pooling_by_hand():

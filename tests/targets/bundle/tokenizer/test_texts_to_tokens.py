@@ -177,8 +177,8 @@ def test_tables_that_point_outside_are_refused(made, bundle_with, sanitized, sec
     ("part", "reason"),
     [
         ({"normalizer": normalizers.NFC()}, "normalizer NFC"),
-        ({"pre_tokenizer": pre_tokenizers.Metaspace()}, "pre-tokenizer Metaspace"),
-        ({"model": models.Unigram([("a", 0.0)])}, "model Unigram"),
+        ({"pre_tokenizer": pre_tokenizers.Metaspace(prepend_scheme="first")}, "Metaspace with prepend_scheme first"),
+        ({"pre_tokenizer": pre_tokenizers.Digits()}, "pre-tokenizer Digits"),
         ({"decoder": decoders.WordPiece()}, "model BPE on characters rather than bytes"),
         ({"pre_tokenizer": pre_tokenizers.Split(Regex(r"(?i:a)"), "removed")}, r"a group \(\?i"),
         ({"pre_tokenizer": pre_tokenizers.Split(Regex(r"a*"), "removed")}, "may match nothing"),

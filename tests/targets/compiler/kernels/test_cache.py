@@ -99,6 +99,30 @@ def test_storing_and_attending_in_one_kernel_is_the_two_kernels(target, compile_
         assert np.array_equal(value_cache, decoder.values)
 
 
+def test_a_head_of_keys_serves_several_heads_of_queries(target, compile_kernel):
+    """The same bits as if each head of queries had its own copy of keys and values."""
+    one_each, shared = CachedHead(6, 12, "float16"), CachedHead(2, 12, "float16", group=3)
+    qkv = np.random.default_rng(3).standard_normal((2, 20, 72 + 2 * 24)).astype(np.float32)
+    q, k, v = np.split(qkv, [72, 96], axis=-1)
+    repeated = [np.repeat(x.reshape(2, 20, 2, 12), 3, axis=2).reshape(2, 20, 72) for x in (k, v)]
+    options = {"queries": Columns(72, 0), "scale": 0.3}
+    run, expect = (
+        compile_kernel(append_and_attend(isa_of(target), head, keys=part, values=part, **options), target)
+        for head, part in ((shared, Columns(24, 0)), (one_each, Columns(72, 0)))
+    )
+    caches = [(np.zeros((2, h, 3, 12, 16), np.float16), np.zeros((2, h, CONTEXT, 12), np.float16)) for h in (2, 6)]
+    for start, end, new in ((0, 17, [17, 9]), (17, 20, [3, 3])):
+        past = np.array([0, 0] if start == 0 else [17, 9])
+        rows, results = slice(start, end), []
+        for index, (kernel, keys, values) in enumerate(((run, k, v), (expect, *repeated))):
+            inputs = [part[:, rows] for part in (q, keys, values)]
+            out = np.full((2, end - start, 72), np.nan, np.float32)
+            *cache, found = kernel(*inputs, past, np.array(new), *caches[index], out, outputs=3)
+            caches[index] = tuple(cache)
+            results.append(found)
+        assert np.array_equal(*results)
+
+
 def test_sequences_of_a_batch_do_not_see_each_other(compile_kernel, runnable):
     head = CachedHead(2, 12, "float16")
     decoder = Decoder(compile_kernel, head, runnable[0])

@@ -17,6 +17,7 @@ from edgeq.targets.compiler.kernels.layer_norm import layer_norm
 from edgeq.targets.compiler.kernels.low_bit_embedding import low_bit_embedding
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns, quantize_rows
 from edgeq.targets.compiler.kernels.quantized_layer_norm import quantized_layer_norm
+from edgeq.targets.compiler.kernels.rotary import Turns, rotary
 
 LOWEST = np.finfo(np.float32).min
 
@@ -48,6 +49,37 @@ def test_layer_norm(columns, residual, run_everywhere):
         centred = total - total.mean(-1, keepdims=True)
         expected = centred / np.sqrt(total.var(-1, keepdims=True) + 1e-5) * gamma + beta
         assert np.allclose(y, expected, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("columns", [5, 37])
+def test_a_row_divided_by_its_root_mean_square(columns, run_everywhere):
+    generator = np.random.default_rng(columns)
+    gamma, beta = generator.standard_normal(columns).astype(np.float32), np.zeros(columns, np.float32)
+    x = generator.standard_normal((2, 9, columns)).astype(np.float32) + 1
+    kernel = layer_norm(columns, rank=2, epsilon=1e-5, residual=False, centred=False)
+    [y] = run_everywhere(kernel, [(x, gamma, beta, np.zeros_like(x))])
+    wide = x.astype(np.float64)
+    expected = wide / np.sqrt((wide**2).mean(-1, keepdims=True) + 1e-5) * gamma
+    assert np.allclose(y, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("turns", [Turns(3, 10, 5, 30), Turns(2, 70, 17, 9), Turns(1, 2, 1, 4)])
+def test_pairs_of_columns_are_turned_by_their_position(turns, run_everywhere):
+    generator = np.random.default_rng(turns.pairs)
+    angles = generator.random((turns.positions, turns.pairs)) * 7
+    cosines, sines = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    calls, expected = [], []
+    for tokens in (1, 11):
+        x = generator.standard_normal((2, tokens, turns.width)).astype(np.float32)
+        positions = generator.integers(0, turns.positions, (2, tokens))
+        calls.append((x, cosines, sines, positions, np.zeros_like(x)))
+        heads = x.reshape(2, tokens, turns.heads, turns.head_size).astype(np.float64)
+        a, b = heads[..., : turns.pairs], heads[..., turns.pairs : 2 * turns.pairs]
+        c, s = (table[positions][:, :, None].astype(np.float64) for table in (cosines, sines))
+        turned = np.concatenate([a * c - b * s, b * c + a * s, heads[..., 2 * turns.pairs :]], axis=-1)
+        expected.append(turned.reshape(x.shape))
+    for found, wanted in zip(run_everywhere(rotary(turns), calls), expected, strict=True):
+        assert np.allclose(found, wanted, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("columns", "residual"), [(37, False), pytest.param(80, True, marks=pytest.mark.slow)])

@@ -1,0 +1,141 @@
+"""Llama, Qwen2 and OPT beside transformers: rotary positions, grouped keys, gated units, norms before and behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from edgeq.checkpoint import load_checkpoint
+from edgeq.errors import FormatError, UnsupportedError, UsageError
+from edgeq.export.exporter import export_onnx
+from edgeq.models import GenerativeAdapter, TorchDecoder, adapter_for, positions
+
+LLAMA = ["LlamaForCausalLM"]
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaForCausalLM", {"tie_word_embeddings": True}),
+    "llama, wide heads": ("LlamaForCausalLM", {"head_dim": 14, "num_key_value_heads": 4, "attention_bias": True}),
+    "llama, scaled angles": (
+        "LlamaForCausalLM",
+        {
+            "num_key_value_heads": 1,
+            "mlp_bias": True,
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 16,
+            },
+        },
+    ),
+    "opt": ("OPTForCausalLM", {}),
+    "opt, norms behind": (
+        "OPTForCausalLM",
+        {"do_layer_norm_before": False, "word_embed_proj_dim": 24, "activation_function": "gelu", "enable_bias": False},
+    ),
+    "qwen2": ("Qwen2ForCausalLM", {"tie_word_embeddings": True, "hidden_act": "gelu"}),
+}
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def folder(request: pytest.FixtureRequest, make_decoder: Callable[..., Path]) -> Path:
+    architecture, config = CASES[request.param]
+    return make_decoder(architecture, **config)
+
+
+def _left_padded() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ids = np.random.default_rng(0).integers(3, 97, (3, 11))
+    mask = np.ones_like(ids)
+    mask[1, :4] = 0
+    mask[2, :10] = 0
+    return ids, mask, positions(mask, queries=11)
+
+
+def test_a_family_from_its_checkpoint_to_its_graph(folder: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(folder)
+    adapter, modules = checkpoint.adapter, dict(checkpoint.model.named_modules())
+    assert isinstance(adapter, GenerativeAdapter)
+    assert set(adapter.linear_names) == {name for name, module in modules.items() if isinstance(module, nn.Linear)}
+    assert set(adapter.embedding_names) == {name for name, m in modules.items() if isinstance(m, nn.Embedding)}
+    assert all(name in modules for name in adapter.layer_names)
+    ids, mask, places = _left_padded()
+    given = {"input_ids": ids, "attention_mask": mask, "position_ids": places}
+    with torch.no_grad():
+        want = checkpoint.model(**{key: torch.from_numpy(array) for key, array in given.items()}).logits.numpy()
+    exact = TorchDecoder(checkpoint.model, adapter, cache_dtype=torch.float32)(ids, mask, places)["logits"]
+    np.testing.assert_allclose(exact[mask == 1], want[mask == 1], atol=1e-5)
+    export_onnx(folder, tmp_path / "onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx")
+    past = {
+        value.name: np.zeros((3, adapter.cache.heads, 0, adapter.cache.head_size), np.float16)
+        for value in session.get_inputs()
+        if value.name.startswith("past_key_values.")
+    }
+    [got] = session.run(["logits"], {**given, **past})
+    rounded = TorchDecoder(checkpoint.model, adapter)(ids, mask, places)["logits"]
+    np.testing.assert_allclose(got[mask == 1], rounded[mask == 1], atol=2e-3)  # a key on an edge of float16
+
+
+def test_token_by_token_equals_at_once(folder: Path) -> None:
+    checkpoint = load_checkpoint(folder)
+    decoder = TorchDecoder(checkpoint.model, checkpoint.adapter, cache_dtype=torch.float32)
+    ids = np.random.default_rng(1).integers(3, 97, (2, 9))
+    mask = np.ones_like(ids)
+    whole = decoder(ids, mask, positions(mask, queries=9))["logits"]
+    past: dict[str, np.ndarray] = {}
+    for stop in range(1, 10):
+        places = positions(mask[:, :stop], queries=1)
+        outputs = decoder(ids[:, stop - 1 : stop], mask[:, :stop], places, **past)
+        np.testing.assert_allclose(outputs["logits"][:, 0], whole[:, stop - 1], atol=1e-5)
+        past = {name.replace("present", "past_key_values"): a for name, a in outputs.items() if name != "logits"}
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        (
+            transformers.LlamaConfig(architectures=LLAMA, rope_scaling={"rope_type": "dynamic", "factor": 2}),
+            UnsupportedError,
+            "Llama with rotary positions of type 'dynamic'",
+        ),
+        (
+            transformers.LlamaConfig(architectures=LLAMA, num_key_value_heads=5),
+            FormatError,
+            "a multiple of num_key_value_heads, found 32 and 5",
+        ),
+        (transformers.LlamaConfig(architectures=LLAMA, experts=2), UnsupportedError, "Llama with experts"),
+        (
+            transformers.Qwen2Config(architectures=["Qwen2ForCausalLM"], use_sliding_window=True),
+            UnsupportedError,
+            "Qwen2 with attention in a sliding window",
+        ),
+        (
+            transformers.OPTConfig(architectures=["OPTForCausalLM"], layer_norm_elementwise_affine=False),
+            UnsupportedError,
+            "OPT with norms without weights",
+        ),
+    ],
+)
+def test_what_is_refused(config: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        adapter_for(config)
+
+
+def test_the_task_chooses_the_class() -> None:
+    config = transformers.LlamaConfig()
+    assert adapter_for(config, "text-generation").architecture == "LlamaForCausalLM"
+    with pytest.raises(UnsupportedError, match="no text-classification for model type 'llama'; it has text-generation"):
+        adapter_for(config, "text-classification")
+
+
+def test_an_older_opset_is_refused(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="LlamaForCausalLM needs opset 23"):
+        export_onnx(make_decoder("LlamaForCausalLM"), tmp_path / "onnx", opset=20)
