@@ -114,7 +114,7 @@ def _write(compiled: Any, name: str, out: Path) -> Path:
     _write_tokenizer(tokenizer)
     functions = {MAIN: FunctionInfo(inputs, outputs, (), {})}
     content = Content(model, functions, [GoldenRun(MAIN, golden, expected)], {"name": "none"}, tokenizer)
-    write_bundle(compiled, out, target=target, linker=find_linker(target), content=content)
+    write_bundle([compiled], out, target=target, linker=find_linker(target), content=content)
     return out
 
 
