@@ -82,13 +82,14 @@ class Bundle:
         path: The bundle's folder.
         manifest: Its manifest.
         threads: Threads of the kernels.
+        model: The opened bundle.
     """
 
     def __init__(self, path: Path, manifest: Manifest, model: Model, *, threads: int) -> None:
         self.path = path
         self.manifest = manifest
         self.threads = threads
-        self._model = model
+        self.model = model
         self._session = Session(model, threads=threads)
 
     @property
@@ -137,7 +138,11 @@ class Bundle:
             UsageError: If the model keeps none: it makes no text.
         """
         _ = self.generation  # says so where there is none
-        return State(self._model, self.manifest, batch, threads=self.threads)
+        return State(self.model, self.manifest, batch, threads=self.threads)
+
+    def new_session(self) -> Session:
+        """Returns memory and threads for calls beside those of this object."""
+        return Session(self.model, threads=self.threads)
 
     def generate(
         self,

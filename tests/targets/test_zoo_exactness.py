@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edgeq.targets.runtime.tokenizer import load_tokenizer
 
 import edgeq
 from edgeq.targets.builtin.target import load_target
@@ -12,7 +13,6 @@ from edgeq.targets.runtime.beams import Beams
 from edgeq.targets.runtime.decoder import logits_along
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.source_decoder import SourceDecoder
-from edgeq.targets.runtime.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.slow
 

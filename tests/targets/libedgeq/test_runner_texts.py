@@ -5,12 +5,12 @@ import subprocess
 
 import numpy as np
 import pytest
+from edgeq.targets.runtime.tokenizer import load_tokenizer
 
 import edgeq
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.text import run_texts
-from edgeq.targets.runtime.tokenizer import load_tokenizer
 
 NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
 TEXTS = ["w1 w5", "W2 unknown w18", "w0"]

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from edgeq.targets.runtime.rules import Rules, forced_tokens
 
 from edgeq.errors import FormatError, UsageError
 from edgeq.targets.runtime.beams import Beams, BeamSearch
-from edgeq.targets.runtime.rules import Rules, forced_tokens
 
 START, LIMIT = 2, 9
 SOURCE = [[7, 80, 12, 33, 190, 4]]

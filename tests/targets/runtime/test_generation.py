@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from edgeq.targets.runtime.tokenizer import load_tokenizer
 
 import edgeq
 from edgeq.errors import FormatError, UsageError
@@ -16,7 +17,6 @@ from edgeq.targets.runtime.decoder import Decoder, logits_along
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.settings import GenerationSettings
-from edgeq.targets.runtime.tokenizer import load_tokenizer
 
 PROMPTS = [[5, 80, 200, 17, 45, 6, 99, 3, 120, 121, 122, 123, 44], [9], [250, 251, 3], [30, 31] * 10]
 SAMPLED = Sampling(temperature=1.5, top_k=60, top_p=0.95, repetition_penalty=1.3, seed=11)

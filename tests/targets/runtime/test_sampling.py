@@ -2,9 +2,9 @@ import math
 
 import numpy as np
 import pytest
+from edgeq.targets.runtime.numerics import exp_of_negative
 
 from edgeq.errors import FormatError, UsageError
-from edgeq.targets.runtime.numerics import exp_of_negative
 from edgeq.targets.runtime.sampling import GREEDY, Sampler, Sampling, SplitMix64, _nucleus
 
 
