@@ -22,7 +22,7 @@ def reference(ids: np.ndarray, mask: np.ndarray, weights: list[Any]) -> np.ndarr
     return (table[ids] @ matrix) * mask[..., None].astype(np.float32)
 
 
-def _relax_module(*, doubled: bool) -> Any:
+def _relax_module(kind: str) -> Any:
     from edgeq.targets.compiler.tvm_import import import_tvm
 
     tvm = import_tvm()
@@ -42,7 +42,11 @@ def _relax_module(*, doubled: bool) -> Any:
             kept = builder.emit(relax.op.reshape(product, (batch, sequence, WIDTH)))
             keep = builder.emit(relax.op.astype(relax.op.expand_dims(mask, 2), "float32"))
             masked = builder.emit(relax.op.multiply(kept, keep))
-            given = builder.emit(relax.op.add(masked, masked)) if doubled else masked
+            given = masked
+            if kind == "doubled":
+                given = builder.emit(relax.op.add(masked, masked))
+            if kind == "classifier":
+                given = builder.emit(relax.op.take(masked, relax.const(0, "int64"), axis=1, mode="fast"))
             output = builder.emit_output(relax.Tuple([given]))
         builder.emit_func_output(output)
     return builder.get()
@@ -50,12 +54,12 @@ def _relax_module(*, doubled: bool) -> Any:
 
 @pytest.fixture(scope="session")
 def compile_tiny() -> Callable[..., Any]:
-    """Returns a function that compiles the tiny model, or one that gives twice as much, for a target."""
+    """Returns a function that compiles the tiny model for a target, or one that is ``doubled`` or a ``classifier``."""
 
-    def compile_for(target: Any, *, doubled: bool = False) -> Any:
+    def compile_for(target: Any, *, kind: str = "plain") -> Any:
         from edgeq.targets.compiler.compile import CompiledFunction, TensorInfo, compile_module
 
-        module = _relax_module(doubled=doubled)
+        module = _relax_module(kind)
         from edgeq.targets.compiler.importer import WeightTensor  # imports TVM as usual
 
         generator = np.random.default_rng(7)
@@ -68,6 +72,8 @@ def compile_tiny() -> Callable[..., Any]:
             TensorInfo("attention_mask", "int64", ("batch", "sequence")),
         ]
         outputs = [TensorInfo("last_hidden_state", "float32", ("batch", "sequence", WIDTH))]
+        if kind == "classifier":
+            outputs = [TensorInfo("logits", "float32", ("batch", WIDTH))]
         return compile_module(module, {"main": CompiledFunction(inputs, outputs, [])}, weights, target)
 
     return compile_for
@@ -91,7 +97,7 @@ def make_bundle(
     return make
 
 
-def _write(compiled: Any, name: str, out: Path) -> Path:
+def _write(compiled: Any, name: str, out: Path, *, labels: tuple[str, ...] = ()) -> Path:
     from edgeq.targets.builtin.target import load_target
     from edgeq.targets.bundle.golden import GoldenRun, golden_inputs
     from edgeq.targets.bundle.writer import Content, write_bundle
@@ -104,11 +110,14 @@ def _write(compiled: Any, name: str, out: Path) -> Path:
         TensorSpec("input_ids", "int64", ("batch", "sequence"), 0, VOCABULARY - 1),
         TensorSpec("attention_mask", "int64", ("batch", "sequence"), 0, 1, 1),
     )
-    outputs = (TensorSpec("last_hidden_state", "float32", ("batch", "sequence", WIDTH)),)
     golden = golden_inputs(inputs, model)
-    expected = {
-        "last_hidden_state": reference(golden["input_ids"], golden["attention_mask"], compiled.weights)
-    }
+    vectors = reference(golden["input_ids"], golden["attention_mask"], compiled.weights)
+    expected = {"last_hidden_state": vectors}
+    outputs = (TensorSpec("last_hidden_state", "float32", ("batch", "sequence", WIDTH)),)
+    if labels:
+        model = ModelInfo("TinyModel", "classify", "none", False, labels, MAX_LENGTH)
+        outputs = (TensorSpec("logits", "float32", ("batch", WIDTH)),)
+        expected = {"logits": vectors[:, 0]}
     tokenizer = out.parent / "tokenizer"
     tokenizer.mkdir()
     _write_tokenizer(tokenizer)
@@ -140,7 +149,17 @@ def doubled_bundle(compile_tiny: Callable[..., Any], tmp_path_factory: pytest.Te
     """A bundle for this machine with the same weights, whose code gives twice as much."""
     from edgeq.targets.builtin.target import load_target
 
-    return _write(compile_tiny(load_target("host"), doubled=True), "host", tmp_path_factory.mktemp("doubled") / "host")
+    out = tmp_path_factory.mktemp("doubled") / "host"
+    return _write(compile_tiny(load_target("host"), kind="doubled"), "host", out)
+
+
+@pytest.fixture(scope="session")
+def classifier_bundle(compile_tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier for this machine: the first token's vector is its logits, and two of its classes have names."""
+    from edgeq.targets.builtin.target import load_target
+
+    out = tmp_path_factory.mktemp("classifier") / "host"
+    return _write(compile_tiny(load_target("host"), kind="classifier"), "host", out, labels=("no", "yes"))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgeq.targets.runtime.tokenizer import load_tokenizer
+import tokenizers
 
 import edgeq
 from edgeq.targets.builtin.target import load_target
@@ -51,7 +51,7 @@ def sourced(bundle):
 
 @pytest.fixture(scope="module")
 def texts(model):
-    tokenizer = load_tokenizer(model / "host")
+    tokenizer = tokenizers.Tokenizer.from_file(str(model / "host" / "tokenizer.json"))
     return [tokenizer.encode(text).ids for text in TEXTS]
 
 
