@@ -46,6 +46,7 @@ class Model:
         folder: The bundle.
         threads: Threads that compare digests.
         verify: False leaves the digests alone.
+        variant: Name of one of the bundle's targets; None takes the best that runs here.
 
     Raises:
         FormatError: If a file of the bundle is damaged.
@@ -57,9 +58,14 @@ class Model:
         variant: Name of the target whose code runs.
     """
 
-    def __init__(self, library: ctypes.CDLL, folder: Path, *, threads: int, verify: bool) -> None:
+    def __init__(
+        self, library: ctypes.CDLL, folder: Path, *, threads: int, verify: bool, variant: str | None
+    ) -> None:
         options = native.OpenOptions(
-            size=ctypes.sizeof(native.OpenOptions), threads=threads, skip_digests=not verify
+            size=ctypes.sizeof(native.OpenOptions),
+            variant=None if variant is None else variant.encode(),
+            threads=threads,
+            skip_digests=not verify,
         )
         self.library, self.handle = library, ctypes.c_void_p()
         path = str(folder).encode()
