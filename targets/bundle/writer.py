@@ -173,7 +173,7 @@ def compile_bundle(
     return out
 
 
-def _contents(folder: Path) -> set[str] | None:
+def contents_of(folder: Path) -> set[str] | None:
     """Files of a bundle, which its manifest lists; None if the folder is no bundle."""
     path = folder / MANIFEST_FILE
     manifest = read_json_object(path) if path.is_file() else {}
@@ -182,7 +182,7 @@ def _contents(folder: Path) -> set[str] | None:
     return {MANIFEST_FILE, MANIFEST_DIGEST_FILE, SIGNATURE_FILE, *manifest["files"]}
 
 
-OUTPUT = Output("compile", _contents)
+OUTPUT = Output("compile", contents_of)
 
 
 def write_bundle(
