@@ -98,7 +98,7 @@ DAMAGES = [
     (lambda data: _with_table(data, _set(8, "<Q", 1 << 62)), "damaged packed bundle"),
     (lambda data: _with_table(data, _set(16, "<H", 60000)), "damaged packed bundle"),
     (lambda data: _with_table(data, lambda table: table.replace(b"manifest.json", b"../ifest.json")), "damaged packed"),
-    (lambda data: data[:-5000] + bytes([data[-5000] ^ 1]) + data[-4999:], "damaged"),
+    (lambda data: data[:-4096] + bytes([data[-4096] ^ 1]) + data[-4095:], r"weights\.bin is damaged"),
 ]
 
 
