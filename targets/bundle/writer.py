@@ -54,7 +54,6 @@ from edgeq.targets.runtime.schema import (
     MANIFEST_FILE,
     RUNNER_FILE,
     SIGNATURE_FILE,
-    TOKENIZER_FILE,
     TOKENIZER_TABLE_FILE,
     WEIGHTS_FILE,
     FileRecord,

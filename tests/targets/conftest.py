@@ -22,7 +22,7 @@ def reference(ids: np.ndarray, mask: np.ndarray, weights: list[Any]) -> np.ndarr
     return (table[ids] @ matrix) * mask[..., None].astype(np.float32)
 
 
-def _relax_module(kind: str) -> Any:
+def _relax_module(*, doubled: bool) -> Any:
     from edgeq.targets.compiler.tvm_import import import_tvm
 
     tvm = import_tvm()
@@ -42,11 +42,7 @@ def _relax_module(kind: str) -> Any:
             kept = builder.emit(relax.op.reshape(product, (batch, sequence, WIDTH)))
             keep = builder.emit(relax.op.astype(relax.op.expand_dims(mask, 2), "float32"))
             masked = builder.emit(relax.op.multiply(kept, keep))
-            given = masked
-            if kind == "doubled":
-                given = builder.emit(relax.op.add(masked, masked))
-            if kind == "classifier":
-                given = builder.emit(relax.op.take(masked, relax.const(0, "int64"), axis=1, mode="fast"))
+            given = builder.emit(relax.op.add(masked, masked)) if doubled else masked
             output = builder.emit_output(relax.Tuple([given]))
         builder.emit_func_output(output)
     return builder.get()
@@ -54,12 +50,12 @@ def _relax_module(kind: str) -> Any:
 
 @pytest.fixture(scope="session")
 def compile_tiny() -> Callable[..., Any]:
-    """Returns a function that compiles the tiny model for a target, or one that is ``doubled`` or a ``classifier``."""
+    """Returns a function that compiles the tiny model for a target, or one that gives twice as much if ``doubled``."""
 
-    def compile_for(target: Any, *, kind: str = "plain") -> Any:
+    def compile_for(target: Any, *, doubled: bool = False) -> Any:
         from edgeq.targets.compiler.compile import CompiledFunction, TensorInfo, compile_module
 
-        module = _relax_module(kind)
+        module = _relax_module(doubled=doubled)
         from edgeq.targets.compiler.importer import WeightTensor  # imports TVM as usual
 
         generator = np.random.default_rng(7)
@@ -72,8 +68,6 @@ def compile_tiny() -> Callable[..., Any]:
             TensorInfo("attention_mask", "int64", ("batch", "sequence")),
         ]
         outputs = [TensorInfo("last_hidden_state", "float32", ("batch", "sequence", WIDTH))]
-        if kind == "classifier":
-            outputs = [TensorInfo("logits", "float32", ("batch", WIDTH))]
         return compile_module(module, {"main": CompiledFunction(inputs, outputs, [])}, weights, target)
 
     return compile_for
@@ -97,7 +91,7 @@ def make_bundle(
     return make
 
 
-def _write(compiled: Any, name: str, out: Path, *, labels: tuple[str, ...] = ()) -> Path:
+def _write(compiled: Any, name: str, out: Path) -> Path:
     from edgeq.targets.builtin.target import load_target
     from edgeq.targets.bundle.golden import GoldenRun, golden_inputs
     from edgeq.targets.bundle.writer import Content, write_bundle
@@ -114,10 +108,6 @@ def _write(compiled: Any, name: str, out: Path, *, labels: tuple[str, ...] = ())
     vectors = reference(golden["input_ids"], golden["attention_mask"], compiled.weights)
     expected = {"last_hidden_state": vectors}
     outputs = (TensorSpec("last_hidden_state", "float32", ("batch", "sequence", WIDTH)),)
-    if labels:
-        model = ModelInfo("TinyModel", "classify", "none", False, labels, MAX_LENGTH)
-        outputs = (TensorSpec("logits", "float32", ("batch", WIDTH)),)
-        expected = {"logits": vectors[:, 0]}
     tokenizer = out.parent / "tokenizer"
     tokenizer.mkdir()
     _write_tokenizer(tokenizer)
@@ -150,16 +140,7 @@ def doubled_bundle(compile_tiny: Callable[..., Any], tmp_path_factory: pytest.Te
     from edgeq.targets.builtin.target import load_target
 
     out = tmp_path_factory.mktemp("doubled") / "host"
-    return _write(compile_tiny(load_target("host"), kind="doubled"), "host", out)
-
-
-@pytest.fixture(scope="session")
-def classifier_bundle(compile_tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier for this machine: the first token's vector is its logits, and two of its classes have names."""
-    from edgeq.targets.builtin.target import load_target
-
-    out = tmp_path_factory.mktemp("classifier") / "host"
-    return _write(compile_tiny(load_target("host"), kind="classifier"), "host", out, labels=("no", "yes"))
+    return _write(compile_tiny(load_target("host"), doubled=True), "host", out)
 
 
 @pytest.fixture
