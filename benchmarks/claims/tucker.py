@@ -150,7 +150,8 @@ def _render(table: Table, finished: Finished) -> list[str]:
         "",
         "Rows with *general distillation* are trained as the paper has it, at our length; the others have one epoch on "
         "the task, half for each phase, and their rates were searched in runs of a tenth of an epoch, in which little "
-        "is learned: they tell what so short a training comes to.",
+        "is learned: they tell what so short a training comes to. *Augmented* rows have half of the epochs on one new "
+        "sentence for each in which a word was replaced.",
         "",
         "| student | numbers stored | MiB stored | accuracy by seed | share of the teacher's [95%] | paper | our aim | "
         "student - teacher, points [95%] | above the bag of words [95%] |",

@@ -127,7 +127,9 @@ def _render(table: Table, finished: Finished) -> list[str]:
         "*At once* is quantizing all bits and activations from the first step and distilling as long: a baseline of "
         "XTC's kind, which the paper does not compare with. Rows without *one run* pick the best evaluation of each "
         "stage, shuffle anew and warm up in each: progressive reads less of the data (41% against 50%) and has fewer "
-        "evaluations to choose from in its last stage. Rows with *one run* do not differ in that.",
+        "evaluations to choose from in its last stage. Rows with *one run* do not differ in that. Augmented rows "
+        "have half of the epochs on one new sentence for each in which a word was replaced: as many steps as each "
+        "other, and a few less than the rows without.",
         "",
         "| weights, way | accuracy by seed | mean | spread (standard deviation) | above the bag of words [95%] | "
         "learning rate | MiB stored |",

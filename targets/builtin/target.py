@@ -107,6 +107,8 @@ class Target:
         cpu_flags: Names in ``/proc/cpuinfo`` that a processor must list to run the bundle.
         emulator: How to run a bundle of this target on another machine, or None.
         estimate: What `edgeq estimate` assumes, or None.
+        variants: For a target of several kinds of processors: one target for each, best first. The other attributes
+            are then those of the last, which asks for the least.
     """
 
     name: str
@@ -119,6 +121,12 @@ class Target:
     cpu_flags: tuple[str, ...]
     emulator: Emulator | None = None
     estimate: ProcessorModel | None = None
+    variants: tuple[Target, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[Target, ...]:
+        """The targets that code is compiled for: the variants, or this one."""
+        return self.variants or (self,)
 
     @property
     def architecture(self) -> str:
@@ -237,8 +245,21 @@ def _parse_target(text: str, path: Path | Traversable) -> Target:
 
 
 def _parse(table: dict[str, Any], path: Path | Traversable) -> Target:
+    where, variants = f"target file {path}", table.pop("variants", None)
+    if variants is None:
+        return _parse_one(table, where)
+    if not isinstance(variants, list) or not variants or not all(isinstance(item, dict) for item in variants):
+        raise FormatError(f"{where}: 'variants' must be tables, best first")
+    shared = {key: value for key, value in table.items() if key not in ("name", "emulator", "estimate")}
+    kinds = tuple(_parse_one({**shared, **item}, where) for item in variants)
+    if len({kind.name for kind in kinds}) < len(kinds):
+        raise FormatError(f"{where}: two variants have one name")
+    whole = _parse_one({**variants[-1], **table}, where)
+    return dataclasses.replace(whole, variants=kinds)
+
+
+def _parse_one(table: dict[str, Any], where: str) -> Target:
     emulator_table, estimate_table = table.pop("emulator", None), table.pop("estimate", None)
-    where = f"target file {path}"
     fields = _checked(
         table,
         where,

@@ -105,7 +105,6 @@ def read_generation_settings(folder: Path, *, with_source: bool) -> GenerationSe
             min_new_tokens=_count(config, "min_new_tokens", path),
             max_new_tokens=_count(config, "max_new_tokens", path, at_least=1),
         )
-        settings.rules(0)
     except UsageError as error:
         raise FormatError(f"{path}: {error}; correct it and compile again") from error
     return settings

@@ -15,6 +15,7 @@ from edgeq.errors import UsageError
 from edgeq.targets.builtin.target import Target, load_target
 from edgeq.targets.bundle.golden import BATCH, Run
 from edgeq.targets.runtime.loader import Bundle, load
+from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.schema import ENCODE, MAIN, WEIGHTS_FILE, FunctionInfo, GenerationInfo
 from edgeq.targets.toolchain.linkers import find_linker
 
@@ -34,7 +35,7 @@ class HostModel:
 
 def compiled_as_host_model(
     source: Path,
-    compiled: CompiledModel,
+    models: Sequence[CompiledModel],
     *,
     functions: Mapping[str, FunctionInfo],
     generation: GenerationInfo | None,
@@ -44,24 +45,25 @@ def compiled_as_host_model(
 
     Args:
         source: ONNX folder, compiled again for this machine if need be.
-        compiled: The model, compiled for ``target``.
+        models: The model, compiled for each of ``target.kinds``.
         functions: Its functions.
         generation: Context of a decoder, or None.
-        target: A host target runs ``compiled`` itself.
+        target: A host target runs here, and so may one of several kinds.
     """
     from edgeq.targets.compiler.compile import compile_folder
     from edgeq.targets.compiler.linking import link_code
     from edgeq.targets.compiler.run_plan import CompiledCode, aligned_zeros
 
-    if not target.is_host:
-        compiled = compile_folder(source, target=load_target("host"))
+    host = load_target("host")
+    runs_here = [kind.is_host or (bool(target.variants) and kind.runs_on(this_machine())) for kind in target.kinds]
+    compiled = models[runs_here.index(True)] if any(runs_here) else compile_folder(source, target=host)
     state = {}
     if generation is not None:
         for spec in functions[MAIN].state:
             state[spec.name] = aligned_zeros(generation.state_shape(spec.shape, BATCH), spec.dtype)
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "code.so"
-        link_code(compiled, library, find_linker(load_target("host")))
+        link_code(compiled, library, find_linker(host))
         code = CompiledCode(compiled, library)
     runs = {name: _by_name(code, name, function, state) for name, function in functions.items()}
     return HostModel(runs[MAIN], runs.get(ENCODE))

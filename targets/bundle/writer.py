@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import edgeq
-from edgeq.errors import FormatError, UsageError
+from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.files import Output, check_new_folder, new_folder
 from edgeq.formats.json_file import read_json_object
 from edgeq.formats.low_bit import WEIGHT_ALIGNMENT, aligned
@@ -147,28 +147,32 @@ def compile_bundle(
     end_ids, settings = read_end_ids(source), _generation_settings(source, model)
     from edgeq.targets.compiler.compile import compile_folder
 
-    progress(f"compiling for {target.name}", 0, 3)
-    compiled = compile_folder(source, target=target)
+    steps = len(target.kinds) + 2
+    models = []
+    for step, kind in enumerate(target.kinds):
+        progress(f"compiling for {kind.name}", step, steps)
+        models.append(compile_folder(source, target=kind))
+    compiled = models[0]
     model = within_tables(model, config, source, limit=compiled.limit)
     reads = _source_info(source, compiled, config, model) if model.task == "seq2seq" else None
     functions = _functions(compiled, config, model, reads)
     model = with_pooling(model, source, functions[MAIN].outputs)
     text = _text_info(source, config, model, functions[MAIN].outputs)
     generation = GenerationInfo(model.max_length or 0, end_ids, reads, settings) if compiled.state else None
-    progress("computing the golden output", 1, 3)
+    progress("computing the golden output", steps - 2, steps)
     if host_bundle is not None:
         local = bundle_as_host_model(host_bundle, source, weights=compiled.weights, generation=generation)
     else:
-        local = compiled_as_host_model(source, compiled, functions=functions, generation=generation, target=target)
+        local = compiled_as_host_model(source, models, functions=functions, generation=generation, target=target)
     golden = _golden(functions, model, reads, local)
-    progress("writing the bundle", 2, 3)
+    progress("writing the bundle", steps - 1, steps)
     content = Content(model, functions, golden, recipe_of(config), source, generation, text)
-    write_bundle(compiled, out, target=target, linker=linker, content=content, force=force)
-    progress("writing the bundle", 3, 3)
+    write_bundle(models, out, target=target, linker=linker, content=content, force=force)
+    progress("writing the bundle", steps, steps)
     return out
 
 
-def _contents(folder: Path) -> set[str] | None:
+def contents_of(folder: Path) -> set[str] | None:
     """Files of a bundle, which its manifest lists; None if the folder is no bundle."""
     path = folder / MANIFEST_FILE
     manifest = read_json_object(path) if path.is_file() else {}
@@ -177,29 +181,34 @@ def _contents(folder: Path) -> set[str] | None:
     return {MANIFEST_FILE, MANIFEST_DIGEST_FILE, SIGNATURE_FILE, *manifest["files"]}
 
 
-OUTPUT = Output("compile", _contents)
+OUTPUT = Output("compile", contents_of)
 
 
 def write_bundle(
-    compiled: CompiledModel, out: Path, *, target: Target, linker: Linker, content: Content, force: bool = False
+    models: Sequence[CompiledModel], out: Path, *, target: Target, linker: Linker, content: Content, force: bool = False
 ) -> None:
     """Links a compiled model and writes its bundle.
 
     Args:
-        compiled: Kernels, plans, interface and weights.
+        models: The model for each of ``target.kinds``: kernels, plans, interface and weights.
         out: Folder to write; it appears only when it is complete, and replaces an earlier bundle.
-        target: What ``compiled`` was compiled for.
+        target: What they were compiled for.
         linker: C compiler for ``target``.
         content: Everything else.
         force: Replace ``out`` whatever it holds.
+
+    Raises:
+        EdgeqError: If the linker fails, or the kinds would need weights of their own.
     """
     from edgeq.targets.compiler.linking import link_code
 
-    info = _target_info(target)
+    _check_weights(models, target)
+    infos = [_target_info(kind) for kind in target.kinds]
     with new_folder(out, OUTPUT, force=force) as folder:
         (folder / CODE_FOLDER).mkdir()
-        link_code(compiled, folder / info.code, linker)
-        weights = _write_weights(folder / WEIGHTS_FILE, compiled.weights)
+        for info, compiled in zip(infos, models, strict=True):
+            link_code(compiled, folder / info.code, linker)
+        weights = _write_weights(folder / WEIGHTS_FILE, models[0].weights)
         golden = _write_golden(folder / GOLDEN_FILE, content)
         if content.files is not None:
             for name in COPIED_FILES:
@@ -212,10 +221,10 @@ def write_bundle(
             write_tokenizer(folder / TOKENIZER_FILE, folder / TOKENIZER_TABLE_FILE)
         manifest = Manifest(
             name=target.name,
-            targets=(info,),
+            targets=tuple(infos),
             model=content.model,
             functions={
-                name: dataclasses.replace(function, plans={info.code: compiled.plans[name].to_table()})
+                name: dataclasses.replace(function, plans=_plans(name, infos, models))
                 for name, function in content.functions.items()
             },
             weights=tuple(weights),
@@ -299,6 +308,26 @@ def _golden(
         return golden_runs(inputs, model, run=local.main)
     source = golden_source(functions[ENCODE].inputs, model, context=reads.context, encode=local.encode)
     return [source, *golden_runs(inputs, model, run=local.main, source=source)]
+
+
+def _plans(function: str, infos: Sequence[TargetInfo], models: Sequence[CompiledModel]) -> dict[str, Any]:
+    """Plans of a function, by code file."""
+    return {info.code: compiled.plans[function].to_table() for info, compiled in zip(infos, models, strict=True)}
+
+
+def _check_weights(models: Sequence[CompiledModel], target: Target) -> None:
+    """One ``weights.bin`` serves all kinds of processors.
+
+    Raises:
+        EdgeqError: If it does not.
+    """
+    for kind, compiled in zip(target.kinds, models, strict=True):
+        for weight, first in zip(compiled.weights, models[0].weights, strict=True):
+            if weight.name != first.name or not np.array_equal(weight.array, first.array):
+                raise EdgeqError(
+                    f"{kind.name} needs tensor {weight.name!r} in another form than {target.kinds[0].name}; compile a "
+                    "bundle for each"
+                )
 
 
 def _target_info(target: Target) -> TargetInfo:

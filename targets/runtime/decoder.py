@@ -77,15 +77,6 @@ class Decoder:
             logits[last] = found[last]
         return logits
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Keeps some sequences, in their order, and forgets the others.
-
-        Args:
-            rows: Ascending row numbers, at least one.
-        """
-        self._lengths = self._lengths[list(rows)]
-        self._state.keep(rows, self.lengths)
-
     def _call(self, ids: np.ndarray, new: np.ndarray) -> np.ndarray:
         inputs = {"input_ids": ids, "past_lengths": self._lengths, "new_lengths": new, **self._further_inputs()}
         outputs = self._bundle.run(inputs, state=self._state)

@@ -71,7 +71,6 @@ def _parse_settings(table: JsonTable, *, with_source: bool) -> GenerationSetting
             min_new_tokens=_optional(table, "min_new_tokens", at_least=0),
             max_new_tokens=_optional(table, "max_new_tokens", at_least=1),
         )
-        settings.rules(0)
     except UsageError as error:
         raise FormatError(f"{table.where}: {error}") from error
     if settings.beams.count > 1 and (not with_source or settings.sampling.temperature != 0):

@@ -44,7 +44,12 @@ _NUMBERS = {MAIN: native.MAIN, ENCODE: native.ENCODE}
 
 
 def load(
-    bundle: Path | str, *, threads: int | None = None, verify: bool = True, public_key: Path | str | None = None
+    bundle: Path | str,
+    *,
+    threads: int | None = None,
+    verify: bool = True,
+    public_key: Path | str | None = None,
+    variant: str | None = None,
 ) -> Bundle:
     """Loads a bundle made for this machine.
 
@@ -54,9 +59,11 @@ def load(
         verify: Compare the SHA-256 of every file first.
         public_key: Key of minisign, as a file or its second line: refuse a bundle that its owner did not sign. The
             files are then compared in any case.
+        variant: Name of one of the bundle's targets, whose code is to run; None takes the best that this processor
+            can run. The results do not depend on it.
 
     Raises:
-        UsageError: If there is no bundle there, ``threads`` is not positive, or the key is none.
+        UsageError: If there is no bundle there, ``threads`` is not positive, or there is no such key or variant.
         FormatError: If a file is damaged, or the signature is missing or wrong.
         UnsupportedError: If the bundle is for another processor.
     """
@@ -69,7 +76,7 @@ def load(
         raise FormatError(f"bundle {folder} holds no {LIBRARY_FILE}; compile it again")
     library = native.load_native(folder / LIBRARY_FILE, manifest.files[LIBRARY_FILE].sha256)
     chosen = choose_threads(threads)
-    model = Model(library, folder, threads=chosen, verify=verify or public_key is not None)
+    model = Model(library, folder, threads=chosen, verify=verify or public_key is not None, variant=variant)
     return Bundle(folder, manifest, model, threads=chosen)
 
 
@@ -82,13 +89,14 @@ class Bundle:
         path: The bundle's folder.
         manifest: Its manifest.
         threads: Threads of the kernels.
+        model: The opened bundle.
     """
 
     def __init__(self, path: Path, manifest: Manifest, model: Model, *, threads: int) -> None:
         self.path = path
         self.manifest = manifest
         self.threads = threads
-        self._model = model
+        self.model = model
         self._session = Session(model, threads=threads)
 
     @property
@@ -137,7 +145,11 @@ class Bundle:
             UsageError: If the model keeps none: it makes no text.
         """
         _ = self.generation  # says so where there is none
-        return State(self._model, self.manifest, batch, threads=self.threads)
+        return State(self.model, self.manifest, batch, threads=self.threads)
+
+    def new_session(self) -> Session:
+        """Returns memory and threads for calls beside those of this object."""
+        return Session(self.model, threads=self.threads)
 
     def generate(
         self,

@@ -179,10 +179,15 @@ def _parse_run(table: JsonTable) -> StoredRun:
 def _parse_files(table: JsonTable) -> dict[str, FileRecord]:
     files: dict[str, FileRecord] = {}
     for name in table.items:
-        if not _FILE_NAME.fullmatch(name):
+        if not is_plain_path(name):
             raise FormatError(f"'files' names {name!r}, which is not a plain path inside the bundle")
         files[name] = _parse_file(table.table(name))
     return files
+
+
+def is_plain_path(name: str) -> bool:
+    """Tells whether a name is a path that cannot lead out of a folder, of characters that every system takes."""
+    return _FILE_NAME.fullmatch(name) is not None
 
 
 def _parse_file(table: JsonTable) -> FileRecord:

@@ -20,6 +20,8 @@ from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
 
 ABI_MAJOR = 1
 MAX_RANK = 8
+FINISHES = ("length", "end", "length", "context", "stop")
+"""Why a text ended, by number; the first stands for a text that was not made to its end."""
 MAIN, ENCODE = 0, 1
 """Numbers of the functions of a model."""
 OK, FAILED, USAGE, DAMAGED, UNSUPPORTED, NO_MEMORY, BUSY, CANCELLED, END = range(9)
@@ -62,6 +64,26 @@ class OpenOptions(ctypes.Structure):
     )
 
 
+class Info(ctypes.Structure):
+    """``edgeq_info``."""
+
+    _fields_ = (
+        ("task", ctypes.c_char_p),
+        ("architecture", ctypes.c_char_p),
+        ("variant", ctypes.c_char_p),
+        ("pooling", ctypes.c_char_p),
+        ("normalize", _int32),
+        ("has_tokenizer", _int32),
+        ("longest", _int64),
+        ("context", _int64),
+        ("source_context", _int64),
+        ("vocabulary", _int64),
+        ("width", _int64),
+        ("labels", ctypes.POINTER(ctypes.c_char_p)),
+        ("label_count", _size),
+    )
+
+
 class SessionOptions(ctypes.Structure):
     """``edgeq_session_options``."""
 
@@ -88,15 +110,81 @@ class KernelTimeRecord(ctypes.Structure):
     )
 
 
+class Text(ctypes.Structure):
+    """``edgeq_text``."""
+
+    _fields_ = (
+        ("text", ctypes.c_char_p),
+        ("size", _size),
+        ("ids", ctypes.POINTER(_int64)),
+        ("id_count", _size),
+        ("name", ctypes.c_char_p),
+    )
+
+
+class GenerationOptions(ctypes.Structure):
+    """``edgeq_generation``."""
+
+    _fields_ = (
+        ("size", _size),
+        ("temperature", ctypes.c_double),
+        ("top_p", ctypes.c_double),
+        ("repetition_penalty", ctypes.c_double),
+        ("length_penalty", ctypes.c_double),
+        ("top_k", _int64),
+        ("seed", _int64),
+        ("beams", _int64),
+        ("no_repeat_ngram_size", _int64),
+        ("min_new_tokens", _int64),
+        ("max_new_tokens", _int64),
+        ("early_stopping", _int32),
+        ("ignore_end", _int32),
+        ("batch", _int64),
+        ("stop", ctypes.POINTER(ctypes.c_char_p)),
+        ("stop_count", _size),
+    )
+
+
+class PieceRecord(ctypes.Structure):
+    """``edgeq_piece``."""
+
+    _fields_ = (
+        ("index", _size),
+        ("token", _int64),
+        ("text", _pointer),
+        ("text_size", _size),
+        ("logits", _pointer),
+        ("finish", _int32),
+        ("reserved", _int32),
+    )
+
+
+class Generated(ctypes.Structure):
+    """``edgeq_generated``."""
+
+    _fields_ = (
+        ("ids", ctypes.POINTER(_int64)),
+        ("id_count", _size),
+        ("text", _pointer),
+        ("text_size", _size),
+        ("prompt_tokens", _size),
+        ("score", ctypes.c_double),
+        ("seconds", ctypes.c_double),
+        ("finish", _int32),
+        ("reserved", _int32),
+    )
+
+
 Watch = ctypes.CFUNCTYPE(None, _pointer, ctypes.POINTER(KernelTimeRecord))
 """What :func:`edgeq_watch_kernels` calls."""
 
-_tensors = ctypes.POINTER(Tensor)
+_tensors, _texts = ctypes.POINTER(Tensor), ctypes.POINTER(Text)
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "edgeq_abi_version": (ctypes.c_uint32,),
     "edgeq_open": (_int32, ctypes.c_char_p, ctypes.POINTER(OpenOptions), ctypes.POINTER(_pointer)),
     "edgeq_close": (None, _pointer),
     "edgeq_error": (ctypes.c_char_p, _pointer),
+    "edgeq_model_info": (ctypes.POINTER(Info), _pointer),
     "edgeq_session_open": (_int32, _pointer, ctypes.POINTER(SessionOptions), ctypes.POINTER(_pointer)),
     "edgeq_session_close": (None, _pointer),
     "edgeq_session_error": (ctypes.c_char_p, _pointer),
@@ -104,6 +192,9 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "edgeq_state": (_int32, _pointer, _size, _tensors),
     "edgeq_run": (_int32, _pointer, _int32, _tensors, _tensors),
     "edgeq_watch_kernels": (_int32, _pointer, Watch, _pointer),
+    "edgeq_generate_start": (_int32, _pointer, _texts, _size, ctypes.POINTER(GenerationOptions)),
+    "edgeq_generate_next": (_int32, _pointer, ctypes.POINTER(PieceRecord)),
+    "edgeq_generate_result": (_int32, _pointer, _size, ctypes.POINTER(Generated)),
 }
 """Result and arguments of each function that is used."""
 

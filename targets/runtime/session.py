@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import math
 import threading
 import weakref
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import numpy as np
 
 from edgeq.errors import UsageError
 from edgeq.targets.runtime import native
+from edgeq.targets.runtime.texts import Texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,17 @@ class KernelTime:
     seconds: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Generated:
+    """A text that was made: ids, text, tokens of its prompt or source, why it ended, and its score in beam search."""
+
+    ids: list[int]
+    text: str
+    tokens: int
+    finish: str
+    score: float | None
+
+
 class Model:
     """A bundle, opened: code, weights, tokenizer. Threads may share it.
 
@@ -33,21 +46,35 @@ class Model:
         folder: The bundle.
         threads: Threads that compare digests.
         verify: False leaves the digests alone.
+        variant: Name of one of the bundle's targets; None takes the best that runs here.
 
     Raises:
         FormatError: If a file of the bundle is damaged.
         UnsupportedError: If the bundle is for another processor.
+
+    Attributes:
+        width: Values of an embedding, or number of classes; 0 for models that make text.
+        vocabulary: Number of tokens that a model that makes text knows, else 0.
+        variant: Name of the target whose code runs.
     """
 
-    def __init__(self, library: ctypes.CDLL, folder: Path, *, threads: int, verify: bool) -> None:
+    def __init__(
+        self, library: ctypes.CDLL, folder: Path, *, threads: int, verify: bool, variant: str | None
+    ) -> None:
         options = native.OpenOptions(
-            size=ctypes.sizeof(native.OpenOptions), threads=threads, skip_digests=not verify
+            size=ctypes.sizeof(native.OpenOptions),
+            variant=None if variant is None else variant.encode(),
+            threads=threads,
+            skip_digests=not verify,
         )
         self.library, self.handle = library, ctypes.c_void_p()
         path = str(folder).encode()
         status = library.edgeq_open(path, ctypes.byref(options), ctypes.byref(self.handle))
         weakref.finalize(self, library.edgeq_close, self.handle)
         native.check(status, library.edgeq_error(self.handle) if self.handle else None)
+        info = library.edgeq_model_info(self.handle).contents
+        self.width, self.vocabulary = int(info.width), int(info.vocabulary)
+        self.variant = info.variant.decode()
 
 
 class Session:
@@ -64,6 +91,8 @@ class Session:
         self._library, self._lock = model.library, threading.Lock()
         status = self._library.edgeq_session_open(model.handle, ctypes.byref(options), ctypes.byref(self._handle))
         weakref.finalize(self, _close, model, self._handle)
+        self._piece = native.PieceRecord()
+        self._piece_place = ctypes.byref(self._piece)
         self._check(status)
 
     def reset(self, batch: int) -> None:
@@ -116,6 +145,43 @@ class Session:
             self._check(self._library.edgeq_watch_kernels(self._handle, native.Watch(), None))
         times = [KernelTime(name, len(seconds), sum(seconds)) for name, seconds in spent.items()]
         return sorted(times, key=lambda kernel: -kernel.seconds)
+
+    def start_generation(self, texts: Texts, options: native.GenerationOptions) -> None:
+        """Prepares prompts or sources; every one is checked."""
+        with self._lock:
+            start = self._library.edgeq_generate_start
+            self._check(start(self._handle, texts.records, len(texts.records), ctypes.byref(options)))
+
+    def next_piece(self, vocabulary: int) -> tuple[int, int, str, np.ndarray | None] | None:
+        """Makes the next token: number of its text, id, text that is certain now, and the logits.
+
+        Args:
+            vocabulary: Number of logits to return; 0 returns None in their place.
+
+        Returns:
+            None if every text is complete.
+        """
+        piece = self._piece
+        with self._lock:
+            status = self._library.edgeq_generate_next(self._handle, self._piece_place)
+            if status == native.END:
+                return None
+            self._check(status)
+            text = ctypes.string_at(piece.text, piece.text_size).decode() if piece.text_size else ""
+            logits = None
+            if vocabulary and piece.logits:
+                logits = np.frombuffer(ctypes.string_at(piece.logits, 4 * vocabulary), np.float32)
+            return piece.index, piece.token, text, logits
+
+    def generated(self, number: int) -> Generated:
+        """Returns what was made of a text so far."""
+        record = native.Generated()
+        with self._lock:
+            self._check(self._library.edgeq_generate_result(self._handle, number, ctypes.byref(record)))
+            text = ctypes.string_at(record.text, record.text_size).decode() if record.text_size else ""
+            score = None if math.isnan(record.score) else record.score
+            ids = record.ids[: record.id_count] if record.id_count else []
+            return Generated(ids, text, record.prompt_tokens, native.FINISHES[record.finish], score)
 
     def _check(self, status: int) -> None:
         if status == native.BUSY:

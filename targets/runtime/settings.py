@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from edgeq.errors import UsageError
 from edgeq.targets.runtime.beams import ONE_BEAM, Beams
-from edgeq.targets.runtime.rules import Rules
 from edgeq.targets.runtime.sampling import GREEDY, Sampling
+
+_MOST_TOKENS = 1 << 31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +22,15 @@ class GenerationSettings:
     Attributes:
         sampling: How tokens are chosen.
         beams: How beams are searched.
-        no_repeat_ngram_size: See :class:`Rules`.
+        no_repeat_ngram_size: No sequence of this many tokens comes twice, those before the first new one included; 0
+            allows all.
         min_length: Tokens before one may end the text; 0 allows it at once.
         max_length: Most tokens, or None.
         min_new_tokens: New tokens before one may end the text, or None.
         max_new_tokens: Most new tokens, or None.
+
+    Raises:
+        UsageError: If a value is out of range.
     """
 
     sampling: Sampling = GREEDY
@@ -35,28 +41,13 @@ class GenerationSettings:
     min_new_tokens: int | None = None
     max_new_tokens: int | None = None
 
-    def rules(
-        self, prefix: int, *, min_new_tokens: int | None = None, no_repeat_ngram_size: int | None = None
-    ) -> Rules:
-        """Returns the rules for a text.
-
-        Args:
-            prefix: Tokens before its first new one.
-            min_new_tokens: What the caller asks for, or None.
-            no_repeat_ngram_size: The same.
-
-        Raises:
-            UsageError: If a value is out of range.
-        """
-        fewest = self.min_new_tokens if min_new_tokens is None else min_new_tokens
-        size = self.no_repeat_ngram_size if no_repeat_ngram_size is None else no_repeat_ngram_size
-        return Rules(max(self.min_length - prefix, 0) if fewest is None else fewest, size)
-
-    def most_new_tokens(self, prefix: int, *, default: int) -> int:
-        """Returns how many tokens to make after ``prefix`` tokens, at least one."""
-        if self.max_new_tokens is not None:
-            return self.max_new_tokens
-        return default if self.max_length is None else max(self.max_length - prefix, 1)
+    def __post_init__(self) -> None:
+        for name in ("no_repeat_ngram_size", "min_length", "max_length", "min_new_tokens", "max_new_tokens"):
+            value, least = getattr(self, name), int(name.startswith("max"))
+            if value is None and name != "no_repeat_ngram_size" and name != "min_length":
+                continue
+            if type(value) is not int or not least <= value < _MOST_TOKENS:
+                raise UsageError(f"{name} must be an integer in {least}..{_MOST_TOKENS - 1}, found {value!r}")
 
 
 PLAIN_SETTINGS = GenerationSettings()

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-import numpy as np
-
-from edgeq.targets.runtime.schema import LANES, SOURCE_STATE, Manifest
+from edgeq.targets.runtime.schema import Manifest
 from edgeq.targets.runtime.session import Model, Session
-
-_IN_VECTORS = {"context_blocks", "source_context_blocks"}
 
 
 class State:
@@ -30,65 +24,11 @@ class State:
 
     def __init__(self, model: Model, manifest: Manifest, batch: int, *, threads: int) -> None:
         self.session = Session(model, threads=threads)
-        self._tokens_per_slot = [LANES if _IN_VECTORS.intersection(spec.shape) else 1 for spec in manifest.state]
-        self._of_source = [spec.name.startswith(SOURCE_STATE) for spec in manifest.state]
-        self._use_rows(batch)
+        self.batch = batch
+        self.session.reset(batch)
+        self._arrays = self.session.state(len(manifest.state))
 
     @property
     def bytes(self) -> int:
         """Memory of all caches; the system hands out a page when it is first written."""
         return sum(array.nbytes for array in self._arrays)
-
-    def keep(self, rows: Sequence[int], lengths: Sequence[int], source_lengths: Sequence[int] | None = None) -> None:
-        """Keeps some sequences, closed up, and forgets the others.
-
-        Args:
-            rows: Ascending row numbers.
-            lengths: Tokens that each of ``rows`` holds; only those are moved.
-            source_lengths: Tokens of the source of each, for an encoder-decoder.
-        """
-        self._take(rows, lengths, source_lengths or lengths)
-
-    def repeat_source(self, batch: int, length: int) -> None:
-        """Gives the only source of the state to a number of sequences, which are empty.
-
-        Args:
-            batch: Number of sequences.
-            length: Tokens of the source.
-        """
-        self._take([0] * batch, [0] * batch, [length] * batch)
-
-    def _take(self, rows: Sequence[int], lengths: Sequence[int], source_lengths: Sequence[int]) -> None:
-        """Starts anew with sequences that hold what these rows held."""
-        kept = []
-        for array, tokens, of_source in self._caches():
-            used = [-(-length // tokens) for length in (source_lengths if of_source else lengths)]
-            kept.append([array[row, :, :count].copy() for row, count in zip(rows, used, strict=True)])
-        self._use_rows(len(rows))
-        for array, parts in zip(self._arrays, kept, strict=True):
-            for row, part in enumerate(parts):
-                array[row, :, : part.shape[1]] = part
-
-    def reorder(self, rows: Sequence[int], length: int) -> None:
-        """Makes each sequence go on from another one; sources stay where they are.
-
-        Args:
-            rows: For each sequence the one whose tokens it takes over; one may be taken over by several.
-            length: Tokens that every sequence holds.
-        """
-        moved = [to for to, row in enumerate(rows) if to != row]
-        if not moved:
-            return
-        sources = [rows[to] for to in moved]
-        for array, tokens, of_source in self._caches():
-            if not of_source:
-                used = -(-length // tokens)
-                array[moved, :, :used] = array[sources, :, :used]  # the right side is a copy, so rows may swap
-
-    def _caches(self) -> Iterator[tuple[np.ndarray, int, bool]]:
-        return zip(self._arrays, self._tokens_per_slot, self._of_source, strict=True)
-
-    def _use_rows(self, batch: int) -> None:
-        self.batch = batch
-        self.session.reset(batch)
-        self._arrays: list[np.ndarray] = self.session.state(len(self._of_source))

@@ -44,7 +44,7 @@ def test_missing_tools_come_with_the_command_that_brings_them(monkeypatch, tmp_p
     assert "`" not in compiler.fix_command
     assert not runner.ok
     assert "qemu-aarch64-static" in runner.detail
-    assert runner.fix_command == "apt-get install qemu-user-static libc6-arm64-cross libstdc++6-arm64-cross"
+    assert runner.fix_command == "apt-get install qemu-user-static libc6-arm64-cross"
     # Estimates and devices are extras: without their programs the rest still works.
     assert findings["edgeq estimate"].ok
     assert findings["edgeq profile --on"].detail.startswith("not possible here: there is no ssh")

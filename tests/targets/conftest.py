@@ -50,7 +50,7 @@ def _relax_module(*, doubled: bool) -> Any:
 
 @pytest.fixture(scope="session")
 def compile_tiny() -> Callable[..., Any]:
-    """Returns a function that compiles the tiny model, or one that gives twice as much, for a target."""
+    """Returns a function that compiles the tiny model for a target, or one that gives twice as much if ``doubled``."""
 
     def compile_for(target: Any, *, doubled: bool = False) -> Any:
         from edgeq.targets.compiler.compile import CompiledFunction, TensorInfo, compile_module
@@ -104,17 +104,16 @@ def _write(compiled: Any, name: str, out: Path) -> Path:
         TensorSpec("input_ids", "int64", ("batch", "sequence"), 0, VOCABULARY - 1),
         TensorSpec("attention_mask", "int64", ("batch", "sequence"), 0, 1, 1),
     )
-    outputs = (TensorSpec("last_hidden_state", "float32", ("batch", "sequence", WIDTH)),)
     golden = golden_inputs(inputs, model)
-    expected = {
-        "last_hidden_state": reference(golden["input_ids"], golden["attention_mask"], compiled.weights)
-    }
+    vectors = reference(golden["input_ids"], golden["attention_mask"], compiled.weights)
+    expected = {"last_hidden_state": vectors}
+    outputs = (TensorSpec("last_hidden_state", "float32", ("batch", "sequence", WIDTH)),)
     tokenizer = out.parent / "tokenizer"
     tokenizer.mkdir()
     _write_tokenizer(tokenizer)
     functions = {MAIN: FunctionInfo(inputs, outputs, (), {})}
     content = Content(model, functions, [GoldenRun(MAIN, golden, expected)], {"name": "none"}, tokenizer)
-    write_bundle(compiled, out, target=target, linker=find_linker(target), content=content)
+    write_bundle([compiled], out, target=target, linker=find_linker(target), content=content)
     return out
 
 
@@ -140,7 +139,8 @@ def doubled_bundle(compile_tiny: Callable[..., Any], tmp_path_factory: pytest.Te
     """A bundle for this machine with the same weights, whose code gives twice as much."""
     from edgeq.targets.builtin.target import load_target
 
-    return _write(compile_tiny(load_target("host"), doubled=True), "host", tmp_path_factory.mktemp("doubled") / "host")
+    out = tmp_path_factory.mktemp("doubled") / "host"
+    return _write(compile_tiny(load_target("host"), doubled=True), "host", out)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 
 import edgeq
 from edgeq.targets.builtin.target import load_target
@@ -12,7 +13,6 @@ from edgeq.targets.runtime.beams import Beams
 from edgeq.targets.runtime.decoder import logits_along
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.source_decoder import SourceDecoder
-from edgeq.targets.runtime.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def sourced(bundle):
 
 @pytest.fixture(scope="module")
 def texts(model):
-    tokenizer = load_tokenizer(model / "host")
+    tokenizer = tokenizers.Tokenizer.from_file(str(model / "host" / "tokenizer.json"))
     return [tokenizer.encode(text).ids for text in TEXTS]
 
 

@@ -82,7 +82,7 @@ static void reserve(Buffer *buffer, size_t bytes) {
 }
 
 static void start_stream(Memory *memory, const Generator *generator, Sequence *sequence) {
-  sequence->stream = (TextStream){.output = {&generator->model->tokenizer, {.memory = memory}},
+  sequence->stream = (TextStream){.output = {.table = &generator->model->tokenizer, .held = {.memory = memory}},
                                   .stops = generator->stops,
                                   .stop_count = generator->options.stop_count,
                                   .text = {.memory = memory}};

@@ -80,7 +80,7 @@ def test_a_full_context_and_a_stop_text_are_told(run, gpt2_bundle, expected):
     [
         ([], "there is nothing to continue"),
         (["-p", ""], "prompt 1 is empty"),
-        (["-p", "cat " * 200], "the bundle's context holds 150"),
+        (["-p", "cat " * 200], "the model takes at most 150"),
         (["-p", "a", "-n", "0"], "max_new_tokens must be an integer of at least 1"),
         (["-p", "a", "-n", "many"], "valid integer"),
         (["-p", "a", "--temperature", "-1"], "temperature must be a number"),

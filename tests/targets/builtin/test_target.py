@@ -8,12 +8,14 @@ from edgeq.targets.runtime.machine import machine_from_cpuinfo, normalised_archi
 
 BUILTIN = [
     "host",
+    "aarch64",
     "cortex-a53",
     "cortex-a7",
     "cortex-a72",
     "cortex-a76",
     "neoverse-n1",
     "neoverse-v1",
+    "x86-64",
     "x86-64-avxvnni",
     "x86-64-v3",
     "x86-64-v4",

@@ -35,7 +35,7 @@ def content():
 
 def _write(compiled, out, content, name="host"):
     target = load_target(name)
-    write_bundle(compiled, out, target=target, linker=find_linker(target), content=content)
+    write_bundle([compiled], out, target=target, linker=find_linker(target), content=content)
 
 
 @pytest.mark.parametrize("name", ["host", "cortex-a72"])

@@ -1,75 +1,62 @@
-"""Beam search on its own: the same logits give the texts that transformers finds."""
+"""Beam search of libedgeq: the same logits give the texts and scores that transformers finds."""
 
-import numpy as np
 import pytest
 
-from edgeq.errors import FormatError, UsageError
-from edgeq.targets.runtime.beams import Beams, BeamSearch
-from edgeq.targets.runtime.rules import Rules, forced_tokens
+import edgeq
+from edgeq.errors import UsageError
+from edgeq.targets.runtime.beams import Beams
+from edgeq.targets.runtime.sampling import Sampling
+from edgeq.targets.runtime.settings import GenerationSettings
 
 START, LIMIT = 2, 9
-SOURCE = [[7, 80, 12, 33, 190, 4]]
+SOURCE = [7, 80, 12, 33, 190, 4]
 
 
 @pytest.fixture(scope="module")
-def model(make_bart):
-    import transformers
-
-    return transformers.BartForConditionalGeneration.from_pretrained(make_bart(seed=3)).eval()
+def model(bart_bundle, as_transformers_model):
+    return as_transformers_model(edgeq.load(bart_bundle, threads=1), SOURCE)
 
 
-def _searched(model, beams, **options):
-    """Our search, with the logits of the torch model for whole prefixes."""
+@pytest.fixture
+def rewritten(bart_bundle, copy_of):
+    """Returns a function that searches with a bundle that has other tokens that end and are forced."""
+    import dataclasses
+
+    from edgeq.targets.runtime.manifest import read_manifest, write_manifest
+
+    folder = copy_of(bart_bundle)
+
+    def search(beams, ends, forced, *, penalty=1.0, **rules):
+        manifest = read_manifest(folder)
+        source = dataclasses.replace(manifest.generation.source, forced_first=forced[0], forced_last=forced[1])
+        generation = dataclasses.replace(
+            manifest.generation, source=source, end_ids=tuple(ends), settings=GenerationSettings()
+        )
+        write_manifest(folder, dataclasses.replace(manifest, generation=generation))
+        options = {"max_new_tokens": LIMIT, "beams": beams, "sampling": Sampling(repetition_penalty=penalty), **rules}
+        (result,) = edgeq.load(folder, threads=1).rewrite([SOURCE], **options)
+        return result
+
+    return search
+
+
+def expected(model, beams, ends, forced, *, penalty=1.0, **rules):
     import torch
 
-    search = BeamSearch(beams, limit=LIMIT, **options)
-    prefixes, steps = [[START]] * beams.count, 0
-    while not search.done:
-        with torch.inference_mode():
-            ids = torch.tensor(prefixes)
-            logits = model(input_ids=torch.tensor(SOURCE * beams.count), decoder_input_ids=ids).logits[:, -1]
-        parents = search.advance(logits.numpy())
-        prefixes = [[*prefixes[row], token] for row, token in zip(parents, search.last_tokens, strict=True)]
-        steps += 1
-    return search, steps
-
-
-SETTINGS = [
-    ({"min_new_tokens": 6}, 1.0),
-    ({"no_repeat_ngram_size": 1}, 1.0),
-    ({"no_repeat_ngram_size": 2, "min_new_tokens": 3}, 1.0),
-    ({}, 1.7),
-    ({"no_repeat_ngram_size": 3, "min_new_tokens": 5}, 0.6),
-]
-
-
-@pytest.mark.parametrize(("rules", "penalty"), SETTINGS)
-def test_rules_and_penalty_are_those_of_transformers(model, rules, penalty):
-    import torch
-
-    short = "min_new_tokens" in rules  # ends come early where short texts are favoured
-    beams, ends = Beams(3, -1.0 if short else 1.5), [*range(2, 150 if short else 60)]
-    found, _ = _searched(
-        model, beams, end_ids=ends, forced_first=0, prefix=[START], rules=Rules(**rules), repetition_penalty=penalty
-    )
-    plain, _ = _searched(model, beams, end_ids=ends, forced_first=0)
-    assert found.finished[0].ids != plain.finished[0].ids
-    expected = model.generate(
-        torch.tensor(SOURCE), num_beams=3, length_penalty=beams.length_penalty, max_new_tokens=LIMIT, eos_token_id=ends,
-        forced_bos_token_id=0, forced_eos_token_id=None, decoder_start_token_id=START, repetition_penalty=penalty,
-        return_dict_in_generate=True, output_scores=True, do_sample=False, **rules,
+    found = model.generate(
+        torch.tensor([[START]]), num_beams=beams.count, length_penalty=beams.length_penalty,
+        early_stopping=beams.early_stopping, max_new_tokens=LIMIT, eos_token_id=list(ends), pad_token_id=1,
+        forced_bos_token_id=forced[0], forced_eos_token_id=forced[1], repetition_penalty=penalty, do_sample=False,
+        return_dict_in_generate=True, output_scores=True, **rules,
     )  # fmt: skip
-    text = found.finished[0]
-    assert text.ids == expected.sequences[0, 1 : len(text.ids) + 1].tolist()
-    assert text.score == pytest.approx(float(expected.sequences_scores[0]), abs=1e-4)
+    return found.sequences[0, 1:].tolist(), float(found.sequences_scores[0])
 
 
-def test_a_search_without_any_token_left_is_a_sentence():
-    search = BeamSearch(Beams(2), end_ids=[], limit=9, rules=Rules(no_repeat_ngram_size=1))
-    for _ in range(3):
-        search.advance(np.zeros((2, 3), np.float32))
-    with pytest.raises(UsageError, match="no token is left that may come next"):
-        search.advance(np.zeros((2, 3), np.float32))
+def check(result, wanted):
+    ids, score = wanted
+    assert result.ids == ids[: len(result.ids)]
+    assert set(ids[len(result.ids) :]) <= {1}  # filled up with padding
+    assert result.score == pytest.approx(score, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -84,57 +71,35 @@ def test_a_search_without_any_token_left_is_a_sentence():
         (Beams(3, 1.0), [2], (None, 2)),
     ],
 )
-def test_texts_and_scores_are_those_of_transformers(model, beams, ends, forced):
-    import torch
-
+def test_texts_and_scores_are_those_of_transformers(model, rewritten, beams, ends, forced):
     ends = [*ends, START] if START not in ends else list(ends)
-    found, _ = _searched(model, beams, end_ids=ends, forced_first=forced[0], forced_last=forced[1])
-    expected = model.generate(
-        torch.tensor(SOURCE),
-        num_beams=beams.count,
-        num_return_sequences=beams.count,
-        length_penalty=beams.length_penalty,
-        early_stopping=beams.early_stopping,
-        max_new_tokens=LIMIT,
-        eos_token_id=ends,
-        forced_bos_token_id=forced[0],
-        forced_eos_token_id=forced[1],
-        decoder_start_token_id=START,
-        return_dict_in_generate=True,
-        output_scores=True,
-        do_sample=False,
+    check(rewritten(beams, ends, forced), expected(model, beams, ends, forced))
+
+
+@pytest.mark.parametrize(
+    ("rules", "penalty"),
+    [
+        ({"min_new_tokens": 6}, 1.0),
+        ({"no_repeat_ngram_size": 1}, 1.0),
+        ({"no_repeat_ngram_size": 2, "min_new_tokens": 3}, 1.0),
+        ({}, 1.7),
+        ({"no_repeat_ngram_size": 3, "min_new_tokens": 5}, 0.6),
+    ],
+)
+def test_rules_and_penalty_are_those_of_transformers(model, rewritten, rules, penalty):
+    short = "min_new_tokens" in rules  # ends come early where short texts are favoured
+    beams, ends = Beams(3, -1.0 if short else 1.5), [*range(2, 150 if short else 60)]
+    check(
+        rewritten(beams, ends, (0, None), penalty=penalty, **rules),
+        expected(model, beams, ends, (0, None), penalty=penalty, **rules),
     )
-    assert len(found.finished) == beams.count
-    for text, ids, score in zip(found.finished, expected.sequences[:, 1:], expected.sequences_scores, strict=True):
-        assert text.ids == ids[: len(text.ids)].tolist()
-        assert set(ids[len(text.ids) :].tolist()) <= {1}  # filled up with padding
-        assert text.score == pytest.approx(float(score), abs=1e-4)
 
 
-def test_early_stopping_needs_fewer_steps(model):
-    ends = range(3, 60)
-    steps = {stop: _searched(model, Beams(3, 2.5, stop), end_ids=ends)[1] for stop in (True, False, "never")}
-    assert steps[True] < steps["never"] == LIMIT
-
-
-def test_of_equal_texts_the_first_is_taken():
-    search = BeamSearch(Beams(2), end_ids=[], limit=2)
-    assert search.advance(np.zeros((2, 5), np.float32)) == [0, 0]
-    assert search.last_tokens == [0, 1]
-    assert search.advance(np.zeros((2, 5), np.float32)) == [0, 0]
-    assert [text.ids for text in search.finished] == [[0, 0], [0, 1]]
-    assert search.done
-
-
-def test_the_last_token_goes_before_the_first():
-    assert forced_tokens(1, first=0, last=2) == {1: 2}
-    assert forced_tokens(4, first=0, last=2) == {1: 0, 4: 2}
-    assert forced_tokens(4, first=None, last=None) == {}
-
-
-def test_logits_that_are_no_numbers_are_a_sentence():
-    with pytest.raises(FormatError, match="logits are not finite"):
-        BeamSearch(Beams(2), end_ids=[], limit=2).advance(np.full((2, 5), np.nan, np.float32))
+def test_the_last_token_goes_before_the_first(bart_bundle):
+    """A text of one token is the one that must be last."""
+    bundle = edgeq.load(bart_bundle)
+    assert [result.ids for result in bundle.rewrite([SOURCE, [5]], max_new_tokens=1)] == [[2], [2]]
+    assert bundle.rewrite([SOURCE], max_new_tokens=1, beams=Beams(2))[0].ids == [2]
 
 
 @pytest.mark.parametrize(

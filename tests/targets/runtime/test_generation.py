@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import tokenizers
 
 import edgeq
 from edgeq.errors import FormatError, UsageError
@@ -16,7 +17,6 @@ from edgeq.targets.runtime.decoder import Decoder, logits_along
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.settings import GenerationSettings
-from edgeq.targets.runtime.tokenizer import load_tokenizer
 
 PROMPTS = [[5, 80, 200, 17, 45, 6, 99, 3, 120, 121, 122, 123, 44], [9], [250, 251, 3], [30, 31] * 10]
 SAMPLED = Sampling(temperature=1.5, top_k=60, top_p=0.95, repetition_penalty=1.3, seed=11)
@@ -125,16 +125,6 @@ def test_a_prompt_in_pieces_gives_the_bits_of_a_prompt_at_once(bundle):
         pieces.append([[1]])
 
 
-def test_sequences_that_are_dropped_do_not_disturb_the_others(bundle):
-    decoder = Decoder(bundle, batch=4)
-    decoder.append(PROMPTS)
-    decoder.keep([1, 3])
-    assert decoder.lengths == [1, 20]
-    found = decoder.append([[4, 5, 6], [7]])
-    for row, ids in enumerate([[*PROMPTS[1], 4, 5, 6], [*PROMPTS[3], 7]]):
-        np.testing.assert_array_equal(found[row], Decoder(bundle).append([ids])[0])
-
-
 def _changed(bundle, *, context=150, end_ids=(2,)):
     """Gives a copy of a bundle another context, or other tokens that end a text; its code fits any."""
     manifest = read_manifest(bundle)
@@ -173,7 +163,7 @@ def test_the_end_token_ends_a_text_unless_it_is_ignored(gpt2_bundle, copy_of, al
 def test_pieces_make_the_text_that_the_tokenizer_gives(bundle, gpt2_bundle):
     generation = bundle.generate(["the quick cat", "a lazy dog"], max_new_tokens=30, ignore_end=True, sampling=SAMPLED)
     pieces = list(generation)
-    tokenizer = load_tokenizer(gpt2_bundle)
+    tokenizer = tokenizers.Tokenizer.from_file(str(gpt2_bundle / "tokenizer.json"))
     for number, result in enumerate(generation.results()):
         assert [piece.token for piece in pieces if piece.prompt == number] == result.ids
         assert "".join(piece.text for piece in pieces if piece.prompt == number) == result.text
@@ -197,10 +187,10 @@ def test_a_stop_text_ends_the_text_before_it(bundle):
     [
         ("", {}, "prompt 1 is empty; give at least one word"),
         (["a", []], {}, "prompt 2 is empty"),
-        ([], {}, "there is no prompt"),
-        ([[3] * 151], {}, "prompt 1 has 151 tokens, the bundle's context holds 150"),
-        ([[283]], {}, r"prompt 1 holds an id outside the vocabulary; ids lie in 0\.\.282"),
-        ([[-1]], {}, "outside the vocabulary"),
+        ([], {}, "there is no text; give at least one"),
+        ([[3] * 151], {}, "prompt 1 has 151 tokens"),
+        ([[283]], {}, r"prompt 1 holds 283; ids lie in 0\.\.282"),
+        ([[-1]], {}, "prompt 1 holds -1; ids lie in"),
         ([3, 4], {}, "prompt 1 must be a text or a list of token ids"),
         (["\ud800"], {}, "prompt 1 is not valid Unicode"),
         ("a", {"max_new_tokens": 0}, "max_new_tokens must be an integer of at least 1, found 0"),

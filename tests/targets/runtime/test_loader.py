@@ -243,7 +243,7 @@ def test_loading_imports_no_training_library_and_no_compiler(host_bundle):
         "import json, sys, numpy, edgeq\n"
         f"bundle = edgeq.load({str(host_bundle)!r}, threads=2)\n"
         "ok = bundle.self_test().ok\n"
-        "heavy = ('torch', 'transformers', 'onnx', 'onnxruntime', 'pydantic', 'typer', 'matplotlib', 'tvm')\n"
+        "heavy = ('torch', 'transformers', 'onnx', 'onnxruntime', 'pydantic', 'typer', 'tvm')\n"
         "print(json.dumps([ok, [name for name in heavy if name in sys.modules]]))\n"
     )
     assert _in_a_fresh_process(code) == [True, []]

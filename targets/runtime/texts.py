@@ -1,0 +1,73 @@
+"""Texts and token ids as libedgeq takes them."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from edgeq.errors import UsageError
+from edgeq.targets.runtime import native
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """Texts as the library takes them.
+
+    Attributes:
+        records: Array of ``edgeq_text``.
+        kept: What the array points to.
+    """
+
+    records: Any
+    kept: list[Any]
+
+
+def to_texts(given: Sequence[str | Sequence[int]], what: str, *, first: int = 1) -> Texts:
+    """Returns texts as the library takes them.
+
+    Args:
+        given: Texts, or token ids of texts.
+        what: What messages call one, such as ``prompt``; its number follows.
+        first: Number of the first one.
+
+    Raises:
+        UsageError: If one is neither a text nor token ids, or no valid Unicode.
+    """
+    array = (native.Text * len(given))()
+    kept: list[Any] = []
+    for number, (item, record) in enumerate(zip(given, array, strict=True), first):
+        name = f"{what} {number}"
+        record.name = name.encode()
+        if isinstance(item, str):
+            data = _encoded(item, name)
+            kept.append(data)
+            record.text, record.size = data, len(data)
+        else:
+            ids = _ids(item, name)
+            kept.append(ids)
+            record.ids = ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int64))
+            record.id_count = ids.size
+    return Texts(array, kept)
+
+
+def _encoded(text: str, name: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{name} is not valid Unicode (an argument that is not UTF-8?)") from error
+
+
+def _ids(given: Any, name: str) -> np.ndarray:
+    try:
+        ids = np.asarray(given)
+    except (ValueError, OverflowError):
+        ids = np.empty(0, object)
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise UsageError(f"{name} must be a text or a list of token ids, found {given!r:.60}")
+    if ids.size and (int(ids.min()) < -(1 << 63) or int(ids.max()) >= 1 << 63):
+        raise UsageError(f"{name} holds an id outside the vocabulary: {ids.max()}")
+    return np.ascontiguousarray(ids, np.int64)
