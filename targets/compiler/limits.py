@@ -87,6 +87,8 @@ def _table(view: GraphView, node: onnx.NodeProto) -> tuple[str, int, str] | None
         return node.input[1], int(str(attributes(node)["N"])), node.input[0]
     if node.op_type == PANEL_GATHER:
         return node.input[0], int(str(attributes(node)["rows"])), node.input[1]
+    if node.op_type == "RotaryEmbedding" and len(node.input) > 3 and node.input[1] in view.initializers:
+        return node.input[1], int(view.initializers[node.input[1]].dims[0]), node.input[3]
     tensor = view.initializers.get(node.input[0]) if node.op_type == "Gather" else None
     if tensor is None or len(tensor.dims) != 2 or attributes(node).get("axis", 0) != 0:
         return None

@@ -66,3 +66,12 @@ def test_positions_behind_a_cache():
 def test_ids_and_constants_set_no_limit():
     nodes = [("Gather", ["table", "input_ids"], "a", {}), ("Gather", ["table", "two"], "y", {})]
     assert position_limit(_graph(nodes, two=[2])) is None
+
+
+def test_rotary_positions_are_a_look_up():
+    nodes = [
+        *LENGTH,
+        ("Range", ["zero", "length", "one"], "range", {}),
+        ("RotaryEmbedding", ["x", "table", "table", "range"], "y", {"num_heads": 1}),
+    ]
+    assert position_limit(_graph(nodes, rows=9, zero=0, one=1)) == PositionLimit(9, 9, "table")
