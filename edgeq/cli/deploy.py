@@ -11,6 +11,7 @@ from edgeq.cli import training_options as training
 from edgeq.cli.console import note, print_json, print_table, progress_bars, say
 from edgeq.cli.folders import Cache, Context, Opset, RecipeName, Source, Task
 from edgeq.cli.verb import Force, Json, verb
+from edgeq.errors import UsageError
 
 Targets = Annotated[
     list[str] | None,
@@ -24,11 +25,14 @@ EvalData = Annotated[
     ),
 ]
 
+_GATES = "Gates"
+
 
 @verb(
     "deploy",
     example="deploy ./my-bert ./run --recipe ptq-w8a8 --target host\n"
     "deploy ./my-bert ./run -r ptq-w4a8 -t host -t cortex-a76 --eval-data dev.tsv\n"
+    "deploy ./my-bert ./run -r calibrated-w4a8 --eval-data dev.tsv --max-loss 1% --max-bytes 12MB --max-ms 10\n"
     "deploy ./my-bert ./run -r xtc-l6-w1a8 --train-data train.tsv --eval-data dev.tsv --budget A",
 )
 def deploy(
@@ -51,6 +55,30 @@ def deploy(
     start_from: training.StartFrom = None,
     pretrain_data: training.PretrainData = None,
     augment_model: training.AugmentModel = None,
+    max_loss: Annotated[
+        str | None,
+        typer.Option(
+            help="Largest loss against the float model: per cent of its value (1%) or points (0.5: hundredths of an "
+            "accuracy or correlation, units of a perplexity). Needs --eval-data.",
+            rich_help_panel=_GATES,
+        ),
+    ] = None,
+    loss_at: Annotated[
+        str,
+        typer.Option(
+            help="What --max-loss looks at: the end of the 95% interval that is worse for the model (interval), or the "
+            "measured loss (middle).",
+            rich_help_panel=_GATES,
+        ),
+    ] = "interval",
+    max_bytes: Annotated[
+        str | None,
+        typer.Option(help="Largest size of the weights as stored, such as 8MB or 7.5MiB.", rich_help_panel=_GATES),
+    ] = None,
+    max_ms: Annotated[
+        float | None,
+        typer.Option(help="Largest median latency in milliseconds, on this machine.", rich_help_panel=_GATES),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="What the report calls the model.")] = None,
     opset: Opset = None,
     cache: Cache = "float16",
@@ -66,10 +94,15 @@ def deploy(
 ) -> None:
     """Do the whole job: compress, export, compile, evaluate, check parity, profile, report.
 
-    An unfinished run, its training included, goes on where it stopped. Exits with 1 if a parity rule is broken.
+    An unfinished run, its training included, goes on where it stopped. Exits with 1 if a parity rule is broken or a
+    limit of --max-loss, --max-bytes or --max-ms is not kept; the report says so too.
     """
     from edgeq.deploy import deploy as deploy_model
+    from edgeq.report.gates import parse_gates
 
+    if loss_at not in ("interval", "middle"):
+        raise UsageError(f"--loss-at should be interval or middle, found {loss_at!r}")
+    gates = parse_gates(max_loss=max_loss, loss_at=loss_at, max_bytes=max_bytes, max_ms=max_ms)  # type: ignore[arg-type]
     request = training.request(
         train_data=train_data,
         eval_data=eval_data if train_data is not None else None,
@@ -93,6 +126,7 @@ def deploy(
             targets=target or ["host"],
             name=name,
             eval_data=eval_data,
+            gates=gates,
             opset=opset,
             cache=cache,
             context=context,
@@ -116,6 +150,6 @@ def _show(report: dict[str, Any], out: Path, *, as_json: bool) -> None:
         return
     print_table(*summary_table(report))
     for verdict in report["verdicts"]:
-        if verdict["topic"] in ("accuracy", "parity"):
+        if verdict["topic"] in ("accuracy", "parity", "gate"):
             say(f"{verdict['level']:4}  {verdict['sentence']}")
     say(f"report: {out / 'report.html'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -34,6 +35,7 @@ def measure_accuracy(
     data: EvaluationSet,
     task: str | None = None,
     progress: Progress,
+    keep: Callable[[dict[str, Any]], None] | None = None,
 ) -> Accuracy:
     """Evaluates the stages of a run.
 
@@ -44,6 +46,7 @@ def measure_accuracy(
         data: The examples.
         task: What was made of the float checkpoint; see :func:`edgeq.checkpoint.load_checkpoint`.
         progress: Told the progress of each evaluation.
+        keep: Given what each stage said of each example, as JSON values.
 
     Returns:
         The metric of each stage, the loss of each against the float model, and whether every bundle agrees with
@@ -71,6 +74,10 @@ def measure_accuracy(
         with ulp_noise(seed):
             return _evaluate(encoders[COMPRESSED], float_model, data, longest, progress=_named("noise", progress))
 
+    if keep is not None:
+        numbers = targets if reference.metric == "spearman" else _numbers(targets, labels).tolist()
+        stages = {name: entry.predictions.tolist() for name, entry in results.items()}
+        keep({"metric": reference.metric, "targets": numbers, "stages": stages})
     return Accuracy(
         measured=True,
         data=str(data.path),
@@ -118,15 +125,12 @@ def metric_loss(
         targets: What the examples say, in order.
         labels: Label names, for accuracy.
     """
-    if reference.metric == "accuracy":
-        truth = np.array([_label(str(target), labels) for target in targets])
-    else:
-        truth = np.array([float(target) for target in targets])
+    truth = _numbers(targets, labels) if reference.metric == "accuracy" else np.array(targets, np.float64)
     generator = np.random.default_rng(0)
     losses = np.empty(_RESAMPLES)
     for index in range(_RESAMPLES):
         chosen = generator.integers(0, len(truth), len(truth))
-        pair = [_metric(r.metric, r.predictions[chosen], truth[chosen]) for r in (reference, result)]
+        pair = [metric_of(r.metric, r.predictions[chosen], truth[chosen]) for r in (reference, result)]
         losses[index] = pair[0] - pair[1]
     tail = (1.0 - _CONFIDENCE) / 2.0
     low, high = np.quantile(losses, [tail, 1.0 - tail])
@@ -134,13 +138,18 @@ def metric_loss(
     return Loss(reference.value - result.value, float(low), float(high), retained)
 
 
-def _metric(metric: str, predictions: np.ndarray, truth: np.ndarray) -> float:
+def metric_of(metric: str, predictions: np.ndarray, truth: np.ndarray) -> float:
+    """Returns the metric of some examples; 0 where predictions or scores do not differ, which rank nothing."""
     if metric == "accuracy":
         return float((predictions == truth).mean())
     if np.ptp(truth) == 0 or np.ptp(predictions) == 0 or not np.isfinite(predictions).all():
         return 0.0  # a resample without variation ranks nothing
     ranks = [stats.rankdata(values) for values in (predictions, truth)]
     return float(np.corrcoef(*ranks)[0, 1])
+
+
+def _numbers(targets: Sequence[float | str], labels: Sequence[str]) -> np.ndarray:
+    return np.array([_label(str(target), labels) for target in targets])
 
 
 def _label(label: str, labels: Sequence[str]) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ def measure_perplexity(
     cache_dtype: torch.dtype,
     task: str | None = None,
     progress: Progress,
+    keep: Callable[[dict[str, Any]], None] | None = None,
 ) -> Accuracy:
     """Measures the stages of a run on the beginning of a text.
 
@@ -50,6 +52,7 @@ def measure_perplexity(
         cache_dtype: Type of the caches of the run.
         task: What was made of the float checkpoint; see :func:`edgeq.checkpoint.load_checkpoint`.
         progress: Told the progress of each measurement.
+        keep: Given the log-probability of each token at each stage, as JSON values.
 
     Returns:
         The perplexity of each stage, how much of it compression cost, and whether every bundle agrees with PyTorch.
@@ -85,6 +88,9 @@ def measure_perplexity(
 
     found = {name: measure(name) for name in scores}
     reference = found[FLOAT]
+    if keep is not None:
+        stages = {name: [float(f"{one:.7g}") for one in entry.log_probabilities] for name, entry in found.items()}
+        keep({"metric": "perplexity", "context": window, "stages": stages})
     bundle_values = {name: entry.value for name, entry in found.items() if name not in (FLOAT, COMPRESSED)}
     return Accuracy(
         measured=True,

@@ -12,6 +12,7 @@ from typing import Any
 from edgeq.checkpoint import read_adapter
 from edgeq.compress import compress_model
 from edgeq.deploy.accuracy import measure_accuracy
+from edgeq.deploy.compare import PREDICTIONS_FILE
 from edgeq.deploy.perplexity import MOST_TOKENS, measure_perplexity
 from edgeq.deploy.pipeline import Stage
 from edgeq.deploy.state import fingerprint_source
@@ -35,6 +36,7 @@ from edgeq.recipes import (
     load_recipe,
 )
 from edgeq.report import write_report
+from edgeq.report.gates import Gates
 from edgeq.results import Accuracy
 from edgeq.targets.builtin.target import Target, load_target
 from edgeq.targets.bundle.model_info import read_model_info
@@ -66,6 +68,7 @@ class Plan:
         calibration_data: Texts for a recipe that calibrates; None for those that come with edgeq.
         targets: Targets by name, in the user's order.
         data: Examples for the task stage, or None.
+        gates: Limits of loss, bytes and latency.
         text: A text for the task stage of a model that continues texts, or None.
         opset: ONNX opset, or None for the exporter's default.
         cache: Type of the key/value cache of models that generate text: ``float16`` or ``float32``.
@@ -85,6 +88,7 @@ class Plan:
     calibration_data: Path | None
     targets: dict[str, Target]
     data: EvaluationSet | None
+    gates: Gates
     text: TextFile | None
     opset: int | None
     cache: str
@@ -109,7 +113,8 @@ class Plan:
         """What the run is of, for ``deploy.json`` and the report."""
         trained = {} if self.training is None else {"training": training_folder_name(compression_parameters(self))}
         asked = {} if self.task is None else {"task": self.task}
-        return trained | asked | {
+        gates = {"gates": self.gates.to_json()} if self.gates.any else {}
+        return trained | asked | gates | {
             "name": self.name,
             "source": self.source,
             "source_folder": str(self.folder.absolute()),
@@ -131,6 +136,7 @@ def make_plan(
     calibration_data: str | Path | None = None,
     targets: Sequence[str],
     eval_data: str | Path | None,
+    gates: Gates,
     opset: int | None,
     cache: str,
     context: int | None,
@@ -171,6 +177,7 @@ def make_plan(
         calibration_data=None if calibration_data is None else Path(calibration_data),
         targets=chosen,
         data=read_evaluation_set(eval_data) if eval_data is not None and reads_examples else None,
+        gates=gates,
         text=_text_of(folder, model_task, eval_data, trains=training is not None),
         opset=opset,
         cache=cache,
@@ -180,6 +187,7 @@ def make_plan(
         threads=threads,
         force=force,
     )
+    _check_gates(plan)
     _check_tools(list(targets))
     return plan
 
@@ -208,6 +216,18 @@ def _check_task(
         what = "before the token that the profile times" if writes else "of a text in the profile"
         raise UsageError(f"{folder} holds at most {longest} tokens {what}; give --sequence {longest} or less")
     return adapter.task, min(_SEQUENCE, longest) if sequence is None else sequence
+
+
+def _check_gates(plan: Plan) -> None:
+    """Refuses limits that nothing will be measured for."""
+    if plan.gates.max_loss is not None and plan.data is None and plan.text is None:
+        raise UsageError("--max-loss needs examples or a text to measure the loss on: give --eval-data FILE")
+    if plan.gates.max_ms is not None and not plan.native:
+        listed = ", ".join(plan.targets)
+        raise UsageError(
+            f"--max-ms needs a target that runs on this machine, found {listed}; add --target host, or measure on the "
+            "device with 'edgeq profile --on'"
+        )
 
 
 def _text_of(folder: Path, task: str, eval_data: str | Path | None, *, trains: bool) -> TextFile | None:
@@ -259,7 +279,7 @@ def stages_of(plan: Plan, out: Path, *, remark: Callable[[str], None] | None = N
         Stage("export float", ("float-onnx",), (), source | opset, work.export_float),
         *_compile_stages(plan, work),
         Stage("ledger", ("ledger.json",), ("compress", "export", "export float", *compiles), {}, work.ledger),
-        Stage("accuracy", ("accuracy.json",), ("compress", *native), source | data, work.accuracy),
+        Stage("accuracy", ("accuracy.json", PREDICTIONS_FILE), ("compress", *native), source | data, work.accuracy),
         Stage("parity", ("parity.json",), ("compress", "export", *compiles), source, work.parity),
         Stage("profile", ("profile.json",), ("export float", *native), measuring, work.profile),
         Stage("report", ("report.json", "report.html"), results, plan.about(), work.report),
@@ -348,9 +368,16 @@ class _Work:
     def accuracy(self, progress: Progress) -> None:
         bundles = {name: self.bundle(name) for name in self.plan.native}
         source, checkpoint = self.plan.folder, self.out / "checkpoint"
+        (self.out / PREDICTIONS_FILE).unlink(missing_ok=True)
         if self.plan.data is not None:
             result = measure_accuracy(
-                source, checkpoint, bundles, data=self.plan.data, task=self.plan.task, progress=progress
+                source,
+                checkpoint,
+                bundles,
+                data=self.plan.data,
+                task=self.plan.task,
+                progress=progress,
+                keep=self._keep_predictions,
             )
         elif self.plan.text is not None:
             cache = CACHE_DTYPES[self.plan.cache]
@@ -362,6 +389,7 @@ class _Work:
                 cache_dtype=cache,
                 task=self.plan.task,
                 progress=progress,
+                keep=self._keep_predictions,
             )
         else:
             reason = "no evaluation data was given; use --eval-data FILE"
@@ -369,6 +397,11 @@ class _Work:
                 reason = "deploy measures no such data; see result.json of the training"
             result = Accuracy(measured=False, reason=reason)
         self._write("accuracy.json", result.to_json())
+
+    def _keep_predictions(self, predictions: dict[str, Any]) -> None:
+        measured_on = self.plan.data or self.plan.text
+        about = {} if measured_on is None else {"data_sha256": sha256(measured_on.path)}
+        write_text(self.out / PREDICTIONS_FILE, json.dumps(about | predictions) + "\n")
 
     def parity(self, progress: Progress) -> None:
         self._write("parity.json", run_parity(self.out, progress=progress).to_json())

@@ -20,6 +20,7 @@ from edgeq.errors import UsageError
 from edgeq.files import Output, check_new_folder, write_text
 from edgeq.formats.json_file import read_json_object
 from edgeq.progress import Progress, silent
+from edgeq.report.gates import Gates, gate_results
 from edgeq.results import Accuracy
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
 
@@ -44,8 +45,8 @@ class DeployResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every parity rule held, those on the evaluation data included."""
-        return bool(self.report["parity"]["passed"])
+        """Whether every parity rule held, those on the evaluation data included, and every limit was kept."""
+        return bool(self.report["parity"]["passed"]) and all(gate.passed for gate in gate_results(self.report))
 
 
 def deploy(
@@ -59,6 +60,7 @@ def deploy(
     targets: Sequence[str] = ("host",),
     name: str | None = None,
     eval_data: str | Path | None = None,
+    gates: Gates | None = None,
     opset: int | None = None,
     cache: str = "float16",
     context: int | None = None,
@@ -83,6 +85,7 @@ def deploy(
         name: What reports call the model; the last part of ``source`` if None.
         eval_data: Examples to measure the task on, or a text for the perplexity of a model that continues texts;
             without them the report says that nothing was measured.
+        gates: Limits of loss, bytes and latency; a run that breaks one has not passed, and its report says so.
         opset: ONNX opset; the exporter's default if None.
         cache: Type of the key/value cache of models that generate text: ``float16`` or ``float32``.
         context: For models that generate text: most tokens of a sequence, prompt included; as many as the model has
@@ -113,6 +116,7 @@ def deploy(
         calibration_data=calibration_data,
         targets=targets,
         eval_data=eval_data,
+        gates=gates or Gates(),
         opset=opset,
         cache=cache,
         context=context,

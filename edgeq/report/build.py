@@ -51,6 +51,8 @@ def write_report(run: str | Path, *, force: bool = False) -> dict[str, Any]:
         parity = ParityReport.from_json(report["parity"], folder / "parity.json")
         accuracy = Accuracy.from_json(report["accuracy"], folder / "accuracy.json")
         report["parity"] = json.loads(json.dumps(parity.with_data(accuracy).to_json()))
+        if "gates" in about:
+            report["gates"] = about["gates"]
         if "training" in about:
             report["training"] = read_training(folder / str(about["training"]))
         report["verdicts"] = [dataclasses.asdict(verdict) for verdict in verdicts(report)]

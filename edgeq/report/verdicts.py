@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, Literal
 
 from edgeq.ledger import megabytes
+from edgeq.report.gates import gate_results
 from edgeq.report.text import workload
 from edgeq.results import Accuracy, accuracy_of
 
@@ -24,7 +25,7 @@ _BUSY = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """One sentence about one topic (``accuracy``, ``parity``, ``size`` or ``latency``)."""
+    """One sentence about one topic (``accuracy``, ``parity``, ``gate``, ``size`` or ``latency``)."""
 
     topic: str
     level: Level
@@ -36,6 +37,7 @@ def verdicts(report: dict[str, Any]) -> list[Verdict]:
     return [
         accuracy_verdict(accuracy_of(report)),
         parity_verdict(report["parity"]),
+        *_gate_verdicts(report),
         *_size_verdicts(report["ledger"]),
         *_latency_verdicts(report["profile"]),
     ]
@@ -72,6 +74,15 @@ def parity_verdict(parity: dict[str, Any]) -> Verdict:
     if parity["passed"]:
         return Verdict("parity", "good", "Every stage computes the same model: all parity rules hold.")
     return Verdict("parity", "bad", f"PARITY IS BROKEN: {first_breach(parity)}.")
+
+
+def _gate_verdicts(report: dict[str, Any]) -> list[Verdict]:
+    """Says of every limit that the user gave whether it is kept."""
+    words: dict[bool, tuple[Level, str]] = {True: ("good", "Limit kept"), False: ("bad", "LIMIT NOT KEPT")}
+    return [
+        Verdict("gate", words[one.passed][0], f"{words[one.passed][1]}: {one.sentence}")
+        for one in gate_results(report)
+    ]
 
 
 def first_breach(parity: dict[str, Any]) -> str:

@@ -1,0 +1,219 @@
+"""Paired tests between runs: the same examples, one model against another."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from edgeq.deploy.accuracy import FLOAT, metric_loss, metric_of
+from edgeq.deploy.perplexity import perplexity_loss
+from edgeq.errors import FormatError, UsageError
+from edgeq.evaluate.perplexity import Perplexity
+from edgeq.evaluate.tasks import Evaluation
+from edgeq.formats.json_file import read_json_object
+from edgeq.results import Loss
+
+PREDICTIONS_FILE = "predictions.json"
+_SWAPS = 2000
+_SIGNIFICANT = 0.05
+_PERPLEXITY = "perplexity"
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """A model of a comparison.
+
+    Attributes:
+        label: Name of the run's model and recipe.
+        metric: ``spearman``, ``accuracy`` or ``perplexity``.
+        value: Its value.
+        data_sha256: Digest of the data it was measured on.
+        targets: What the examples say; None for perplexity.
+        measured: What it said of each example.
+    """
+
+    label: str
+    metric: str
+    value: float
+    data_sha256: str
+    targets: np.ndarray | None
+    measured: Evaluation | Perplexity
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One model against the first one, on the same examples.
+
+    Attributes:
+        label: The model.
+        value: Its metric.
+        difference: Its metric minus that of the first one.
+        low: Lower end of the 95% interval of the difference (paired bootstrap).
+        high: Upper end.
+        p: Probability of a difference as large as this one between two models that are equally good: McNemar's exact
+            test for accuracy, else exchanging the two models' answers example by example (window by window).
+        verdict: ``better``, ``worse`` or ``cannot tell``.
+        needed: About how many examples would tell, where these do not; None where they do, or nothing differs.
+    """
+
+    label: str
+    value: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    verdict: str
+    needed: int | None
+
+
+def compare(runs: Sequence[str | Path]) -> dict[str, Any]:
+    """Compares the compressed models of several runs with the first one; that of one run with its float model.
+
+    Args:
+        runs: Folders that ``edgeq deploy`` wrote, measured on the same data.
+
+    Returns:
+        JSON values: ``metric``, ``examples``, ``first`` (label and value), and ``models``, each with its difference.
+
+    Raises:
+        UsageError: If a folder is no finished run, nothing was measured, or runs were measured on different data.
+        FormatError: If a result is damaged.
+    """
+    if not runs:
+        raise UsageError("name one run or more that 'edgeq deploy' wrote")
+    read = [_read(Path(run)) for run in runs]
+    contestants = [compressed for _, compressed in read] if len(runs) > 1 else [*read[0]]
+    contestants = _with_own_labels(contestants, runs)
+    first = contestants[0]
+    for other, run in zip(contestants[1:], [*runs[1:], runs[0]], strict=False):
+        if (other.metric, other.data_sha256) != (first.metric, first.data_sha256):
+            raise UsageError(f"{runs[0]} and {run} were measured on different data; deploy both with one --eval-data")
+    compared = [_against(first, other) for other in contestants[1:]]
+    return {
+        "metric": first.metric,
+        "examples": _count(first),
+        "first": {"label": first.label, "value": first.value},
+        "models": [dataclasses.asdict(one) for one in compared],
+    }
+
+
+def _read(run: Path) -> tuple[Contestant, Contestant]:
+    """Returns the float model and the compressed model of a run."""
+    missing = [name for name in ("deploy.json", "accuracy.json") if not (run / name).is_file()]
+    if missing:
+        raise UsageError(f"{run} has no {missing[0]}; give folders that 'edgeq deploy' has finished")
+    accuracy = read_json_object(run / "accuracy.json")
+    if not accuracy.get("measured"):
+        raise UsageError(f"{run} was not measured; deploy it again with --eval-data FILE")
+    if not (run / PREDICTIONS_FILE).is_file():
+        raise UsageError(f"{run} has no {PREDICTIONS_FILE}, which an older edgeq did not write; deploy it again")
+    found = read_json_object(run / PREDICTIONS_FILE)
+    try:
+        about = read_json_object(run / "deploy.json")["about"]
+        name = f"{about['name']}, {about['recipe']['name']}"
+        # Bundles compute what the compressed checkpoint computes; the last stage is what is deployed.
+        last = [stage for stage in found["stages"] if stage != FLOAT][-1]
+        return _contestant(f"{about['name']}, float32", FLOAT, found), _contestant(name, last, found)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise FormatError(f"a result in {run} is damaged ({error!r}); deploy again") from error
+
+
+def _contestant(label: str, stage: str, found: dict[str, Any]) -> Contestant:
+    answers = np.array(found["stages"][stage])
+    metric, digest = str(found["metric"]), str(found["data_sha256"])
+    if metric == _PERPLEXITY:
+        value = math.exp(-float(answers.mean()))
+        measured = Perplexity(value, len(answers), None, 0, int(found["context"]), int(found["context"]), answers)
+        return Contestant(label, metric, value, digest, None, measured)
+    targets = np.array(found["targets"])
+    if len(targets) != len(answers):
+        raise ValueError(f"{len(targets)} targets, {len(answers)} answers")
+    value = metric_of(metric, answers, targets)
+    kind: Any = metric
+    return Contestant(label, metric, value, digest, targets, Evaluation(kind, value, len(answers), answers))
+
+
+def _with_own_labels(contestants: list[Contestant], runs: Sequence[str | Path]) -> list[Contestant]:
+    labels = [one.label for one in contestants]
+    if len(set(labels)) == len(labels) or len(runs) != len(contestants):
+        return contestants
+    return [
+        dataclasses.replace(one, label=f"{one.label} ({Path(run).name})")
+        for one, run in zip(contestants, runs, strict=True)
+    ]
+
+
+def _count(one: Contestant) -> int:
+    return one.measured.tokens if isinstance(one.measured, Perplexity) else one.measured.count
+
+
+def _against(first: Contestant, other: Contestant) -> Comparison:
+    if isinstance(first.measured, Perplexity) and isinstance(other.measured, Perplexity):
+        loss = perplexity_loss(first.measured, other.measured)
+        difference, low, high = loss.value, loss.low, loss.high
+        p = _flipped(_window_losses(first.measured), _window_losses(other.measured))
+        good = difference < 0
+    elif isinstance(first.measured, Evaluation) and isinstance(other.measured, Evaluation):
+        loss = metric_loss(first.measured, other.measured, np.asarray(first.targets).tolist())
+        difference, low, high = -loss.value, -loss.high, -loss.low
+        p = _mcnemar(first, other) if first.metric == "accuracy" else _exchanged(first, other)
+        good = difference > 0
+    else:
+        raise FormatError(f"{first.label} and {other.label} hold results of different kinds; deploy both again")
+    tells = p < _SIGNIFICANT and not low <= 0.0 <= high
+    verdict = ("better" if good else "worse") if tells else "cannot tell"
+    needed = None if tells else _needed(_count(first), loss)
+    return Comparison(other.label, other.value, difference, low, high, p, verdict, needed)
+
+
+def _needed(count: int, loss: Loss) -> int | None:
+    """The width of an interval falls with the root of the number of examples."""
+    if loss.value == 0 or not math.isfinite(loss.value):
+        return None
+    return max(count + 1, math.ceil(count * ((loss.high - loss.low) / 2 / abs(loss.value)) ** 2))
+
+
+def _window_losses(measured: Perplexity) -> np.ndarray:
+    starts = range(0, measured.tokens, measured.context)
+    return np.array([-measured.log_probabilities[start : start + measured.context].sum() for start in starts])
+
+
+def _flipped(first: np.ndarray, other: np.ndarray) -> float:
+    """Exchanges the two losses of windows at random."""
+    differences = other - first
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (_SWAPS, len(differences)))
+    drawn = np.abs(signs @ differences)
+    return float((1 + (drawn >= abs(differences.sum()) * (1 - 1e-12)).sum()) / (_SWAPS + 1))
+
+
+def _mcnemar(first: Contestant, other: Contestant) -> float:
+    """Only examples that one of the two answers rightly and the other wrongly tell them apart."""
+    right = [_answers(one) == one.targets for one in (first, other)]
+    gained, lost = int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum())
+    return 1.0 if gained + lost == 0 else float(stats.binomtest(gained, gained + lost).pvalue)
+
+
+def _exchanged(first: Contestant, other: Contestant) -> float:
+    """Exchanges the two models' answers to examples at random."""
+    own, theirs, targets = _answers(first), _answers(other), np.asarray(first.targets)
+    found = abs(first.value - other.value)
+    generator = np.random.default_rng(0)
+    larger = 0
+    for _ in range(_SWAPS):
+        swap = generator.random(len(own)) < 0.5
+        one, two = np.where(swap, theirs, own), np.where(swap, own, theirs)
+        drawn = abs(metric_of(first.metric, one, targets) - metric_of(first.metric, two, targets))
+        larger += drawn >= found * (1 - 1e-12)
+    return (1 + larger) / (_SWAPS + 1)
+
+
+def _answers(one: Contestant) -> np.ndarray:
+    if not isinstance(one.measured, Evaluation):
+        raise FormatError(f"{one.label} holds no answers to examples; deploy it again")
+    return one.measured.predictions

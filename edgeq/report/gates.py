@@ -1,0 +1,192 @@
+"""Gates of a run: limits that a user gives, and whether the results keep them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import Any, Literal
+
+from edgeq.errors import UsageError
+from edgeq.ledger import megabytes
+from edgeq.results import Accuracy, Loss, accuracy_of
+
+LossEnd = Literal["interval", "middle"]
+"""Which loss a gate looks at: the end of the 95% interval that is worse for the model, or the measured value."""
+
+_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
+_LOSS = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
+_POINT = 0.01
+_PERPLEXITY = "perplexity"
+
+
+@dataclasses.dataclass(frozen=True)
+class LossLimit:
+    """The largest loss of the metric.
+
+    Attributes:
+        amount: A number above or equal to 0.
+        relative: Whether it is per cent of the float model's value; otherwise it is points: hundredths of an accuracy
+            or a correlation, units of a perplexity.
+        end: Which loss must stay below it.
+    """
+
+    amount: float
+    relative: bool
+    end: LossEnd
+
+    def largest(self, metric: str, reference: float) -> float:
+        """Returns the largest loss in units of the metric, the float model's value being ``reference``."""
+        if self.relative:
+            return self.amount / 100.0 * abs(reference)
+        return self.amount if metric == _PERPLEXITY else self.amount * _POINT
+
+    def __str__(self) -> str:
+        if self.relative:
+            return f"{self.amount:g}% of the float model"
+        return f"{self.amount:g} {'point' if self.amount == 1 else 'points'}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Gates:
+    """Limits of a run; None for no limit.
+
+    Attributes:
+        max_loss: Of every stage's loss against the float model.
+        max_bytes: Of every bundle's weights as stored.
+        max_ms: Of the median latency of every bundle that was timed, in milliseconds.
+    """
+
+    max_loss: LossLimit | None = None
+    max_bytes: int | None = None
+    max_ms: float | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a limit at all."""
+        return self != Gates()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Gates:
+        """Reads what :meth:`to_json` returned."""
+        loss = values["max_loss"]
+        return cls(None if loss is None else LossLimit(**loss), values["max_bytes"], values["max_ms"])
+
+
+@dataclasses.dataclass(frozen=True)
+class GateResult:
+    """Whether one limit was kept.
+
+    Attributes:
+        passed: Whether it was.
+        sentence: Limit and finding.
+    """
+
+    passed: bool
+    sentence: str
+
+
+def parse_gates(
+    *, max_loss: str | None, loss_at: LossEnd = "interval", max_bytes: str | None, max_ms: float | None
+) -> Gates:
+    """Reads the limits of a command line.
+
+    Args:
+        max_loss: Such as ``1%`` (of the float model's value) or ``0.5`` (points).
+        loss_at: Which loss must keep it.
+        max_bytes: Such as ``8MB``, ``7.5MiB`` or a number of bytes.
+        max_ms: Milliseconds.
+
+    Raises:
+        UsageError: If a limit is no number, or cannot be kept by any model.
+    """
+    loss = None
+    if max_loss is not None:
+        found = _LOSS.fullmatch(max_loss.strip())
+        if found is None:
+            raise UsageError(f"--max-loss should be per cent such as 1% or points such as 0.5, found {max_loss!r}")
+        loss = LossLimit(float(found[1]), found[2] == "%", loss_at)
+    if max_ms is not None and not (math.isfinite(max_ms) and max_ms > 0):
+        raise UsageError(f"--max-ms should be a number of milliseconds above 0, found {max_ms:g}")
+    return Gates(loss, None if max_bytes is None else parse_bytes(max_bytes), max_ms)
+
+
+def parse_bytes(text: str) -> int:
+    """Reads a number of bytes such as ``8MB`` (8,000,000), ``7.5MiB`` or ``500000``.
+
+    Raises:
+        UsageError: If it is none.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    unit = None if found is None else _UNITS.get(found[2].lower() or "b")
+    if found is None or unit is None or float(found[1]) <= 0:
+        raise UsageError(f"--max-bytes should be a size such as 8MB, 7.5MiB or 500000, found {text!r}")
+    return int(float(found[1]) * unit)
+
+
+def gate_results(report: dict[str, Any]) -> list[GateResult]:
+    """Compares the contents of ``report.json`` with the limits that it holds; empty without any."""
+    if "gates" not in report:
+        return []
+    gates = Gates.from_json(report["gates"])
+    results = []
+    if gates.max_loss is not None:
+        results.append(_loss(accuracy_of(report), gates.max_loss))
+    if gates.max_bytes is not None:
+        results.append(_bytes(report["ledger"], gates.max_bytes))
+    if gates.max_ms is not None:
+        results.append(_latency(report, gates.max_ms))
+    return results
+
+
+def _loss(accuracy: Accuracy, limit: LossLimit) -> GateResult:
+    if not accuracy.measured:
+        sentence = f"A loss of at most {limit} was asked for, but none was measured: {accuracy.reason}."
+        return GateResult(False, sentence)
+    allowed = limit.largest(accuracy.metric, accuracy.reference)
+    worst_end = limit.end == "interval"
+    counted = {name: loss.high if worst_end else loss.value for name, loss in accuracy.losses.items()}
+    stage = max(counted, key=lambda name: _worst(counted[name]))
+    loss = accuracy.losses[stage]
+    # Written so that a value that is no number is not within a limit.
+    passed = bool(counted[stage] <= allowed)
+    where = "the end of its 95% interval" if worst_end else "the measured loss"
+    found = (
+        f"{accuracy.metric} may lose at most {allowed:.4f} ({limit}); {stage} loses {loss.value:+.4f} "
+        f"(95% interval {loss.low:+.4f} to {loss.high:+.4f}), and {where} counts"
+    )
+    if not passed and worst_end and loss.value < allowed:
+        found += f"; {_examples_needed(accuracy, loss, allowed)}"
+    return GateResult(passed, f"{found}.")
+
+
+def _worst(value: float) -> float:
+    return value if value == value else math.inf
+
+
+def _examples_needed(accuracy: Accuracy, loss: Loss, allowed: float) -> str:
+    """Says how many examples would tell: the width of an interval falls with the root of their number."""
+    count = accuracy.examples
+    needed = max(count + 1, round(count * ((loss.high - loss.value) / (allowed - loss.value)) ** 2))
+    return f"{count} {accuracy.unit} are too few to tell, about {needed} would do if the loss stays what it is"
+
+
+def _bytes(ledger: dict[str, Any], limit: int) -> GateResult:
+    name, book = max(ledger["bundles"].items(), key=lambda item: item[1]["totals"]["stored_bytes"])
+    found = book["totals"]["stored_bytes"]
+    sentence = f"Weights may take {limit:,} bytes ({megabytes(limit)}); those of bundle {name} take {found:,}."
+    return GateResult(found <= limit, sentence)
+
+
+def _latency(report: dict[str, Any], limit: float) -> GateResult:
+    measured = {name: one for name, one in report["profile"]["measured"].items() if name in report["targets"]}
+    if not measured:
+        return GateResult(False, f"A latency of at most {limit:g} ms was asked for, but no bundle could be timed here.")
+    medians = {name: 1e3 * one["timings"]["edgeq"]["median"] for name, one in measured.items()}
+    name, found = max(medians.items(), key=lambda item: item[1])
+    return GateResult(found <= limit, f"The median may be {limit:g} ms; that of bundle {name} is {found:.2f} ms.")

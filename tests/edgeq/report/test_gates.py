@@ -1,0 +1,121 @@
+"""Limits of loss, bytes and latency: how they are written, and when they are kept."""
+
+import pytest
+
+from edgeq.errors import UsageError
+from edgeq.report.gates import Gates, LossLimit, gate_results, parse_bytes, parse_gates
+from edgeq.report.verdicts import verdicts
+
+
+def _report(gates: Gates, *, value: float = 0.86, low: float = 0.002, high: float = 0.012, metric: str = "spearman"):
+    reference = 0.87 if metric == "spearman" else 20.0
+    loss = abs(reference - value)
+    return {
+        "gates": gates.to_json(),
+        "targets": {"host": {}},
+        "accuracy": {
+            "measured": True,
+            "metric": metric,
+            "examples": 1500,
+            "stages": {"torch float32": {"value": reference}, "bundle host": {"value": value}},
+            "losses": {"bundle host": {"value": loss, "low": low, "high": high, "retained": value / reference}},
+        },
+        "ledger": {"bundles": {"host": {"totals": {"stored_bytes": 8_000_001}}}},
+        "profile": {"measured": {"host": {"timings": {"edgeq": {"median": 0.006}}}, "host, reading": {}}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("8MB", 8_000_000), ("7.5MiB", 7_864_320), ("500000", 500_000), ("1 kb", 1000), ("3B", 3)]
+)
+def test_sizes_are_read(text: str, expected: int) -> None:
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "8 potatoes", "-1MB", "0", "MB", "1e9"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--max-bytes"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1%", "1%%", "nan"])
+def test_what_is_no_loss_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--max-loss"):
+        parse_gates(max_loss=text, max_bytes=None, max_ms=None)
+
+
+@pytest.mark.parametrize("number", [0.0, -1.0, float("nan"), float("inf")])
+def test_what_is_no_latency_is_refused(number: float) -> None:
+    with pytest.raises(UsageError, match="--max-ms"):
+        parse_gates(max_loss=None, max_bytes=None, max_ms=number)
+
+
+def test_limits_survive_the_file_of_a_run() -> None:
+    gates = parse_gates(max_loss="1.5%", loss_at="middle", max_bytes="8MB", max_ms=6)
+    assert gates.any
+    assert Gates.from_json(gates.to_json()) == gates
+    assert not parse_gates(max_loss=None, max_bytes=None, max_ms=None).any
+
+
+@pytest.mark.parametrize(
+    ("text", "end", "passed"),
+    [
+        ("1", "middle", True),  # a loss of 0.01 is one point
+        ("0.9", "middle", False),
+        ("1", "interval", False),  # which reaches to 0.012
+        ("1.2", "interval", True),
+        ("1.2%", "middle", True),  # 0.01 of 0.87 is 1.15 per cent
+        ("1.1%", "middle", False),
+    ],
+)
+def test_a_loss_is_held_against_its_limit(text: str, end: str, passed: bool) -> None:
+    gates = parse_gates(max_loss=text, loss_at=end, max_bytes=None, max_ms=None)
+    (result,) = gate_results(_report(gates, value=0.86000001))
+    assert result.passed == passed
+
+
+def test_points_of_perplexity_are_its_units() -> None:
+    gates = Gates(LossLimit(2.0, relative=False, end="middle"))
+    assert gate_results(_report(gates, value=21.9, low=1.0, high=3.0, metric="perplexity"))[0].passed
+    assert not gate_results(_report(gates, value=22.1, low=1.0, high=3.0, metric="perplexity"))[0].passed
+
+
+def test_too_few_examples_to_tell_says_how_many_would() -> None:
+    gates = parse_gates(max_loss="1.1", max_bytes=None, max_ms=None)
+    (result,) = gate_results(_report(gates, value=0.86))
+    assert not result.passed
+    # The interval must shrink from 0.002 to 0.001 above the loss: four times the examples.
+    assert "about 6000 would" in result.sentence
+
+
+def test_a_loss_that_is_no_number_is_not_kept() -> None:
+    gates = parse_gates(max_loss="50%", loss_at="middle", max_bytes=None, max_ms=None)
+    report = _report(gates)
+    report["accuracy"]["losses"]["bundle host"]["value"] = float("nan")
+    assert not gate_results(report)[0].passed
+
+
+def test_bytes_and_milliseconds_are_held_against_their_limits() -> None:
+    kept = gate_results(_report(Gates(max_bytes=8_000_001, max_ms=6.0)))
+    assert [one.passed for one in kept] == [True, True]
+    broken = gate_results(_report(Gates(max_bytes=8_000_000, max_ms=5.99)))
+    assert [one.passed for one in broken] == [False, False]
+    assert "8,000,001" in broken[0].sentence
+    assert "6.00 ms" in broken[1].sentence
+
+
+def test_a_run_without_limits_has_no_results() -> None:
+    report = _report(Gates())
+    del report["gates"]
+    assert gate_results(report) == []
+
+
+def test_a_limit_that_is_not_kept_is_a_bad_verdict() -> None:
+    report = _report(Gates(max_bytes=10))
+    totals = {"ratio": 4.0, "paper_ratio": 4.0, "folder_bytes": 9_000_000, "stored_bytes": 8_000_001}
+    report["ledger"]["bundles"]["host"] = {"totals": totals, "rows": []}
+    report |= {"parity": {"passed": True}, "profile": {"measured": {}, "not_measured": {}}}
+    found = [(one.level, one.sentence) for one in verdicts(report) if one.topic == "gate"]
+    assert len(found) == 1
+    assert found[0][0] == "bad"
+    assert found[0][1].startswith("LIMIT NOT KEPT")
