@@ -1,7 +1,7 @@
 """Recipes: TOML files that say how a model is compressed."""
 
 from edgeq.recipes.apply import apply_recipe, plan_layers
-from edgeq.recipes.calibration import calibrate_model, default_texts
+from edgeq.recipes.calibration import calibrate_model, calibration_texts, default_texts
 from edgeq.recipes.load import RecipeSummary, list_recipes, load_recipe
 from edgeq.recipes.request import TrainingRequest, check_calibration_data, check_request, request_of
 from edgeq.recipes.schema import Recipe
@@ -16,6 +16,7 @@ __all__ = [
     "TrainingRequest",
     "apply_recipe",
     "calibrate_model",
+    "calibration_texts",
     "check_calibration_data",
     "check_request",
     "default_texts",

@@ -49,7 +49,7 @@ class RatesSection(Section):
     Attributes:
         weights: Of quantized weights, in steps between levels.
         scales: Of the logarithms of scales.
-        others: Of biases, norms and what else stays float.
+        others: Of biases and norms; of matrices that stay float in proportion to their root mean square.
     """
 
     weights: Rate

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,8 @@ def _distill(section: CalibrationDistillSection, adapter: ModelAdapter, pooling:
         logits=section.logits, similarities=section.similarities if embeds else 0.0, hidden=section.hidden
     )
 
-    def loss_of(model: nn.Module, reference: nn.Module) -> Callable[[Batch], torch.Tensor]:
+    @contextlib.contextmanager
+    def loss_of(model: nn.Module, reference: nn.Module) -> Iterator[Callable[[Batch], torch.Tensor]]:
         objective = Objective(losses, student=adapter, teacher=adapter)
         own = FeatureReader(model, adapter, wanted=objective.student_wants, pooling=pooling)
         other = FeatureReader(reference, adapter, wanted=objective.teacher_wants, pooling=pooling)
@@ -160,7 +162,11 @@ def _distill(section: CalibrationDistillSection, adapter: ModelAdapter, pooling:
                 made = own(batch)
             return objective(batch, made, wanted).total
 
-        return loss
+        try:
+            yield loss
+        finally:
+            own.close()
+            other.close()
 
     return Distill(loss_of, section.steps, section.batch_tokens, _rates(section.rates))
 

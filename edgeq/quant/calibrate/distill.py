@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
@@ -21,27 +22,29 @@ class Distill:
     """Settings of the method.
 
     Attributes:
-        loss_of: Makes the loss between a model and its float reference; made after all layers are in place.
+        loss_of: Yields the loss between a model and its float reference while a block runs, and takes its hooks off
+            the two afterwards.
         steps: Steps of the training.
         batch_tokens: Tokens of a step.
         rates: Learning rates.
     """
 
-    loss_of: Callable[[nn.Module, nn.Module], OutputLoss]
+    loss_of: Callable[[nn.Module, nn.Module], AbstractContextManager[OutputLoss]]
     steps: int
     batch_tokens: int
     rates: Rates
 
     def apply(self, state: CalibrationState, *, progress: Progress = silent) -> None:
         """Trains latent weights, scales, biases and norms of ``state.model``."""
-        minimise(
-            self.loss_of(state.model, state.reference),
-            endless(state, self.batch_tokens),
-            groups=parameter_groups(state.model, self.rates),
-            steps=self.steps,
-            what="calibrating the whole (distillation)",
-            progress=progress,
-        )
+        with self.loss_of(state.model, state.reference) as loss:
+            minimise(
+                loss,
+                endless(state, self.batch_tokens),
+                groups=parameter_groups(state.model, self.rates),
+                steps=self.steps,
+                what="calibrating the whole (distillation)",
+                progress=progress,
+            )
 
 
 def endless(state: CalibrationState, tokens: int) -> Iterator[Batch]:

@@ -29,7 +29,7 @@ class Rates:
         weights: Of quantized weights, in steps between their levels: 0.01 moves a weight by a hundredth of a level in a
             step of the optimizer, whatever its bits.
         scales: Of the logarithms of scales.
-        others: Of biases, norms, and whatever else stays float.
+        others: Of biases and norms; of matrices that stay float in proportion to their root mean square.
     """
 
     weights: float
@@ -52,8 +52,14 @@ def parameter_groups(model: nn.Module, rates: Rates) -> list[dict[str, Any]]:
             groups.append({"params": [quantizer.log_step], "lr": rates.scales})
         taken |= {id(layer.weight), id(quantizer.log_step)}
     others = [parameter for parameter in model.parameters() if id(parameter) not in taken and parameter.requires_grad]
-    if others and rates.others:
-        groups.append({"params": others, "lr": rates.others})
+    vectors = [parameter for parameter in others if parameter.ndim < 2]
+    if vectors and rates.others:
+        groups.append({"params": vectors, "lr": rates.others})
+    for matrix in (parameter for parameter in others if parameter.ndim >= 2 and rates.others):
+        # Tables of positions are far smaller than norms and biases: they move in proportion.
+        size = float(matrix.detach().square().mean().sqrt())
+        if size > 0:
+            groups.append({"params": [matrix], "lr": rates.others * size})
     return groups
 
 

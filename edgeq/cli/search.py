@@ -1,0 +1,82 @@
+"""``search``: the best recipe within a budget of bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeq.cli import training_options as training
+from edgeq.cli.console import print_json, progress_bars, say
+from edgeq.cli.stages import Source
+from edgeq.cli.verb import Json, verb
+from edgeq.errors import UsageError
+
+
+@verb(
+    "search",
+    example="search ./my-bert ./search --eval-data dev.tsv --max-bytes 8MB\n"
+    "search ./my-bert ./search --eval-data dev.tsv --max-bytes 8MB --max-loss 1% --calibration-data texts.txt",
+)
+def search(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="Folder of the search; one that was stopped goes on.")],
+    *,
+    eval_data: Annotated[
+        Path,
+        typer.Option(
+            help="Sentence pairs with scores, or sentences with labels (.tsv, .csv, .jsonl), or a text for models that "
+            "continue texts. The search chooses by one half; the promised figure is measured on the other."
+        ),
+    ],
+    max_bytes: Annotated[str, typer.Option(help="Largest size of the weights as stored, such as 8MB or 7.5MiB.")],
+    max_loss: Annotated[
+        str | None,
+        typer.Option(help="Largest loss: per cent of the float model's value (1%) or points (0.5); else exit code 1."),
+    ] = None,
+    loss_at: Annotated[
+        str, typer.Option(help="What --max-loss looks at: the worse end of the 95% interval (interval), or middle.")
+    ] = "interval",
+    calibration_data: training.CalibrationData = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Calibration to try: nearest, error-feedback or distill; repeatable. Default: all three."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Splits the evaluation data.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Find the bits of every matrix and table, and the calibration, that lose least within a budget.
+
+    OUT/recipe.toml is the recipe, OUT/search.html the reasons. Exits with 1 if --max-loss is not kept.
+    """
+    from edgeq.report.gates import parse_gates
+    from edgeq.search import SearchRequest
+    from edgeq.search import search as search_recipe
+    from edgeq.search.page import promise_sentence
+    from edgeq.search.run import METHODS
+
+    if loss_at not in ("interval", "middle"):
+        raise UsageError(f"--loss-at should be interval or middle, found {loss_at!r}")
+    gates = parse_gates(max_loss=max_loss, loss_at=loss_at, max_bytes=max_bytes, max_ms=None)  # type: ignore[arg-type]
+    chosen = list(METHODS) if method is None else [name for name in METHODS if name in method]
+    if method is not None and len(chosen) != len(set(method)):
+        raise UsageError(f"--method should be one of {', '.join(METHODS)}, found {', '.join(method)}")
+    request = SearchRequest(
+        source=source,
+        eval_data=eval_data,
+        max_bytes=gates.max_bytes or 0,
+        max_loss=gates.max_loss,
+        calibration_data=calibration_data,
+        methods=tuple(chosen),
+        seed=seed,
+    )
+    with progress_bars() as progress:
+        result = search_recipe(request, out, progress=progress)
+    if as_json:
+        print_json(result.report)
+    else:
+        say(promise_sentence(result.report))
+        say(str(out / "recipe.toml"))
+    if not result.passed:
+        raise typer.Exit(1)

@@ -1,0 +1,153 @@
+"""What each layer costs at each width: bytes as stored, and how far the output of the model moves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from edgeq.distill import FeatureReader
+from edgeq.distill.features import Wanted
+from edgeq.distill.sentence import Pooling
+from edgeq.formats.low_bit import PackedMatrix
+from edgeq.models import ModelAdapter
+from edgeq.progress import Progress, silent
+from edgeq.quant.calibrate import Batch
+from edgeq.quant.float_layers import weight_rows
+from edgeq.quant.grids import GridName, grid_for
+from edgeq.quant.plan import LayerPlan
+from edgeq.quant.scale_search import round_weight, search_scale
+
+GRIDS: dict[int, GridName] = {1: "binary", 2: "balanced", 4: "symmetric", 8: "symmetric"}
+"""Widths that are tried, and the levels of each."""
+_FLOAT_BYTES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One width of a layer.
+
+    Attributes:
+        bits: Bits of one code.
+        bytes: Codes, padding and scales as stored.
+        error: Squared change of the model's output over its square, this layer alone being rounded.
+    """
+
+    bits: int
+    bytes: int
+    error: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchLayer:
+    """A layer whose width is searched.
+
+    Attributes:
+        name: Module name.
+        kind: ``linear`` or ``embedding``.
+        choices: Its widths, the narrowest first.
+    """
+
+    name: str
+    kind: str
+    choices: tuple[Choice, ...]
+
+
+def searched(plans: Sequence[LayerPlan]) -> list[LayerPlan]:
+    """Returns the plans of the layers whose width is free: stored in few bits, with weights of their own."""
+    return [plan for plan in plans if plan.grid is not None and plan.tied_to is None and "classifier" not in plan.name]
+
+
+def fixed_bytes(model: Any, plans: Sequence[LayerPlan]) -> int:
+    """Returns the bytes of all that the search does not change: float tensors, and layers of fixed width.
+
+    Args:
+        model: The float model.
+        plans: The plans of all of its layers.
+    """
+    free = {plan.name for plan in searched(plans)}
+    packed = [plan for plan in plans if plan.grid is not None]
+    weights = {weight_rows(model.get_submodule(plan.name)).data_ptr() for plan in packed}
+    seen: set[int] = set()
+    total = 0
+    for value in model.state_dict(keep_vars=True).values():
+        if value.data_ptr() not in weights and value.data_ptr() not in seen:
+            total += _FLOAT_BYTES * value.numel()
+        seen.add(value.data_ptr())
+    for plan in packed:
+        if plan.name not in free and plan.tied_to is None and plan.grid is not None:
+            total += _stored(weight_rows(model.get_submodule(plan.name)), plan.grid.bits)
+    return total
+
+
+def narrowest_bytes(model: Any, plans: Sequence[LayerPlan]) -> int:
+    """Returns the bytes of the layers whose width is free, with the narrowest width of each."""
+    return sum(_stored(weight_rows(model.get_submodule(plan.name)), min(GRIDS)) for plan in searched(plans))
+
+
+@torch.no_grad()
+def measure_sensitivity(
+    model: Any,
+    adapter: ModelAdapter,
+    plans: Sequence[LayerPlan],
+    *,
+    batches: Sequence[Batch],
+    pooling: Pooling = "mean",
+    progress: Progress = silent,
+) -> list[SearchLayer]:
+    """Rounds one layer at a time to each width and compares the model's output with the float one.
+
+    Args:
+        model: The float model; it is the same afterwards.
+        adapter: Its adapter.
+        plans: The plans of all of its layers.
+        batches: Calibration texts.
+        pooling: How token states become a sentence embedding, for embedding models.
+        progress: Told how many layers are done.
+
+    Returns:
+        The layers whose width is free, in the order of the plans.
+    """
+    reader = FeatureReader(model.eval(), adapter, wanted=Wanted(), pooling=pooling)
+    reference = [_output(reader, batch, adapter) for batch in batches]
+    energy = max(sum(float(one.square().sum()) for one in reference), 1e-30)
+    free = searched(plans)
+    layers = []
+    try:
+        for index, plan in enumerate(free):
+            progress("measuring how sensitive layers are", index, len(free))
+            rows = weight_rows(model.get_submodule(plan.name))
+            original = rows.clone()
+            choices = []
+            for bits, name in GRIDS.items():
+                grid = grid_for(bits, name)
+                scale = search_scale(original.float().contiguous(), grid, per_row=True)
+                levels = round_weight(original.float(), scale, grid).float() - grid.zero_point
+                rows.copy_(levels * scale[:, None])
+                moved = sum(
+                    float((_output(reader, batch, adapter) - wanted).square().sum())
+                    for batch, wanted in zip(batches, reference, strict=True)
+                )
+                choices.append(Choice(bits, _stored(rows, bits), moved / energy))
+            rows.copy_(original)
+            layers.append(SearchLayer(plan.name, plan.kind, tuple(choices)))
+    finally:
+        reader.close()
+    progress("measuring how sensitive layers are", len(free), len(free))
+    return layers
+
+
+def _output(reader: FeatureReader, batch: Batch, adapter: ModelAdapter) -> torch.Tensor:
+    output = reader(batch).output.float()
+    if adapter.task == "embed":
+        return torch.nn.functional.normalize(output, dim=-1)
+    # What a label or a next token depends on is differences between logits.
+    return output - output.mean(dim=-1, keepdim=True)
+
+
+def _stored(rows: torch.Tensor, bits: int) -> int:
+    grid = grid_for(bits, GRIDS[bits])
+    spec = PackedMatrix(rows.shape[0], rows.shape[1], bits, grid.zero_point, rows.shape[0])
+    return spec.packed_bytes + spec.scale_bytes

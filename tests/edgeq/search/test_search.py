@@ -1,0 +1,162 @@
+"""The whole search on a tiny BERT and a tiny GPT-2."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import edgeq.cli.main as cli
+import edgeq.search.run as run_module
+from edgeq.checkpoint import load_checkpoint
+from edgeq.errors import UsageError
+from edgeq.evaluate.data import read_evaluation_set
+from edgeq.evaluate.tasks import Evaluation
+from edgeq.ledger import ledger
+from edgeq.recipes import load_recipe
+from edgeq.search import SearchRequest, search
+from edgeq.search.quality import Half, halves, measure
+
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "a", "cat", "sat", "good", "movie"]
+
+
+def _lines(count: int, *, seed: int) -> list[str]:
+    generator = torch.Generator().manual_seed(seed)
+    picks = [torch.randint(0, len(WORDS), (3 + line % 4,), generator=generator) for line in range(count)]
+    return [" ".join(WORDS[index] for index in pick.tolist()) for pick in picks]
+
+
+@pytest.fixture(scope="module")
+def pairs(float_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs with the float model's own cosines as scores, so that no other model is better."""
+    file = tmp_path_factory.mktemp("data") / "pairs.tsv"
+    lines = list(zip(_lines(120, seed=1), _lines(120, seed=2), strict=True))
+
+    def write(scores: list[float]) -> None:
+        rows = [f"{first}\t{second}\t{score}" for (first, second), score in zip(lines, scores, strict=True)]
+        file.write_text("sentence1\tsentence2\tscore\n" + "\n".join(rows) + "\n")
+
+    write([float(index) for index in range(120)])
+    measured = measure(load_checkpoint(float_checkpoint), Half(read_evaluation_set(file)))
+    assert isinstance(measured, Evaluation)
+    write(measured.predictions.tolist())
+    return file
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("data") / "texts.txt"
+    file.write_text("\n".join(_lines(200, seed=3)) + "\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def request_of(float_checkpoint: Path, pairs: Path, texts: Path) -> Callable[..., SearchRequest]:
+    def make(**changes: Any) -> SearchRequest:
+        values = {"source": float_checkpoint, "eval_data": pairs, "calibration_data": texts, "max_bytes": 22_000}
+        return SearchRequest(**(values | {"methods": ("nearest", "error-feedback")} | changes))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def found(request_of: Callable[..., SearchRequest], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return search(request_of(), tmp_path_factory.mktemp("search") / "out")
+
+
+def test_the_recipe_keeps_the_budget_to_the_byte(found: Any, float_checkpoint: Path) -> None:
+    report = found.report
+    assert report["best"]["bytes"] == report["predicted"]["bytes"] <= 22_000
+    checkpoint = found.folder / report["best"]["checkpoint"]
+    assert ledger(checkpoint).to_json()["totals"]["stored_bytes"] == report["best"]["bytes"]
+    recipe = load_recipe(found.folder / "recipe.toml")
+    bits = {entry["name"]: report["widths"][entry["name"]] for entry in report["layers"]}
+    assert len(set(bits.values())) > 1  # a budget between two uniform ones mixes widths
+    loaded = load_checkpoint(checkpoint)
+    assert loaded.manifest is not None
+    assert {name: tensor.spec.bits for name, tensor in loaded.manifest.tensors.items()} == bits
+    assert recipe.name == loaded.manifest.recipe
+    assert float_checkpoint.is_dir()
+
+
+def test_the_promise_is_measured_on_the_other_half(found: Any, float_checkpoint: Path, pairs: Path) -> None:
+    promise = found.report["promise"]
+    assert promise["examples"] == 60
+    assert promise["loss"] == pytest.approx(promise["float"] - promise["value"])
+    assert promise["low"] <= promise["loss"] <= promise["high"]
+    own, held = halves(pairs, load_checkpoint(float_checkpoint).adapter, seed=0)
+    rows = [{(one.first, one.second) for one in half.content.examples} for half in (own, held)]
+    assert not rows[0] & rows[1]
+
+
+def test_more_bits_move_the_output_less(found: Any) -> None:
+    for layer in found.report["layers"]:
+        errors = [choice["error"] for choice in layer["choices"]]
+        sizes = [choice["bytes"] for choice in layer["choices"]]
+        assert sizes == sorted(sizes)
+        assert errors[-1] <= errors[0]
+    pooler = next(one for one in found.report["layers"] if one["name"] == "pooler.dense")
+    assert [choice["error"] for choice in pooler["choices"]] == [0.0] * 4  # nothing reads it
+    assert found.report["widths"]["pooler.dense"] == 1
+
+
+def test_the_page_shows_the_promise_and_every_layer(found: Any) -> None:
+    page = (found.folder / "search.html").read_text()
+    assert "edgeq deploy" in page
+    assert "<svg" in page
+    assert all(layer["name"] in page for layer in found.report["layers"])
+
+
+def test_a_finished_search_measures_no_sensitivity_again(
+    found: Any, request_of: Callable[..., SearchRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_named: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(run_module, "measure_sensitivity", refuse)
+    monkeypatch.setattr(run_module, "compress_model", refuse)
+    assert search(request_of(), found.folder).report["best"] == found.report["best"]
+
+
+def test_what_cannot_be_searched_is_refused(
+    found: Any, request_of: Callable[..., SearchRequest], texts: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"not possible .* take [\d,]+ bytes"):
+        search(request_of(max_bytes=1000), tmp_path / "a")
+    with pytest.raises(UsageError, match="another model or other data"):
+        search(request_of(seed=1), found.folder)
+    few = tmp_path / "few.tsv"
+    few.write_text("sentence1\tsentence2\tscore\n" + "a cat\tthe cat\t1\na dog\tthe fox\t0\n" * 20)
+    with pytest.raises(UsageError, match="100 or more"):
+        search(request_of(eval_data=few), tmp_path / "b")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="no search of edgeq"):
+        search(request_of(), tmp_path / "c")
+
+
+def test_a_loss_beyond_the_limit_exits_with_one(
+    float_checkpoint: Path, pairs: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["search", float_checkpoint, tmp_path / "out", "--eval-data", pairs, "--calibration-data", texts]
+    arguments += ["--max-bytes", "16kB", "--method", "nearest", "--max-loss", "0", "--json"]
+    assert cli.main([str(one) for one in arguments]) == 1
+    assert json.loads(capsys.readouterr().out)["promise"]["kept"] is False
+    assert cli.main([*map(str, arguments[:-3]), "--max-loss", "200"]) == 0
+    assert "kept" in capsys.readouterr().out
+    assert cli.main([*map(str, arguments[:-3]), "--method", "magic"]) == 2
+
+
+def test_models_that_continue_texts_are_searched_by_perplexity(
+    make_gpt2: Callable[..., Path], texts: Path, tmp_path: Path
+) -> None:
+    source, text = make_gpt2(), tmp_path / "eval.txt"
+    text.write_text("\n".join(_lines(600, seed=4)) + "\n")
+    request = SearchRequest(
+        source=source, eval_data=text, calibration_data=texts, max_bytes=50_000, methods=("nearest",)
+    )
+    report = search(request, tmp_path / "out").report
+    assert report["promise"]["metric"] == "perplexity"
+    assert report["best"]["bytes"] == report["predicted"]["bytes"] <= 50_000
