@@ -17,6 +17,7 @@ from edgeq.checkpoint import (
     save_checkpoint,
     save_float_checkpoint,
 )
+from edgeq.distill.sentence import Pooling
 from edgeq.errors import FormatError, UsageError
 from edgeq.files import check_new_folder
 from edgeq.finite import check_finite
@@ -185,6 +186,15 @@ def _load_float(folder: Path, task: str | None) -> Checkpoint:
 
 
 def _source(checkpoint: Checkpoint) -> Source:
+    return Source(checkpoint.model, checkpoint.adapter, checkpoint.tokenizer, trained_pooling(checkpoint))
+
+
+def trained_pooling(checkpoint: Checkpoint) -> Pooling:
+    """Returns how token states become a sentence embedding where losses on it are computed: ``mean`` or ``cls``.
+
+    Raises:
+        UsageError: If the model does it in another way.
+    """
     pooling: Any = "mean"
     if checkpoint.adapter.task == "embed" and checkpoint.sentence.pooling is not None:
         modes, steps = checkpoint.sentence.pooling.modes, checkpoint.sentence.steps
@@ -195,7 +205,8 @@ def _source(checkpoint: Checkpoint) -> Source:
                 "with or without Normalize"
             )
         pooling = modes[0]
-    return Source(checkpoint.model, checkpoint.adapter, checkpoint.tokenizer, pooling)
+    chosen: Pooling = pooling
+    return chosen
 
 
 def _masked_model(folder: Path) -> MaskedModel:

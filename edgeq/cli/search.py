@@ -9,7 +9,7 @@ import typer
 
 from edgeq.cli import training_options as training
 from edgeq.cli.console import print_json, progress_bars, say
-from edgeq.cli.stages import Source
+from edgeq.cli.folders import Source
 from edgeq.cli.verb import Json, verb
 from edgeq.errors import UsageError
 

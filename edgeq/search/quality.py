@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from edgeq.checkpoint import Checkpoint
-from edgeq.deploy.accuracy import Loss, metric_loss
+from edgeq.deploy.accuracy import metric_loss
 from edgeq.deploy.perplexity import perplexity_loss
 from edgeq.errors import UnsupportedError, UsageError
 from edgeq.evaluate.data import EvaluationSet, TextFile, read_evaluation_set, read_text_file
 from edgeq.evaluate.perplexity import Perplexity, evaluate_perplexity
-from edgeq.evaluate.tasks import Evaluation, evaluate, pooling_of
+from edgeq.evaluate.tasks import Evaluation, evaluate
 from edgeq.models import GenerativeAdapter, ModelAdapter, TorchDecoder, TorchEncoder
+from edgeq.results import Loss
 
 FEWEST_EXAMPLES = 50
 """Fewer in a half give intervals that no budget can be judged by."""
@@ -82,7 +83,7 @@ def measure(checkpoint: Checkpoint, half: Half) -> Measured:
             TorchEncoder(checkpoint.model, adapter),
             checkpoint.tokenizer,
             half.content,
-            pooling=pooling_of(checkpoint.folder)[0],
+            sentence=checkpoint.sentence,
             labels=adapter.labels,
             max_length=adapter.max_positions,
         )

@@ -10,15 +10,16 @@ from typing import Any, Literal
 
 import edgeq
 from edgeq.checkpoint import Checkpoint, load_checkpoint
-from edgeq.compress import compress_model, resolve_source
+from edgeq.compress import compress_model, trained_pooling
 from edgeq.deploy.state import digest, exclusive, fingerprint_source
 from edgeq.errors import FormatError, UsageError
-from edgeq.evaluate.tasks import pooling_of
-from edgeq.files import sha256, write_text
-from edgeq.formats.stored import read_json_object
+from edgeq.files import write_text
+from edgeq.formats.json_file import read_json_object
+from edgeq.hub import resolve_source
 from edgeq.ledger import ledger, megabytes
 from edgeq.progress import Progress, silent
 from edgeq.quant.plan import LayerPlan
+from edgeq.reading import sha256
 from edgeq.recipes import Recipe, calibration_texts, default_texts, load_recipe, plan_layers
 from edgeq.report.gates import LossLimit
 from edgeq.search.page import write_page
@@ -162,7 +163,7 @@ class _Search:
                 adapter,
                 self._plans,
                 batches=list(texts.batches(_TOKENS, seed=self._request.seed, most=_TOKENS)),
-                pooling=pooling_of(self._source)[0] if adapter.task == "embed" else "mean",
+                pooling=trained_pooling(self._checkpoint),
                 progress=self._progress,
             )
             self._state["layers"] = [dataclasses.asdict(layer) for layer in layers]

@@ -8,9 +8,11 @@ import pytest
 
 import edgeq
 from edgeq.deploy import DeployResult, check_parity, deploy
+from edgeq.deploy.compare import compare
 from edgeq.deploy.state import fingerprint_source as real
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.report import write_report
+from edgeq.report.gates import Gates, LossLimit
 from edgeq.results import ParityReport
 
 FOLDERS = ["bundles", "checkpoint", "float-onnx", "onnx"]
@@ -19,6 +21,7 @@ RESULTS = [
     "deploy.json",
     "ledger.json",
     "parity.json",
+    "predictions.json",
     "profile.json",
     "report.html",
     "report.json",
@@ -87,6 +90,40 @@ def test_what_changed_is_repeated_and_nothing_else(copied, float_checkpoint, run
     again = deploy(float_checkpoint, copied, **(run_options | {"rounds": 1, "eval_data": None}))
     assert again.ran == ["accuracy", "report"]
     assert again.report["verdicts"][0]["sentence"].startswith("Accuracy was not measured")
+
+
+def test_limits_are_gates_of_the_run(copied, float_checkpoint, run_options):
+    """They change the report alone; nothing is measured again."""
+    stored = json.loads((copied / "ledger.json").read_text())["bundles"]["host"]["totals"]["stored_bytes"]
+    kept = deploy(float_checkpoint, copied, **run_options, gates=Gates(max_bytes=stored, max_ms=1e6))
+    assert kept.ran == ["report"]
+    assert kept.passed
+    broken = deploy(float_checkpoint, copied, **run_options, gates=Gates(max_bytes=stored - 1))
+    assert broken.ran == ["report"]
+    assert not broken.passed
+    assert [one["level"] for one in broken.report["verdicts"] if one["topic"] == "gate"] == ["bad"]
+    assert "LIMIT NOT KEPT" in (copied / "report.html").read_text()
+    again = deploy(float_checkpoint, copied, **run_options)
+    assert again.passed
+    assert "gates" not in again.report
+
+
+def test_limits_that_nothing_is_measured_for_are_refused(float_checkpoint, run_options, tmp_path):
+    loss = Gates(max_loss=LossLimit(1.0, relative=True, end="middle"))
+    with pytest.raises(UsageError, match="--eval-data"):
+        deploy(float_checkpoint, tmp_path / "a", **(run_options | {"eval_data": None}), gates=loss)
+    with pytest.raises(UsageError, match="runs on this machine"):
+        deploy(float_checkpoint, tmp_path / "b", **(run_options | {"targets": ["cortex-a72"]}), gates=Gates(max_ms=1.0))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_is_compared_with_its_float_model(deployed):
+    result = compare([deployed.folder])
+    assert result["examples"] == 6
+    (found,) = result["models"]
+    losses = deployed.report["accuracy"]["losses"]["bundle host"]
+    assert found["difference"] == pytest.approx(-losses["value"])
+    assert found["verdict"] == "cannot tell"
 
 
 def test_a_damaged_bundle_is_named_by_parity(copied):

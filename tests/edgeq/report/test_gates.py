@@ -14,6 +14,8 @@ def _report(gates: Gates, *, value: float = 0.86, low: float = 0.002, high: floa
         "gates": gates.to_json(),
         "targets": {"host": {}},
         "accuracy": {
+            "format": "edgeq-accuracy",
+            "version": 2,
             "measured": True,
             "metric": metric,
             "examples": 1500,
