@@ -70,22 +70,25 @@ def fit(
     metric = damped(square, damping)
     inverse_factor = _inverse_factor(metric)
     metric = metric.float()
-    scale = first_scale(weight, metric.diagonal(), grid, per_row=per_row)
+    first = scale = first_scale(weight, metric.diagonal(), grid, per_row=per_row)
     best_levels, best_scale, best_error = None, scale, None
-    for _ in range(rounds):
-        levels = _feed_back(weight, scale, grid, *inverse_factor)
+    for attempt in range(rounds + 1):
+        # The first candidate is the nearest levels: columns that make up for each other may end up worse than them.
+        levels = _feed_back(weight, scale, grid, *inverse_factor) if attempt else _nearest(weight, scale, grid)
+        levels = _facing(weight, levels, metric, per_row=per_row)
         for _ in range(2):
             scale = fitted_scale(weight, levels, metric, per_row=per_row)
             levels = _descend(weight, levels, scale, grid, metric)
         error = _error(weight, levels, scale, metric, per_row=per_row)
         if best_error is None or best_levels is None:
             best_levels, best_scale, best_error = levels, scale, error
-            continue
-        better = error < best_error
-        rows = better if per_row else better.expand(len(weight))
-        best_levels = torch.where(rows[:, None], levels, best_levels)
-        best_scale = torch.where(better, scale, best_scale)
-        best_error = torch.where(better, error, best_error)
+        else:
+            better = error < best_error
+            rows = better if per_row else better.expand(len(weight))
+            best_levels = torch.where(rows[:, None], levels, best_levels)
+            best_scale = torch.where(better, scale, best_scale)
+            best_error = torch.where(better, error, best_error)
+        scale = torch.where(scale > 0, scale, first)  # a scale of zero is no place to go on from
     assert best_levels is not None  # noqa: S101
     return best_levels, best_scale
 
@@ -121,6 +124,13 @@ def fitted_scale(
         above, below = above.sum().reshape(1), below.sum().reshape(1)
     fitted = torch.where(below > 0, above / below.clamp(min=1e-30), torch.zeros_like(below))
     return fitted.clamp(min=0.0)
+
+
+def _facing(weight: torch.Tensor, levels: torch.Tensor, metric: torch.Tensor, *, per_row: bool) -> torch.Tensor:
+    """Turns levels round that point away from the weights under the metric: every grid is symmetric."""
+    along = ((levels @ metric) * weight).sum(dim=1)
+    along = along if per_row else along.sum().reshape(1)
+    return torch.where((along < 0)[:, None], -levels, levels)
 
 
 def _nearest(weight: torch.Tensor, scale: torch.Tensor, grid: Grid) -> torch.Tensor:

@@ -23,7 +23,7 @@ static void body(void *argument) {
   const char *reason = NULL;
   TokenizerTable table = tokenizer_table(input->memory, table_file, "tokenizer.bin", &reason);
   Buffer ids = {.memory = input->memory}, text = {.memory = input->memory};
-  TextOutput output = {&table, {.memory = input->memory}};
+  TextOutput output = {.table = &table, .held = {.memory = input->memory}};
   /* As token ids, whatever the bytes are, and as a text, if they are one. */
   for (size_t at = 0; at + 2 <= input->size; at += 2) {
     text_output_add(&output, (unsigned char)input->data[at] << 8 | (unsigned char)input->data[at + 1], &text);

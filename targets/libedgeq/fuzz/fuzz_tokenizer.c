@@ -10,7 +10,7 @@ static void body(void *argument) {
   if (reason != NULL) return;
   Buffer ids = {.memory = input->memory}, text = {.memory = input->memory};
   tokenizer_encode(&table, TEXT, sizeof TEXT - 1, &ids);
-  TextOutput output = {&table, {.memory = input->memory}};
+  TextOutput output = {.table = &table, .held = {.memory = input->memory}};
   for (size_t at = 0; at + sizeof(int64_t) <= ids.size; at += sizeof(int64_t)) {
     int64_t id;
     memcpy(&id, ids.data + at, sizeof id);

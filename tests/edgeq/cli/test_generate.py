@@ -90,7 +90,7 @@ def test_a_full_context_and_a_stop_text_are_told(run, gpt2_bundle, expected):
         (["-p", "a", "--seed", "-1"], "seed must be"),
         (["-p", "a", "--stop", ""], "stop must be"),
         (["-p", "a", "--beams", "3"], "No such option"),
-        (["--prompts-file", "/no/such/file"], "cannot read /no/such/file"),
+        (["--prompts-file", "/no/such/file"], "/no/such/file does not exist"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_exit_2(run, gpt2_bundle, arguments, message):

@@ -74,7 +74,7 @@ def test_the_bundle_runs(deployed):
     bundle = edgeq.load(deployed.folder / "bundles" / "host", threads=1)
     ids = np.array([[2, 5, 7, 3], [2, 8, 3, 0]])
     out = bundle(input_ids=ids, attention_mask=(ids > 0).astype(np.int64))
-    assert list(out) == ["last_hidden_state"]
+    assert list(out) == ["last_hidden_state", "sentence_embedding"]
     assert out["last_hidden_state"].shape == (2, 4, 40)
 
 

@@ -304,7 +304,8 @@ def test_the_verb_says_where_the_library_is_and_what_is_in_it(monkeypatch, tmp_p
 
     asked = []
 
-    def pretend(out, *, target, progress):
+    def pretend(out, *, target, force, progress):
+        assert not force
         asked.append((out, target.name))
         return out / LIBRARY_NAME
 

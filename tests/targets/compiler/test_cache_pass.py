@@ -51,7 +51,8 @@ def decoder(*, cache: int = TensorProto.FLOAT16, parts: tuple[str, ...] = ("q", 
     outputs += [(f"present.0.{name}", cache, past) for name in ("key", "value")]
     shapes = {"table": (11, WIDTH), "places": (16, WIDTH), "w_qkv": (WIDTH, 3 * WIDTH), "head": (WIDTH, 11)}
     stored = [numpy_helper.from_array(np.zeros(shape, np.float32), name) for name, shape in shapes.items()]
-    stored += [numpy_helper.from_array(np.zeros(4, np.int64), name) for name in ("split_shape", "join_shape")]
+    stored.append(numpy_helper.from_array(np.array([0, 0, HEADS, WIDTH // HEADS]), "split_shape"))
+    stored.append(numpy_helper.from_array(np.array([0, 0, WIDTH]), "join_shape"))
     return helper.make_graph(
         nodes,
         "g",
@@ -76,7 +77,7 @@ def test_attention_over_past_and_present_becomes_one_node(cache):
     fused = graph.node[kinds.index("CachedAttention")]
     assert list(fused.input) == ["qkv"] * 3 + ["past_lengths", "new_lengths", "key_cache.0", "value_cache.0"]
     assert {a.name: onnx.helper.get_attribute_value(a) for a in fused.attribute} == {
-        "scale": 0.5, "q_first": 0, "k_first": 8, "v_first": 16
+        "scale": 0.5, "group": 1, "q_first": 0, "k_first": 8, "v_first": 16
     }  # fmt: skip
 
 
