@@ -33,11 +33,22 @@ def compile_(
 
     check_existing_folder(onnx_folder, "ONNX")
     chosen = load_target(target)
+    remarks: list[str] = []
     with progress_bars() as progress:
-        compile_bundle(onnx_folder, out, target=chosen, context=context, force=force, progress=progress)
+        compile_bundle(
+            onnx_folder,
+            out,
+            target=chosen,
+            context=context,
+            force=force,
+            progress=progress,
+            remark=remarks.append,
+        )
     if as_json:
-        print_json({"out": str(out), "target": chosen.name, "files": file_sizes(out)})
+        print_json({"out": str(out), "target": chosen.name, "files": file_sizes(out), "remarks": remarks})
         return
+    for line in remarks:
+        note(line)
     if (out / "edgeq-run").is_file():
         note(f"copy {out} to the board and run: {out.name}/edgeq-run {out.name} --self-test")
     say(str(out))

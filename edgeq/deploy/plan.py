@@ -352,6 +352,7 @@ class _Work:
             force=self.plan.force,
             progress=progress,
             host_bundle=host,
+            remark=self.remark if target.name == next(iter(self.plan.targets)) else None,  # the same for all
         )
 
     def ledger(self, progress: Progress) -> None:

@@ -69,9 +69,11 @@ _NEUTRAL: dict[str, Any] = {
 _NEUTRAL_WITH_BEAMS: dict[str, Any] = {"renormalize_logits": False}
 """The same, of those that matter where texts compete: one text's most likely token stays the most likely one."""
 _NEUTRAL_SAMPLING: dict[str, Any] = {"min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
-"""The same, of those that only matter where tokens are drawn by chance."""
+"""The same, of those that only matter where tokens are drawn by chance, as callers may ask of any bundle."""
 _DEFAULT_TOP_K = 50
 """What transformers filters with when tokens are drawn and nothing says otherwise."""
+_PLAIN_SAMPLING: dict[str, Any] = {"top_k": _DEFAULT_TOP_K, "top_p": 1.0}
+"""Filters of drawing that callers can give, with transformers' defaults."""
 
 
 def read_generation_settings(folder: Path, *, with_source: bool) -> GenerationSettings:
@@ -110,6 +112,21 @@ def read_generation_settings(folder: Path, *, with_source: bool) -> GenerationSe
     return settings
 
 
+def left_out_sampling(folder: Path) -> list[str]:
+    """Returns the filters with which transformers would draw tokens, of a model that takes the most likely ones.
+
+    Args:
+        folder: The ONNX folder.
+
+    Raises:
+        FormatError: If a file is damaged.
+    """
+    _, table = read_generation_table(folder)
+    if table.get("do_sample", False) is True:
+        return []
+    return [key for key, value in _PLAIN_SAMPLING.items() if table.get(key) not in (value, None)]
+
+
 def _sampling(config: dict[str, Any], *, draws: bool) -> Sampling:
     penalty = config.get("repetition_penalty", 1.0)
     if not draws:
@@ -125,8 +142,7 @@ def _count(config: dict[str, Any], key: str, path: Path, *, at_least: int = 0) -
 
 
 def _check_supported(config: dict[str, Any], path: Path, *, draws: bool, with_source: bool) -> None:
-    sampling = _NEUTRAL_SAMPLING if draws else {}
-    neutral = {**_NEUTRAL, **sampling, **(_NEUTRAL_WITH_BEAMS if with_source else {})}
+    neutral = {**_NEUTRAL, **_NEUTRAL_SAMPLING, **(_NEUTRAL_WITH_BEAMS if with_source else {})}
     known = {*_READ, *_WITHOUT_EFFECT, *_NEUTRAL, *_NEUTRAL_SAMPLING, *_NEUTRAL_WITH_BEAMS}
     if path.name == GENERATION_FILE and (unknown := sorted(set(config) - known)):
         raise UnsupportedError(

@@ -10,7 +10,7 @@ import dataclasses
 import importlib.metadata
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ from edgeq.targets.bundle.model_info import (
     source_context,
     within_tables,
 )
+from edgeq.targets.bundle.remarks import bundle_remarks
 from edgeq.targets.bundle.text_settings import check_labels, read_text_info, with_pooling
 from edgeq.targets.bundle.tokenizer.table import write_tokenizer
 from edgeq.targets.runtime.digests import file_record
@@ -111,6 +112,7 @@ def compile_bundle(
     force: bool = False,
     progress: Progress = silent,
     host_bundle: Path | None = None,
+    remark: Callable[[str], None] | None = None,
 ) -> Path:
     """Compiles an exported model into a bundle for one target.
 
@@ -126,6 +128,7 @@ def compile_bundle(
         force: Replace ``out`` whatever it holds.
         progress: Told after each step.
         host_bundle: Bundle of the same model for this machine, which saves compiling it again.
+        remark: Told what the bundle cannot do.
 
     Returns:
         ``out``.
@@ -168,6 +171,9 @@ def compile_bundle(
     progress("writing the bundle", steps - 1, steps)
     content = Content(model, functions, golden, recipe_of(config), source, generation, text)
     write_bundle(models, out, target=target, linker=linker, content=content, force=force)
+    if remark is not None:
+        for line in bundle_remarks(out, source, task=model.task):
+            remark(line)
     progress("writing the bundle", steps, steps)
     return out
 

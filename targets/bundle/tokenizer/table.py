@@ -63,6 +63,14 @@ def write_tokenizer(source: Path, out: Path) -> None:
     out.write_bytes(data)
 
 
+def reason_of(path: Path) -> str | None:
+    """Returns why ``edgeq-run`` does not know the tokenizer of a file of :func:`write_tokenizer`; None if it does."""
+    content = path.read_bytes()
+    if not content.startswith(MAGIC_OF_A_REASON):
+        return None
+    return content.removeprefix(MAGIC_OF_A_REASON).decode("utf-8")
+
+
 def _tables(table: dict[str, Any], tokenizer: Any) -> bytes:
     steps = Steps()
     steps.add_normalizer(table["normalizer"])

@@ -39,7 +39,7 @@ def test_without_the_file_the_configuration_counts(tmp_path):
 def test_sampling_counts_only_where_tokens_are_drawn(tmp_path):
     drawn = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.1}
     assert _read(tmp_path, drawn, with_source=False).sampling == Sampling(0.6, 50, 0.9, 1.1)
-    greedy = {**drawn, "do_sample": False, "min_p": 0.3}
+    greedy = {**drawn, "do_sample": False}
     assert _read(tmp_path, greedy, with_source=False).sampling == Sampling(repetition_penalty=1.1)
     assert _read(tmp_path, {**drawn, "top_k": None}, with_source=False).sampling.top_k == 0
     assert _read(tmp_path, {**drawn, "top_k": 0}, with_source=False).sampling.top_k == 0
@@ -52,6 +52,8 @@ def test_sampling_counts_only_where_tokens_are_drawn(tmp_path):
         ({"encoder_no_repeat_ngram_size": 3}, True, "asks for 'encoder_no_repeat_ngram_size'"),
         ({"num_beam_groups": 2, "num_beams": 4}, True, "asks for 'num_beam_groups'"),
         ({"do_sample": True, "min_p": 0.1}, False, "asks for 'min_p'"),
+        ({"min_p": 0.1}, False, "asks for 'min_p'"),  # --temperature would draw without it
+        ({"typical_p": 0.9, "do_sample": False}, True, "asks for 'typical_p'"),
         ({"do_sample": True, "num_beams": 2}, True, "asks for 'num_beams' .* together with 'do_sample'"),
         ({"num_beams": 2}, False, "asks for 'num_beams' .* for a model without an encoder"),
         ({"renormalize_logits": True}, True, "asks for 'renormalize_logits'"),
