@@ -17,6 +17,17 @@ POINTERS = ("__TVMBackendParallelLaunch", "__TVMBackendAllocWorkspace", "__TVMBa
 GIVEN = frozenset({"memcpy", "memset", "memmove", "TVMFFIErrorSetRaisedFromCStrParts", *POINTERS})
 """What a runtime gives a code file."""
 
+_ELF_ARM = (40).to_bytes(2, "little")
+"""The machine in the ELF header of code for 32-bit ARM."""
+_ARMV7_SUPPORT = """\
+void __aeabi_unwind_cpp_pr0(void) {}
+void __aeabi_unwind_cpp_pr1(void) {}
+int __aeabi_idiv0(int result) { return result; }
+long long __aeabi_ldiv0(long long result) { return result; }
+"""
+"""What libgcc's division of 32-bit ARM needs beside itself. Its own answer to a division by zero calls `raise`; this
+one returns the result that it is given, as the run-time ABI allows (IHI 0043). No kernel unwinds its stack."""
+
 
 def link_code(compiled: CompiledModel, out: Path, linker: Linker) -> None:
     """Links the kernels of a model into a code file: the same kernels give the same bytes.
@@ -33,7 +44,11 @@ def link_code(compiled: CompiledModel, out: Path, linker: Linker) -> None:
         kernels, exports = Path(folder) / "kernels.o", Path(folder) / "exports.map"
         compiled.kernels.mod.write_to_file(str(kernels), "o")
         exports.write_text(f"{{ global: {SYMBOL_PREFIX}*; {'; '.join(POINTERS)}; local: *; }};\n", encoding="ascii")
-        link_library(linker, out, [kernels], exports=exports, purpose="link the kernels")
+        objects = [kernels]
+        if kernels.read_bytes()[18:20] == _ELF_ARM:
+            objects.append(Path(folder) / "support.c")
+            objects[-1].write_text(_ARMV7_SUPPORT, encoding="ascii")
+        link_library(linker, out, objects, exports=exports, purpose="link the kernels")
     unknown = sorted(undefined_symbols(out) - GIVEN)
     if unknown:
         raise EdgeqError(

@@ -113,7 +113,7 @@ def link_library(
     Args:
         linker: C compiler for the target.
         out: File to write.
-        objects: Object files.
+        objects: Object files, or C sources that the compiler makes into some.
         exports: Version script that names the symbols that others see.
         purpose: What is being done, for the message of an error.
 

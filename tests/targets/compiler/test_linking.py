@@ -20,7 +20,9 @@ from edgeq.targets.toolchain.elf import undefined_symbols
 from edgeq.targets.toolchain.linkers import find_linker
 
 
-@pytest.mark.parametrize("name", ["host", "cortex-a72"])
+@pytest.mark.parametrize(
+    "name", ["host", "cortex-a72", pytest.param("cortex-a7", marks=pytest.mark.needs("armhf-compiler"))]
+)
 def test_kernels_need_next_to_nothing(make_bundle, name):
     bundle = make_bundle(name)
     (target,) = read_manifest(bundle).targets

@@ -24,6 +24,12 @@ def test_the_self_test_passes_under_the_cores_emulator(make_bundle, core):
     assert core in emulator.where_it_runs(bundle)
 
 
+@pytest.mark.needs("armhf-emulator", "armhf-compiler")
+def test_the_self_test_passes_on_a_core_of_32_bits(make_bundle):
+    result = emulator.self_test(make_bundle("cortex-a7"))
+    assert result.ok, result.detail
+
+
 @pytest.mark.needs("arm64-emulator")
 @pytest.mark.parametrize("core", CORES)
 def test_outputs_are_bit_identical_to_this_machines(make_bundle, host_bundle, core):
