@@ -85,13 +85,13 @@ def make_bundle(
             from edgeq.targets.builtin.target import load_target
 
             out = tmp_path_factory.mktemp("bundles") / Path(name).stem
-            made[name] = _write(compile_tiny(load_target(name)), name, out)
+            made[name] = _write([compile_tiny(kind) for kind in load_target(name).kinds], name, out)
         return made[name]
 
     return make
 
 
-def _write(compiled: Any, name: str, out: Path) -> Path:
+def _write(compiled: list[Any], name: str, out: Path) -> Path:
     from edgeq.targets.builtin.target import load_target
     from edgeq.targets.bundle.golden import GoldenRun, golden_inputs
     from edgeq.targets.bundle.writer import Content, write_bundle
@@ -105,7 +105,7 @@ def _write(compiled: Any, name: str, out: Path) -> Path:
         TensorSpec("attention_mask", "int64", ("batch", "sequence"), 0, 1, 1),
     )
     golden = golden_inputs(inputs, model)
-    vectors = reference(golden["input_ids"], golden["attention_mask"], compiled.weights)
+    vectors = reference(golden["input_ids"], golden["attention_mask"], compiled[0].weights)
     expected = {"last_hidden_state": vectors}
     outputs = (TensorSpec("last_hidden_state", "float32", ("batch", "sequence", WIDTH)),)
     tokenizer = out.parent / "tokenizer"
@@ -113,7 +113,7 @@ def _write(compiled: Any, name: str, out: Path) -> Path:
     _write_tokenizer(tokenizer)
     functions = {MAIN: FunctionInfo(inputs, outputs, (), {})}
     content = Content(model, functions, [GoldenRun(MAIN, golden, expected)], {"name": "none"}, tokenizer)
-    write_bundle([compiled], out, target=target, linker=find_linker(target), content=content)
+    write_bundle(compiled, out, target=target, linker=find_linker(target), content=content)
     return out
 
 
@@ -140,7 +140,7 @@ def doubled_bundle(compile_tiny: Callable[..., Any], tmp_path_factory: pytest.Te
     from edgeq.targets.builtin.target import load_target
 
     out = tmp_path_factory.mktemp("doubled") / "host"
-    return _write(compile_tiny(load_target("host"), doubled=True), "host", out)
+    return _write([compile_tiny(load_target("host"), doubled=True)], "host", out)
 
 
 @pytest.fixture

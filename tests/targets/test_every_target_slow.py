@@ -21,6 +21,8 @@ NAMED = [summary.name for summary in list_targets() if summary.name != "host"]
 VERY_CORE = ["cortex-a7", "cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1"]
 """Cores that Debian's emulator models; others run on one that has every instruction."""
 RECIPES = ["ptq-w2a8", "ptq-w8a8"]
+CORES_OF_AARCH64 = {"cortex-a53": "aarch64-neon", "cortex-a76": "aarch64-dotprod", "max": "aarch64-i8mm"}
+"""Emulated cores, and the code that each must choose from a bundle for ``aarch64``."""
 PROMPTS = [[5, 80, 200, 17], [9], [(7 * i) % 283 for i in range(70)]]
 
 
@@ -69,6 +71,23 @@ def test_a_gpt2_makes_the_tokens_of_this_machine(gpt2_board, gpt2_bundle, name, 
     assert emulator.self_test(board).ok
     expected = edgeq.load(gpt2_bundle).generate(PROMPTS, max_new_tokens=20, ignore_end=True).results()
     found = emulator.generate(board, PROMPTS, max_new_tokens=20, ignore_end=True, batch=2)
+    assert found == [result.ids for result in expected]
+
+
+@pytest.mark.needs("arm64-emulator")
+@pytest.mark.parametrize("core", CORES_OF_AARCH64)
+def test_each_core_chooses_its_code_of_one_bundle(bert, gpt2_board, gpt2_bundle, core):
+    """A core with less than a code asks for refuses that code by name, so the best of the rest is what it chose."""
+    target = load_target("aarch64")
+    target = dataclasses.replace(target, emulator=dataclasses.replace(target.emulator, arguments=("-cpu", core)))
+    board, host = bert("ptq-w8a8", "aarch64"), edgeq.load(bert("ptq-w8a8", "host"))
+    assert emulator.self_test(board, target=target).ok
+    given = {"input_ids": np.random.default_rng(5).integers(0, 80, (3, 37))}
+    found = emulator.run_bundle(board, given, target=target)
+    for output, expected in host.run(given).items():
+        np.testing.assert_array_equal(found[output], expected)
+    expected = edgeq.load(gpt2_bundle).generate(PROMPTS, max_new_tokens=20, ignore_end=True).results()
+    found = emulator.generate(gpt2_board("aarch64"), PROMPTS, max_new_tokens=20, ignore_end=True, target=target)
     assert found == [result.ids for result in expected]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -61,6 +62,33 @@ def test_a_level_that_the_bundle_or_the_processor_lacks_is_a_sentence(path):
     for name in missing:
         with pytest.raises(EdgeqError, match=name):
             edgeq.load(path, variant=name)
+
+
+@pytest.mark.needs("arm64-emulator")
+@pytest.mark.parametrize(
+    ("core", "chosen"), [("cortex-a53", "aarch64-neon"), ("cortex-a76", "aarch64-dotprod"), ("max", "aarch64-i8mm")]
+)
+def test_each_core_runs_the_best_code_that_it_can(make_bundle, copy_of, core, chosen):
+    target = load_target("aarch64")
+    target = dataclasses.replace(target, emulator=dataclasses.replace(target.emulator, arguments=("-cpu", core)))
+    bundle = copy_of(make_bundle("aarch64"))
+    assert emulator.self_test(bundle, target=target).ok
+    names = [kind.name for kind in target.variants]
+    for name in names:
+        command = [*emulator._command(bundle, read_manifest(bundle), target), bundle, "--self-test", "--variant", name]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if names.index(name) >= names.index(chosen):
+            assert (result.returncode, result.stderr) == (0, "")
+        else:
+            assert result.returncode == 1
+            assert f"the bundle is for {name}, and this processor lacks its" in result.stderr
+    # Unasked it takes that one: the others are no longer code.
+    for kind in read_manifest(bundle).targets:
+        if kind.name != chosen:
+            (bundle / kind.code).write_bytes(bytes((bundle / kind.code).stat().st_size))
+    command = [*emulator._command(bundle, read_manifest(bundle), target), bundle, "--self-test", "--no-verify"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_levels_that_need_other_weights_are_refused(compile_tiny):
