@@ -6,14 +6,14 @@ A bundle holds native code, which runs with the rights of this process: load bun
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgeq.errors import FormatError, UsageError
-from edgeq.targets.runtime import native
+from edgeq.targets.runtime import native, text
 from edgeq.targets.runtime.beams import Beams
 from edgeq.targets.runtime.generation import DEFAULT_BATCH, Generation
 from edgeq.targets.runtime.inputs import checked_inputs
@@ -36,6 +36,8 @@ from edgeq.targets.runtime.seq2seq import Rewritten, rewrite
 from edgeq.targets.runtime.session import KernelTime, Model, Session
 from edgeq.targets.runtime.signature import check_signature
 from edgeq.targets.runtime.state import State
+from edgeq.targets.runtime.text_batches import TOKEN_BUDGET
+from edgeq.targets.runtime.text_inputs import Text, TextReader
 from edgeq.targets.runtime.threads import choose_threads
 
 GoldenRun = tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]
@@ -98,6 +100,7 @@ class Bundle:
         self.threads = threads
         self.model = model
         self._session = Session(model, threads=threads)
+        self._readers: dict[str | None, TextReader] = {}
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -150,6 +153,56 @@ class Bundle:
     def new_session(self) -> Session:
         """Returns memory and threads for calls beside those of this object."""
         return Session(self.model, threads=self.threads)
+
+    def encode(
+        self, texts: str | Iterable[Text], *, prompt_name: str | None = None, token_budget: int = TOKEN_BUDGET
+    ) -> np.ndarray:
+        """Embeds texts, those of about the same length together.
+
+        Args:
+            texts: One text, or any iterable of texts (or of pairs that the model reads together).
+            prompt_name: Which of the model's prompts is put before every text; None takes its default, if it has one.
+            token_budget: Most tokens of a batch, padding included. It bounds the memory of a call and changes no bit
+                of a result.
+
+        Returns:
+            float32 ``[texts, width]``, in the order of the texts.
+
+        Raises:
+            UsageError: If the bundle makes no embeddings or has no such prompt, or a text is empty or longer than the
+                model allows.
+            FormatError: If the tokenizer file is damaged.
+        """
+        given = [texts] if isinstance(texts, str) else texts
+        return text.encode(self, given, prompt_name=prompt_name, token_budget=token_budget)
+
+    def predict(
+        self, texts: str | Iterable[Text], *, prompt_name: str | None = None, token_budget: int = TOKEN_BUDGET
+    ) -> list[text.TextResult]:
+        """Classifies texts, those of about the same length together; the arguments are those of :meth:`encode`.
+
+        Returns:
+            The ``label`` and the ``scores`` of each text, in the order of the texts; ``to_json()`` of one is what
+            ``edgeq run`` prints.
+
+        Raises:
+            UsageError: If the bundle is no classifier or has no such prompt, or a text is empty or longer than the
+                model allows.
+            FormatError: If the tokenizer file is damaged.
+        """
+        given = [texts] if isinstance(texts, str) else texts
+        return text.predict(self, given, prompt_name=prompt_name, token_budget=token_budget)
+
+    def text_reader(self, prompt_name: str | None = None) -> TextReader:
+        """Returns what encodes texts for this model; it is made once for each prompt, for it reads a large file.
+
+        Raises:
+            UsageError: If the bundle has no tokenizer or no such prompt.
+            FormatError: If the tokenizer file is damaged.
+        """
+        if prompt_name not in self._readers:
+            self._readers[prompt_name] = TextReader(self, prompt_name=prompt_name)
+        return self._readers[prompt_name]
 
     def generate(
         self,

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeq.errors import FormatError, UsageError
 from edgeq.reading import read_text
 from edgeq.targets.runtime.decoder import READS_A_SOURCE
-from edgeq.targets.runtime.loader import Bundle
 from edgeq.targets.runtime.scores import Scores, scores_of
+from edgeq.targets.runtime.text_batches import TOKEN_BUDGET, group_by_length, windows
 from edgeq.targets.runtime.text_info import EMBEDDING
-from edgeq.targets.runtime.text_inputs import EncodedText, Text, TextReader, padded_batch
+from edgeq.targets.runtime.text_inputs import EncodedText, Text, padded_batch
 
-_BATCH = 16
+if TYPE_CHECKING:
+    from edgeq.targets.runtime.loader import Bundle
+
 _SMALLEST_NORM = 1e-12
 _LARGEST_INPUT = 1 << 32
 """Bytes of a file of texts, which is read whole."""
@@ -114,50 +117,66 @@ def read_pairs(path: Path | str) -> list[tuple[str, str]]:
 
 
 def run_texts(
-    bundle: Bundle, texts: Sequence[Text], *, batch: int = _BATCH, prompt_name: str | None = None
+    bundle: Bundle, texts: Iterable[Text], *, prompt_name: str | None = None, token_budget: int = TOKEN_BUDGET
 ) -> Iterator[TextResult]:
-    """Runs texts through a bundle, in order.
+    """Runs texts through a bundle and yields the results in the order of the texts.
 
-    Every text is checked before the first is run. Batches and padding do not change the results.
+    Texts of about the same length run together, so little padding is computed; neither that nor the budget changes a
+    bit of a result. Texts are taken, encoded and checked in windows of 64 full batches, the first one before this
+    returns. So the memory depends on the budget and the longest text, and not on the number of texts.
 
     Args:
         bundle: A loaded bundle that carries a tokenizer.
-        texts: The texts, or pairs of texts.
-        batch: Texts in one call.
+        texts: The texts, or pairs of texts; any iterable.
         prompt_name: Which of the model's prompts is put before every text; None takes its default, if it has one.
+        token_budget: Most tokens of a batch, padding included; a text that is longer runs alone.
 
     Raises:
-        UsageError: If a text is empty or longer than the model allows, the model has no such prompt, or the bundle has
-            no tokenizer.
+        UsageError: If a text is empty or longer than the model allows, the model has no such prompt, the budget is not
+            positive, or the bundle has no tokenizer.
         FormatError: If the tokenizer file is damaged.
     """
     if bundle.manifest.model.task == "generate":
         raise UsageError(f"bundle {bundle.path} continues texts; use `edgeq generate`")
     if bundle.manifest.model.task == "seq2seq":
         raise UsageError(f"bundle {bundle.path} {READS_A_SOURCE}")
-    reader = TextReader(bundle, prompt_name=prompt_name)
-    encoded = [reader.encode(text, f"text {index + 1}") for index, text in enumerate(texts)]
-    return _run_encoded(bundle, encoded, batch)
+    parts = windows(bundle.text_reader(prompt_name), texts, token_budget=token_budget)
+    # A bad text among the first ones is found here, and not when a result is asked for.
+    first = list(itertools.islice(parts, 1))
+    return _run_windows(bundle, itertools.chain(first, parts), token_budget)
 
 
-def embed(bundle: Bundle, texts: Sequence[str], *, prompt_name: str | None = None) -> np.ndarray:
-    """Returns one vector a text, float32 ``[texts, width]``.
+def encode(bundle: Bundle, texts: Iterable[Text], *, prompt_name: str | None, token_budget: int) -> np.ndarray:
+    """Returns one vector a text; see :meth:`edgeq.targets.runtime.loader.Bundle.encode`."""
+    if bundle.manifest.model.task == "classify":
+        raise UsageError(f"bundle {bundle.path} classifies texts and gives labels, not embeddings; use predict()")
+    results = run_texts(bundle, texts, prompt_name=prompt_name, token_budget=token_budget)
+    vectors = [result.embedding for result in results if result.embedding is not None]
+    if vectors:
+        return np.stack(vectors)
+    output = next((spec for spec in bundle.outputs if spec.name == EMBEDDING), bundle.outputs[0])
+    return np.empty((0, int(output.shape[-1])), np.float32)
 
-    Raises:
-        UsageError: As :func:`run_texts`, and if the bundle is a classifier.
-    """
-    if bundle.manifest.model.task != "embed":
-        raise UsageError(f"bundle {bundle.path} classifies texts; it gives labels, not embeddings")
-    vectors = [result.embedding for result in run_texts(bundle, texts, prompt_name=prompt_name)]
-    return np.stack([vector for vector in vectors if vector is not None])
+
+def predict(
+    bundle: Bundle, texts: Iterable[Text], *, prompt_name: str | None, token_budget: int
+) -> list[TextResult]:
+    """Returns label and scores of each text; see :meth:`edgeq.targets.runtime.loader.Bundle.predict`."""
+    if bundle.manifest.model.task == "embed":
+        raise UsageError(f"bundle {bundle.path} embeds texts and gives no labels; use encode()")
+    return list(run_texts(bundle, texts, prompt_name=prompt_name, token_budget=token_budget))
 
 
-def _run_encoded(bundle: Bundle, encoded: Sequence[EncodedText], batch: int) -> Iterator[TextResult]:
-    for start in range(0, len(encoded), batch):
-        part = encoded[start : start + batch]
-        outputs = bundle(**padded_batch(part, bundle.inputs))
-        for row, text in enumerate(part):
-            yield _result(bundle, text, {name: array[row] for name, array in outputs.items()})
+def _run_windows(
+    bundle: Bundle, parts: Iterable[Sequence[EncodedText]], token_budget: int
+) -> Iterator[TextResult]:
+    for window in parts:
+        found: dict[int, TextResult] = {}
+        for group in group_by_length([len(text.ids) for text in window], token_budget=token_budget):
+            outputs = bundle(**padded_batch([window[index] for index in group], bundle.inputs))
+            for row, index in enumerate(group):
+                found[index] = _result(bundle, window[index], {name: array[row] for name, array in outputs.items()})
+        yield from (found[index] for index in range(len(window)))
 
 
 def _result(bundle: Bundle, text: EncodedText, outputs: dict[str, np.ndarray]) -> TextResult:

@@ -70,9 +70,9 @@ class TextReader:
             what: What messages call it.
 
         Raises:
-            UsageError: If it is empty, no valid Unicode, or longer than the model allows.
+            UsageError: If it is no text, empty, no valid Unicode, or longer than the model allows.
         """
-        first, second = (text, None) if isinstance(text, str) else text
+        first, second = _parts(text, what)
         for part in (first,) if second is None else (first, second):
             if not part.strip():
                 raise UsageError(f"{what} is empty; give at least one word")
@@ -101,6 +101,14 @@ class TextReader:
         """Tokens of the prompt with those before it, without a special one behind it."""
         encoding = self._tokenizer.encode(prompt)
         return len(encoding.ids) - (1 if encoding.special_tokens_mask[-1:] == [1] else 0)
+
+
+def _parts(text: Any, what: str) -> tuple[str, str | None]:
+    if isinstance(text, str):
+        return text, None
+    if not isinstance(text, tuple | list) or len(text) != 2 or not all(isinstance(part, str) for part in text):
+        raise UsageError(f"{what} should be a text or a pair of texts, found {text!r:.60}")
+    return text[0], text[1]
 
 
 def padded_batch(texts: Sequence[EncodedText], inputs: Sequence[TensorSpec]) -> dict[str, np.ndarray]:

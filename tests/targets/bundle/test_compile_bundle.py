@@ -8,7 +8,6 @@ from edgeq.errors import UsageError
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.bundle.writer import compile_bundle
 from edgeq.targets.devices import emulator
-from edgeq.targets.runtime.text import embed
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +52,7 @@ def test_the_host_bundle_knows_its_limits(host):
 
 
 def test_texts_give_embeddings(host):
-    vectors = embed(edgeq.load(host), ["the quick brown fox", "a cat"])
+    vectors = edgeq.load(host).encode(["the quick brown fox", "a cat"])
     assert vectors.shape == (2, 40)
     assert np.isfinite(vectors).all()
 

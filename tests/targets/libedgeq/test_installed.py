@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import edgeq
-from edgeq.targets.runtime.text import embed
 from edgeq.targets.toolchain.libedgeq import COMPILE_FLAGS, LIBEDGEQ
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -71,7 +70,7 @@ def test_a_static_library_shows_only_its_interface(tree):
 @pytest.mark.slow
 def test_the_example_in_c_compares_two_sentences(tree, host_bundle, tmp_path):
     program = _build(EXAMPLES / "c", tmp_path / "found", f"-DCMAKE_PREFIX_PATH={tree}") / "compare"
-    first, second = (np.float64(vector) for vector in embed(edgeq.load(host_bundle), TEXTS))
+    first, second = (np.float64(vector) for vector in edgeq.load(host_bundle).encode(TEXTS))
     expected = first @ second / np.sqrt((first @ first) * (second @ second))
     assert abs(float(_run(program, host_bundle, *TEXTS)) - expected) < 1e-4
     inside = _build(EXAMPLES / "c", tmp_path / "inside", f"-DEDGEQ_SOURCE={LIBEDGEQ}") / "compare"

@@ -7,7 +7,7 @@ import edgeq
 from edgeq.errors import FormatError, UsageError
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.runtime.scores import scores_of
-from edgeq.targets.runtime.text import embed, pool, read_pairs, read_texts, run_texts
+from edgeq.targets.runtime.text import pool, read_pairs, read_texts, run_texts
 
 
 @pytest.fixture
@@ -19,14 +19,50 @@ def test_embeddings_are_pooled_over_the_real_tokens(bundle):
     vectors = bundle(input_ids=np.array([[2, 5, 9, 3]]))["last_hidden_state"][0].astype(np.float64)
     mean = vectors.mean(axis=0)
     expected = (mean / np.sqrt((mean * mean).sum())).astype(np.float32)
-    np.testing.assert_array_equal(embed(bundle, ["W1 w5"])[0], expected)
+    np.testing.assert_array_equal(bundle.encode(["W1 w5"])[0], expected)
 
 
 def test_a_batch_and_padding_change_nothing(bundle):
     texts = ["w1", "w2 w3 w4 w5 w6 w7 w8 w9 w10", "w0 w0", "unknown words", *(f"w{i} w3" for i in range(20))]
-    together = embed(bundle, texts)
-    alone = np.stack([embed(bundle, [text])[0] for text in texts])
+    together = bundle.encode(texts)
+    alone = np.stack([bundle.encode([text])[0] for text in texts])
     np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("token_budget", [1, 7, 64, 10_000])
+def test_texts_of_mixed_lengths_keep_their_order_and_their_bits(bundle, token_budget):
+    texts = [" ".join(f"w{(number + place) % 40}" for place in range(number * 7 % 30 + 1)) for number in range(40)]
+    results = list(run_texts(bundle, iter(texts), token_budget=token_budget))
+    assert [result.text for result in results] == texts
+    alone = np.concatenate([bundle.encode(text) for text in texts])
+    np.testing.assert_array_equal(np.stack([result.embedding for result in results]), alone)
+
+
+def test_no_batch_is_larger_than_the_budget_and_no_text_is_taken_early(bundle):
+    shapes, taken = [], []
+    original = bundle.run
+
+    def watched(inputs):
+        shapes.append(inputs["input_ids"].shape)
+        return original(inputs)
+
+    bundle.run = watched
+    texts = (taken.append(number) or " ".join(["w1"] * (number % 9 + 1)) for number in range(1000))
+    results = run_texts(bundle, texts, token_budget=24)
+    next(results)
+    assert len(taken) < 400  # 64 batches of 24 tokens, each text 3 tokens or more
+    assert 1 + len(list(results)) == len(taken) == 1000
+    assert max(rows * length for rows, length in shapes) <= 24
+    assert max(rows for rows, _ in shapes) > 1
+
+
+def test_without_texts_there_are_no_vectors(bundle):
+    found = bundle.encode([])
+    assert (found.shape, found.dtype) == ((0, bundle.outputs[0].shape[-1]), np.float32)
+    with pytest.raises(UsageError, match="embeds texts and gives no labels; use encode"):
+        bundle.predict(["w1"])
+    with pytest.raises(UsageError, match="token budget must be at least 1, found 0"):
+        bundle.encode(["w1"], token_budget=0)
 
 
 def test_the_tokenizers_own_truncation_is_switched_off(bundle):
@@ -42,6 +78,8 @@ def test_the_tokenizers_own_truncation_is_switched_off(bundle):
         ([" \t\n"], "text 1 is empty"),
         (["w1", " ".join(["w1"] * 39)], "text 2 has 41 tokens, the model takes at most 40"),
         (["\udcff"], "text 1 is not valid Unicode"),
+        (["w1", None], "text 2 should be a text or a pair of texts, found None"),
+        ([("w1", "w2", "w3")], "text 1 should be a text or a pair of texts"),
     ],
 )
 def test_texts_that_cannot_be_run_are_refused_before_any_runs(bundle, texts, message):
@@ -67,8 +105,12 @@ def test_classifiers_give_labels_and_probabilities(host_bundle, copy_of):
     assert sum(first.scores.values) == pytest.approx(1)
     assert first.scores.score == max(first.scores.values)
     assert second.to_json().keys() == {"text", "tokens", "label", "score", "scores"}
-    with pytest.raises(UsageError, match="gives labels, not embeddings"):
-        embed(bundle, ["w1"])
+    predicted = bundle.predict(text for text in ["w1", "w2"])
+    assert [result.to_json() for result in predicted] == [first.to_json(), second.to_json()]
+    (couple,) = bundle.predict([("w1", "w2")])
+    assert couple.to_json().keys() == {"text", "text_pair", "tokens", "label", "score", "scores"}
+    with pytest.raises(UsageError, match="gives labels, not embeddings; use predict"):
+        bundle.encode(["w1"])
 
 
 def _with_text(copy, **changes):
@@ -80,9 +122,9 @@ def _with_text(copy, **changes):
 def test_a_prompt_is_put_before_every_text(host_bundle, copy_of):
     prompts = {"query": "w7 w8 ", "none": ""}
     bundle = _with_text(copy_of(host_bundle), prompts=prompts, default_prompt="query")
-    want = embed(bundle, ["w7 w8 w1"], prompt_name="none")
-    np.testing.assert_array_equal(embed(bundle, ["w1"]), want)
-    np.testing.assert_array_equal(embed(bundle, ["w1"], prompt_name="query"), want)
+    want = bundle.encode(["w7 w8 w1"], prompt_name="none")
+    np.testing.assert_array_equal(bundle.encode(["w1"]), want)
+    np.testing.assert_array_equal(bundle.encode(["w1"], prompt_name="query"), want)
     (result,) = run_texts(bundle, ["w1"])
     assert (result.text, result.tokens) == ("w1", 5)
     with pytest.raises(UsageError, match="has no prompt 'document'; its prompts are: 'query', 'none'"):
