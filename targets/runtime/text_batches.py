@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from edgeq.errors import UsageError
 from edgeq.targets.runtime.text_inputs import EncodedText, Text, TextReader
 
-TOKEN_BUDGET = 1024
+TOKEN_BUDGET = 256
 """Tokens of a batch, padding included, chosen by ``benchmarks/texts``."""
 BATCHES_OF_WINDOW = 64
 """Texts are grouped within a window of this many full batches: more means less padding, and more texts in memory."""
