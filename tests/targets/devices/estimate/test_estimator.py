@@ -95,7 +95,7 @@ def test_target_files_are_checked(tmp_path, changed, message):
 
 
 @pytest.mark.slow
-@pytest.mark.needs("llvm-mca", "arm64-emulator")
+@pytest.mark.needs("llvm-mca", "arm64-counter")
 def test_a_bundle_is_estimated_and_the_command_line_says_that_it_is_one(make_bundle, capsys):
     bundle = make_bundle("cortex-a72")
     short = estimate_bundle(bundle, sequence=4)
@@ -130,7 +130,7 @@ def test_what_cannot_be_estimated_is_refused(make_bundle, host_bundle, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.needs("llvm-mca", "arm64-emulator")
+@pytest.mark.needs("llvm-mca", "arm64-counter")
 def test_counted_dot_products_are_those_of_the_matrices(gpt2_board):
     """An independent count: a product of M x K by K x N takes M N K multiplications, whatever the loops look like."""
     folder, target = gpt2_board("cortex-a76"), load_target("cortex-a76")
