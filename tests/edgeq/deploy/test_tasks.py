@@ -9,10 +9,11 @@ import pytest
 
 from edgeq.deploy.plan import make_plan
 from edgeq.errors import UnsupportedError, UsageError
+from edgeq.report.gates import Gates
 
 OPTIONS = {
     "name": None, "recipe": "ptq-w4a8", "targets": ["host"], "opset": None, "cache": "float16", "context": None,
-    "rounds": 5, "sequence": 16, "threads": 2,
+    "rounds": 5, "sequence": 16, "threads": 2, "gates": Gates(),
 }  # fmt: skip
 
 
