@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import collections
 
-from edgeq.cli import training_options as training
 from edgeq.cli.console import note, print_json, progress_bars, say
 from edgeq.cli.folders import Out, RecipeName, Source, Task
+from edgeq.cli.training_options import CalibrationData, EvalData, TrainingFolder, TrainingOptions
 from edgeq.cli.verb import Force, Json, verb
 
 
@@ -22,18 +22,10 @@ def compress(
     *,
     recipe: RecipeName,
     task: Task = None,
-    calibration_data: training.CalibrationData = None,
-    train_data: training.TrainData = None,
-    eval_data: training.EvalData = None,
-    teacher: training.Teacher = None,
-    epochs: training.Epochs = None,
-    budget: training.Budget = None,
-    seed: training.Seed = None,
-    resume: training.Resume = False,
-    start_from: training.StartFrom = None,
-    pretrain_data: training.PretrainData = None,
-    augment_model: training.AugmentModel = None,
-    training_folder: training.TrainingFolder = None,
+    calibration_data: CalibrationData = None,
+    training: TrainingOptions,
+    eval_data: EvalData = None,
+    training_folder: TrainingFolder = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -44,19 +36,7 @@ def compress(
     from edgeq.compress import compress_model, training_result
     from edgeq.ledger import ledger, summary_line
 
-    request = training.request(
-        train_data=train_data,
-        eval_data=eval_data,
-        teacher=teacher,
-        epochs=epochs,
-        budget=budget,
-        seed=seed,
-        resume=resume,
-        start_from=start_from,
-        pretrain_data=pretrain_data,
-        augment_model=augment_model,
-        folder=training_folder,
-    )
+    request = training.request(eval_data=eval_data, folder=training_folder)
     with progress_bars() as progress:
         result = compress_model(
             source,

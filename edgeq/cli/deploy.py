@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from edgeq.cli import training_options as training
 from edgeq.cli.console import note, print_json, print_table, progress_bars, say
 from edgeq.cli.folders import Cache, Context, Opset, RecipeName, Source, Task
+from edgeq.cli.training_options import CalibrationData, TrainingOptions
 from edgeq.cli.verb import Force, Json, verb
-from edgeq.errors import UsageError
 
 Targets = Annotated[
     list[str] | None,
@@ -25,7 +25,33 @@ EvalData = Annotated[
     ),
 ]
 
-_GATES = "Gates"
+
+def _gate(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel="Gates")
+
+
+@dataclasses.dataclass(frozen=True)
+class GateOptions:
+    """Limits that decide whether the run has passed."""
+
+    max_loss: Annotated[
+        str | None,
+        _gate(
+            "Largest loss against the float model: per cent of its value (1%) or points (0.5: hundredths of an "
+            "accuracy or correlation, units of a perplexity). Needs --eval-data."
+        ),
+    ] = None
+    loss_at: Annotated[
+        str,
+        _gate(
+            "What --max-loss looks at: the end of the 95% interval that is worse for the model (interval), or the "
+            "measured loss (middle)."
+        ),
+    ] = "interval"
+    max_bytes: Annotated[
+        str | None, _gate("Largest size of the weights as stored, such as 8MB or 7.5MiB.")
+    ] = None
+    max_ms: Annotated[float | None, _gate("Largest median latency in milliseconds, on this machine.")] = None
 
 
 @verb(
@@ -45,40 +71,9 @@ def deploy(
     target: Targets = None,
     eval_data: EvalData = None,
     task: Task = None,
-    calibration_data: training.CalibrationData = None,
-    train_data: training.TrainData = None,
-    teacher: training.Teacher = None,
-    epochs: training.Epochs = None,
-    budget: training.Budget = None,
-    seed: training.Seed = None,
-    resume: training.Resume = False,
-    start_from: training.StartFrom = None,
-    pretrain_data: training.PretrainData = None,
-    augment_model: training.AugmentModel = None,
-    max_loss: Annotated[
-        str | None,
-        typer.Option(
-            help="Largest loss against the float model: per cent of its value (1%) or points (0.5: hundredths of an "
-            "accuracy or correlation, units of a perplexity). Needs --eval-data.",
-            rich_help_panel=_GATES,
-        ),
-    ] = None,
-    loss_at: Annotated[
-        str,
-        typer.Option(
-            help="What --max-loss looks at: the end of the 95% interval that is worse for the model (interval), or the "
-            "measured loss (middle).",
-            rich_help_panel=_GATES,
-        ),
-    ] = "interval",
-    max_bytes: Annotated[
-        str | None,
-        typer.Option(help="Largest size of the weights as stored, such as 8MB or 7.5MiB.", rich_help_panel=_GATES),
-    ] = None,
-    max_ms: Annotated[
-        float | None,
-        typer.Option(help="Largest median latency in milliseconds, on this machine.", rich_help_panel=_GATES),
-    ] = None,
+    calibration_data: CalibrationData = None,
+    training: TrainingOptions,
+    gates: GateOptions,
     name: Annotated[str | None, typer.Option(help="What the report calls the model.")] = None,
     opset: Opset = None,
     cache: Cache = "float16",
@@ -97,46 +92,29 @@ def deploy(
     An unfinished run, its training included, goes on where it stopped. Exits with 1 if a parity rule is broken or a
     limit of --max-loss, --max-bytes or --max-ms is not kept; the report says so too.
     """
-    from edgeq.deploy import deploy as deploy_model
+    from edgeq.deploy import DeployRequest, carry_out
     from edgeq.report.gates import parse_gates
 
-    if loss_at not in ("interval", "middle"):
-        raise UsageError(f"--loss-at should be interval or middle, found {loss_at!r}")
-    gates = parse_gates(max_loss=max_loss, loss_at=loss_at, max_bytes=max_bytes, max_ms=max_ms)  # type: ignore[arg-type]
-    request = training.request(
-        train_data=train_data,
-        eval_data=eval_data if train_data is not None else None,
-        teacher=teacher,
-        epochs=epochs,
-        budget=budget,
-        seed=seed,
-        resume=resume,
-        start_from=start_from,
-        pretrain_data=pretrain_data,
-        augment_model=augment_model,
+    request = DeployRequest(
+        source=source,
+        recipe=recipe,
+        task=task,
+        training=training.request(eval_data=None if training.train_data is None else eval_data),
+        calibration_data=calibration_data,
+        targets=target or ["host"],
+        name=name,
+        eval_data=eval_data,
+        gates=parse_gates(**vars(gates)),
+        opset=opset,
+        cache=cache,
+        context=context,
+        rounds=rounds,
+        sequence=sequence,
+        threads=threads,
+        force=force,
     )
     with progress_bars() as progress:
-        result = deploy_model(
-            source,
-            out,
-            recipe=recipe,
-            task=task,
-            training=request,
-            calibration_data=calibration_data,
-            targets=target or ["host"],
-            name=name,
-            eval_data=eval_data,
-            gates=gates,
-            opset=opset,
-            cache=cache,
-            context=context,
-            rounds=rounds,
-            sequence=sequence,
-            threads=threads,
-            force=force,
-            progress=progress,
-            remark=note,
-        )
+        result = carry_out(request, out, progress=progress, remark=note)
     _show(result.report, out, as_json=as_json)
     if not result.passed:
         raise typer.Exit(1)

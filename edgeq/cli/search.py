@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from edgeq.cli import training_options as training
 from edgeq.cli.console import print_json, progress_bars, say
 from edgeq.cli.folders import Source
+from edgeq.cli.training_options import CalibrationData
 from edgeq.cli.verb import Json, verb
 from edgeq.errors import UsageError
 
@@ -38,7 +38,7 @@ def search(
     loss_at: Annotated[
         str, typer.Option(help="What --max-loss looks at: the worse end of the 95% interval (interval), or middle.")
     ] = "interval",
-    calibration_data: training.CalibrationData = None,
+    calibration_data: CalibrationData = None,
     method: Annotated[
         list[str] | None,
         typer.Option(help="Calibration to try: nearest, error-feedback or distill; repeatable. Default: all three."),
@@ -56,9 +56,7 @@ def search(
     from edgeq.search.page import promise_sentence
     from edgeq.search.run import METHODS
 
-    if loss_at not in ("interval", "middle"):
-        raise UsageError(f"--loss-at should be interval or middle, found {loss_at!r}")
-    gates = parse_gates(max_loss=max_loss, loss_at=loss_at, max_bytes=max_bytes, max_ms=None)  # type: ignore[arg-type]
+    gates = parse_gates(max_loss=max_loss, loss_at=loss_at, max_bytes=max_bytes, max_ms=None)
     chosen = list(METHODS) if method is None else [name for name in METHODS if name in method]
     if method is not None and len(chosen) != len(set(method)):
         raise UsageError(f"--method should be one of {', '.join(METHODS)}, found {', '.join(method)}")

@@ -1,73 +1,27 @@
-"""Options of recipes that train, which ``compress`` and ``deploy`` share."""
+"""Options of recipes that train or calibrate, which several verbs share."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from edgeq.recipes import TrainingRequest
+
 _PANEL = "Recipes that train"
 
-TrainData = Annotated[
-    str | None,
-    typer.Option(
-        help="Data to train on: .tsv, .csv, .jsonl or text file, or a data set of the hub (name:configuration:split).",
-        rich_help_panel=_PANEL,
-    ),
-]
-EvalData = Annotated[
-    str | None,
-    typer.Option(help="Held-out data; the best model on them is kept.", rich_help_panel=_PANEL),
-]
-Teacher = Annotated[
-    str | None,
-    typer.Option(
-        help="Folder or hub name of the model to learn from. Default: the source.", rich_help_panel=_PANEL
-    ),
-]
-Epochs = Annotated[
-    float | None, typer.Option(help="Passes over the data, instead of the recipe's.", rich_help_panel=_PANEL)
-]
-Budget = Annotated[
-    str | None,
-    typer.Option(help="One of the recipe's named budgets, such as A, B or C.", rich_help_panel=_PANEL),
-]
-Seed = Annotated[int | None, typer.Option(help="Seed of the training. Default: 0.", rich_help_panel=_PANEL)]
-Resume = Annotated[
-    bool,
-    typer.Option("--resume", help="Go on with an interrupted training.", rich_help_panel=_PANEL),
-]
-StartFrom = Annotated[
-    Path | None,
-    typer.Option(
-        help="Training checkpoint to start from instead of the source's weights: folder of a training or of its stage.",
-        rich_help_panel=_PANEL,
-    ),
-]
-PretrainData = Annotated[
-    str | None,
-    typer.Option(
-        help="Texts without labels to learn from before the task: a text file, or data with a column of texts.",
-        rich_help_panel=_PANEL,
-    ),
-]
-AugmentModel = Annotated[
-    str | None,
-    typer.Option(
-        help="Masked language model for recipes that augment with one: folder or hub name.",
-        rich_help_panel=_PANEL,
-    ),
-]
+
+def _option(text: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=_PANEL)
+
+
+EvalData = Annotated[str | None, _option("Held-out data; the best model on them is kept.")]
 TrainingFolder = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder for the training's checkpoints and log. Default: OUT-training, beside OUT.",
-        rich_help_panel=_PANEL,
-    ),
+    Path | None, _option("Folder for the training's checkpoints and log. Default: OUT-training, beside OUT.")
 ]
-
-
 CalibrationData = Annotated[
     Path | None,
     typer.Option(
@@ -77,8 +31,45 @@ CalibrationData = Annotated[
 ]
 
 
-def request(**options: Any) -> Any:
-    """Makes a training request of options by name; None if none of them was given."""
-    from edgeq.recipes import request_of
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions:
+    """Options of ``compress`` and ``deploy``; the fields are those of :class:`edgeq.recipes.TrainingRequest`."""
 
-    return request_of({name: value for name, value in options.items() if value is not False})
+    train_data: Annotated[
+        str | None,
+        _option(
+            "Data to train on: .tsv, .csv, .jsonl or text file, or a data set of the hub (name:configuration:split)."
+        ),
+    ] = None
+    teacher: Annotated[
+        str | None, _option("Folder or hub name of the model to learn from. Default: the source.")
+    ] = None
+    epochs: Annotated[float | None, _option("Passes over the data, instead of the recipe's.")] = None
+    budget: Annotated[str | None, _option("One of the recipe's named budgets, such as A, B or C.")] = None
+    seed: Annotated[int | None, _option("Seed of the training. Default: 0.")] = None
+    resume: Annotated[bool, _option("Go on with an interrupted training.", "--resume")] = False
+    start_from: Annotated[
+        Path | None,
+        _option(
+            "Training checkpoint to start from instead of the source's weights: folder of a training or of its stage."
+        ),
+    ] = None
+    pretrain_data: Annotated[
+        str | None,
+        _option("Texts without labels to learn from before the task: a text file, or data with a column of texts."),
+    ] = None
+    augment_model: Annotated[
+        str | None, _option("Masked language model for recipes that augment with one: folder or hub name.")
+    ] = None
+
+    def request(
+        self, *, eval_data: str | Path | None, folder: str | Path | None = None
+    ) -> TrainingRequest | None:
+        """Makes the request; None if nothing was given.
+
+        Raises:
+            UsageError: If something was asked of a training without giving it data.
+        """
+        from edgeq.recipes import request_of
+
+        return request_of(vars(self) | {"resume": self.resume or None, "eval_data": eval_data, "folder": folder})

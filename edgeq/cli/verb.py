@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -42,14 +43,26 @@ INTERRUPTED = 130
 def verb(name: str, *, example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Registers a function as a verb; it gains ``--debug``, an example in its help, and error reporting.
 
+    A parameter whose type is a dataclass stands for the options that the fields of the class are, for options that
+    several verbs share.
+
     Args:
         name: What the user types after ``edgeq``.
         example: Command lines for the help, without the leading ``edgeq``, one a line.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(function, eval_str=True)
+        groups: dict[str, Any] = {
+            name: parameter.annotation
+            for name, parameter in signature.parameters.items()
+            if dataclasses.is_dataclass(parameter.annotation)
+        }
+
         @functools.wraps(function)
         def run(*args: Any, debug: bool = False, **kwargs: Any) -> None:
+            for name, group in groups.items():
+                kwargs[name] = group(**{field.name: kwargs.pop(field.name) for field in dataclasses.fields(group)})
             try:
                 function(*args, **kwargs)
             except typer.Exit:
@@ -57,11 +70,10 @@ def verb(name: str, *, example: str) -> Callable[[Callable[..., None]], Callable
             except (Exception, KeyboardInterrupt) as error:
                 raise typer.Exit(report_error(error, debug=debug)) from None
 
-        signature = inspect.signature(function, eval_str=True)
         debug_option = inspect.Parameter(
             "debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Debug
         )
-        parameters = [*signature.parameters.values(), debug_option]
+        parameters = [*_without_groups(signature), debug_option]
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         lines = "\n".join(f"edgeq {line}" for line in example.splitlines())
@@ -70,6 +82,17 @@ def verb(name: str, *, example: str) -> Callable[[Callable[..., None]], Callable
         return function
 
     return register
+
+
+def _without_groups(signature: inspect.Signature) -> Iterator[inspect.Parameter]:
+    """Yields the parameters, for a dataclass its fields."""
+    for parameter in signature.parameters.values():
+        if not dataclasses.is_dataclass(parameter.annotation):
+            yield parameter
+            continue
+        types = get_type_hints(parameter.annotation, include_extras=True)
+        for field in dataclasses.fields(parameter.annotation):
+            yield parameter.replace(name=field.name, default=field.default, annotation=types[field.name])
 
 
 def report_error(error: BaseException, *, debug: bool) -> int:

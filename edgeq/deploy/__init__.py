@@ -9,12 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeq.deploy.run import DeployResult, check_parity, deploy
+    from edgeq.deploy.request import DeployRequest
+    from edgeq.deploy.run import DeployResult, carry_out, check_parity, deploy
 
-__all__ = ["DeployResult", "check_parity", "deploy"]
+__all__ = ["DeployRequest", "DeployResult", "carry_out", "check_parity", "deploy"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(importlib.import_module("edgeq.deploy.run"), name)
+        module = "edgeq.deploy.request" if name == "DeployRequest" else "edgeq.deploy.run"
+        return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'edgeq.deploy' has no attribute {name!r}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeq.deploy.pipeline import run_stages
+from edgeq.deploy.request import DeployRequest
 from edgeq.deploy.state import (
     STATE_FILE,
     RunState,
@@ -20,13 +21,12 @@ from edgeq.errors import UsageError
 from edgeq.files import Output, check_new_folder, write_text
 from edgeq.formats.json_file import read_json_object
 from edgeq.progress import Progress, silent
-from edgeq.report.gates import Gates, gate_results
+from edgeq.report.gates import gate_results
 from edgeq.results import Accuracy
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
 
 if TYPE_CHECKING:
     from edgeq.deploy.plan import Plan
-    from edgeq.recipes import Recipe, TrainingRequest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,78 +53,43 @@ def deploy(
     source: str | Path,
     out: str | Path,
     *,
-    recipe: str | Path | Recipe,
-    task: str | None = None,
-    training: TrainingRequest | None = None,
-    calibration_data: str | Path | None = None,
-    targets: Sequence[str] = ("host",),
-    name: str | None = None,
-    eval_data: str | Path | None = None,
-    gates: Gates | None = None,
-    opset: int | None = None,
-    cache: str = "float16",
-    context: int | None = None,
-    rounds: int = 20,
-    sequence: int | None = None,
-    threads: int = 2,
-    force: bool = False,
     progress: Progress = silent,
     remark: Callable[[str], None] | None = None,
+    **options: Any,
 ) -> DeployResult:
     """Compresses, exports, compiles, evaluates, checks parity, profiles and reports.
 
     Args:
         source: Folder of a float checkpoint, or a hub name.
         out: Folder of the run. If it is a run already, finished and unchanged stages are not repeated.
-        recipe: A recipe, the name of a built-in one, or a ``.toml`` file.
-        task: What to make of the model, by ``transformers``' name; None takes what it was made for.
-        training: Data and options, for recipes that train. The training goes on where it was stopped, in a folder
-            ``training-...`` of the run.
-        calibration_data: Texts without labels, for recipes that calibrate; None for those that come with edgeq.
-        targets: Names of targets or ``.toml`` files; one bundle each.
-        name: What reports call the model; the last part of ``source`` if None.
-        eval_data: Examples to measure the task on, or a text for the perplexity of a model that continues texts;
-            without them the report says that nothing was measured.
-        gates: Limits of loss, bytes and latency; a run that breaks one has not passed, and its report says so.
-        opset: ONNX opset; the exporter's default if None.
-        cache: Type of the key/value cache of models that generate text: ``float16`` or ``float32``.
-        context: For models that generate text: most tokens of a sequence, prompt included; as many as the model has
-            positions if None.
-        rounds: Rounds of the profile.
-        sequence: Tokens of a text in the profile; 128, or as many as the model takes, if None.
-        threads: Threads of every contestant in the profile.
-        force: Write into ``out`` whatever it holds, and replace what has the name of an output.
         progress: Told the progress of every stage.
         remark: Told what the user should know of how the model was read.
+        options: The other fields of :class:`~edgeq.deploy.request.DeployRequest`: ``recipe``, ``targets``,
+            ``eval_data``, ``gates`` and more.
 
     Raises:
+        TypeError: If ``recipe`` is missing or an option is unknown.
         UsageError: If the request makes no sense; nothing is written then.
         EdgeqError: If a stage fails; finished stages stay, and the next call goes on from there.
     """
+    return carry_out(DeployRequest(source=source, **options), out, progress=progress, remark=remark)
+
+
+def carry_out(
+    request: DeployRequest,
+    out: str | Path,
+    *,
+    progress: Progress = silent,
+    remark: Callable[[str], None] | None = None,
+) -> DeployResult:
+    """Does what :func:`deploy` does for a request that is there already; same errors."""
     folder = Path(out)
-    if not force:
+    if not request.force:
         _check_place(folder)
     # The plan brings torch, onnx and tvm with it: a wrong path need not wait for them.
     from edgeq.deploy.plan import make_plan
 
-    plan = make_plan(
-        source,
-        name=name,
-        recipe=recipe,
-        task=task,
-        training=training,
-        calibration_data=calibration_data,
-        targets=targets,
-        eval_data=eval_data,
-        gates=gates or Gates(),
-        opset=opset,
-        cache=cache,
-        context=context,
-        rounds=rounds,
-        sequence=sequence,
-        threads=threads,
-        force=force,
-    )
+    plan = make_plan(request)
     _check_apart(plan, folder)
     return _run_alone(plan, folder, progress, remark)
 
@@ -186,7 +151,7 @@ def _check_apart(plan: Plan, folder: Path) -> None:
 
 
 def _run(plan: Plan, folder: Path, progress: Progress, remark: Callable[[str], None] | None) -> DeployResult:
-    from edgeq.deploy.plan import stages_of
+    from edgeq.deploy.stages import stages_of
 
     if (folder / STATE_FILE).is_file():
         state = RunState.load(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from edgeq.errors import UsageError
 from edgeq.ledger import megabytes
@@ -92,25 +92,28 @@ class GateResult:
 
 
 def parse_gates(
-    *, max_loss: str | None, loss_at: LossEnd = "interval", max_bytes: str | None, max_ms: float | None
+    *, max_loss: str | None, loss_at: str = "interval", max_bytes: str | None, max_ms: float | None
 ) -> Gates:
     """Reads the limits of a command line.
 
     Args:
         max_loss: Such as ``1%`` (of the float model's value) or ``0.5`` (points).
-        loss_at: Which loss must keep it.
+        loss_at: Which loss must keep it: ``interval`` or ``middle``.
         max_bytes: Such as ``8MB``, ``7.5MiB`` or a number of bytes.
         max_ms: Milliseconds.
 
     Raises:
         UsageError: If a limit is no number, or cannot be kept by any model.
     """
+    ends = {end: end for end in get_args(LossEnd)}
+    if loss_at not in ends:
+        raise UsageError(f"--loss-at should be {' or '.join(ends)}, found {loss_at!r}")
     loss = None
     if max_loss is not None:
         found = _LOSS.fullmatch(max_loss.strip())
         if found is None:
             raise UsageError(f"--max-loss should be per cent such as 1% or points such as 0.5, found {max_loss!r}")
-        loss = LossLimit(float(found[1]), found[2] == "%", loss_at)
+        loss = LossLimit(float(found[1]), found[2] == "%", ends[loss_at])
     if max_ms is not None and not (math.isfinite(max_ms) and max_ms > 0):
         raise UsageError(f"--max-ms should be a number of milliseconds above 0, found {max_ms:g}")
     return Gates(loss, None if max_bytes is None else parse_bytes(max_bytes), max_ms)

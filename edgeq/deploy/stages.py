@@ -1,0 +1,219 @@
+"""The stages that carry out a plan, each writing below the run's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgeq.compress import compress_model
+from edgeq.deploy.accuracy import measure_accuracy
+from edgeq.deploy.compare import PREDICTIONS_FILE
+from edgeq.deploy.perplexity import MOST_TOKENS, measure_perplexity
+from edgeq.deploy.pipeline import Stage
+from edgeq.deploy.plan import HOST, Plan
+from edgeq.deploy.request import DeployRequest
+from edgeq.deploy.training import placed
+from edgeq.export.exporter import CACHE_DTYPES, DEFAULT_CACHE, export_onnx
+from edgeq.files import write_text
+from edgeq.ledger import ledger
+from edgeq.parity import run_parity
+from edgeq.progress import Progress
+from edgeq.report import write_report
+from edgeq.results import Accuracy
+from edgeq.targets.builtin.target import Target
+from edgeq.targets.bundle.writer import compile_bundle
+from edgeq.targets.devices.profiler import profile_bundle
+from edgeq.targets.runtime.machine import this_machine
+from edgeq.targets.runtime.manifest import read_manifest
+
+
+def stages_of(plan: Plan, out: Path, *, remark: Callable[[str], None] | None = None) -> list[Stage]:
+    """Returns the stages of a plan; each writes below ``out``, and ``remark`` is told how the model was read."""
+    compiles = [f"compile {name}" for name in plan.targets]
+    native = [f"compile {name}" for name in plan.native]
+    work, request = _Work(plan, out, remark), plan.request
+    source = {"source": plan.source_digest} | ({} if request.task is None else {"task": request.task})
+    opset = {"opset": request.opset} | ({} if request.cache == DEFAULT_CACHE else {"cache": request.cache})
+    measuring = {
+        "rounds": request.rounds,
+        "sequence": plan.sequence,
+        "threads": request.threads,
+        "machine": this_machine().model,
+        "targets": list(plan.targets),
+    }
+    data: dict[str, Any] = {"data": plan.data_digest}
+    data |= {} if plan.text is None else {"tokens": MOST_TOKENS, "cache": request.cache}
+    results = ("accuracy", "parity", "ledger", "profile")
+    return [
+        Stage("compress", ("checkpoint",), (), plan.compression, work.compress),
+        Stage("export", ("onnx",), ("compress",), opset, work.export),
+        Stage("export float", ("float-onnx",), (), source | opset, work.export_float),
+        *_compile_stages(plan, work),
+        Stage("ledger", ("ledger.json",), ("compress", "export", "export float", *compiles), {}, work.ledger),
+        Stage("accuracy", ("accuracy.json", PREDICTIONS_FILE), ("compress", *native), source | data, work.accuracy),
+        Stage("parity", ("parity.json",), ("compress", "export", *compiles), source, work.parity),
+        Stage("profile", ("profile.json",), ("export float", *native), measuring, work.profile),
+        Stage("report", ("report.json", "report.html"), results, plan.about(), work.report),
+    ]
+
+
+def _compile_stages(plan: Plan, work: _Work) -> list[Stage]:
+    """One stage a target; this machine's first, because the others' self-tests are made with it."""
+    stages = []
+    for name in sorted(plan.targets, key=lambda name: name != HOST):
+        target = plan.targets[name]
+        needs = ("export", f"compile {HOST}") if HOST in plan.targets and name != HOST else ("export",)
+        description = json.loads(json.dumps(dataclasses.asdict(target)))
+        run = functools.partial(work.compile, target)
+        settings = {"target": description} | ({} if plan.request.context is None else {"context": plan.request.context})
+        stages.append(Stage(f"compile {name}", (f"bundles/{name}",), needs, settings, run))
+    return stages
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """The work of each stage."""
+
+    plan: Plan
+    out: Path
+    remark: Callable[[str], None] | None
+
+    @property
+    def request(self) -> DeployRequest:
+        return self.plan.request
+
+    def compress(self, progress: Progress) -> None:
+        compress_model(
+            self.plan.folder,
+            self.out / "checkpoint",
+            recipe=self.plan.recipe,
+            task=self.request.task,
+            training=placed(self.request.training, self.out, parameters=self.plan.compression),
+            force=self.request.force,
+            calibration_data=self.request.calibration_data,
+            progress=progress,
+            remark=self.remark,
+        )
+
+    def export(self, progress: Progress) -> None:
+        self._export(self.out / "checkpoint", "onnx", progress)
+
+    def export_float(self, progress: Progress) -> None:
+        self._export(self.plan.folder, "float-onnx", progress, task=self.request.task)
+
+    def _export(self, checkpoint: Path, name: str, progress: Progress, *, task: str | None = None) -> None:
+        options: dict[str, Any] = {"force": self.request.force, "task": task}
+        options |= {} if self.request.opset is None else {"opset": self.request.opset}
+        export_onnx(checkpoint, self.out / name, cache=self.request.cache, progress=progress, **options)
+
+    def compile(self, target: Target, progress: Progress) -> None:
+        # A bundle for another machine takes its golden output from this one's, where there is one.
+        host = None if target.is_host or HOST not in self.plan.targets else self.bundle(HOST)
+        bundle = self.bundle(target.name)
+        compile_bundle(
+            self.out / "onnx",
+            bundle,
+            target=target,
+            context=self.request.context,
+            force=self.request.force,
+            progress=progress,
+            host_bundle=host,
+            remark=self.remark if target.name == next(iter(self.plan.targets)) else None,  # the same for all
+        )
+
+    def ledger(self, progress: Progress) -> None:
+        progress("counting bytes", 0, 1)
+        books = {
+            "float": ledger(self.out / "float-onnx").to_json(),
+            "checkpoint": ledger(self.out / "checkpoint").to_json(),
+            "onnx": ledger(self.out / "onnx").to_json(),
+            "bundles": {name: ledger(self.bundle(name)).to_json() for name in self.plan.targets},
+        }
+        self._write("ledger.json", _relative(books, self.out))
+        progress("counting bytes", 1, 1)
+
+    def accuracy(self, progress: Progress) -> None:
+        bundles = {name: self.bundle(name) for name in self.plan.native}
+        source, checkpoint = self.plan.folder, self.out / "checkpoint"
+        (self.out / PREDICTIONS_FILE).unlink(missing_ok=True)
+        if self.plan.data is not None:
+            result = measure_accuracy(
+                source,
+                checkpoint,
+                bundles,
+                data=self.plan.data,
+                task=self.request.task,
+                progress=progress,
+                keep=self._keep_predictions,
+            )
+        elif self.plan.text is not None:
+            cache = CACHE_DTYPES[self.request.cache]
+            result = measure_perplexity(
+                source,
+                checkpoint,
+                bundles,
+                text=self.plan.text,
+                cache_dtype=cache,
+                task=self.request.task,
+                progress=progress,
+                keep=self._keep_predictions,
+            )
+        else:
+            reason = "no evaluation data was given; use --eval-data FILE"
+            if self.request.training is not None and self.request.training.eval_data is not None:
+                reason = "deploy measures no such data; see result.json of the training"
+            result = Accuracy(measured=False, reason=reason)
+        self._write("accuracy.json", result.to_json())
+
+    def _keep_predictions(self, predictions: dict[str, Any]) -> None:
+        about = {} if self.plan.data_digest is None else {"data_sha256": self.plan.data_digest}
+        write_text(self.out / PREDICTIONS_FILE, json.dumps(about | predictions) + "\n")
+
+    def parity(self, progress: Progress) -> None:
+        self._write("parity.json", run_parity(self.out, progress=progress).to_json())
+
+    def profile(self, progress: Progress) -> None:
+        measured = {}
+        for name in self.plan.native:
+            measured[name] = self._profile(name, reading=False, progress=progress)
+            generation = read_manifest(self.bundle(name)).generation
+            if generation is not None and generation.source is not None:
+                measured[f"{name}, reading"] = self._profile(name, reading=True, progress=progress)
+        reason = "not this machine's processor: an emulator proves numbers, never latency"
+        others = {name: reason for name in self.plan.targets if name not in measured}
+        self._write("profile.json", {"measured": measured, "not_measured": others})
+
+    def _profile(self, name: str, *, reading: bool, progress: Progress) -> dict[str, Any]:
+        return profile_bundle(
+            self.bundle(name),
+            float_onnx=self.out / "float-onnx",
+            sequence=self.plan.sequence,
+            threads=self.request.threads,
+            rounds=self.request.rounds,
+            reading=reading,
+            progress=progress,
+        ).to_json()
+
+    def report(self, progress: Progress) -> None:
+        progress("drawing", 0, 1)
+        write_report(self.out, force=self.request.force)
+        progress("drawing", 1, 1)
+
+    def bundle(self, name: str) -> Path:
+        return self.out / "bundles" / name
+
+    def _write(self, name: str, value: Any) -> None:
+        write_text(self.out / name, json.dumps(value, indent=1) + "\n")
+
+
+def _relative(value: Any, folder: Path) -> Any:
+    """Cuts the run's own place out of paths, so that a run that was moved is still right about itself."""
+    if isinstance(value, dict):
+        return {key: _relative(entry, folder) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_relative(entry, folder) for entry in value]
+    return value.removeprefix(f"{folder}/") if isinstance(value, str) else value
