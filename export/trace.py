@@ -112,7 +112,7 @@ def _parts(model: nn.Module, adapter: ModelAdapter, cache_dtype: torch.dtype) ->
     if isinstance(adapter, Seq2SeqAdapter):
         return adapter.export_parts(model, cache_dtype=cache_dtype)
     if isinstance(adapter, GenerativeAdapter):
-        module = adapter.export_module(model, cache_dtype=cache_dtype)
+        module = adapter.export_module(model)
         return [ExportPart("model", module, tuple(adapter.input_names), tuple(adapter.output_names))]
     return [adapter.graph(model)]
 

@@ -204,15 +204,15 @@ class GenerativeAdapter(ModelAdapter):
         return [f"{prefix}.{index}.{part}" for index in range(self.cache.layers) for part in ("key", "value")]
 
     @abc.abstractmethod
-    def export_module(self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE) -> nn.Module:
+    def export_module(self, model: nn.Module) -> nn.Module:
         """Wraps ``model`` with its cache as inputs and outputs.
 
         Args:
             model: A float or compressed model.
-            cache_dtype: Type of the cache: float16 or float32.
 
         Returns:
-            A module that takes ids, mask and positions by position, then the cache as a list.
+            A module that takes ids, mask and positions by position, then the cache as a list of tensors, float16 or
+            float32: keys and values are rounded to their type.
         """
 
 

@@ -72,7 +72,7 @@ class TorchDecoder:
     def __init__(
         self, model: nn.Module, adapter: GenerativeAdapter, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE
     ) -> None:
-        self._module = adapter.export_module(model, cache_dtype=cache_dtype).eval()
+        self._module = adapter.export_module(model).eval()
         self._adapter = adapter
         self._cache_dtype = cache_dtype
 
