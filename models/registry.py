@@ -14,6 +14,7 @@ from edgeq.models.bert import BertAdapter
 from edgeq.models.distilbert import DistilBertAdapter
 from edgeq.models.electra import ElectraAdapter
 from edgeq.models.gpt2 import Gpt2Adapter
+from edgeq.models.gpt_neox import GptNeoxAdapter
 from edgeq.models.llama import LlamaAdapter, Qwen2Adapter
 from edgeq.models.opt import OptAdapter
 from edgeq.models.roberta import CamembertAdapter, RobertaAdapter, XlmRobertaAdapter
@@ -21,7 +22,8 @@ from edgeq.plugins import MODELS, plugins
 
 _BUILTIN: tuple[type[ModelAdapter], ...] = (
     *(BertAdapter, RobertaAdapter, XlmRobertaAdapter, CamembertAdapter, DistilBertAdapter),
-    *(ElectraAdapter, AlbertAdapter, Gpt2Adapter, LlamaAdapter, Qwen2Adapter, OptAdapter, BartAdapter),
+    *(ElectraAdapter, AlbertAdapter, Gpt2Adapter, LlamaAdapter, Qwen2Adapter, OptAdapter, GptNeoxAdapter),
+    BartAdapter,
 )
 
 

@@ -159,7 +159,7 @@ def make_bert_relative(tmp_path_factory: pytest.TempPathFactory) -> Callable[...
 
 @pytest.fixture(scope="session")
 def make_decoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Returns a function that saves a random Llama, Qwen2 or OPT, by its class, and a tokenizer."""
+    """Returns a function that saves a random Llama, Qwen2, OPT or GPT-NeoX, by its class, and a tokenizer."""
 
     def make(architecture: str, *, seed: int = 0, **config: Any) -> Path:
         import transformers
@@ -176,6 +176,8 @@ def make_decoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
         }
         if architecture.startswith("OPT"):
             sizes |= {"ffn_dim": 76, "word_embed_proj_dim": 40}
+        elif architecture.startswith("GPTNeoX"):
+            sizes |= {"intermediate_size": 76, "rotary_emb_base": 1000}
         else:
             sizes |= {"num_key_value_heads": 2, "intermediate_size": 76, "rope_theta": 1000.0}
         described = getattr(transformers, architecture).config_class(**{**sizes, **config})

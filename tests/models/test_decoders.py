@@ -1,4 +1,4 @@
-"""Llama, Qwen2 and OPT beside transformers: rotary positions, grouped keys, gated units, norms before and behind."""
+"""Llama, Qwen2, OPT and GPT-NeoX beside transformers: rotary positions, grouped keys, norms before and behind."""
 
 from __future__ import annotations
 
@@ -40,6 +40,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "opt, norms behind": (
         "OPTForCausalLM",
         {"do_layer_norm_before": False, "word_embed_proj_dim": 24, "activation_function": "gelu", "enable_bias": False},
+    ),
+    "gpt-neox": ("GPTNeoXForCausalLM", {"rotary_pct": 0.4}),
+    "gpt-neox, one half behind the other": (
+        "GPTNeoXForCausalLM",
+        {"use_parallel_residual": False, "rotary_pct": 1.0, "attention_bias": False, "tie_word_embeddings": True},
     ),
     "qwen2": ("Qwen2ForCausalLM", {"tie_word_embeddings": True, "hidden_act": "gelu"}),
 }
