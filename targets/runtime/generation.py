@@ -30,11 +30,13 @@ class Piece:
         prompt: Number of the prompt, from 0.
         token: Its id.
         text: Text that is certain now; often empty, as when a character is not complete.
+        finish: Empty, or why this is the prompt's last token; see :class:`GeneratedText`.
     """
 
     prompt: int
     token: int
     text: str
+    finish: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +136,7 @@ class Generation:
         if found is None:
             raise StopIteration
         seconds = time.perf_counter() - started
-        number, token, text, logits = found
+        number, token, text, finish, logits = found
         if number in self._begun:
             self.speed.new_tokens += 1
             self.speed.seconds += seconds
@@ -144,7 +146,7 @@ class Generation:
             self.speed.prompt_seconds += seconds
         if self._logits is not None and logits is not None:
             self._logits[number].append(logits)
-        return Piece(number, token, text)
+        return Piece(number, token, text, finish)
 
     def results(self) -> list[GeneratedText]:
         """Makes whatever tokens are left and returns the continuations, in the order of the prompts."""

@@ -193,6 +193,9 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "edgeq_run": (_int32, _pointer, _int32, _tensors, _tensors),
     "edgeq_watch_kernels": (_int32, _pointer, Watch, _pointer),
     "edgeq_generate_start": (_int32, _pointer, _texts, _size, ctypes.POINTER(GenerationOptions)),
+    "edgeq_generate_open": (_int32, _pointer, _int64),
+    "edgeq_generate_add": (_int32, _pointer, _texts, ctypes.POINTER(GenerationOptions), ctypes.POINTER(_size)),
+    "edgeq_generate_drop": (_int32, _pointer, _size),
     "edgeq_generate_next": (_int32, _pointer, ctypes.POINTER(PieceRecord)),
     "edgeq_generate_result": (_int32, _pointer, _size, ctypes.POINTER(Generated)),
 }

@@ -152,8 +152,26 @@ class Session:
             start = self._library.edgeq_generate_start
             self._check(start(self._handle, texts.records, len(texts.records), ctypes.byref(options)))
 
-    def next_piece(self, vocabulary: int) -> tuple[int, int, str, np.ndarray | None] | None:
-        """Makes the next token: number of its text, id, text that is certain now, and the logits.
+    def open_generation(self, batch: int) -> None:
+        """Forgets all texts; at most ``batch`` of those that are added run together."""
+        with self._lock:
+            self._check(self._library.edgeq_generate_open(self._handle, batch))
+
+    def add_text(self, text: Texts, options: native.GenerationOptions) -> int:
+        """Adds one text to those that are made, and returns its number."""
+        number = ctypes.c_size_t()
+        with self._lock:
+            add = self._library.edgeq_generate_add
+            self._check(add(self._handle, text.records, ctypes.byref(options), ctypes.byref(number)))
+        return number.value
+
+    def drop_text(self, number: int) -> None:
+        """Forgets a text, complete or not."""
+        with self._lock:
+            self._check(self._library.edgeq_generate_drop(self._handle, number))
+
+    def next_piece(self, vocabulary: int) -> tuple[int, int, str, str, np.ndarray | None] | None:
+        """Makes the next token: number of its text, id, text that is certain now, why it is the last, and the logits.
 
         Args:
             vocabulary: Number of logits to return; 0 returns None in their place.
@@ -171,7 +189,8 @@ class Session:
             logits = None
             if vocabulary and piece.logits:
                 logits = np.frombuffer(ctypes.string_at(piece.logits, 4 * vocabulary), np.float32)
-            return piece.index, piece.token, text, logits
+            finish = native.FINISHES[piece.finish] if piece.finish else ""
+            return piece.index, piece.token, text, finish, logits
 
     def generated(self, number: int) -> Generated:
         """Returns what was made of a text so far."""

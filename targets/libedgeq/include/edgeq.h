@@ -296,7 +296,7 @@ typedef struct edgeq_generation {
   int64_t max_new_tokens;
   int32_t early_stopping;   /* -1, EDGEQ_NOT_EARLY, EDGEQ_EARLY, EDGEQ_NEVER_EARLY */
   int32_t ignore_end;       /* 1: go on after the token that ends a text */
-  int64_t batch;            /* most texts that run together; what a text gives does not depend on it. Default 1 */
+  int64_t batch;            /* most texts that run together: others begin where one is complete. Default 1 */
   const char *const *stop;  /* texts that end a text, and are cut off. Default none */
   size_t stop_count;
 } edgeq_generation;
@@ -339,6 +339,16 @@ typedef struct edgeq_generated {
  * Texts, ids and stop texts are copied. */
 EDGEQ_API edgeq_status edgeq_generate_start(edgeq_session *session, const edgeq_text *texts, size_t count,
                                             const edgeq_generation *options);
+
+/* The same for texts that come one after the other: forgets all texts, and lets at most `batch` of those that are added
+ * from now on run together. A text that is added while others are made joins them as soon as there is room, and leaves
+ * when it is complete; each has options of its own (without beam search; `batch` of them is not looked at). `index` gets
+ * the text's number. A text that is no longer wanted, complete or not, is dropped: its number may then be given to
+ * another one. What a text gives does not depend on the others. */
+EDGEQ_API edgeq_status edgeq_generate_open(edgeq_session *session, int64_t batch);
+EDGEQ_API edgeq_status edgeq_generate_add(edgeq_session *session, const edgeq_text *text,
+                                          const edgeq_generation *options, size_t *index);
+EDGEQ_API edgeq_status edgeq_generate_drop(edgeq_session *session, size_t index);
 
 /* Makes the next token of any text. EDGEQ_END when every text is complete. */
 EDGEQ_API edgeq_status edgeq_generate_next(edgeq_session *session, edgeq_piece *piece);

@@ -408,6 +408,49 @@ edgeq_status edgeq_generate_start(edgeq_session *session, const edgeq_text *text
 
 typedef struct {
   edgeq_session *session;
+  const edgeq_text *text;
+  edgeq_generation options;
+  int64_t batch;
+  size_t index;
+} AddCall;
+
+static void open_texts_body(void *argument) {
+  AddCall *call = argument;
+  generator_open(call->session, call->batch);
+}
+
+edgeq_status edgeq_generate_open(edgeq_session *session, int64_t batch) {
+  AddCall call = {.session = session, .batch = batch};
+  return run_call(session, open_texts_body, &call);
+}
+
+static void add_body(void *argument) {
+  AddCall *call = argument;
+  call->index = generator_add(call->session, call->text, &call->options);
+}
+
+edgeq_status edgeq_generate_add(edgeq_session *session, const edgeq_text *text, const edgeq_generation *options,
+                                size_t *index) {
+  AddCall call = {.session = session, .text = text};
+  edgeq_generation_defaults(&call.options);
+  take_options(&call.options, sizeof call.options, options);
+  edgeq_status status = run_call(session, add_body, &call);
+  if (status == EDGEQ_OK) *index = call.index;
+  return status;
+}
+
+static void drop_body(void *argument) {
+  AddCall *call = argument;
+  generator_drop(call->session, call->index);
+}
+
+edgeq_status edgeq_generate_drop(edgeq_session *session, size_t index) {
+  AddCall call = {.session = session, .index = index};
+  return run_call(session, drop_body, &call);
+}
+
+typedef struct {
+  edgeq_session *session;
   edgeq_piece *piece;
   bool made;
 } NextCall;

@@ -1,253 +1,257 @@
 #include "generator.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "beams.h"
 #include "clock.h"
 #include "decoder.h"
-#include "text_stream.h"
+#include "sequence.h"
 #include "texts.h"
 
-/* Where neither the caller nor the model says. */
-enum { NEW_TOKENS_OF_A_PROMPT = 100, NEW_TOKENS_OF_A_SOURCE = 128 };
-/* Room for text that is taken at once, so that a token needs no memory. */
-enum { BYTES_PER_TOKEN = 16, MOST_RESERVED = 1 << 20 };
-
-/* One text at work. */
-typedef struct {
-  Tokens given;
-  int64_t asked; /* new tokens, if nothing else ends the text */
-  Rules rules;
-  Tokens made;
-  size_t shown;   /* of those: with beam search all are made before the first is shown */
-  Sampler *sampler;
-  double score, seconds; /* of the best text, with beam search; from the first token to the last */
-  int64_t *banned;
-  TextStream stream;
-  int32_t finish;
-} Sequence;
-
-/* Texts that run together, and their newest tokens. */
-typedef struct {
-  Decoder *decoder;
-  size_t *open, *rows; /* numbers of texts that are not complete; which of them go on */
-  Tokens *newest;
-  size_t count, shown; /* open texts; how many of them have shown their newest token */
-  const float *logits;
-  double start; /* when the first token came; 0 before */
-  bool searches;
-} Batch;
+enum { MOST_TOGETHER = 1024, FIRST_ROOM = 8 };
+/* Prompts are read in one call where that computes no more padding than this for each of them: about what reading the
+ * weights once more costs. The bits do not depend on it. */
+enum { PADDING_OF_A_PROMPT = 8 };
 
 struct Generator {
-  const edgeq_model *model;
   edgeq_session *session;
-  Settings settings;
-  edgeq_generation options;
-  Stop *stops;
-  Sequence *sequences;
-  size_t count, next; /* texts; the first that has not begun */
-  Memory batch_memory;
-  Batch batch;
-  bool is_broken; /* a failure ended it between two tokens */
+  Sequence **sequences; /* by number; NULL where there is none */
+  size_t count, room;
+  Sequence *first_waiting, **last_waiting; /* those that have not begun, in order */
+  Sequence *unfinished_add;                /* a text that a failure kept from being added */
+  size_t beams;                            /* of every text */
+  /* Texts that run together: row numbers are those of the decoder. */
+  Decoder *decoder; /* NULL before the first text begins */
+  Sequence **rows;
+  size_t *kept;
+  Tokens *newest;
+  size_t most, open, shown; /* rows; those in use; how many of these have shown their newest token */
+  const float *logits;
+  Sequence *searched; /* the text that beams search for; NULL between two */
+  bool is_broken;     /* a failure ended it between two tokens */
 };
 
 /* ---- starting ---- */
-
-static void end_generator(void *generator) { release_all(&((Generator *)generator)->batch_memory); }
 
 void generator_end(edgeq_session *session) {
   session->generator = NULL;
   release_all(&session->generation);
 }
 
-static void copy_stops(Memory *memory, Generator *generator) {
-  const edgeq_generation *options = &generator->options;
-  generator->stops = allocate(memory, options->stop_count, sizeof *generator->stops);
-  for (size_t i = 0; i < options->stop_count; i++) {
-    if (options->stop[i] == NULL || options->stop[i][0] == '\0') {
-      fail(memory, EDGEQ_USAGE, "stop text %zu is empty; leave it out", i + 1);
-    }
-    generator->stops[i] = (Stop){copy_text(memory, options->stop[i]), strlen(options->stop[i])};
-  }
-  if (options->stop_count > 0 && generator->model->no_tokenizer != NULL) {
-    fail(memory, EDGEQ_USAGE, "stop texts need a tokenizer, but %s", generator->model->no_tokenizer);
-  }
-}
-
-static void reserve(Buffer *buffer, size_t bytes) {
-  if (bytes > MOST_RESERVED) bytes = MOST_RESERVED;
-  buffer->data = allocate(buffer->memory, bytes, 1);
-  buffer->room = bytes;
-}
-
-static void start_stream(Memory *memory, const Generator *generator, Sequence *sequence) {
-  sequence->stream = (TextStream){.output = {.table = &generator->model->tokenizer, .held = {.memory = memory}},
-                                  .stops = generator->stops,
-                                  .stop_count = generator->options.stop_count,
-                                  .text = {.memory = memory}};
-  if (generator->model->no_tokenizer != NULL) return;
-  reserve(&sequence->stream.text, ((size_t)sequence->rules.most + 4) * BYTES_PER_TOKEN);
-  reserve(&sequence->stream.output.held, 8 * BYTES_PER_TOKEN);
-}
-
-static void start_sequence(Memory *memory, const Generator *generator, Sequence *sequence) {
-  const edgeq_model *model = generator->model;
-  const Generation *generation = &model->generation;
-  Rules *rules = &sequence->rules;
-  rules->generation = generation;
-  rules->ignore_end = generator->options.ignore_end != 0;
-  rules->prefix = sequence->given;
-  if (reads_source(model)) rules->prefix = (Tokens){(int64_t *)(uintptr_t)&generation->start_id, 1};
-  int64_t prefix = (int64_t)rules->prefix.count;
-  /* The last token that is made takes no slot of the cache. */
-  int64_t room = generation->context - prefix + 1;
-  int64_t otherwise = reads_source(model) ? NEW_TOKENS_OF_A_SOURCE : NEW_TOKENS_OF_A_PROMPT;
-  sequence->asked = most_new_tokens(&generator->settings, prefix, otherwise);
-  rules->most = sequence->asked < room ? sequence->asked : room;
-  rules->fewest = fewest_new_tokens(&generator->settings, prefix);
-  rules->ngram_size = generator->settings.no_repeat_ngram_size;
-  sequence->score = NAN;
-  sequence->made.ids = allocate(memory, (size_t)rules->most, sizeof *sequence->made.ids);
-  sequence->banned = allocate(memory, banned_room(rules), sizeof *sequence->banned);
-  start_stream(memory, generator, sequence);
-}
-
-static void check_options(const Memory *memory, const edgeq_model *model, const Generator *generator) {
+static Generator *generator_new(edgeq_session *session, int64_t batch, size_t texts) {
+  Memory *memory = &session->generation;
+  const edgeq_model *model = session->model;
+  generator_end(session);
   if (model->generation.context == 0) {
     fail(memory, EDGEQ_USAGE, "the bundle makes no text: it is for '%s'", model->info.task);
   }
-  if (generator->settings.beams.count > 1 && !reads_source(model)) {
-    fail(memory, EDGEQ_USAGE, "beam search is for bundles that read a source; ask for 1 beam");
+  if (batch < 1 || batch > MOST_TOGETHER) {
+    fail(memory, EDGEQ_USAGE, "batch must be an integer in 1..%d, found %lld", MOST_TOGETHER, (long long)batch);
   }
-  if (generator->options.batch < 1 || generator->options.batch > 1024) {
-    fail(memory, EDGEQ_USAGE, "batch must be an integer in 1..1024, found %lld", (long long)generator->options.batch);
+  Generator *generator = allocate(memory, 1, sizeof *generator);
+  generator->session = session;
+  generator->last_waiting = &generator->first_waiting;
+  generator->most = texts < (size_t)batch ? texts : (size_t)batch;
+  generator->beams = 1;
+  generator->rows = allocate(memory, generator->most, sizeof *generator->rows);
+  generator->kept = allocate(memory, generator->most, sizeof *generator->kept);
+  generator->newest = allocate(memory, generator->most, sizeof *generator->newest);
+  return generator;
+}
+
+/* Gives the text a number, and a place at the end of those that wait. */
+static void enlist(Generator *generator, Sequence *sequence) {
+  size_t index = 0;
+  while (index < generator->count && generator->sequences[index] != NULL) index++;
+  if (index == generator->room) {
+    size_t room = generator->room > 0 ? 2 * generator->room : FIRST_ROOM, bytes = sizeof *generator->sequences;
+    generator->sequences = reallocate(&generator->session->generation, generator->sequences, generator->room * bytes,
+                                      room * bytes);
+    generator->room = room;
   }
-  if (generator->settings.beams.count > 1 && generator->options.stop_count > 0) {
-    fail(memory, EDGEQ_USAGE, "beam search knows no stop texts; ask for 1 beam");
-  }
+  if (index == generator->count) generator->count++;
+  generator->sequences[index] = sequence;
+  sequence->index = index;
+  *generator->last_waiting = sequence;
+  generator->last_waiting = &sequence->waiting;
 }
 
 void generator_start(edgeq_session *session, const edgeq_text *texts, size_t count, const edgeq_generation *options) {
-  const edgeq_model *model = session->model;
+  Generator *generator = generator_new(session, options->batch, count);
   Memory *memory = &session->generation;
-  generator_end(session);
-  Generator *generator = allocate_with(memory, sizeof *generator, end_generator);
-  generator->batch_memory = (Memory){memory->allocator, memory->failure, NULL};
-  generator->model = model;
-  generator->session = session;
-  generator->options = *options;
-  generator->settings = changed_settings(memory, &model->generation.settings, options);
-  check_options(memory, model, generator);
   if (count == 0) fail(memory, EDGEQ_USAGE, "there is no text; give at least one");
-  copy_stops(memory, generator);
+  generator->room = count;
   generator->sequences = allocate(memory, count, sizeof *generator->sequences);
-  generator->count = count;
-  const Tokens *given = checked_texts(memory, session, texts, count);
+  const Tokens *given = NULL;
   for (size_t i = 0; i < count; i++) {
-    generator->sequences[i].given = given[i];
-    start_sequence(memory, generator, &generator->sequences[i]);
+    Sequence *sequence = sequence_new(session);
+    sequence_ask(sequence, options);
+    if (given == NULL) given = checked_texts(memory, session, texts, count);
+    sequence_prepare(sequence, given[i]);
+    generator->sequences[i] = sequence;
+    sequence->index = generator->count++;
+    *generator->last_waiting = sequence;
+    generator->last_waiting = &sequence->waiting;
   }
+  generator->beams = (size_t)generator->sequences[0]->settings.beams.count;
   session->generator = generator;
 }
 
-/* ---- batches ---- */
+void generator_open(edgeq_session *session, int64_t batch) {
+  session->generator = generator_new(session, batch, MOST_TOGETHER);
+}
 
-static void start_sampler(Generator *generator, Sequence *sequence) {
-  sequence->sampler = sampler_new(&generator->batch_memory, &generator->settings.sampling,
-                                  (size_t)generator->model->generation.vocabulary);
-  for (size_t i = 0; i < sequence->rules.prefix.count; i++) {
-    sampler_see(sequence->sampler, sequence->rules.prefix.ids[i]);
+static Generator *started(const edgeq_session *session) {
+  Generator *generator = session->generator;
+  if (generator == NULL) {
+    fail(&session->call, EDGEQ_USAGE, "no texts are started; call edgeq_generate_start or edgeq_generate_open first");
+  }
+  if (generator->is_broken) {
+    fail(&session->call, EDGEQ_USAGE, "the texts were ended by a failure; call edgeq_generate_start again");
+  }
+  return generator;
+}
+
+static void forget(Generator *generator, Sequence *sequence) {
+  release(&generator->session->generation, sequence);
+}
+
+size_t generator_add(edgeq_session *session, const edgeq_text *text, const edgeq_generation *options) {
+  Generator *generator = started(session);
+  if (generator->unfinished_add != NULL) forget(generator, generator->unfinished_add);
+  Sequence *sequence = generator->unfinished_add = sequence_new(session);
+  sequence_ask(sequence, options);
+  if (sequence->settings.beams.count != 1 || generator->beams != 1) {
+    fail(&session->call, EDGEQ_USAGE, "beam search takes no further texts; ask for 1 beam");
+  }
+  sequence_prepare(sequence, checked_texts(&sequence->memory, session, text, 1)[0]);
+  enlist(generator, sequence);
+  generator->unfinished_add = NULL;
+  return sequence->index;
+}
+
+/* ---- texts that run together ---- */
+
+static bool has_ended(const Sequence *sequence) { return sequence->finish != EDGEQ_UNFINISHED; }
+
+/* Closes the rows up: those of texts that were completed, or of `dropped`, are free again. */
+static void close_up(Generator *generator, const Sequence *dropped) {
+  size_t open = 0, shown = generator->shown;
+  for (size_t row = 0; row < generator->open; row++) {
+    Sequence *sequence = generator->rows[row];
+    if (sequence == dropped && row < generator->shown) shown--;
+    if (sequence == dropped || (dropped == NULL && has_ended(sequence))) {
+      release_all(&sequence->choosing);
+      continue;
+    }
+    generator->kept[open] = row;
+    generator->rows[open++] = sequence;
+  }
+  if (open == generator->open) return;
+  decoder_keep(generator->decoder, generator->kept, open);
+  if (dropped != NULL) { /* the logits of texts that have yet to show their newest token */
+    size_t vocabulary = generator->decoder->vocabulary;
+    for (size_t row = 0; row < open; row++) {
+      size_t from = generator->kept[row];
+      float *logits = generator->decoder->logits;
+      if (from != row) memcpy(logits + row * vocabulary, logits + from * vocabulary, vocabulary * sizeof *logits);
+    }
+  }
+  generator->open = open;
+  generator->shown = shown;
+}
+
+/* Prompts from row `first` on that are read in one call. */
+static size_t prompts_together(const Generator *generator, size_t first) {
+  size_t longest = 0, whole = 0, count = 0;
+  for (size_t row = first; row < generator->open; row++, count++) {
+    size_t tokens = generator->rows[row]->given.count;
+    longest = tokens > longest ? tokens : longest;
+    whole += tokens;
+    if (count > 0 && longest * (count + 1) - whole > PADDING_OF_A_PROMPT * (count + 1)) break;
+  }
+  return count;
+}
+
+/* Begins as many texts as there are free rows. Prompts are read here: they give the first tokens. */
+static void begin(Generator *generator) {
+  size_t first = generator->open, count;
+  Memory *memory = &generator->session->generation;
+  if (generator->decoder == NULL) generator->decoder = decoder_open(memory, generator->session, generator->most);
+  while (generator->open < generator->most && generator->first_waiting != NULL) {
+    Sequence *sequence = generator->first_waiting;
+    sequence_begin(sequence);
+    generator->first_waiting = sequence->waiting;
+    if (generator->first_waiting == NULL) generator->last_waiting = &generator->first_waiting;
+    generator->newest[generator->open] = sequence->given;
+    generator->rows[generator->open++] = sequence;
+  }
+  for (size_t row = first; row < generator->open; row += count) {
+    count = prompts_together(generator, row);
+    decoder_add(generator->decoder, generator->newest + row, count);
+    if (reads_source(generator->session->model)) continue;
+    generator->logits = decoder_append(generator->decoder, generator->newest + row, row, count);
   }
 }
 
-/* Begins as many texts as may run together, or one to be searched for with beams. */
-static void start_batch(Generator *generator) {
-  Memory *memory = &generator->batch_memory;
-  Batch *batch = &generator->batch;
-  size_t first = generator->next, beams = (size_t)generator->settings.beams.count, left = generator->count - first;
-  size_t count = beams > 1 || left < (size_t)generator->options.batch ? left : (size_t)generator->options.batch;
-  release_all(memory);
-  *batch = (Batch){.searches = beams > 1, .count = beams > 1 ? 1 : count};
-  batch->open = allocate(memory, batch->count, sizeof *batch->open);
-  batch->rows = allocate(memory, batch->count, sizeof *batch->rows);
-  batch->newest = allocate(memory, batch->count, sizeof *batch->newest);
-  batch->shown = batch->count;
-  for (size_t i = 0; i < batch->count; i++) {
-    batch->open[i] = first + i;
-    batch->newest[i] = generator->sequences[first + i].given;
-  }
-  generator->next = first + batch->count;
-  if (batch->searches) return;
-  for (size_t i = 0; i < batch->count; i++) start_sampler(generator, &generator->sequences[first + i]);
-  if (!reads_source(generator->model)) {
-    batch->decoder = decoder_open(memory, generator->session, batch->count);
-    return;
-  }
-  batch->decoder = decoder_open_sources(memory, generator->session, batch->newest, batch->count, 1);
-  for (size_t i = 0; i < batch->count; i++) batch->newest[i] = generator->sequences[first + i].rules.prefix;
-}
-
-/* ---- one token of every text ---- */
-
-static void choose(Generator *generator, Sequence *sequence, const float *logits) {
-  int64_t token = forced_token(&sequence->rules, sequence->made.count);
-  if (token >= 0) {
-    sampler_see(sequence->sampler, token);
-  } else {
-    size_t count = banned_tokens(&sequence->rules, &sequence->made, sequence->banned);
-    token = sampler_choose(&generator->batch_memory, sequence->sampler, logits, sequence->banned, count);
-  }
-  sequence->made.ids[sequence->made.count++] = token;
-}
-
-/* Texts that are complete leave the batch, and each of the others gets one token. */
+/* Texts that are complete leave, others take their places, and each gets one token. */
 static void advance(Generator *generator) {
-  Batch *batch = &generator->batch;
-  size_t kept = 0, count = batch->count;
+  close_up(generator, NULL);
+  size_t before = generator->open;
+  if (generator->first_waiting != NULL && before < generator->most) begin(generator);
+  generator->shown = 0;
+  /* What begins with a source has no logits yet: its first token follows the one that starts every text. */
+  size_t count = reads_source(generator->session->model) ? generator->open : before;
   for (size_t row = 0; row < count; row++) {
-    Sequence *sequence = &generator->sequences[batch->open[row]];
-    if (sequence->finish != EDGEQ_UNFINISHED) continue;
-    batch->rows[kept] = row;
-    batch->open[kept] = batch->open[row];
-    batch->newest[kept] = batch->newest[row];
-    if (sequence->made.count > 0) batch->newest[kept] = (Tokens){sequence->made.ids + sequence->made.count - 1, 1};
-    kept++;
+    const Sequence *sequence = generator->rows[row];
+    const Tokens *made = &sequence->made;
+    generator->newest[row] = made->count > 0 ? (Tokens){made->ids + made->count - 1, 1} : sequence->rules.prefix;
   }
-  batch->count = kept;
-  batch->shown = 0;
-  if (kept == 0) return;
-  if (kept < count) decoder_keep(batch->decoder, batch->rows, kept);
-  batch->logits = decoder_append(batch->decoder, batch->newest);
-  double start = now();
-  if (batch->start == 0) batch->start = start;
-  for (size_t row = 0; row < kept; row++) {
-    Sequence *sequence = &generator->sequences[batch->open[row]];
-    choose(generator, sequence, batch->logits + row * batch->decoder->vocabulary);
-    sequence->seconds = now() - batch->start;
+  if (count > 0) generator->logits = decoder_append(generator->decoder, generator->newest, 0, count);
+  size_t vocabulary = generator->open > 0 ? generator->decoder->vocabulary : 0;
+  for (size_t row = 0; row < generator->open; row++) {
+    sequence_choose(generator->rows[row], generator->logits + row * vocabulary);
   }
 }
 
-/* Beam search: the beams of one text are the batch. */
-static void search_text(Generator *generator) {
-  Memory *memory = &generator->batch_memory;
-  Sequence *sequence = &generator->sequences[generator->batch.open[0]];
-  const Settings *settings = &generator->settings;
-  size_t count = (size_t)settings->beams.count;
+void generator_drop(edgeq_session *session, size_t index) {
+  Generator *generator = started(session);
+  if (index >= generator->count || generator->sequences[index] == NULL) {
+    fail(&session->call, EDGEQ_USAGE, "there is no text %zu to drop", index);
+  }
+  Sequence *sequence = generator->sequences[index];
+  Sequence **link = &generator->first_waiting;
+  while (*link != NULL && *link != sequence) link = &(*link)->waiting;
+  if (*link == sequence) {
+    *link = sequence->waiting;
+    if (*link == NULL) generator->last_waiting = link;
+  }
+  close_up(generator, sequence);
+  if (generator->searched == sequence) generator->searched = NULL;
+  generator->sequences[index] = NULL;
+  forget(generator, sequence);
+}
+
+/* ---- beam search ---- */
+
+/* The beams of one text are the batch. */
+static void search_text(Generator *generator, Sequence *sequence) {
+  Memory *memory = &sequence->choosing;
+  const Settings *settings = &sequence->settings;
+  size_t count = generator->beams;
   Tokens *newest = allocate(memory, count, sizeof *newest);
   int64_t *tokens = allocate(memory, count, sizeof *tokens);
   size_t *parents = allocate(memory, count, sizeof *parents);
-  Decoder *decoder = decoder_open_sources(memory, generator->session, &sequence->given, 1, count);
+  Decoder *decoder = decoder_open_beams(memory, generator->session, sequence->given, count);
   Search *search = search_new(memory, &settings->beams, &sequence->rules, settings->sampling.repetition_penalty,
                               decoder->vocabulary);
-  double start = 0;
   for (size_t i = 0; i < count; i++) {
-    tokens[i] = generator->model->generation.start_id;
+    tokens[i] = sequence->rules.prefix.ids[0];
     newest[i] = (Tokens){&tokens[i], 1};
   }
   for (bool open = true; open;) {
-    const float *logits = decoder_append(decoder, newest);
-    if (start == 0) start = now();
+    const float *logits = decoder_append(decoder, newest, 0, count);
+    if (sequence->start == 0) sequence->start = now();
     open = search_advance(memory, search, logits, parents, tokens);
     if (open) decoder_reorder(decoder, parents);
   }
@@ -255,80 +259,47 @@ static void search_text(Generator *generator) {
   memcpy(sequence->made.ids, best->text.ids, best->text.count * sizeof *best->text.ids);
   sequence->made.count = best->text.count;
   sequence->score = best->score;
-  sequence->seconds = now() - start;
-  generator->batch.shown = 0;
+  sequence->seconds = now() - sequence->start;
+  release_all(memory);
+}
+
+static bool next_of_search(Generator *generator, edgeq_piece *piece) {
+  while (generator->searched == NULL || generator->searched->shown == generator->searched->made.count) {
+    Sequence *sequence = generator->searched = generator->first_waiting;
+    if (sequence == NULL) return false;
+    generator->first_waiting = sequence->waiting;
+    search_text(generator, sequence);
+  }
+  sequence_show(generator->searched, piece);
+  return true;
 }
 
 /* ---- pieces ---- */
 
-static int32_t finish_of(const Sequence *sequence) {
-  if (ends_text(&sequence->rules, sequence->made.ids[sequence->shown - 1])) return EDGEQ_FINISH_END;
-  if (sequence->stream.stopped) return EDGEQ_FINISH_STOP;
-  if ((int64_t)sequence->shown < sequence->rules.most) return EDGEQ_UNFINISHED;
-  return sequence->rules.most == sequence->asked ? EDGEQ_FINISH_LENGTH : EDGEQ_FINISH_CONTEXT;
-}
-
-static void show(Generator *generator, size_t row, edgeq_piece *piece) {
-  Batch *batch = &generator->batch;
-  Sequence *sequence = &generator->sequences[batch->open[row]];
-  TextStream *stream = &sequence->stream;
-  size_t before = stream->certain;
-  int64_t token = sequence->made.ids[sequence->shown++];
-  bool has_text = generator->model->no_tokenizer == NULL;
-  if (has_text) text_stream_add(stream, token);
-  int32_t finish = finish_of(sequence);
-  if (finish != EDGEQ_UNFINISHED && has_text) text_stream_finish(stream);
-  /* A last, incomplete character may have completed a stop text. */
-  sequence->finish = finish != EDGEQ_UNFINISHED && stream->stopped ? EDGEQ_FINISH_STOP : finish;
-  *piece = (edgeq_piece){.index = batch->open[row],
-                         .token = token,
-                         .text = stream->text.data != NULL ? stream->text.data + before : "",
-                         .text_size = stream->certain - before,
-                         .finish = sequence->finish};
-  if (!batch->searches) piece->logits = batch->logits + row * batch->decoder->vocabulary;
-}
-
-static bool make_piece(Generator *generator, edgeq_piece *piece) {
-  Batch *batch = &generator->batch;
-  for (;;) {
-    if (batch->searches && batch->count == 1) { /* one text, all of whose tokens are made */
-      if (batch->decoder == NULL && generator->sequences[batch->open[0]].made.count == 0) search_text(generator);
-      const Sequence *sequence = &generator->sequences[batch->open[0]];
-      if (sequence->shown < sequence->made.count) {
-        show(generator, 0, piece);
-        return true;
-      }
-      batch->count = 0;
-    } else if (batch->shown < batch->count) {
-      show(generator, batch->shown++, piece);
-      return true;
-    } else if (batch->count > 0) {
-      advance(generator);
-    }
-    if (batch->count > 0) continue;
-    if (generator->next == generator->count) return false;
-    start_batch(generator);
-  }
+static bool next_piece(Generator *generator, edgeq_piece *piece) {
+  if (generator->beams > 1) return next_of_search(generator, piece);
+  if (generator->shown == generator->open) advance(generator);
+  if (generator->open == 0) return false;
+  size_t row = generator->shown++;
+  sequence_show(generator->rows[row], piece);
+  piece->logits = generator->logits + row * generator->decoder->vocabulary;
+  return true;
 }
 
 bool generator_next(edgeq_session *session, edgeq_piece *piece) {
-  Generator *generator = session->generator;
-  if (generator == NULL) fail(&session->call, EDGEQ_USAGE, "no texts are started; call edgeq_generate_start first");
-  if (generator->is_broken) {
-    fail(&session->call, EDGEQ_USAGE, "the texts were ended by a failure; call edgeq_generate_start again");
-  }
+  Generator *generator = started(session);
   generator->is_broken = true;
-  bool made = make_piece(generator, piece);
+  bool made = next_piece(generator, piece);
   generator->is_broken = false;
   return made;
 }
 
 void generator_result(edgeq_session *session, size_t index, edgeq_generated *generated) {
   const Generator *generator = session->generator;
-  if (generator == NULL || index >= generator->count) {
+  if (generator == NULL || index >= generator->count || generator->sequences[index] == NULL) {
     fail(&session->call, EDGEQ_USAGE, "there is no text %zu; call edgeq_generate_start first", index);
   }
-  const Sequence *sequence = &generator->sequences[index];
+  const Sequence *sequence = generator->sequences[index];
   *generated = (edgeq_generated){.ids = sequence->made.ids,
                                  .id_count = sequence->shown,
                                  .text = sequence->stream.text.data != NULL ? sequence->stream.text.data : "",

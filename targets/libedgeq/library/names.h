@@ -33,10 +33,11 @@
 #define compare_digests edgeq_own_compare_digests
 #define copy_text edgeq_own_copy_text
 #define cpu_has edgeq_own_cpu_has
+#define decoder_add edgeq_own_decoder_add
 #define decoder_append edgeq_own_decoder_append
 #define decoder_keep edgeq_own_decoder_keep
 #define decoder_open edgeq_own_decoder_open
-#define decoder_open_sources edgeq_own_decoder_open_sources
+#define decoder_open_beams edgeq_own_decoder_open_beams
 #define decoder_reorder edgeq_own_decoder_reorder
 #define element_bytes edgeq_own_element_bytes
 #define element_name edgeq_own_element_name
@@ -54,8 +55,11 @@
 #define forced_token edgeq_own_forced_token
 #define forget_pages edgeq_own_forget_pages
 #define free_pages edgeq_own_free_pages
+#define generator_add edgeq_own_generator_add
+#define generator_drop edgeq_own_generator_drop
 #define generator_end edgeq_own_generator_end
 #define generator_next edgeq_own_generator_next
+#define generator_open edgeq_own_generator_open
 #define generator_result edgeq_own_generator_result
 #define generator_start edgeq_own_generator_start
 #define guarded edgeq_own_guarded
@@ -123,6 +127,12 @@
 #define search_advance edgeq_own_search_advance
 #define search_best edgeq_own_search_best
 #define search_new edgeq_own_search_new
+#define sequence_ask edgeq_own_sequence_ask
+#define sequence_begin edgeq_own_sequence_begin
+#define sequence_choose edgeq_own_sequence_choose
+#define sequence_new edgeq_own_sequence_new
+#define sequence_prepare edgeq_own_sequence_prepare
+#define sequence_show edgeq_own_sequence_show
 #define set_has edgeq_own_set_has
 #define sha256_blocks edgeq_own_sha256_blocks
 #define sha256_has_lanes edgeq_own_sha256_has_lanes

@@ -20,7 +20,7 @@ void reset_state(edgeq_session *session, int64_t batch) {
     release_all(&session->cache);
     session->state = state_new(&session->cache, session->model, batch);
   }
-  state_use_rows(session->state, batch);
+  state_use_rows(session->state, 0, batch);
 }
 
 /* ---- prepared plans ---- */

@@ -22,6 +22,10 @@ static size_t row_bytes(const State *state, size_t cache) {
   return tensor->bytes / (size_t)tensor->shape[0];
 }
 
+static char *row_of(const State *state, size_t cache, size_t row) {
+  return state->whole[cache] + row * row_bytes(state, cache);
+}
+
 edgeq_tensor state_tensor(const Memory *memory, const edgeq_model *model, size_t cache, int64_t batch,
                           edgeq_status status) {
   const Spec *spec = &model->functions[EDGEQ_MAIN].interface.state[cache];
@@ -36,16 +40,18 @@ State *state_new(Memory *memory, const edgeq_model *model, int64_t batch) {
   State *state = allocate(memory, 1, sizeof *state);
   *state = (State){.model = model, .rows = batch, .capacity = batch};
   state->tensors = allocate(memory, main->state_count, sizeof *state->tensors);
+  state->whole = allocate(memory, main->state_count, sizeof *state->whole);
   for (size_t i = 0; i < main->state_count; i++) {
     state->tensors[i] = state_tensor(memory, model, i, batch, EDGEQ_USAGE);
-    state->tensors[i].data = allocate_data(memory, state->tensors[i].bytes);
+    state->tensors[i].data = state->whole[i] = allocate_data(memory, state->tensors[i].bytes);
   }
   return state;
 }
 
-void state_use_rows(State *state, int64_t batch) {
+void state_use_rows(State *state, int64_t first, int64_t batch) {
   for (size_t i = 0; i < interface_of(state)->state_count; i++) {
     size_t bytes = row_bytes(state, i);
+    state->tensors[i].data = row_of(state, i, (size_t)first);
     state->tensors[i].shape[0] = batch;
     state->tensors[i].bytes = bytes * (size_t)batch;
   }
@@ -64,10 +70,6 @@ static void copy_row(const State *state, size_t cache, char *to, const char *fro
   for (int64_t i = 0; i < tensor->shape[1]; i++) memcpy(to + (size_t)i * head, from + (size_t)i * head, used);
 }
 
-static char *row_of(const State *state, size_t cache, size_t row) {
-  return (char *)state->tensors[cache].data + row * row_bytes(state, cache);
-}
-
 void state_keep(State *state, const size_t *rows, size_t count, const int64_t *lengths, const int64_t *source_lengths) {
   for (size_t i = 0; i < interface_of(state)->state_count; i++) {
     const int64_t *of_rows = state->model->generation.of_source[i] ? source_lengths : lengths;
@@ -75,11 +77,11 @@ void state_keep(State *state, const size_t *rows, size_t count, const int64_t *l
       if (rows[to] != to) copy_row(state, i, row_of(state, i, to), row_of(state, i, rows[to]), of_rows[to]);
     }
   }
-  state_use_rows(state, (int64_t)count);
+  state_use_rows(state, 0, (int64_t)count);
 }
 
 void state_repeat_source(State *state, int64_t batch, int64_t length) {
-  state_use_rows(state, batch);
+  state_use_rows(state, 0, batch);
   for (size_t i = 0; i < interface_of(state)->state_count; i++) {
     for (size_t to = 1; to < (size_t)batch && state->model->generation.of_source[i]; to++) {
       copy_row(state, i, row_of(state, i, to), row_of(state, i, 0), length);

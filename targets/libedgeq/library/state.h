@@ -7,7 +7,8 @@
 typedef struct {
   const edgeq_model *model;
   int64_t rows, capacity; /* sequences that it serves, and that it has memory for */
-  edgeq_tensor *tensors;  /* as many as the caches of `main` */
+  edgeq_tensor *tensors;  /* as many as the caches of `main`: the rows that it serves */
+  char **whole;           /* where all rows of each cache begin */
   char *spare;            /* memory for one cache, where rows change places; NULL before it is needed */
 } State;
 
@@ -18,11 +19,11 @@ edgeq_tensor state_tensor(const Memory *memory, const edgeq_model *model, size_t
 /* Caches for `batch` sequences, given back with release(). */
 State *state_new(Memory *memory, const edgeq_model *model, int64_t batch);
 
-/* Serves the first `batch` sequences only, at most as many as it was made for. */
-void state_use_rows(State *state, int64_t batch);
+/* Serves `batch` sequences from row `first` on, at most as many as it was made for; the other rows keep what they hold. */
+void state_use_rows(State *state, int64_t first, int64_t batch);
 
 /* Keeps `count` sequences, closed up, and forgets the others: ascending row numbers, and how many tokens each of them
- * and its source holds. */
+ * and its source holds. All of this and the next functions count rows from the first one of the caches. */
 void state_keep(State *state, const size_t *rows, size_t count, const int64_t *lengths, const int64_t *source_lengths);
 
 /* Gives the only source of the state, of `length` tokens, to `batch` sequences. */

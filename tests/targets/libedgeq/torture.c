@@ -41,6 +41,21 @@ static edgeq_status use_texts(edgeq_session *session) {
   return status != EDGEQ_OK ? status : edgeq_detokenize(session, IDS, 4, &back, &size);
 }
 
+/* Texts that come and go while others are made. */
+static edgeq_status use_added_texts(edgeq_session *session, const edgeq_generation *how) {
+  edgeq_piece piece;
+  size_t index = 0, first = 0;
+  edgeq_status status = edgeq_generate_open(session, 2);
+  for (int i = 0; i < 4 && status == EDGEQ_OK; i++) {
+    status = edgeq_generate_add(session, &TEXTS[i % 2], how, &index);
+    if (status == EDGEQ_OK) status = edgeq_generate_next(session, &piece);
+    if (status == EDGEQ_OK && i == 2) status = edgeq_generate_drop(session, first);
+    first = i == 0 ? index : first;
+  }
+  while (status == EDGEQ_OK) status = edgeq_generate_next(session, &piece);
+  return status == EDGEQ_END ? edgeq_generate_drop(session, index) : status;
+}
+
 static edgeq_status use_generation(edgeq_session *session, const edgeq_info *info) {
   edgeq_generation how;
   const char *const stops[] = {"x", "yz"};
@@ -52,6 +67,8 @@ static edgeq_status use_generation(edgeq_session *session, const edgeq_info *inf
     how.stop_count = 2;
   }
   edgeq_status status = edgeq_generate(session, TEXTS, 2, &how, NULL, NULL);
+  how.beams = 1;
+  if (status == EDGEQ_OK) status = use_added_texts(session, &how);
   if (status != EDGEQ_OK || info->source_context == 0) return status;
   how.beams = 3;
   how.stop_count = 0;
