@@ -173,7 +173,7 @@ def _distill(section: CalibrationDistillSection, adapter: ModelAdapter, pooling:
 
 def _multiplies_bf16() -> bool:
     """Whether the processor has instructions for it; without, bfloat16 is slower than float32."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_device_supported())
+    return any(bool(there) for name, there in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
 def _runner(adapter: ModelAdapter) -> Callable[[nn.Module, Batch], Any]:

@@ -145,6 +145,18 @@ def test_the_same_seed_gives_the_same_file(make_bert: Callable[..., Path], texts
     assert files[0] == files[1]
 
 
+@pytest.mark.parametrize("name", ["calibrated-w1a8", "calibrated-w2a8", "calibrated-w2e4a8", "calibrated-w4a8"])
+def test_built_in_recipes_run_with_all_of_their_settings(
+    name: str, make_bert: Callable[..., Path], make_gpt2: Callable[..., Path], texts: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "short.toml"
+    file.write_text(f"extends = '{name}'\n[calibrate.distill]\nsteps = 2\n")
+    for index, source in enumerate((make_bert(), make_gpt2())):
+        result = compress_model(source, tmp_path / str(index), recipe=file, calibration_data=texts)
+        bits = {record.bits for record in result.layers if record.kind == "linear" and record.tied_to is None}
+        assert bits == {int(name.removeprefix("calibrated-w")[0])}
+
+
 def test_built_in_recipes_that_calibrate_need_no_data() -> None:
     names = [recipe.name for recipe in list_recipes() if recipe.name.startswith("calibrated")]
     assert names == ["calibrated-w1a8", "calibrated-w2a8", "calibrated-w2e4a8", "calibrated-w4a8"]
