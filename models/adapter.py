@@ -12,7 +12,7 @@ from torch import nn
 
 from edgeq.models.cache import DEFAULT_CACHE_DTYPE
 from edgeq.models.sentence import EMBEDDING, POOLING_MASK, SentenceHead, WithSentenceEmbedding
-from edgeq.models.stacks import LayerStack
+from edgeq.models.stacks import LayerStack, Migration
 
 Task = Literal["embed", "classify", "generate", "seq2seq"]
 
@@ -128,6 +128,11 @@ class ModelAdapter(abc.ABC):
     @abc.abstractmethod
     def stacks(self) -> tuple[LayerStack, ...]:
         """The blocks again, with what distillation and layer reduction need to know of them."""
+
+    @property
+    def migrations(self) -> list[Migration]:
+        """Where factors may move between modules while the float model stays what it is, with whole module names."""
+        return [one for stack in self.stacks for one in stack.all_migrations()]
 
     @property
     @abc.abstractmethod

@@ -13,7 +13,7 @@ from edgeq.models.adapter import CacheShape, Task
 from edgeq.models.config_checks import check_epsilon, check_heads
 from edgeq.models.decoder import CachedDecoder, DecoderAdapter, Memory
 from edgeq.models.rotary import ROPE_KEYS, TURNED_BEHIND, Rotary, check_rotary
-from edgeq.models.stacks import LayerStack
+from edgeq.models.stacks import LayerStack, Migration
 
 
 class GptNeoxAdapter(DecoderAdapter):
@@ -67,6 +67,15 @@ class GptNeoxAdapter(DecoderAdapter):
     def stacks(self) -> tuple[LayerStack, ...]:
         """None: what attention sees is made behind the modules that distillation would read."""
         return ()
+
+    @property
+    def migrations(self) -> list[Migration]:
+        """See :attr:`ModelAdapter.migrations`."""
+        moves = [
+            Migration("input_layernorm", ("attention.query_key_value",)),
+            Migration("post_attention_layernorm", ("mlp.dense_h_to_4h",)),
+        ]
+        return [move.inside(block) for block in self.block_names for move in moves]
 
     def export_module(self, model: nn.Module) -> nn.Module:
         """See :meth:`GenerativeAdapter.export_module`."""

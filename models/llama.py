@@ -15,7 +15,7 @@ from edgeq.models.adapter import CacheShape, Task
 from edgeq.models.config_checks import check_epsilon
 from edgeq.models.decoder import CachedDecoder, DecoderAdapter, Memory
 from edgeq.models.rotary import ROPE_KEYS, TURNED_BEHIND, Rotary, check_rotary
-from edgeq.models.stacks import LayerStack
+from edgeq.models.stacks import LayerStack, Migration
 
 UNDERSTOOD = ROPE_KEYS | frozenset(
     {"hidden_act", "rms_norm_eps", "tie_word_embeddings", "head_dim"}
@@ -77,6 +77,18 @@ class LlamaAdapter(DecoderAdapter):
     def stacks(self) -> tuple[LayerStack, ...]:
         """None: what attention sees is made behind the modules that distillation would read."""
         return ()
+
+    @property
+    def migrations(self) -> list[Migration]:
+        """See :attr:`ModelAdapter.migrations`; values that several heads share are left as they are."""
+        moves = [
+            Migration("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
+            Migration("post_attention_layernorm", ("mlp.gate_proj", "mlp.up_proj")),
+            Migration("mlp.up_proj", ("mlp.down_proj",)),
+        ]
+        if self.config.num_key_value_heads == self.config.num_attention_heads:
+            moves.insert(1, Migration("self_attn.v_proj", ("self_attn.o_proj",)))
+        return [move.inside(block) for block in self.block_names for move in moves]
 
     def export_module(self, model: nn.Module) -> nn.Module:
         """See :meth:`GenerativeAdapter.export_module`."""

@@ -14,7 +14,7 @@ from edgeq.models.activations import Activation
 from edgeq.models.adapter import CacheShape, Task
 from edgeq.models.config_checks import check_heads
 from edgeq.models.decoder import CachedDecoder, DecoderAdapter, Memory
-from edgeq.models.stacks import LayerStack
+from edgeq.models.stacks import LayerStack, Migration
 
 
 class OptAdapter(DecoderAdapter):
@@ -73,6 +73,17 @@ class OptAdapter(DecoderAdapter):
     def stacks(self) -> tuple[LayerStack, ...]:
         """None: the sum of token and position, which the first block reads, is no module's output."""
         return ()
+
+    @property
+    def migrations(self) -> list[Migration]:
+        """See :attr:`ModelAdapter.migrations`; norms behind a sum are read by the next sum as well."""
+        moves = [Migration("self_attn.v_proj", ("self_attn.out_proj",))]
+        if self.config.do_layer_norm_before:
+            queries = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+            moves = [Migration("self_attn_layer_norm", queries), *moves, Migration("final_layer_norm", ("fc1",))]
+        if self.config.activation_function == "relu":  # a positive factor passes through it
+            moves.append(Migration("fc1", ("fc2",)))
+        return [move.inside(block) for block in self.block_names for move in moves]
 
     def export_module(self, model: nn.Module) -> nn.Module:
         """See :meth:`GenerativeAdapter.export_module`."""

@@ -92,8 +92,8 @@ def calibrate_model(
     model.eval()
     if "smooth" in section.methods:
         wishes = section.smooth or SmoothSection()
-        moves = [move for stack in adapter.stacks for move in stack.all_migrations()]
-        Smooth(**wishes.model_dump()).apply(model, moves, texts=texts, run=run, seed=section.seed, progress=progress)
+        smooth = Smooth(**wishes.model_dump())
+        smooth.apply(model, adapter.migrations, texts=texts, run=run, seed=section.seed, progress=progress)
     reference = copy.deepcopy(model)
     make_trainable(model, plans, progress=progress)
     state = CalibrationState(

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from edgeq.errors import EdgeqError, UnsupportedError
 from edgeq.models import Migration
 from edgeq.progress import Progress, silent
 from edgeq.quant.calibrate.observe import inputs_of
@@ -22,6 +23,8 @@ from edgeq.quant.calibrate.state import Batch, CalibrationTexts, Run
 from edgeq.quant.float_layers import FLOAT_CLASSES, weight_rows
 
 _BATCH = 4096  # tokens of a pass
+_LARGEST_CHANGE = 1e-3
+"""Of the output's root mean square: ten thousand times what moving factors costs in float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +63,34 @@ class Smooth:
 
         Returns:
             Names of the sources whose outputs were changed.
+
+        Raises:
+            UnsupportedError: If there is no place where factors may move.
+            EdgeqError: If the model computes something else afterwards.
         """
+        possible = [migration for migration in migrations if _possible(model, migration)]
+        if not possible:
+            raise UnsupportedError(
+                f"smooth finds no norm or linear layer in {type(model).__name__} (after [factor]) whose output "
+                "nothing but linear layers reads; take it out of the recipe's [calibrate]"
+            )
         batches = list(texts.batches(_BATCH, seed=seed, most=self.tokens))
+        before = _output(model, batches[0], run)
+        changed = self._changed(model, possible, batches, run, progress)
+        moved = float((_output(model, batches[0], run) - before).square().mean().sqrt())
+        if not moved <= _LARGEST_CHANGE * float(before.square().mean().sqrt()):
+            raise EdgeqError(
+                f"smooth changed what {type(model).__name__} computes: its adapter names a migration that is not exact"
+            )
+        return changed
+
+    def _changed(
+        self, model: Any, migrations: Sequence[Migration], batches: Sequence[Batch], run: Run, progress: Progress
+    ) -> list[str]:
         changed = []
         for index, migration in enumerate(migrations):
             progress("smoothing inputs", index, len(migrations))
-            if _possible(model, migration) and self._migrate(model, migration, batches, run):
+            if self._migrate(model, migration, batches, run):
                 changed.append(migration.source)
         progress("smoothing inputs", len(migrations), len(migrations))
         return changed
@@ -94,16 +119,39 @@ class Smooth:
         return True
 
 
+@torch.no_grad()
+def _output(model: Any, batch: Batch, run: Run) -> torch.Tensor:
+    output: torch.Tensor = run(model, batch)[0]
+    return output
+
+
 def _possible(model: nn.Module, migration: Migration) -> bool:
-    plain = (*FLOAT_CLASSES["linear"], nn.LayerNorm)
-    names = (migration.source, *migration.readers)
-    return all(isinstance(model.get_submodule(name), plain) for name in names)
+    """Whether the readers are plain layers, and dividing the source's parameters divides its output."""
+    plain = FLOAT_CLASSES["linear"]
+    source, *readers = (model.get_submodule(name) for name in (migration.source, *migration.readers))
+    return all(isinstance(one, plain) for one in readers) and (isinstance(source, plain) or _is_scaling_norm(source))
+
+
+@torch.no_grad()
+def _is_scaling_norm(module: nn.Module) -> bool:
+    """Tells a norm whose output is in proportion to its parameters; some families add one to the weight."""
+    parameters = dict(module.named_parameters())
+    if not set(parameters) <= {"weight", "bias"} or "weight" not in parameters or parameters["weight"].ndim != 1:
+        return False
+    x = torch.linspace(-1.0, 1.0, len(parameters["weight"]))[None]
+    single = module(x)
+    for parameter in parameters.values():
+        parameter.mul_(2.0)
+    double = module(x)
+    for parameter in parameters.values():
+        parameter.mul_(0.5)
+    return torch.equal(double, 2.0 * single)  # powers of two cost no rounding
 
 
 def _divide_outputs(source: nn.Module, migration: Migration, factor: torch.Tensor) -> None:
     bias = source.get_parameter("bias") if getattr(source, "bias", None) is not None else None
-    if isinstance(source, nn.LayerNorm):
-        source.weight.div_(factor)
+    if not isinstance(source, FLOAT_CLASSES["linear"]):
+        source.get_parameter("weight").div_(factor)
         if bias is not None:
             bias.div_(factor)
         return
