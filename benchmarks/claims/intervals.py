@@ -114,27 +114,37 @@ def paired_correlation(
         second: The same of the other model, in the same order of seeds.
         targets: What the pairs should score.
     """
-    seeds = max(len(first), len(second))
-    sides = [np.broadcast_to(np.array(rows, float), (seeds, len(targets))) for rows in (first, second)]
+    seeds, count = max(len(first), len(second)), len(targets)
+    sides = [np.broadcast_to(np.array(rows, float), (seeds, count)) for rows in (first, second)]
     wanted = np.array(targets, float)
     generator = np.random.default_rng(0)
-
-    def gap(pairs: np.ndarray, drawn: np.ndarray) -> float:
-        values = [np.mean([_spearman(side[seed][pairs], wanted[pairs]) for seed in drawn]) for side in sides]
-        return 100 * float(values[0] - values[1])
-
-    count = len(wanted)
-    resampled = [
-        gap(generator.integers(count, size=count), generator.integers(seeds, size=seeds)) for _ in range(_CORRELATIONS)
+    drawn = [
+        (generator.integers(count, size=count), generator.integers(seeds, size=seeds)) for _ in range(_CORRELATIONS)
     ]
+    drawn.append((np.arange(count), np.arange(seeds)))  # all of them once: the measured difference
+    pairs, chosen = (np.array(parts) for parts in zip(*drawn, strict=True))
+    ranked = _ranks(wanted[pairs])
+    gaps = [
+        _correlations(_ranks(ours[pairs]), ranked) - _correlations(_ranks(theirs[pairs]), ranked)
+        for ours, theirs in zip(*sides, strict=True)
+    ]
+    *resampled, measured = 100 * np.take_along_axis(np.array(gaps).T, chosen, axis=1).mean(axis=1)
     low, high = _interval(np.array(resampled))
-    return Difference(gap(np.arange(count), np.arange(seeds)), low, high)
+    return Difference(float(measured), low, high)
 
 
-def _spearman(found: np.ndarray, wanted: np.ndarray) -> float:
-    if np.ptp(found) == 0 or np.ptp(wanted) == 0:  # a model that has learned nothing ranks nothing
-        return 0.0
-    return float(np.corrcoef(stats.rankdata(found), stats.rankdata(wanted))[0, 1])
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks in each row, about their mean; zeros in a row of equal values."""
+    ranks = stats.rankdata(values, axis=1)
+    centred: np.ndarray = ranks - ranks.mean(axis=1, keepdims=True)
+    return centred
+
+
+def _correlations(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Correlation of each pair of rows; 0 where one is all zeros: a model that has learned nothing ranks nothing."""
+    lengths = np.sqrt((found**2).sum(axis=1) * (wanted**2).sum(axis=1))
+    products = (found * wanted).sum(axis=1)
+    return np.divide(products, lengths, out=np.zeros_like(lengths), where=lengths > 0)
 
 
 def _resampled_means(gaps: np.ndarray) -> np.ndarray:

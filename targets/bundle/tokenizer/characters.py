@@ -46,21 +46,23 @@ def matching(pattern: str) -> Ranges:
     """Returns the characters that a regular expression for one character matches."""
     from tokenizers import Regex, pre_tokenizers
 
-    return ranges(_removed(pre_tokenizers.Split(Regex(pattern), "removed")))
+    return _joined(sorted(_removed(pre_tokenizers.Split(Regex(pattern), "removed"))))
 
 
-def _removed(splitter: Any) -> Iterator[int]:
-    """Code points that a pre-tokenizer drops."""
+def _removed(splitter: Any) -> Iterator[tuple[int, int]]:
+    """First and last code point of each stretch that a pre-tokenizer drops."""
     for block in _blocks():
         text = "".join(map(chr, block))
         at = 0
         for _, (start, end) in splitter.pre_tokenize_str(text):
-            yield from (block[i] for i in range(at, start))
+            if at < start:
+                yield block[at], block[start - 1]
             at = end
-        yield from (block[i] for i in range(at, len(block)))
+        if at < len(block):
+            yield block[at], block[-1]
     for alike in _ALIKE:
         if not splitter.pre_tokenize_str(chr(alike[0])):
-            yield from alike
+            yield alike[0], alike[-1]
 
 
 def separating(splitter: Any) -> tuple[Ranges, Ranges]:
@@ -129,12 +131,17 @@ def combining_classes(normalize: Callable[[str], str]) -> list[tuple[int, int]]:
 
 def ranges(codes: Iterable[int]) -> Ranges:
     """Returns code points as ranges."""
+    return _joined((code, code) for code in sorted(codes))
+
+
+def _joined(stretches: Iterable[tuple[int, int]]) -> Ranges:
+    """Joins stretches in ascending order where one goes on after the other."""
     found: list[tuple[int, int]] = []
-    for code in sorted(codes):
-        if found and found[-1][1] + 1 == code:
-            found[-1] = (found[-1][0], code)
+    for first, last in stretches:
+        if found and found[-1][1] + 1 == first:
+            found[-1] = (found[-1][0], last)
         else:
-            found.append((code, code))
+            found.append((first, last))
     return tuple(found)
 
 
