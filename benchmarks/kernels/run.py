@@ -96,7 +96,7 @@ def _timer(function: Any, arrays: list[Any], target: Any) -> Any:
     """Compiles a kernel and returns what measures the seconds of one call."""
     import tvm
 
-    from edgeq.targets.compiler.compile import PASS_OPTIONS
+    from edgeq.targets.compiler.objects import PASS_OPTIONS
 
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
     with tvm.transform.PassContext(opt_level=3, config=PASS_OPTIONS):

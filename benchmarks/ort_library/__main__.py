@@ -83,7 +83,7 @@ class Sessions:
 def bundle_call(matrix: PackedMatrix, constants: dict[str, np.ndarray], x: np.ndarray) -> Call:
     """The quantizer and the product that a bundle has for this size."""
     from edgeq.targets.builtin.target import load_target
-    from edgeq.targets.compiler.compile import PASS_OPTIONS
+    from edgeq.targets.compiler.objects import PASS_OPTIONS
     from edgeq.targets.compiler.tvm_import import import_tvm
 
     tvm = import_tvm()

@@ -13,6 +13,7 @@ import onnx
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.targets.builtin.target import Target
 from edgeq.targets.compiler.limits import PositionLimit, position_limit
+from edgeq.targets.compiler.objects import PASS_OPTIONS, compile_kernels
 from edgeq.targets.compiler.passes import run_passes
 from edgeq.targets.compiler.passes.cache import STATE
 from edgeq.targets.compiler.passes.shared_table import PANEL_GATHER
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 ENCODER, DECODER_FIRST, DECODER_STEP = "encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"
 """Files of an encoder-decoder, as optimum names them."""
-
-PASS_OPTIONS = {"tirx.disable_storage_rewrite": True}
-"""Kernels say where their buffers are; the rewrite would move registers out of loops and into memory."""
 
 _SIZE_NAMES = {
     "batch_size": "batch",
@@ -80,7 +78,7 @@ class CompiledModel:
     """What :func:`compile_onnx` and :func:`compile_folder` return.
 
     Attributes:
-        kernels: ``tvm.runtime.Executable`` with the kernels that the plans call.
+        kernels: The object file of each kernel that the plans call, by the kernel's name.
         plans: The plan of each function, ``main`` and for an encoder-decoder ``encode``.
         inputs: Inputs of ``main``, in order.
         outputs: Outputs of ``main``, in order.
@@ -91,7 +89,7 @@ class CompiledModel:
         limit: How long a sequence of ``main`` may be; see :class:`CompiledFunction`.
     """
 
-    kernels: Any
+    kernels: dict[str, bytes]
     plans: dict[str, Plan]
     inputs: list[TensorInfo]
     outputs: list[TensorInfo]
@@ -169,12 +167,12 @@ def compile_module(
     chosen = tvm.target.Target(target.tvm_target)
     with chosen, tvm.transform.PassContext(opt_level=3, config=PASS_OPTIONS):
         plans, constants, kernels = _lower(module, functions, weights=len(weights))
-        compiled = tvm.compile(kernels, target=chosen)
+    objects = compile_kernels(kernels, target)
     for name, function in functions.items():
         del function.outputs[len(plans[name].outputs) :]  # an encoder's graph gives the caches that it fills as well
     main = functions["main"]
     return CompiledModel(
-        compiled,
+        objects,
         plans,
         inputs=main.inputs,
         outputs=main.outputs,

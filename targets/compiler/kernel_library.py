@@ -16,7 +16,7 @@ from typing import Any
 
 from edgeq.formats.low_bit import SUPPORTED_BITS
 from edgeq.targets.builtin.target import Target
-from edgeq.targets.compiler.compile import PASS_OPTIONS
+from edgeq.targets.compiler.objects import PASS_OPTIONS
 from edgeq.targets.compiler.tvm_import import import_tvm
 
 QUANTIZERS = ("quantize_dynamic", "quantize_static")

@@ -41,11 +41,12 @@ def link_code(compiled: CompiledModel, out: Path, linker: Linker) -> None:
         EdgeqError: If the linker fails, or the kernels need something that no runtime gives.
     """
     with tempfile.TemporaryDirectory() as folder:
-        kernels, exports = Path(folder) / "kernels.o", Path(folder) / "exports.map"
-        compiled.kernels.mod.write_to_file(str(kernels), "o")
+        exports, objects = Path(folder) / "exports.map", []
+        for number, data in enumerate(compiled.kernels.values()):
+            objects.append(Path(folder) / f"kernel{number}.o")
+            objects[-1].write_bytes(data)
         exports.write_text(f"{{ global: {SYMBOL_PREFIX}*; {'; '.join(POINTERS)}; local: *; }};\n", encoding="ascii")
-        objects = [kernels]
-        if kernels.read_bytes()[18:20] == _ELF_ARM:
+        if objects[0].read_bytes()[18:20] == _ELF_ARM:
             objects.append(Path(folder) / "support.c")
             objects[-1].write_text(_ARMV7_SUPPORT, encoding="ascii")
         link_library(linker, out, objects, exports=exports, purpose="link the kernels")

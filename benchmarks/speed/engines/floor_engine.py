@@ -19,8 +19,8 @@ def load(request: dict[str, Any]) -> tuple[Call, Restore]:
 
     from benchmarks.kernels.peaks import STEPS, integer_peak
     from edgeq.targets.builtin.target import load_target
-    from edgeq.targets.compiler.compile import PASS_OPTIONS
     from edgeq.targets.compiler.isa import isa_named
+    from edgeq.targets.compiler.objects import PASS_OPTIONS
 
     wanted, _, name = request["variant"].partition("@")
     target = load_target(name)

@@ -11,7 +11,10 @@ from edgeq.formats.low_bit import PackedMatrix
 from edgeq.targets.compiler.isa import Isa
 
 Key = tuple[Any, ...]
-"""Name of a kernel, then everything that its code depends on."""
+"""Name of a kernel, then everything that its code depends on besides the instruction set."""
+
+_built: dict[tuple[Isa, Key], tirx.PrimFunc] = {}
+"""Kernels that this process has built: TVM takes longer to read a kernel than many a model to run."""
 
 
 class KernelCalls:
@@ -32,8 +35,10 @@ class KernelCalls:
     def kernel(self, key: Key, build: Callable[[], Any]) -> Any:
         """Returns the kernel that ``build()`` makes, which is made once for each ``key``."""
         if key not in self._kernels:
-            function = build().without_attr("global_symbol")
-            self._kernels[key] = self.builder.add_func(function, _name(key))
+            known = self.isa, key
+            if known not in _built:
+                _built[known] = build().without_attr("global_symbol")
+            self._kernels[key] = self.builder.add_func(_built[known], _name(key))
         return self._kernels[key]
 
     def call(self, key: Key, build: Callable[[], Any], inputs: list[Any], outputs: Any) -> Any:

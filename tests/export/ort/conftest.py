@@ -148,7 +148,7 @@ def compiled_linear() -> Callable[[OperatorModel, np.ndarray], np.ndarray]:
     """Returns a function that runs the LowBitLinear of a model in the kernels that bundles hold, sizes compiled in."""
     from edgeq.formats.low_bit import PackedMatrix
     from edgeq.targets.builtin.target import load_target
-    from edgeq.targets.compiler.compile import PASS_OPTIONS
+    from edgeq.targets.compiler.objects import PASS_OPTIONS
     from edgeq.targets.compiler.tvm_import import import_tvm
 
     tvm = import_tvm()

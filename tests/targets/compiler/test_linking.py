@@ -47,16 +47,18 @@ def test_a_file_that_is_no_library_is_a_sentence(tmp_path):
 
 
 def test_two_processes_with_other_addresses_write_the_same_files(gpt2_onnx: Path, tmp_path: Path) -> None:
-    """Hashes and addresses differ from process to process; no byte of a bundle may."""
+    """Hashes and addresses differ from process to process, and so does what was compiled before; no byte may."""
     code = (
         "import sys, edgeq\n"
         "from edgeq.targets.builtin.target import load_target\n"
-        "edgeq.compile_bundle(sys.argv[1], sys.argv[2], target=load_target('host'), context=20)\n"
+        "for out, context in zip(sys.argv[2:], (30, 20)[4 - len(sys.argv):]):\n"
+        "    edgeq.compile_bundle(sys.argv[1], out, target=load_target('host'), context=context)\n"
     )
     folders = [tmp_path / "one", tmp_path / "two"]
     for number, folder in enumerate(folders):
         environment = {**os.environ, "PYTHONHASHSEED": str(number)}
-        command = [sys.executable, "-c", code, str(gpt2_onnx), str(folder)]
+        before = [str(tmp_path / "before")] if number else []
+        command = [sys.executable, "-c", code, str(gpt2_onnx), *before, str(folder)]
         # The second runs without address randomisation where that can be switched off.
         plain = ["setarch", "-R"] if number and shutil.which("setarch") else []
         subprocess.run([*plain, *command], check=True, env=environment, capture_output=True, timeout=300)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgeq.targets.builtin.target import load_target
-from edgeq.targets.compiler.compile import PASS_OPTIONS
+from edgeq.targets.compiler.objects import PASS_OPTIONS
 from edgeq.targets.runtime.machine import this_machine
 
 RUNNABLE = [

@@ -16,7 +16,6 @@ import pytest
 from edgeq.formats.low_bit import PackedMatrix, levels
 from edgeq.formats.packing import pack
 from edgeq.targets.builtin.target import load_target
-from edgeq.targets.compiler.compile import PASS_OPTIONS
 from edgeq.targets.compiler.isa import isa_named
 from edgeq.targets.compiler.kernels.elementwise import elementwise
 from edgeq.targets.compiler.kernels.float_matmul import float_matmul
@@ -24,6 +23,7 @@ from edgeq.targets.compiler.kernels.low_bit_matmul import low_bit_matmul
 from edgeq.targets.compiler.kernels.numerics import without_rounding_instruction
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns, quantize_rows
 from edgeq.targets.compiler.kernels.weight_only_matmul import weight_only_matmul
+from edgeq.targets.compiler.objects import PASS_OPTIONS
 from edgeq.targets.toolchain.linkers import ffi_headers, find_linker, run_compiler
 
 CORE = load_target("cortex-a7")

@@ -13,10 +13,10 @@ import pytest
 from edgeq.formats.low_bit import PackedMatrix, levels
 from edgeq.formats.packing import pack
 from edgeq.targets.builtin.target import load_target
-from edgeq.targets.compiler.compile import PASS_OPTIONS
 from edgeq.targets.compiler.isa import isa_named
 from edgeq.targets.compiler.kernels.low_bit_matmul import low_bit_matmul
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns
+from edgeq.targets.compiler.objects import PASS_OPTIONS
 from edgeq.targets.runtime.machine import this_machine
 
 FORMATS = [(1, 0.5), (8, 128.0)]
