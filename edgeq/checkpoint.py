@@ -118,7 +118,7 @@ def _checked_compressed(
         raise UsageError(f"{folder} holds no {WEIGHTS_NAME}, in which edgeq stores compressed models")
     _check_packed_tensors(path, read_tensor_header(path), manifest)
     verify_files(folder, manifest)
-    _check_claimed_size(_empty_model(folder, adapter), folder, manifest, weights)
+    _check_claimed_size(empty_model(folder, adapter), folder, manifest, weights)
     return _load_compressed(folder, adapter)
 
 
@@ -344,8 +344,12 @@ def _check_claimed_size(model: nn.Module, folder: Path, manifest: QuantizationMa
         )
 
 
-def _empty_model(folder: Path, adapter: ModelAdapter) -> nn.Module:
-    """The model as ``config.json`` describes it, without memory for its weights."""
+def empty_model(folder: Path, adapter: ModelAdapter) -> nn.Module:
+    """Returns the model as ``config.json`` describes it, without memory for its weights.
+
+    Raises:
+        FormatError: If no such model can be made.
+    """
     try:
         with torch.device("meta"):
             model: nn.Module = adapter.model_class(adapter.config, **adapter.model_options)
@@ -377,12 +381,12 @@ def _load_float(folder: Path, adapter: ModelAdapter, weights: WeightFiles, *, ch
     prefix = adapter.model_class.base_model_prefix
     if not chosen:
         _check_no_other_head(weights, adapter, prefix, where)
-    expected = _shapes(_empty_model(folder, adapter))
+    expected = _shapes(empty_model(folder, adapter))
     for optional_module in adapter.optional_modules:
         is_stored = any(f".{optional_module}." in f".{name}" for name in weights.tensors)
         if not is_stored and any(name.startswith(f"{optional_module}.") for name in expected):
             adapter.config.add_pooling_layer = False
-            expected = _shapes(_empty_model(folder, adapter))
+            expected = _shapes(empty_model(folder, adapter))
     tied = tuple(f"{name}." for name in adapter.tied_names)
     optional = [name for name in expected if name.startswith(tied) or name in adapter.zero_buffers]
     places = fit_names(

@@ -96,7 +96,7 @@ def compress_model(
     progress("loading the model", 1, 1)
     model = checkpoint.model
     if resolved.calibrates:
-        result = _calibrate(checkpoint, resolved, calibration_data, progress)
+        result = _calibrate(checkpoint, resolved, calibration_data, progress, remark)
     elif training is None:
         result = apply_recipe(model, resolved, checkpoint.adapter, progress=progress)
     else:
@@ -162,7 +162,11 @@ def _train(
 
 
 def _calibrate(
-    checkpoint: Checkpoint, recipe: Recipe, data: str | Path | None, progress: Progress
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    data: str | Path | None,
+    progress: Progress,
+    remark: Callable[[str], None] | None,
 ) -> CompressionResult:
     source = _source(checkpoint)
     return calibrate_model(
@@ -173,6 +177,7 @@ def _calibrate(
         data=data,
         pooling=source.pooling,
         progress=progress,
+        remark=remark,
     )
 
 

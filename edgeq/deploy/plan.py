@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeq.checkpoint import read_adapter
 from edgeq.deploy.request import DeployRequest
+from edgeq.deploy.size_check import check_planned_size
 from edgeq.deploy.state import fingerprint_source
 from edgeq.deploy.training import training_folder_name, training_parameters
 from edgeq.doctor import diagnose
@@ -127,6 +128,7 @@ def make_plan(request: DeployRequest) -> Plan:
         sequence=sequence,
     )
     _check_gates(plan)
+    check_planned_size(folder, recipe, limit=request.gates.max_bytes, task=request.task)
     _check_tools(list(request.targets))
     return plan
 

@@ -16,6 +16,7 @@ from edgeq.deploy.perplexity import MOST_TOKENS, measure_perplexity
 from edgeq.deploy.pipeline import Stage
 from edgeq.deploy.plan import HOST, Plan
 from edgeq.deploy.request import DeployRequest
+from edgeq.deploy.size_check import check_stored_size
 from edgeq.deploy.training import placed
 from edgeq.export.exporter import CACHE_DTYPES, DEFAULT_CACHE, export_onnx
 from edgeq.files import write_text
@@ -101,6 +102,7 @@ class _Work:
 
     def export(self, progress: Progress) -> None:
         self._export(self.out / "checkpoint", "onnx", progress)
+        check_stored_size(self.out / "onnx", limit=self.request.gates.max_bytes)
 
     def export_float(self, progress: Progress) -> None:
         self._export(self.plan.folder, "float-onnx", progress, task=self.request.task)

@@ -40,7 +40,7 @@ from edgeq.recipes.calibrate_section import (
     SmoothSection,
 )
 from edgeq.recipes.schema import Recipe
-from edgeq.training.unlabelled import UnlabelledTexts, load_unlabelled_texts
+from edgeq.training.unlabelled import MOST_UNKNOWN, UnlabelledTexts, load_unlabelled_texts
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
 
@@ -59,6 +59,7 @@ def calibrate_model(
     data: str | Path | None = None,
     pooling: Pooling = "mean",
     progress: Progress = silent,
+    remark: Callable[[str], None] | None = None,
 ) -> CompressionResult:
     """Calibrates a float model and compresses it in place.
 
@@ -70,6 +71,7 @@ def calibrate_model(
         data: Texts without labels; None for the default set.
         pooling: How token states become a sentence embedding, for embedding models.
         progress: Told how far the work is.
+        remark: Told how many texts were left out.
 
     Raises:
         UsageError: If the texts are of no use; nothing was changed then.
@@ -86,6 +88,11 @@ def calibrate_model(
             "output; take it out of the recipe's [calibrate]"
         )
     texts = calibration_texts(recipe, adapter, tokenizer=tokenizer, data=data)
+    if texts.unknown and data is not None and remark is not None:
+        remark(
+            f"{data}: {texts.unknown} of {texts.unknown + len(texts)} calibration texts were left out, because more "
+            f"than {MOST_UNKNOWN:.0%} of their tokens are unknown to the tokenizer"
+        )
     names = factorise_model(model, recipe, adapter, progress=progress)
     plans = plan_layers(recipe, adapter, names)
     run = _runner(adapter)

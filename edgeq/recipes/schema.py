@@ -84,6 +84,11 @@ class Recipe(Section):
         return self.calibrate is not None
 
     @property
+    def changes_shapes(self) -> bool:
+        """Whether the compressed model has other matrices than the float one."""
+        return self.layers is not None or self.factor is not None
+
+    @property
     def sha256(self) -> str:
         """Digest of what the recipe says; comments and the order of keys do not change it."""
         return hashlib.sha256(json.dumps(meaning(self), sort_keys=True).encode()).hexdigest()

@@ -10,7 +10,7 @@ import edgeq
 from edgeq.deploy import DeployResult, check_parity, deploy
 from edgeq.deploy.compare import compare
 from edgeq.deploy.state import fingerprint_source as real
-from edgeq.errors import FormatError, UnsupportedError, UsageError
+from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
 from edgeq.report import write_report
 from edgeq.report.gates import Gates, LossLimit
 from edgeq.results import ParityReport
@@ -106,6 +106,26 @@ def test_limits_are_gates_of_the_run(copied, float_checkpoint, run_options):
     again = deploy(float_checkpoint, copied, **run_options)
     assert again.passed
     assert "gates" not in again.report
+
+
+def test_a_size_that_the_recipe_cannot_keep_is_refused(float_checkpoint, run_options, tmp_path, deployed):
+    book = deployed.report["ledger"]["bundles"]["host"]
+    matrices = sum(row["code_bytes"] + row["scale_bytes"] + row["padding_bytes"] for row in book["rows"])
+    with pytest.raises(UsageError, match=f"not possible with recipe .* alone take {matrices:,} bytes"):
+        deploy(float_checkpoint, tmp_path / "a", **run_options, gates=Gates(max_bytes=matrices - 1))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_size_that_only_the_matrices_tell_stops_the_run_before_it_compiles(float_checkpoint, run_options, tmp_path):
+    recipe = tmp_path / "factors.toml"
+    recipe.write_text(
+        'name = "f"\nsummary = "f"\n[weights]\nbits = 4\n[embeddings]\nbits = 4\n'
+        '[factor]\nmethod = "low-rank"\nrank = 8\n'
+    )
+    with pytest.raises(EdgeqError, match="--max-bytes allows 1,000"):
+        deploy(float_checkpoint, tmp_path / "run", **(run_options | {"recipe": recipe}), gates=Gates(max_bytes=1000))
+    assert (tmp_path / "run" / "checkpoint").is_dir()
+    assert not (tmp_path / "run" / "bundles").exists()
 
 
 def test_limits_that_nothing_is_measured_for_are_refused(float_checkpoint, run_options, tmp_path):

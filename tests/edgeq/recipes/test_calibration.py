@@ -214,6 +214,16 @@ def test_texts_that_the_tokenizer_does_not_know_are_left_out_or_refused(float_ch
         _load(float_checkpoint, file)
 
 
+def test_texts_that_were_left_out_are_counted_in_a_remark(float_checkpoint: Path, tmp_path: Path) -> None:
+    file, said = tmp_path / "mixed.txt", list[str]()
+    unknown = [f"съешь ещё этих мягких булок {number}" for number in range(3)]
+    file.write_text("\n".join(_lines(160, seed=1) + unknown))
+    recipe = _recipe(tmp_path, '["error-feedback"]')
+    compress_model(float_checkpoint, tmp_path / "out", recipe=recipe, calibration_data=file, remark=said.append)
+    assert len(said) == 1
+    assert " 3 of " in said[0]
+
+
 def test_too_few_texts_are_refused(float_checkpoint: Path, tmp_path: Path) -> None:
     file = tmp_path / "few.txt"
     file.write_text("the cat sat\na good movie\n")
