@@ -3,7 +3,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "generator.h"
 #include "options.h"
@@ -16,7 +15,7 @@
 /* After a fork the child has the memory of a session, but none of its threads. */
 static edgeq_status enter(edgeq_session *session) {
   int idle = 0;
-  long process = (long)getpid();
+  long process = this_process();
   if (!atomic_compare_exchange_strong(&session->busy, &idle, 1)) {
     if (session->process == process) return EDGEQ_BUSY;
     snprintf(session->failure.sentence, SENTENCE_SIZE,
@@ -79,7 +78,7 @@ edgeq_status edgeq_session_open(const edgeq_model *model, const edgeq_session_op
   edgeq_session *own = *session = allocator.allocate(allocator.context, sizeof *own);
   if (own == NULL) return EDGEQ_NO_MEMORY;
   own->model = model;
-  atomic_init(&own->process, (long)getpid());
+  atomic_init(&own->process, this_process());
   Memory empty = {allocator, &own->failure, NULL};
   own->memory = own->call = own->cache = own->generation = empty;
   OpenCall call = {own, &options};
@@ -95,7 +94,7 @@ edgeq_status edgeq_session_open(const edgeq_model *model, const edgeq_session_op
 void edgeq_session_close(edgeq_session *session) {
   if (session == NULL) return;
   edgeq_allocator allocator = session->memory.allocator;
-  if (session->pool != NULL && session->process != (long)getpid()) pool_after_fork(session->pool);
+  if (session->pool != NULL && session->process != this_process()) pool_after_fork(session->pool);
   release_all(&session->generation);
   release_all(&session->cache);
   release_all(&session->call);

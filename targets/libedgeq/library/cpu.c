@@ -1,48 +1,11 @@
 #include "cpu.h"
 
-#include <sched.h>
 #include <stddef.h>
 #include <string.h>
 
-int available_cores(void) {
-  cpu_set_t cores;
-  return sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
-}
+#include "platform.h"
 
-void bind_thread(pthread_t thread, const int32_t *processors, int32_t count) {
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  for (int32_t i = 0; i < count; i++) {
-    if (processors[i] >= 0 && processors[i] < CPU_SETSIZE) CPU_SET(processors[i], &cores);
-  }
-  pthread_setaffinity_np(thread, sizeof cores, &cores);
-}
-
-#if defined(__aarch64__)
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-
-bool cpu_has(const char *flag) {
-  unsigned long has = getauxval(AT_HWCAP);
-  if (strcmp(flag, "asimd") == 0) return (has & HWCAP_ASIMD) != 0;
-  if (strcmp(flag, "asimddp") == 0) return (has & HWCAP_ASIMDDP) != 0;
-  if (strcmp(flag, "sha2") == 0) return (has & HWCAP_SHA2) != 0;
-  if (strcmp(flag, "i8mm") == 0) return (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
-  return false;
-}
-
-#elif defined(__arm__)
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-
-bool cpu_has(const char *flag) {
-  unsigned long has = getauxval(AT_HWCAP);
-  if (strcmp(flag, "neon") == 0) return (has & HWCAP_NEON) != 0;
-  if (strcmp(flag, "vfpv4") == 0) return (has & HWCAP_VFPv4) != 0;
-  return false;
-}
-
-#elif defined(__x86_64__)
+#if defined(__x86_64__)
 #include <cpuid.h>
 #include <stdint.h>
 
@@ -94,9 +57,6 @@ bool cpu_has(const char *flag) {
 
 #else
 
-bool cpu_has(const char *flag) {
-  (void)flag;
-  return false;
-}
+bool cpu_has(const char *flag) { return system_names_flag(flag); }
 
 #endif

@@ -1,11 +1,9 @@
 #include "digests.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
 
-#include "cpu.h"
 #include "source.h"
 
 typedef struct {
@@ -59,11 +57,11 @@ const char *compare_digests(Memory *memory, const Piece *pieces, size_t count, i
   size_t most = (count + SHA256_TOGETHER - 1) / SHA256_TOGETHER, started = 0;
   size_t others = (size_t)(threads > 0 ? threads : available_cores()) - 1;
   if (others > most) others = most;
-  pthread_t *helpers = allocate(memory, others, sizeof *helpers);
+  Thread *helpers = allocate(memory, others, sizeof *helpers);
   /* A system that gives no more threads only makes it slower. Nothing fails between here and the last join. */
-  while (started < others && pthread_create(&helpers[started], NULL, compare, &digests) == 0) started++;
+  while (started < others && thread_start(&helpers[started], compare, &digests)) started++;
   compare(&digests);
-  for (size_t i = 0; i < started; i++) pthread_join(helpers[i], NULL);
+  for (size_t i = 0; i < started; i++) thread_join(&helpers[i]);
   release(memory, helpers);
   size_t first = atomic_load(&digests.first_damaged);
   return first < count ? pieces[first].name : NULL;

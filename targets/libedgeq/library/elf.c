@@ -1,11 +1,13 @@
 #include "elf.h"
 
+#include "platform.h"
+
+#if LOADS_CODE
+
 #include <elf.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
-
-#include "pages.h"
 
 /* The C library's <elf.h> has the structures for both sizes of addresses. */
 #if UINTPTR_MAX > UINT32_MAX
@@ -309,3 +311,24 @@ void *elf_find(const Elf *elf, const char *name) {
 }
 
 const void *elf_start(const Elf *elf) { return elf->pages; }
+
+#else
+
+Elf *elf_load(Memory *memory, const char *data, size_t size, const char *file, const Symbol *given, size_t given_count) {
+  (void)data, (void)size, (void)given, (void)given_count;
+  fail(memory, EDGEQ_UNSUPPORTED,
+       "%s cannot be loaded: libedgeq loads code on Linux only; link the kernels into the program (edgeq compile --form "
+       "sources)", file);
+}
+
+void *elf_find(const Elf *elf, const char *name) {
+  (void)elf, (void)name;
+  return NULL;
+}
+
+const void *elf_start(const Elf *elf) {
+  (void)elf;
+  return NULL;
+}
+
+#endif

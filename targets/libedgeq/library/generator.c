@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "beams.h"
-#include "clock.h"
 #include "decoder.h"
+#include "platform.h"
 #include "sequence.h"
 #include "texts.h"
 

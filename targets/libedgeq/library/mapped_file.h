@@ -4,9 +4,9 @@
 
 #include "source.h"
 
-/* Maps `name` below the open folder `folder` (or the path `name`, if that is -1) until it is given back with release();
+/* Maps `name` below `folder` (or the path `name`, with NO_FOLDER) until it is given back with release();
  * `path` names it in messages. See map_file. */
-const Mapping *map_regular_file(Memory *memory, int folder, const char *name, const char *path, size_t most,
+const Mapping *map_regular_file(Memory *memory, Folder folder, const char *name, const char *path, size_t most,
                                 edgeq_status status);
 
 #endif

@@ -1,12 +1,11 @@
 #include "pool.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
 
-#include "cpu.h"
 #include "pause.h"
+#include "platform.h"
 
 enum {
   PIECES_PER_THREAD = 4,
@@ -28,7 +27,7 @@ typedef struct {
 typedef struct {
   Pool *pool;
   size_t place;
-  pthread_t thread;
+  Thread thread;
 } Worker;
 
 struct Pool {
@@ -39,8 +38,8 @@ struct Pool {
   _Alignas(LINE) atomic_int unfinished; /* pieces */
   _Alignas(LINE) atomic_int sleeping;   /* threads that wait for work */
   atomic_bool in_call, caller_waits, failed, has_error, stops;
-  pthread_mutex_t lock;
-  pthread_cond_t work_comes, work_ends;
+  Lock lock;
+  Condition work_comes, work_ends;
   Worker *workers;
   int wanted, started; /* threads beside the caller's */
   bool ready;          /* lock and conditions are there */
@@ -94,9 +93,9 @@ static void help(Pool *pool, size_t place) {
   for (int piece; (piece = claim(pool, is_caller)) >= 0;) {
     run_piece(pool, piece, place);
     if (atomic_fetch_sub(&pool->unfinished, 1) == 1 && !is_caller && atomic_load(&pool->caller_waits)) {
-      pthread_mutex_lock(&pool->lock);
-      pthread_cond_signal(&pool->work_ends);
-      pthread_mutex_unlock(&pool->lock);
+      lock_take(&pool->lock);
+      condition_wake_one(&pool->work_ends);
+      lock_give(&pool->lock);
     }
   }
 }
@@ -109,11 +108,11 @@ static bool has_work(Pool *pool) {
 /* ---- threads ---- */
 
 static void sleep_until_work(Pool *pool) {
-  pthread_mutex_lock(&pool->lock);
+  lock_take(&pool->lock);
   atomic_fetch_add(&pool->sleeping, 1);
-  while (!has_work(pool) && !atomic_load(&pool->stops)) pthread_cond_wait(&pool->work_comes, &pool->lock);
+  while (!has_work(pool) && !atomic_load(&pool->stops)) condition_wait(&pool->work_comes, &pool->lock);
   atomic_fetch_sub(&pool->sleeping, 1);
-  pthread_mutex_unlock(&pool->lock);
+  lock_give(&pool->lock);
 }
 
 static void *serve(void *argument) {
@@ -137,30 +136,29 @@ static void start_threads(Pool *pool) {
   while (pool->started < pool->wanted) {
     Worker *worker = &pool->workers[pool->started];
     *worker = (Worker){.pool = pool, .place = (size_t)pool->started + 1};
-    if (pthread_create(&worker->thread, NULL, serve, worker) != 0) break; /* fewer threads only make it slower */
-    if (pool->processor_count > 0) bind_thread(worker->thread, pool->processors, pool->processor_count);
+    if (!thread_start(&worker->thread, serve, worker)) break; /* fewer threads only make it slower */
+    if (pool->processor_count > 0) thread_bind(&worker->thread, pool->processors, pool->processor_count);
     pool->started++;
   }
   pool->wanted = pool->started;
 }
 
 static bool make_ready(Pool *pool) {
-  pool->ready = pthread_mutex_init(&pool->lock, NULL) == 0 && pthread_cond_init(&pool->work_comes, NULL) == 0 &&
-                pthread_cond_init(&pool->work_ends, NULL) == 0;
+  pool->ready = lock_make(&pool->lock) && condition_make(&pool->work_comes) && condition_make(&pool->work_ends);
   return pool->ready;
 }
 
 static void pool_end(void *argument) {
   Pool *pool = argument;
   if (!pool->ready) return;
-  pthread_mutex_lock(&pool->lock);
+  lock_take(&pool->lock);
   atomic_store(&pool->stops, true);
-  pthread_cond_broadcast(&pool->work_comes);
-  pthread_mutex_unlock(&pool->lock);
-  for (int i = 0; i < pool->started; i++) pthread_join(pool->workers[i].thread, NULL);
-  pthread_cond_destroy(&pool->work_ends);
-  pthread_cond_destroy(&pool->work_comes);
-  pthread_mutex_destroy(&pool->lock);
+  condition_wake_all(&pool->work_comes);
+  lock_give(&pool->lock);
+  for (int i = 0; i < pool->started; i++) thread_join(&pool->workers[i].thread);
+  condition_end(&pool->work_ends);
+  condition_end(&pool->work_comes);
+  lock_end(&pool->lock);
 }
 
 Pool *pool_new(Memory *memory, const edgeq_session_options *options) {
@@ -213,11 +211,11 @@ static void wait_for_others(Pool *pool) {
     if (atomic_load_explicit(&pool->unfinished, memory_order_acquire) == 0) return;
     pause_briefly();
   }
-  pthread_mutex_lock(&pool->lock);
+  lock_take(&pool->lock);
   atomic_store(&pool->caller_waits, true);
-  while (atomic_load(&pool->unfinished) > 0) pthread_cond_wait(&pool->work_ends, &pool->lock);
+  while (atomic_load(&pool->unfinished) > 0) condition_wait(&pool->work_ends, &pool->lock);
   atomic_store(&pool->caller_waits, false);
-  pthread_mutex_unlock(&pool->lock);
+  lock_give(&pool->lock);
 }
 
 static void run_given_piece(void *work, int32_t number) {
@@ -233,9 +231,9 @@ static void run_together(Pool *pool, int pieces) {
   atomic_store(&pool->unfinished, pieces);
   atomic_store(&pool->unclaimed, range(0, (uint32_t)pieces));
   if (atomic_load(&pool->sleeping) > 0) {
-    pthread_mutex_lock(&pool->lock);
-    pthread_cond_broadcast(&pool->work_comes);
-    pthread_mutex_unlock(&pool->lock);
+    lock_take(&pool->lock);
+    condition_wake_all(&pool->work_comes);
+    lock_give(&pool->lock);
   }
   help(pool, CALLER);
   wait_for_others(pool);

@@ -1,8 +1,8 @@
 /* Running a function: its plan is prepared once for a set of sizes, then its kernels are called one after the other. */
 #include <string.h>
 
-#include "clock.h"
 #include "inputs.h"
+#include "platform.h"
 #include "session.h"
 
 void check_cancelled(const edgeq_session *session) {

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "clock.h"
+#include "platform.h"
 
 /* Where neither the caller nor the model says. */
 enum { NEW_TOKENS_OF_A_PROMPT = 100, NEW_TOKENS_OF_A_SOURCE = 128 };

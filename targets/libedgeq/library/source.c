@@ -1,45 +1,42 @@
 #include "source.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "mapped_file.h"
 #include "pack.h"
 
 struct Source {
   const char *path;
-  int folder; /* -1 for a packed file */
+  Folder folder; /* NO_FOLDER for a packed file */
   bool is_mapped;
   Pack pack;
 };
 
-static void close_folder(void *source) {
-  int folder = ((Source *)source)->folder;
-  if (folder >= 0) close(folder);
+static void close_source(void *source) {
+  Folder folder = ((Source *)source)->folder;
+  if (folder != NO_FOLDER) close_folder(folder);
 }
 
 static Source *new_source(Memory *memory, const char *path) {
-  Source *source = allocate_with(memory, sizeof *source, close_folder);
-  *source = (Source){.folder = -1, .is_mapped = true};
+  Source *source = allocate_with(memory, sizeof *source, close_source);
+  *source = (Source){.folder = NO_FOLDER, .is_mapped = true};
   source->path = copy_text(memory, path);
   return source;
 }
 
 Source *open_source(Memory *memory, Memory *kept, const char *path) {
-  struct stat found;
   Source *source = new_source(memory, path);
-  if (stat(path, &found) != 0) fail(memory, EDGEQ_USAGE, "no bundle folder at %s: %s", path, strerror(errno));
-  if (S_ISDIR(found.st_mode)) {
-    source->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (source->folder < 0) fail(memory, EDGEQ_USAGE, "cannot open %s: %s", path, strerror(errno));
+  Found found = look_at(path);
+  if (found == FOUND_NOTHING) fail(memory, EDGEQ_USAGE, "no bundle folder at %s: %s", path, strerror(errno));
+  if (found == FOUND_FOLDER) {
+    source->folder = open_folder(path);
+    if (source->folder == NO_FOLDER) fail(memory, EDGEQ_USAGE, "cannot open %s: %s", path, strerror(errno));
     return source;
   }
-  const Mapping *whole = map_regular_file(kept, -1, path, path, PTRDIFF_MAX, EDGEQ_USAGE);
+  const Mapping *whole = map_regular_file(kept, NO_FOLDER, path, path, PTRDIFF_MAX, EDGEQ_USAGE);
   source->pack = read_pack(memory, *whole, path);
   return source;
 }
@@ -65,7 +62,7 @@ bool can_forget(const Source *source) { return source->is_mapped; }
 
 const Mapping *map_file(Memory *memory, const Source *source, const char *name, size_t most, edgeq_status status) {
   char *path = path_in(memory, source, name);
-  if (source->folder >= 0) {
+  if (source->folder != NO_FOLDER) {
     const Mapping *mapping = map_regular_file(memory, source->folder, name, path, most, status);
     release(memory, path);
     return mapping;

@@ -5,11 +5,7 @@
 #include <stdbool.h>
 
 #include "memory.h"
-
-typedef struct {
-  const char *data; /* NULL only if `size` is 0 */
-  size_t size;
-} Mapping;
+#include "platform.h"
 
 /* Open: its files belong together, also if another folder or file takes its name meanwhile. */
 typedef struct Source Source;
@@ -30,8 +26,5 @@ const Mapping *map_file(Memory *memory, const Source *source, const char *name, 
 
 /* Whether forget_pages may be called for its files. */
 bool can_forget(const Source *source);
-
-/* Takes the pages that were read out of this process's memory until they are read again. */
-void forget_pages(Mapping mapping);
 
 #endif

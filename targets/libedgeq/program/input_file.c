@@ -1,29 +1,22 @@
 #include "input_file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "stop.h"
+#include "system.h"
 
 InputFile read_file(const char *path) {
-  struct stat status;
-  InputFile file = {NULL, 0};
-  int handle = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is not waited for */
-  if (handle < 0) stop(EXIT_USAGE, "cannot open %s: %s", path, strerror(errno));
-  if (fstat(handle, &status) != 0 || !S_ISREG(status.st_mode)) stop(EXIT_USAGE, "%s is not a file", path);
-  if ((uintmax_t)status.st_size >= PTRDIFF_MAX) stop(EXIT_USAGE, "%s is too large for the memory of this machine", path);
-  size_t wanted = (size_t)status.st_size;
-  file.data = reserve(wanted + 1, 1);
-  while (file.size < wanted) {
-    ssize_t count = read(handle, file.data + file.size, wanted - file.size);
-    if (count < 0) stop(EXIT_USAGE, "cannot read %s: %s", path, strerror(errno));
-    if (count == 0) break; /* it became shorter meanwhile */
-    file.size += (size_t)count;
-  }
-  close(handle);
-  return file;
+  InputFile content = {NULL, 0};
+  FILE *file = open_file(path, "rb");
+  if (file == NULL) stop(EXIT_USAGE, "cannot open %s: %s", path, strerror(errno));
+  intmax_t bytes = regular_file_bytes(file);
+  if (bytes < 0) stop(EXIT_USAGE, "%s is not a file", path);
+  if (bytes >= PTRDIFF_MAX) stop(EXIT_USAGE, "%s is too large for the memory of this machine", path);
+  content.data = reserve((size_t)bytes + 1, 1);
+  content.size = fread(content.data, 1, (size_t)bytes, file); /* less if it became shorter meanwhile */
+  if (ferror(file)) stop(EXIT_USAGE, "cannot read %s: %s", path, strerror(errno));
+  fclose(file);
+  return content;
 }

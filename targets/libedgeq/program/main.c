@@ -4,12 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../library/clock.h"
 #include "stop.h"
 #include "generate.h"
 #include "options.h"
 #include "output.h"
 #include "profile.h"
+#include "system.h"
 #include "tensor_file.h"
 #include "texts.h"
 
@@ -74,7 +74,7 @@ static void run_tensors(const edgeq_model *model, edgeq_session *session, const 
   size_t length = strlen(options->out) + sizeof ".partial";
   char *partial = reserve(length, 1);
   snprintf(partial, length, "%s.partial", options->out);
-  FILE *out = fopen(partial, "wb");
+  FILE *out = open_file(partial, "wb");
   if (out == NULL) stop(EXIT_USAGE, "cannot write %s: %s", partial, strerror(errno));
   write_tensors_header(out, reader.sets);
   for (uint32_t set = 0; set < reader.sets; set++) {
@@ -88,7 +88,7 @@ static void run_tensors(const edgeq_model *model, edgeq_session *session, const 
   }
   close_tensors(&reader);
   /* The file appears under its name only when it is whole. */
-  if (fclose(out) != 0 || rename(partial, options->out) != 0) {
+  if (fclose(out) != 0 || !rename_file(partial, options->out)) {
     stop(EXIT_FAULT, "cannot write %s: %s", options->out, strerror(errno));
   }
   free(partial);
@@ -124,6 +124,7 @@ static void check_task(const edgeq_model *model, const Options *options) {
 }
 
 int main(int count, char **arguments) {
+  arguments = program_arguments(&count, arguments);
   Options options = read_options(count, arguments);
   edgeq_model *model = open_model(&options);
   check_task(model, &options);

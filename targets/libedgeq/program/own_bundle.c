@@ -1,18 +1,15 @@
 #include "own_bundle.h"
 
 #include <stdbool.h>
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
-#if defined(__linux__)
-#include <sys/auxv.h>
-#endif
+
+#include "system.h"
 
 enum { TRAILER = 32 };
 
 static bool has_bundle(const char *path) {
   char trailer[TRAILER] = {0};
-  FILE *file = fopen(path, "rb");
+  FILE *file = open_file(path, "rb");
   if (file == NULL) return false;
   size_t count = fseek(file, -TRAILER, SEEK_END) == 0 ? fread(trailer, 1, sizeof trailer, file) : 0;
   fclose(file);
@@ -20,14 +17,6 @@ static bool has_bundle(const char *path) {
 }
 
 const char *own_bundle(void) {
-#if defined(__linux__)
-  static char path[4096];
-  ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
-  if (length > 0) return has_bundle(path) ? path : NULL;
-  /* Without /proc: as it was started. */
-  const char *name = (const char *)getauxval(AT_EXECFN);
-  return name != NULL && has_bundle(name) ? name : NULL;
-#else
-  return NULL;
-#endif
+  const char *path = program_path();
+  return path != NULL && has_bundle(path) ? path : NULL;
 }

@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../library/clock.h"
 #include "stop.h"
 #include "output.h"
+#include "system.h"
 
 enum { KERNEL_RUNS = 5 };
 
@@ -57,18 +57,6 @@ static double timed_run(const Call *call) {
   double start = now();
   check(edgeq_run(call->session, call->function, call->inputs, call->outputs), call->session);
   return now() - start;
-}
-
-/* Most bytes of memory that this process ever had, or 0 where the kernel does not say. */
-static long long peak_bytes(void) {
-  FILE *status = fopen("/proc/self/status", "r");
-  char line[256];
-  long long kilobytes = 0;
-  while (status != NULL && fgets(line, sizeof line, status) != NULL) {
-    if (sscanf(line, "VmHWM: %lld kB", &kilobytes) == 1) break;
-  }
-  if (status != NULL) fclose(status);
-  return kilobytes * 1024;
 }
 
 static void print_seconds(const double *seconds, int64_t count) {

@@ -55,7 +55,7 @@ def digests(request, tmp_path_factory, needs_core):
     emulator = None if target.is_host else target.emulator
     needs_core(request.param)
     (folder / "digest.c").write_text(PROGRAM)
-    names = ("sha256", "sha256_lanes", "cpu")
+    names = ("sha256", "sha256_lanes", "cpu", "platform_linux")
     sources = [folder / "digest.c", *(LIBEDGEQ / "library" / f"{name}.c" for name in names)]
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror"]
     includes = [f"-I{LIBEDGEQ / part}" for part in ("include", "library")]
