@@ -10,8 +10,8 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from edgeq.targets.compiler.isa import Isa
-from edgeq.targets.compiler.kernels.macro import macro
 from edgeq.targets.compiler.kernels.numerics import LANES, fma, registers
+from edgeq.targets.compiler.kernels.script import macro
 
 STEPS = 20_000
 """Steps of a loop: some tenths of a millisecond."""

@@ -58,9 +58,9 @@ def _attention(calls: KernelCalls, states: list[Any], added: list[Any], attrs: d
     bias = _varying_axes(added[-1], heads, attrs) if len(added) > masked else None
     head_size = int(shape_of(q)[-1]) // heads
     scale = float(attrs.get("scale", head_size**-0.5))
-    return calls.call(
+    return calls.isa_call(
         ("attention", heads, head_size, scale, masked, bias),
-        lambda: attention(calls.isa, heads, head_size, scale=scale, masked=masked, bias=bias),
+        lambda isa: attention(isa, heads, head_size, scale=scale, masked=masked, bias=bias),
         [*states, *added],
         tensor(shape_of(q)),
     )
@@ -96,9 +96,9 @@ def attention_over_cache(calls: KernelCalls, inputs: list[Any], attrs: dict[str,
         for x, first in ((q, "q_first"), (k, "k_first"), (v, "v_first"))
     )
     scale = float(attrs["scale"])
-    attend = calls.kernel(
+    attend = calls.isa_kernel(
         ("append_and_attend", *dataclasses.astuple(head), queries, keys, values, scale),
-        lambda: append_and_attend(calls.isa, head, queries=queries, keys=keys, values=values, scale=scale),
+        lambda isa: append_and_attend(isa, head, queries=queries, keys=keys, values=values, scale=scale),
     )
     out = tensor([*shape_of(q)[:-1], head.width])
     result = relax.op.call_tir_inplace(attend, inputs, [5, 6, -1], [key_cache.ty, value_cache.ty, out])
@@ -111,9 +111,9 @@ def attention_over_source(calls: KernelCalls, inputs: list[Any], attrs: dict[str
     head = _cached_head(key_cache, attrs)
     queries = Columns(int(shape_of(q)[-1]), int(attrs.get("q_first", 0)))
     scale = float(attrs["scale"])
-    return calls.call(
+    return calls.isa_call(
         ("source_attention", *dataclasses.astuple(head), queries, scale),
-        lambda: cached_attention(calls.isa, head, queries=queries, scale=scale, causal=False),
+        lambda isa: cached_attention(isa, head, queries=queries, scale=scale, causal=False),
         inputs,
         tensor([*shape_of(q)[:-1], head.width]),
     )

@@ -13,8 +13,8 @@ from edgeq.targets.compiler.isa import Isa
 Key = tuple[Any, ...]
 """Name of a kernel, then everything that its code depends on besides the instruction set."""
 
-_built: dict[tuple[Isa, Key], tirx.PrimFunc] = {}
-"""Kernels that this process has built: TVM takes longer to read a kernel than many a model to run."""
+_built: dict[tuple[Isa | bool, Key], tirx.PrimFunc] = {}
+"""Kernels that this process has built, for one instruction set or for all that round alike: TVM reads them slowly."""
 
 
 class KernelCalls:
@@ -27,23 +27,33 @@ class KernelCalls:
 
     def __init__(self, builder: relax.BlockBuilder, isa: Isa) -> None:
         self.builder = builder
-        self.isa = isa
+        self._isa = isa
         self.quantized: dict[Key, list[Any]] = {}
         """Quantized activations by the tensor (and static scale) that they were made from."""
         self._kernels: dict[Key, Any] = {}
 
     def kernel(self, key: Key, build: Callable[[], Any]) -> Any:
-        """Returns the kernel that ``build()`` makes, which is made once for each ``key``."""
+        """Returns the kernel that ``build()`` makes, the same for all instruction sets, made once for each ``key``."""
+        return self._kernel(key, build, self._isa.rounds)
+
+    def isa_kernel(self, key: Key, build: Callable[[Isa], Any]) -> Any:
+        """Returns the kernel that ``build(isa)`` makes for the instruction set, made once for each ``key``."""
+        return self._kernel(key, lambda: build(self._isa), self._isa)
+
+    def _kernel(self, key: Key, build: Callable[[], Any], scope: Isa | bool) -> Any:
         if key not in self._kernels:
-            known = self.isa, key
-            if known not in _built:
-                _built[known] = build().without_attr("global_symbol")
-            self._kernels[key] = self.builder.add_func(_built[known], _name(key))
+            if (scope, key) not in _built:
+                _built[scope, key] = build().without_attr("global_symbol")
+            self._kernels[key] = self.builder.add_func(_built[scope, key], _name(key))
         return self._kernels[key]
 
     def call(self, key: Key, build: Callable[[], Any], inputs: list[Any], outputs: Any) -> Any:
-        """Emits a call of that kernel; ``outputs`` is one tensor type, or a list of them for a tuple."""
+        """Emits a call of :meth:`kernel`; ``outputs`` is one tensor type, or a list of them for a tuple."""
         return self.builder.emit(relax.call_tir(self.kernel(key, build), inputs, outputs))
+
+    def isa_call(self, key: Key, build: Callable[[Isa], Any], inputs: list[Any], outputs: Any) -> Any:
+        """Emits a call of :meth:`isa_kernel`; see :meth:`call`."""
+        return self.builder.emit(relax.call_tir(self.isa_kernel(key, build), inputs, outputs))
 
     def parts(self, value: Any, count: int) -> list[Any]:
         """Returns the first ``count`` elements of a tuple as variables."""

@@ -27,9 +27,9 @@ def low_bit_linear(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any])
     key = (matrix, *options.values())
     out = tensor([*lead, matrix.rows])
     if attrs["activation"] == "none":
-        return calls.call(
+        return calls.isa_call(
             ("weight_only_matmul", *key),
-            lambda: weight_only_matmul(calls.isa, matrix, **options),
+            lambda isa: weight_only_matmul(isa, matrix, **options),
             [x, weight, scale, bias],
             out,
         )
@@ -37,9 +37,9 @@ def low_bit_linear(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any])
     quantized = _quantize(calls, x, static_scale if attrs["activation"] == "static" else None)
     operands = [*quantized, weight, scale, bias]
     build = low_bit_matmul if added is None else residual_matmul
-    return calls.call(
+    return calls.isa_call(
         (build.__name__, *key),
-        lambda: build(calls.isa, matrix, **options),
+        lambda isa: build(isa, matrix, **options),
         operands if added is None else [*operands, added],
         out,
     )
@@ -73,9 +73,9 @@ def float_linear(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -
     lead = shape_of(x)[:-1]
     has_bias = len(inputs) > 2
     bias = inputs[2] if has_bias else relax.const(np.zeros(1, np.float32))
-    return calls.call(
+    return calls.isa_call(
         ("float_matmul", k, n, len(lead), has_bias),
-        lambda: float_matmul(calls.isa, k, n, rank=len(lead), has_bias=has_bias),
+        lambda isa: float_matmul(isa, k, n, rank=len(lead), has_bias=has_bias),
         [x, weight, bias],
         tensor([*lead, n]),
     )

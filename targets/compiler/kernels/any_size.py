@@ -15,7 +15,7 @@ from tvm.script import tirx as T
 
 from edgeq.formats.low_bit import PackedMatrix
 from edgeq.targets.compiler.isa import Isa
-from edgeq.targets.compiler.kernels import low_bit_matmul, weight_only_matmul
+from edgeq.targets.compiler.kernels import low_bit_matmul, script, weight_only_matmul
 from edgeq.targets.compiler.kernels.low_bit_embedding import decode_rows
 from edgeq.targets.compiler.kernels.low_bit_product import LowBitProduct
 from edgeq.targets.compiler.kernels.low_bit_product import Operands as IntegerOperands
@@ -62,7 +62,7 @@ def any_low_bit_matmul(isa: Isa, bits: int) -> tirx.PrimFunc:
         ``[M, N]``, and the numbers N, K (int64) and zero point (float32).
     """
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def product(
         q: T.handle,
         a_scale: T.handle,
@@ -102,7 +102,7 @@ def any_weight_only_matmul(isa: Isa, bits: int) -> tirx.PrimFunc:
         ``[N]``, the output float32 ``[M, N]``, and the numbers N, K (int64) and zero point (float32).
     """
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def product(
         x: T.handle,
         w: T.handle,
@@ -139,7 +139,7 @@ def any_low_bit_embedding(bits: int) -> tirx.PrimFunc:
         ``[M, K]``, and the numbers N, K (int64) and zero point (float32).
     """
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def gather(
         ids_: T.handle,
         table_: T.handle,

@@ -15,9 +15,10 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from edgeq.targets.compiler.isa import Isa
-from edgeq.targets.compiler.kernels.macro import macro
+from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.numerics import LANES, fma, larger, registers, splat
 from edgeq.targets.compiler.kernels.query_tile import LOWEST
+from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.softmax import softmax_row
 
 
@@ -267,7 +268,7 @@ def attention(
     varies = bias or (False, False, False)
     bias_shape = (*(size if own else 1 for own, size in zip(varies, (batch, heads, queries), strict=True)), keys)
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def plain(q_: T.handle, k_: T.handle, v_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         q = T.match_buffer(q_, (batch, queries, width), "float32")
@@ -280,7 +281,7 @@ def attention(
                 _no_mask(p, mask_row)
                 _one_head(unbiased, Operands(q, k, v, out, head // heads, head % heads * head_size), mask_row)
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def with_mask(q_: T.handle, k_: T.handle, v_: T.handle, mask_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         q = T.match_buffer(q_, (batch, queries, width), "float32")
@@ -294,7 +295,7 @@ def attention(
                 _copy_mask(p, mask, mask_row, head // heads)
                 _one_head(unbiased, Operands(q, k, v, out, head // heads, head % heads * head_size), mask_row)
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def with_bias(q_: T.handle, k_: T.handle, v_: T.handle, bias_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         q = T.match_buffer(q_, (batch, queries, width), "float32")
@@ -312,7 +313,7 @@ def attention(
                     mask_row,
                 )
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def with_mask_and_bias(q_: T.handle, k_: T.handle, v_: T.handle, mask_: T.handle, bias_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         q = T.match_buffer(q_, (batch, queries, width), "float32")

@@ -15,9 +15,10 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from edgeq.targets.compiler.isa import Isa
-from edgeq.targets.compiler.kernels.macro import macro
+from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.numerics import LANES, fma, larger, prefetch, registers, splat
 from edgeq.targets.compiler.kernels.query_tile import LOWEST, query_tile
+from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import PARALLEL_ROWS
 from edgeq.targets.compiler.kernels.softmax import softmax_row
 
@@ -196,7 +197,7 @@ def append_to_cache(head: CachedHead, *, keys: Columns, values: Columns) -> tirx
     p = head
     batch, tokens, blocks, capacity = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks", "capacity"))
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def append(
         k_: T.handle, v_: T.handle, past_: T.handle, new_: T.handle, key_cache_: T.handle, value_cache_: T.handle
     ):
@@ -292,7 +293,7 @@ def cached_attention(isa: Isa, head: CachedHead, *, queries: Columns, scale: flo
     p, growth = head, int(causal)
     batch, tokens, blocks, capacity = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks", "capacity"))
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def attend(
         q_: T.handle, past_: T.handle, new_: T.handle, key_cache_: T.handle, value_cache_: T.handle, y: T.handle
     ):
@@ -325,7 +326,7 @@ def append_and_attend(
     p = head
     batch, tokens, blocks, capacity = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks", "capacity"))
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def attend(
         q_: T.handle, k_: T.handle, v_: T.handle, past_: T.handle, new_: T.handle,
         key_cache_: T.handle, value_cache_: T.handle, y: T.handle,

@@ -7,6 +7,7 @@ core with fused multiply-adds, and twice on another.
 from tvm import tirx
 from tvm.script import tirx as T
 
+from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.numerics import LANES, erf, gelu, gelu_tanh, relu, sigmoid, silu, tanh
 from edgeq.targets.compiler.kernels.shapes import leading_dimensions
 
@@ -28,7 +29,7 @@ def elementwise(name: str, columns: int, *, rank: int) -> tirx.PrimFunc:
     function = FUNCTIONS[name]
     full, tail = divmod(columns, LANES)
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def apply(x: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         x_buffer = T.match_buffer(x, (*lead, columns), "float32")
@@ -50,7 +51,7 @@ def scaled(factor: float, columns: int, *, rank: int) -> tirx.PrimFunc:
     lead, rows = leading_dimensions(rank)
     full, tail = divmod(columns, LANES)
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def apply(x: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         x_buffer = T.match_buffer(x, (*lead, columns), "float32")
@@ -74,7 +75,7 @@ def product(columns: int, *, rank: int) -> tirx.PrimFunc:
     lead, rows = leading_dimensions(rank)
     full, tail = divmod(columns, LANES)
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def apply(a: T.handle, b: T.handle, y: T.handle):
         # No "noalias" here: a tensor may be multiplied with itself.
         a_buffer = T.match_buffer(a, (*lead, columns), "float32")

@@ -14,8 +14,9 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from edgeq.targets.compiler.isa import Isa
-from edgeq.targets.compiler.kernels.macro import macro
+from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.numerics import LANES, fma, prefetch, registers
+from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import leading_dimensions, row_parameter
 
 SINGLE_TOKEN_PANELS = 4
@@ -143,7 +144,7 @@ def float_matmul(isa: Isa, inputs: int, outputs: int, *, rank: int, has_bias: bo
     # One token reads its panels in streams, which the processor's own prefetch follows.
     single = dataclasses.replace(p, prefetches=False)
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def product(x_: T.handle, w_: T.handle, bias_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         x_buffer = T.match_buffer(x_, (*lead, inputs), "float32")

@@ -3,8 +3,9 @@
 from tvm import tirx
 from tvm.script import tirx as T
 
-from edgeq.targets.compiler.kernels.macro import macro
+from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.numerics import LANES, registers
+from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import PARALLEL_ROWS, leading_dimensions
 
 
@@ -29,7 +30,7 @@ def gather_rows(table_rows: int, columns: int, *, rank: int) -> tirx.PrimFunc:
     """
     lead, rows = leading_dimensions(rank)
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def gather(table_: T.handle, ids_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         table = T.match_buffer(table_, (table_rows, columns), "float32")
@@ -70,7 +71,7 @@ def gather_panel_rows(table_rows: int, columns: int, *, rank: int) -> tirx.PrimF
     """
     lead, rows = leading_dimensions(rank)
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def gather(panels_: T.handle, ids_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         panels = T.match_buffer(panels_, (-(-table_rows // LANES), columns, LANES), "float32")
@@ -99,7 +100,7 @@ def gather_columns() -> tirx.PrimFunc:
     names = ("batch", "heads", "queries", "keys", "places")
     batch, heads, queries, keys, places = (tirx.Var(name, "int64") for name in names)
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def gather(x_: T.handle, columns_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         x = T.match_buffer(x_, (batch, heads, queries, places), "float32")

@@ -13,8 +13,8 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from edgeq.targets.compiler.kernels.low_bit_product import LowBitProduct, Operands
-from edgeq.targets.compiler.kernels.macro import macro
 from edgeq.targets.compiler.kernels.numerics import registers
+from edgeq.targets.compiler.kernels.script import macro
 
 _LANES = 4
 _HALF = 2

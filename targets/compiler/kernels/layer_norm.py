@@ -12,8 +12,9 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from edgeq.targets.compiler.kernels.macro import macro
+from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.numerics import LANES, bind, fma, registers, splat, square_root, tree_sum
+from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import PARALLEL_ROWS, leading_dimensions
 
 
@@ -132,7 +133,7 @@ def layer_norm(
     """
     lead, rows = leading_dimensions(rank)
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def plain(x: T.handle, gamma_: T.handle, beta_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         x_buffer = T.match_buffer(x, (*lead, columns), "float32")
@@ -144,7 +145,7 @@ def layer_norm(
             out = T.decl_buffer((rows, columns), "float32", data=y_buffer.data)
             _all_rows(Rows(columns, (rows_in,), centred), rows, gamma, beta, out, epsilon)
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def with_residual(x: T.handle, added: T.handle, gamma_: T.handle, beta_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         x_buffer = T.match_buffer(x, (*lead, columns), "float32")

@@ -6,8 +6,9 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from edgeq.formats.low_bit import COLUMN_GROUP, ROW_TILE, PackedMatrix
-from edgeq.targets.compiler.kernels.macro import macro
+from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.numerics import registers
+from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import PARALLEL_ROWS, leading_dimensions
 
 
@@ -69,7 +70,7 @@ def low_bit_embedding(matrix: PackedMatrix, *, rank: int) -> tirx.PrimFunc:
     """
     lead, rows = leading_dimensions(rank)
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def gather(ids_: T.handle, table_: T.handle, scale_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         ids_buffer = T.match_buffer(ids_, (*lead,), "int64")

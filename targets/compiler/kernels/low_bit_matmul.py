@@ -12,11 +12,12 @@ from tvm.script import tirx as T
 from edgeq.errors import UnsupportedError
 from edgeq.formats.low_bit import ACTIVATION_LEVELS, ROW_TILE, PackedMatrix
 from edgeq.targets.compiler.isa import Isa
+from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.low_bit_product import Epilogue, LowBitProduct, Operands
 from edgeq.targets.compiler.kernels.low_bit_sums import accumulate, sums_in_place
-from edgeq.targets.compiler.kernels.macro import macro
 from edgeq.targets.compiler.kernels.numerics import registers
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns
+from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import leading_dimensions
 
 
@@ -131,7 +132,7 @@ def low_bit_matmul(
     p = LowBitProduct(isa, matrix, has_bias, epilogue)
     words = padded_columns(matrix.columns) // 4
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def product(
         q: T.handle,
         a_scale: T.handle,

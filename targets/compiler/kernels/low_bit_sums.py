@@ -13,9 +13,9 @@ from tvm.script import tirx as T
 
 from edgeq.targets.compiler.kernels.lane_sums import lane_products
 from edgeq.targets.compiler.kernels.low_bit_product import LowBitProduct, Operands
-from edgeq.targets.compiler.kernels.macro import macro
 from edgeq.targets.compiler.kernels.matrix_sums import matrix_products
 from edgeq.targets.compiler.kernels.numerics import prefetch, registers
+from edgeq.targets.compiler.kernels.script import macro
 
 
 def _narrow_step(

@@ -9,8 +9,9 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
-from edgeq.targets.compiler.kernels.macro import macro
+from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.numerics import LANES, fma, larger, registers, square_root, tree_sum
+from edgeq.targets.compiler.kernels.script import macro
 
 
 @macro
@@ -37,7 +38,7 @@ def weighted_rows(columns: int) -> tirx.PrimFunc:
     """
     batch, tokens = (tirx.Var(name, "int64") for name in ("batch", "tokens"))
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def weighted(weights_: T.handle, x_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         weights = T.match_buffer(weights_, (batch, 1, tokens), "float32")
@@ -58,7 +59,7 @@ def largest_rows(columns: int) -> tirx.PrimFunc:
     """
     batch, tokens = (tirx.Var(name, "int64") for name in ("batch", "tokens"))
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def largest(x_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         x = T.match_buffer(x_, (batch, tokens, columns), "float32")
@@ -82,7 +83,7 @@ def running_sum() -> tirx.PrimFunc:
     """
     batch, tokens = (tirx.Var(name, "int64") for name in ("batch", "tokens"))
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def running(x_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         x = T.match_buffer(x_, (batch, tokens), "int64")
@@ -121,7 +122,7 @@ def row_lengths(columns: int) -> tirx.PrimFunc:
     """
     batch = tirx.Var("batch", "int64")
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def lengths(x_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         x = T.match_buffer(x_, (batch, columns), "float32")

@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from edgeq.formats.low_bit import ACTIVATION_LEVELS, ACTIVATION_MAX_FLOOR
-from edgeq.targets.compiler.kernels.macro import macro
+from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.numerics import (
     LANES,
     larger,
@@ -20,6 +20,7 @@ from edgeq.targets.compiler.kernels.numerics import (
     tree_max,
     tree_sum,
 )
+from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import PARALLEL_ROWS, leading_dimensions
 
 COLUMN_PADDING = 32
@@ -117,7 +118,7 @@ def quantize_rows(columns: int, *, rank: int, static: bool) -> tirx.PrimFunc:
     lead, rows = leading_dimensions(rank)
     words = padded_columns(columns) // 4
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def dynamic_scale(x: T.handle, q: T.handle, scale: T.handle, code_sum: T.handle):
         T.func_attr({"tirx.noalias": True})
         x_buffer = T.match_buffer(x, (*lead, columns), "float32")
@@ -136,7 +137,7 @@ def quantize_rows(columns: int, *, rank: int, static: bool) -> tirx.PrimFunc:
                 for i in T.parallel(rows):
                     dynamic_row(row_in, words_out, scales_out, sums_out, i, columns)
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def static_scale(x: T.handle, given: T.handle, q: T.handle, scale: T.handle, code_sum: T.handle):
         T.func_attr({"tirx.noalias": True})
         x_buffer = T.match_buffer(x, (*lead, columns), "float32")

@@ -9,9 +9,10 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
+from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.layer_norm import Rows, normalise_row
-from edgeq.targets.compiler.kernels.macro import macro
 from edgeq.targets.compiler.kernels.quantize_rows import dynamic_row, padded_columns
+from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import PARALLEL_ROWS, leading_dimensions
 
 
@@ -51,7 +52,7 @@ def quantized_layer_norm(
     lead, count = leading_dimensions(rank)
     width = padded_columns(columns) // 4
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def plain(
         x: T.handle, gamma_: T.handle, beta_: T.handle, y: T.handle, q: T.handle, scale: T.handle, code_sum: T.handle
     ):
@@ -71,7 +72,7 @@ def quantized_layer_norm(
             sums = T.decl_buffer((count,), "int32", data=sum_buffer.data)
             _all_rows(Rows(columns, (rows_in,), centred), count, gamma, beta, out, words, scales, sums, epsilon)
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def with_residual(
         x: T.handle, added: T.handle, gamma_: T.handle, beta_: T.handle,
         y: T.handle, q: T.handle, scale: T.handle, code_sum: T.handle,

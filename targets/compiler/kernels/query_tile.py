@@ -9,8 +9,8 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
-from edgeq.targets.compiler.kernels.macro import macro
 from edgeq.targets.compiler.kernels.numerics import LANES, fma, larger, registers
+from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.softmax import softmax_row
 
 LOWEST = -3.4028234663852886e38

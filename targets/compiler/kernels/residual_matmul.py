@@ -7,6 +7,7 @@ from tvm.script import tirx as T
 
 from edgeq.formats.low_bit import PackedMatrix
 from edgeq.targets.compiler.isa import Isa
+from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.low_bit_matmul import low_bit_product
 from edgeq.targets.compiler.kernels.low_bit_product import Epilogue, LowBitProduct, Operands
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns
@@ -26,7 +27,7 @@ def residual_matmul(
     p = LowBitProduct(isa, matrix, has_bias, epilogue)
     words = padded_columns(matrix.columns) // 4
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def product(
         q: T.handle,
         a_scale: T.handle,

@@ -8,8 +8,9 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from edgeq.targets.compiler.kernels.macro import macro
+from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.numerics import LANES, fma, registers
+from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import PARALLEL_ROWS
 
 
@@ -87,7 +88,7 @@ def rotary(turns: Turns) -> tirx.PrimFunc:
     p = turns
     batch, tokens = (tirx.Var(name, "int64") for name in ("batch", "tokens"))
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def turn(x_: T.handle, cosines_: T.handle, sines_: T.handle, positions_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         x = T.match_buffer(x_, (batch, tokens, p.width), "float32")

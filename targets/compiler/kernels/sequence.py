@@ -5,6 +5,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
+from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.numerics import registers
 
 
@@ -19,7 +20,7 @@ def token_positions(offset: int) -> tirx.PrimFunc:
     """
     batch, tokens = (tirx.Var(name, "int64") for name in ("batch", "tokens"))
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def positions(ids_: T.handle, past_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         T.match_buffer(ids_, (batch, tokens), "int64")
@@ -42,7 +43,7 @@ def last_token(columns: int) -> tirx.PrimFunc:
     """
     batch, tokens = (tirx.Var(name, "int64") for name in ("batch", "tokens"))
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def take(x_: T.handle, new_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         x = T.match_buffer(x_, (batch, tokens, columns), "float32")

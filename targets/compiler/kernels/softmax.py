@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tvm.script import tirx as T
 
-from edgeq.targets.compiler.kernels.macro import macro
 from edgeq.targets.compiler.kernels.numerics import LANES, exp, registers, tree_max, tree_sum
+from edgeq.targets.compiler.kernels.script import macro
 
 
 @macro

@@ -10,10 +10,11 @@ from tvm.script import tirx as T
 
 from edgeq.formats.low_bit import COLUMN_GROUP, ROW_TILE, PackedMatrix
 from edgeq.targets.compiler.isa import Isa
+from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.float_matmul import SINGLE_TOKEN_PANELS
 from edgeq.targets.compiler.kernels.low_bit_product import EPILOGUES, Epilogue
-from edgeq.targets.compiler.kernels.macro import macro
 from edgeq.targets.compiler.kernels.numerics import fma, registers
+from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import leading_dimensions, row_parameter
 
 
@@ -154,7 +155,7 @@ def weight_only_matmul(
     lead, rows = leading_dimensions(rank)
     p = WeightOnlyProduct(matrix, has_bias, epilogue, isa.row_tile)
 
-    @T.prim_func(s_tir=True)
+    @script.prim_func(s_tir=True)
     def product(x_: T.handle, w_: T.handle, scale_: T.handle, bias_: T.handle, y: T.handle):
         T.func_attr({"tirx.noalias": True})
         x_buffer = T.match_buffer(x_, (*lead, matrix.columns), "float32")
