@@ -77,7 +77,7 @@ def load(
     if LIBRARY_FILE not in manifest.files:
         raise FormatError(f"bundle {folder} holds no {LIBRARY_FILE}; compile it again")
     library = native.load_native(folder / LIBRARY_FILE, manifest.files[LIBRARY_FILE].sha256)
-    chosen = choose_threads(threads)
+    chosen = choose_threads(threads, library)
     model = Model(library, folder, threads=chosen, verify=verify or public_key is not None, variant=variant)
     return Bundle(folder, manifest, model, threads=chosen)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from edgeq.errors import FormatError, UsageError
 from edgeq.targets.runtime.digests import check_blocks, check_whole_files
 from edgeq.targets.runtime.manifest_parser import parse_manifest
 from edgeq.targets.runtime.schema import MANIFEST_DIGEST_FILE, MANIFEST_FILE, SIGNATURE_FILE, Manifest
-from edgeq.targets.runtime.threads import available_cores
 
 _MAX_MANIFEST_BYTES = 16 << 20
 
@@ -64,7 +64,7 @@ def verify_files(bundle: Path, manifest: Manifest) -> None:
     Raises:
         FormatError: For the first file that differs.
     """
-    check_blocks(Path(bundle), manifest.files, threads=available_cores())
+    check_blocks(Path(bundle), manifest.files, threads=os.cpu_count() or 1)
     check_whole_files(Path(bundle), manifest.files)
 
 

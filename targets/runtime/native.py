@@ -181,6 +181,7 @@ Watch = ctypes.CFUNCTYPE(None, _pointer, ctypes.POINTER(KernelTimeRecord))
 _tensors, _texts = ctypes.POINTER(Tensor), ctypes.POINTER(Text)
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "edgeq_abi_version": (ctypes.c_uint32,),
+    "edgeq_cores": (_int32,),
     "edgeq_open": (_int32, ctypes.c_char_p, ctypes.POINTER(OpenOptions), ctypes.POINTER(_pointer)),
     "edgeq_close": (None, _pointer),
     "edgeq_error": (ctypes.c_char_p, _pointer),

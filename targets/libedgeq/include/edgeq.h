@@ -38,6 +38,10 @@ extern "C" {
 /* EDGEQ_ABI_MAJOR * 65536 + EDGEQ_ABI_MINOR of the library. */
 EDGEQ_API uint32_t edgeq_abi_version(void);
 
+/* How many threads 0 stands for in options: the cores that this process may run on, and no more than the quota of its
+ * control groups keeps busy (Linux). */
+EDGEQ_API int32_t edgeq_cores(void);
+
 /* ---- status ---- */
 
 typedef int32_t edgeq_status;

@@ -4,8 +4,11 @@
 
 #include "bundle.h"
 #include "options.h"
+#include "platform.h"
 
 uint32_t edgeq_abi_version(void) { return EDGEQ_ABI_MAJOR * 65536 + EDGEQ_ABI_MINOR; }
+
+int32_t edgeq_cores(void) { return available_cores(); }
 
 typedef struct {
   edgeq_model *model;

@@ -118,6 +118,7 @@
 #define prepare edgeq_own_prepare
 #define protect_pages edgeq_own_protect_pages
 #define put_character edgeq_own_put_character
+#define quota_cores edgeq_own_quota_cores
 #define read_bundle edgeq_own_read_bundle
 #define read_files edgeq_own_read_files
 #define read_generation edgeq_own_read_generation

@@ -101,7 +101,7 @@ void condition_wait(Condition *condition, Lock *lock);
 void condition_wake_one(Condition *condition);
 void condition_wake_all(Condition *condition);
 
-/* Cores that this process may use. */
+/* Cores that this process may use: those that it may run on, and no more than its quota keeps busy. */
 int available_cores(void);
 
 /* Whether the system says that the processor has `flag`, named as in Linux's /proc/cpuinfo: for processors that do not

@@ -5,9 +5,12 @@
 #include <sched.h>
 #include <string.h>
 
+#include "quota.h"
+
 int available_cores(void) {
-  cpu_set_t cores;
-  return sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
+  cpu_set_t set;
+  int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1, quota = quota_cores("");
+  return quota < cores ? quota : cores;
 }
 
 #if defined(__ANDROID__)

@@ -28,7 +28,8 @@ static const char USAGE[] =
     "  --json           print JSON lines\n"
     "  --raw            print the model's outputs as they are, not an embedding or a label\n"
     "  --repeat N       after one run to warm up, time N runs of every text (or of --profile)\n"
-    "  --threads N      threads of kernels and digests (default: every core); results do not depend on it\n"
+    "  --threads N      threads of kernels and digests (default: OMP_NUM_THREADS, or every core that the process may\n"
+    "                   use); results do not depend on it\n"
     "  --variant NAME   run the code for this target, of those in the bundle (default: the best for this processor)\n"
     "  --no-verify      skip the SHA-256 of the files\n"
     "\n"
@@ -145,6 +146,15 @@ static void check_options(const Options *options) {
   if (changes_texts(options) && !options->generate) stop(EXIT_USAGE, "the options that choose tokens need --generate; see --help");
 }
 
+/* What OpenMP's programs look at too; "4,2" is for nested regions, of which the first number counts. */
+static int64_t threads_of_environment(void) {
+  const char *text = getenv("OMP_NUM_THREADS");
+  char *end = NULL;
+  long threads = text != NULL ? strtol(text, &end, 10) : 0;
+  bool is_number = text != NULL && end != text && (*end == '\0' || *end == ',');
+  return is_number && threads >= 1 && threads <= 1024 ? threads : 0;
+}
+
 Options read_options(int count, char **arguments) {
   Options options = {.bundle = own_bundle()};
   edgeq_generation *generation = &options.generation;
@@ -194,6 +204,7 @@ Options read_options(int count, char **arguments) {
       options.bundle = arguments[i++];
     }
   }
+  if (options.threads == 0) options.threads = threads_of_environment();
   set_early_stopping(&options);
   generation->ignore_end = options.ignore_end;
   check_options(&options);

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import edgeq
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
-from edgeq.targets.runtime.threads import available_cores, choose_threads
+from edgeq.targets.runtime.threads import choose_threads
 
 IDS = np.array([[2, 5, 9, 3], [2, 7, 3, 0]])
 MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
@@ -108,9 +109,22 @@ def test_results_do_not_depend_on_threads(host_bundle):
     np.testing.assert_array_equal(outs[0], outs[2])
 
 
-def test_threads_are_all_cores_unless_the_caller_says_otherwise(host_bundle):
-    assert choose_threads(None) == available_cores()
-    assert edgeq.load(host_bundle).threads == available_cores()
+def test_threads_are_all_cores_unless_the_environment_or_the_caller_says_otherwise(host_bundle, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    loaded = edgeq.load(host_bundle)
+    cores = loaded.threads
+    assert 1 <= cores <= len(os.sched_getaffinity(0))
+    for said, threads in (("3", 3), ("5,2", 5), (" 2 ", 2), ("0", cores), ("many", cores), ("99999", cores)):
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+        assert choose_threads(None, loaded.model.library) == threads
+        assert choose_threads(4, loaded.model.library) == 4
+    allowed = os.sched_getaffinity(0)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert choose_threads(None, loaded.model.library) == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def test_calls_from_many_threads_do_not_mix(bundle, host_bundle):
@@ -133,9 +147,9 @@ def test_calls_from_many_threads_do_not_mix(bundle, host_bundle):
 
 
 @pytest.mark.parametrize("threads", [0, -1, 5000, "2", 2.0, True])
-def test_impossible_thread_counts_are_refused(threads):
+def test_impossible_thread_counts_are_refused(host_bundle, threads):
     with pytest.raises(UsageError, match=r"threads must be an integer in 1\.\.1024"):
-        choose_threads(threads)
+        edgeq.load(host_bundle, threads=threads)
 
 
 def test_a_bundle_for_another_machine_is_refused(host_bundle, copy_of):
