@@ -77,6 +77,8 @@ def _speed(profile: dict[str, Any]) -> Tile:
     name, measured = next(iter(profile["measured"].items()))
     found = measured["speedups"].get(_BASELINE)
     against = f"{speedup(found)} against ONNX Runtime float32, " if found else ""
+    if found and found.get("busy"):
+        against = "no ratio, because the machine was busy; "
     note = f"{against}median at {workload(measured)}, {measured['threads']} threads, bundle {name}"
     return Tile("How fast?", milliseconds(measured["timings"]["edgeq"]["median"]), note)
 

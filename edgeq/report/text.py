@@ -53,9 +53,11 @@ def _latency(timing: dict[str, Any] | None) -> list[str]:
 
 
 def speedup(found: dict[str, Any] | None) -> str:
-    """Formats a speed-up; one that may be chance is no number, and one that was not measured is nothing."""
+    """Formats a speed-up: no number if it may be chance or the machine was busy, nothing if none was measured."""
     if found is None:
         return ""
+    if found.get("busy"):  # profiles of older runs do not say it
+        return "(busy machine)"
     return f"{found['ratio']:.2f}x" if found["beyond_noise"] else "within noise"
 
 

@@ -33,6 +33,9 @@ EDGEQ = "edgeq"
 ORT_FLOAT32 = "onnxruntime float32"
 ORT_INT8 = "onnxruntime int8 dynamic"
 
+MOST_OTHERS = 0.2
+"""Largest share of processor time that other programs may take where a ratio is stated: engines suffer differently from
+them, since each waits for its threads in its own way."""
 _REST_SECONDS = 0.02
 """Longer than the threads of edgeq and ONNX Runtime spin after their last task."""
 _CALLS_SECONDS = 0.05
@@ -92,9 +95,15 @@ class ProfileReport:
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON values, with each speed-up's sentence."""
         table = dataclasses.asdict(self)
+        busy = self.others is not None and self.others > MOST_OTHERS
         for name, speedup in self.speedups.items():
-            beyond = speedup.is_beyond_noise
-            table["speedups"][name] |= {"beyond_noise": beyond, "sentence": speedup.sentence()}
+            beyond, sentence = speedup.is_beyond_noise and not busy, speedup.sentence()
+            if busy:
+                sentence = (
+                    f"no ratio, because other programs took {self.others:.0%} of the processors, and above "
+                    f"{MOST_OTHERS:.0%} a ratio says more about them; measure again"
+                )
+            table["speedups"][name] |= {"beyond_noise": beyond, "busy": busy, "sentence": sentence}
             if not beyond:
                 # A number that may not be claimed is not handed on either.
                 table["speedups"][name] |= {"ratio": None, "low": None, "high": None}

@@ -44,7 +44,7 @@ def timing(milliseconds):
 def speedup(ratio):
     beyond = ratio is not None
     sentence = f"{ratio:.2f}x faster (a to b at 95% confidence)" if beyond else "no difference beyond noise (a to b)"
-    return {"ratio": ratio, "low": ratio, "high": ratio, "beyond_noise": beyond, "sentence": sentence}
+    return {"ratio": ratio, "low": ratio, "high": ratio, "beyond_noise": beyond, "busy": False, "sentence": sentence}
 
 
 @pytest.fixture

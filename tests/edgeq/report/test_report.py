@@ -160,10 +160,13 @@ def test_the_table_claims_no_speedup_within_noise(results, write_run):
     assert rows[2][columns.index("speed-up")] == "2.10x"
     assert rows[3][columns.index("speed-up")] == "(emulated)"
     results["profile"]["measured"]["host"]["speedups"]["onnxruntime float32"] = {
-        "ratio": None, "low": None, "high": None, "beyond_noise": False, "sentence": "none",
+        "ratio": None, "low": None, "high": None, "beyond_noise": False, "busy": False, "sentence": "none",
     }  # fmt: skip
     _, rows = summary_table(results | {"recipe": report["recipe"]})
     assert rows[2][columns.index("speed-up")] == "within noise"
+    results["profile"]["measured"]["host"]["speedups"]["onnxruntime float32"]["busy"] = True
+    _, rows = summary_table(results | {"recipe": report["recipe"]})
+    assert rows[2][columns.index("speed-up")] == "(busy machine)"
 
 
 def test_floats_without_a_reason_are_pointed_at(results):

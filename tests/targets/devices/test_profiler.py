@@ -82,12 +82,12 @@ def test_short_calls_are_repeated_and_long_ones_are_not(turns):
     assert times["long"][0] == pytest.approx([0.06])
 
 
-def report_of(speedup):
+def report_of(speedup, others=None):
     timing = summarize([0.1, 0.2])
     return ProfileReport(
         bundle="b", target="host", sequence=8, batch=1, threads=1, rounds=2,
         timings={"edgeq": timing}, speedups={"onnxruntime float32": speedup},
-        operators=(Operator("k", 1, 0.1, 1.0),), missing={}, machine={}, others=None,
+        operators=(Operator("k", 1, 0.1, 1.0),), missing={}, machine={}, others=others,
     )  # fmt: skip
 
 
@@ -99,6 +99,16 @@ def test_a_difference_within_noise_is_not_handed_on_as_a_number():
     entry = report_of(paired_speedup([3.0] * 8, [1.0] * 8)).to_json()["speedups"]["onnxruntime float32"]
     assert entry["ratio"] == 3.0
     json.dumps(entry, allow_nan=False)
+
+
+def test_no_ratio_comes_from_a_busy_machine():
+    speedup = paired_speedup([3.0] * 8, [1.0] * 8)
+    entry = report_of(speedup, others=0.2).to_json()["speedups"]["onnxruntime float32"]
+    assert (entry["ratio"], entry["busy"]) == (3.0, False)
+    entry = report_of(speedup, others=0.8).to_json()["speedups"]["onnxruntime float32"]
+    assert (entry["ratio"], entry["low"], entry["high"]) == (None, None, None)
+    assert (entry["beyond_noise"], entry["busy"]) == (False, True)
+    assert "other programs took 80% of the processors, and above 20%" in entry["sentence"]
 
 
 def test_each_kernel_has_the_median_of_its_runs():
