@@ -37,6 +37,8 @@ class ModelAdapter(abc.ABC):
     """First version of the standard operators that has all that the graph needs."""
     untrained_because: ClassVar[str] = ""
     """Why the family has no stacks, if it has none, as the end of a sentence that begins with the model."""
+    unread_because: ClassVar[str] = ""
+    """Why the attention of its stacks cannot be read, if it cannot, as the end of a sentence that begins so."""
 
     def __init__(self, config: Any, architecture: str) -> None:
         self.config = config

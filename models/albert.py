@@ -16,15 +16,6 @@ from edgeq.models.stacks import LayerStack
 from edgeq.models.structure import with_modules_replaced
 from edgeq.models.transformers_release import RELEASE, additive_mask
 
-_LINEARS_OF_A_LAYER = (
-    "attention.query",
-    "attention.key",
-    "attention.value",
-    "attention.dense",
-    "ffn",
-    "ffn_output",
-)
-
 
 class AlbertAdapter(BertAdapter):
     """``AlbertModel`` and ``AlbertForSequenceClassification``."""
@@ -43,7 +34,10 @@ class AlbertAdapter(BertAdapter):
         "down_scale_factor": 1,
         "layers_to_keep": [],
     }
-
+    linears_of_a_block: ClassVar[tuple[str, ...]] = (
+        *("attention.query", "attention.key", "attention.value", "attention.dense"),
+        *("ffn", "ffn_output"),
+    )
     untrained_because: ClassVar[str] = "runs one layer many times"
 
     def check_config(self) -> None:
@@ -67,11 +61,6 @@ class AlbertAdapter(BertAdapter):
         first = f"{self._prefix}encoder.embedding_hidden_mapping_in"
         names = [first, *self.block_linear_names, *([f"{self._prefix}pooler"] if self.has_pooler else [])]
         return [*names, "classifier"] if self.task == "classify" else names
-
-    @property
-    def block_linear_names(self) -> list[str]:
-        """Module names of the linear layers of all blocks that are stored."""
-        return [f"{block}.{linear}" for block in self.layer_names[1:] for linear in _LINEARS_OF_A_LAYER]
 
     @property
     def layer_names(self) -> list[str]:

@@ -18,14 +18,6 @@ from edgeq.models.structure import with_modules_replaced
 from edgeq.models.transformers_release import RELEASE, padding_mask
 from edgeq.models.understood_keys import check_understood
 
-_LINEARS_OF_A_LAYER = (
-    "attention.self.query",
-    "attention.self.key",
-    "attention.self.value",
-    "attention.output.dense",
-    "intermediate.dense",
-    "output.dense",
-)
 _LARGEST_SIZES = {
     "vocab_size": 1 << 31,
     "hidden_size": 1 << 20,
@@ -67,6 +59,21 @@ class BertAdapter(ModelAdapter):
     """Keys of ``config.json`` that are read or checked."""
     without_effect: ClassVar[dict[str, object]] = _OF_GOOGLE
     """Keys that change nothing as long as they have these values."""
+    largest_sizes: ClassVar[dict[str, int]] = _LARGEST_SIZES
+    """Sizes in the configuration, with the largest value of each."""
+    linears_of_a_block: ClassVar[tuple[str, ...]] = (
+        *("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
+        *("intermediate.dense", "output.dense"),
+    )
+    """Names inside a block of its linear layers, in the order in which they run: first those of the attention."""
+    tables: ClassVar[tuple[str, ...]] = ("word", "position", "token_type")
+    """Kinds of embeddings that a token has."""
+    blocks: ClassVar[str] = "encoder.layer"
+    """Name of the list of blocks within the encoder."""
+    activation_field: ClassVar[str] = "hidden_act"
+    """Field of the configuration that names the activation."""
+    epsilon_field: ClassVar[str] = "layer_norm_eps"
+    """Field of the configuration that holds what norms add to the variance."""
     architectures: ClassVar[dict[str, Task]] = {
         "BertModel": "embed",
         "BertForSequenceClassification": "classify",
@@ -75,15 +82,15 @@ class BertAdapter(ModelAdapter):
     def check_config(self) -> None:
         """See :meth:`ModelAdapter.check_config`."""
         config = self.config
-        check_sizes(config, _LARGEST_SIZES)
+        check_sizes(config, self.largest_sizes)
         check_heads(config, width="hidden_size", heads="num_attention_heads")
-        check_epsilon(config, "layer_norm_eps")
+        check_epsilon(config, self.epsilon_field)
         if self.task == "classify":
             check_labels(config)
         check_understood(
             config, self.understood, family=self.display_name, without_effect=self.without_effect
         )
-        check_activation(config, "hidden_act", family=self.display_name)
+        check_activation(config, self.activation_field, family=self.display_name)
         if self.positions not in ("absolute", *_RELATIVE):
             raise UnsupportedError(
                 f"{self.display_name} with {self.positions!r} positions is not supported, "
@@ -121,13 +128,12 @@ class BertAdapter(ModelAdapter):
     def block_linear_names(self) -> list[str]:
         """Module names of the linear layers of all blocks, in the order in which they run."""
         blocks = self.layer_names[1:]
-        return [f"{block}.{linear}" for block in blocks for linear in _LINEARS_OF_A_LAYER]
+        return [f"{block}.{linear}" for block in blocks for linear in self.linears_of_a_block]
 
     @property
     def embedding_names(self) -> list[str]:
         """See :attr:`ModelAdapter.embedding_names`."""
-        kinds = ("word", "position", "token_type")
-        return [*(f"{self._prefix}embeddings.{kind}_embeddings" for kind in kinds), *self._distance_tables]
+        return [*(f"{self._prefix}embeddings.{kind}_embeddings" for kind in self.tables), *self._distance_tables]
 
     @property
     def float_names(self) -> dict[str, str]:
@@ -143,22 +149,22 @@ class BertAdapter(ModelAdapter):
     @property
     def layer_names(self) -> list[str]:
         """See :attr:`ModelAdapter.layer_names`."""
-        blocks = [f"{self._prefix}encoder.layer.{index}" for index in range(self.config.num_hidden_layers)]
+        blocks = [f"{self._prefix}{self.blocks}.{index}" for index in range(self.config.num_hidden_layers)]
         return [f"{self._prefix}embeddings", *blocks]
 
     @property
     def stacks(self) -> tuple[LayerStack, ...]:
         """See :attr:`ModelAdapter.stacks`."""
-        heads = self.config.num_attention_heads
+        query, key, value, output, *_ = self.linears_of_a_block
         stack = LayerStack(
             name="encoder",
-            blocks=f"{self._prefix}encoder.layer",
+            blocks=f"{self._prefix}{self.blocks}",
             depth=self.config.num_hidden_layers,
             depth_field="num_hidden_layers",
             width=self.config.hidden_size,
             embedding=f"{self._prefix}embeddings",
-            attentions=(AttentionTap("self", "attention.self.query", "attention.self.key", heads),),
-            migrations=(Migration("attention.self.value", ("attention.output.dense",)),),
+            attentions=(AttentionTap("self", query, key, self.config.num_attention_heads),),
+            migrations=(Migration(value, (output,)),),
         )
         return (stack,)
 

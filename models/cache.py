@@ -22,12 +22,12 @@ def causal_mask(attention_mask: torch.Tensor, *, past: int, queries: int) -> tor
         Not minus infinity: a padding token in front of the text sees nothing at all, and must not become NaN.
     """
     before = _past_or_self(past, queries, attention_mask.device)
-    return _additive(before[None, None] & attention_mask.bool()[:, None, None, :])
+    return additive(before[None, None] & attention_mask.bool()[:, None, None, :])
 
 
 def unpadded_causal_mask(*, past: int, queries: int, device: torch.device) -> torch.Tensor:
     """Does what :func:`causal_mask` does where nothing is padding: float32 ``[1, 1, queries, past + queries]``."""
-    return _additive(_past_or_self(past, queries, device)[None, None])
+    return additive(_past_or_self(past, queries, device)[None, None])
 
 
 def padding_mask(attention_mask: torch.Tensor) -> torch.Tensor:
@@ -39,7 +39,7 @@ def padding_mask(attention_mask: torch.Tensor) -> torch.Tensor:
     Returns:
         float32 ``[batch, 1, 1, length]`` to add to attention scores: 0, or the least float32.
     """
-    return _additive(attention_mask.bool()[:, None, None, :])
+    return additive(attention_mask.bool()[:, None, None, :])
 
 
 def _past_or_self(past: int, queries: int, device: torch.device) -> torch.Tensor:
@@ -48,7 +48,8 @@ def _past_or_self(past: int, queries: int, device: torch.device) -> torch.Tensor
     return slots[None, :] <= own[:, None]
 
 
-def _additive(visible: torch.Tensor) -> torch.Tensor:
+def additive(visible: torch.Tensor) -> torch.Tensor:
+    """Returns what is added to scores, of the shape of ``visible``: 0 where it is true, or the least float32."""
     return torch.where(visible, 0.0, torch.finfo(torch.float32).min)
 
 

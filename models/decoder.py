@@ -17,6 +17,7 @@ from edgeq.models.activations import ACTIVATIONS, Activation, check_activation
 from edgeq.models.adapter import GenerativeAdapter
 from edgeq.models.cache import attend, causal_mask, split_heads
 from edgeq.models.config_checks import check_sizes
+from edgeq.models.stacks import AttentionTap, LayerStack
 from edgeq.models.understood_keys import check_understood
 
 POSITIONS_STAY_FLOAT = "positions are added to the state that every layer adds to, and are few"
@@ -35,10 +36,14 @@ class DecoderAdapter(GenerativeAdapter):
     """Module name of the output head."""
     blocks: ClassVar[str]
     """Module name of the list of blocks."""
+    first_state: ClassVar[str | None] = None
+    """Module whose output is what the first block reads, if there is one."""
     linears_of_a_block: ClassVar[tuple[str, ...]]
     """Names inside a block of its linear layers, in the order in which they run."""
     depth_field: ClassVar[str] = "num_hidden_layers"
     """Field of the configuration that holds the number of blocks."""
+    width_field: ClassVar[str] = "hidden_size"
+    """Field of the configuration that holds the width of the states."""
     positions_field: ClassVar[str] = "max_position_embeddings"
     """Field of the configuration that holds the longest text."""
     activation_field: ClassVar[str] = "hidden_act"
@@ -94,6 +99,27 @@ class DecoderAdapter(GenerativeAdapter):
     def layer_names(self) -> list[str]:
         """See :attr:`ModelAdapter.layer_names`."""
         return [self.table, *self.block_names]
+
+    @property
+    def taps(self) -> tuple[AttentionTap, ...]:
+        """Attentions of each block whose queries and keys can be read; none where positions turn them."""
+        return ()
+
+    @property
+    def stacks(self) -> tuple[LayerStack, ...]:
+        """See :attr:`ModelAdapter.stacks`; none where what the first block reads is no module's output."""
+        if self.first_state is None:
+            return ()
+        stack = LayerStack(
+            name="decoder",
+            blocks=self.blocks,
+            depth=self.depth,
+            depth_field=self.depth_field,
+            width=getattr(self.config, self.width_field),
+            embedding=self.first_state,
+            attentions=self.taps,
+        )
+        return (stack,)
 
     @property
     def input_names(self) -> list[str]:

@@ -14,7 +14,7 @@ from edgeq.models.activations import Activation
 from edgeq.models.adapter import CacheShape, Task
 from edgeq.models.config_checks import check_epsilon, check_heads, check_sizes
 from edgeq.models.decoder import CachedDecoder, DecoderAdapter, Memory
-from edgeq.models.stacks import AttentionTap, LayerStack, Migration
+from edgeq.models.stacks import AttentionTap, Migration
 
 
 class Gpt2Adapter(DecoderAdapter):
@@ -27,7 +27,9 @@ class Gpt2Adapter(DecoderAdapter):
     positions_table: ClassVar[str | None] = "transformer.wpe"
     blocks: ClassVar[str] = "transformer.h"
     linears_of_a_block: ClassVar[tuple[str, ...]] = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    first_state: ClassVar[str | None] = "transformer.drop"
     depth_field: ClassVar[str] = "n_layer"
+    width_field: ClassVar[str] = "n_embd"
     positions_field: ClassVar[str] = "n_positions"
     activation_field: ClassVar[str] = "activation_function"
     largest_sizes: ClassVar[dict[str, int]] = {
@@ -64,24 +66,19 @@ class Gpt2Adapter(DecoderAdapter):
         return CacheShape(config.n_layer, config.n_head, config.n_embd // config.n_head)
 
     @property
-    def stacks(self) -> tuple[LayerStack, ...]:
-        """See :attr:`ModelAdapter.stacks`."""
-        tap = AttentionTap("self", "attn.c_attn", "attn.c_attn", self.config.n_head, causal=True, parts=3)
-        stack = LayerStack(
-            name="decoder",
-            blocks=self.blocks,
-            depth=self.depth,
-            depth_field=self.depth_field,
-            width=self.config.n_embd,
-            embedding="transformer.drop",
-            attentions=(tap,),
-            migrations=(
-                Migration("ln_1", ("attn.c_attn",)),
-                Migration("attn.c_attn", ("attn.c_proj",), part=2, parts=3),
-                Migration("ln_2", ("mlp.c_fc",)),
-            ),
-        )
-        return (stack,)
+    def taps(self) -> tuple[AttentionTap, ...]:
+        """See :attr:`DecoderAdapter.taps`."""
+        return (AttentionTap("self", "attn.c_attn", "attn.c_attn", self.config.n_head, causal=True, parts=3),)
+
+    @property
+    def migrations(self) -> list[Migration]:
+        """See :attr:`ModelAdapter.migrations`."""
+        moves = [
+            Migration("ln_1", ("attn.c_attn",)),
+            Migration("attn.c_attn", ("attn.c_proj",), part=2, parts=3),
+            Migration("ln_2", ("mlp.c_fc",)),
+        ]
+        return [move.inside(block) for block in self.block_names for move in moves]
 
     def export_module(self, model: nn.Module) -> nn.Module:
         """See :meth:`GenerativeAdapter.export_module`."""

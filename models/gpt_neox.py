@@ -13,7 +13,7 @@ from edgeq.models.adapter import CacheShape, Task
 from edgeq.models.config_checks import check_epsilon, check_heads
 from edgeq.models.decoder import CachedDecoder, DecoderAdapter, Memory
 from edgeq.models.rotary import ROPE_KEYS, TURNED_BEHIND, Rotary, check_rotary
-from edgeq.models.stacks import LayerStack, Migration
+from edgeq.models.stacks import Migration
 
 
 class GptNeoxAdapter(DecoderAdapter):
@@ -23,6 +23,7 @@ class GptNeoxAdapter(DecoderAdapter):
     display_name: ClassVar[str] = "GPT-NeoX"
     architectures: ClassVar[dict[str, Task]] = {"GPTNeoXForCausalLM": "generate"}
     table: ClassVar[str] = "gpt_neox.embed_in"
+    first_state: ClassVar[str | None] = "gpt_neox.emb_dropout"
     head: ClassVar[str] = "embed_out"
     blocks: ClassVar[str] = "gpt_neox.layers"
     linears_of_a_block: ClassVar[tuple[str, ...]] = (
@@ -39,10 +40,11 @@ class GptNeoxAdapter(DecoderAdapter):
     }
     understood: ClassVar[frozenset[str]] = ROPE_KEYS | frozenset(
         {"hidden_act", "layer_norm_eps", "tie_word_embeddings", "use_parallel_residual", "attention_bias"}
+        | {"is_decoder"}  # which it is, whatever it says
         | {"rotary_pct", "rotary_emb_base", "partial_rotary_factor"}  # read by transformers, whose angles are taken
     )
     least_opset: ClassVar[int] = 23
-    untrained_because: ClassVar[str] = TURNED_BEHIND
+    unread_because: ClassVar[str] = TURNED_BEHIND
 
     def check_config(self) -> None:
         """See :meth:`ModelAdapter.check_config`."""
@@ -62,11 +64,6 @@ class GptNeoxAdapter(DecoderAdapter):
         """See :attr:`GenerativeAdapter.cache`."""
         heads = self.config.num_attention_heads
         return CacheShape(self.depth, heads, self.config.hidden_size // heads)
-
-    @property
-    def stacks(self) -> tuple[LayerStack, ...]:
-        """None: what attention sees is made behind the modules that distillation would read."""
-        return ()
 
     @property
     def migrations(self) -> list[Migration]:

@@ -15,7 +15,7 @@ from edgeq.models.adapter import CacheShape, Task
 from edgeq.models.config_checks import check_epsilon
 from edgeq.models.decoder import CachedDecoder, DecoderAdapter, Memory
 from edgeq.models.rotary import ROPE_KEYS, TURNED_BEHIND, Rotary, check_rotary
-from edgeq.models.stacks import LayerStack, Migration
+from edgeq.models.stacks import Migration
 
 UNDERSTOOD = ROPE_KEYS | frozenset(
     {"hidden_act", "rms_norm_eps", "tie_word_embeddings", "head_dim"}
@@ -32,6 +32,7 @@ class LlamaAdapter(DecoderAdapter):
     display_name: ClassVar[str] = "Llama"
     architectures: ClassVar[dict[str, Task]] = {"LlamaForCausalLM": "generate"}
     table: ClassVar[str] = "model.embed_tokens"
+    first_state: ClassVar[str | None] = "model.embed_tokens"
     blocks: ClassVar[str] = "model.layers"
     linears_of_a_block: ClassVar[tuple[str, ...]] = (
         *("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
@@ -48,7 +49,7 @@ class LlamaAdapter(DecoderAdapter):
     }
     understood: ClassVar[frozenset[str]] = UNDERSTOOD
     least_opset: ClassVar[int] = 23
-    untrained_because: ClassVar[str] = TURNED_BEHIND
+    unread_because: ClassVar[str] = TURNED_BEHIND
 
     def check_config(self) -> None:
         """See :meth:`ModelAdapter.check_config`."""
@@ -72,11 +73,6 @@ class LlamaAdapter(DecoderAdapter):
     def cache(self) -> CacheShape:
         """See :attr:`GenerativeAdapter.cache`."""
         return CacheShape(self.depth, self.config.num_key_value_heads, self._head_size)
-
-    @property
-    def stacks(self) -> tuple[LayerStack, ...]:
-        """None: what attention sees is made behind the modules that distillation would read."""
-        return ()
 
     @property
     def migrations(self) -> list[Migration]:

@@ -14,7 +14,7 @@ from edgeq.models.activations import Activation
 from edgeq.models.adapter import CacheShape, Task
 from edgeq.models.config_checks import check_heads
 from edgeq.models.decoder import CachedDecoder, DecoderAdapter, Memory
-from edgeq.models.stacks import LayerStack, Migration
+from edgeq.models.stacks import Migration
 
 
 class OptAdapter(DecoderAdapter):
@@ -68,11 +68,6 @@ class OptAdapter(DecoderAdapter):
         if self.config.word_embed_proj_dim == self.config.hidden_size:
             return [*blocks, head]
         return ["model.decoder.project_in", *blocks, "model.decoder.project_out", head]
-
-    @property
-    def stacks(self) -> tuple[LayerStack, ...]:
-        """None: the sum of token and position, which the first block reads, is no module's output."""
-        return ()
 
     @property
     def migrations(self) -> list[Migration]:

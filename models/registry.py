@@ -11,18 +11,22 @@ from edgeq.models.albert import AlbertAdapter
 from edgeq.models.architecture import choose_architecture
 from edgeq.models.bart import BartAdapter
 from edgeq.models.bert import BertAdapter
+from edgeq.models.deberta import DebertaV2Adapter
 from edgeq.models.distilbert import DistilBertAdapter
 from edgeq.models.electra import ElectraAdapter
 from edgeq.models.gpt2 import Gpt2Adapter
 from edgeq.models.gpt_neox import GptNeoxAdapter
 from edgeq.models.llama import LlamaAdapter, Qwen2Adapter
+from edgeq.models.modernbert import ModernBertAdapter
+from edgeq.models.mpnet import MpnetAdapter
 from edgeq.models.opt import OptAdapter
 from edgeq.models.roberta import CamembertAdapter, RobertaAdapter, XlmRobertaAdapter
 from edgeq.plugins import MODELS, plugins
 
 _BUILTIN: tuple[type[ModelAdapter], ...] = (
     *(BertAdapter, RobertaAdapter, XlmRobertaAdapter, CamembertAdapter, DistilBertAdapter),
-    *(ElectraAdapter, AlbertAdapter, Gpt2Adapter, LlamaAdapter, Qwen2Adapter, OptAdapter, GptNeoxAdapter),
+    *(ElectraAdapter, AlbertAdapter, MpnetAdapter, ModernBertAdapter, DebertaV2Adapter),
+    *(Gpt2Adapter, LlamaAdapter, Qwen2Adapter, OptAdapter, GptNeoxAdapter),
     BartAdapter,
 )
 

@@ -14,7 +14,7 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 ROPE_KEYS = frozenset({"rope_theta", "rope_scaling", "rope_parameters"})
 """Keys of ``config.json`` that transformers reads, whose angles are taken."""
 TURNED_BEHIND = "turns queries and keys by their positions behind the layers that make them"
-"""Why families with rotary positions are not distilled."""
+"""Why the attention of families with rotary positions is not compared in distillation."""
 
 
 def check_rotary(config: Any, *, family: str, columns: int) -> None:
@@ -31,12 +31,18 @@ def check_rotary(config: Any, *, family: str, columns: int) -> None:
     """
     if columns % 2 or columns < 2:
         raise FormatError(f"config.json: heads must have an even number of columns that are turned, found {columns}")
-    values = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    kind = str(values.get("rope_type", values.get("type", "default")))
-    if kind not in ROPE_TYPES:
-        raise UnsupportedError(
-            f"{family} with rotary positions of type {kind!r} is not supported, only {', '.join(map(repr, ROPE_TYPES))}"
-        )
+    for kind in _kinds(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}):
+        if kind not in ROPE_TYPES:
+            raise UnsupportedError(
+                f"{family} with rotary positions of type {kind!r} is not supported, "
+                f"only {', '.join(map(repr, ROPE_TYPES))}"
+            )
+
+
+def _kinds(values: dict[str, Any]) -> set[str]:
+    """The kinds of angles: one, or in newer releases of transformers one for each kind of layer."""
+    by_layer = [value for value in values.values() if isinstance(value, dict)]
+    return {str(value.get("rope_type", value.get("type", "default"))) for value in by_layer or [values]}
 
 
 class Rotary(nn.Module):

@@ -60,7 +60,7 @@ class LayerStack:
         depth_field: Field of the configuration that holds ``depth``.
         width: Width of the state that the blocks hand on.
         embedding: Module whose output is the first block's input (up to dropout).
-        attentions: The attentions of each block.
+        attentions: The attentions of each block whose queries and keys can be read; empty where none can.
         migrations: Where factors may move inside each block.
     """
 

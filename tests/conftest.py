@@ -116,7 +116,7 @@ def make_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def make_bart(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Returns a function that saves a random BART and a tokenizer, and returns the folder."""
+    """Returns a function that saves a random BART or one of its relatives and a tokenizer, and returns the folder."""
 
     def make(architecture: str = "BartForConditionalGeneration", *, seed: int = 0, **config: Any) -> Path:
         import transformers
@@ -132,8 +132,8 @@ def make_bart(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             "decoder_ffn_dim": 52,
             "max_position_embeddings": 33,
         }
-        folder = tmp_path_factory.mktemp("bart")
-        return _save_random(architecture, transformers.BartConfig(**{**sizes, **config}), folder, seed=seed)
+        described = getattr(transformers, architecture).config_class(**{**sizes, **config})
+        return _save_random(architecture, described, tmp_path_factory.mktemp("bart"), seed=seed)
 
     return make
 

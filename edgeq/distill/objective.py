@@ -287,6 +287,11 @@ def _matched(
                 f"the student's {own.name} is {own.width} wide and the teacher's {wanted.width}; "
                 "their hidden states cannot be compared, give the losses on them weight 0"
             )
+        if settings.attention and not own.attentions:
+            raise UsageError(
+                f"{student.architecture} {student.unread_because}, so that its attention cannot be compared; give the "
+                "loss 'attention' weight 0"
+            )
         heads = [[tap.heads for tap in stack.attentions] for stack in (own, wanted)]
         if settings.attention and heads[0] != heads[1]:
             raise UsageError(

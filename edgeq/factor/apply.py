@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from edgeq.errors import FormatError, UsageError
+from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.factor.insert import factor_specs, insert_factor_modules
 from edgeq.factor.kinds import FactorModule, FactorSettings, FactorSpec, SharedFactors
 from edgeq.models import ModelAdapter
@@ -57,6 +57,9 @@ def factorise(
     if factor_specs(model):
         raise UsageError("the model is factorised already; give the dense model")
     specs = settings.plan(model, adapter)
+    if not specs:
+        reason = f", which {adapter.untrained_because}" if adapter.untrained_because else ""
+        raise UnsupportedError(f"the recipe factorises no layer of {adapter.architecture}{reason}")
     weights, biases = _trained(model, specs)
     insert_factor_modules(model, specs)
     for spec in specs.values():

@@ -73,6 +73,8 @@ def reduce_layers(model: Any, adapter: ModelAdapter, keep: Mapping[str, Sequence
     config = copy.deepcopy(model.config)
     for stack in adapter.stacks:
         setattr(config, stack.depth_field, len(keep[stack.name]))
+    if isinstance(kinds := getattr(config, "layer_types", None), list):
+        config.layer_types = [kinds[index] for index in keep[adapter.stacks[0].name]]
     if config.is_encoder_decoder:
         config.num_hidden_layers = len(keep["encoder"])  # a second field of BART's for the encoder's depth
     student: nn.Module = type(model)(config, **adapter.model_options)

@@ -31,7 +31,7 @@ from edgeq.targets.runtime.tensor_parser import FLOAT, PACKED
 
 _EXACT_OPERATORS = frozenset(
     {"Add", "Sub", "Mul", "Cast", "Concat", "Constant", "Equal", "Expand", "Gather", "Identity", "Not", "Reshape"}
-    | {"And", "Clip", "Div", "Greater", "ReduceSum", "Sqrt"}
+    | {"And", "Clip", "Div", "Greater", "GreaterOrEqual", "LessOrEqual", "ReduceSum", "Sqrt"}
     | {"Shape", "Slice", "Squeeze", "Transpose", "Unsqueeze", "Where"}
 )
 """Lowered by TVM itself: data movement, integer arithmetic, and single float additions, quotients and roots, which have
@@ -170,9 +170,13 @@ class EdgeqImporter(ONNXGraphImporter):
         if op_name in CONVERTERS:
             values = {k: v.decode() if isinstance(v, bytes) else v for k, v in attrs.items()}
             values["name"] = attrs["tvm_custom"]["name"]
+            values.setdefault("outputs", attrs["tvm_custom"]["num_outputs"])
             return CONVERTERS[op_name](self._calls, list(inputs), values)
         if op_name == "Gather" and attrs.get("axis", 0) == 0 and self._is_table(inputs[0]):
             return float_embedding(self._calls, *inputs)
+        if op_name == "Gather" and attrs.get("axis", 0) == 0 and isinstance(inputs[0], tvm.ir.GenericConst):
+            # Integers by places that are not negative; TVM's own conversion would look at shapes while it runs.
+            return self.bb.emit(relax.op.take(*inputs, axis=0, mode="clip"))
         if op_name == "Gather" and isinstance(inputs[1], tvm.ir.GenericConst):
             return self.bb.emit(_take_constant(inputs[0], inputs[1].value.numpy(), attrs))
         if op_name in _INTEGERS_ONLY and not str(inputs[0].ty.dtype).startswith("int"):

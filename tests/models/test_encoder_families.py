@@ -32,6 +32,42 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
         {"embedding_size": 24, "num_hidden_groups": 2, "inner_group_num": 2, "num_hidden_layers": 4},
         39,
     ),
+    "mpnet": ("MPNetModel", {"hidden_act": "gelu_new"}, 37),
+    "mpnet, a classifier": ("MPNetForSequenceClassification", {"num_labels": 3, "max_position_embeddings": 300}, 298),
+    "deberta-v3": (
+        "DebertaV2Model",
+        {
+            "relative_attention": True,
+            "position_buckets": 6,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "pos_att_type": "p2c|c2p",
+            "position_biased_input": False,
+        },
+        39,
+    ),
+    "deberta-v2, a classifier": (
+        "DebertaV2ForSequenceClassification",
+        {
+            "relative_attention": True,
+            "max_relative_positions": 11,
+            "pos_att_type": ["c2p", "p2c"],
+            "type_vocab_size": 2,
+            "embedding_size": 24,
+            "num_labels": 3,
+        },
+        39,
+    ),
+    "modernbert": (
+        "ModernBertModel",
+        {"global_attn_every_n_layers": 2, "local_attention": 6, "num_hidden_layers": 3, "local_rope_theta": 100.0},
+        39,
+    ),
+    "modernbert, a classifier": (
+        "ModernBertForSequenceClassification",
+        {"num_labels": 3, "local_attention": 5, "classifier_pooling": "mean", "norm_bias": True, "mlp_bias": True},
+        39,
+    ),
 }
 """Class, configuration and longest text of each."""
 

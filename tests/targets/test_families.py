@@ -14,6 +14,7 @@ import edgeq
 from edgeq.checkpoint import load_checkpoint
 from edgeq.models import TorchDecoder, TorchEncoder, positions
 from edgeq.targets.builtin.target import load_target
+from edgeq.targets.devices import emulator
 from edgeq.targets.runtime.machine import this_machine
 
 TARGETS = [
@@ -21,6 +22,9 @@ TARGETS = [
     for name in ("x86-64-vnni", "x86-64-v3", "cortex-a76", "cortex-a72")
     if load_target(name).runs_on(this_machine())
 ]
+
+CORES = ["cortex-a72", "cortex-a7"]
+"""Emulated cores: 64 bits without dot product, and 32 bits."""
 
 
 def check_whole_way(folder: Path, out: Path, *, recipe: str | None, atol: float = 1e-5) -> None:
@@ -70,6 +74,16 @@ def test_activations_of_low_bit_layers(make_bert: Callable[..., Path], act: str,
     check_whole_way(folder, tmp_path, recipe="ptq-w4")
 
 
+DEBERTA_V3 = {
+    "relative_attention": True,
+    "position_buckets": 6,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": "p2c|c2p",
+    "position_biased_input": False,
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "config"),
@@ -77,12 +91,53 @@ def test_activations_of_low_bit_layers(make_bert: Callable[..., Path], act: str,
         ("XLMRobertaModel", {"type_vocab_size": 1}),
         ("ElectraForSequenceClassification", {"embedding_size": 24}),
         ("AlbertModel", {"embedding_size": 24, "num_hidden_layers": 3}),
+        ("MPNetModel", {"max_position_embeddings": 300}),
+        ("ModernBertForSequenceClassification", {"local_attention": 6, "classifier_pooling": "mean"}),
+        ("DebertaV2Model", DEBERTA_V3),
     ],
 )
 def test_families_of_encoders(
     make_encoder: Callable[..., Path], architecture: str, config: dict[str, Any], tmp_path: Path
 ) -> None:
     check_whole_way(make_encoder(architecture, **config), tmp_path, recipe="ptq-w4")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize(
+    ("architecture", "config"),
+    [
+        ("MPNetModel", {}),
+        ("ModernBertModel", {"local_attention": 6, "global_attn_every_n_layers": 2}),
+        ("DebertaV2Model", DEBERTA_V3),
+    ],
+)
+def test_encoders_on_an_emulated_core(
+    make_encoder: Callable[..., Path],
+    needs_core: Callable[[str], None],
+    architecture: str,
+    config: dict[str, Any],
+    core: str,
+    tmp_path: Path,
+) -> None:
+    needs_core(core)
+    edgeq.compress_model(make_encoder(architecture, **config), tmp_path / "checkpoint", recipe="ptq-w8a8")
+    board, host = bundles(tmp_path, core)
+    ids = np.random.default_rng(5).integers(5, 80, (3, 33))
+    mask = np.ones_like(ids)
+    mask[1, 20:] = 0
+    mask[2, 2:4] = 0
+    given = {"input_ids": ids, "attention_mask": mask}
+    for name, found in emulator.run_bundle(board, given).items():
+        np.testing.assert_array_equal(found, edgeq.load(host)(**given)[name])
+
+
+def bundles(folder: Path, core: str) -> tuple[Path, Path]:
+    """Exports the checkpoint of a folder and returns its bundles for an emulated core and for this machine."""
+    edgeq.export_onnx(folder / "checkpoint", folder / "onnx")
+    host = edgeq.compile_bundle(folder / "onnx", folder / "host", target=load_target("host"))
+    board = edgeq.compile_bundle(folder / "onnx", folder / core, target=load_target(core), host_bundle=host)
+    return board, host
 
 
 DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -140,3 +195,17 @@ def test_decoders_of_low_bit_activations(decoder: Path, tmp_path: Path) -> None:
     edgeq.compress_model(decoder, tmp_path / "checkpoint", recipe="ptq-w8a8")
     made = generate_everywhere(tmp_path / "checkpoint", tmp_path, cache="float16")
     assert [len(text.ids) for text in made] == [12, 12, 12]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("decoder", ["gpt-neox", "opt", "qwen2"], indirect=True)
+def test_decoders_on_an_emulated_core(
+    decoder: Path, needs_core: Callable[[str], None], core: str, tmp_path: Path
+) -> None:
+    needs_core(core)
+    edgeq.compress_model(decoder, tmp_path / "checkpoint", recipe="ptq-w8a8")
+    board, host = bundles(tmp_path, core)
+    options = {"max_new_tokens": 12, "ignore_end": True}
+    expected = [result.ids for result in edgeq.load(host).generate(PROMPTS, **options).results()]
+    assert emulator.generate(board, PROMPTS, batch=2, **options) == expected

@@ -1,4 +1,4 @@
-"""Operators that make one vector of a text's tokens: sums, maxima and counts over the sequence."""
+"""Products of activations, and operators that make one vector of a text's tokens: sums, maxima and counts."""
 
 from __future__ import annotations
 
@@ -10,17 +10,38 @@ from tvm.ir.expr import Constant
 from edgeq.errors import UnsupportedError
 from edgeq.targets.compiler.converters.kernel_calls import KernelCalls, shape_of, tensor
 from edgeq.targets.compiler.kernels import pooling
+from edgeq.targets.compiler.kernels.head_products import head_products
 
 
-def weighted_rows(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
-    """``MatMul`` of ``[B, 1, S]`` and ``[B, S, K]``; products with a constant matrix are linear layers."""
+def product(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``MatMul``: each head with a matrix of its own, or weighted rows; products with a constant are linear layers."""
+    shapes = [shape_of(value) for value in inputs]
+    if [len(shape) for shape in shapes] == [4, 4] and _is(shapes[1][0], 1) and all(map(_is_known, shapes[1])):
+        return _head_products(calls, inputs)
+    if [len(shape) for shape in shapes] == [3, 3] and _is(shapes[0][1], 1) and _is_known(shapes[1][2]):
+        return _weighted_rows(calls, inputs)
+    raise UnsupportedError(
+        f"{attrs['name']}: a product of tensors of shape {shapes[0]} and {shapes[1]} has no kernel, only with a "
+        "constant matrix, of heads with a matrix of each head, or of one row of weights and the states of a text"
+    )
+
+
+def _head_products(calls: KernelCalls, inputs: list[Any]) -> Any:
+    """``[B, H, S, D]`` and ``[1, H, D, R]``, whose sizes are known."""
+    batch, _, rows, _ = shape_of(inputs[0])
+    heads, head_size, columns = (int(size) for size in shape_of(inputs[1])[1:])
+    return calls.isa_call(
+        ("head_products", heads, head_size, columns),
+        lambda isa: head_products(isa, heads, head_size, columns),
+        inputs,
+        tensor([batch, heads, rows, columns]),
+    )
+
+
+def _weighted_rows(calls: KernelCalls, inputs: list[Any]) -> Any:
+    """``[B, 1, S]`` and ``[B, S, K]``."""
     weights, x = inputs
     shapes = shape_of(weights), shape_of(x)
-    if [len(shape) for shape in shapes] != [3, 3] or not _is(shapes[0][1], 1) or not _is_known(shapes[1][2]):
-        raise UnsupportedError(
-            f"{attrs['name']}: a product of tensors of shape {shapes[0]} and {shapes[1]} has no kernel, only with a "
-            "constant matrix, or of one row of weights and the states of a text"
-        )
     batch, columns = shapes[1][0], int(shapes[1][2])
     return calls.call(
         ("weighted_rows", columns), lambda: pooling.weighted_rows(columns), [weights, x], tensor([batch, 1, columns])

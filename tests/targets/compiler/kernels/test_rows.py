@@ -13,6 +13,7 @@ from edgeq.targets.builtin.target import load_target
 from edgeq.targets.compiler.isa import isa_named
 from edgeq.targets.compiler.kernels.attention import attention
 from edgeq.targets.compiler.kernels.gather_rows import gather_rows
+from edgeq.targets.compiler.kernels.head_products import head_products
 from edgeq.targets.compiler.kernels.layer_norm import layer_norm
 from edgeq.targets.compiler.kernels.low_bit_embedding import low_bit_embedding
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns, quantize_rows
@@ -211,3 +212,14 @@ def test_ids_outside_a_table_stay_inside_its_memory(compile_kernel):
     ids = np.array([[0, 3, -1, 2**62, 2]])
     y = compile_kernel(gather_rows(3, 4, rank=2))(table, ids, np.zeros((1, 5, 4), np.float32))
     assert np.array_equal(y[0], table[[0, 0, 0, 0, 2]])
+
+
+@pytest.mark.parametrize(("heads", "head_size", "columns"), [(3, 5, 7), (2, 16, 50), (1, 9, 96)])
+def test_heads_with_a_matrix_of_each(heads, head_size, columns, run_everywhere):
+    generator = np.random.default_rng(columns)
+    w = generator.standard_normal((1, heads, head_size, columns)).astype(np.float32)
+    inputs = [generator.standard_normal((2, heads, rows, head_size)).astype(np.float32) for rows in (0, 1, 13)]
+    calls = [(x, w, np.zeros((2, heads, x.shape[2], columns), np.float32)) for x in inputs]
+    found = run_everywhere(lambda isa: head_products(isa, heads, head_size, columns), calls)
+    for x, y in zip(inputs, found, strict=True):
+        np.testing.assert_allclose(y, x.astype(np.float64) @ w.astype(np.float64), rtol=1e-5, atol=1e-5)
