@@ -12,6 +12,7 @@ import onnx
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.targets.builtin.target import Target
+from edgeq.targets.compiler.library_output import without_library_output
 from edgeq.targets.compiler.limits import PositionLimit, position_limit
 from edgeq.targets.compiler.objects import PASS_OPTIONS, compile_kernels
 from edgeq.targets.compiler.passes import run_passes
@@ -131,6 +132,7 @@ def compile_onnx(onnx_file: Path, *, target: Target) -> CompiledModel:
     return _compile({"main": model.graph}, _opset(model), target)
 
 
+@without_library_output()
 def _compile(graphs: dict[str, onnx.GraphProto], opset: int, target: Target) -> CompiledModel:
     import_tvm()  # before the modules below, which import it as usual
     from edgeq.targets.compiler.importer import EdgeqImporter
@@ -147,6 +149,7 @@ def _compile(graphs: dict[str, onnx.GraphProto], opset: int, target: Target) -> 
     return compile_module(module, functions, importer.weights, target)
 
 
+@without_library_output()
 def compile_module(
     module: Any, functions: dict[str, CompiledFunction], weights: list[WeightTensor], target: Target
 ) -> CompiledModel:

@@ -16,6 +16,7 @@ from typing import Any
 
 from edgeq.formats.low_bit import SUPPORTED_BITS
 from edgeq.targets.builtin.target import Target
+from edgeq.targets.compiler.library_output import without_library_output
 from edgeq.targets.compiler.objects import PASS_OPTIONS
 from edgeq.targets.compiler.tvm_import import import_tvm
 
@@ -39,6 +40,7 @@ class KernelObject:
     symbols: dict[str | tuple[str, int], str]
 
 
+@without_library_output()
 def compile_kernel_object(target: Target, path: Path, *, bits: Sequence[int] = SUPPORTED_BITS) -> KernelObject:
     """Compiles the kernels for one level of processors.
 
