@@ -71,7 +71,7 @@ def generate(
         raise UsageError("there is nothing to continue: give --prompt TEXT or --prompts-file FILE")
     loaded = load(bundle, threads=threads)
     sampling = changed_sampling(
-        loaded.generation.settings.sampling,
+        loaded.generation.settings,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,

@@ -105,13 +105,12 @@ def run(
     if loaded.manifest.model.task == "seq2seq":
         if couples or prompt_name is not None:
             raise UsageError(f"bundle {bundle} rewrites single texts; leave --pair, --pairs and --prompt-name out")
-        sampling = loaded.generation.settings.sampling
         results = loaded.rewrite(
             texts,
             max_new_tokens=max_new_tokens,
             min_new_tokens=min_new_tokens,
             no_repeat_ngram_size=no_repeat_ngram_size,
-            sampling=changed_sampling(sampling, repetition_penalty=repetition_penalty),
+            sampling=changed_sampling(loaded.generation.settings, repetition_penalty=repetition_penalty),
             beams=_beams(loaded, num_beams, length_penalty, early_stopping),
         )
     elif any(option is not None for option in writing):

@@ -9,7 +9,7 @@ from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.targets.bundle.model_info import GENERATION_FILE, read_generation_table
 from edgeq.targets.runtime.beams import Beams
 from edgeq.targets.runtime.sampling import Sampling
-from edgeq.targets.runtime.settings import GenerationSettings
+from edgeq.targets.runtime.settings import Filters, GenerationSettings
 
 _READ = frozenset(
     {
@@ -72,8 +72,6 @@ _NEUTRAL_SAMPLING: dict[str, Any] = {"min_p": 0.0, "typical_p": 1.0, "epsilon_cu
 """The same, of those that only matter where tokens are drawn by chance, as callers may ask of any bundle."""
 _DEFAULT_TOP_K = 50
 """What transformers filters with when tokens are drawn and nothing says otherwise."""
-_PLAIN_SAMPLING: dict[str, Any] = {"top_k": _DEFAULT_TOP_K, "top_p": 1.0}
-"""Filters of drawing that callers can give, with transformers' defaults."""
 
 
 def read_generation_settings(folder: Path, *, with_source: bool) -> GenerationSettings:
@@ -106,25 +104,11 @@ def read_generation_settings(folder: Path, *, with_source: bool) -> GenerationSe
             max_length=_count(config, "max_length", path, at_least=1),
             min_new_tokens=_count(config, "min_new_tokens", path),
             max_new_tokens=_count(config, "max_new_tokens", path, at_least=1),
+            filters=Filters() if draws else _filters(table),
         )
     except UsageError as error:
         raise FormatError(f"{path}: {error}; correct it and compile again") from error
     return settings
-
-
-def left_out_sampling(folder: Path) -> list[str]:
-    """Returns the filters with which transformers would draw tokens, of a model that takes the most likely ones.
-
-    Args:
-        folder: The ONNX folder.
-
-    Raises:
-        FormatError: If a file is damaged.
-    """
-    _, table = read_generation_table(folder)
-    if table.get("do_sample", False) is True:
-        return []
-    return [key for key, value in _PLAIN_SAMPLING.items() if table.get(key) not in (value, None)]
 
 
 def _sampling(config: dict[str, Any], *, draws: bool) -> Sampling:
@@ -132,6 +116,12 @@ def _sampling(config: dict[str, Any], *, draws: bool) -> Sampling:
     if not draws:
         return Sampling(repetition_penalty=penalty)
     return Sampling(config.get("temperature", 1.0), config.get("top_k", 0), config.get("top_p", 1.0), penalty)
+
+
+def _filters(table: dict[str, Any]) -> Filters:
+    """What transformers would draw with if it were asked to draw, as far as the file says it."""
+    found = {key: table[key] for key in ("top_k", "top_p") if table.get(key) is not None}
+    return Filters(**found)
 
 
 def _count(config: dict[str, Any], key: str, path: Path, *, at_least: int = 0) -> int | None:

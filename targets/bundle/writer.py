@@ -172,7 +172,7 @@ def compile_bundle(
     content = Content(model, functions, golden, recipe_of(config), source, generation, text)
     write_bundle(models, out, target=target, linker=linker, content=content, force=force)
     if remark is not None:
-        for line in bundle_remarks(out, source, task=model.task):
+        for line in bundle_remarks(out):
             remark(line)
     progress("writing the bundle", steps, steps)
     return out

@@ -21,7 +21,7 @@ from edgeq.targets.runtime.schema import (
     SourceInfo,
     TensorSpec,
 )
-from edgeq.targets.runtime.settings import GenerationSettings
+from edgeq.targets.runtime.settings import Filters, GenerationSettings
 from edgeq.targets.runtime.tensor_parser import MAX_TENSOR_BYTES
 
 _STATE_SIZES = {"batch", "context", "context_blocks"}
@@ -70,12 +70,21 @@ def _parse_settings(table: JsonTable, *, with_source: bool) -> GenerationSetting
             max_length=_optional(table, "max_length", at_least=1),
             min_new_tokens=_optional(table, "min_new_tokens", at_least=0),
             max_new_tokens=_optional(table, "max_new_tokens", at_least=1),
+            filters=_filters(table),
         )
     except UsageError as error:
         raise FormatError(f"{table.where}: {error}") from error
     if settings.beams.count > 1 and (not with_source or settings.sampling.temperature != 0):
         raise FormatError(f"{table.where}: beam search is for encoder-decoders, and draws no tokens by chance")
     return settings
+
+
+def _filters(table: JsonTable) -> Filters:
+    """Bundles of older releases have none."""
+    if "filters" not in table.items:
+        return Filters()
+    filters = table.table("filters")
+    return Filters(filters.integer("top_k"), filters.number("top_p"))
 
 
 def _optional(table: JsonTable, key: str, *, at_least: int) -> int | None:

@@ -13,6 +13,25 @@ _MOST_TOKENS = 1 << 31
 
 
 @dataclasses.dataclass(frozen=True)
+class Filters:
+    """What a model that draws no tokens draws with where its caller asks for a temperature.
+
+    Attributes:
+        top_k: Draw from the k most likely tokens only; 0 from all.
+        top_p: Draw from the most likely tokens that together have this probability only.
+
+    Raises:
+        UsageError: If a value is out of range.
+    """
+
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        Sampling(temperature=1.0, top_k=self.top_k, top_p=self.top_p)  # checks them
+
+
+@dataclasses.dataclass(frozen=True)
 class GenerationSettings:
     """Settings that a bundle carries; what a caller gives goes before them.
 
@@ -28,6 +47,7 @@ class GenerationSettings:
         max_length: Most tokens, or None.
         min_new_tokens: New tokens before one may end the text, or None.
         max_new_tokens: Most new tokens, or None.
+        filters: What tokens are drawn with where the caller asks for a temperature and ``sampling`` has none.
 
     Raises:
         UsageError: If a value is out of range.
@@ -40,6 +60,7 @@ class GenerationSettings:
     max_length: int | None = None
     min_new_tokens: int | None = None
     max_new_tokens: int | None = None
+    filters: Filters = Filters()
 
     def __post_init__(self) -> None:
         for name in ("no_repeat_ngram_size", "min_length", "max_length", "min_new_tokens", "max_new_tokens"):
@@ -55,7 +76,7 @@ PLAIN_SETTINGS = GenerationSettings()
 
 
 def changed_sampling(
-    sampling: Sampling,
+    settings: GenerationSettings,
     *,
     temperature: float | None = None,
     top_k: int | None = None,
@@ -63,13 +84,18 @@ def changed_sampling(
     repetition_penalty: float | None = None,
     seed: int | None = None,
 ) -> Sampling:
-    """Returns settings with those values changed that are not None.
+    """Returns how tokens are chosen if those values are changed that are not None.
 
-    Temperature 0 alone also takes back the filters, which would have no effect.
+    Temperature 0 alone also takes back the filters, which would have no effect; one above 0 brings those of a model
+    that draws no tokens by itself.
 
     Raises:
         UsageError: If a value is out of range, or has no effect.
     """
+    sampling = settings.sampling
+    if temperature is not None and temperature != 0 and sampling.temperature == 0:
+        filters = dataclasses.asdict(settings.filters)
+        sampling = dataclasses.replace(sampling, temperature=temperature, **filters)
     if temperature == 0:
         sampling = dataclasses.replace(sampling, temperature=0.0, top_k=0, top_p=1.0)
     given: dict[str, Any] = {

@@ -40,6 +40,21 @@ static Beams read_beams(const Json *json, const JsonValue *table) {
   return beams;
 }
 
+/* Bundles of older releases have none. */
+static void read_filters(const Json *json, const JsonValue *table, Settings *settings) {
+  settings->filter_top_k = 0;
+  settings->filter_top_p = 1;
+  if (json_find(table, "filters") == NULL) return;
+  const JsonValue *filters = json_member(json, table, "filters", JSON_OBJECT);
+  const Sampling drawn = {.temperature = 1,
+                          .top_k = json_integer(json, filters, "top_k", 0, UINT32_MAX),
+                          .top_p = read_number(json, filters, "top_p"),
+                          .repetition_penalty = 1};
+  check_sampling(json->memory, &drawn, EDGEQ_DAMAGED);
+  settings->filter_top_k = drawn.top_k;
+  settings->filter_top_p = drawn.top_p;
+}
+
 Settings read_settings(const Json *json, const JsonValue *table) {
   const JsonValue *sampling = json_member(json, table, "sampling", JSON_OBJECT);
   Settings settings = {
@@ -56,6 +71,7 @@ Settings read_settings(const Json *json, const JsonValue *table) {
       .max_new_tokens = read_count(json, table, "max_new_tokens", 1),
   };
   check_sampling(json->memory, &settings.sampling, EDGEQ_DAMAGED);
+  read_filters(json, table, &settings);
   return settings;
 }
 
@@ -96,6 +112,10 @@ Settings changed_settings(const Memory *memory, const Settings *settings, const 
   if (changes->temperature == 0) { /* alone it also takes back the filters, which would have no effect */
     sampling->top_k = 0;
     sampling->top_p = 1;
+  }
+  if (changes->temperature > 0 && sampling->temperature == 0) {
+    sampling->top_k = settings->filter_top_k;
+    sampling->top_p = settings->filter_top_p;
   }
   if (!isnan(changes->temperature)) sampling->temperature = changes->temperature;
   if (!isnan(changes->top_p)) sampling->top_p = changes->top_p;

@@ -18,6 +18,8 @@ enum { MOST_BEAMS = 64 };
  * transformers: the prompt, or the token that starts a text. Those of new tokens go before them. */
 typedef struct {
   Sampling sampling;
+  int64_t filter_top_k; /* what tokens are drawn with where the caller asks for a temperature and the model has none */
+  double filter_top_p;
   Beams beams;
   int64_t no_repeat_ngram_size; /* no sequence of so many tokens comes twice; 0 allows all */
   int64_t min_length, max_length, min_new_tokens, max_new_tokens;

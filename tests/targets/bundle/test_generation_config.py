@@ -9,7 +9,7 @@ from edgeq.targets.bundle.generation_config import read_generation_settings
 from edgeq.targets.bundle.model_info import TargetTokens, read_end_ids, read_target_tokens
 from edgeq.targets.runtime.beams import Beams
 from edgeq.targets.runtime.sampling import Sampling
-from edgeq.targets.runtime.settings import PLAIN_SETTINGS, GenerationSettings
+from edgeq.targets.runtime.settings import PLAIN_SETTINGS, Filters, GenerationSettings
 
 BART_LARGE_CNN = {
     "_from_model_config": True, "bos_token_id": 0, "decoder_start_token_id": 2, "early_stopping": True,
@@ -40,7 +40,13 @@ def test_sampling_counts_only_where_tokens_are_drawn(tmp_path):
     drawn = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.1}
     assert _read(tmp_path, drawn, with_source=False).sampling == Sampling(0.6, 50, 0.9, 1.1)
     greedy = {**drawn, "do_sample": False}
-    assert _read(tmp_path, greedy, with_source=False).sampling == Sampling(repetition_penalty=1.1)
+    found = _read(tmp_path, greedy, with_source=False)
+    assert found.sampling == Sampling(repetition_penalty=1.1)
+    assert found.filters == Filters(0, 0.9)  # where the caller asks for a temperature
+    assert _read(tmp_path, drawn, with_source=False).filters == Filters()
+    assert _read(tmp_path, {"top_k": 7, "top_p": None}, with_source=False).filters == Filters(7)
+    with pytest.raises(FormatError, match="top_k must be an integer"):
+        _read(tmp_path, {"top_k": -7}, with_source=False)
     assert _read(tmp_path, {**drawn, "top_k": None}, with_source=False).sampling.top_k == 0
     assert _read(tmp_path, {**drawn, "top_k": 0}, with_source=False).sampling.top_k == 0
 

@@ -13,7 +13,7 @@ import edgeq
 from edgeq.targets.devices import emulator
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.sampling import Sampling
-from edgeq.targets.runtime.settings import GenerationSettings
+from edgeq.targets.runtime.settings import Filters, GenerationSettings, changed_sampling
 
 NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
 PROMPTS = [[5, 80, 200, 17], [9], [(7 * i) % 283 for i in range(140)]]
@@ -89,6 +89,29 @@ def test_the_settings_of_the_bundle_count_where_nothing_else_is_said(board, host
     greedy = {"sampling": Sampling(), "max_new_tokens": 9, "min_new_tokens": 0, "no_repeat_ngram_size": 0}
     expected = [result.ids for result in host.generate(PROMPTS, **greedy).results()]
     assert emulator.generate(changed, PROMPTS, **greedy) == expected
+
+
+def test_a_temperature_brings_the_filters_of_a_model_that_draws_nothing(board, host, sanitized, ids, with_settings):
+    settings = GenerationSettings(filters=Filters(top_k=3, top_p=0.9))
+    changed, path = with_settings(board, settings), ids([9])
+
+    def run(*flags):
+        result = _run(sanitized, changed, "--ids", path, "--generate", 20, "--json", "--seed", 4, *flags)
+        return json.loads(result.stdout)["ids"]
+
+    def expected(**values):
+        sampling = changed_sampling(settings, seed=4, **values)
+        return sampling, host.generate([[9]], max_new_tokens=20, sampling=sampling).results()[0].ids
+
+    for flags, values, meant in (
+        ([], {}, Sampling(seed=4)),
+        (["--temperature", 2], {"temperature": 2.0}, Sampling(2.0, 3, 0.9, seed=4)),
+        (["--temperature", 2, "--top-k", 0], {"temperature": 2.0, "top_k": 0}, Sampling(2.0, 0, 0.9, seed=4)),
+        (["--temperature", 0], {"temperature": 0.0}, Sampling(seed=4)),
+    ):
+        sampling, found = expected(**values)
+        assert sampling == meant
+        assert run(*flags) == found
 
 
 def test_c_sampling_is_pythons_on_any_logits(board, host, sanitized, ids):
