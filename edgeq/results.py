@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from edgeq.errors import FormatError
 
-Rule = Literal["isolated", "end-to-end", "task", "bit-identical", "distance"]
+Rule = Literal["isolated", "end-to-end", "task", "bit-identical", "distance", "meaning"]
 _CONFIG: dict[str, Any] = {"extra": "forbid", "ser_json_inf_nan": "constants"}
 
 

@@ -1,7 +1,7 @@
 """Proof that every stage of a run computes the same model.
 
 Dynamic int8 turns a difference of one float ulp into a whole step where a value sits at a rounding edge,
-so two correct programs can differ visibly in single numbers. Four rules, each with a yardstick that is
+so two correct programs can differ visibly in single numbers. Five rules, each with a yardstick that is
 measured or derived rather than picked by hand:
 
 * ``isolated``: each low-bit operator on the reference's own input; integer sums equal, floats within a
@@ -13,6 +13,9 @@ measured or derived rather than picked by hand:
   chosen again (:mod:`edgeq.parity.rules.chosen_tokens`).
 * ``bit-identical``: edgeq's own backends agree in every bit, on every processor, for every number of
   threads and every batch, with a cache and without (:mod:`edgeq.parity.rules.bit_identical`).
+* ``meaning``: texts give what the library gives that people use the float model with (``transformers.pipeline``,
+  ``SentenceTransformer.encode``, ``generate``), with the compressed model's arithmetic inside it
+  (:mod:`edgeq.parity.rules.meaning`).
 
 Where a rule is broken, :func:`diff_layers` walks the layers in order and finds the first that leaves its envelope.
 """

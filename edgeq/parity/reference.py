@@ -69,18 +69,7 @@ class Reference:
 
     def run_with_noise(self, feeds: Sequence[Arrays], *, seed: int) -> list[Arrays]:
         """Runs the model while every input of a linear layer moves by -1, 0 or +1 ulp."""
-
-        def move(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (with_noise(arguments[0]), *arguments[1:])
-
-        # Low-bit layers add the noise themselves; layers that stayed float round like any other.
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(ulp_noise(seed))
-            for module in self._model.modules():
-                if isinstance(module, nn.Linear):
-                    stack.callback(module.register_forward_pre_hook(move).remove)
-                elif isinstance(module, Conv1D):
-                    stack.enter_context(_moved_weight(module))
+        with noise_in(self._model, seed):
             return self.run(feeds)
 
     def record(self, feed: Arrays) -> dict[str, RecordedLayer]:
@@ -122,9 +111,31 @@ class Reference:
     def quantized_values(self, feeds: Sequence[Arrays]) -> int:
         """Counts the values that are rounded to int8 in one run of all feeds."""
         tokens = sum(feed["input_ids"].size for feed in feeds)
-        low_bit = [module for module in self._model.modules() if isinstance(module, LowBitLinear)]
-        widths = [module.in_features for module in low_bit if module.activation != "none"]
-        return tokens * sum(widths)
+        return tokens * quantized_values_of_a_token(self._model)
+
+
+def quantized_values_of_a_token(model: nn.Module) -> int:
+    """Counts the values that a model rounds to int8 for each token."""
+    low_bit = [module for module in model.modules() if isinstance(module, LowBitLinear)]
+    return sum(module.in_features for module in low_bit if module.activation != "none")
+
+
+@contextlib.contextmanager
+def noise_in(model: nn.Module, seed: int) -> Iterator[None]:
+    """While active, every input of a linear layer of a model moves by -1, 0 or +1 ulp."""
+
+    def move(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (with_noise(arguments[0]), *arguments[1:])
+
+    # Low-bit layers add the noise themselves; layers that stayed float round like any other.
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ulp_noise(seed))
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                stack.callback(module.register_forward_pre_hook(move).remove)
+            elif isinstance(module, Conv1D):
+                stack.enter_context(_moved_weight(module))
+        yield
 
 
 @contextlib.contextmanager

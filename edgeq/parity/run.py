@@ -1,4 +1,4 @@
-"""Runs every stage of a run folder against PyTorch and applies the four rules."""
+"""Runs every stage of a run folder against PyTorch and applies the five rules."""
 
 from __future__ import annotations
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
 from edgeq.backends import Arrays
 from edgeq.backends.bundles import BundleAccess, EmulatedBundle
 from edgeq.checkpoint import Checkpoint, load_checkpoint
+from edgeq.parity.meaning import NativeBundle, check_meaning
 from edgeq.parity.reference import Reference
 from edgeq.parity.rules.bit_identical import check_bits
 from edgeq.parity.rules.end_to_end import check_distance, check_end_to_end, distance, noise_runs
@@ -19,7 +21,7 @@ from edgeq.progress import Progress
 from edgeq.results import Check, ParityReport
 from edgeq.targets.builtin.target import Target
 
-_STAGES_BESIDE_BUNDLES = 5
+_STAGES_BESIDE_BUNDLES = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +80,11 @@ class ParityRun(abc.ABC):
         self.checks += alone.onnx_runtime()
         self.compare("onnxruntime", self.run_onnx_runtime(self.folder.path / "onnx"))
         self._bundle_stages(alone)
+        self._say("meaning")
+        library = self._meaning_stage()
         self._progress("parity", self._steps, self._steps)
-        return ParityReport(tuple(self.checks), {**self.conditions(), "not_checked": self.not_checked})
+        conditions = {**self.conditions(), "library": library, "not_checked": self.not_checked}
+        return ParityReport(tuple(self.checks), conditions)
 
     @abc.abstractmethod
     def measure_reference(self) -> None:
@@ -173,6 +178,22 @@ class ParityRun(abc.ABC):
             else:
                 mine, theirs = self.shared(got, first[1])
                 self.checks.append(check_bits(stage, mine, theirs, against=first[0]))
+
+    def _meaning_stage(self) -> str:
+        """Texts through bundles and through the float model's own library, which is returned."""
+        access, path = self.folder.access, self.folder.path
+        native = [
+            NativeBundle(
+                f"tvm {bundle.name}", bundle, functools.partial(access.load, bundle, threads=2, verify=False)
+            )
+            for bundle in self.bundles
+            if access.is_native(bundle)
+        ]
+        found = check_meaning(source_of(path), self.folder.checkpoint, native, task=task_of_source(path))
+        self.checks += found.checks
+        if found.not_checked:
+            self.not_checked.append(f"meaning: {found.not_checked}")
+        return found.library
 
     def _say(self, stage: str) -> None:
         self._progress(f"parity: {stage}", self._done, self._steps)

@@ -1,0 +1,89 @@
+"""``transformers.pipeline`` as a library: what people call first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import nn
+
+from edgeq.parity.meaning.library import Library, NotCheckedError, Reading, Refusal, Replaceable
+from edgeq.parity.meaning.samples import Sample
+from edgeq.quiet import quiet_transformers
+
+
+class Pipeline(Library):
+    """A pipeline on the float model's own folder.
+
+    Args:
+        source: Folder of the float model.
+        task: Name of the pipeline.
+
+    Raises:
+        NotCheckedError: If ``transformers`` does not load the folder.
+    """
+
+    def __init__(self, source: Path, task: str) -> None:
+        self.name = f"transformers.pipeline({task!r})"
+        try:
+            with quiet_transformers():
+                self._pipeline: Any = transformers.pipeline(
+                    task, model=str(source), tokenizer=str(source), device="cpu", dtype=torch.float32
+                )
+        except Exception as error:  # a folder that it does not like ends in whatever then fails
+            raise NotCheckedError(f"{self.name} does not load {source} ({_first_line(error)})") from error
+        self._pipeline.model.eval()
+        self._model = Replaceable(self._pipeline.model)
+
+    def use(self, model: nn.Module) -> None:
+        """See :meth:`Library.use`."""
+        self._model.use(model)
+
+    def read(self, sample: Sample) -> Reading | Refusal:
+        """See :meth:`Library.read`."""
+        try:
+            with quiet_transformers():
+                names, numbers = self.answer(sample)
+        except Exception as error:  # an index out of range, most often: a pipeline cuts no text by itself
+            return Refusal(f"{type(error).__name__}: {_first_line(error)}")
+        return Reading(*self._model.tokens(), names, numbers)
+
+    def answer(self, sample: Sample) -> tuple[tuple[str, ...], np.ndarray]:
+        """Returns what the pipeline says: names, and numbers of them."""
+        raise NotImplementedError
+
+
+class MeanOfFeatures(Pipeline):
+    """``feature-extraction``, and the mean over the tokens that sentence-transformers takes of a plain model."""
+
+    def __init__(self, source: Path) -> None:
+        super().__init__(source, "feature-extraction")
+        self.name += " and the mean over its tokens"
+
+    def answer(self, sample: Sample) -> tuple[tuple[str, ...], np.ndarray]:
+        """See :meth:`Pipeline.answer`."""
+        states = np.asarray(self._pipeline(sample.text, return_tensors=True))[0]
+        return (), states.astype(np.float64).mean(axis=0)
+
+
+class TextClassification(Pipeline):
+    """``text-classification`` with the scores of all classes, in the order of the classes."""
+
+    def __init__(self, source: Path) -> None:
+        super().__init__(source, "text-classification")
+
+    def answer(self, sample: Sample) -> tuple[tuple[str, ...], np.ndarray]:
+        """See :meth:`Pipeline.answer`."""
+        text = sample.text
+        given = text if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
+        found = self._pipeline(given, top_k=None)
+        # It sorts by score; equal scores and names come in an order that says nothing.
+        found = sorted(found, key=lambda entry: (entry["label"], entry["score"]))
+        return tuple(entry["label"] for entry in found), np.array([entry["score"] for entry in found], np.float64)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

@@ -1,0 +1,281 @@
+"""Rule ``meaning`` on a run: which library answers for which task, and which texts both are given."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgeq.checkpoint import Checkpoint, load_checkpoint
+from edgeq.formats.json_file import read_json_object
+from edgeq.formats.sentence_model import SentenceModel, read_sentence_model
+from edgeq.parity.meaning.bundle_reader import (
+    drawn_in_python,
+    generated_in_c,
+    generated_in_python,
+    prompt_in_c,
+    read_in_python,
+)
+from edgeq.parity.meaning.generation import Generator
+from edgeq.parity.meaning.library import Library, NotCheckedError, Reading, Refusal
+from edgeq.parity.meaning.pipelines import MeanOfFeatures, TextClassification
+from edgeq.parity.meaning.samples import PAIRS, TEXTS, Sample, prompted, too_long
+from edgeq.parity.meaning.sentence_encoder import EMBEDDER, SCORER
+from edgeq.parity.meaning.sentences import SentenceTransformers, is_available
+from edgeq.parity.reference import noise_in, quantized_values_of_a_token
+from edgeq.parity.rules.generated_texts import BundleText, check_drawn, check_generated
+from edgeq.parity.rules.meaning import Answer, check_answers, check_tokens
+from edgeq.results import Check
+from edgeq.targets.runtime.loader import Bundle
+from edgeq.targets.runtime.manifest import read_manifest
+
+_FLOAT_STAGE = "torch float32"
+_PROMPTS = 4
+"""Texts that a model generates from; each is generated several times."""
+_ROOM = 8
+"""Tokens that the context must hold behind a prompt."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NativeBundle:
+    """A bundle that this machine runs: the name of its stage, its folder, and what loads it."""
+
+    stage: str
+    folder: Path
+    load: Callable[[], Bundle]
+
+
+@dataclasses.dataclass(frozen=True)
+class MeaningRun:
+    """What the rule is applied to.
+
+    Attributes:
+        source: Folder of the float model.
+        sentence: What sentence-transformers keeps in it.
+        compressed: The compressed checkpoint.
+        bundles: At least one.
+        task: What was made of the float model, if the run was told.
+    """
+
+    source: Path
+    sentence: SentenceModel
+    compressed: Checkpoint
+    bundles: Sequence[NativeBundle]
+    task: str | None
+
+    @property
+    def longest(self) -> int | None:
+        """Most tokens that the library or the model reads."""
+        checkpoint = self.compressed
+        limits: list[Any] = [self.sentence.max_tokens, checkpoint.adapter.max_positions]
+        limits.append(checkpoint.tokenizer.model_max_length)
+        return int(min(limit for limit in limits if limit is not None))
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What came of it.
+
+    Attributes:
+        checks: One for each stage and part of the rule.
+        library: Which library answered, or an empty text.
+        not_checked: Why nothing was checked, or an empty text.
+    """
+
+    checks: tuple[Check, ...] = ()
+    library: str = ""
+    not_checked: str = ""
+
+
+def check_meaning(
+    source: Path | None, compressed: Checkpoint, bundles: Sequence[NativeBundle], *, task: str | None
+) -> Found:
+    """Compares bundles, and what edgeq reads as the float model, with the library that people use the model with.
+
+    Args:
+        source: Folder of the float model; None if it is not known, or gone.
+        compressed: The compressed checkpoint.
+        bundles: Those that run on this machine.
+        task: What was made of the float model, if the run was told.
+    """
+    kind = TASKS.get(compressed.adapter.task)
+    if kind is None:
+        return Found(not_checked=f"models for {compressed.adapter.task!r} have no library to compare with yet")
+    if source is None:
+        return Found(not_checked="the float model of this run is not known, or gone")
+    if not bundles:
+        return Found(not_checked="this machine runs no bundle of the run")
+    run = MeaningRun(source, read_sentence_model(source), compressed, bundles, task)
+    library: Library | None = None
+    try:
+        library = kind.library(run)
+        return Found(tuple(kind.checks(run, library, kind.samples(run))), library.name)
+    except NotCheckedError as error:
+        return Found(not_checked=str(error))
+    finally:
+        if library is not None:
+            library.close()
+
+
+def _answers(run: MeaningRun, library: Library, samples: Sequence[Sample]) -> list[Check]:
+    """Checks models that answer each text with numbers."""
+    inside = _Inside(library, samples)
+    checks = [inside.check_float_model(run)]
+    want = inside.use(run.compressed)
+    for bundle in run.bundles:
+        loaded, stage = bundle.load(), f"{bundle.stage}, Python"
+        got = [read_in_python(loaded, sample) for sample in samples]
+        checks += [check_tokens(stage, samples, inside.own, got), inside.check(stage, want, got)]
+    return checks
+
+
+def _generated(run: MeaningRun, library: Any, samples: Sequence[Sample]) -> list[Check]:
+    """Checks models that generate text."""
+    inside = _Inside(library, samples)
+    checks = [inside.check_float_model(run)]
+    inside.use(run.compressed)
+
+    def noise(seed: int) -> Any:
+        return noise_in(run.compressed.model, seed)
+
+    for bundle in run.bundles:
+        loaded = bundle.load()
+        context = loaded.generation.context
+        counts = [library.new_tokens(sample, context=context) for sample in samples]
+        read = [prompt_in_c(loaded, sample) for sample in samples]
+        checks.append(check_tokens(f"{bundle.stage}, edgeq-run", samples, inside.own, read))
+        for how, generate in (("Python", generated_in_python), ("edgeq-run", generated_in_c)):
+            pairs = [generate(loaded, sample, count) for sample, count in zip(samples, counts, strict=True)]
+            checks.append(_check_generated(f"{bundle.stage}, {how}", library, samples, pairs, counts, noise))
+        if library.draws:
+            drawn = drawn_in_python(loaded, samples[0], counts[0])
+            sampling = loaded.generation.settings.sampling
+            filters = {name: float(getattr(sampling, name)) for name in library.filters}
+            stage = f"{bundle.stage}, Python"
+            checks.append(check_drawn(stage, library, samples[0], drawn, filters=filters, noise=noise))
+    return checks
+
+
+def _check_generated(
+    stage: str,
+    library: Generator,
+    samples: Sequence[Sample],
+    got: Sequence[BundleText | Refusal],
+    counts: Sequence[int | None],
+    noise: Any,
+) -> Check:
+    for sample, found in zip(samples, got, strict=True):
+        if isinstance(found, Refusal):
+            return Check(f"{stage}, generated texts", "meaning", False, f"{sample.what}: refused ({found.why})", {})
+    made = [found for found in got if isinstance(found, BundleText)]
+    return check_generated(stage, library, samples, made, new_tokens=counts, noise=noise)
+
+
+class _Inside:
+    """The library on some texts, with its own weights and with those of other models inside.
+
+    Raises:
+        NotCheckedError: If the library fails on a text that every model should read.
+    """
+
+    def __init__(self, library: Library, samples: Sequence[Sample]) -> None:
+        self._library, self._samples = library, samples
+        self.own: list[Answer] = [library.read(sample) for sample in samples]
+        self._model: Any = None
+        for sample, answer in zip(samples, self.own, strict=True):
+            if isinstance(answer, Refusal) and not sample.may_refuse:
+                raise NotCheckedError(f"{library.name} fails on {sample.what} ({answer.why})")
+
+    def use(self, checkpoint: Checkpoint) -> list[Answer]:
+        """Lets another model compute, and returns what the library now says of the texts that it can read."""
+        self._model = checkpoint.model
+        self._library.use(checkpoint.model)
+        return self._answers()
+
+    def check_float_model(self, run: MeaningRun) -> Check:
+        """Whether the float model that edgeq reads from the folder is the one that the library reads."""
+        got = self.use(load_checkpoint(run.source, task=run.task))
+        return self.check(_FLOAT_STAGE, self.own, got)
+
+    def check(self, stage: str, want: Sequence[Answer], got: Sequence[Answer]) -> Check:
+        """Compares with what the library says while the model inside computes under noise."""
+
+        def under_noise(seed: int) -> list[Answer]:
+            with noise_in(self._model, seed):
+                return self._answers()
+
+        tokens = sum(len(answer.ids) for answer in self.own if isinstance(answer, Reading))
+        values = tokens * quantized_values_of_a_token(self._model)
+        return check_answers(stage, self._samples, want, got, under_noise=under_noise, quantized_values=values)
+
+    def _answers(self) -> list[Answer]:
+        pairs = zip(self._samples, self.own, strict=True)
+        return [answer if isinstance(answer, Refusal) else self._library.read(sample) for sample, answer in pairs]
+
+
+def _embedder(run: MeaningRun) -> Library:
+    if run.sentence.is_described or is_available():
+        return SentenceTransformers(run.source, EMBEDDER)
+    return MeanOfFeatures(run.source)
+
+
+def _classifier(run: MeaningRun) -> Library:
+    return SentenceTransformers(run.source, SCORER) if _scores_pairs(run.sentence) else TextClassification(run.source)
+
+
+def _generator(run: MeaningRun) -> Library:
+    with_encoder = run.compressed.adapter.task == "seq2seq"
+    state = read_manifest(run.bundles[0].folder).functions["main"].state
+    return Generator(run.source, with_encoder=with_encoder, cache_dtype=getattr(torch, state[0].dtype))
+
+
+def _scores_pairs(sentence: SentenceModel) -> bool:
+    """Tells whether the folder is a cross-encoder, which sentence-transformers calls with pairs."""
+    config = read_json_object(sentence.transformer / "config.json")
+    is_marked = any(key in config for key in ("sbert_ce_default_activation_function", "sentence_transformers"))
+    return sentence.is_cross_encoder or (is_marked and len(config.get("id2label", ())) == 1)
+
+
+def _texts(run: MeaningRun) -> Sequence[Sample]:
+    return (*TEXTS, *prompted(list(run.sentence.prompts)), *too_long(run.compressed.tokenizer, run.longest))
+
+
+def _texts_and_pairs(run: MeaningRun) -> Sequence[Sample]:
+    if _scores_pairs(run.sentence):
+        return PAIRS
+    return (*TEXTS, *PAIRS, *too_long(run.compressed.tokenizer, run.longest))
+
+
+def _prompts(run: MeaningRun) -> Sequence[Sample]:
+    """Texts that leave room for new tokens; at least the first words of one."""
+    tokenizer, room = run.compressed.tokenizer, (run.longest or 1 << 30) - _ROOM
+    short = (Sample("a few words", "The river"), Sample("two sentences", "A dog ran. Then"), *TEXTS[1:])
+    fitting = [one for one in short if one.text and len(tokenizer(one.text)["input_ids"]) <= room]
+    return fitting[:_PROMPTS]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """How the meaning of one task is checked.
+
+    Attributes:
+        library: Opens the library that people use such a model with.
+        samples: Returns the texts.
+        checks: Compares.
+    """
+
+    library: Callable[[MeaningRun], Library]
+    samples: Callable[[MeaningRun], Sequence[Sample]]
+    checks: Callable[[MeaningRun, Any, Sequence[Sample]], list[Check]]
+
+
+TASKS: dict[str, Task] = {
+    "embed": Task(_embedder, _texts, _answers),
+    "classify": Task(_classifier, _texts_and_pairs, _answers),
+    "generate": Task(_generator, _prompts, _generated),
+    "seq2seq": Task(_generator, _prompts, _generated),
+}
+"""What is asked of the models of each task."""
