@@ -121,13 +121,15 @@ def deploy(
 
 
 def _show(report: dict[str, Any], out: Path, *, as_json: bool) -> None:
-    from edgeq.report.text import summary_table
+    from edgeq.report.text import summary_table, taken_lines
 
     if as_json:
         print_json(report)
         return
+    for line in taken_lines(report):
+        say(line)
     print_table(*summary_table(report))
     for verdict in report["verdicts"]:
-        if verdict["topic"] in ("accuracy", "parity", "gate"):
+        if verdict["topic"] in ("accuracy", "parity", "meaning", "gate"):
             say(f"{verdict['level']:4}  {verdict['sentence']}")
     say(f"report: {out / 'report.html'}")

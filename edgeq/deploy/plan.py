@@ -12,6 +12,7 @@ from edgeq.checkpoint import read_adapter
 from edgeq.deploy.request import DeployRequest
 from edgeq.deploy.size_check import check_planned_size
 from edgeq.deploy.state import fingerprint_source
+from edgeq.deploy.taken import Taken, taken_from
 from edgeq.deploy.training import training_folder_name, training_parameters
 from edgeq.doctor import diagnose
 from edgeq.errors import UnsupportedError, UsageError
@@ -46,6 +47,7 @@ class Plan:
         data: Examples for the task stage, or None.
         text: A text for the task stage of a model that continues texts, or None.
         sequence: Tokens of a text in the profile.
+        taken: What the model's folder says beside the weights, and where.
     """
 
     request: DeployRequest
@@ -56,6 +58,7 @@ class Plan:
     data: EvaluationSet | None
     text: TextFile | None
     sequence: int
+    taken: tuple[Taken, ...]
 
     @functools.cached_property
     def native(self) -> list[str]:
@@ -94,6 +97,7 @@ class Plan:
             "source": str(request.source),
             "source_folder": str(self.folder.absolute()),
             "recipe": {key: getattr(self.recipe, key) for key in ("name", "summary", "sha256")},
+            "taken": [dataclasses.asdict(row) for row in self.taken],
             "targets": {
                 name: {"summary": target.summary, "isa": target.isa, "cpu": target.cpu}
                 for name, target in self.targets.items()
@@ -126,6 +130,7 @@ def make_plan(request: DeployRequest) -> Plan:
         data=None if examples is None else read_evaluation_set(examples),
         text=_text_of(folder, task, request.eval_data, trains=request.training is not None),
         sequence=sequence,
+        taken=tuple(taken_from(folder, read_adapter(folder, task=request.task))),
     )
     _check_gates(plan)
     check_planned_size(folder, recipe, limit=request.gates.max_bytes, task=request.task)

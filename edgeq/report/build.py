@@ -47,6 +47,7 @@ def write_report(run: str | Path, *, force: bool = False) -> dict[str, Any]:
     try:
         about = read_json_object(state)["about"]
         report |= {key: about[key] for key in ("name", "source", "recipe", "targets")}
+        report["taken"] = [{key: str(row[key]) for key in ("what", "value", "file")} for row in about.get("taken", [])]
         report |= {part: read_json_object(folder / f"{part}.json") for part in _PARTS}
         parity = ParityReport.from_json(report["parity"], folder / "parity.json")
         accuracy = Accuracy.from_json(report["accuracy"], folder / "accuracy.json")

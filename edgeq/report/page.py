@@ -11,7 +11,7 @@ from typing import Any
 from edgeq.ledger import LedgerRow, grouped, megabytes
 from edgeq.report import plots
 from edgeq.report.answer import Answer, answer
-from edgeq.report.text import duration, milliseconds, summary_table, workload
+from edgeq.report.text import duration, milliseconds, not_checked, summary_table, workload
 from edgeq.results import Accuracy, accuracy_of
 
 GENERATOR = b'<meta name="generator" content="edgeq">'
@@ -40,6 +40,7 @@ def render(report: dict[str, Any]) -> str:
             for verdict in report["verdicts"]
         ),
         summary=table(*summary_table(report)),
+        taken=_taken(report.get("taken", [])),
         accuracy=_accuracy(accuracy_of(report)),
         training=_training(report["training"]) if "training" in report else "",
         parity=_parity(report["parity"]),
@@ -90,6 +91,12 @@ def resource(name: str) -> str:
     return resources.files("edgeq.report").joinpath(name).read_text(encoding="utf-8")
 
 
+def _taken(rows: Sequence[dict[str, str]]) -> str:
+    if not rows:
+        return "<p>Not recorded: this run is of an older edgeq.</p>"
+    return table(["what", "taken", "said by"], [[row["what"], row["value"], row["file"]] for row in rows])
+
+
 def _accuracy(accuracy: Accuracy) -> str:
     if not accuracy.measured:
         return f"<p>Not measured: {escape(accuracy.reason)}.</p>"
@@ -136,6 +143,9 @@ def _parity(parity: dict[str, Any]) -> str:
     listing = table(["stage", "rule", "result", "found"], rows, marked=broken)
     count = sum(broken)
     verdict = f"<b>{count} of {len(checks)} checks are broken.</b>" if count else f"All {len(checks)} checks hold."
+    verdict += "".join(f"<br>Not checked: {escape(reason)}." for reason in not_checked(parity))
+    if library := parity["conditions"].get("library"):
+        verdict += f"<br>Texts were compared with {escape(library)}."
     # A long list of good news is folded away; bad news never is.
     state = " open" if count else ""
     return f"<p>{verdict}</p><details{state}><summary>Every check</summary>{listing}</details>"

@@ -109,12 +109,23 @@ def profile_lines(measured: dict[str, Any]) -> list[str]:
     return lines
 
 
+def taken_lines(report: dict[str, Any]) -> list[str]:
+    """What was taken from the model's folder, and the file that says it, as lines."""
+    return [f"{row['what'] + ':':14} {row['value']} ({row['file']})" for row in report.get("taken", [])]
+
+
+def not_checked(parity: dict[str, Any]) -> list[str]:
+    """What a parity run did not check, each with the reason."""
+    return [str(reason) for reason in parity["conditions"].get("not_checked", [])]
+
+
 def parity_lines(parity: dict[str, Any]) -> list[str]:
-    """Every check of a parity run as a line, broken ones marked."""
+    """Every check of a parity run as a line, broken ones marked, then what was not checked."""
     lines = []
     for check in parity["checks"]:
         mark = "ok    " if check["passed"] else "BROKEN"
         lines.append(f"{mark}  {check['stage']:24} {check['rule']:10} {check['detail']}")
+    lines += [f"not checked: {reason}" for reason in not_checked(parity)]
     count = sum(not check["passed"] for check in parity["checks"])
     total = len(parity["checks"])
     lines.append(f"all {total} parity checks hold" if not count else f"{count} of {total} parity checks are BROKEN")

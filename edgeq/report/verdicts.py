@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from edgeq.ledger import megabytes
 from edgeq.report.gates import gate_results
-from edgeq.report.text import workload
+from edgeq.report.text import not_checked, workload
 from edgeq.results import Accuracy, accuracy_of
 
 Level = Literal["good", "warn", "bad"]
@@ -17,6 +17,8 @@ Level = Literal["good", "warn", "bad"]
 _SMALL_LOSS = 0.99
 _NOTICEABLE_LOSS = 0.95
 
+_MEANING = "meaning"
+"""Name of the rule, and what its entries among those that were not checked begin with."""
 LESS_IS_BETTER = "perplexity"
 """The metric whose loss is an increase."""
 _BUSY = 0.1
@@ -25,7 +27,7 @@ _BUSY = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """One sentence about one topic (``accuracy``, ``parity``, ``gate``, ``size`` or ``latency``)."""
+    """One sentence about one topic (``accuracy``, ``parity``, ``meaning``, ``gate``, ``size`` or ``latency``)."""
 
     topic: str
     level: Level
@@ -37,6 +39,7 @@ def verdicts(report: dict[str, Any]) -> list[Verdict]:
     return [
         accuracy_verdict(accuracy_of(report)),
         parity_verdict(report["parity"]),
+        *_meaning_verdicts(report["parity"]),
         *_gate_verdicts(report),
         *_size_verdicts(report["ledger"]),
         *_latency_verdicts(report["profile"]),
@@ -74,6 +77,19 @@ def parity_verdict(parity: dict[str, Any]) -> Verdict:
     if parity["passed"]:
         return Verdict("parity", "good", "Every stage computes the same model: all parity rules hold.")
     return Verdict("parity", "bad", f"PARITY IS BROKEN: {first_breach(parity)}.")
+
+
+def _meaning_verdicts(parity: dict[str, Any]) -> list[Verdict]:
+    """Says what texts were compared with; that nothing was compared is news."""
+    library = parity["conditions"].get("library")
+    if library and all(check["passed"] for check in parity["checks"] if check["rule"] == _MEANING):
+        return [Verdict(_MEANING, "good", f"Texts give what {library} gives on the float model's folder.")]
+    begins = f"{_MEANING}: "
+    return [
+        Verdict(_MEANING, "warn", f"What texts give was not checked: {reason.removeprefix(begins)}.")
+        for reason in not_checked(parity)
+        if reason.startswith(begins)
+    ]
 
 
 def _gate_verdicts(report: dict[str, Any]) -> list[Verdict]:
