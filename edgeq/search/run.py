@@ -19,9 +19,10 @@ from edgeq.hub import resolve_source
 from edgeq.ledger import ledger, megabytes
 from edgeq.progress import Progress, silent
 from edgeq.quant.plan import LayerPlan
-from edgeq.reading import sha256
+from edgeq.reading import read_text, sha256
 from edgeq.recipes import Recipe, calibration_texts, default_texts, load_recipe, plan_layers
 from edgeq.report.gates import LossLimit
+from edgeq.report.page import GENERATOR
 from edgeq.search.page import write_page
 from edgeq.search.quality import Half, count_of, halves, loss_of, measure, metric_name
 from edgeq.search.recipe_text import BASE, recipe_text
@@ -37,6 +38,8 @@ METHODS: dict[MethodSet, tuple[str, ...]] = {
 """Methods of calibration that are tried, the cheapest first."""
 STATE_FILE = "search.json"
 RECIPE_FILE = "recipe.toml"
+PAGE_FILE = "search.html"
+CANDIDATES = "candidates"
 _FORMAT = "edgeq-search"
 _TOKENS = 2048
 """Tokens of calibration texts that sensitivities are measured on."""
@@ -99,6 +102,7 @@ def search(request: SearchRequest, out: str | Path, *, progress: Progress = sile
     folder = Path(out)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / STATE_FILE).is_file()):
         raise UsageError(f"{folder} is not empty and is no search of edgeq; give the name of a new folder")
+    _check_unchanged(folder)
     if not request.methods:
         raise UsageError(f"name at least one method of calibration: {', '.join(METHODS)}")
     source = resolve_source(request.source)
@@ -109,6 +113,16 @@ def search(request: SearchRequest, out: str | Path, *, progress: Progress = sile
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder):
         return _Search(request, folder, source, checkpoint, parts, progress).whole()
+
+
+def _check_unchanged(folder: Path) -> None:
+    """Refuses to write over a recipe or a page that the user has changed or put there."""
+    recipe, page = folder / RECIPE_FILE, folder / PAGE_FILE
+    found = [(path, read_text(path)) for path in (recipe, page) if path.exists()]
+    written = {read_text(path) for path in (folder / CANDIDATES).glob("*.toml")}
+    for path, text in found:
+        if text not in written and not (path == page and GENERATOR.decode() in text):
+            raise UsageError(f"{path} is not as 'edgeq search' wrote it; move it away, or search in a new folder")
 
 
 class _Search:
@@ -148,7 +162,7 @@ class _Search:
         report = self._report(layers, fixed, chosen, candidates, best)
         write_text(self._folder / RECIPE_FILE, (self._folder / best["recipe"]).read_text(encoding="utf-8"))
         self._save(report)
-        write_page(report, self._folder / "search.html")
+        write_page(report, self._folder / PAGE_FILE)
         return SearchResult(self._folder, report)
 
     def _sensitivities(self) -> list[SearchLayer]:
@@ -180,7 +194,7 @@ class _Search:
     def _candidate(self, method: MethodSet, chosen: dict[str, Choice]) -> dict[str, Any]:
         """Makes and measures the chosen widths with one method, unless that was done already."""
         label = f"{method}-{self._request.max_bytes}"
-        recipe = self._folder / "candidates" / f"{label}.toml"
+        recipe = self._folder / CANDIDATES / f"{label}.toml"
         text = recipe_text(
             f"search-{label}",
             f"found for {self._request.max_bytes:,} bytes, method {method}",
@@ -191,7 +205,7 @@ class _Search:
         if label in known and recipe.is_file() and recipe.read_text(encoding="utf-8") == text:
             return dict(known[label])
         write_text(recipe, text)
-        place = self._folder / "candidates" / label
+        place = self._folder / CANDIDATES / label
         data = self._request.calibration_data if METHODS[method] else None
         compress_model(self._source, place, recipe=recipe, calibration_data=data, progress=self._named(method))
         measured = measure(load_checkpoint(place), self._own)
@@ -275,6 +289,6 @@ class _Search:
 
 def _base_recipe(folder: Path) -> Recipe:
     """Returns the recipe that all candidates share, for the plans of layers that are not searched."""
-    file = folder / "candidates" / "base.toml"
+    file = folder / CANDIDATES / "base.toml"
     write_text(file, f'name = "base"\nsummary = "8 bits"\n\n{BASE}')
     return load_recipe(file)

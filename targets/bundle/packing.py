@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.files import Output, new_folder
+from edgeq.reading import open_regular
 from edgeq.targets.builtin.target import Target
 from edgeq.targets.bundle.writer import contents_of
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
@@ -112,11 +113,7 @@ def unpack_bundle(file: Path | str, out: Path | str, *, force: bool = False) -> 
         UnsupportedError: If it is of another version.
     """
     path = Path(file)
-    try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    with stream, new_folder(Path(out), OUTPUT, force=force) as folder:
+    with open_regular(path) as stream, new_folder(Path(out), OUTPUT, force=force, sources=(path,)) as folder:
         start, size = _place_of_pack(stream, path)
         for name, offset, length in _read_table(stream, path, start=start, size=size):
             target = folder / name
@@ -135,13 +132,13 @@ def _new_file(path: Path, *, force: bool, mode: int = 0o644) -> Iterator[BinaryI
     if path.is_dir():
         raise UsageError(f"{path} is a folder; give the name of a file to write")
     if path.exists() and not force:
-        with path.open("rb") as before:
-            try:
+        try:
+            with open_regular(path) as before:
                 _place_of_pack(before, path)
-            except FormatError as error:
-                raise UsageError(
-                    f"{path} is no packed bundle, so it is not replaced; give another name, or --force"
-                ) from error
+        except FormatError as error:
+            raise UsageError(
+                f"{path} is no packed bundle, so it is not replaced; give another name, or --force"
+            ) from error
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path.absolute().parent} is no folder; make it first, or give another name")
     try:

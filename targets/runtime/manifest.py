@@ -7,16 +7,18 @@ manifest is a sentence and never an access outside a file.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 
 from edgeq.errors import FormatError, UsageError
+from edgeq.formats.json_file import parse_json
+from edgeq.reading import read_bytes, read_text
 from edgeq.targets.runtime.digests import check_blocks, check_whole_files
 from edgeq.targets.runtime.manifest_parser import parse_manifest
 from edgeq.targets.runtime.schema import MANIFEST_DIGEST_FILE, MANIFEST_FILE, SIGNATURE_FILE, Manifest
 
 _MAX_MANIFEST_BYTES = 16 << 20
+_MAX_DIGEST_BYTES = 4096
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -42,15 +44,15 @@ def read_manifest(bundle: Path) -> Manifest:
         raise UsageError(
             f"{bundle} is not a bundle: it has no {MANIFEST_FILE}; make one with `edgeq compile`"
         )
-    if path.stat().st_size > _MAX_MANIFEST_BYTES:
-        raise FormatError(f"{path} is larger than {_MAX_MANIFEST_BYTES >> 20} MiB, which no manifest is")
-    data = path.read_bytes()
+    data = read_bytes(path, largest=_MAX_MANIFEST_BYTES)
     _check_digest(bundle, data)
     try:
-        table = json.loads(data.decode("utf-8"))
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is not UTF-8 ({error}); compile the bundle again") from error
+    table = parse_json(text, where=str(path))
+    try:
         manifest = parse_manifest(table)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise FormatError(f"{path} is not valid JSON ({error}); compile the bundle again") from error
     except FormatError as error:
         raise FormatError(f"{path}: {error}; compile the bundle again") from error
     for name, record in manifest.files.items():
@@ -78,10 +80,10 @@ def unlisted_files(bundle: Path, manifest: Manifest) -> list[str]:
 def _check_digest(bundle: Path, data: bytes) -> None:
     path = bundle / MANIFEST_DIGEST_FILE
     try:
-        expected = path.read_text(encoding="ascii").split()[0]
-    except (OSError, UnicodeDecodeError, IndexError) as error:
+        expected = read_text(path, largest=_MAX_DIGEST_BYTES, encoding="ascii").split()[0]
+    except (UsageError, FormatError, IndexError) as error:
         raise FormatError(
-            f"cannot read {path}, the digest of {MANIFEST_FILE}; copy the bundle again"
+            f"cannot read {path}, the digest of {MANIFEST_FILE} ({error}); copy the bundle again"
         ) from error
     found = hashlib.sha256(data).hexdigest()
     if found != expected:

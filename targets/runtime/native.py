@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
+from edgeq.reading import read_bytes
 
 ABI_MAJOR = 1
 MAX_RANK = 8
@@ -215,9 +216,9 @@ def load_native(path: Path, digest: str) -> ctypes.CDLL:
         UnsupportedError: If its interface is of another version.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise FormatError(f"cannot read {path}: {error.strerror}; copy the bundle again") from error
+        data = read_bytes(path)
+    except EdgeqError as error:
+        raise FormatError(f"{error}; copy the bundle again") from error
     found = hashlib.sha256(data).hexdigest()
     if found != digest:
         raise FormatError(

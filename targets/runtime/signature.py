@@ -13,6 +13,7 @@ import hashlib
 from pathlib import Path
 
 from edgeq.errors import EdgeqError, FormatError, UsageError
+from edgeq.reading import read_bytes, read_text
 from edgeq.targets.runtime.schema import MANIFEST_FILE, SIGNATURE_FILE
 
 ED25519, PREHASHED = b"Ed", b"ED"
@@ -125,7 +126,7 @@ def check_signature(bundle: Path, public_key: Path | str) -> str:
     if signature.number != key.number:
         other = PublicKey(signature.number, b"").name
         raise FormatError(f"bundle {bundle} was signed with key {other}, not with {key.name}; do not trust it")
-    signed = signed_bytes((bundle / MANIFEST_FILE).read_bytes(), signature.algorithm)
+    signed = signed_bytes(read_bytes(bundle / MANIFEST_FILE), signature.algorithm)
     comment = signature.signature + signature.comment.encode("utf-8")
     if not (_made_by(key, signature.signature, signed) and _made_by(key, signature.of_comment, comment)):
         raise FormatError(
@@ -155,10 +156,6 @@ def _made_by(key: PublicKey, signature: bytes, data: bytes) -> bool:
 
 def _lines(path: Path, mistake: type[EdgeqError]) -> list[str]:
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise mistake(f"{path} is larger than keys and signatures are")
-        return path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise mistake(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise mistake(f"{path} is no file of minisign: it is not text") from error
+        return read_text(path, largest=_LARGEST_FILE).splitlines()
+    except EdgeqError as error:
+        raise mistake(f"{path} is no file of minisign: {error}") from error

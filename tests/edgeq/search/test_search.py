@@ -1,6 +1,7 @@
 """The whole search on a tiny BERT and a tiny GPT-2."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,20 @@ def test_what_cannot_be_searched_is_refused(
     (tmp_path / "c" / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="no search of edgeq"):
         search(request_of(), tmp_path / "c")
+
+
+def test_what_the_user_changed_is_not_written_over(
+    found: Any, request_of: Callable[..., SearchRequest], tmp_path: Path
+) -> None:
+    folder = tmp_path / "search"
+    shutil.copytree(found.folder, folder)
+    for name in ("recipe.toml", "search.html"):
+        before = (folder / name).read_text()
+        (folder / name).write_text("mine")
+        with pytest.raises(UsageError, match=f"{name} is not as 'edgeq search' wrote it"):
+            search(request_of(), folder)
+        assert (folder / name).read_text() == "mine"
+        (folder / name).write_text(before)
 
 
 def test_a_loss_beyond_the_limit_exits_with_one(

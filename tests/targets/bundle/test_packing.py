@@ -1,6 +1,7 @@
 """A bundle as one file and back; what is damaged, cut or hostile is a sentence."""
 
 import hashlib
+import os
 import shutil
 import struct
 import subprocess
@@ -144,8 +145,20 @@ def test_nothing_else_is_replaced(host_bundle, packed, tmp_path):
     (tmp_path / "mine" / "letter.txt").write_text("Dear reader")
     with pytest.raises(UsageError, match="not written by"):
         unpack_bundle(packed, tmp_path / "mine")
-    with pytest.raises(UsageError, match="cannot read"):
+    with pytest.raises(UsageError, match="does not exist"):
         unpack_bundle(tmp_path / "none", tmp_path / "out")
+    with pytest.raises(UsageError, match="would replace the source"):
+        unpack_bundle(packed, packed.parent, force=True)
+    assert packed.is_file()
+
+
+def test_a_pipe_is_neither_read_nor_replaced(host_bundle, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FormatError, match="found a named pipe"):
+        unpack_bundle(tmp_path / "pipe", tmp_path / "out")
+    with pytest.raises(UsageError, match="is no packed bundle, so it is not replaced"):
+        pack_bundle(host_bundle, tmp_path / "pipe")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_verbs(host_bundle, tmp_path, capsys):

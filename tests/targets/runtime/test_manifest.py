@@ -1,6 +1,7 @@
 import copy
 import hashlib
 import json
+import os
 import random
 
 import pytest
@@ -68,6 +69,51 @@ def test_a_changed_or_cut_off_manifest_is_found(host_bundle, copy_of):
             read_manifest(bundle)
     (bundle / "manifest.sha256").write_text("")
     with pytest.raises(FormatError, match=r"manifest\.sha256"):
+        read_manifest(bundle)
+
+
+def _with_manifest(bundle, text):
+    (bundle / "manifest.json").write_text(text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (bundle / "manifest.sha256").write_text(f"{digest}  manifest.json\n")
+    return bundle
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"version": ' + "7" * 5000 + "}", "an integer has 5000 digits"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"format": "edgeq-bundle", "format": "zip"}', "has the key 'format' twice"),
+        ('{"version": NaN}', "NaN is no number"),
+        ('{"version": 1e999}', "is too large"),
+        ('{"format": "\\ud800"}', "half a surrogate pair"),
+        ('{"format": "\\u001b[31m\\n"}', r"\\x1b\[31m\\n"),
+        ("[]", "must be a table, found list"),
+        ("{", "is not valid JSON"),
+    ],
+)
+def test_a_hostile_manifest_is_a_sentence(host_bundle, copy_of, text, message):
+    bundle = _with_manifest(copy_of(host_bundle), text)
+    with pytest.raises(FormatError, match=message) as caught:
+        read_manifest(bundle)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["manifest.sha256", "weights.bin", "lib/libedgeq.so", "golden.bin"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(host_bundle, copy_of, name):
+    bundle = copy_of(host_bundle)
+    (bundle / name).unlink()
+    os.mkfifo(bundle / name)
+    with pytest.raises(FormatError, match=name):
+        read_manifest(bundle)
+
+
+@pytest.mark.parametrize(("name", "message"), [("manifest.sha256", "4096 bytes at most"), ("manifest.json", "at most")])
+def test_a_file_of_a_tebibyte_takes_no_memory(host_bundle, copy_of, name, message):
+    bundle = copy_of(host_bundle)
+    os.truncate(bundle / name, 1 << 40)  # it has no blocks on the disk
+    with pytest.raises(FormatError, match=message):
         read_manifest(bundle)
 
 
