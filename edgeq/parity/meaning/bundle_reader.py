@@ -17,6 +17,8 @@ from edgeq.parity.meaning.samples import Sample
 from edgeq.parity.rules.generated_texts import BundleText
 from edgeq.targets.runtime.loader import Bundle
 
+Named = tuple[tuple[str, ...] | None, np.ndarray]
+"""Names, or None, and numbers of them."""
 _PROGRAM = "edgeq-run"
 _SECONDS = 120
 
@@ -31,24 +33,24 @@ def read_in_python(bundle: Bundle, sample: Sample) -> Reading | Refusal:
     return Reading(tuple(encoded.ids), tuple(encoded.types), names, numbers)
 
 
-def _embedding(bundle: Bundle, sample: Sample) -> tuple[tuple[str, ...], np.ndarray]:
-    return (), bundle.encode([sample.text], prompt_name=sample.prompt_name)[0].astype(np.float64)
+def _embedding(bundle: Bundle, sample: Sample) -> Named:
+    return None, bundle.encode([sample.text], prompt_name=sample.prompt_name)[0].astype(np.float64)
 
 
-def _scores(bundle: Bundle, sample: Sample) -> tuple[tuple[str, ...], np.ndarray]:
+def _scores(bundle: Bundle, sample: Sample) -> Named:
     (result,) = bundle.predict([sample.text], prompt_name=sample.prompt_name)
     if result.scores is None:
         raise UsageError(f"bundle {bundle.path} gave no scores")
     return _sorted(zip(result.scores.names, result.scores.values, strict=True))
 
 
-def _sorted(scores: Any) -> tuple[tuple[str, ...], np.ndarray]:
+def _sorted(scores: Any) -> Named:
     """Names and scores in an order that does not depend on the scores."""
     pairs = sorted(scores)
     return tuple(name for name, _ in pairs), np.array([value for _, value in pairs], np.float64)
 
 
-_ANSWERS: dict[str, Callable[[Bundle, Sample], tuple[tuple[str, ...], np.ndarray]]] = {
+_ANSWERS: dict[str, Callable[[Bundle, Sample], Named]] = {
     "embed": _embedding,
     "classify": _scores,
 }
@@ -59,7 +61,7 @@ def prompt_in_c(bundle: Bundle, sample: Sample) -> Reading | Refusal:
     said = run_program(bundle.path, sample, "--tokens")
     if isinstance(said, Refusal):
         return said
-    return Reading(tuple(said["ids"]), None, (), np.empty(0))
+    return Reading(tuple(said["ids"]), None, None, np.empty(0))
 
 
 def run_program(bundle: Path, sample: Sample, *options: str) -> dict[str, Any] | Refusal:

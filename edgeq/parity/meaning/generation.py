@@ -82,7 +82,7 @@ class Generator(Library):
         except Exception as error:
             return Refusal(f"{type(error).__name__}: {error}")
         ids = tuple(given["input_ids"][0].tolist())
-        return Reading(ids, None, (), found.logits[0][0].numpy().astype(np.float64))
+        return Reading(ids, None, None, found.logits[0][0].numpy().astype(np.float64))
 
     @property
     def settings(self) -> Any:

@@ -27,13 +27,13 @@ class Reading:
     Attributes:
         ids: Token ids that the model was called with, special ones included.
         types: For each token, which text of a pair it belongs to; None if that was not said.
-        names: What the numbers are of, such as the names of classes; empty for an embedding.
+        names: What the numbers are of, such as the names of classes; None where nothing says it.
         numbers: float64, flat: an embedding, or scores.
     """
 
     ids: tuple[int, ...]
     types: tuple[int, ...] | None
-    names: tuple[str, ...]
+    names: tuple[str, ...] | None
     numbers: np.ndarray
 
 

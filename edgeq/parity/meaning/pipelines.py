@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from torch import nn
 from edgeq.parity.meaning.library import Library, NotCheckedError, Reading, Refusal, Replaceable
 from edgeq.parity.meaning.samples import Sample
 from edgeq.quiet import quiet_transformers
+
+Named = tuple[tuple[str, ...] | None, np.ndarray]
+"""Names, or None, and numbers of them."""
 
 
 class Pipeline(Library):
@@ -51,7 +55,7 @@ class Pipeline(Library):
             return Refusal(f"{type(error).__name__}: {_first_line(error)}")
         return Reading(*self._model.tokens(), names, numbers)
 
-    def answer(self, sample: Sample) -> tuple[tuple[str, ...], np.ndarray]:
+    def answer(self, sample: Sample) -> Named:
         """Returns what the pipeline says: names, and numbers of them."""
         raise NotImplementedError
 
@@ -63,10 +67,10 @@ class MeanOfFeatures(Pipeline):
         super().__init__(source, "feature-extraction")
         self.name += " and the mean over its tokens"
 
-    def answer(self, sample: Sample) -> tuple[tuple[str, ...], np.ndarray]:
+    def answer(self, sample: Sample) -> Named:
         """See :meth:`Pipeline.answer`."""
         states = np.asarray(self._pipeline(sample.text, return_tensors=True))[0]
-        return (), states.astype(np.float64).mean(axis=0)
+        return None, states.astype(np.float64).mean(axis=0)
 
 
 class TextClassification(Pipeline):
@@ -75,7 +79,7 @@ class TextClassification(Pipeline):
     def __init__(self, source: Path) -> None:
         super().__init__(source, "text-classification")
 
-    def answer(self, sample: Sample) -> tuple[tuple[str, ...], np.ndarray]:
+    def answer(self, sample: Sample) -> Named:
         """See :meth:`Pipeline.answer`."""
         text = sample.text
         given = text if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
@@ -83,6 +87,65 @@ class TextClassification(Pipeline):
         # It sorts by score; equal scores and names come in an order that says nothing.
         found = sorted(found, key=lambda entry: (entry["label"], entry["score"]))
         return tuple(entry["label"] for entry in found), np.array([entry["score"] for entry in found], np.float64)
+
+
+class TokenClassification(Pipeline):
+    """``token-classification`` with every strategy of joining tokens, one after the other."""
+
+    def __init__(self, source: Path) -> None:
+        super().__init__(source, "token-classification")
+
+    def answer(self, sample: Sample) -> Named:
+        """See :meth:`Pipeline.answer`."""
+        return named_spans([self._pipeline(sample.text, aggregation_strategy=how) for how in STRATEGIES])
+
+
+class QuestionAnswering(Pipeline):
+    """``question-answering``; a sample is a question and a context."""
+
+    def __init__(self, source: Path) -> None:
+        super().__init__(source, "question-answering")
+
+    def answer(self, sample: Sample) -> Named:
+        """See :meth:`Pipeline.answer`."""
+        found = self._pipeline(question=sample.text[0], context=sample.text[1])
+        return (f"{found['answer']} ({found['start']} to {found['end']})",), np.array([found["score"]], np.float64)
+
+
+class FillMask(Pipeline):
+    """``fill-mask``, the five most likely tokens."""
+
+    def __init__(self, source: Path) -> None:
+        super().__init__(source, "fill-mask")
+
+    def answer(self, sample: Sample) -> Named:
+        """See :meth:`Pipeline.answer`."""
+        return named_tokens(self._pipeline(sample.text, top_k=FILLED))
+
+
+STRATEGIES = ("none", "simple", "first", "average", "max")
+FILLED = 5
+
+
+def named_spans(results: Sequence[Sequence[Mapping[str, Any]]]) -> Named:
+    """Returns what ``token-classification`` found, as names and scores.
+
+    Args:
+        results: For each strategy the spans, in the order of the text.
+    """
+    spans = [(how, span) for how, found in zip(STRATEGIES, results, strict=True) for span in found]
+    names = tuple(
+        f"{how} {span.get('entity', span.get('entity_group'))} {span['word']} ({span['start']} to {span['end']})"
+        for how, span in spans
+    )
+    return names, np.array([span["score"] for _, span in spans], np.float64)
+
+
+def named_tokens(found: Sequence[Mapping[str, Any]]) -> Named:
+    """Returns what ``fill-mask`` found, as names and scores, in an order that does not depend on the scores."""
+    rows = sorted(found, key=lambda row: int(row["token"]))
+    names = tuple(f"{row['token']} {row['token_str']!r} {row['sequence']!r}" for row in rows)
+    return names, np.array([row["score"] for row in rows], np.float64)
 
 
 def _first_line(error: BaseException) -> str:

@@ -69,7 +69,7 @@ class SentenceTransformers(Library):
         return Reading(
             tuple(given["input_ids"][0][kept].tolist()),
             None if types is None else tuple(types[0][kept].tolist()),
-            (),
+            None,
             np.asarray(result, np.float64).ravel(),
         )
 

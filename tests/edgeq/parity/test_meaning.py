@@ -5,6 +5,7 @@ A fault is made in the float model's folder once the bundle exists: the bundle t
 
 import importlib.util
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -47,9 +48,8 @@ def make_run(folder, source, *, recipe):
 
 @pytest.fixture(autouse=True)
 def sentence_transformers(monkeypatch):
-    """The real library where it is installed."""
-    monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
-    if importlib.util.find_spec("sentence_transformers") is None:
+    """The real library where it is installed, or where the environment says that it is."""
+    if PYTHON_VARIABLE not in os.environ and importlib.util.find_spec("sentence_transformers") is None:
         monkeypatch.syspath_prepend(str(STAND_IN))
         yield
         sys.modules.pop("sentence_transformers", None)
@@ -179,7 +179,7 @@ def test_another_normalisation_breaks_the_rule(sentence_run, source):
 
 CLASSIFIER_FAULTS = {
     "order of labels": ({"id2label": {"0": "good", "1": "bad", "2": "fair"}}, "numbers differ"),
-    "names of labels": ({"id2label": {"0": "bad", "1": "good", "2": "neutral"}}, "names bad, fair, good instead of"),
+    "names of labels": ({"id2label": {"0": "bad", "1": "good", "2": "neutral"}}, "bad, fair, good instead of bad, good, neutral"),
     "function": ({"problem_type": "multi_label_classification"}, "numbers differ"),
 }
 
@@ -257,6 +257,7 @@ def test_what_was_not_checked_has_a_reason(sentence_run, classifier_run, source,
     bundle = NativeBundle("tvm host", classifier_run / "host", lambda: load(classifier_run / "host"))
     assert "is not known, or gone" in check_meaning(None, checkpoint, [bundle], task=None).not_checked
     assert "runs no bundle" in check_meaning(classifier_run / "source", checkpoint, [], task=None).not_checked
+    monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
     monkeypatch.setattr(meaning_run, "is_available", lambda: False)
     monkeypatch.setattr("edgeq.parity.meaning.sentences.importlib.util.find_spec", lambda name: None)
     assert "sentence-transformers is not installed here" in found(sentence_run).not_checked
@@ -272,10 +273,11 @@ def test_what_was_not_checked_has_a_reason(sentence_run, classifier_run, source,
 def test_sentence_transformers_in_a_python_of_its_own(sentence_run, source, tmp_path, monkeypatch):
     """The program that starts Python here brings the stand-in along, which isolated mode would not find."""
     program = tmp_path / "python"
-    path = "" if importlib.util.find_spec("sentence_transformers").origin.startswith(sys.prefix) else str(STAND_IN)
-    program.write_text(f'#!/bin/sh\nshift\nPYTHONPATH="{path}" exec "{sys.executable}" "$@"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv(PYTHON_VARIABLE, str(program))
+    if PYTHON_VARIABLE not in os.environ:
+        path = "" if importlib.util.find_spec("sentence_transformers").origin.startswith(sys.prefix) else str(STAND_IN)
+        program.write_text(f'#!/bin/sh\nshift\nPYTHONPATH="{path}" exec "{sys.executable}" "$@"\n')
+        program.chmod(0o755)
+        monkeypatch.setenv(PYTHON_VARIABLE, str(program))
     report = found(sentence_run)
     assert report.library.startswith("sentence-transformers")
     assert all(check.passed for check in report.checks)
