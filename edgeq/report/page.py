@@ -11,7 +11,7 @@ from typing import Any
 from edgeq.ledger import LedgerRow, grouped, megabytes
 from edgeq.report import plots
 from edgeq.report.answer import Answer, answer
-from edgeq.report.text import duration, milliseconds, not_checked, summary_table, workload
+from edgeq.report.text import duration, library_of, milliseconds, not_checked, summary_table, workload
 from edgeq.results import Accuracy, accuracy_of
 
 GENERATOR = b'<meta name="generator" content="edgeq">'
@@ -144,7 +144,7 @@ def _parity(parity: dict[str, Any]) -> str:
     count = sum(broken)
     verdict = f"<b>{count} of {len(checks)} checks are broken.</b>" if count else f"All {len(checks)} checks hold."
     verdict += "".join(f"<br>Not checked: {escape(reason)}." for reason in not_checked(parity))
-    if library := parity["conditions"].get("library"):
+    if library := library_of(parity):
         verdict += f"<br>Texts were compared with {escape(library)}."
     # A long list of good news is folded away; bad news never is.
     state = " open" if count else ""

@@ -114,9 +114,19 @@ def taken_lines(report: dict[str, Any]) -> list[str]:
     return [f"{row['what'] + ':':14} {row['value']} ({row['file']})" for row in report.get("taken", [])]
 
 
+def library_of(parity: dict[str, Any]) -> str:
+    """Returns the library that texts were compared with; empty if they were not."""
+    return str(_conditions(parity).get("library", ""))
+
+
+def _conditions(parity: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = parity.get("conditions", {})
+    return found
+
+
 def not_checked(parity: dict[str, Any]) -> list[str]:
     """What a parity run did not check, each with the reason."""
-    return [str(reason) for reason in parity["conditions"].get("not_checked", [])]
+    return [str(reason) for reason in _conditions(parity).get("not_checked", [])]
 
 
 def parity_lines(parity: dict[str, Any]) -> list[str]:

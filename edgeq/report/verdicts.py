@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from edgeq.ledger import megabytes
 from edgeq.report.gates import gate_results
-from edgeq.report.text import not_checked, workload
+from edgeq.report.text import library_of, not_checked, workload
 from edgeq.results import Accuracy, accuracy_of
 
 Level = Literal["good", "warn", "bad"]
@@ -81,7 +81,7 @@ def parity_verdict(parity: dict[str, Any]) -> Verdict:
 
 def _meaning_verdicts(parity: dict[str, Any]) -> list[Verdict]:
     """Says what texts were compared with; that nothing was compared is news."""
-    library = parity["conditions"].get("library")
+    library = library_of(parity)
     if library and all(check["passed"] for check in parity["checks"] if check["rule"] == _MEANING):
         return [Verdict(_MEANING, "good", f"Texts give what {library} gives on the float model's folder.")]
     begins = f"{_MEANING}: "

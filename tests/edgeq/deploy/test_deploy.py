@@ -49,6 +49,9 @@ def test_the_report_holds_every_result(deployed):
     stages = {check["stage"] for check in report["parity"]["checks"]}
     assert any("onnxruntime" in stage for stage in stages)
     assert any("tvm host" in stage for stage in stages)
+    assert {"torch float32, answers", "tvm host, Python, tokens", "tvm host, Python, answers"} <= stages
+    assert report["parity"]["conditions"]["library"]
+    assert {row["what"] for row in report["taken"]} == {"pooling", "normalisation", "prompt", "limit"}
     assert set(report["profile"]["measured"]["host"]["timings"]) == {
         "edgeq", "onnxruntime float32", "onnxruntime int8 dynamic",
     }  # fmt: skip

@@ -23,6 +23,16 @@ from edgeq.parity.kinds import text_generation
 from edgeq.parity.rules.chosen_tokens import Choices, ClearChoices, check_free_running, check_steps
 from edgeq.targets.builtin.target import load_target
 
+MEANING = {
+    (stage, "meaning")
+    for stage in (
+        "torch float32, answers",
+        "tvm host, edgeq-run, tokens",
+        "tvm host, Python, generated texts",
+        "tvm host, edgeq-run, generated texts",
+    )
+}
+
 
 @pytest.fixture(scope="module")
 def good_run(make_gpt2, tmp_path_factory):
@@ -90,6 +100,7 @@ def test_a_right_run_passes_every_rule(good_run):
         ),
         *((f"tvm host, {how}", "bit-identical") for how in ("1 thread", "text by text", "without cache")),
         ("tvm host, free-running", "task"),
+        *MEANING,
     }
     values = json.loads(json.dumps(report.to_json()))
     assert values["conditions"]["prompts"] == [[3, 10, 14, 13], [5]]

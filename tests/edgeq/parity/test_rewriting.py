@@ -20,6 +20,16 @@ from edgeq.parity.inputs.encoder_decoder import PARTS, at_once, make_encoder_dec
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.bundle.model_info import TargetTokens
 
+MEANING = {
+    (stage, "meaning")
+    for stage in (
+        "torch float32, answers",
+        "tvm host, edgeq-run, tokens",
+        "tvm host, Python, generated texts",
+        "tvm host, edgeq-run, generated texts",
+    )
+}
+
 
 @pytest.fixture(scope="module")
 def good_run(make_bart, tmp_path_factory):
@@ -96,6 +106,7 @@ def test_a_right_run_passes_every_rule(good_run):
         *((f"{stage} encoder", "end-to-end") for stage in stages),
         *((f"tvm host, {how}", "bit-identical") for how in ("1 thread", "text by text", "without cache")),
         ("tvm host, free-running", "task"),
+        *MEANING,
     }
     values = json.loads(json.dumps(report.to_json()))
     assert values["conditions"]["encoder_inputs"] == [[3, 10, 17, 31], [5]]
