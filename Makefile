@@ -30,7 +30,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help tools onnxruntimes install demo test test-slow test-compat check docs bench bench-speed clean
+.PHONY: help tools onnxruntimes install demo test test-slow test-compat check docs bench bench-speed bench-models clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -144,6 +144,9 @@ bench: $(DEMO_MODEL) bench-speed  ## the same, the demo model with more rounds, 
 	$(BIN)/python -m benchmarks.true_size --out bench-output/true-size
 	-$(BIN)/python -m benchmarks.ort_library --threads 1 --out bench-output/ort-library-1.json
 	-$(BIN)/python -m benchmarks.ort_library --threads 2 --out bench-output/ort-library-2.json
+
+bench-models: $(INSTALLED)  ## real models from packages through deploy, beside their own libraries: benchmarks/models/README.md
+	$(BIN)/python -m benchmarks.models --packages build/packages
 
 clean:  ## remove what the other commands made, but not .venv
 	rm -rf demo-output bench-output build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

