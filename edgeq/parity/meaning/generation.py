@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +76,7 @@ class Generator(Library):
         """Returns the tokens of a prompt, and the logits of the first new token."""
         try:
             given = self._given(str(sample.text))
-            with quiet_transformers(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that one token is fewer than the model's least length
+            with _quiet():
                 found = self._model.generate(
                     **given, **self._plain(), max_new_tokens=1, return_dict_in_generate=True, output_logits=True
                 )
@@ -116,7 +117,7 @@ class Generator(Library):
         """Generates as the settings say, but for drawing by chance: greedily, or by beam search."""
         given = self._given(str(sample.text))
         length = {} if new_tokens is None else {"max_new_tokens": new_tokens}
-        with quiet_transformers():
+        with _quiet():
             found = self._model.generate(
                 **given,
                 **length,
@@ -145,7 +146,7 @@ class Generator(Library):
         else:
             given["input_ids"] = torch.cat([given["input_ids"], torch.tensor([ids], dtype=torch.int64)], dim=1)
             given["attention_mask"] = torch.ones_like(given["input_ids"])
-        with quiet_transformers():
+        with _quiet():
             found = self._model.generate(
                 **given,
                 past_key_values=self._empty_cache(),
@@ -181,6 +182,14 @@ class Generator(Library):
         if not self._with_encoder:
             return _RoundedCache(self._cache_dtype)
         return EncoderDecoderCache(_RoundedCache(self._cache_dtype), _RoundedCache(self._cache_dtype))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the advice from the terminal that one token is fewer than a model's least length."""
+    with quiet_transformers(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 class _RoundedCache(DynamicCache):

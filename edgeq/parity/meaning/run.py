@@ -20,7 +20,7 @@ from edgeq.parity.meaning.bundle_reader import (
     read_in_python,
 )
 from edgeq.parity.meaning.generation import Generator
-from edgeq.parity.meaning.library import Library, NotCheckedError, Reading, Refusal
+from edgeq.parity.meaning.library import Library, NotCheckedError, Refusal
 from edgeq.parity.meaning.pipelines import MeanOfFeatures, TextClassification
 from edgeq.parity.meaning.samples import PAIRS, TEXTS, Sample, prompted, too_long
 from edgeq.parity.meaning.sentence_encoder import EMBEDDER, SCORER
@@ -203,13 +203,12 @@ class _Inside:
     def check(self, stage: str, want: Sequence[Answer], got: Sequence[Answer]) -> Check:
         """Compares with what the library says while the model inside computes under noise."""
 
-        def under_noise(seed: int) -> list[Answer]:
+        def under_noise(seed: int, number: int) -> Answer:
             with noise_in(self._model, seed):
-                return self._answers()
+                return self._library.read(self._samples[number])
 
-        tokens = sum(len(answer.ids) for answer in self.own if isinstance(answer, Reading))
-        values = tokens * quantized_values_of_a_token(self._model)
-        return check_answers(stage, self._samples, want, got, under_noise=under_noise, quantized_values=values)
+        values = quantized_values_of_a_token(self._model)
+        return check_answers(stage, self._samples, want, got, under_noise=under_noise, values_of_a_token=values)
 
     def _answers(self) -> list[Answer]:
         pairs = zip(self._samples, self.own, strict=True)

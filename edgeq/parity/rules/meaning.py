@@ -8,6 +8,7 @@ rule, and whatever stands between texts and the graph can.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -77,8 +78,8 @@ def check_answers(
     want: Sequence[Answer],
     got: Sequence[Answer],
     *,
-    under_noise: Callable[[int], Sequence[Answer]],
-    quantized_values: int,
+    under_noise: Callable[[int, int], Answer],
+    values_of_a_token: int,
 ) -> Check:
     """Demands the same names, and numbers within twice the envelope of noise, text by text.
 
@@ -87,17 +88,17 @@ def check_answers(
         samples: The texts.
         want: What the library made of them with the reference inside.
         got: What the stage made of them.
-        under_noise: The library again, with the reference under noise of a seed.
-        quantized_values: How many values one run of all samples rounds to int8.
+        under_noise: The library on the text of a number, with the reference under noise of a seed.
+        values_of_a_token: How many values the reference rounds to int8 for each token.
     """
     noise = _Noise(want, under_noise)
-    differences: dict[str, float] = {}
+    differences: dict[int, float] = {}
     sizes: list[np.ndarray] = []
     for number, (sample, wanted, found) in enumerate(zip(samples, want, got, strict=True)):
         if isinstance(wanted, Refusal) or isinstance(found, Refusal):
             continue
         if (fault := _other_names(wanted, found)) is None:
-            differences[sample.what] = _difference(wanted, found)
+            differences[number] = _difference(wanted, found)
             sizes.append(wanted.numbers)
         elif found.names not in noise.names_of(number):
             detail = f"{sample.what}: {fault}"
@@ -105,16 +106,18 @@ def check_answers(
     if not differences:
         return Check(f"{stage}, answers", "meaning", False, "no text was answered alike", {"texts": 0})
     size = max(map(_rms, sizes))
-    floor = float_error(max(array.size for array in sizes), size)
-    limit = max(floor, FACTOR * max(noise.largest(seed) for seed in range(FEWEST_NOISE_RUNS)))
     where, worst = max(differences.items(), key=lambda item: item[1] if np.isfinite(item[1]) else np.inf)
+    limit = float_error(max(array.size for array in sizes), size)
+    if not worst <= limit:
+        limit = max(limit, FACTOR * max(noise.largest(seed) for seed in range(FEWEST_NOISE_RUNS)))
     if not worst <= limit:
         # Steps are rare in small models: only a run that shows one says what they look like.
-        runs = noise_runs(noise.largest, lambda moved: [moved], quantized_values=quantized_values)
-        limit = max(floor, FACTOR * max(runs))
+        values = values_of_a_token * noise.tokens_of(where)
+        runs = noise_runs(lambda seed: noise.moved(seed, where), lambda moved: [moved], quantized_values=values)
+        limit = max(limit, FACTOR * max(runs))
     detail = (
-        f"{len(differences)} texts, numbers differ by rms {worst:.2e} at most ({where}; limit {limit:.2e}, size "
-        f"{size:.2e})"
+        f"{len(differences)} texts, numbers differ by rms {worst:.2e} at most ({samples[where].what}; limit "
+        f"{limit:.2e}, size {size:.2e})"
     )
     measured: dict[str, float | int | str] = {"texts": len(differences), "largest": worst, "limit": limit}
     return Check(f"{stage}, answers", "meaning", bool(worst <= limit), detail, measured)
@@ -125,31 +128,34 @@ class _Noise:
 
     Args:
         want: What it says without.
-        run: Lets it read all texts under noise of a seed.
+        read: Lets it read the text of a number under noise of a seed.
     """
 
-    def __init__(self, want: Sequence[Answer], run: Callable[[int], Sequence[Answer]]) -> None:
-        self._want, self._run = want, run
-        self._runs: dict[int, Sequence[Answer]] = {}
+    def __init__(self, want: Sequence[Answer], read: Callable[[int, int], Answer]) -> None:
+        self._want = want
+        self._read = functools.cache(read)
 
     def names_of(self, number: int) -> set[tuple[str, ...] | None]:
         """Returns the names that the runs gave for one text: where scores are nearly equal, noise decides."""
-        answers = [self._answers(seed)[number] for seed in range(FEWEST_NOISE_RUNS)]
+        answers = [self._read(seed, number) for seed in range(FEWEST_NOISE_RUNS)]
         return {answer.names for answer in answers if isinstance(answer, Reading)}
+
+    def tokens_of(self, number: int) -> int:
+        """Returns how many tokens one text has."""
+        wanted = self._want[number]
+        return 0 if isinstance(wanted, Refusal) else len(wanted.ids)
 
     def largest(self, seed: int) -> float:
         """Returns by how much a run moved the numbers of the text that it moved most."""
-        moved = [
-            _difference(wanted, found)
-            for wanted, found in zip(self._want, self._answers(seed), strict=True)
-            if isinstance(wanted, Reading) and isinstance(found, Reading) and _other_names(wanted, found) is None
-        ]
-        return max(moved, default=0.0)
+        return max(self.moved(seed, number) for number in range(len(self._want)))
 
-    def _answers(self, seed: int) -> Sequence[Answer]:
-        if seed not in self._runs:
-            self._runs[seed] = self._run(seed)
-        return self._runs[seed]
+    def moved(self, seed: int, number: int) -> float:
+        """Returns by how much a run moved the numbers of one text."""
+        wanted = self._want[number]
+        found = wanted if isinstance(wanted, Refusal) else self._read(seed, number)
+        if isinstance(wanted, Refusal) or isinstance(found, Refusal) or _other_names(wanted, found) is not None:
+            return 0.0
+        return _difference(wanted, found)
 
 
 def _other_names(wanted: Reading, found: Reading) -> str | None:

@@ -209,7 +209,7 @@ def test_a_float_model_that_edgeq_reads_wrongly_breaks_the_rule(classifier_run, 
     def load_wrongly(folder, *, task=None):
         checkpoint = load_checkpoint(folder, task=task)
         with torch.no_grad():
-            checkpoint.model.classifier.bias += 0.01
+            checkpoint.model.classifier.bias[0] += 0.01
         return checkpoint
 
     monkeypatch.setattr(meaning_run, "load_checkpoint", load_wrongly)
