@@ -185,6 +185,7 @@ class _Inside:
         self._library, self._samples = library, samples
         self.own: list[Answer] = [library.read(sample) for sample in samples]
         self._model: Any = None
+        self._clean: list[Answer] = []
         for sample, answer in zip(samples, self.own, strict=True):
             if isinstance(answer, Refusal) and not sample.may_refuse:
                 raise NotCheckedError(f"{library.name} fails on {sample.what} ({answer.why})")
@@ -193,7 +194,9 @@ class _Inside:
         """Lets another model compute, and returns what the library now says of the texts that it can read."""
         self._model = checkpoint.model
         self._library.use(checkpoint.model)
-        return self._answers()
+        pairs = zip(self._samples, self.own, strict=True)
+        self._clean = [one if isinstance(one, Refusal) else self._library.read(sample) for sample, one in pairs]
+        return self._clean
 
     def check_float_model(self, run: MeaningRun) -> Check:
         """Whether the float model that edgeq reads from the folder is the one that the library reads."""
@@ -208,11 +211,9 @@ class _Inside:
                 return self._library.read(self._samples[number])
 
         values = quantized_values_of_a_token(self._model)
-        return check_answers(stage, self._samples, want, got, under_noise=under_noise, values_of_a_token=values)
-
-    def _answers(self) -> list[Answer]:
-        pairs = zip(self._samples, self.own, strict=True)
-        return [answer if isinstance(answer, Refusal) else self._library.read(sample) for sample, answer in pairs]
+        return check_answers(
+            stage, self._samples, want, got, clean=self._clean, under_noise=under_noise, values_of_a_token=values
+        )
 
 
 def _embedder(run: MeaningRun) -> Library:

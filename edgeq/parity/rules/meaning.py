@@ -78,6 +78,7 @@ def check_answers(
     want: Sequence[Answer],
     got: Sequence[Answer],
     *,
+    clean: Sequence[Answer],
     under_noise: Callable[[int, int], Answer],
     values_of_a_token: int,
 ) -> Check:
@@ -86,12 +87,13 @@ def check_answers(
     Args:
         stage: Name of the stage.
         samples: The texts.
-        want: What the library made of them with the reference inside.
+        want: What the library made of them.
         got: What the stage made of them.
+        clean: What the library made of them with the reference inside.
         under_noise: The library on the text of a number, with the reference under noise of a seed.
         values_of_a_token: How many values the reference rounds to int8 for each token.
     """
-    noise = _Noise(want, under_noise)
+    noise = _Noise(clean, under_noise)
     differences: dict[int, float] = {}
     sizes: list[np.ndarray] = []
     for number, (sample, wanted, found) in enumerate(zip(samples, want, got, strict=True)):
@@ -127,12 +129,12 @@ class _Noise:
     """What the library says while the model inside it computes under noise.
 
     Args:
-        want: What it says without.
+        clean: What it says without.
         read: Lets it read the text of a number under noise of a seed.
     """
 
-    def __init__(self, want: Sequence[Answer], read: Callable[[int, int], Answer]) -> None:
-        self._want = want
+    def __init__(self, clean: Sequence[Answer], read: Callable[[int, int], Answer]) -> None:
+        self._clean = clean
         self._read = functools.cache(read)
 
     def names_of(self, number: int) -> set[tuple[str, ...] | None]:
@@ -142,16 +144,16 @@ class _Noise:
 
     def tokens_of(self, number: int) -> int:
         """Returns how many tokens one text has."""
-        wanted = self._want[number]
+        wanted = self._clean[number]
         return 0 if isinstance(wanted, Refusal) else len(wanted.ids)
 
     def largest(self, seed: int) -> float:
         """Returns by how much a run moved the numbers of the text that it moved most."""
-        return max(self.moved(seed, number) for number in range(len(self._want)))
+        return max(self.moved(seed, number) for number in range(len(self._clean)))
 
     def moved(self, seed: int, number: int) -> float:
         """Returns by how much a run moved the numbers of one text."""
-        wanted = self._want[number]
+        wanted = self._clean[number]
         found = wanted if isinstance(wanted, Refusal) else self._read(seed, number)
         if isinstance(wanted, Refusal) or isinstance(found, Refusal) or _other_names(wanted, found) is not None:
             return 0.0

@@ -134,7 +134,10 @@ def broken(run, folder):
     return {check.stage for check in found(run, folder).checks if not check.passed}
 
 
-@pytest.mark.parametrize("name", ["sentence_run", "classifier_run", "decoder_run", "encoder_decoder_run"])
+@pytest.mark.parametrize(
+    "name",
+    ["sentence_run", "classifier_run", "decoder_run", pytest.param("encoder_decoder_run", marks=pytest.mark.slow)],
+)
 def test_a_right_bundle_means_what_the_library_says(request, name):
     report = found(request.getfixturevalue(name))
     assert report.not_checked == ""
@@ -245,6 +248,7 @@ ENCODER_DECODER_FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ENCODER_DECODER_FAULTS)
 def test_other_settings_of_an_encoder_decoder_break_the_rule(encoder_decoder_run, source, fault):
     folder = source(encoder_decoder_run)
