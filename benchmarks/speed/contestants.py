@@ -16,7 +16,7 @@ FLOOR = "int8 floor of this machine"
 REFERENCE = "PyTorch float32"
 
 _TORCH, _ONNX_RUNTIME = "torch_engine.py", "onnxruntime_engine.py"
-_OPENVINO, _LLAMA = "openvino_engine.py", "llama_engine.py"
+_OPENVINO, _LLAMA, _CTRANSLATE = "openvino_engine.py", "llama_engine.py", "ctranslate2_engine.py"
 
 PEERS = (
     (REFERENCE, _TORCH, "float32", FLOAT_BITS),
@@ -32,6 +32,9 @@ PEERS = (
     ("OpenVINO int8 post-training, rest bfloat16", _OPENVINO, "int8-bf16", 8),
     ("OpenVINO 8-bit weights", _OPENVINO, "weights8", 8),
     ("OpenVINO 4-bit weights", _OPENVINO, "weights4", 4),
+    ("CTranslate2 float32", _CTRANSLATE, "float32", FLOAT_BITS),
+    ("CTranslate2 int8", _CTRANSLATE, "int8", 8),
+    ("CTranslate2 int8, rest bfloat16", _CTRANSLATE, "int8-bf16", 8),
     ("llama.cpp Q8_0", _LLAMA, "Q8_0", 8),
     ("llama.cpp Q4_0", _LLAMA, "Q4_0", 4),
     ("llama.cpp Q4_K", _LLAMA, "Q4_K_S", 4),
@@ -44,8 +47,11 @@ LEAST_SIMILARITY = {FLOAT_BITS: 0.9999, 16: 0.999, 8: 0.95}
 """Cosine with the reference's output below which an engine computes something else; at fewer bits, random weights tell
 nothing."""
 
-_HELD_TO_AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
-_CAN_BE_HELD = (_TORCH, _OPENVINO)
+_HELD_TO_AVX2 = {
+    "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "CT2_FORCE_CPU_ISA": "AVX2",
+}  # fmt: skip
+_CAN_BE_HELD = (_TORCH, _OPENVINO, _CTRANSLATE)
 """ONNX Runtime and llama.cpp have no such switch: what runs is chosen by the processor, or when they are built."""
 
 

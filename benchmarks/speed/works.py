@@ -60,8 +60,9 @@ _MINILM = ("ptq-w2a8", "ptq-w8a8")
 _GPT2 = ("ptq-w2e2a8", "ptq-w4a8", "ptq-w8a8")
 
 WORKS = (
-    *(Work(f"BERT-base, {n} tokens", f"bert-{n}", "bert-base", "encode", _BERT, n) for n in (32, 128, 256)),
+    *(Work(f"BERT-base, {n} tokens", f"bert-{n}", "bert-base", "encode", _BERT, n) for n in (32, 128, 256, 512)),
     Work("BERT-base, 8 x 128 tokens", "bert-batch", "bert-base", "encode", _BERT, 128, batch=8),
+    Work("MiniLM-L6, 16 tokens", "minilm", "minilm-l6", "encode", _MINILM, 16),
     Work("MiniLM-L6, 128 tokens", "minilm", "minilm-l6", "encode", _MINILM, 128),
     Work("GPT-2 small, prompt of 128", "gpt2-prompt", "gpt2-small", "prefill", _GPT2, 128),
     Work("GPT-2 small, step after 160", "gpt2-step", "gpt2-small", "step", _GPT2, 160),

@@ -110,7 +110,7 @@ def test_the_floor_counts_the_products_with_weights():
 def test_only_engines_that_can_be_held_to_avx2_take_part_there(tmp_path):
     work = next(work for work in WORKS if work.target == AVX2)
     found = peers(work, models=tmp_path, python=Path(sys.executable))
-    assert {peer.script for peer in found} == {"torch_engine.py", "openvino_engine.py"}
+    assert {peer.script for peer in found} == {"torch_engine.py", "openvino_engine.py", "ctranslate2_engine.py"}
     assert all(peer.environment["ONEDNN_MAX_CPU_ISA"] == "AVX2" for peer in found)
     assert all(AVX2 in str(entry.folder) for entry in own(work, models=tmp_path)[:-1])
 
@@ -257,5 +257,6 @@ def test_every_engine_runs_tiny_models_and_computes_the_same(tmp_path):
     entries = results.read(tmp_path / "results.json")
     assert {entry["name"] for entry in entries} == {work.name for work in (*SMOKE_WORKS, *footprint.SMOKE_STARTS)}
     missing = {row["name"]: row["missing"] for entry in entries for row in entry["engines"] if row["missing"]}
-    # llama.cpp's formats with blocks of 256 do not fit rows of 128.
-    assert missing.keys() <= {"llama.cpp Q4_K", "llama.cpp Q2_K", "llama.cpp TQ2_0"}
+    # llama.cpp's formats with blocks of 256 do not fit rows of 128; bfloat16 is not on every processor.
+    may_lack = {"llama.cpp Q4_K", "llama.cpp Q2_K", "llama.cpp TQ2_0", "CTranslate2 int8, rest bfloat16"}
+    assert missing.keys() <= may_lack
