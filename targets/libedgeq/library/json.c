@@ -41,10 +41,10 @@ static void *take(Reader *reader, size_t size) {
   return taken;
 }
 
+static bool is_space(char byte) { return byte == ' ' || byte == '\n' || byte == '\t' || byte == '\r'; }
+
 static void skip_space(Reader *reader) {
-  while (reader->at < reader->end && strchr(" \t\n\r", *reader->at) != NULL && *reader->at != '\0') {
-    reader->at++;
-  }
+  while (reader->at < reader->end && is_space(*reader->at)) reader->at++;
 }
 
 static char peek(const Reader *reader) { return reader->at < reader->end ? *reader->at : '\0'; }
@@ -103,8 +103,22 @@ static char *read_escape(Reader *reader, char *out) {
   return out + put_character(out, code);
 }
 
+/* The rest of a text if every byte of it stands for itself, as nearly always in a manifest; else NULL. */
+static const char *read_plain_text(Reader *reader) {
+  const char *at = reader->at;
+  while (at < reader->end && (unsigned char)*at >= 0x20 && (unsigned char)*at < 0x80 && *at != '\\' && *at != '"') at++;
+  if (at == reader->end || *at != '"') return NULL;
+  size_t size = (size_t)(at - reader->at);
+  char *text = take(reader, size + 1);
+  memcpy(text, reader->at, size);
+  reader->at = at + 1;
+  return text; /* memory is zeroed, so it has an end */
+}
+
 static const char *read_text(Reader *reader) {
   expect(reader, '"', "a text is expected");
+  const char *plain = read_plain_text(reader);
+  if (plain != NULL) return plain;
   const char *close = reader->at;
   while (close < reader->end && *close != '"') close += *close == '\\' && close + 1 < reader->end ? 2 : 1;
   if (close >= reader->end) malformed(reader, "a text is not closed");
@@ -127,6 +141,19 @@ static const char *read_text(Reader *reader) {
   expect(reader, '"', "a text is not closed");
   *out = '\0';
   return text;
+}
+
+/* A whole number of few digits that nothing of a number follows: most of those in a manifest. */
+static bool read_short_integer(Reader *reader, JsonValue *value) {
+  enum { MOST_DIGITS = 18 };
+  const char *at = reader->at;
+  int64_t number = 0;
+  while (at < reader->end && *at >= '0' && *at <= '9' && at - reader->at < MOST_DIGITS) number = number * 10 + (*at++ - '0');
+  bool leading_zero = at - reader->at > 1 && *reader->at == '0';
+  if (at == reader->at || at == reader->end || leading_zero || strchr("+-.eE0123456789", *at) != NULL) return false;
+  *value = (JsonValue){.kind = JSON_INTEGER, .integer = number};
+  reader->at = at;
+  return true;
 }
 
 static void read_number(Reader *reader, JsonValue *value) {
@@ -211,7 +238,7 @@ static JsonValue *read_value(Reader *reader) {
     value->kind = JSON_BOOL;
   } else if (take_word(reader, "null")) {
     value->kind = JSON_NULL;
-  } else {
+  } else if (!read_short_integer(reader, value)) {
     read_number(reader, value);
   }
   reader->depth--;
@@ -232,7 +259,7 @@ const JsonValue *json_first(const JsonValue *value) {
 
 const JsonValue *json_find(const JsonValue *object, const char *key) {
   for (const JsonValue *child = json_first(object); child != NULL; child = child->next) {
-    if (child->key != NULL && strcmp(child->key, key) == 0) return child;
+    if (child->key != NULL && *child->key == *key && strcmp(child->key, key) == 0) return child;
   }
   return NULL;
 }

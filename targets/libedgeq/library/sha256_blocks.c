@@ -54,23 +54,12 @@ static void absorb(uint32_t state[8], const uint8_t *blocks, size_t count) {
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-#include <stdatomic.h>
 
 #define HAS_FAST 1
 #define FAST __attribute__((target("sha,sse4.1,ssse3")))
 #define FAST_STEP FAST static inline __attribute__((always_inline))
 
-/* Asked once: in a virtual machine the question takes longer than a small message. */
-static bool has_instructions(void) {
-  static atomic_int known;
-  enum { UNKNOWN, NO, YES };
-  int answer = atomic_load_explicit(&known, memory_order_relaxed);
-  if (answer == UNKNOWN) {
-    answer = cpu_has("sha_ni") && cpu_has("sse4_1") ? YES : NO;
-    atomic_store_explicit(&known, answer, memory_order_relaxed);
-  }
-  return answer == YES;
-}
+static bool has_instructions(void) { return cpu_has("sha_ni") && cpu_has("sse4_1"); }
 
 typedef struct {
   __m128i abef, cdgh, old_abef, old_cdgh, words[4];
