@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "number_text.h"
 #include "stop.h"
 
 void print_json_text(const char *text, size_t size) {
@@ -27,7 +28,8 @@ static void print_number(double value, bool json) {
   if (json && !isfinite(value)) {
     fputs("null", stdout);
   } else {
-    printf("%.9g", value);
+    char text[NUMBER_SIZE];
+    fwrite(text, 1, number_text(value, text), stdout);
   }
 }
 
