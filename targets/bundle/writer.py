@@ -222,7 +222,7 @@ def write_bundle(
                     shutil.copyfile(content.files / name, folder / name)
         (folder / LIBRARY_FILE).parent.mkdir()
         libedgeq.build_library(linker, folder / LIBRARY_FILE)
-        libedgeq.build_runner(linker, folder / RUNNER_FILE)
+        libedgeq.build_runner(linker, folder / RUNNER_FILE, target=target)
         if (folder / TOKENIZER_FILE).is_file():
             write_tokenizer(folder / TOKENIZER_FILE, folder / TOKENIZER_TABLE_FILE)
         manifest = Manifest(
