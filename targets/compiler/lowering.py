@@ -15,6 +15,7 @@ import tvm
 from tvm import relax, tirx
 
 from edgeq.errors import UnsupportedError
+from edgeq.targets.compiler.kernels.gather_rows import rows_read
 from edgeq.targets.compiler.workspace import ALIGNMENT, dimensions, workspaces
 from edgeq.targets.runtime.plan import Expression, Plan, PlanStep, PlanTensor, PlanView
 
@@ -154,8 +155,12 @@ class _PlanMaker:
         arguments = [self._argument(value) for value in given]
         for argument in arguments:
             self._use(argument, len(self._steps))
-        workspace = self._workspace(self._module[kernel], given)
-        self._steps.append(PlanStep(kernel.name_hint, tuple(arguments), workspace))
+        function = self._module[kernel]
+        rows = rows_read(function)
+        if rows is not None and not str(arguments[rows.table]).startswith("w"):
+            rows = None  # of a tensor that another step makes
+        workspace = self._workspace(function, given)
+        self._steps.append(PlanStep(kernel.name_hint, tuple(arguments), workspace, rows))
 
     def _argument(self, value: Any) -> str | tuple[Expression]:
         return (self._expression(value),) if tvm.ir.is_prim_expr(value) else self._value(value)

@@ -191,11 +191,14 @@ def is_plain_path(name: str) -> bool:
 
 
 def _parse_file(table: JsonTable) -> FileRecord:
-    record = FileRecord(table.text("sha256"), table.integer("bytes"), table.texts("blocks"))
+    crc32 = table.text("crc32") if "crc32" in table.items else None
+    record = FileRecord(table.text("sha256"), table.integer("bytes"), table.texts("blocks"), crc32)
     for digest in (record.sha256, *record.blocks):
         if not _DIGEST.fullmatch(digest):
             raise FormatError(f"{table.where}: a SHA-256 must be 64 hexadecimal digits, found {digest!r}")
     wanted = -(-record.bytes // DIGEST_BLOCK)
     if len(record.blocks) != wanted:
         raise FormatError(f"{table.where}: {record.bytes} bytes need {wanted} blocks, found {len(record.blocks)}")
+    if crc32 is not None and not re.fullmatch(f"(?:[0-9a-f]{{8}}){{{wanted}}}", crc32):
+        raise FormatError(f"{table.where}: {record.bytes} bytes need {wanted} CRC-32 of eight hexadecimal digits each")
     return record

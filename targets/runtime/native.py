@@ -62,6 +62,8 @@ class OpenOptions(ctypes.Structure):
         ("skip_digests", _int32),
         ("kernels", _pointer),
         ("kernel_count", _size),
+        ("verify_all", _int32),
+        ("reserved", _int32),
     )
 
 

@@ -46,6 +46,21 @@ class PlanView:
 
 
 @dataclasses.dataclass(frozen=True)
+class RowsRead:
+    """A step reads those rows of a table that ids name, and nothing else of it; a start compares only them with digests.
+
+    Attributes:
+        ids: Number of the argument that holds the ids, int64. For one that the table does not have, row 0 is read.
+        table: Number of the argument that is the table, a weight.
+        tile: Rows that lie together as one entry of the table's first axis.
+    """
+
+    ids: int
+    table: int
+    tile: int
+
+
+@dataclasses.dataclass(frozen=True)
 class PlanStep:
     """One call of a kernel.
 
@@ -53,11 +68,13 @@ class PlanStep:
         kernel: Its name; ``__tvm_ffi_`` and this is its symbol in the code file.
         args: Arguments; an expression in a tuple of one stands for an integer argument.
         workspace: Bytes that a thread needs while it runs a part of it; 0 for most.
+        rows: Which rows of a weight it reads, if not all.
     """
 
     kernel: str
     args: tuple[str | tuple[Expression], ...]
     workspace: Expression = 0
+    rows: RowsRead | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +103,7 @@ class Plan:
                     "kernel": step.kernel,
                     "args": [arg if isinstance(arg, str) else {"int": arg[0]} for arg in step.args],
                     **({"workspace": step.workspace} if step.workspace else {}),
+                    **({"rows": dataclasses.asdict(step.rows)} if step.rows else {}),
                 }
                 for step in self.steps
             ],

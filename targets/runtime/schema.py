@@ -253,11 +253,14 @@ class FileRecord:
         bytes: Size.
         blocks: SHA-256 of every :data:`DIGEST_BLOCK` bytes, of which the last may be fewer. The one of a large file
             takes a single core longer than everything else at a start; these are compared side by side.
+        crc32: CRC-32 of the same blocks, eight hexadecimal digits each, in one text. It takes a tenth of the time, finds
+            damage, and is what a start compares, of the blocks that it uses. None in bundles of earlier versions.
     """
 
     sha256: str
     bytes: int
     blocks: tuple[str, ...]
+    crc32: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,7 +320,7 @@ class Manifest:
             "weights": [_without_none(dataclasses.asdict(tensor)) for tensor in self.weights],
             "golden": [dataclasses.asdict(run) for run in self.golden],
             "generation": None if self.generation is None else dataclasses.asdict(self.generation),
-            "files": {name: dataclasses.asdict(self.files[name]) for name in sorted(self.files)},
+            "files": {name: _without_none(dataclasses.asdict(self.files[name])) for name in sorted(self.files)},
             "tools": dict(sorted(self.tools.items())),
             "recipe": self.recipe,
         }

@@ -66,6 +66,7 @@ class Model:
             variant=None if variant is None else variant.encode(),
             threads=threads,
             skip_digests=not verify,
+            verify_all=verify,
         )
         self.library, self.handle = library, ctypes.c_void_p()
         path = str(folder).encode()

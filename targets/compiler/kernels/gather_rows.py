@@ -7,6 +7,21 @@ from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.numerics import LANES, registers
 from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import PARALLEL_ROWS, leading_dimensions
+from edgeq.targets.runtime.plan import RowsRead
+
+
+_ROWS = "edgeq.rows"
+
+
+def reads_rows(kernel: tirx.PrimFunc, *, ids: int, table: int, tile: int) -> tirx.PrimFunc:
+    """Returns a kernel that says of itself that it reads single rows of a table; see :class:`RowsRead`."""
+    return kernel.with_attr(_ROWS, [ids, table, tile])
+
+
+def rows_read(kernel: tirx.PrimFunc) -> RowsRead | None:
+    """Returns what :func:`reads_rows` noted, None for other kernels."""
+    noted = None if kernel.attrs is None else kernel.attrs.get(_ROWS)
+    return None if noted is None else RowsRead(*map(int, noted))
 
 
 @macro
@@ -46,7 +61,7 @@ def gather_rows(table_rows: int, columns: int, *, rank: int) -> tirx.PrimFunc:
                 for i in T.parallel(rows):
                     _copy_row(table, ids, out, i, table_rows, columns)
 
-    return gather
+    return reads_rows(gather, ids=1, table=0, tile=1)
 
 
 @macro
@@ -87,7 +102,7 @@ def gather_panel_rows(table_rows: int, columns: int, *, rank: int) -> tirx.PrimF
                 for i in T.parallel(rows):
                     _copy_panel_row(panels, ids, out, i, table_rows, columns)
 
-    return gather
+    return reads_rows(gather, ids=1, table=0, tile=LANES)
 
 
 def gather_columns() -> tirx.PrimFunc:

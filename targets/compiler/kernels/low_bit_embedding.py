@@ -7,6 +7,7 @@ from tvm.script import tirx as T
 
 from edgeq.formats.low_bit import COLUMN_GROUP, ROW_TILE, PackedMatrix
 from edgeq.targets.compiler.kernels import script
+from edgeq.targets.compiler.kernels.gather_rows import reads_rows
 from edgeq.targets.compiler.kernels.numerics import registers
 from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import PARALLEL_ROWS, leading_dimensions
@@ -82,4 +83,4 @@ def low_bit_embedding(matrix: PackedMatrix, *, rank: int) -> tirx.PrimFunc:
             out = T.decl_buffer((rows, matrix.columns), "float32", data=y_buffer.data)
             decode_rows(matrix, ids, table, scale, out, rows)
 
-    return gather
+    return reads_rows(gather, ids=0, table=1, tile=ROW_TILE)

@@ -33,7 +33,7 @@ extern "C" {
 /* Version of this interface. A library serves every caller that was compiled for the same major version, and for the
  * same or an older minor one. */
 #define EDGEQ_ABI_MAJOR 1
-#define EDGEQ_ABI_MINOR 0
+#define EDGEQ_ABI_MINOR 1
 
 /* EDGEQ_ABI_MAJOR * 65536 + EDGEQ_ABI_MINOR of the library. */
 EDGEQ_API uint32_t edgeq_abi_version(void);
@@ -125,14 +125,19 @@ typedef struct edgeq_open_options {
   size_t size;                      /* sizeof(edgeq_open_options) */
   const edgeq_allocator *allocator; /* NULL: calloc and free. Is copied */
   const char *variant;              /* name of a target in the bundle; NULL: the best that this processor can run */
-  int32_t threads;                  /* that compare digests; 0: every core */
-  int32_t skip_digests;             /* 1: do not compare the files with their SHA-256 */
+  int32_t threads;                  /* that compare SHA-256; 0: every core */
+  int32_t skip_digests;             /* 1: compare no file but the manifest with its digest */
   const edgeq_kernel *kernels;      /* NULL: load the bundle's code */
   size_t kernel_count;
+  int32_t verify_all;               /* 1: compare every file with its SHA-256 before anything else is done */
+  int32_t reserved;
 } edgeq_open_options;
 
-/* Opens the bundle at `path`, a folder or a file that `edgeq pack` made: compares every file with its SHA-256, picks the code for this processor, maps the
- * weights. `options` may be NULL. `*model` is set also when this fails, to a handle that holds the sentence (NULL only if
+/* Opens the bundle at `path`, a folder or a file that `edgeq pack` made: picks the code for this processor, maps the
+ * weights. What a result depends on is compared with its digest before it is used: the manifest with its SHA-256, code and
+ * tokenizer with their CRC-32 here, and weights block by block when a call first reads them, which then fails with
+ * EDGEQ_DAMAGED. That finds damage. What somebody changed on purpose only SHA-256 finds: every file is compared with it,
+ * here, with `verify_all`, and always if the bundle is signed (has a manifest.json.minisig). `options` may be NULL. `*model` is set also when this fails, to a handle that holds the sentence (NULL only if
  * there is no memory even for that), and is to be closed. */
 EDGEQ_API edgeq_status edgeq_open(const char *path, const edgeq_open_options *options, edgeq_model **model);
 
@@ -180,7 +185,7 @@ EDGEQ_API const edgeq_tensor_info *edgeq_output_info(const edgeq_model *model, i
 EDGEQ_API const edgeq_tensor_info *edgeq_state_info(const edgeq_model *model, int32_t function, size_t index);
 
 /* Stored runs of the self-test. edgeq_golden fills in as many tensors as the function has inputs and outputs; their
- * data is the bundle's and must not be changed. */
+ * data is the bundle's and must not be changed. EDGEQ_DAMAGED if it is not as its digest says. */
 EDGEQ_API size_t edgeq_golden_count(const edgeq_model *model);
 EDGEQ_API edgeq_status edgeq_golden(const edgeq_model *model, size_t index, int32_t *function, edgeq_tensor *inputs,
                                     edgeq_tensor *outputs);

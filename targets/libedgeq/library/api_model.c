@@ -114,6 +114,7 @@ edgeq_status edgeq_golden(const edgeq_model *model, size_t index, int32_t *funct
   if (index >= model->golden_count) return EDGEQ_USAGE;
   const GoldenRun *run = &model->golden[index];
   const Interface *interface = interface_of(model, run->function);
+  if (!golden_is_good(model, run)) return EDGEQ_DAMAGED;
   *function = run->function;
   memcpy(inputs, run->inputs, interface->input_count * sizeof *inputs);
   memcpy(outputs, run->outputs, interface->output_count * sizeof *outputs);

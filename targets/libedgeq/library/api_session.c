@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "bundle.h"
 #include "generator.h"
 #include "options.h"
 #include "session.h"
@@ -227,6 +228,7 @@ static void test_body(void *argument) {
   for (size_t i = 0; i < model->golden_count; i++) {
     const GoldenRun *golden = &model->golden[i];
     const Interface *interface = &model->functions[golden->function].interface;
+    if (!golden_is_good(model, golden)) fail_damaged(&session->call, &model->golden_file);
     edgeq_tensor *outputs = allocate(&session->call, interface->output_count, sizeof *outputs);
     run_function(session, golden->function, golden->inputs, outputs, "golden.bin: ");
     count_differing(call, interface->outputs, golden, outputs, interface->output_count);

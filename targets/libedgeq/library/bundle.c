@@ -120,10 +120,10 @@ static void read_text_rules(Reader *reader) {
                                                  : SCORES_SOFTMAX;
 }
 
-static void read_weights(Reader *reader, Mapping file) {
+static void read_weights(Reader *reader, CheckedFile file) {
   edgeq_model *model = reader->model;
   model->weights_file = file;
-  model->weights = read_stored(reader->memory, &reader->json, reader->json.root, "weights", file, NULL,
+  model->weights = read_stored(reader->memory, &reader->json, reader->json.root, "weights", file.data, NULL,
                                &model->weight_count);
   model->weight_tensors = allocate(reader->memory, model->weight_count, sizeof *model->weight_tensors);
   for (size_t i = 0; i < model->weight_count; i++) {
@@ -179,6 +179,7 @@ static void read_function(Reader *reader, int32_t number, const char *name) {
   interface->weight_count = reader->model->weight_count;
   json_check(json, interface->input_count > 0, "'%s' has no inputs", name);
   function->plan = read_plan(reader->memory, json, plan_of(reader, table), interface);
+  function->is_checked = allocate(reader->memory, function->plan->step_count, sizeof *function->is_checked);
   find_kernels(reader, function);
 }
 
@@ -213,7 +214,7 @@ static void load_code(Reader *reader, const BundleFiles *files) {
   const edgeq_open_options *options = reader->options;
   size_t count = sizeof given / sizeof *given;
   if (options->kernels == NULL) {
-    reader->elf = elf_load(reader->memory, files->code, files->code_size, reader->code, given, count);
+    reader->elf = elf_load(reader->memory, files->code.data.data, files->code.data.size, reader->code, given, count);
     reader->model->code = elf_start(reader->elf);
     return;
   }
@@ -227,10 +228,12 @@ static void load_code(Reader *reader, const BundleFiles *files) {
 
 /* ---- golden runs, tokenizer ---- */
 
-static void read_golden(Reader *reader, Mapping file) {
+static void read_golden(Reader *reader, CheckedFile golden) {
   edgeq_model *model = reader->model;
+  const Mapping file = golden.data;
   const Json *json = &reader->json;
   const JsonValue *list = json_member(json, json->root, "golden", JSON_ARRAY);
+  model->golden_file = golden;
   model->golden = allocate(reader->memory, list->count, sizeof *model->golden);
   for (const JsonValue *item = json_first(list); item != NULL; item = item->next) {
     GoldenRun *run = &model->golden[model->golden_count];
@@ -288,6 +291,18 @@ static void finish_info(edgeq_model *model) {
   }
 }
 
+static bool all_good(const CheckedFile *file, const edgeq_tensor *tensors, size_t count) {
+  bool good = true;
+  for (size_t i = 0; i < count; i++) good = good && bytes_are_good(file, tensors[i].data, tensors[i].bytes);
+  return good;
+}
+
+bool golden_is_good(const edgeq_model *model, const GoldenRun *run) {
+  const Interface *interface = &model->functions[run->function].interface;
+  return all_good(&model->golden_file, run->inputs, interface->input_count) &&
+         all_good(&model->golden_file, run->outputs, interface->output_count);
+}
+
 static void check_format(const Json *json) {
   const JsonValue *root = json->root;
   const char *format = json_text(json, root, "format");
@@ -304,7 +319,6 @@ static void check_format(const Json *json) {
 
 void read_bundle(edgeq_model *model, Memory *scratch, const Source *source, const edgeq_open_options *options) {
   Reader reader = {.model = model, .memory = &model->memory, .scratch = scratch, .options = options};
-  
   model->manifest = map_manifest(&model->memory, scratch, source);
   char *file = path_in(scratch, source, "manifest.json");
   reader.json = json_parse(scratch, model->manifest->data, model->manifest->size, file);
@@ -321,6 +335,6 @@ void read_bundle(edgeq_model *model, Memory *scratch, const Source *source, cons
   for (int32_t i = 0; i < EDGEQ_FUNCTIONS; i++) match_state(&reader, &model->functions[i]);
   read_generation(model, &reader.json);
   read_golden(&reader, files.golden);
-  read_tokenizer(&reader, source, files.tokenizer);
+  read_tokenizer(&reader, source, files.tokenizer.data);
   finish_info(model);
 }

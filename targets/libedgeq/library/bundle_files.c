@@ -8,7 +8,8 @@
 
 enum { DIGEST_BLOCK = 1 << 17, LARGEST_MANIFEST = 1 << 24, LARGEST_DIGEST_FILE = 1 << 12, LARGEST_CODE = 1 << 27 };
 
-static const char MANIFEST[] = "manifest.json";
+static const char MANIFEST[] = "manifest.json", SIGNATURE[] = "manifest.json.minisig", WEIGHTS[] = "weights.bin",
+                  GOLDEN[] = "golden.bin", TOKENIZER[] = "tokenizer.bin";
 
 const Mapping *map_manifest(Memory *memory, Memory *scratch, const Source *source) {
   char expected[SHA256_HEX] = {0}, found[1][SHA256_HEX];
@@ -83,6 +84,37 @@ static void compare(Memory *scratch, const Source *source, const Json *json, con
   }
 }
 
+/* Whether a model reads this file. The others are for people and other programs. */
+static bool is_used(const char *name, const char *code) {
+  static const char *const used[] = {WEIGHTS, GOLDEN, TOKENIZER};
+  for (size_t i = 0; i < sizeof used / sizeof *used; i++) {
+    if (strcmp(name, used[i]) == 0) return true;
+  }
+  return strcmp(name, code) == 0;
+}
+
+/* Whether every file is to be compared with its SHA-256: a signature is of little use without. Bundles that were made
+ * before there was another digest have no other. */
+static bool compares_all(Memory *scratch, const Source *source, const JsonValue *list, const char *code,
+                         const edgeq_open_options *options) {
+  if (options->skip_digests || options->verify_all) return !options->skip_digests;
+  for (const JsonValue *item = json_first(list); item != NULL; item = item->next) {
+    if (is_used(item->key, code) && json_find(item, "crc32") == NULL) return true;
+  }
+  return has_file(scratch, source, SIGNATURE);
+}
+
+/* A file that will be compared when it is used. */
+static CheckedFile with_checks(Memory *memory, Memory *scratch, const Source *source, const Json *json,
+                               const ListedFile *file) {
+  CheckedFile checked;
+  char *path = path_in(scratch, source, file->item->key);
+  bool fits = checked_file(memory, &checked, file->data, path, json_text(json, file->item, "crc32"));
+  json_check(json, fits, "'%s' has no CRC-32 for each of its blocks", file->item->key);
+  release(scratch, path);
+  return checked;
+}
+
 /* A file may be replaced while it is read: code is copied first, and the copy is compared and run. */
 static void copy_code(Memory *scratch, ListedFile *file) {
   char *copy = allocate_data(scratch, file->data.size);
@@ -96,30 +128,36 @@ BundleFiles read_files(Memory *memory, Memory *scratch, const Source *source, co
   const JsonValue *list = json_member(json, json->root, "files", JSON_OBJECT);
   ListedFile *files = allocate(scratch, list->count, sizeof *files);
   BundleFiles kept = {0};
+  bool all = compares_all(scratch, source, list, code, options), later = !all && !options->skip_digests;
   size_t count = 0;
-  for (const JsonValue *item = json_first(list); item != NULL; item = item->next, count++) {
+  for (const JsonValue *item = json_first(list); item != NULL; item = item->next) {
     const char *name = item->key;
-    Mapping *wanted = strcmp(name, "weights.bin") == 0     ? &kept.weights
-                      : strcmp(name, "golden.bin") == 0    ? &kept.golden
-                      : strcmp(name, "tokenizer.bin") == 0 ? &kept.tokenizer
-                                                           : NULL;
-    bool is_code = strcmp(name, code) == 0;
+    CheckedFile *wanted = strcmp(name, WEIGHTS) == 0     ? &kept.weights
+                          : strcmp(name, GOLDEN) == 0    ? &kept.golden
+                          : strcmp(name, TOKENIZER) == 0 ? &kept.tokenizer
+                          : strcmp(name, code) == 0      ? &kept.code
+                                                         : NULL;
     json_check(json, plain_name(name), "'%s' is not a plain file name", name);
-    size_t size = (size_t)json_integer(json, item, "bytes", 0, is_code ? LARGEST_CODE : LARGEST_BYTES);
-    const Mapping *data = map_file(wanted != NULL ? memory : scratch, source, name, LARGEST_BYTES, EDGEQ_DAMAGED);
+    size_t most = wanted == &kept.code ? LARGEST_CODE : LARGEST_BYTES;
+    size_t size = (size_t)json_integer(json, item, "bytes", 0, (int64_t)most);
+    if (wanted == NULL && !all) continue;
+    Memory *keeps = wanted != NULL && wanted != &kept.code ? memory : scratch;
+    const Mapping *data = map_file(keeps, source, name, LARGEST_BYTES, EDGEQ_DAMAGED);
     if (data->size != size) {
       fail(scratch, EDGEQ_DAMAGED, "%s has %zu bytes, the manifest says %zu; copy the bundle again",
            path_in(scratch, source, name), data->size, size);
     }
-    files[count] = (ListedFile){item, *data, can_forget(source)};
-    if (wanted != NULL) *wanted = *data;
-    if (!is_code) continue;
-    copy_code(scratch, &files[count]);
-    kept.code = files[count].data.data;
-    kept.code_size = files[count].data.size;
+    ListedFile *file = &files[count++];
+    *file = (ListedFile){item, *data, can_forget(source)};
+    if (wanted == &kept.code) copy_code(scratch, file);
+    if (wanted != NULL) {
+      *wanted = later ? with_checks(keeps, scratch, source, json, file) : (CheckedFile){.data = file->data};
+    }
   }
-  json_check(json, kept.weights.data != NULL && (kept.code != NULL || options->kernels != NULL),
+  json_check(json, kept.weights.data.data != NULL && (kept.code.data.data != NULL || options->kernels != NULL),
              "'files' lacks weights.bin or %s", code);
-  if (!options->skip_digests) compare(scratch, source, json, files, count, (int)options->threads);
+  if (all) compare(scratch, source, json, files, count, (int)options->threads);
+  check_bytes(scratch, &kept.code, kept.code.data.data, kept.code.data.size);
+  check_bytes(scratch, &kept.tokenizer, kept.tokenizer.data.data, kept.tokenizer.data.size);
   return kept;
 }

@@ -2,6 +2,7 @@
 #ifndef EDGEQ_MODEL_H
 #define EDGEQ_MODEL_H
 
+#include "checked_file.h"
 #include "elf.h"
 #include "plan.h"
 #include "prepared.h"
@@ -20,6 +21,7 @@ typedef struct {
   Interface interface;
   const Plan *plan;
   Kernel *kernels;  /* as many as the plan's names */
+  atomic_bool *is_checked; /* for each step: its weights are compared with their digests */
   size_t *state_at; /* for each state of the function its number among those of `main` */
   int64_t longest;  /* most tokens of a row of inputs; 0 if nothing limits it */
 } Function;
@@ -65,7 +67,7 @@ struct edgeq_model {
   edgeq_tensor *weights;
   KernelTensor *weight_tensors;
   size_t weight_count;
-  Mapping weights_file;
+  CheckedFile weights_file, golden_file;
   GoldenRun *golden; /* in the order in which they run, on one state */
   size_t golden_count;
   Generation generation;

@@ -18,16 +18,20 @@
 #define bind_inputs edgeq_own_bind_inputs
 #define buffer_add edgeq_own_buffer_add
 #define buffer_release edgeq_own_buffer_release
+#define bytes_are_good edgeq_own_bytes_are_good
 #define can_forget edgeq_own_can_forget
 #define changed_settings edgeq_own_changed_settings
 #define character_after edgeq_own_character_after
 #define character_at edgeq_own_character_at
 #define character_before edgeq_own_character_before
 #define character_size edgeq_own_character_size
+#define check_bytes edgeq_own_check_bytes
+#define check_bytes_together edgeq_own_check_bytes_together
 #define check_cancelled edgeq_own_check_cancelled
 #define check_finite edgeq_own_check_finite
 #define check_sampling edgeq_own_check_sampling
 #define check_values edgeq_own_check_values
+#define checked_file edgeq_own_checked_file
 #define checked_texts edgeq_own_checked_texts
 #define close_folder edgeq_own_close_folder
 #define compare_digests edgeq_own_compare_digests
@@ -38,6 +42,7 @@
 #define condition_wake_one edgeq_own_condition_wake_one
 #define copy_text edgeq_own_copy_text
 #define cpu_has edgeq_own_cpu_has
+#define crc32_of edgeq_own_crc32_of
 #define decoder_add edgeq_own_decoder_add
 #define decoder_append edgeq_own_decoder_append
 #define decoder_keep edgeq_own_decoder_keep
@@ -53,6 +58,7 @@
 #define evaluate edgeq_own_evaluate
 #define exp_of_negative edgeq_own_exp_of_negative
 #define fail edgeq_own_fail
+#define fail_damaged edgeq_own_fail_damaged
 #define fewest_new_tokens edgeq_own_fewest_new_tokens
 #define fill_input edgeq_own_fill_input
 #define find_packed edgeq_own_find_packed
@@ -67,7 +73,9 @@
 #define generator_open edgeq_own_generator_open
 #define generator_result edgeq_own_generator_result
 #define generator_start edgeq_own_generator_start
+#define golden_is_good edgeq_own_golden_is_good
 #define guarded edgeq_own_guarded
+#define has_file edgeq_own_has_file
 #define input_place edgeq_own_input_place
 #define is_utf8 edgeq_own_is_utf8
 #define json_check edgeq_own_json_check

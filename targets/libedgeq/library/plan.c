@@ -225,6 +225,20 @@ static uint32_t kernel_number(Reader *reader, const char *name) {
   return (uint32_t)count;
 }
 
+/* Which rows of a weight a step reads, if the plan says so. */
+static void read_rows(Reader *reader, const JsonValue *item, PlanStep *step) {
+  const Argument *arguments = (const Argument *)(void *)reader->arguments.data + step->first_argument;
+  const JsonValue *rows = json_find(item, "rows");
+  if (rows == NULL) return;
+  step->reads_rows = true;
+  step->ids = (uint32_t)json_integer(reader->json, rows, "ids", 0, MAX_ARGUMENTS);
+  step->table = (uint32_t)json_integer(reader->json, rows, "table", 0, MAX_ARGUMENTS);
+  step->tile = (uint32_t)json_integer(reader->json, rows, "tile", 1, INT32_MAX);
+  bool fits = step->ids < step->argument_count && step->table < step->argument_count &&
+              arguments[step->ids].origin != OF_INTEGER && arguments[step->table].origin == OF_WEIGHT;
+  check(reader, fits, "reads rows of what is no weight");
+}
+
 static void read_step(Reader *reader, const JsonValue *item) {
   Plan *plan = reader->plan;
   PlanStep *step = &plan->steps[plan->step_count];
@@ -238,6 +252,7 @@ static void read_step(Reader *reader, const JsonValue *item) {
     buffer_add(&reader->arguments, &argument, sizeof argument);
     note_use(plan, argument, (uint32_t)plan->step_count);
   }
+  read_rows(reader, item, step);
   const JsonValue *workspace = json_find(item, "workspace");
   step->has_workspace = workspace != NULL;
   if (workspace != NULL) step->workspace = read_expression(reader, workspace);

@@ -47,6 +47,9 @@ typedef struct {
 typedef struct {
   uint32_t kernel; /* number of its name */
   uint32_t first_argument, argument_count;
+  bool reads_rows;            /* of a table, those that ids name, and nothing else of it: */
+  uint32_t ids, table;        /* numbers of these arguments */
+  uint32_t tile;              /* rows that lie together, as one entry of the table's first axis */
   bool has_workspace;
   Expression workspace; /* bytes that one thread needs while it runs a part of the kernel */
 } PlanStep;

@@ -37,6 +37,7 @@ bool system_names_flag(const char *flag) {
   if (strcmp(flag, "asimd") == 0) return (has & HWCAP_ASIMD) != 0;
   if (strcmp(flag, "asimddp") == 0) return (has & HWCAP_ASIMDDP) != 0;
   if (strcmp(flag, "sha2") == 0) return (has & HWCAP_SHA2) != 0;
+  if (strcmp(flag, "crc32") == 0) return (has & HWCAP_CRC32) != 0;
   if (strcmp(flag, "i8mm") == 0) return (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
   return false;
 }

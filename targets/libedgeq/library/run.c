@@ -71,7 +71,7 @@ static void use_arena(edgeq_session *session, ArenaSize size) {
 static void report(edgeq_session *session, const Function *function, size_t step, const KernelValue *values,
                    double seconds) {
   const PlanStep *planned = &function->plan->steps[step];
-  const Mapping *weights = &session->model->weights_file;
+  const Mapping *weights = &session->model->weights_file.data;
   edgeq_kernel_time time = {.name = function->plan->kernels[planned->kernel], .step = step, .seconds = seconds};
   for (uint32_t i = 0; i < planned->argument_count; i++) {
     if (values[i].kind != KERNEL_TENSOR) continue;
@@ -83,6 +83,54 @@ static void report(edgeq_session *session, const Function *function, size_t step
     if (place >= start && place < start + weights->size) time.weight_bytes += bytes;
   }
   session->watch(session->watch_context, &time);
+}
+
+/* ---- digests ---- */
+
+static size_t elements_of(const KernelTensor *tensor) {
+  size_t count = 1;
+  for (int at = 0; at < tensor->rank; at++) count *= (size_t)tensor->shape[at];
+  return count;
+}
+
+/* A kernel takes row 0 for an id that the table does not have. */
+static void check_rows(edgeq_session *session, const KernelTensor *ids, const KernelTensor *table, int64_t tile) {
+  const CheckedFile *file = &session->model->weights_file;
+  size_t count = elements_of(ids), bytes = elements_of(table) * (table->bits / 8u) / (size_t)table->shape[0];
+  for (size_t i = 0; i < count; i++) {
+    int64_t id = ((const int64_t *)ids->data)[i], entry = id < 0 || id / tile >= table->shape[0] ? 0 : id / tile;
+    check_bytes(&session->call, file, (const char *)table->data + (size_t)entry * bytes, bytes);
+  }
+}
+
+/* What a step reads of the weights is compared before it does so: a result never comes from bytes that were not. */
+static void check_step(edgeq_session *session, const Function *function, const Prepared *prepared, size_t step) {
+  const PlanStep *planned = &function->plan->steps[step];
+  const KernelValue *values = prepared->values + planned->first_argument;
+  const Argument *arguments = function->plan->arguments + planned->first_argument;
+  if (atomic_load_explicit(&function->is_checked[step], memory_order_relaxed)) return;
+  bool by_rows = false;
+  for (uint32_t i = 0; i < planned->argument_count; i++) {
+    if (root_of(function->plan, arguments[i]).origin != OF_WEIGHT) continue;
+    const KernelTensor *weight = values[i].pointer;
+    if (planned->reads_rows && i == planned->table) {
+      const KernelTensor *ids = values[planned->ids].pointer;
+      by_rows = weight->rank > 0 && ids->code == SIGNED && ids->bits == 64;
+      if (by_rows) check_rows(session, ids, weight, planned->tile);
+      if (by_rows) continue;
+    }
+    check_bytes_together(&session->call, &session->model->weights_file, weight->data,
+                         elements_of(weight) * (weight->bits / 8u));
+  }
+  if (!by_rows) atomic_store_explicit(&function->is_checked[step], true, memory_order_relaxed);
+}
+
+/* An output may be a weight itself. */
+static void check_outputs(const edgeq_session *session, const Function *function, const Prepared *prepared) {
+  for (size_t i = 0; i < function->interface.output_count; i++) {
+    if (root_of(function->plan, function->plan->outputs[i]).origin != OF_WEIGHT) continue;
+    check_bytes(&session->call, &session->model->weights_file, prepared->outputs[i].data, prepared->outputs[i].bytes);
+  }
 }
 
 static void run_step(edgeq_session *session, const Function *function, Prepared *prepared, size_t step) {
@@ -161,7 +209,9 @@ void run_function(edgeq_session *session, int32_t number, const edgeq_tensor *in
   put_inputs(session, function, prepared, complete, where);
   for (size_t step = 0; step < function->plan->step_count; step++) {
     check_cancelled(session);
+    check_step(session, function, prepared, step);
     run_step(session, function, prepared, step);
   }
+  check_outputs(session, function, prepared);
   if (interface->output_count > 0) memcpy(outputs, prepared->outputs, interface->output_count * sizeof *outputs);
 }

@@ -58,6 +58,17 @@ char *path_in(Memory *memory, const Source *source, const char *name) {
   return path;
 }
 
+bool has_file(Memory *memory, const Source *source, const char *name) {
+  if (source->folder == NO_FOLDER) return find_packed(&source->pack, name) != NULL;
+  Mapping mapping = {NULL, 0};
+  uintmax_t size = 0;
+  char *path = path_in(memory, source, name);
+  MapResult result = map_whole_file(source->folder, name, path, PTRDIFF_MAX, &mapping, &size);
+  release(memory, path);
+  if (result == FILE_MAPPED) unmap(mapping);
+  return result != FILE_NOT_OPENED;
+}
+
 bool can_forget(const Source *source) { return source->is_mapped; }
 
 const Mapping *map_file(Memory *memory, const Source *source, const char *name, size_t most, edgeq_status status) {

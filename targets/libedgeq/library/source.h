@@ -24,6 +24,9 @@ char *path_in(Memory *memory, const Source *source, const char *name);
  * `status` if it is no regular file that can be read, or has more than `most` bytes. A pipe is not waited for. */
 const Mapping *map_file(Memory *memory, const Source *source, const char *name, size_t most, edgeq_status status);
 
+/* Whether there is such a file, whatever it is. */
+bool has_file(Memory *memory, const Source *source, const char *name);
+
 /* Whether forget_pages may be called for its files. */
 bool can_forget(const Source *source);
 

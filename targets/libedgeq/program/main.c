@@ -17,7 +17,8 @@ static edgeq_model *open_model(const Options *options) {
   const edgeq_open_options how = {.size = sizeof how,
                                   .variant = options->variant,
                                   .threads = (int32_t)options->threads,
-                                  .skip_digests = options->no_verify};
+                                  .skip_digests = options->no_verify,
+                                  .verify_all = options->verify_all};
   edgeq_model *model = NULL;
   edgeq_status status = edgeq_open(options->bundle, &how, &model);
   if (status != EDGEQ_OK) stop(exit_code(status), "%s", edgeq_error(model));

@@ -28,10 +28,12 @@ static const char USAGE[] =
     "  --json           print JSON lines\n"
     "  --raw            print the model's outputs as they are, not an embedding or a label\n"
     "  --repeat N       after one run to warm up, time N runs of every text (or of --profile)\n"
-    "  --threads N      threads of kernels and digests (default: OMP_NUM_THREADS, or every core that the process may\n"
+    "  --threads N      threads of kernels and of --verify-all (default: OMP_NUM_THREADS, or every core that the process may\n"
     "                   use); results do not depend on it\n"
     "  --variant NAME   run the code for this target, of those in the bundle (default: the best for this processor)\n"
-    "  --no-verify      skip the SHA-256 of the files\n"
+    "  --verify-all     compare every file with its SHA-256 first; by default what is used is compared with its\n"
+    "                   CRC-32 as it is used, which finds damage, and signed bundles as with this option\n"
+    "  --no-verify      compare nothing but the manifest with its digest\n"
     "\n"
     "with --generate (what is not given is as the model's generation_config.json says):\n"
     "  --temperature T  draw by chance; 0 takes the most likely token, 1 the model's probabilities\n"
@@ -127,6 +129,9 @@ static void check_options(const Options *options) {
   int jobs = options->self_test + (options->text != NULL) + (options->file != NULL) + (options->ids != NULL) +
              (options->tensors != NULL) + (options->profile != NULL);
   if (options->bundle == NULL) stop(EXIT_USAGE, "name a bundle; see --help");
+  if (options->verify_all && options->no_verify) {
+    stop(EXIT_USAGE, "--verify-all and --no-verify exclude each other; see --help");
+  }
   if (jobs != 1) {
     stop(EXIT_USAGE, "give one of --self-test, --text, --file, --ids, --tensors and --profile; see --help");
   }
@@ -172,6 +177,7 @@ Options read_options(int count, char **arguments) {
       {"--json", FLAG, &options.json, 0, 0},
       {"--raw", FLAG, &options.raw, 0, 0},
       {"--no-verify", FLAG, &options.no_verify, 0, 0},
+      {"--verify-all", FLAG, &options.verify_all, 0, 0},
       {"--ignore-end", FLAG, &options.ignore_end, 0, 0},
       {"--repeat", INTEGER, &options.repeat, 1, 1000000},
       {"--threads", INTEGER, &options.threads, 1, 1024},

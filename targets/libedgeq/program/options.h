@@ -9,7 +9,7 @@
 
 typedef struct {
   const char *bundle, *ids, *text, *file, *tensors, *profile, *out, *variant, *early_stopping;
-  bool self_test, tokens, json, raw, no_verify, ignore_end;
+  bool self_test, tokens, json, raw, no_verify, verify_all, ignore_end;
   bool generate;
   int64_t repeat, threads; /* 0 if not given */
   edgeq_generation generation; /* how texts are made */

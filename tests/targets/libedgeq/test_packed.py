@@ -61,7 +61,7 @@ def test_a_packed_bundle_runs_as_its_folder_does(board, sanitized, tmp_path):
         (16, b"\xff", "it has another size than it says"),
         (30, b"\x01", "its table lies outside of it"),
         (64, b"\x01", "the SHA-256 of its table is another one"),
-        (-PAGE, b"\x77", "is damaged: its SHA-256 is not what the manifest says"),
+        (-PAGE, b"\x77", "is damaged: its CRC-32 is not what the manifest says"),
     ],
 )
 def test_a_damaged_one_is_a_sentence(board, sanitized, tmp_path, at, data, message):
