@@ -17,7 +17,7 @@ typedef struct {
 /* Runs `body` on a copy of the bytes, aligned like a mapped file, and gives back all memory that it took. */
 static inline void fuzz_guarded(const uint8_t *data, size_t size, void (*body)(void *input)) {
   Failure failure;
-  Memory memory = {DEFAULT_ALLOCATOR, &failure, NULL};
+  Memory memory = {.allocator = DEFAULT_ALLOCATOR, .failure = &failure};
   char *copy = NULL;
   if (posix_memalign((void **)&copy, 64, size > 0 ? size : 1) != 0) return;
   if (size > 0) memcpy(copy, data, size);

@@ -33,8 +33,8 @@ static edgeq_status open_model(OpenCall call, const edgeq_open_options *given, e
   edgeq_allocator allocator = options.allocator != NULL ? *options.allocator : DEFAULT_ALLOCATOR;
   edgeq_model *own = *model = allocator.allocate(allocator.context, sizeof *own);
   if (own == NULL) return EDGEQ_NO_MEMORY;
-  own->memory = (Memory){allocator, &own->failure, NULL};
-  Memory scratch = {allocator, &own->failure, NULL};
+  own->memory = (Memory){.allocator = allocator, .failure = &own->failure};
+  Memory scratch = {.allocator = allocator, .failure = &own->failure};
   call.model = own;
   call.scratch = &scratch;
   call.options = &options;

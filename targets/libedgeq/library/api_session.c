@@ -13,6 +13,10 @@
 
 /* ---- calls ---- */
 
+/* Bytes that earlier calls needed and the last one did not; what the last one needed is kept in any case. A call that does
+ * the same as one before takes no memory. */
+enum { MOST_SPARE = 1 << 18 };
+
 /* After a fork the child has the memory of a session, but none of its threads. */
 static edgeq_status enter(edgeq_session *session) {
   int idle = 0;
@@ -27,6 +31,7 @@ static edgeq_status enter(edgeq_session *session) {
   session->process = process;
   atomic_store(&session->cancelled, false);
   session->failure.sentence[0] = '\0';
+  if (session->call.spare_bytes > MOST_SPARE) release_spare(&session->call);
   release_all(&session->call);
   return EDGEQ_OK;
 }
@@ -80,8 +85,9 @@ edgeq_status edgeq_session_open(const edgeq_model *model, const edgeq_session_op
   if (own == NULL) return EDGEQ_NO_MEMORY;
   own->model = model;
   atomic_init(&own->process, this_process());
-  Memory empty = {allocator, &own->failure, NULL};
+  Memory empty = {.allocator = allocator, .failure = &own->failure};
   own->memory = own->call = own->cache = own->generation = empty;
+  own->call.reuses = true;
   OpenCall call = {own, &options};
   edgeq_status status = guarded(&own->failure, open_body, &call);
   if (status != EDGEQ_OK) {
@@ -99,6 +105,7 @@ void edgeq_session_close(edgeq_session *session) {
   release_all(&session->generation);
   release_all(&session->cache);
   release_all(&session->call);
+  release_spare(&session->call);
   release_all(&session->memory);
   allocator.release(allocator.context, session);
 }

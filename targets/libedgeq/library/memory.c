@@ -16,9 +16,10 @@ struct Block {
   Block **link; /* what points to this block */
   void (*cleanup)(void *);
   void *start; /* what the allocator returned */
+  size_t bytes; /* of it */
 };
 
-enum { LEAST_ALIGNMENT = 16 };
+enum { LEAST_ALIGNMENT = 16, MOST_LOOKS = 64 };
 
 /* Before each block of the default allocator: the bytes of its pages, 0 if it is one of calloc's. Not every C library's
  * calloc knows that new pages hold zeros already; writing them again doubles the time that large blocks take. */
@@ -94,14 +95,30 @@ _Noreturn void fail(const Memory *memory, edgeq_status status, const char *forma
   longjmp(failure->target, 1);
 }
 
+/* A kept block of so many bytes, NULL if none is near. Those of the last call come in the order in which it took them, so
+ * the same call finds each soon, and none of its blocks goes to something else. */
+static char *take_spare(Memory *memory, size_t bytes) {
+  Block **link = &memory->spare;
+  for (int looks = 0; *link != NULL && looks < MOST_LOOKS; link = &(*link)->next, looks++) {
+    Block *block = *link;
+    if (block->bytes != bytes) continue;
+    char *start = block->start;
+    *link = block->next;
+    memory->spare_bytes -= bytes;
+    return memset(start, 0, bytes);
+  }
+  return NULL;
+}
+
 static void *take(Memory *memory, size_t size, size_t alignment, void (*cleanup)(void *)) {
-  size_t extra = sizeof(Block) + alignment;
-  char *start = size > SIZE_MAX - extra ? NULL : memory->allocator.allocate(memory->allocator.context, size + extra);
+  size_t extra = sizeof(Block) + alignment, bytes = size + extra;
+  char *start = size > SIZE_MAX - extra ? NULL : take_spare(memory, bytes);
+  if (start == NULL && size <= SIZE_MAX - extra) start = memory->allocator.allocate(memory->allocator.context, bytes);
   if (start == NULL) fail(memory, EDGEQ_NO_MEMORY, "out of memory (%zu bytes)", size);
   char *data = start + sizeof(Block);
   data += (alignment - (uintptr_t)data % alignment) % alignment;
   Block *block = (Block *)(void *)data - 1;
-  *block = (Block){memory->newest, &memory->newest, cleanup, start};
+  *block = (Block){memory->newest, &memory->newest, cleanup, start, bytes};
   if (block->next != NULL) block->next->link = &block->next;
   memory->newest = block;
   return data;
@@ -133,11 +150,26 @@ void release(Memory *memory, void *data) {
   if (block->cleanup != NULL) block->cleanup(data);
   *block->link = block->next;
   if (block->next != NULL) block->next->link = block->link;
-  memory->allocator.release(memory->allocator.context, block->start);
+  if (memory->reuses) {
+    block->next = memory->spare;
+    memory->spare = block;
+    memory->spare_bytes += block->bytes;
+  } else {
+    memory->allocator.release(memory->allocator.context, block->start);
+  }
 }
 
 void release_all(Memory *memory) {
   while (memory->newest != NULL) release(memory, memory->newest + 1);
+}
+
+void release_spare(Memory *memory) {
+  while (memory->spare != NULL) {
+    Block *block = memory->spare;
+    memory->spare = block->next;
+    memory->allocator.release(memory->allocator.context, block->start);
+  }
+  memory->spare_bytes = 0;
 }
 
 char *copy_text(Memory *memory, const char *text) {

@@ -7,6 +7,7 @@
 #define EDGEQ_MEMORY_H
 
 #include <setjmp.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 /* First, for the fields of edgeq_allocator too. */
@@ -29,6 +30,9 @@ typedef struct {
   edgeq_allocator allocator;
   Failure *failure;
   Block *newest;
+  bool reuses;        /* what is given back is kept for what is taken next */
+  Block *spare;       /* that */
+  size_t spare_bytes;
 } Memory;
 
 /* malloc's family. */
@@ -57,6 +61,9 @@ void *reallocate(Memory *memory, void *old, size_t used, size_t size);
 /* Gives back one block (NULL is allowed), or all, the newest first. */
 void release(Memory *memory, void *block);
 void release_all(Memory *memory);
+
+/* Gives back what is kept to be taken again. */
+void release_spare(Memory *memory);
 
 char *copy_text(Memory *memory, const char *text);
 

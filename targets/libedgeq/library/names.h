@@ -139,6 +139,7 @@
 #define reallocate edgeq_own_reallocate
 #define release edgeq_own_release
 #define release_all edgeq_own_release_all
+#define release_spare edgeq_own_release_spare
 #define reset_state edgeq_own_reset_state
 #define root_of edgeq_own_root_of
 #define run_function edgeq_own_run_function

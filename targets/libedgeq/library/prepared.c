@@ -168,7 +168,7 @@ Prepared *prepare(Memory *memory, const Plan *plan, const Interface *interface, 
                   const int64_t *sizes) {
   Prepared *prepared = allocate_with(memory, sizeof *prepared, release_prepared);
   size_t count = interface->input_count + interface->state_count + plan->tensor_count;
-  prepared->memory = (Memory){memory->allocator, memory->failure, NULL};
+  prepared->memory = (Memory){.allocator = memory->allocator, .failure = memory->failure};
   prepared->plan = plan;
   prepared->interface = interface;
   prepared->weights = weights;

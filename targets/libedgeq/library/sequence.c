@@ -20,7 +20,7 @@ Sequence *sequence_new(edgeq_session *session) {
   const Memory *parent = &session->generation;
   Sequence *sequence = allocate_with(&session->generation, sizeof *sequence, release_sequence);
   sequence->model = session->model;
-  sequence->memory = sequence->choosing = (Memory){parent->allocator, parent->failure, NULL};
+  sequence->memory = sequence->choosing = (Memory){.allocator = parent->allocator, .failure = parent->failure};
   sequence->score = NAN;
   return sequence;
 }

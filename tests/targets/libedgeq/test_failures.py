@@ -41,6 +41,14 @@ def test_every_single_allocation_may_fail(torture, host_bundle):
     assert "allocations refused, one by one" in torture("address", host_bundle, "memory")
 
 
+@pytest.mark.parametrize("bundle", ["host_bundle", "gpt2_bundle"])
+def test_a_repeated_call_and_a_token_take_no_memory(torture, request, bundle):
+    """Tensors, a text to tokens and back, and texts to vectors, each once more; all tokens of a text but the first two."""
+    counts = dict(line.split(": ") for line in torture("address", request.getfixturevalue(bundle), "steady").splitlines())
+    texts = ["texts"] if bundle == "host_bundle" else ["most likely", "drawn"]
+    assert counts == dict.fromkeys(["tensors", "tokenizer", *texts], "0")
+
+
 def test_a_session_works_in_a_child_or_says_why_not(torture, host_bundle):
     assert torture("address", host_bundle, "fork") == "forks are right\n"
 

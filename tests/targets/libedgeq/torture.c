@@ -1,5 +1,6 @@
 /* Does all that the library can do with a bundle, as the second argument says: `memory` refuses every single allocation
- * once, `fork` goes on in a child, `threads` runs several sessions at once and one session twice. What is wrong is
+ * once, `steady` counts those of repeated calls and of tokens,
+ * `fork` goes on in a child, `threads` runs several sessions at once and one session twice. What is wrong is
  * printed, and the exit code is 1. */
 #include <edgeq.h>
 #include <pthread.h>
@@ -122,6 +123,63 @@ static int refuse_memory(const char *bundle) {
   return 0;
 }
 
+/* ---- calls that take no memory ---- */
+
+/* Allocations while `call` runs again after it ran twice. */
+static long taken_again(edgeq_status (*call)(edgeq_session *session), edgeq_session *session) {
+  for (int i = 0; i < 2; i++) {
+    if (call(session) != EDGEQ_OK) exit(1);
+  }
+  long before = made;
+  if (call(session) != EDGEQ_OK) exit(1);
+  return made - before;
+}
+
+static edgeq_status call_tensors(edgeq_session *session) { return edgeq_self_test(session, NULL, NULL); }
+
+static edgeq_status call_vectors(edgeq_session *session) {
+  static float values[2 * 4096];
+  return edgeq_embed(session, TEXTS, 2, 2, values, NULL);
+}
+
+static edgeq_status call_tokenizer(edgeq_session *session) { return use_texts(session); }
+
+/* Those of all tokens of a text but the first two: the first reads the prompt, the second is the first of its sizes. */
+static long taken_by_tokens(edgeq_session *session, int64_t tokens, double temperature) {
+  edgeq_generation how;
+  edgeq_piece piece;
+  long before = 0, count = 0;
+  edgeq_generation_defaults(&how);
+  how.max_new_tokens = tokens;
+  how.ignore_end = 1;
+  how.temperature = temperature;
+  how.batch = 2;
+  if (edgeq_generate_start(session, TEXTS, 2, &how) != EDGEQ_OK) exit(1);
+  while (edgeq_generate_next(session, &piece) == EDGEQ_OK) {
+    if (++count == 4) before = made;
+  }
+  if (count != 2 * tokens) exit(1);
+  return made - before;
+}
+
+static int take_no_memory(const char *bundle) {
+  edgeq_model *model = NULL;
+  edgeq_session *session = NULL;
+  const edgeq_open_options options = {.size = sizeof options, .allocator = &ALLOCATOR};
+  const edgeq_session_options how = {.size = sizeof how, .threads = 2};
+  long taken = 0;
+  if (edgeq_open(bundle, &options, &model) != EDGEQ_OK || edgeq_session_open(model, &how, &session) != EDGEQ_OK) return 1;
+  const edgeq_info *info = edgeq_model_info(model);
+  printf("tensors: %ld\n", taken += taken_again(call_tensors, session));
+  if (info->has_tokenizer) printf("tokenizer: %ld\n", taken += taken_again(call_tokenizer, session));
+  if (strcmp(info->task, "embed") == 0) printf("texts: %ld\n", taken += taken_again(call_vectors, session));
+  if (info->context > 0) printf("most likely: %ld\n", taken += taken_by_tokens(session, 20, 0));
+  if (info->context > 0) printf("drawn: %ld\n", taken += taken_by_tokens(session, 20, 0.9));
+  edgeq_session_close(session);
+  edgeq_close(model);
+  return taken == 0 && live == 0 ? 0 : 1;
+}
+
 static edgeq_session *open_session(const edgeq_model *model, int threads) {
   edgeq_session *session = NULL;
   const edgeq_session_options how = {.size = sizeof how, .threads = threads};
@@ -200,6 +258,7 @@ int main(int count, char **arguments) {
   edgeq_model *model = NULL;
   if (count != 3) return 2;
   if (strcmp(arguments[2], "memory") == 0) return refuse_memory(arguments[1]);
+  if (strcmp(arguments[2], "steady") == 0) return take_no_memory(arguments[1]);
   if (edgeq_open(arguments[1], NULL, &model) != EDGEQ_OK) return 1;
   int code = strcmp(arguments[2], "fork") == 0 ? use_fork(model) : use_threads(model);
   edgeq_close(model);
