@@ -1,4 +1,4 @@
-"""Digests of a bundle's files: SHA-256 of the whole, and SHA-256 and CRC-32 of blocks that are compared on all cores."""
+"""Digests of a bundle's files: SHA-256 of the whole, SHA-256 and CRC-32 of blocks, which all cores compare."""
 
 from __future__ import annotations
 

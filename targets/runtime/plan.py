@@ -47,7 +47,7 @@ class PlanView:
 
 @dataclasses.dataclass(frozen=True)
 class RowsRead:
-    """A step reads those rows of a table that ids name, and nothing else of it; a start compares only them with digests.
+    """A step reads those rows of a table that ids name, and nothing else of it: only they are compared with digests.
 
     Attributes:
         ids: Number of the argument that holds the ids, int64. For one that the table does not have, row 0 is read.

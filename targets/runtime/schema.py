@@ -253,8 +253,8 @@ class FileRecord:
         bytes: Size.
         blocks: SHA-256 of every :data:`DIGEST_BLOCK` bytes, of which the last may be fewer. The one of a large file
             takes a single core longer than everything else at a start; these are compared side by side.
-        crc32: CRC-32 of the same blocks, eight hexadecimal digits each, in one text. It takes a tenth of the time, finds
-            damage, and is what a start compares, of the blocks that it uses. None in bundles of earlier versions.
+        crc32: CRC-32 of the same blocks, eight hexadecimal digits each, in one text. It takes a tenth of the time,
+            finds damage, and is what a start compares, of the blocks that it uses. None in earlier bundles.
     """
 
     sha256: str

@@ -9,7 +9,6 @@ from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import PARALLEL_ROWS, leading_dimensions
 from edgeq.targets.runtime.plan import RowsRead
 
-
 _ROWS = "edgeq.rows"
 
 

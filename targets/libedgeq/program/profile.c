@@ -72,7 +72,10 @@ void profile_set(const edgeq_model *model, edgeq_session *session, int32_t funct
   double *seconds = reserve((size_t)runs, sizeof *seconds);
   if (runs > 0) timed_run(&call);
   for (int64_t i = 0; i < runs; i++) seconds[i] = timed_run(&call);
-  printf("{\"peak_bytes\": %lld, \"code_address\": %llu, ", peak_bytes(),
+  long long peak = peak_bytes();
+  uint64_t arena = 0;
+  check(edgeq_arena_bytes(session, function, inputs, &arena), session);
+  printf("{\"peak_bytes\": %lld, \"arena_bytes\": %llu, \"code_address\": %llu, ", peak, (unsigned long long)arena,
          (unsigned long long)(uintptr_t)edgeq_code(model));
   print_seconds(seconds, runs);
   free(seconds);

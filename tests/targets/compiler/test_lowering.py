@@ -113,10 +113,29 @@ def test_what_no_plan_can_say_is_named():
         compiled(build)
 
 
-def test_attention_says_how_much_memory_a_thread_needs(gpt2_onnx):
+@pytest.fixture(scope="module")
+def gpt2_plan(gpt2_onnx):
     from edgeq.targets.compiler.compile import compile_folder
 
-    plan = compile_folder(gpt2_onnx, target=load_target("host")).plans["main"]
+    return compile_folder(gpt2_onnx, target=load_target("host")).plans["main"]
+
+
+def test_kernels_that_read_rows_of_a_table_say_which(gpt2_plan):
+    """Those of tokens and of positions; the output's product reads the whole of the same table."""
+    reading = [step for step in gpt2_plan.steps if step.rows is not None]
+    tables = [step.args[step.rows.table] for step in reading]
+    assert len(reading) == len(set(tables)) == 2
+    assert all(table.startswith("w") for table in tables)
+    assert reading[0].args[reading[0].rows.ids] == "i0"
+    assert {step.rows.tile for step in reading} == {16}
+    others = [step for step in gpt2_plan.steps if step.rows is None and tables[0] in step.args]
+    assert [step.kernel.startswith("low_bit_matmul") for step in others] == [True]
+    (table,) = [step for step in gpt2_plan.to_table()["steps"] if tables[0] in step["args"] and "rows" in step]
+    assert table["rows"] == {"ids": 0, "table": 1, "tile": 16}
+
+
+def test_attention_says_how_much_memory_a_thread_needs(gpt2_plan):
+    plan = gpt2_plan
     needed = {step.kernel: step.workspace for step in plan.steps}
     assert needed["add"] == 0
     (name,) = [name for name in needed if name.startswith("append_and_attend")]

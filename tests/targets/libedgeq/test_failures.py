@@ -43,8 +43,9 @@ def test_every_single_allocation_may_fail(torture, host_bundle):
 
 @pytest.mark.parametrize("bundle", ["host_bundle", "gpt2_bundle"])
 def test_a_repeated_call_and_a_token_take_no_memory(torture, request, bundle):
-    """Tensors, a text to tokens and back, and texts to vectors, each once more; all tokens of a text but the first two."""
-    counts = dict(line.split(": ") for line in torture("address", request.getfixturevalue(bundle), "steady").splitlines())
+    """Tensors, text to tokens and back, texts to vectors, each once more; all tokens of a text but the first two."""
+    lines = torture("address", request.getfixturevalue(bundle), "steady").splitlines()
+    counts = dict(line.split(": ") for line in lines)
     texts = ["texts"] if bundle == "host_bundle" else ["most likely", "drawn"]
     assert counts == dict.fromkeys(["tensors", "tokenizer", *texts], "0")
 

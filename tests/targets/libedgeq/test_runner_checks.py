@@ -1,4 +1,4 @@
-"""What a start compares: blocks of weights when a call first reads them, with their CRC-32, and all files when asked."""
+"""What a start compares: blocks of weights with their CRC-32 when a call first reads them, all files when asked."""
 
 import hashlib
 import itertools
@@ -74,7 +74,7 @@ def write_manifest(bundle, table):
 
 @pytest.fixture
 def spread(make_bundle, copy_of):
-    """The tiny model with its table over the edge of the first two blocks, nothing in the third, its matrix in the fourth.
+    """The tiny model: its table over the edge of the first two blocks, nothing in the third, its matrix in the fourth.
 
     Its manifest says which rows of the table the first kernel reads.
     """
