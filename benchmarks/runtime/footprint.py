@@ -1,4 +1,4 @@
-"""Bytes: what a bundle brings beside its model, what an environment takes, and memory beyond weights, caches and arena."""
+"""Bytes: what a bundle brings beside its model, what an environment takes, memory beyond weights, caches and arena."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs from start to end, in turns: what they take beside an empty program, and beside what the model itself takes."""
+"""Programs from start to end, in turns: what they take beside an empty program, less what the model itself takes."""
 
 from __future__ import annotations
 

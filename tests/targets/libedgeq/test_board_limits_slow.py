@@ -58,7 +58,7 @@ def test_memory_is_weights_arena_and_2_mib(board, tmp_path, threads):
     (tmp_path / "inputs").write_bytes(encode_calls([call_of_main(given, manifest)], tagged=False))
     command = [board / "edgeq-run", board, "--profile", tmp_path / "inputs", "--repeat", "3", "--threads", str(threads)]
     measured = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    # Of tables that are read by rows only some pages are ever in memory: as the ids follow each other, less than a block.
+    # Of tables that are read by rows few pages are ever in memory, as the ids follow each other.
     weights = sum(weight.bytes for index, weight in enumerate(manifest.weights) if f"w{index}" not in by_rows)
     assert weights < measured["peak_bytes"] <= weights + measured["arena_bytes"] + 2 * MIB
 

@@ -53,8 +53,9 @@ def test_crc_32_is_that_of_zlib(name, tmp_path, needs_core):
     (tmp_path / "crc.c").write_text(PROGRAM)
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror"]
     includes = [f"-I{LIBEDGEQ / part}" for part in ("include", "library")]
-    sources = [str(tmp_path / "crc.c"), str(LIBEDGEQ / "library" / "cpu.c")]
-    arguments = [*flags, *includes, "-o", str(tmp_path / "crc"), *sources]
+    names = ("cpu", "platform_posix", "platform_linux", "quota")
+    sources = [str(tmp_path / "crc.c"), *(str(LIBEDGEQ / "library" / f"{name}.c") for name in names)]
+    arguments = [*flags, *includes, "-o", str(tmp_path / "crc"), *sources, "-lpthread"]
     run_compiler(find_linker(target), arguments, purpose="build a test")
     lengths = [0, 1, 7, 15, 16, 63, 64, 65, 79, 127, 255, 256, 257, 319, 320, 511, 512, 1000, 4096 + 33, 70_001]
     messages = [np.random.default_rng(size).bytes(size) for size in lengths]

@@ -1,0 +1,77 @@
+"""Engines in turns while other programs compute on the same cores, as on a phone, a router or a shared server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.speed.contest import Outcome, compete
+from benchmarks.speed.contestants import OWN, Contestant, own, peers
+from benchmarks.speed.works import WORKS, Work
+
+OTHERS = (0, 2, 4)
+"""How many other programs compute."""
+PEERS = ("ONNX Runtime int8 dynamic", "OpenVINO int8 post-training", "CTranslate2 int8")
+RECIPE = "ptq-w8a8"
+_LIMIT = 1000
+"""Token ids lie below this."""
+_COMPUTE = "x = 1\nwhile True: x = (x * 1103515245 + 12345) % 2147483648"
+
+
+def beside_others(*, models: Path, python: Path, threads: int, rounds: int, scratch: Path) -> list[dict[str, Any]]:
+    """Times MiniLM at 128 tokens on every engine, alone and beside other programs.
+
+    Args:
+        models: Folder that ``python -m benchmarks.speed.run --prepare --group minilm`` filled.
+        python: Interpreter of the peers' environment.
+        threads: Threads of each engine.
+        rounds: Turns of each.
+        scratch: Folder for outputs.
+
+    Returns:
+        For each number of other programs the milliseconds of every engine (median over rounds of the median of a turn),
+        why one is missing, and how much longer the best peer takes than edgeq (median over rounds of the ratio).
+    """
+    work = next(work for work in WORKS if work.group == "minilm" and work.tokens == 128 and RECIPE in work.recipes)
+    contestants = [peer for peer in peers(work, models=models, python=python) if peer.name in PEERS]
+    contestants.append(next(one for one in own(work, models=models) if one.variant == RECIPE))
+    return [
+        {"others": count, "threads": threads, **_table(_run(contestants, work, count, threads, rounds, scratch))}
+        for count in OTHERS
+    ]
+
+
+def _run(
+    contestants: list[Contestant], work: Work, others: int, threads: int, rounds: int, scratch: Path
+) -> dict[str, Outcome]:
+    with _computing(others):
+        return compete(contestants, work, threads=threads, rounds=rounds, limit=_LIMIT, scratch=scratch)
+
+
+@contextmanager
+def _computing(count: int) -> Iterator[None]:
+    processes = [subprocess.Popen([sys.executable, "-c", _COMPUTE]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _table(outcomes: dict[str, Outcome]) -> dict[str, Any]:
+    own_name = next(name for name in outcomes if name.startswith(OWN))
+    there = {name: np.array(outcome.rounds) for name, outcome in outcomes.items() if not outcome.missing}
+    found: dict[str, Any] = {
+        "ms": {name: 1e3 * float(np.median(seconds)) for name, seconds in there.items()},
+        "missing": {name: outcome.missing for name, outcome in outcomes.items() if outcome.missing},
+    }
+    rivals = {name: float(np.median(there[name] / there[own_name])) for name in there if name != own_name}
+    best = min(rivals, key=lambda name: rivals[name], default=None)
+    return found | {"best_peer": best, "ratio": None if best is None else rivals[best]}
