@@ -56,11 +56,11 @@ def digests(request, tmp_path_factory, needs_core):
     emulator = None if target.is_host else target.emulator
     needs_core(request.param)
     (folder / "digest.c").write_text(PROGRAM)
-    names = ("sha256", "sha256_lanes", "cpu", "platform_linux")
+    names = ("sha256", "sha256_lanes", "cpu", "platform_posix", "platform_linux", "quota")
     sources = [folder / "digest.c", *(LIBEDGEQ / "library" / f"{name}.c" for name in names)]
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror"]
     includes = [f"-I{LIBEDGEQ / part}" for part in ("include", "library")]
-    arguments = [*flags, *includes, "-o", str(folder / "digest"), *map(str, sources)]
+    arguments = [*flags, *includes, "-o", str(folder / "digest"), *map(str, sources), "-lpthread"]
     run_compiler(find_linker(target), arguments, purpose="build a test")
     prefix = [emulator.program, *emulator.arguments, "-L", emulator.sysroot] if emulator is not None else []
 
