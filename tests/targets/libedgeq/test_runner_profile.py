@@ -45,7 +45,7 @@ def test_a_call_is_timed_whole_and_by_kernel(board, inputs):
     measured = json.loads(result.stdout)
     assert len(measured["seconds"]) == 9
     assert min(measured["seconds"]) > 0
-    assert measured["peak_bytes"] > 1e6
+    assert measured["peak_bytes"] > 1e5
     product = _kernels(measured)["matmul"]
     assert (product["calls"], len(product["seconds"])) == (1, 5)
     # The last set counts: 5 tokens in and out, and the matrix, which is a weight.

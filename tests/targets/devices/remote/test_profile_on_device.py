@@ -52,7 +52,7 @@ def test_a_bundle_is_copied_proven_and_measured_and_only_changes_are_copied_agai
     assert timing.calls == 5
     assert 0 < timing.fastest <= timing.median
     assert {"matmul", "take"} <= {operator.name for operator in first.profile.operators}
-    assert first.peak_bytes > 1e6
+    assert first.peak_bytes > 1e5
     assert first.profile.machine["processor"] == this_machine().model
 
     again = _profile(bundle, board)
