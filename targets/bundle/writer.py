@@ -103,6 +103,10 @@ class Content:
     text: TextInfo = PLAIN_TEXT
 
 
+_WRITTEN_AT_ONCE = 32 << 20
+"""Bytes. Linux keeps what was written at once in large pages, whose mapping takes a tenth of the time at a start."""
+
+
 def compile_bundle(
     onnx_folder: Path | str,
     out: Path | str,
@@ -351,7 +355,7 @@ def _write_weights(path: Path, weights: Sequence[WeightTensor]) -> list[StoredWe
 def _write_tensors(path: Path, tensors: Sequence[tuple[str, np.ndarray]]) -> list[StoredTensor]:
     """Writes arrays one after the other, each at a multiple of 64 bytes."""
     stored = []
-    with path.open("wb") as stream:
+    with path.open("wb", buffering=_WRITTEN_AT_ONCE) as stream:
         for name, array in tensors:
             dtype = array.dtype.name
             if dtype not in ITEM_BYTES or array.size == 0:

@@ -6,6 +6,14 @@
 #include "fuzz.h"
 
 static Mapping table_file;
+static int table_is_read;
+
+static void check_table(void *argument) {
+  FuzzInput *input = argument;
+  const char *reason = NULL;
+  tokenizer_table(input->memory, (Mapping){input->data, input->size}, "tokenizer.bin", &reason);
+  table_is_read = reason == NULL;
+}
 
 static void read_table(void) {
   FILE *file = fopen(EDGEQ_FUZZ_TABLE, "rb");
@@ -16,6 +24,8 @@ static void read_table(void) {
   if (data == NULL || fread(data, 1, (size_t)size, file) != (size_t)size) abort();
   fclose(file);
   table_file = (Mapping){data, (size_t)size};
+  fuzz_guarded((const uint8_t *)data, (size_t)size, check_table);
+  if (!table_is_read) abort(); /* or nothing that follows would say anything */
 }
 
 static void body(void *argument) {

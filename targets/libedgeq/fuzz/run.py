@@ -11,6 +11,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeq.targets.bundle.tokenizer.table import write_tokenizer
+
+if TYPE_CHECKING:
+    import tokenizers
 
 HERE = Path(__file__).resolve().parent
 LIBEDGEQ = HERE.parent
@@ -79,6 +85,48 @@ def make_seeds(bundle: Path, label: str) -> None:
     _write("pack", label + ".edgeq", _packed(packed))
 
 
+def make_tokenizer_seeds() -> None:
+    """Writes tables of small tokenizers of each kind that the library knows, from today's compiler."""
+    for label, tokenizer in _tokenizers().items():
+        with tempfile.TemporaryDirectory() as folder:
+            source, table = Path(folder) / "tokenizer.json", Path(folder) / "tokenizer.bin"
+            tokenizer.save(str(source))
+            write_tokenizer(source, table)
+            _write("tokenizer", f"{label}.bin", table.read_bytes())
+
+
+def _tokenizers() -> dict[str, tokenizers.Tokenizer]:
+    """WordPiece as of BERT, byte-level BPE as of GPT-2, Unigram as of XLM-RoBERTa, BPE on characters as of Llama."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cafe", "cat", "sat", "##s", "##at", "1", "2", "!"]
+    words = Tokenizer(models.WordPiece({piece: at for at, piece in enumerate(pieces)}, unk_token=pieces[1]))
+    words.normalizer, words.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    words.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    words.add_special_tokens(pieces[:5])
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("t", "h"), ("th", "e"), ("c", "a"), ("\u0120", "s")]
+    names = [*letters, *("".join(pair) for pair in merges), "<|endoftext|>"]
+    of_bytes = Tokenizer(models.BPE({name: at for at, name in enumerate(names)}, merges))
+    of_bytes.pre_tokenizer, of_bytes.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    of_bytes.add_special_tokens(["<|endoftext|>"])
+    scored = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), ("\u2581the", -3.0)]
+    scored += [("ca", -4.0), ("fe", -4.5), ("a", -5.0), ("t", -5.0), ("\u6c49", -6.0), ("<mask>", 0.0)]
+    unigram = Tokenizer(models.Unigram(scored, unk_id=3, byte_fallback=False))
+    unigram.pre_tokenizer, unigram.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    unigram.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    hexes = [f"<0x{byte:02X}>" for byte in range(256)]
+    names = ["<unk>", "<s>", "</s>", *hexes, "\u2581", "t", "h", "e", "a", "c", "th", "the", "\u2581the"]
+    joins = [("t", "h"), ("th", "e"), ("\u2581", "the")]
+    numbers, options = {name: at for at, name in enumerate(names)}, {"fuse_unk": True, "byte_fallback": True}
+    of_characters = Tokenizer(models.BPE(numbers, joins, unk_token=names[0], **options))
+    of_characters.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    of_characters.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return {"words": words, "bytes": of_bytes, "unigram": unigram, "characters": of_characters}
+
+
 def _packed(files: dict[str, bytes]) -> bytes:
     """A packed bundle; library/pack.h describes it. The harness mends the digest of the table."""
     place = 4096
@@ -106,7 +154,9 @@ def main() -> None:
     parser.add_argument("--label", default="bundle", help="with `seeds`: name of the files")
     given = parser.parse_args()
     if given.name == "seeds":
-        make_seeds(given.bundle, given.label)
+        make_tokenizer_seeds()
+        if given.bundle is not None:
+            make_seeds(given.bundle, given.label)
     else:
         tried = run(given.name, runs=given.runs, corpus=given.corpus)
         sys.stdout.write(f"{given.name}: {tried} inputs, no finding\n")
