@@ -68,8 +68,8 @@ def memory(bundle: Path, *, tokens: int, threads: int) -> dict[str, int]:
     """Bytes that were resident at most, of ``edgeq-run`` and of Python, and what they are beyond weights and arena.
 
     Of tables that are read by rows, nothing is counted as weights, though some pages are resident. The ids follow each
-    other, so these are few. It runs a copy whose weights lie in small pages of the system's cache: of large ones, all that
-    lies near what is read would be counted too.
+    other, so these are few. A copy runs whose weights lie in small pages of the system's cache: of large ones, all
+    that lies near what is read would be counted too.
     """
     with tempfile.TemporaryDirectory(prefix="edgeq-memory-") as folder:
         return _memory_of(_in_small_pages(bundle, Path(folder) / "bundle"), tokens=tokens, threads=threads)
