@@ -1,4 +1,4 @@
-"""Which settings a model makes text with: transformers' rule for the two files that may hold them."""
+"""The settings that a model generates text with: transformers' rule for the two files that may hold them."""
 
 from __future__ import annotations
 

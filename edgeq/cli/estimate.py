@@ -1,4 +1,4 @@
-"""``estimate``: what a bundle would cost on a processor that is not here."""
+"""``estimate``: the estimated latency of a bundle on another processor."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def estimate(
         int | None,
         typer.Option(
             min=1,
-            help="Tokens in each text; for a decoder those before the step. "
+            help="Tokens in each text; for a decoder, tokens in the cache before the step. "
             "Default: 128, or as many as the model takes.",
         ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Texts in one call.")] = 1,
     reading: Annotated[
-        bool, typer.Option("--reading", help="Encoder-decoders: the reading of a source instead of a step.")
+        bool, typer.Option("--reading", help="Encoder-decoders: estimate the encoder instead of a decoder step.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Estimate the time of each kernel on one core of a processor that is not here. Not a measurement.
+    """Estimate the time of each kernel on one core of another processor. This is no measurement.
 
-    Instructions are counted in an emulator; their cycles come from LLVM's model of the pipeline, the time of memory
-    from the bandwidth in the target file.
+    Instructions are counted in an emulator. Their cycles come from LLVM's model of the pipeline, and the time of
+    memory accesses from the bandwidth in the target file.
     """
     from edgeq.report.text import milliseconds, workload
     from edgeq.targets.builtin.target import load_target
@@ -62,7 +62,7 @@ def estimate(
     if as_json:
         print_json(found.to_json())
         return
-    columns = ["kernel", "share", "estimate", "calls", "instructions", "a cycle", "from memory", "of it memory"]
+    columns = ["kernel", "share", "estimate", "calls", "instructions", "per cycle", "memory traffic", "memory time"]
     title = f"ESTIMATE (not measured) of {found.bundle} on {found.target}"
     print_table(columns, [_cells(kernel) for kernel in found.kernels], title=title)
     processor = found.processor

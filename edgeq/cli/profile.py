@@ -16,18 +16,18 @@ _On = Annotated[
     str | None,
     typer.Option(
         help="Measure on a device: ssh://user@host:port/folder, of which only the host is needed. The bundle is copied "
-        "there (only what changed), its golden output checked, and only then timed."
+        "there (only changed files), its golden output is checked, and then it is timed."
     ),
 ]
 _SshConfig = Annotated[Path | None, typer.Option(help="With --on: configuration file for ssh instead of your own.")]
 _FloatOnnx = Annotated[
     Path | None,
-    typer.Option(help="ONNX folder of the float model, for the baselines; found by itself inside a run of deploy."),
+    typer.Option(help="ONNX folder of the float model, for the baselines. Default: that of the run around it."),
 ]
 _Rounds = Annotated[
     int,
     typer.Option(
-        min=1, help="Rounds in which they take turns; 6 are the fewest for a claim. With --on: calls that are timed."
+        min=1, help="Rounds of bundle and baselines in turns; a speed-up needs at least 6. With --on: timed calls."
     ),
 ]
 
@@ -47,19 +47,19 @@ def profile(
         int | None,
         typer.Option(
             min=1,
-            help="Tokens in each text; for a decoder those before the step that is timed. "
+            help="Tokens in each text; for a decoder, tokens in the cache before the timed step. "
             "Default: 128, or as many as the model takes.",
         ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Texts in one call.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="Threads for every contestant.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the bundle and of the baselines.")] = 2,
     rounds: _Rounds = 30,
     reading: Annotated[
-        bool, typer.Option("--reading", help="Encoder-decoders: time the reading of a source instead of a step.")
+        bool, typer.Option("--reading", help="Encoder-decoders: time the encoder instead of a decoder step.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure latency beside ONNX Runtime float32 and dynamic int8, taking turns in one run; or on a device."""
+    """Measure the latency of a bundle beside ONNX Runtime float32 and dynamic int8, in turns; or on a device."""
     from edgeq.report.text import profile_lines
     from edgeq.targets.devices.profiler import profile_bundle
     from edgeq.targets.devices.remote.address import parse_address

@@ -20,7 +20,7 @@ def sign(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Sign a bundle, so that `edgeq verify --public-key` and `edgeq.load(public_key=...)` know who made it.
+    """Sign a bundle, so that `edgeq verify --public-key` and `edgeq.load(public_key=...)` know who signed it.
 
     The signature is minisign's (ed25519): `minisign -V -p KEY.pub -m BUNDLE/manifest.json` checks it too, and with it
     the digests in the manifest.

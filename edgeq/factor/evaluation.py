@@ -60,7 +60,7 @@ def describe_choices(choices: Sequence[Choice]) -> list[str]:
 
 
 def call_tokens(adapter: ModelAdapter) -> int:
-    """Returns the tokens of the calls that matter: a whole text, or for models that make text one token."""
+    """Returns the tokens of the calls that matter: a whole text, or for models that generate text, one token."""
     return TOKENS_OF_A_STEP if isinstance(adapter, GenerativeAdapter | Seq2SeqAdapter) else TOKENS_OF_A_TEXT
 
 

@@ -165,7 +165,7 @@ def generate(
         UsageError: If there is no bundle.
         FormatError: If the bundle is damaged.
         UnsupportedError: If nothing here can run the bundle.
-        EdgeqError: If the bundle makes no text, a text makes no sense, or the run fails.
+        EdgeqError: If the bundle generates no text, a text cannot be used, or the call fails.
     """
     folder = Path(bundle).absolute()
     manifest = read_manifest(folder)
@@ -265,7 +265,7 @@ def _command(folder: Path, manifest: Manifest, target: Target | None) -> list[st
         if not missing:
             return [str(runner)]
         raise UnsupportedError(
-            f"bundle {folder} is for {info.name}, which has {', '.join(missing)}; this machine has not, and "
+            f"bundle {folder} is for {info.name}, which has {', '.join(missing)}; this machine lacks them, and "
             "no emulator of it is known; run it on such a machine"
         )
     if emulator is None:

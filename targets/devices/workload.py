@@ -1,7 +1,7 @@
-"""What a profile times: one call on texts, or for a decoder one step with the tokens before it in the cache.
+"""What a profile times: one call on texts, or for a decoder one step with the earlier tokens in the cache.
 
-The decoder of an encoder-decoder makes its step with a source in the source caches, as long as the target so far.
-Reading a source is a call of its own.
+The decoder of an encoder-decoder makes its step with an encoder input in the caches that is as long as the decoder
+input so far. The encoder is a call of its own.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _SEQUENCE = 128
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """One call, the same for every contestant.
+    """One call, the same for the bundle and the baselines.
 
     Attributes:
         inputs: What the bundle takes.
-        state: Caches of the bundle; None for models that make no text. They hold zeros: time does not depend on it.
+        state: Caches of the bundle; None for models that generate no text. They hold zeros.
         sequence: Tokens of each text, or in the cache before the step.
         source: Tokens of each source of an encoder-decoder; 0 for other models.
-        reading: Whether the call reads sources.
+        reading: Whether the call is the encoder's.
     """
 
     inputs: dict[str, np.ndarray]
@@ -85,7 +85,7 @@ class Workload:
 
 @dataclasses.dataclass(frozen=True)
 class Texts:
-    """Inputs of one call, made up: the same for every contestant and on every machine.
+    """Random inputs of one call: the same for the bundle and the baselines, and on every machine.
 
     Attributes:
         inputs: Arrays by the name of the model's inputs.
@@ -125,7 +125,7 @@ def fitting_sequence(manifest: Manifest, wanted: int | None, *, reading: bool) -
 
 
 def make_reading(bundle: Bundle, *, batch: int, sequence: int) -> Workload:
-    """Makes a call that reads sources of random ids; the same at every call.
+    """Makes a call of the encoder on random ids; the same at every call.
 
     Args:
         bundle: The bundle that will be timed.

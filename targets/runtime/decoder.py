@@ -28,7 +28,7 @@ class Decoder:
         batch: Number of sequences; they start empty.
 
     Raises:
-        UsageError: If the bundle makes no text, or only from a source.
+        UsageError: If the bundle generates no text, or only for an encoder input.
     """
 
     _has_source: ClassVar[bool] = False

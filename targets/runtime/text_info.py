@@ -27,7 +27,7 @@ class TextInfo:
         default_prompt: Name of the prompt that is put before every text, or None.
         max_tokens: Most tokens of a text, where that is less than the model reads, or None.
         cuts: Whether longer texts are cut; otherwise they are refused.
-        cut_side: Where tokens are taken away from a text that is too long: ``left`` or ``right``.
+        cut_side: The side on which a text that is too long loses tokens: ``left`` or ``right``.
         similarity: How embeddings are compared, one of :data:`SIMILARITIES`.
         scores: What makes scores of a classifier's logits, one of :data:`SCORES`.
     """

@@ -37,7 +37,7 @@ class Step:
 
     Attributes:
         name: Module name of the layer.
-        part: ``layer`` for the layer itself, ``before`` for what makes its input from the results of others.
+        part: ``layer`` for the layer itself, ``before`` for the operators between it and the layers before it.
         operators: The operators that it consists of.
         error: Largest isolated error over its bound; infinite for results that are no numbers.
         moved: Accumulated difference over the size of the values, both as root mean squares.

@@ -194,5 +194,5 @@ def _stacked(singles: Sequence[Arrays]) -> Arrays:
 def _context(bundle: Path) -> int:
     generation = read_manifest(bundle).generation
     if generation is None:
-        raise UnsupportedError(f"bundle {bundle} makes no text, though its checkpoint does; compile it again")
+        raise UnsupportedError(f"bundle {bundle} does not generate text, but its checkpoint does; compile it again")
     return generation.context

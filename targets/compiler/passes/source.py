@@ -86,7 +86,7 @@ def _store(view: GraphView, step: GraphView, index: str, renamed: dict[str, str]
 
 
 def _copy(view: GraphView, step: GraphView, name: str, renamed: dict[str, str]) -> str:
-    """Copies what makes ``name`` into the joined graph and returns its name there."""
+    """Copies the nodes that compute ``name`` into the joined graph and returns its name there."""
     if name in renamed or not name:
         return renamed.get(name, name)
     if name in step.initializers:

@@ -76,7 +76,7 @@ class Estimate:
         tools: Versions of what made the estimate.
         step: Whether the call is a decoder's step.
         source: Tokens of a source that an encoder-decoder has read before the step; 0 for other models.
-        reading: Whether the call reads sources.
+        reading: Whether the call is the encoder's.
     """
 
     bundle: str
@@ -121,7 +121,7 @@ def estimate_bundle(
         sequence: Tokens in each text; for a decoder those in the cache before the step. None is 128, or as many as
             the model takes.
         batch: Texts in a call.
-        reading: Estimate the reading of a source by an encoder-decoder instead of a step.
+        reading: Estimate the encoder of an encoder-decoder instead of a decoder step.
         progress: Told after each step.
 
     Raises:

@@ -121,7 +121,7 @@ def check_device(device: Device, target: TargetInfo, *, place: str) -> None:
     missing = machine.lacks(target.cpu_flags) if machine.flags else []
     if missing:
         raise UnsupportedError(
-            f"the bundle is for {target.name}, which has {', '.join(missing)}; {place} ({machine.model}) has not; "
+            f"the bundle is for {target.name}, which has {', '.join(missing)}; {place} ({machine.model}) lacks them; "
             "compile it for another target (`edgeq targets` lists them)"
         )
 

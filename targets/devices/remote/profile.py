@@ -87,7 +87,7 @@ def profile_on_device(
         batch: Texts in a call.
         threads: Threads of the kernels.
         runs: Calls that are timed, after one that is not.
-        reading: Time the reading of a source by an encoder-decoder instead of a step.
+        reading: Time the encoder of an encoder-decoder instead of a decoder step.
         ssh_config: Configuration file for ssh in place of the user's own.
         progress: Told how much has been copied, and which step is done.
 

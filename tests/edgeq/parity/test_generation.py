@@ -245,7 +245,7 @@ def test_a_bundle_of_something_else_is_named(good_run, monkeypatch):
         generation = None
 
     monkeypatch.setattr(text_generation, "read_manifest", lambda _: Encoder)
-    with pytest.raises(UnsupportedError, match="makes no text"):
+    with pytest.raises(UnsupportedError, match="does not generate text"):
         run_parity(good_run)
 
 

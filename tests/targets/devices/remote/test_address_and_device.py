@@ -93,7 +93,7 @@ def test_a_system_that_shows_little_is_no_error():
 
 def test_a_core_that_lacks_instructions_is_refused():
     old = device_from_answer(RASPBERRY_PI_5.replace("asimddp", "").replace("0xd0b", "0xd08"))
-    with pytest.raises(UnsupportedError, match=r"has asimddp; ssh://board \(4x Cortex-A72\) has not"):
+    with pytest.raises(UnsupportedError, match=r"has asimddp; ssh://board \(4x Cortex-A72\) lacks them"):
         check_device(old, TARGET, place="ssh://board")
 
 
