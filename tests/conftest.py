@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Callable
@@ -11,13 +12,26 @@ from typing import Any
 import filelock
 import pytest
 
-pytest_plugins = ["tests.system_tools"]
+pytest_plugins = ["tests.system_tools", "tests.foreign_code"]
 
+_LONG = {"bundle", "export", "factor", "kernels", "libedgeq", "parity"}
+"""Folders of files that compile models and C programs."""
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 _WORDS = ["the", "a", "cat", "dog", "sat", "quick", "brown", "fox", "jumps", "over", "lazy", "good", "movie"]
 VOCABULARY_OF_BYTES = 283  # 4 special tokens, 256 bytes and some words
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS, *(f"word{i}" for i in range(70))]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take longest come first, so that no process of `make test` is left alone with one at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in _LONG)
+
+
+def pytest_collection_finish() -> None:
+    """What all tests import lives as long as the process: the garbage collector need not walk it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -223,31 +237,66 @@ def _save_random(architecture: str, config: Any, folder: Path, *, seed: int) -> 
 
 
 @pytest.fixture(scope="session")
-def float_checkpoint(make_bert: Callable[..., Path]) -> Path:
-    """A float BERT encoder of odd sizes."""
-    return make_bert()
+def float_checkpoint(make_bert: Callable[..., Path], make_once: MakeOnce) -> Path:
+    """A float BERT encoder of odd sizes; tests must not change it."""
+    return make_once("bert-float", lambda folder: shutil.copytree(make_bert(), folder / "bert")) / "bert"
 
 
 @pytest.fixture(scope="session")
-def compressed_checkpoint(float_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The encoder of ``float_checkpoint`` compressed by ``ptq-w4a8``."""
+def compressed_checkpoint(float_checkpoint: Path, make_once: MakeOnce) -> Path:
+    """The encoder of ``float_checkpoint`` compressed by ``ptq-w4a8``; tests must not change it."""
     from edgeq.compress import compress_model
 
-    out = tmp_path_factory.mktemp("compressed") / "checkpoint"
-    compress_model(float_checkpoint, out, recipe="ptq-w4a8")
-    return out
+    def fill(folder: Path) -> None:
+        compress_model(float_checkpoint, folder / "checkpoint", recipe="ptq-w4a8")
+
+    return make_once("bert-compressed", fill) / "checkpoint"
 
 
 @pytest.fixture(scope="session")
-def gpt2_onnx(make_gpt2: Callable[..., Path], make_once: MakeOnce) -> Path:
-    """A random GPT-2 of odd sizes and 164 positions, compressed by ``ptq-w4a8`` and exported."""
+def compressed_onnx(compressed_checkpoint: Path, make_once: MakeOnce) -> Path:
+    """The graph that it is exported to; tests must not change it."""
     import edgeq
 
-    def fill(folder: Path) -> None:
-        edgeq.compress_model(make_gpt2(n_positions=164, seed=5), folder / "checkpoint", recipe="ptq-w4a8")
-        edgeq.export_onnx(folder / "checkpoint", folder / "onnx")
+    made = make_once("bert-onnx", lambda folder: edgeq.export_onnx(compressed_checkpoint, folder / "onnx"))
+    return made / "onnx" / "model.onnx"
 
-    return make_once("gpt2-onnx", fill) / "onnx"
+
+@pytest.fixture(scope="session")
+def exported(make_once: MakeOnce) -> Callable[..., Path]:
+    """Returns a function that compresses and exports a random model, each only once a run; tests must not change it.
+
+    ``exported(make_gpt2, "ptq-w4a8", seed=5)`` is a folder with ``checkpoint`` and ``onnx``; without a recipe the
+    checkpoint is the float one.
+    """
+    import edgeq
+
+    def export(make: Callable[..., Path], recipe: str | None, **options: Any) -> Path:
+        def fill(folder: Path) -> None:
+            if recipe is None:
+                shutil.copytree(make(**options), folder / "checkpoint")
+            else:
+                edgeq.compress_model(make(**options), folder / "checkpoint", recipe=recipe)
+            edgeq.export_onnx(folder / "checkpoint", folder / "onnx")
+
+        maker = make.__qualname__.split(".")[0].removeprefix("make_")
+        parts = [maker, recipe or "float", *(f"{key}={value}" for key, value in sorted(options.items()))]
+        return make_once("-".join(parts), fill)
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def gpt2_onnx(exported: Callable[..., Path], make_gpt2: Callable[..., Path]) -> Path:
+    """A random GPT-2 of odd sizes and 164 positions, compressed by ``ptq-w4a8`` and exported."""
+    return exported(make_gpt2, "ptq-w4a8", n_positions=164, seed=5) / "onnx"
+
+
+@pytest.fixture(scope="session")
+def bart_onnx(exported: Callable[..., Path], make_bart: Callable[..., Path]) -> Path:
+    """A random BART of odd sizes and 41 positions with forced tokens, compressed by ``ptq-w4a8`` and exported."""
+    options = {"encoder_layers": 1, "max_position_embeddings": 41, "forced_bos_token_id": 0, "forced_eos_token_id": 2}
+    return exported(make_bart, "ptq-w4a8", seed=4, **options) / "onnx"
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """One real run of the main job on a tiny model, shared by the tests that look at its results."""
 
+import json
+
 import pytest
 
 EVALUATION = """sentence1\tsentence2\tscore
@@ -13,11 +15,9 @@ quick fox\tlazy cat\t1.5
 
 
 @pytest.fixture(scope="session")
-def evaluation_file(tmp_path_factory):
+def evaluation_file(make_once):
     """A small similarity set made of words that the tiny tokenizer knows."""
-    file = tmp_path_factory.mktemp("data") / "pairs.tsv"
-    file.write_text(EVALUATION)
-    return file
+    return make_once("evaluation", lambda folder: (folder / "pairs.tsv").write_text(EVALUATION)) / "pairs.tsv"
 
 
 @pytest.fixture(scope="session")
@@ -30,8 +30,9 @@ def run_options(evaluation_file):
 
 
 @pytest.fixture(scope="session")
-def deployed(float_checkpoint, tmp_path_factory, run_options):
-    """The result of deploying the tiny BERT for this machine; do not change its folder."""
-    from edgeq.deploy import deploy
+def deployed(float_checkpoint, make_once, run_options):
+    """The tiny BERT deployed for this machine; do not change its folder."""
+    from edgeq.deploy import DeployResult, deploy
 
-    return deploy(float_checkpoint, tmp_path_factory.mktemp("deployed") / "run", **run_options)
+    folder = make_once("deployed", lambda folder: deploy(float_checkpoint, folder / "run", **run_options)) / "run"
+    return DeployResult(folder, json.loads((folder / "report.json").read_text()), [])

@@ -10,7 +10,6 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from edgeq.checkpoint import load_checkpoint
-from edgeq.compress import compress_model
 from edgeq.errors import UsageError
 from edgeq.export.exporter import export_onnx
 from edgeq.export.trace import onnx_models
@@ -23,20 +22,15 @@ SLOW = [pytest.param(recipe, marks=pytest.mark.slow) for recipe in (None, "ptq-w
 
 
 @pytest.fixture(scope="module", params=["ptq-w4", *SLOW])
-def folders(request, make_gpt2, tmp_path_factory):
+def folders(request, make_gpt2, exported):
     """A checkpoint, float or compressed, and its export."""
-    checkpoint = make_gpt2()
-    if request.param:
-        checkpoint = tmp_path_factory.mktemp("compressed-gpt2") / "checkpoint"
-        compress_model(make_gpt2(), checkpoint, recipe=request.param)
-    return checkpoint, export_onnx(checkpoint, tmp_path_factory.mktemp("decoder") / "onnx").parent
+    folder = exported(make_gpt2, request.param)
+    return folder / "checkpoint", folder / "onnx"
 
 
 @pytest.fixture(scope="module")
-def compressed(make_gpt2, tmp_path_factory):
-    out = tmp_path_factory.mktemp("compressed-gpt2") / "checkpoint"
-    compress_model(make_gpt2(), out, recipe="ptq-w2e2a8")
-    return out
+def compressed(make_gpt2, exported):
+    return exported(make_gpt2, "ptq-w2e2a8") / "checkpoint"
 
 
 def torch_decoder(checkpoint, **options):

@@ -22,11 +22,6 @@ from edgeq.models import TorchEncoder
 
 
 @pytest.fixture(scope="session")
-def compressed_onnx(compressed_checkpoint, tmp_path_factory):
-    return export_onnx(compressed_checkpoint, tmp_path_factory.mktemp("exported") / "onnx")
-
-
-@pytest.fixture(scope="session")
 def weight_only_checkpoint(make_bert, tmp_path_factory):
     out = tmp_path_factory.mktemp("weight-only") / "checkpoint"
     compress_model(make_bert(num_hidden_layers=1), out, recipe="ptq-w4")

@@ -12,8 +12,6 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from edgeq.checkpoint import load_checkpoint
-from edgeq.compress import compress_model
-from edgeq.export.exporter import export_onnx
 from edgeq.formats.tensor_header import read_tensor_header
 from edgeq.models.inference import TorchPart
 
@@ -22,13 +20,10 @@ START = 2
 
 
 @pytest.fixture(scope="module", params=["ptq-w2e2a8", pytest.param(None, marks=pytest.mark.slow)])
-def folders(request, make_bart, tmp_path_factory):
+def folders(request, make_bart, exported):
     """A checkpoint, float or compressed, and its export."""
-    checkpoint = make_bart()
-    if request.param:
-        checkpoint = tmp_path_factory.mktemp("compressed-bart") / "checkpoint"
-        compress_model(make_bart(), checkpoint, recipe=request.param)
-    return checkpoint, export_onnx(checkpoint, tmp_path_factory.mktemp("seq2seq") / "onnx").parent
+    folder = exported(make_bart, request.param, encoder_layers=1, forced_bos_token_id=0)
+    return folder / "checkpoint", folder / "onnx"
 
 
 @pytest.fixture(scope="module")

@@ -169,20 +169,6 @@ def gpt2_board(gpt2_onnx: Path, gpt2_bundle: Path, make_once: MakeOnce) -> Calla
 
 
 @pytest.fixture(scope="session")
-def bart_onnx(make_bart: Callable[..., Path], make_once: MakeOnce) -> Path:
-    """A random BART of odd sizes and 41 positions with forced tokens, compressed by ``ptq-w4a8`` and exported."""
-    import edgeq
-
-    def fill(folder: Path) -> None:
-        forced = {"forced_bos_token_id": 0, "forced_eos_token_id": 2}
-        checkpoint = make_bart(seed=4, encoder_layers=1, max_position_embeddings=41, **forced)
-        edgeq.compress_model(checkpoint, folder / "checkpoint", recipe="ptq-w4a8")
-        edgeq.export_onnx(folder / "checkpoint", folder / "onnx")
-
-    return make_once("bart-onnx", fill) / "onnx"
-
-
-@pytest.fixture(scope="session")
 def bart_bundle(bart_onnx: Path, make_once: MakeOnce) -> Path:
     """Its bundle for this machine, for texts of 30 tokens; tests must not change it."""
     import edgeq

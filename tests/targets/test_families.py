@@ -41,8 +41,9 @@ def check_whole_way(folder: Path, out: Path, *, recipe: str | None, atol: float 
         checkpoint = out / "checkpoint"
         edgeq.compress_model(folder, checkpoint, recipe=recipe)
     edgeq.export_onnx(checkpoint, out / "onnx")
+    host = edgeq.compile_bundle(out / "onnx", out / "host", target=load_target("host"))
     for name in TARGETS:
-        edgeq.compile_bundle(out / "onnx", out / name, target=load_target(name))
+        edgeq.compile_bundle(out / "onnx", out / name, target=load_target(name), host_bundle=host)
     models = [edgeq.load(out / name) for name in TARGETS]
     loaded = load_checkpoint(checkpoint)
     reference = TorchEncoder(loaded.model, loaded.adapter)

@@ -25,19 +25,16 @@ QUICK = ("onnx-reference", "onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def bert_run(float_checkpoint, compressed_checkpoint, tmp_path_factory):
+def bert_run(compressed_checkpoint, compressed_onnx, tmp_path_factory):
     run = tmp_path_factory.mktemp("diff") / "bert"
     shutil.copytree(compressed_checkpoint, run / "checkpoint")
-    export_onnx(run / "checkpoint", run / "onnx")
+    shutil.copytree(compressed_onnx.parent, run / "onnx")
     return run
 
 
 @pytest.fixture(scope="module")
-def gpt2_run(make_gpt2, tmp_path_factory):
-    run = tmp_path_factory.mktemp("diff") / "gpt2"
-    compress_model(make_gpt2(), run / "checkpoint", recipe="ptq-w4a8")
-    export_onnx(run / "checkpoint", run / "onnx")
-    return run
+def gpt2_run(gpt2_onnx):
+    return gpt2_onnx.parent
 
 
 @pytest.fixture
@@ -102,11 +99,9 @@ def test_both_halves_of_an_encoder_decoder_are_walked(make_bart, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_fault_in_the_attention_to_a_source_is_found(make_bart, edited, tmp_path):
-    compress_model(make_bart(), tmp_path / "bart" / "checkpoint", recipe="ptq-w4a8")
-    export_onnx(tmp_path / "bart" / "checkpoint", tmp_path / "bart" / "onnx")
+def test_a_fault_in_the_attention_to_a_source_is_found(bart_onnx, edited):
     layer = "model.decoder.layers.0.encoder_attn.v_proj"
-    wrong = edited(tmp_path / "bart", scale(f"{layer}.scale", 1.01), "decoder_model")
+    wrong = edited(bart_onnx.parent, scale(f"{layer}.scale", 1.01), "decoder_model")
     (found,) = diff_layers(wrong, backends=["onnxruntime"])
     assert found.first.name == layer
 

@@ -12,9 +12,7 @@ from onnx import numpy_helper
 import edgeq
 from edgeq.backends.onnx_files import cache_type
 from edgeq.checkpoint import load_checkpoint
-from edgeq.compress import compress_model
 from edgeq.errors import FormatError, UnsupportedError
-from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import ModelWriter
 from edgeq.models import TorchDecoder
 from edgeq.parity import run_parity
@@ -35,15 +33,13 @@ MEANING = {
 
 
 @pytest.fixture(scope="module")
-def good_run(make_gpt2, tmp_path_factory):
+def good_run(make_gpt2, exported, tmp_path_factory):
     """A run of ``ptq-w2e2a8`` with a bundle for this machine."""
-    run = tmp_path_factory.mktemp("generation") / "run"
-    source = make_gpt2()
-    compress_model(source, run / "checkpoint", recipe="ptq-w2e2a8")
-    export_onnx(run / "checkpoint", run / "onnx")
-    export_onnx(source, run / "float-onnx")
+    compressed, plain = (exported(make_gpt2, recipe) for recipe in ("ptq-w2e2a8", None))
+    run = shutil.copytree(compressed, tmp_path_factory.mktemp("generation") / "run")
+    shutil.copytree(plain / "onnx", run / "float-onnx")
     edgeq.compile_bundle(run / "onnx", run / "bundles" / "host", target=load_target("host"))
-    (run / "deploy.json").write_text(json.dumps({"about": {"source_folder": str(source)}}))
+    (run / "deploy.json").write_text(json.dumps({"about": {"source_folder": str(plain / "checkpoint")}}))
     return run
 
 

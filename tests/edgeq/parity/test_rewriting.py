@@ -11,9 +11,7 @@ from onnx import numpy_helper
 
 import edgeq
 from edgeq.checkpoint import load_checkpoint
-from edgeq.compress import compress_model
 from edgeq.errors import FormatError
-from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import ModelWriter
 from edgeq.parity import run_parity
 from edgeq.parity.inputs.encoder_decoder import PARTS, at_once, make_encoder_decoder_texts, torch_parts
@@ -32,15 +30,14 @@ MEANING = {
 
 
 @pytest.fixture(scope="module")
-def good_run(make_bart, tmp_path_factory):
+def good_run(make_bart, exported, tmp_path_factory):
     """A run of ``ptq-w2e2a8`` with a bundle for this machine."""
-    run = tmp_path_factory.mktemp("rewriting") / "run"
-    source = make_bart(encoder_layers=1, forced_bos_token_id=0)
-    compress_model(source, run / "checkpoint", recipe="ptq-w2e2a8")
-    export_onnx(run / "checkpoint", run / "onnx")
-    export_onnx(source, run / "float-onnx")
+    options = {"encoder_layers": 1, "forced_bos_token_id": 0}
+    compressed, plain = (exported(make_bart, recipe, **options) for recipe in ("ptq-w2e2a8", None))
+    run = shutil.copytree(compressed, tmp_path_factory.mktemp("rewriting") / "run")
+    shutil.copytree(plain / "onnx", run / "float-onnx")
     edgeq.compile_bundle(run / "onnx", run / "bundles" / "host", target=load_target("host"))
-    (run / "deploy.json").write_text(json.dumps({"about": {"source_folder": str(source)}}))
+    (run / "deploy.json").write_text(json.dumps({"about": {"source_folder": str(plain / "checkpoint")}}))
     return run
 
 

@@ -25,9 +25,11 @@ def make_run(folder, checkpoint):
 
 
 @pytest.fixture(scope="session")
-def good_run(float_checkpoint, compressed_checkpoint, tmp_path_factory):
-    run = make_run(tmp_path_factory.mktemp("runs") / "good", compressed_checkpoint)
-    export_onnx(float_checkpoint, run / "float-onnx")
+def good_run(float_checkpoint, compressed_checkpoint, compressed_onnx, exported, make_bert, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "good"
+    shutil.copytree(compressed_checkpoint, run / "checkpoint")
+    shutil.copytree(compressed_onnx.parent, run / "onnx")
+    shutil.copytree(exported(make_bert, None) / "onnx", run / "float-onnx")
     (run / "deploy.json").write_text(json.dumps({"about": {"source_folder": str(float_checkpoint)}}))
     return run
 

@@ -11,10 +11,8 @@ from edgeq.targets.devices import emulator
 
 
 @pytest.fixture(scope="module")
-def onnx_folder(compressed_checkpoint, tmp_path_factory):
-    out = tmp_path_factory.mktemp("export") / "onnx"
-    edgeq.export_onnx(compressed_checkpoint, out)
-    return out
+def onnx_folder(compressed_onnx):
+    return compressed_onnx.parent
 
 
 @pytest.fixture(scope="module")
