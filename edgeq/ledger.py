@@ -17,54 +17,9 @@ from typing import Any
 from edgeq.errors import FormatError, UsageError
 from edgeq.formats.low_bit import PackedMatrix
 from edgeq.formats.stored import StoredModel, StoredTensor, read_stored_model
+from edgeq.results import LedgerRow, LedgerTotals, StoredBytes
 
 _SHAPES = "integers of the graph"
-
-
-@dataclasses.dataclass(frozen=True)
-class LedgerRow:
-    """Where the bytes of one matrix, or of one float tensor, are.
-
-    Attributes:
-        tensor: Name of the module (low-bit) or of the tensor (float).
-        kind: ``"linear"``, ``"embedding"``, ``"float"``, or ``"integers"`` for what a graph computes shapes with.
-        shape: Logical shape: ``(N, K)`` for a low-bit matrix.
-        nominal_bits: Bits of one code, or of one float.
-        stored_bits: All bits stored for this row, divided by the number of weights.
-        code_bytes: Codes without padding, rounded up to a byte.
-        scale_bytes: Scales.
-        padding_bytes: Bytes that only fill up tiles.
-        float_bytes: Bytes of a tensor that is stored as floats (or integers).
-        reason: Why it stayed float; None for a low-bit matrix.
-
-    All bytes count every copy: each graph of an encoder-decoder stores its small tensors itself.
-    """
-
-    tensor: str
-    kind: str
-    shape: tuple[int, ...]
-    nominal_bits: int
-    stored_bits: float
-    code_bytes: int
-    scale_bytes: int
-    padding_bytes: int
-    float_bytes: int
-    reason: str | None
-
-    @property
-    def weights(self) -> int:
-        """Number of weights, each counted once; integers of a graph are none."""
-        return 0 if self.kind == "integers" else math.prod(self.shape)
-
-    @property
-    def is_low_bit(self) -> bool:
-        """Whether it is a matrix of codes."""
-        return self.kind in ("linear", "embedding")
-
-    @property
-    def stored_bytes(self) -> int:
-        """All bytes of this row."""
-        return self.code_bytes + self.scale_bytes + self.padding_bytes + self.float_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,28 +86,28 @@ class Ledger:
         """Sums one of the byte fields of the rows."""
         return sum(getattr(row, field) for row in self.rows)
 
+    def stored(self) -> StoredBytes:
+        """Returns the ledger as it is written down, totals included."""
+        totals = LedgerTotals(
+            weights=self.weights,
+            replaced_weights=self.replaced_weights,
+            stored_bytes=self.stored_bytes,
+            code_bytes=self.total("code_bytes"),
+            scale_bytes=self.total("scale_bytes"),
+            padding_bytes=self.total("padding_bytes"),
+            float_bytes=self.total("float_bytes"),
+            float32_bytes=self.float32_bytes,
+            ratio=self.ratio,
+            paper_bytes=self.paper_bytes,
+            paper_ratio=self.paper_ratio,
+            tensor_file_bytes=self.tensor_file_bytes,
+            folder_bytes=self.folder_bytes,
+        )
+        return StoredBytes(self.path, self.form, totals, self.rows)
+
     def to_json(self) -> dict[str, Any]:
-        """Returns the ledger as plain JSON values, totals included."""
-        return {
-            "path": self.path,
-            "form": self.form,
-            "totals": {
-                "weights": self.weights,
-                "replaced_weights": self.replaced_weights,
-                "stored_bytes": self.stored_bytes,
-                "code_bytes": self.total("code_bytes"),
-                "scale_bytes": self.total("scale_bytes"),
-                "padding_bytes": self.total("padding_bytes"),
-                "float_bytes": self.total("float_bytes"),
-                "float32_bytes": self.float32_bytes,
-                "ratio": self.ratio,
-                "paper_bytes": self.paper_bytes,
-                "paper_ratio": self.paper_ratio,
-                "tensor_file_bytes": self.tensor_file_bytes,
-                "folder_bytes": self.folder_bytes,
-            },
-            "rows": [dataclasses.asdict(row) | {"shape": list(row.shape)} for row in self.rows],
-        }
+        """Returns :meth:`stored` as plain JSON values."""
+        return dataclasses.asdict(self.stored())
 
 
 def ledger(path: str | Path) -> Ledger:

@@ -7,6 +7,7 @@ publishes them as JSON Schema. A file of another version is refused: the run is 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -177,6 +178,225 @@ class Accuracy(Result):
         return next(score.value for name, score in self.stages.items() if name not in self.losses)
 
 
+@dataclasses.dataclass(frozen=True)
+class LedgerRow:
+    """Where the bytes of one matrix, or of one float tensor, are.
+
+    Attributes:
+        tensor: Name of the module (low-bit) or of the tensor (float).
+        kind: ``"linear"``, ``"embedding"``, ``"float"``, or ``"integers"`` for what a graph computes shapes with.
+        shape: Logical shape: ``(N, K)`` for a low-bit matrix.
+        nominal_bits: Bits of one code, or of one float.
+        stored_bits: All bits stored for this row, divided by the number of weights.
+        code_bytes: Codes without padding, rounded up to a byte.
+        scale_bytes: Scales.
+        padding_bytes: Bytes that only fill up tiles.
+        float_bytes: Bytes of a tensor that is stored as floats (or integers).
+        reason: Why it stayed float; None for a low-bit matrix.
+
+    All bytes count every copy: each graph of an encoder-decoder stores its small tensors itself.
+    """
+
+    tensor: str
+    kind: str
+    shape: tuple[int, ...]
+    nominal_bits: int
+    stored_bits: float
+    code_bytes: int
+    scale_bytes: int
+    padding_bytes: int
+    float_bytes: int
+    reason: str | None
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
+
+    @property
+    def weights(self) -> int:
+        """Number of weights, each counted once; integers of a graph are none."""
+        return 0 if self.kind == "integers" else math.prod(self.shape)
+
+    @property
+    def is_low_bit(self) -> bool:
+        """Whether it is a matrix of codes."""
+        return self.kind in ("linear", "embedding")
+
+    @property
+    def stored_bytes(self) -> int:
+        """All bytes of this row."""
+        return self.code_bytes + self.scale_bytes + self.padding_bytes + self.float_bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class LedgerTotals:
+    """Sums of a model's ledger; :class:`edgeq.ledger.Ledger` says what each is."""
+
+    weights: int
+    replaced_weights: int
+    stored_bytes: int
+    code_bytes: int
+    scale_bytes: int
+    padding_bytes: int
+    float_bytes: int
+    float32_bytes: int
+    ratio: float
+    paper_bytes: int
+    paper_ratio: float
+    tensor_file_bytes: int
+    folder_bytes: int
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredBytes:
+    """The ledger of one model as it is written down.
+
+    Attributes:
+        path: What was read.
+        form: ``"checkpoint"``, ``"onnx"`` or ``"bundle"``.
+        totals: Sums.
+        rows: One a low-bit matrix or float tensor, in stored order.
+    """
+
+    path: str
+    form: str
+    totals: LedgerTotals
+    rows: tuple[LedgerRow, ...]
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
+
+
+@dataclasses.dataclass(frozen=True)
+class RunLedger(Result):
+    """``ledger.json``: the bytes of the float model's graph, and of what each stage wrote; bundles by target."""
+
+    format = "edgeq-ledger"
+    version = 1
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
+
+    float: StoredBytes
+    checkpoint: StoredBytes
+    onnx: StoredBytes
+    bundles: dict[str, StoredBytes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Summary of one program's latencies, in seconds.
+
+    Attributes:
+        median: Half of the calls were faster.
+        p95: 95 of 100 calls were faster.
+        spread: Median absolute deviation from the median.
+        fastest: The smallest latency.
+        calls: How many calls were timed.
+    """
+
+    median: float
+    p95: float
+    spread: float
+    fastest: float
+    calls: int
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeedupClaim:
+    """What may be said of a bundle's speed against a baseline.
+
+    Attributes:
+        ratio: Baseline time / bundle time; None where nothing may be claimed.
+        low: Lower end of its confidence interval, or None.
+        high: Upper end, or None.
+        confidence: Probability that the interval holds the true median ratio.
+        rounds: Number of rounds.
+        beyond_noise: Whether a difference may be claimed.
+        busy: Whether none may be because other programs took too much of the processors.
+        sentence: The claim in words.
+    """
+
+    ratio: float | None
+    low: float | None
+    high: float | None
+    confidence: float
+    rounds: int
+    beyond_noise: bool
+    busy: bool
+    sentence: str
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
+
+
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """Time of one kernel in one call of the model: calls, seconds, and share of all kernels' time."""
+
+    name: str
+    calls: int
+    seconds: float
+    share: float
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """Latencies of one bundle and of the baselines.
+
+    Attributes:
+        bundle: Path of the bundle.
+        target: Name of its target.
+        sequence: Tokens in each text; of a decoder one step is timed, with so many tokens in the cache.
+        batch: Texts in a call.
+        threads: Threads of bundle and baselines.
+        rounds: Rounds in which bundle and baselines took turns.
+        timings: Seconds a call, of the bundle (``edgeq``) and of each baseline.
+        speedups: Of the bundle over each baseline.
+        operators: Kernels of the bundle, longest first.
+        missing: Baselines that were not measured, with the reason.
+        machine: Processor, governor, load and versions.
+        others: Share of the machine's processor time that other programs took meanwhile; None if unknown.
+        step: Whether a call is a decoder's step.
+        source: Tokens of each encoder input of an encoder-decoder before the step; 0 for other models.
+        reading: Whether a call is the encoder's.
+    """
+
+    bundle: str
+    target: str
+    sequence: int
+    batch: int
+    threads: int
+    rounds: int
+    timings: dict[str, Timing]
+    speedups: dict[str, SpeedupClaim]
+    operators: tuple[Operator, ...]
+    missing: dict[str, str]
+    machine: dict[str, str]
+    others: float | None
+    step: bool = False
+    source: int = 0
+    reading: bool = False
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunProfile(Result):
+    """``profile.json``: latencies on this machine by bundle, and why those of the others were not measured."""
+
+    format = "edgeq-profile"
+    version = 1
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
+
+    measured: dict[str, Profile]
+    not_measured: dict[str, str]
+
+
 def accuracy_of(report: Mapping[str, Any]) -> Accuracy:
     """Returns the accuracy in the contents of ``report.json``.
 
@@ -186,7 +406,22 @@ def accuracy_of(report: Mapping[str, Any]) -> Accuracy:
     return Accuracy.from_json(report["accuracy"], Path("report.json"))
 
 
-FILES: dict[str, type[Result]] = {"accuracy.json": Accuracy, "parity.json": ParityReport}
+def ledger_of(report: Mapping[str, Any]) -> RunLedger:
+    """Returns the ledger in the contents of ``report.json``; see :func:`accuracy_of`."""
+    return RunLedger.from_json(report["ledger"], Path("report.json"))
+
+
+def profile_of(report: Mapping[str, Any]) -> RunProfile:
+    """Returns the profile in the contents of ``report.json``; see :func:`accuracy_of`."""
+    return RunProfile.from_json(report["profile"], Path("report.json"))
+
+
+FILES: dict[str, type[Result]] = {
+    "accuracy.json": Accuracy,
+    "parity.json": ParityReport,
+    "ledger.json": RunLedger,
+    "profile.json": RunProfile,
+}
 """Files of a run by name."""
 
 

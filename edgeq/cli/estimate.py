@@ -67,7 +67,7 @@ def estimate(
     print_table(columns, [_cells(kernel) for kernel in found.kernels], title=title)
     processor = found.processor
     say(
-        f"estimate: about {milliseconds(found.seconds)} for {batch} x {workload(found.to_json())} on one core of "
+        f"estimate: about {milliseconds(found.seconds)} for {batch} x {workload(found)} on one core of "
         f"{found.target}, assumed to be {processor.model} at {processor.gigahertz:g} GHz with "
         f"{processor.gigabytes_per_second:g} GB/s and a cache of {processor.cache_megabytes:g} MB"
     )

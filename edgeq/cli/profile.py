@@ -76,17 +76,17 @@ def profile(
             remote = profile_on_device(
                 bundle, address, runs=rounds, reading=reading, ssh_config=ssh_config, progress=progress, **same
             )
-            table, more = remote.to_json(), remote.lines()
+            measured, table, more = remote.profile, remote.to_json(), remote.lines()
         else:
             graph = float_onnx or _float_onnx_of_run(bundle)
-            here = profile_bundle(
+            measured = profile_bundle(
                 bundle, float_onnx=graph, rounds=rounds, reading=reading, progress=progress, **same
             )
-            table, more = here.to_json(), []
+            table, more = measured.to_json(), []
     if as_json:
         print_json(table)
     else:
-        for line in [*profile_lines(table), *more]:
+        for line in [*profile_lines(measured), *more]:
             say(line)
 
 

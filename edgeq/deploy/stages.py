@@ -24,7 +24,7 @@ from edgeq.ledger import ledger
 from edgeq.parity import run_parity
 from edgeq.progress import Progress
 from edgeq.report import write_report
-from edgeq.results import Accuracy
+from edgeq.results import Accuracy, Profile, RunLedger, RunProfile
 from edgeq.targets.builtin.target import Target
 from edgeq.targets.bundle.writer import compile_bundle
 from edgeq.targets.devices.profiler import profile_bundle
@@ -45,7 +45,9 @@ def stages_of(plan: Plan, out: Path, *, remark: Callable[[str], None] | None = N
         "threads": request.threads,
         "machine": this_machine().model,
         "targets": list(plan.targets),
+        "version": RunProfile.version,
     }
+    ledgers = {"version": RunLedger.version}
     data: dict[str, Any] = {"data": plan.data_digest}
     data |= {} if plan.text is None else {"tokens": MOST_TOKENS, "cache": request.cache}
     results = ("accuracy", "parity", "ledger", "profile")
@@ -54,7 +56,7 @@ def stages_of(plan: Plan, out: Path, *, remark: Callable[[str], None] | None = N
         Stage("export", ("onnx",), ("compress",), opset, work.export),
         Stage("export float", ("float-onnx",), (), source | opset, work.export_float),
         *_compile_stages(plan, work),
-        Stage("ledger", ("ledger.json",), ("compress", "export", "export float", *compiles), {}, work.ledger),
+        Stage("ledger", ("ledger.json",), ("compress", "export", "export float", *compiles), ledgers, work.ledger),
         Stage("accuracy", ("accuracy.json", PREDICTIONS_FILE), ("compress", *native), source | data, work.accuracy),
         Stage("parity", ("parity.json",), ("compress", "export", *compiles), source, work.parity),
         Stage("profile", ("profile.json",), ("export float", *native), measuring, work.profile),
@@ -129,13 +131,13 @@ class _Work:
 
     def ledger(self, progress: Progress) -> None:
         progress("counting bytes", 0, 1)
-        books = {
-            "float": ledger(self.out / "float-onnx").to_json(),
-            "checkpoint": ledger(self.out / "checkpoint").to_json(),
-            "onnx": ledger(self.out / "onnx").to_json(),
-            "bundles": {name: ledger(self.bundle(name)).to_json() for name in self.plan.targets},
-        }
-        self._write("ledger.json", _relative(books, self.out))
+        books = RunLedger(
+            float=ledger(self.out / "float-onnx").stored(),
+            checkpoint=ledger(self.out / "checkpoint").stored(),
+            onnx=ledger(self.out / "onnx").stored(),
+            bundles={name: ledger(self.bundle(name)).stored() for name in self.plan.targets},
+        )
+        self._write("ledger.json", _relative(books.to_json(), self.out))
         progress("counting bytes", 1, 1)
 
     def accuracy(self, progress: Progress) -> None:
@@ -187,9 +189,9 @@ class _Work:
                 measured[f"{name}, reading"] = self._profile(name, reading=True, progress=progress)
         reason = "not this machine's processor: an emulator proves numbers, never latency"
         others = {name: reason for name in self.plan.targets if name not in measured}
-        self._write("profile.json", {"measured": measured, "not_measured": others})
+        self._write("profile.json", RunProfile(measured, others).to_json())
 
-    def _profile(self, name: str, *, reading: bool, progress: Progress) -> dict[str, Any]:
+    def _profile(self, name: str, *, reading: bool, progress: Progress) -> Profile:
         return profile_bundle(
             self.bundle(name),
             float_onnx=self.out / "float-onnx",
@@ -198,7 +200,7 @@ class _Work:
             rounds=self.request.rounds,
             reading=reading,
             progress=progress,
-        ).to_json()
+        )
 
     def report(self, progress: Progress) -> None:
         progress("drawing", 0, 1)

@@ -8,7 +8,7 @@ from typing import Any
 from edgeq.ledger import megabytes
 from edgeq.report.text import milliseconds, speedup, workload
 from edgeq.report.verdicts import Level, accuracy_verdict
-from edgeq.results import Accuracy, accuracy_of
+from edgeq.results import Accuracy, RunLedger, RunProfile, accuracy_of, ledger_of, profile_of
 
 _BASELINE = "onnxruntime float32"
 
@@ -46,8 +46,9 @@ class Answer:
 def answer(report: dict[str, Any]) -> Answer:
     """Answers the questions from the contents of ``report.json``, its verdicts included."""
     bad = [verdict["sentence"] for verdict in report["verdicts"] if verdict["level"] == "bad"]
-    profile, accuracy = report["profile"], accuracy_of(report)
-    tiles = (_size(report), _speed(profile), _quality(accuracy), _proof(report["parity"]), _machine(report))
+    profile, accuracy = profile_of(report), accuracy_of(report)
+    size, machine = _size(ledger_of(report)), _machine(list(report["targets"]), profile)
+    tiles = (size, _speed(profile), _quality(accuracy), _proof(report["parity"]), machine)
     if bad:
         return Answer("bad", f"No, not as it is. {bad[0]}", tiles)
     if not accuracy.measured:
@@ -59,28 +60,27 @@ def answer(report: dict[str, Any]) -> Answer:
     return Answer("good", f"Yes. Every stage computes the same model. {quality.sentence}", tiles)
 
 
-def _size(report: dict[str, Any]) -> Tile:
-    ledger = report["ledger"]
-    name, book = next(iter(ledger["bundles"].items()), ("checkpoint", ledger["checkpoint"]))
-    totals, whole = book["totals"], ledger["float"]["totals"]["stored_bytes"]
+def _size(ledger: RunLedger) -> Tile:
+    name, book = next(iter(ledger.bundles.items()), ("checkpoint", ledger.checkpoint))
+    totals, whole = book.totals, ledger.float.totals.stored_bytes
     note = (
-        f"weights as stored, {totals['ratio']:.2f}x smaller than float32 ({megabytes(whole)}); "
-        f"whole folder of {name} {megabytes(totals['folder_bytes'])}"
+        f"weights as stored, {totals.ratio:.2f}x smaller than float32 ({megabytes(whole)}); "
+        f"whole folder of {name} {megabytes(totals.folder_bytes)}"
     )
-    return Tile("How large?", megabytes(totals["stored_bytes"]), note)
+    return Tile("How large?", megabytes(totals.stored_bytes), note)
 
 
-def _speed(profile: dict[str, Any]) -> Tile:
-    if not profile["measured"]:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in profile["not_measured"].items())
+def _speed(profile: RunProfile) -> Tile:
+    if not profile.measured:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in profile.not_measured.items())
         return Tile("How fast?", "not measured", reasons or "the run has no bundle for this machine")
-    name, measured = next(iter(profile["measured"].items()))
-    found = measured["speedups"].get(_BASELINE)
+    name, measured = next(iter(profile.measured.items()))
+    found = measured.speedups.get(_BASELINE)
     against = f"{speedup(found)} against ONNX Runtime float32, " if found else ""
-    if found and found.get("busy"):
+    if found and found.busy:
         against = "no ratio, because the machine was busy; "
-    note = f"{against}median at {workload(measured)}, {measured['threads']} threads, bundle {name}"
-    return Tile("How fast?", milliseconds(measured["timings"]["edgeq"]["median"]), note)
+    note = f"{against}median at {workload(measured)}, {measured.threads} threads, bundle {name}"
+    return Tile("How fast?", milliseconds(measured.timings["edgeq"].median), note)
 
 
 def _quality(accuracy: Accuracy) -> Tile:
@@ -99,11 +99,11 @@ def _proof(parity: dict[str, Any]) -> Tile:
     return Tile("The same model?", value, note)
 
 
-def _machine(report: dict[str, Any]) -> Tile:
-    measured = next(iter(report["profile"]["measured"].values()), None)
-    targets = ", ".join(report["targets"])
+def _machine(names: list[str], profile: RunProfile) -> Tile:
+    measured = next(iter(profile.measured.values()), None)
+    targets = ", ".join(names)
     if measured is None:
         return Tile("On what?", targets, "bundles; nothing was timed on this machine")
-    machine = measured["machine"]
+    machine = measured.machine
     facts = [machine.get("processor", ""), machine.get("cores", ""), machine.get("date", "")]
     return Tile("On what?", targets, "measured on " + ", ".join(fact for fact in facts if fact))

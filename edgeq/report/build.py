@@ -14,7 +14,7 @@ from edgeq.formats.json_file import read_json_object
 from edgeq.report.page import GENERATOR, render
 from edgeq.report.training import read_training
 from edgeq.report.verdicts import verdicts
-from edgeq.results import Accuracy, ParityReport
+from edgeq.results import Accuracy, ParityReport, RunLedger, RunProfile
 
 _MARKER = b'"format": "edgeq-report"'
 _PARTS = ("accuracy", "parity", "ledger", "profile")
@@ -51,6 +51,8 @@ def write_report(run: str | Path, *, force: bool = False) -> dict[str, Any]:
         report |= {part: read_json_object(folder / f"{part}.json") for part in _PARTS}
         parity = ParityReport.from_json(report["parity"], folder / "parity.json")
         accuracy = Accuracy.from_json(report["accuracy"], folder / "accuracy.json")
+        for part, kind in (("ledger", RunLedger), ("profile", RunProfile)):
+            kind.from_json(report[part], folder / f"{part}.json")
         report["parity"] = json.loads(json.dumps(parity.with_data(accuracy).to_json()))
         if "gates" in about:
             report["gates"] = about["gates"]

@@ -19,7 +19,7 @@ from edgeq.report import plots
 from edgeq.report.page import GENERATOR, resource, table
 from edgeq.report.text import milliseconds, speedup
 from edgeq.report.verdicts import LESS_IS_BETTER
-from edgeq.results import Accuracy
+from edgeq.results import Accuracy, RunLedger, RunProfile
 
 _MARKER = b'"format": "edgeq-comparison"'
 _PARTS = ("deploy", "accuracy", "ledger", "profile")
@@ -102,7 +102,11 @@ def _read(run: Path) -> dict[str, Any]:
     if missing:
         raise UsageError(f"{run} has no {' and no '.join(missing)}; give folders that 'edgeq deploy' has finished")
     parts: dict[str, Any] = {part: read_json_object(run / f"{part}.json") for part in _PARTS}
-    return parts | {"accuracy": Accuracy.from_json(parts["accuracy"], run / "accuracy.json")}
+    return parts | {
+        "accuracy": Accuracy.from_json(parts["accuracy"], run / "accuracy.json"),
+        "ledger": RunLedger.from_json(parts["ledger"], run / "ledger.json"),
+        "profile": RunProfile.from_json(parts["profile"], run / "profile.json"),
+    }
 
 
 def _check_same_data(first: Accuracy, other: Accuracy, first_run: str | Path, run: str | Path) -> None:
@@ -123,18 +127,18 @@ def _models(result: dict[str, Any], *, named: bool) -> Iterator[Model]:
     accuracy, ledger, about = result["accuracy"], result["ledger"], result["deploy"]["about"]
     stages = {name: score.value for name, score in accuracy.stages.items()}
     name = f"{about['name']}, " if named else ""
-    yield Model(f"{name}float32", True, accuracy.reference, ledger["float"]["totals"]["stored_bytes"], 1.0)
-    bundle, book = next(iter(ledger["bundles"].items()), ("", ledger["checkpoint"]))
-    measured = result["profile"]["measured"].get(bundle)
+    yield Model(f"{name}float32", True, accuracy.reference, ledger.float.totals.stored_bytes, 1.0)
+    bundle, book = next(iter(ledger.bundles.items()), ("", ledger.checkpoint))
+    measured = result["profile"].measured.get(bundle)
     stage = f"bundle {bundle}"
     yield Model(
         f"{name}{about['recipe']['name']}",
         False,
         stages[stage if stage in stages else "torch compressed"],
-        book["totals"]["stored_bytes"],
-        book["totals"]["ratio"],
-        median=measured["timings"]["edgeq"]["median"] if measured else None,
-        speedup=speedup(measured["speedups"].get("onnxruntime float32")) if measured else "",
+        book.totals.stored_bytes,
+        book.totals.ratio,
+        median=measured.timings["edgeq"].median if measured else None,
+        speedup=speedup(measured.speedups.get("onnxruntime float32")) if measured else "",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from edgeq.errors import UsageError
 from edgeq.ledger import megabytes
-from edgeq.results import Accuracy, Loss, accuracy_of
+from edgeq.results import Accuracy, Loss, RunLedger, accuracy_of, ledger_of, profile_of
 
 LossEnd = Literal["interval", "middle"]
 """Which loss a gate looks at: the end of the 95% interval that is worse for the model, or the measured value."""
@@ -141,7 +141,7 @@ def gate_results(report: dict[str, Any]) -> list[GateResult]:
     if gates.max_loss is not None:
         results.append(_loss(accuracy_of(report), gates.max_loss))
     if gates.max_bytes is not None:
-        results.append(_bytes(report["ledger"], gates.max_bytes))
+        results.append(_bytes(ledger_of(report), gates.max_bytes))
     if gates.max_ms is not None:
         results.append(_latency(report, gates.max_ms))
     return results
@@ -179,17 +179,17 @@ def _examples_needed(accuracy: Accuracy, loss: Loss, allowed: float) -> str:
     return f"{count} {accuracy.unit} are too few to tell, about {needed} would do if the loss stays what it is"
 
 
-def _bytes(ledger: dict[str, Any], limit: int) -> GateResult:
-    name, book = max(ledger["bundles"].items(), key=lambda item: item[1]["totals"]["stored_bytes"])
-    found = book["totals"]["stored_bytes"]
+def _bytes(ledger: RunLedger, limit: int) -> GateResult:
+    name, book = max(ledger.bundles.items(), key=lambda item: item[1].totals.stored_bytes)
+    found = book.totals.stored_bytes
     sentence = f"Weights may take {limit:,} bytes ({megabytes(limit)}); those of bundle {name} take {found:,}."
     return GateResult(found <= limit, sentence)
 
 
 def _latency(report: dict[str, Any], limit: float) -> GateResult:
-    measured = {name: one for name, one in report["profile"]["measured"].items() if name in report["targets"]}
+    measured = {name: one for name, one in profile_of(report).measured.items() if name in report["targets"]}
     if not measured:
         return GateResult(False, f"A latency of at most {limit:g} ms was asked for, but no bundle could be timed here.")
-    medians = {name: 1e3 * one["timings"]["edgeq"]["median"] for name, one in measured.items()}
+    medians = {name: 1e3 * one.timings["edgeq"].median for name, one in measured.items()}
     name, found = max(medians.items(), key=lambda item: item[1])
     return GateResult(found <= limit, f"The median may be {limit:g} ms; that of bundle {name} is {found:.2f} ms.")

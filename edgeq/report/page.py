@@ -8,14 +8,15 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from edgeq.ledger import LedgerRow, grouped, megabytes
+from edgeq.ledger import grouped, megabytes
 from edgeq.report import plots
 from edgeq.report.answer import Answer, answer
 from edgeq.report.text import duration, library_of, milliseconds, not_checked, summary_table, workload
-from edgeq.results import Accuracy, accuracy_of
+from edgeq.results import Accuracy, RunLedger, RunProfile, accuracy_of, ledger_of, profile_of
 
 GENERATOR = b'<meta name="generator" content="edgeq">'
 """What every page of edgeq holds, and pages of others do not."""
+_PARTS = ("code", "scale", "padding", "float", "stored")
 _LONGEST_NUMBER = 20
 """Characters of a number with its unit; a longer cell is a sentence that begins with one."""
 
@@ -44,8 +45,8 @@ def render(report: dict[str, Any]) -> str:
         accuracy=_accuracy(accuracy_of(report)),
         training=_training(report["training"]) if "training" in report else "",
         parity=_parity(report["parity"]),
-        ledger=_ledger(report["ledger"]),
-        latency=_latency(report["profile"]),
+        ledger=_ledger(ledger_of(report)),
+        latency=_latency(profile_of(report)),
         version=escape(report["edgeq"]),
         recipe=escape(f"{recipe['name']} {recipe['sha256'][:12]}"),
     )
@@ -151,16 +152,16 @@ def _parity(parity: dict[str, Any]) -> str:
     return f"<p>{verdict}</p><details{state}><summary>Every check</summary>{listing}</details>"
 
 
-def _ledger(ledger: dict[str, Any]) -> str:
-    names = {"float32": ledger["float"], "checkpoint": ledger["checkpoint"], "ONNX": ledger["onnx"]}
-    names |= {f"bundle {name}": book for name, book in ledger["bundles"].items()}
+def _ledger(ledger: RunLedger) -> str:
+    names = {"float32": ledger.float, "checkpoint": ledger.checkpoint, "ONNX": ledger.onnx}
+    names |= {f"bundle {name}": book for name, book in ledger.bundles.items()}
     totals = [
         [
             name,
-            *(megabytes(book["totals"][f"{part}_bytes"]) for part in ("code", "scale", "padding", "float", "stored")),
-            f"{book['totals']['ratio']:.2f}x",
-            f"{book['totals']['paper_ratio']:.2f}x",
-            megabytes(book["totals"]["folder_bytes"]),
+            *(megabytes(getattr(book.totals, f"{part}_bytes")) for part in _PARTS),
+            f"{book.totals.ratio:.2f}x",
+            f"{book.totals.paper_ratio:.2f}x",
+            megabytes(book.totals.folder_bytes),
         ]
         for name, book in names.items()
     ]
@@ -175,7 +176,6 @@ def _ledger(ledger: dict[str, Any]) -> str:
         "as papers count",
         "whole folder",
     ]
-    rows = [LedgerRow(**(row | {"shape": tuple(row["shape"])})) for row in ledger["checkpoint"]["rows"]]
     detail = table(
         ["tensor", "kind", "shape", "bits", "stored bits", "bytes", "why float"],
         [
@@ -188,37 +188,37 @@ def _ledger(ledger: dict[str, Any]) -> str:
                 f"{row.stored_bytes:,}",
                 row.reason or "",
             ]
-            for row in grouped(rows)
+            for row in grouped(ledger.checkpoint.rows)
         ],
     )
     folded = f"<details><summary>Every matrix of the checkpoint</summary>{detail}</details>"
     return plots.size_plot(ledger) + table(columns, totals) + folded
 
 
-def _latency(profile: dict[str, Any]) -> str:
+def _latency(profile: RunProfile) -> str:
     parts = []
-    for name, measured in profile["measured"].items():
+    for name, measured in profile.measured.items():
         rows = [
             [
-                contestant,
-                *(milliseconds(timing[field]) for field in ("median", "p95", "spread", "fastest")),
-                str(timing["calls"]),
-                measured["speedups"].get(contestant, {}).get("sentence", ""),
+                backend,
+                *map(milliseconds, (timing.median, timing.p95, timing.spread, timing.fastest)),
+                str(timing.calls),
+                measured.speedups[backend].sentence if backend in measured.speedups else "",
             ]
-            for contestant, timing in measured["timings"].items()
+            for backend, timing in measured.timings.items()
         ]
         columns = ["", "median", "p95", "spread", "fastest", "calls", "edgeq against it"]
-        facts = ", ".join(f"{key} {value}" for key, value in measured["machine"].items())
+        facts = ", ".join(f"{key} {value}" for key, value in measured.machine.items())
         parts += [
-            f"<h3>Bundle {escape(name)}: {measured['batch']} × {workload(measured)}, "
-            f"{measured['threads']} threads, {measured['rounds']} rounds</h3>",
+            f"<h3>Bundle {escape(name)}: {measured.batch} × {workload(measured)}, "
+            f"{measured.threads} threads, {measured.rounds} rounds</h3>",
             plots.latency_plot(measured),
             table(columns, rows),
-            *(f"<p>{escape(base)} was not measured: {escape(why)}.</p>" for base, why in measured["missing"].items()),
+            *(f"<p>{escape(base)} was not measured: {escape(why)}.</p>" for base, why in measured.missing.items()),
             "<h3>Where the time goes</h3>",
             plots.operator_plot(measured),
             f'<p class="small">{escape(facts)}</p>',
         ]
-    for name, reason in profile["not_measured"].items():
+    for name, reason in profile.not_measured.items():
         parts.append(f"<p>Bundle {escape(name)}: not measured, {escape(reason)}.</p>")
     return "\n".join(parts)

@@ -13,7 +13,7 @@ import matplotlib.figure
 from matplotlib.transforms import Bbox
 
 from edgeq.ledger import megabytes
-from edgeq.results import Accuracy
+from edgeq.results import Accuracy, Profile, RunLedger
 
 _BLUE, _ORANGE, _GREEN, _GREY, _RED = "#0072b2", "#e69f00", "#009e73", "#999999", "#d55e00"
 """Colours that colour-blind readers tell apart (Okabe and Ito's set)."""
@@ -49,21 +49,20 @@ def accuracy_plot(accuracy: Accuracy) -> str:
     return _bars("accuracy", names, values, colours, labels, xlabel=accuracy.metric)
 
 
-def size_plot(ledger: dict[str, Any]) -> str:
+def size_plot(ledger: RunLedger) -> str:
     """Stacked bars of stored bytes: float32, checkpoint and every bundle."""
-    books = {"float32": ledger["float"], "checkpoint": ledger["checkpoint"]}
-    books |= {f"bundle {name}": book for name, book in ledger["bundles"].items()}
+    books = {"float32": ledger.float, "checkpoint": ledger.checkpoint}
+    books |= {f"bundle {name}": book for name, book in ledger.bundles.items()}
     names = list(books)
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(len(names))
         left = [0.0] * len(names)
         for part, colour in _BYTES.items():
-            widths = [books[name]["totals"][f"{part.removesuffix('s')}_bytes"] / 1e6 for name in names]
+            widths = [getattr(books[name].totals, f"{part.removesuffix('s')}_bytes") / 1e6 for name in names]
             axes.barh(names, widths, left=left, color=colour, label=part, height=0.6)
             left = [start + width for start, width in zip(left, widths, strict=True)]
         for row, name in enumerate(names):
-            totals = books[name]["totals"]
-            axes.text(left[row], row, f" {megabytes(totals['stored_bytes'])}", va="center")
+            axes.text(left[row], row, f" {megabytes(books[name].totals.stored_bytes)}", va="center")
         axes.set_xlim(0, 1.2 * max(left))
         axes.set_xlabel("MB of tensors as stored")
         axes.invert_yaxis()
@@ -71,12 +70,12 @@ def size_plot(ledger: dict[str, Any]) -> str:
         return _svg(figure, "size")
 
 
-def latency_plot(measured: dict[str, Any]) -> str:
+def latency_plot(measured: Profile) -> str:
     """Bars of median latency with a line to the 95th percentile."""
-    timings = measured["timings"]
+    timings = measured.timings
     names = list(timings)
-    medians = [1e3 * timings[name]["median"] for name in names]
-    tails = [1e3 * (timings[name]["p95"] - timings[name]["median"]) for name in names]
+    medians = [1e3 * timings[name].median for name in names]
+    tails = [1e3 * (timings[name].p95 - timings[name].median) for name in names]
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(len(names))
         colours = [_BLUE if name == "edgeq" else _GREY for name in names]
@@ -88,11 +87,11 @@ def latency_plot(measured: dict[str, Any]) -> str:
         return _svg(figure, f"latency-{_call_of(measured)}")
 
 
-def operator_plot(measured: dict[str, Any]) -> str:
+def operator_plot(measured: Profile) -> str:
     """Bars of the share that each kernel has in the time of all."""
-    operators = measured["operators"][:_OPERATORS_SHOWN]
-    names = [operator["name"] for operator in operators]
-    shares = [100 * operator["share"] for operator in operators]
+    operators = measured.operators[:_OPERATORS_SHOWN]
+    names = [operator.name for operator in operators]
+    shares = [100 * operator.share for operator in operators]
     labels = [f"{share:.1f}%" for share in shares]
     xlabel = "% of the kernels' time"
     colours = [_BLUE] * len(names)
@@ -199,9 +198,9 @@ def _area(box: Bbox | None) -> float:
     return 0.0 if box is None else float(box.width * box.height)
 
 
-def _call_of(measured: dict[str, Any]) -> str:
+def _call_of(measured: Profile) -> str:
     """A name for what was timed; one bundle may be timed at two things."""
-    return measured["target"] + ("-reading" if measured.get("reading") else "")
+    return measured.target + ("-reading" if measured.reading else "")
 
 
 def _bars(

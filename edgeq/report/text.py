@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from edgeq.ledger import megabytes
-from edgeq.results import Accuracy, accuracy_of
+from edgeq.results import Accuracy, Profile, SpeedupClaim, Timing, accuracy_of, ledger_of, profile_of
 
 _OPERATORS_SHOWN = 12
 
@@ -16,11 +16,11 @@ def summary_table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     Returns:
         Column names, and rows of cells.
     """
-    accuracy, ledger, profile = accuracy_of(report), report["ledger"], report["profile"]
+    accuracy, ledger, profile = accuracy_of(report), ledger_of(report), profile_of(report)
     metric = accuracy.metric if accuracy.measured else "accuracy"
     columns = ["model", metric, "weights", "vs float32", "median", "p95", "speed-up"]
-    float_bytes = ledger["float"]["totals"]["stored_bytes"]
-    timings: dict[str, Any] = next((measured["timings"] for measured in profile["measured"].values()), {})
+    float_bytes = ledger.float.totals.stored_bytes
+    timings: dict[str, Timing] = next((measured.timings for measured in profile.measured.values()), {})
     float_metric = _metric(accuracy, "torch float32")
     float32 = ["float32, ONNX Runtime", float_metric, megabytes(float_bytes), "1.00x"]
     int8 = ["int8 dynamic, ONNX Runtime", "", "", ""]
@@ -28,16 +28,15 @@ def summary_table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         [*float32, *_latency(timings.get("onnxruntime float32")), ""],
         [*int8, *_latency(timings.get("onnxruntime int8 dynamic")), ""],
     ]
-    for name, book in ledger["bundles"].items():
-        totals = book["totals"]
-        measured = profile["measured"].get(name)
+    for name, book in ledger.bundles.items():
+        totals, measured = book.totals, profile.measured.get(name)
         cells = [
             f"edgeq {report['recipe']['name']}, {name}",
             _metric(accuracy, f"bundle {name}", "torch compressed"),
         ]
-        cells += [megabytes(totals["stored_bytes"]), f"{totals['ratio']:.2f}x"]
-        cells += _latency(measured["timings"]["edgeq"] if measured else None)
-        cells.append(speedup(measured["speedups"].get("onnxruntime float32")) if measured else "(emulated)")
+        cells += [megabytes(totals.stored_bytes), f"{totals.ratio:.2f}x"]
+        cells += _latency(measured.timings["edgeq"] if measured else None)
+        cells.append(speedup(measured.speedups.get("onnxruntime float32")) if measured else "(emulated)")
         rows.append(cells)
     return columns, [row for row in rows if any(row[1:])]
 
@@ -48,17 +47,17 @@ def _metric(accuracy: Accuracy, *stages: str) -> str:
     return "" if found is None else f"{found.value:.4f}"
 
 
-def _latency(timing: dict[str, Any] | None) -> list[str]:
-    return ["", ""] if timing is None else [milliseconds(timing["median"]), milliseconds(timing["p95"])]
+def _latency(timing: Timing | None) -> list[str]:
+    return ["", ""] if timing is None else [milliseconds(timing.median), milliseconds(timing.p95)]
 
 
-def speedup(found: dict[str, Any] | None) -> str:
+def speedup(found: SpeedupClaim | None) -> str:
     """Formats a speed-up: no number if it may be chance or the machine was busy, nothing if none was measured."""
     if found is None:
         return ""
-    if found.get("busy"):  # profiles of older runs do not say it
+    if found.busy:
         return "(busy machine)"
-    return f"{found['ratio']:.2f}x" if found["beyond_noise"] else "within noise"
+    return "within noise" if found.ratio is None else f"{found.ratio:.2f}x"
 
 
 def milliseconds(seconds: float) -> str:
@@ -75,37 +74,50 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def workload(measured: dict[str, Any]) -> str:
+class TimedCall(Protocol):
+    """What a profile or an estimate says of its call; see :class:`edgeq.results.Profile`."""
+
+    @property
+    def sequence(self) -> int: ...  # noqa: D102
+    @property
+    def source(self) -> int: ...  # noqa: D102
+    @property
+    def step(self) -> bool: ...  # noqa: D102
+    @property
+    def reading(self) -> bool: ...  # noqa: D102
+
+
+def workload(call: TimedCall) -> str:
     """What one call of a profile worked on: texts, or for a decoder the step after some tokens."""
-    tokens = f"{measured['sequence']} tokens"
-    if measured.get("reading"):
-        return f"reading a source of {tokens}"
-    source = f", of a source of {measured['source']}" if measured.get("source") else ""
-    return f"one token after {tokens}{source}" if measured.get("step") else tokens
+    tokens = f"{call.sequence} tokens"
+    if call.reading:
+        return f"encoding {tokens}"
+    source = f", with an encoder input of {call.source}" if call.source else ""
+    return f"one token after {tokens}{source}" if call.step else tokens
 
 
-def profile_lines(measured: dict[str, Any]) -> list[str]:
+def profile_lines(measured: Profile) -> list[str]:
     """A profile as lines: latencies, claims, operators, and what they were measured on."""
     lines = [
-        f"{measured['bundle']} ({measured['target']}): {measured['batch']} x {workload(measured)}, "
-        f"{measured['threads']} threads, {measured['rounds']} rounds"
+        f"{measured.bundle} ({measured.target}): {measured.batch} x {workload(measured)}, "
+        f"{measured.threads} threads, {measured.rounds} rounds"
     ]
-    for name, timing in measured["timings"].items():
-        median, p95, spread = (milliseconds(timing[field]) for field in ("median", "p95", "spread"))
-        numbers = f"median {median:>10}   p95 {p95:>10}   spread {spread:>9}   ({timing['calls']} calls)"
+    for name, timing in measured.timings.items():
+        median, p95, spread = (milliseconds(seconds) for seconds in (timing.median, timing.p95, timing.spread))
+        numbers = f"median {median:>10}   p95 {p95:>10}   spread {spread:>9}   ({timing.calls} calls)"
         lines.append(f"  {name:26} {numbers}")
-    lines += [f"  against {name}: {speedup['sentence']}" for name, speedup in measured["speedups"].items()]
-    lines += [f"  {name} not measured: {reason}" for name, reason in measured["missing"].items()]
+    lines += [f"  against {name}: {claim.sentence}" for name, claim in measured.speedups.items()]
+    lines += [f"  {name} not measured: {reason}" for name, reason in measured.missing.items()]
     lines.append("  kernels, as shares of their own time:")
-    for operator in measured["operators"][:_OPERATORS_SHOWN]:
-        spent = milliseconds(operator["seconds"])
-        lines.append(f"    {operator['share']:6.1%}  {spent:>10}  {operator['calls']:3} calls  {operator['name']}")
-    rest = measured["operators"][_OPERATORS_SHOWN:]
+    for operator in measured.operators[:_OPERATORS_SHOWN]:
+        spent = milliseconds(operator.seconds)
+        lines.append(f"    {operator.share:6.1%}  {spent:>10}  {operator.calls:3} calls  {operator.name}")
+    rest = measured.operators[_OPERATORS_SHOWN:]
     if rest:
-        lines.append(f"    {sum(operator['share'] for operator in rest):6.1%}  {len(rest)} others")
-    if measured["others"] is not None:
-        lines.append(f"  other programs took {measured['others']:.0%} of the processors meanwhile")
-    lines.append("  " + ", ".join(f"{key} {value}" for key, value in measured["machine"].items()))
+        lines.append(f"    {sum(operator.share for operator in rest):6.1%}  {len(rest)} others")
+    if measured.others is not None:
+        lines.append(f"  other programs took {measured.others:.0%} of the processors meanwhile")
+    lines.append("  " + ", ".join(f"{key} {value}" for key, value in measured.machine.items()))
     return lines
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from edgeq.ledger import megabytes
 from edgeq.report.gates import gate_results
 from edgeq.report.text import library_of, not_checked, workload
-from edgeq.results import Accuracy, accuracy_of
+from edgeq.results import Accuracy, RunLedger, RunProfile, accuracy_of, ledger_of, profile_of
 
 Level = Literal["good", "warn", "bad"]
 
@@ -41,8 +41,8 @@ def verdicts(report: dict[str, Any]) -> list[Verdict]:
         parity_verdict(report["parity"]),
         *_meaning_verdicts(report["parity"]),
         *_gate_verdicts(report),
-        *_size_verdicts(report["ledger"]),
-        *_latency_verdicts(report["profile"]),
+        *_size_verdicts(ledger_of(report)),
+        *_latency_verdicts(profile_of(report)),
     ]
 
 
@@ -107,15 +107,15 @@ def first_breach(parity: dict[str, Any]) -> str:
     return f"{broken[0]['stage']}, rule {broken[0]['rule']}: {broken[0]['detail']}" if broken else "no stage is named"
 
 
-def _size_verdicts(ledger: dict[str, Any]) -> list[Verdict]:
+def _size_verdicts(ledger: RunLedger) -> list[Verdict]:
     result = []
-    for name, book in ledger["bundles"].items():
-        totals = book["totals"]
-        unexplained = [row["tensor"] for row in book["rows"] if row["reason"] == "no reason recorded"]
+    for name, book in ledger.bundles.items():
+        totals = book.totals
+        unexplained = [row.tensor for row in book.rows if row.reason == "no reason recorded"]
         sentence = (
-            f"Bundle {name}: {megabytes(totals['stored_bytes'])} of weights, {totals['ratio']:.2f}x smaller "
-            f"than float32 as stored ({totals['paper_ratio']:.2f}x as papers count); whole folder "
-            f"{megabytes(totals['folder_bytes'])}"
+            f"Bundle {name}: {megabytes(totals.stored_bytes)} of weights, {totals.ratio:.2f}x smaller "
+            f"than float32 as stored ({totals.paper_ratio:.2f}x as papers count); whole folder "
+            f"{megabytes(totals.folder_bytes)}"
         )
         if unexplained:
             listed = ", ".join(unexplained[:3]) + (" and others" if len(unexplained) > 3 else "")
@@ -125,21 +125,21 @@ def _size_verdicts(ledger: dict[str, Any]) -> list[Verdict]:
     return result
 
 
-def _latency_verdicts(profile: dict[str, Any]) -> list[Verdict]:
+def _latency_verdicts(profile: RunProfile) -> list[Verdict]:
     result = []
-    for name, measured in profile["measured"].items():
-        median = measured["timings"]["edgeq"]["median"]
-        setting = f"{workload(measured)}, {measured['threads']} threads"
+    for name, measured in profile.measured.items():
+        median = measured.timings["edgeq"].median
+        setting = f"{workload(measured)}, {measured.threads} threads"
         where = f"Bundle {name}: {1e3 * median:.2f} ms at {setting}"
-        others = measured["others"]
+        others = measured.others
         if others is not None and others > _BUSY:
             sentence = f"Other programs took {others:.0%} of the processors while {name} was measured: measure again."
             result.append(Verdict("latency", "warn", sentence))
-        for baseline, speedup in measured["speedups"].items():
-            level: Level = "good" if speedup["beyond_noise"] and speedup["ratio"] > 1.0 else "warn"
-            result.append(Verdict("latency", level, f"{where}; against {baseline}: {speedup['sentence']}."))
-        for baseline, reason in measured["missing"].items():
+        for baseline, speedup in measured.speedups.items():
+            level: Level = "good" if (speedup.ratio or 0.0) > 1.0 else "warn"
+            result.append(Verdict("latency", level, f"{where}; against {baseline}: {speedup.sentence}."))
+        for baseline, reason in measured.missing.items():
             result.append(Verdict("latency", "warn", f"{where}; {baseline} was not measured: {reason}."))
-    for name, reason in profile["not_measured"].items():
+    for name, reason in profile.not_measured.items():
         result.append(Verdict("latency", "warn", f"Bundle {name}: latency was not measured: {reason}."))
     return result

@@ -8,7 +8,6 @@ count, and then some that do. See :mod:`edgeq.targets.devices.timing` for what i
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import importlib.metadata
 import os
@@ -23,7 +22,8 @@ import numpy as np
 
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.progress import Progress, silent
-from edgeq.targets.devices.timing import Speedup, Timing, paired_speedup, summarize
+from edgeq.results import Operator, Profile
+from edgeq.targets.devices.timing import claim, paired_speedup, summarize
 from edgeq.targets.devices.workload import Workload, fitting_sequence, make_reading, make_workload
 from edgeq.targets.runtime.loader import KernelTime, load
 
@@ -44,72 +44,6 @@ _KERNEL_RUNS = 5
 """Runs over which the time of each kernel is taken; the median run of each counts."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Operator:
-    """Time of one kernel in one run of the model: calls, seconds, and share of all kernels' time."""
-
-    name: str
-    calls: int
-    seconds: float
-    share: float
-
-
-@dataclasses.dataclass(frozen=True)
-class ProfileReport:
-    """Latencies of one bundle and of the baselines.
-
-    Attributes:
-        bundle: Path of the bundle.
-        target: Name of its target.
-        sequence: Tokens in each text; of a decoder one step is timed, with so many tokens in the cache.
-        batch: Texts in a call.
-        threads: Threads of every contestant.
-        rounds: Rounds in which the contestants took turns.
-        timings: Seconds a call, by contestant.
-        speedups: Of the bundle over each baseline.
-        operators: Kernels of the bundle, longest first.
-        missing: Baselines that were not measured, with the reason.
-        machine: Processor, governor, load and versions.
-        others: Share of the machine's processor time that other programs took meanwhile; None if unknown.
-        step: Whether a call is a decoder's step.
-        source: Tokens of each source that an encoder-decoder has read before the step; 0 for other models.
-        reading: Whether a call reads sources.
-    """
-
-    bundle: str
-    target: str
-    sequence: int
-    batch: int
-    threads: int
-    rounds: int
-    timings: dict[str, Timing]
-    speedups: dict[str, Speedup]
-    operators: tuple[Operator, ...]
-    missing: dict[str, str]
-    machine: dict[str, str]
-    others: float | None
-    step: bool = False
-    source: int = 0
-    reading: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain JSON values, with each speed-up's sentence."""
-        table = dataclasses.asdict(self)
-        busy = self.others is not None and self.others > MOST_OTHERS
-        for name, speedup in self.speedups.items():
-            beyond, sentence = speedup.is_beyond_noise and not busy, speedup.sentence()
-            if busy:
-                sentence = (
-                    f"no ratio, because other programs took {self.others:.0%} of the processors, and above "
-                    f"{MOST_OTHERS:.0%} a ratio says more about them; measure again"
-                )
-            table["speedups"][name] |= {"beyond_noise": beyond, "busy": busy, "sentence": sentence}
-            if not beyond:
-                # A number that may not be claimed is not handed on either.
-                table["speedups"][name] |= {"ratio": None, "low": None, "high": None}
-        return table
-
-
 def profile_bundle(
     bundle: str | Path,
     *,
@@ -120,7 +54,7 @@ def profile_bundle(
     rounds: int = 30,
     reading: bool = False,
     progress: Progress = silent,
-) -> ProfileReport:
+) -> Profile:
     """Measures a bundle, and ONNX Runtime float32 and dynamic int8 if the float model is given.
 
     Args:
@@ -153,7 +87,9 @@ def profile_bundle(
         times = take_turns(contestants, rounds=rounds, progress=progress)
         after = _processor_seconds()
     per_round = {name: [float(np.median(turn)) for turn in turns] for name, turns in times.items()}
-    return ProfileReport(
+    others = None if before is None or after is None else _others_share(before, after)
+    speedups = {name: paired_speedup(per_round[name], per_round[EDGEQ]) for name in times if name != EDGEQ}
+    return Profile(
         bundle=str(bundle),
         target=loaded.manifest.name,
         sequence=sequence,
@@ -161,11 +97,11 @@ def profile_bundle(
         threads=threads,
         rounds=rounds,
         timings={name: summarize([call for turn in turns for call in turn]) for name, turns in times.items()},
-        speedups={name: paired_speedup(per_round[name], per_round[EDGEQ]) for name in times if name != EDGEQ},
+        speedups={name: claim(one, others=others, most_others=MOST_OTHERS) for name, one in speedups.items()},
         operators=operators_of([work.time_kernels(loaded) for _ in range(_KERNEL_RUNS)]),
         missing=missing,
         machine=machine,
-        others=None if before is None or after is None else _others_share(before, after),
+        others=others,
         step=work.is_step,
         source=work.source if work.is_step else 0,
         reading=reading,

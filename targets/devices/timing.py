@@ -14,26 +14,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgeq.results import SpeedupClaim, Timing
+
 CONFIDENCE = 0.95
-
-
-@dataclasses.dataclass(frozen=True)
-class Timing:
-    """Summary of one program's latencies, in seconds.
-
-    Attributes:
-        median: Half of the calls were faster.
-        p95: 95 of 100 calls were faster.
-        spread: Median absolute deviation from the median.
-        fastest: The smallest latency.
-        calls: How many calls were timed.
-    """
-
-    median: float
-    p95: float
-    spread: float
-    fastest: float
-    calls: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +50,35 @@ class Speedup:
         if self.ratio >= 1.0:
             return f"{self.ratio:.2f}x faster ({interval})"
         return f"{1 / self.ratio:.2f}x slower (speed-up {interval})"
+
+
+def claim(speedup: Speedup, *, others: float | None, most_others: float) -> SpeedupClaim:
+    """Returns what may be said of a speed-up.
+
+    Args:
+        speedup: As measured.
+        others: Share of the processors that other programs took meanwhile; None if unknown.
+        most_others: The share above which a ratio says more about them.
+    """
+    busy = others is not None and others > most_others
+    sentence = speedup.sentence()
+    if busy:
+        sentence = (
+            f"no ratio, because other programs took {others:.0%} of the processors, and above {most_others:.0%} a "
+            "ratio says more about them; measure again"
+        )
+    claimed = speedup.is_beyond_noise and not busy
+    return SpeedupClaim(
+        # A number that may not be claimed is not handed on either.
+        ratio=speedup.ratio if claimed else None,
+        low=speedup.low if claimed else None,
+        high=speedup.high if claimed else None,
+        confidence=speedup.confidence,
+        rounds=speedup.rounds,
+        beyond_noise=claimed,
+        busy=busy,
+        sentence=sentence,
+    )
 
 
 def summarize(seconds: Sequence[float]) -> Timing:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgeq.errors import FormatError
-from edgeq.results import Accuracy, Check, Loss, ParityReport, Score, accuracy_of, schemas
+from edgeq.results import FILES, Accuracy, Check, Loss, ParityReport, Score, accuracy_of, schemas
 
 ACCURACY = Accuracy(
     measured=True,
@@ -52,6 +52,52 @@ def test_a_bundle_that_differs_on_the_data_breaks_parity():
 def test_damaged_files_and_other_versions_are_one_sentence(change, message):
     with pytest.raises(FormatError, match=message):
         Accuracy.from_json(ACCURACY.to_json() | change, Path("file.json"))
+
+
+def test_a_real_run_keeps_the_published_schemas(deployed):
+    """Every file of a run has the fields that its schema demands, no others, and values of their types."""
+    for name, kind in FILES.items():
+        table = json.loads((deployed.folder / name).read_text())
+        problems = list(_problems(table, schemas()[name], schemas()[name].get("$defs", {})))
+        assert problems == [], name
+        assert json.loads(json.dumps(kind.from_json(table, deployed.folder / name).to_json())) == table
+
+
+def test_the_checker_of_schemas_finds_what_is_wrong():
+    schema = schemas()["accuracy.json"]
+    table = json.loads(json.dumps(ACCURACY.to_json()))
+    for change in ({"examples": "many"}, {"more": 1}, {"unit": "pages"}, {"version": 0}, {"stages": {"x": {}}}):
+        assert list(_problems(table | change, schema, schema["$defs"])), change
+
+
+_TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None)}
+
+
+def _problems(value, schema, definitions, place="$"):
+    """The parts of JSON Schema that pydantic writes; yields a line for each value that breaks one."""
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rsplit("/", 1)[1]]
+    if "anyOf" in schema:
+        if all(list(_problems(value, one, definitions, place)) for one in schema["anyOf"]):
+            yield f"{place}: {value!r} is none of {schema['anyOf']}"
+    elif "const" in schema or "enum" in schema:
+        if value not in schema.get("enum", [schema.get("const")]):
+            yield f"{place}: {value!r}"
+    elif schema.get("type") == "object":
+        fields, more = schema.get("properties", {}), schema.get("additionalProperties", True)
+        yield from (f"{place}: no {name}" for name in schema.get("required", []) if name not in value)
+        for name, entry in value.items():
+            if name in fields or isinstance(more, dict):
+                yield from _problems(entry, fields.get(name, more), definitions, f"{place}.{name}")
+            elif more is False:
+                yield f"{place}: {name} is not in the schema"
+    elif schema.get("type") == "array":
+        for index, entry in enumerate(value):
+            yield from _problems(entry, schema.get("items", {}), definitions, f"{place}[{index}]")
+    elif "type" in schema:
+        kind = _TYPES[schema["type"]]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            yield f"{place}: {value!r} is no {schema['type']}"
 
 
 def test_every_schema_names_its_format():

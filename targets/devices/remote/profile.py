@@ -13,8 +13,9 @@ from typing import Any
 import edgeq
 from edgeq.errors import EdgeqError, UnsupportedError, UsageError
 from edgeq.progress import Progress, silent
+from edgeq.results import Profile
 from edgeq.targets.bundle.tensor_sets import call_of_encode, call_of_main, encode_calls
-from edgeq.targets.devices.profiler import EDGEQ, ORT_FLOAT32, ORT_INT8, ProfileReport, operators_of
+from edgeq.targets.devices.profiler import EDGEQ, ORT_FLOAT32, ORT_INT8, operators_of
 from edgeq.targets.devices.remote.address import Address
 from edgeq.targets.devices.remote.connection import Connection
 from edgeq.targets.devices.remote.copying import Copied, copy_bundle
@@ -41,7 +42,7 @@ class RemoteReport:
         kept_bytes: Sizes of the files that were there already.
     """
 
-    profile: ProfileReport
+    profile: Profile
     device: str
     golden: str
     peak_bytes: int
@@ -169,13 +170,13 @@ def _report(
     device: Device,
     batch: int,
     threads: int,
-) -> ProfileReport:
+) -> Profile:
     reason = "only the bundle runs on the device"
     kernels = [
         KernelTime(kernel["name"], kernel["calls"], statistics.median(kernel["seconds"]))
         for kernel in measured["kernels"]
     ]
-    return ProfileReport(
+    return Profile(
         bundle=str(folder),
         target=manifest.name,
         sequence=texts.sequence,

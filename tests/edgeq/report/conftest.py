@@ -5,7 +5,7 @@ import json
 import pytest
 
 TOTALS = {
-    "weights": 22_700_000, "stored_bytes": 23_400_000, "code_bytes": 22_000_000,
+    "weights": 22_700_000, "replaced_weights": 0, "stored_bytes": 23_400_000, "code_bytes": 22_000_000,
     "scale_bytes": 300_000, "padding_bytes": 100_000, "float_bytes": 1_000_000,
     "float32_bytes": 90_800_000, "ratio": 3.88,
     "paper_bytes": 22_700_000, "paper_ratio": 4.0,
@@ -44,7 +44,8 @@ def timing(milliseconds):
 def speedup(ratio):
     beyond = ratio is not None
     sentence = f"{ratio:.2f}x faster (a to b at 95% confidence)" if beyond else "no difference beyond noise (a to b)"
-    return {"ratio": ratio, "low": ratio, "high": ratio, "beyond_noise": beyond, "busy": False, "sentence": sentence}
+    numbers = {"ratio": ratio, "low": ratio, "high": ratio, "confidence": 0.95, "rounds": 30}
+    return numbers | {"beyond_noise": beyond, "busy": False, "sentence": sentence}
 
 
 @pytest.fixture
@@ -88,10 +89,12 @@ def results():
             "checks": [check, check | {"stage": "tvm cortex-a76"}],
         },
         "ledger": {
+            "format": "edgeq-ledger", "version": 1,
             "float": book | {"totals": FLOAT_TOTALS}, "checkpoint": book, "onnx": book,
             "bundles": {"host": book, "cortex-a76": book},
         },
         "profile": {
+            "format": "edgeq-profile", "version": 1,
             "measured": {"host": profile}, "not_measured": {"cortex-a76": "an emulator proves numbers"},
         },
     }  # fmt: skip

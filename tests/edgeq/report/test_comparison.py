@@ -99,7 +99,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(three_run
 
 def test_a_damaged_result_is_named(three_runs, tmp_path):
     change(three_runs[2], "ledger", bundles={"host": {}})
-    with pytest.raises(FormatError, match=r"w8 is damaged"):
+    with pytest.raises(FormatError, match=r"w8/ledger\.json is damaged \(bundles\.host\.path"):
         compare_runs(three_runs, tmp_path / "all.html")
 
 

@@ -1,10 +1,28 @@
 """Limits of loss, bytes and latency: how they are written, and when they are kept."""
 
+import dataclasses
+
 import pytest
 
 from edgeq.errors import UsageError
 from edgeq.report.gates import Gates, LossLimit, gate_results, parse_bytes, parse_gates
 from edgeq.report.verdicts import verdicts
+from edgeq.results import LedgerTotals, Profile, RunLedger, RunProfile, StoredBytes, Timing
+
+
+def _ledger(stored_bytes: int) -> RunLedger:
+    sizes = {field.name: 0 for field in dataclasses.fields(LedgerTotals)}
+    totals = sizes | {"ratio": 4.0, "paper_ratio": 4.0, "stored_bytes": stored_bytes}
+    book = StoredBytes("x", "bundle", LedgerTotals(**totals), ())
+    return RunLedger(float=book, checkpoint=book, onnx=book, bundles={"host": book})
+
+
+def _profile(milliseconds: float) -> Profile:
+    timing = Timing(1e-3 * milliseconds, 1e-3 * milliseconds, 0.0, 1e-3 * milliseconds, 1)
+    return Profile(
+        bundle="x", target="host", sequence=8, batch=1, threads=1, rounds=1, timings={"edgeq": timing}, speedups={},
+        operators=(), missing={}, machine={}, others=None,
+    )  # fmt: skip
 
 
 def _report(gates: Gates, *, value: float = 0.86, low: float = 0.002, high: float = 0.012, metric: str = "spearman"):
@@ -22,8 +40,8 @@ def _report(gates: Gates, *, value: float = 0.86, low: float = 0.002, high: floa
             "stages": {"torch float32": {"value": reference}, "bundle host": {"value": value}},
             "losses": {"bundle host": {"value": loss, "low": low, "high": high, "retained": value / reference}},
         },
-        "ledger": {"bundles": {"host": {"totals": {"stored_bytes": 8_000_001}}}},
-        "profile": {"measured": {"host": {"timings": {"edgeq": {"median": 0.006}}}, "host, reading": {}}},
+        "ledger": _ledger(8_000_001).to_json(),
+        "profile": RunProfile({"host": _profile(6.0), "host, reading": _profile(60.0)}, {}).to_json(),
     }
 
 
@@ -114,9 +132,7 @@ def test_a_run_without_limits_has_no_results() -> None:
 
 def test_a_limit_that_is_not_kept_is_a_bad_verdict() -> None:
     report = _report(Gates(max_bytes=10))
-    totals = {"ratio": 4.0, "paper_ratio": 4.0, "folder_bytes": 9_000_000, "stored_bytes": 8_000_001}
-    report["ledger"]["bundles"]["host"] = {"totals": totals, "rows": []}
-    report |= {"parity": {"passed": True}, "profile": {"measured": {}, "not_measured": {}}}
+    report |= {"parity": {"passed": True}, "profile": RunProfile({}, {}).to_json()}
     found = [(one.level, one.sentence) for one in verdicts(report) if one.topic == "gate"]
     assert len(found) == 1
     assert found[0][0] == "bad"

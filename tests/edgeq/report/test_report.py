@@ -11,7 +11,7 @@ from edgeq.report import write_report
 from edgeq.report.answer import answer
 from edgeq.report.text import parity_lines, profile_lines, summary_table
 from edgeq.report.verdicts import accuracy_verdict, verdicts
-from edgeq.results import Accuracy, Check, ParityReport, accuracy_of
+from edgeq.results import Accuracy, Check, ParityReport, RunProfile, accuracy_of, profile_of
 
 UNMEASURED = Accuracy(measured=False, reason="no evaluation data was given").to_json()
 BROKEN = {"stage": "tvm host", "rule": "bit-identical", "passed": False, "detail": "17 bits differ"}
@@ -79,7 +79,7 @@ def test_the_first_screen_answers_whether_it_may_be_shipped(results, write_run):
     ("change", "level", "words"),
     [
         ({"accuracy": UNMEASURED}, "warn", "was not measured"),
-        ({"profile": {"measured": {}, "not_measured": {"cortex-a76": "an emulator proves numbers"}}}, "good", "Yes"),
+        ({"profile": RunProfile({}, {"cortex-a76": "an emulator proves numbers"}).to_json()}, "good", "Yes"),
         ({"parity": ParityReport((Check(**BROKEN),), {}).to_json()}, "bad", "No, not as it is. PARITY IS BROKEN"),
     ],
 )
@@ -159,12 +159,11 @@ def test_the_table_claims_no_speedup_within_noise(results, write_run):
     columns, rows = summary_table(report)
     assert rows[2][columns.index("speed-up")] == "2.10x"
     assert rows[3][columns.index("speed-up")] == "(emulated)"
-    results["profile"]["measured"]["host"]["speedups"]["onnxruntime float32"] = {
-        "ratio": None, "low": None, "high": None, "beyond_noise": False, "busy": False, "sentence": "none",
-    }  # fmt: skip
+    claim = results["profile"]["measured"]["host"]["speedups"]["onnxruntime float32"]
+    claim |= {"ratio": None, "low": None, "high": None, "beyond_noise": False, "sentence": "none"}
     _, rows = summary_table(results | {"recipe": report["recipe"]})
     assert rows[2][columns.index("speed-up")] == "within noise"
-    results["profile"]["measured"]["host"]["speedups"]["onnxruntime float32"]["busy"] = True
+    claim["busy"] = True
     _, rows = summary_table(results | {"recipe": report["recipe"]})
     assert rows[2][columns.index("speed-up")] == "(busy machine)"
 
@@ -178,7 +177,7 @@ def test_floats_without_a_reason_are_pointed_at(results):
 
 
 def test_profile_lines_name_machine_and_operators(results):
-    text = "\n".join(profile_lines(results["profile"]["measured"]["host"]))
+    text = "\n".join(profile_lines(profile_of(results).measured["host"]))
     assert "75.0%" in text
     assert "Test & Co" in text
     assert "p95" in text
@@ -245,8 +244,8 @@ def test_a_bundle_that_was_timed_at_two_things_has_two_sections(results, write_r
     folder = write_run(results | {"profile": profile})
     report = write_report(folder)
     page = written(folder)
-    assert "one token after 128 tokens, of a source of 64" in page
-    assert "reading a source of 64 tokens" in page
+    assert "one token after 128 tokens, with an encoder input of 64" in page
+    assert "encoding 64 tokens" in page
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert any("Bundle host, reading: 8.00 ms" in verdict["sentence"] for verdict in report["verdicts"])

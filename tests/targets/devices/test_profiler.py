@@ -9,9 +9,10 @@ import pytest
 
 from edgeq.errors import UsageError
 from edgeq.report.text import profile_lines
+from edgeq.results import Operator, Profile
 from edgeq.targets.devices import profiler
-from edgeq.targets.devices.profiler import Operator, ProfileReport, profile_bundle, take_turns
-from edgeq.targets.devices.timing import paired_speedup, summarize
+from edgeq.targets.devices.profiler import MOST_OTHERS, profile_bundle, take_turns
+from edgeq.targets.devices.timing import claim, paired_speedup, summarize
 from edgeq.targets.devices.workload import make_reading, make_workload
 from edgeq.targets.runtime.loader import KernelTime
 from edgeq.targets.runtime.schema import TensorSpec
@@ -84,9 +85,10 @@ def test_short_calls_are_repeated_and_long_ones_are_not(turns):
 
 def report_of(speedup, others=None):
     timing = summarize([0.1, 0.2])
-    return ProfileReport(
+    return Profile(
         bundle="b", target="host", sequence=8, batch=1, threads=1, rounds=2,
-        timings={"edgeq": timing}, speedups={"onnxruntime float32": speedup},
+        timings={"edgeq": timing},
+        speedups={"onnxruntime float32": claim(speedup, others=others, most_others=MOST_OTHERS)},
         operators=(Operator("k", 1, 0.1, 1.0),), missing={}, machine={}, others=others,
     )  # fmt: skip
 
@@ -142,7 +144,7 @@ def test_a_decoder_is_timed_at_one_step_beside_onnx_runtime(gpt2_bundle, gpt2_on
     assert set(report.timings) == {"edgeq", "onnxruntime float32", "onnxruntime int8 dynamic"} - set(report.missing)
     assert "onnxruntime float32" in report.timings
     assert {"low_bit_matmul_283x36_w4"} <= {operator.name for operator in report.operators}
-    assert "2 x one token after 100 tokens" in profile_lines(report.to_json())[0]
+    assert "2 x one token after 100 tokens" in profile_lines(report)[0]
     with pytest.raises(UsageError, match="--sequence must be at most 149"):
         profile_bundle(gpt2_bundle, sequence=150)
 
