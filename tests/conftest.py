@@ -239,7 +239,7 @@ def _save_random(architecture: str, config: Any, folder: Path, *, seed: int) -> 
 @pytest.fixture(scope="session")
 def float_checkpoint(make_bert: Callable[..., Path], make_once: MakeOnce) -> Path:
     """A float BERT encoder of odd sizes; tests must not change it."""
-    return make_once("bert-float", lambda folder: shutil.copytree(make_bert(), folder / "bert")) / "bert"
+    return make_once("bert", lambda folder: shutil.copytree(make_bert(), folder / "bert")) / "bert"
 
 
 @pytest.fixture(scope="session")
@@ -250,7 +250,7 @@ def compressed_checkpoint(float_checkpoint: Path, make_once: MakeOnce) -> Path:
     def fill(folder: Path) -> None:
         compress_model(float_checkpoint, folder / "checkpoint", recipe="ptq-w4a8")
 
-    return make_once("bert-compressed", fill) / "checkpoint"
+    return make_once("bert-w4a8", fill) / "checkpoint"
 
 
 @pytest.fixture(scope="session")
@@ -258,7 +258,7 @@ def compressed_onnx(compressed_checkpoint: Path, make_once: MakeOnce) -> Path:
     """The graph that it is exported to; tests must not change it."""
     import edgeq
 
-    made = make_once("bert-onnx", lambda folder: edgeq.export_onnx(compressed_checkpoint, folder / "onnx"))
+    made = make_once("bert-w4a8-onnx", lambda folder: edgeq.export_onnx(compressed_checkpoint, folder / "onnx"))
     return made / "onnx" / "model.onnx"
 
 
@@ -281,7 +281,7 @@ def exported(make_once: MakeOnce) -> Callable[..., Path]:
 
         maker = make.__qualname__.split(".")[0].removeprefix("make_")
         parts = [maker, recipe or "float", *(f"{key}={value}" for key, value in sorted(options.items()))]
-        return make_once("-".join(parts), fill)
+        return make_once("-".join(["exported", *parts]), fill)
 
     return export
 
