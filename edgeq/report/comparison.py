@@ -16,7 +16,7 @@ from edgeq.files import check_new_file, write_text
 from edgeq.formats.json_file import read_json_object
 from edgeq.ledger import megabytes
 from edgeq.report import plots
-from edgeq.report.page import GENERATOR, resource, table
+from edgeq.report.page import GENERATOR, document, resource, table
 from edgeq.report.text import milliseconds, speedup
 from edgeq.report.verdicts import LESS_IS_BETTER
 from edgeq.results import Accuracy, RunLedger, RunProfile
@@ -164,14 +164,14 @@ def _page(comparison: dict[str, Any], models: Sequence[Model]) -> str:
     ]
     columns = ["model", metric, "weights", "vs float32", "median", "speed-up", "outdone by"]
     better = "less is better" if metric == LESS_IS_BETTER else "more is better"
-    return string.Template(resource("comparison.html")).substitute(
-        title=escape(f"{comparison['of']}: quality against stored bytes"),
-        style=resource("style.css"),
+    title = f"{comparison['of']}: quality against stored bytes"
+    body = string.Template(resource("comparison.html")).substitute(
+        title=escape(title),
         about=(
             f"{escape(metric)} ({better}) on {comparison['examples']} {escape(comparison['unit'])} of "
             f"<code>{escape(Path(comparison['data']).name)}</code>."
         ),
         plot=plots.quality_plot([dataclasses.asdict(model) for model in models], metric),
         models=table(columns, rows),
-        version=escape(comparison["edgeq"]),
     )
+    return document(body, title=title, footer=f"edgeq {comparison['edgeq']}")

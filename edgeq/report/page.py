@@ -28,9 +28,9 @@ def render(report: dict[str, Any]) -> str:
         report: Contents of ``report.json``.
     """
     recipe, targets = report["recipe"], ", ".join(report["targets"])
-    return string.Template(resource("page.html")).substitute(
-        title=escape(f"{report['name']} as {recipe['name']}"),
-        style=resource("style.css"),
+    title = f"{report['name']} as {recipe['name']}"
+    body = string.Template(resource("page.html")).substitute(
+        title=escape(title),
         about=(
             f"Source <code>{escape(report['source'])}</code>. Recipe <b>{escape(recipe['name'])}</b>: "
             f"{escape(recipe['summary'])}. Targets: {escape(targets)}."
@@ -47,8 +47,15 @@ def render(report: dict[str, Any]) -> str:
         parity=_parity(report["parity"]),
         ledger=_ledger(ledger_of(report)),
         latency=_latency(profile_of(report)),
-        version=escape(report["edgeq"]),
-        recipe=escape(f"{recipe['name']} {recipe['sha256'][:12]}"),
+    )
+    footer = f"edgeq {report['edgeq']}, recipe {recipe['name']} {recipe['sha256'][:12]}"
+    return document(body, title=title, footer=footer)
+
+
+def document(body: str, *, title: str, footer: str) -> str:
+    """Returns a whole page around its body, which is HTML; title and footer are plain text."""
+    return string.Template(resource("frame.html")).substitute(
+        title=escape(title), style=resource("style.css"), body=body, footer=escape(footer)
     )
 
 

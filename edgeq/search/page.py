@@ -12,7 +12,7 @@ import edgeq
 from edgeq.files import write_text
 from edgeq.ledger import megabytes
 from edgeq.report import plots
-from edgeq.report.page import resource, table
+from edgeq.report.page import document, table
 from edgeq.search.sensitivity import GRIDS
 
 
@@ -24,9 +24,9 @@ def write_page(report: dict[str, Any], file: Path) -> None:
         file: The page to write.
     """
     promise, best = report["promise"], report["best"]
-    text = string.Template(_template()).substitute(
-        title=escape(f"Recipe for {megabytes(report['budget'])}"),
-        style=resource("style.css"),
+    title = f"Recipe for {megabytes(report['budget'])}"
+    body = string.Template(_template()).substitute(
+        title=escape(title),
         promise=escape(promise_sentence(report)),
         command=escape(f"edgeq deploy {report['source']} ./run --recipe {file.parent / 'recipe.toml'}"),
         plot=plots.quality_plot(_points(report), "predicted change of the output"),
@@ -36,9 +36,8 @@ def write_page(report: dict[str, Any], file: Path) -> None:
             marked=[one["method"] != best["method"] and len(report["tried"]) > 1 for one in report["tried"]],
         ),
         layers=table(["layer", "chosen", *(f"{bits} bits" for bits in GRIDS)], _rows(report)),
-        version=escape(edgeq.__version__),
     )
-    write_text(file, text)
+    write_text(file, document(body, title=title, footer=f"edgeq {edgeq.__version__}"))
 
 
 def _template() -> str:
