@@ -1,6 +1,6 @@
 """Measures a bundle beside ONNX Runtime on the same model, on the same threads, in the same minutes.
 
-The contestants take turns. In each round every one of them, in an order that changes from round to
+The bundle and the baselines take turns. In each round every one of them, in an order that changes from round to
 round, rests until the thread pools of the others have stopped spinning, makes a call that does not
 count, and then some that do. See :mod:`edgeq.targets.devices.timing` for what is claimed from the times.
 """
@@ -27,7 +27,8 @@ from edgeq.targets.devices.timing import claim, paired_speedup, summarize
 from edgeq.targets.devices.workload import Workload, fitting_sequence, make_reading, make_workload
 from edgeq.targets.runtime.loader import KernelTime, load
 
-Contestant = Callable[[], Any]
+Call = Callable[[], Any]
+"""One call of a backend with inputs that are always the same."""
 
 EDGEQ = "edgeq"
 ORT_FLOAT32 = "onnxruntime float32"
@@ -39,7 +40,7 @@ them, since each waits for its threads in its own way."""
 _REST_SECONDS = 0.02
 """Longer than the threads of edgeq and ONNX Runtime spin after their last task."""
 _CALLS_SECONDS = 0.05
-"""A contestant's turn lasts about this long, and makes at least one call."""
+"""A turn lasts about this long, and makes at least one call."""
 _KERNEL_RUNS = 5
 """Runs over which the time of each kernel is taken; the median run of each counts."""
 
@@ -63,7 +64,7 @@ def profile_bundle(
         sequence: Tokens in each text; for a decoder those in the cache before the step that is timed. None is 128, or
             as many as the model takes.
         batch: Texts in a call.
-        threads: Threads of every contestant.
+        threads: Threads of the bundle and of the baselines.
         rounds: Rounds in which they take turns; fewer than 6 support no claim.
         reading: Time the reading of a source by an encoder-decoder instead of a step. The bundle then also makes the
             keys and values that the decoder looks at, which the baselines leave to its first step.
@@ -82,9 +83,9 @@ def profile_bundle(
     machine = _machine()
     missing: dict[str, str] = {}
     with _baselines(float_onnx, work, threads=threads, missing=missing) as baselines:
-        contestants = {EDGEQ: lambda: work.run(loaded), **baselines}
+        timed = {EDGEQ: lambda: work.run(loaded), **baselines}
         before = _processor_seconds()
-        times = take_turns(contestants, rounds=rounds, progress=progress)
+        times = take_turns(timed, rounds=rounds, progress=progress)
         after = _processor_seconds()
     per_round = {name: [float(np.median(turn)) for turn in turns] for name, turns in times.items()}
     others = None if before is None or after is None else _others_share(before, after)
@@ -109,45 +110,45 @@ def profile_bundle(
 
 
 def take_turns(
-    contestants: Mapping[str, Contestant],
+    timed: Mapping[str, Call],
     *,
     rounds: int,
     progress: Progress = silent,
     clock: Callable[[], float] = time.perf_counter,
     rest: Callable[[float], None] = time.sleep,
 ) -> dict[str, list[list[float]]]:
-    """Times the contestants in rounds.
+    """Times calls in rounds.
 
     Args:
-        contestants: A call of each, by name.
+        timed: The calls by name.
         rounds: How often each has its turn.
         progress: Told after each round.
         clock: Tells the seconds.
         rest: Waits for so many seconds before a turn.
 
     Returns:
-        For each contestant, for each round, the seconds of its calls in that round.
+        For each name, for each round, the seconds of its calls in that round.
     """
-    calls = {name: _calls_for(contestant, clock) for name, contestant in contestants.items()}
-    times: dict[str, list[list[float]]] = {name: [] for name in contestants}
-    names = list(contestants)
+    calls = {name: _calls_for(call, clock) for name, call in timed.items()}
+    times: dict[str, list[list[float]]] = {name: [] for name in timed}
+    names = list(timed)
     for index in range(rounds):
         shift = index % len(names)
         for name in names[shift:] + names[:shift]:
             rest(_REST_SECONDS)
-            contestants[name]()
-            times[name].append([_seconds(contestants[name], clock) for _ in range(calls[name])])
+            timed[name]()
+            times[name].append([_seconds(timed[name], clock) for _ in range(calls[name])])
         progress("measuring latency", index + 1, rounds)
     return times
 
 
-def _calls_for(contestant: Contestant, clock: Callable[[], float]) -> int:
+def _calls_for(call: Call, clock: Callable[[], float]) -> int:
     """How many calls fit in a turn, from the faster of two calls (the first one also warms up)."""
-    once = min(_seconds(contestant, clock), _seconds(contestant, clock))
+    once = min(_seconds(call, clock), _seconds(call, clock))
     return max(1, min(200, int(_CALLS_SECONDS / max(once, 1e-6))))
 
 
-def _seconds(call: Contestant, clock: Callable[[], float]) -> float:
+def _seconds(call: Call, clock: Callable[[], float]) -> float:
     start = clock()
     call()
     return max(clock() - start, 1e-9)
@@ -156,7 +157,7 @@ def _seconds(call: Contestant, clock: Callable[[], float]) -> float:
 @contextlib.contextmanager
 def _baselines(
     float_onnx: str | Path | None, work: Workload, *, threads: int, missing: dict[str, str]
-) -> Iterator[dict[str, Contestant]]:
+) -> Iterator[dict[str, Call]]:
     """Yields ONNX Runtime on the float model and on its dynamically quantized copy."""
     if float_onnx is None:
         reason = "no float ONNX model was given"
@@ -166,14 +167,14 @@ def _baselines(
     file = _timed_graph(Path(float_onnx), work)
     with tempfile.TemporaryDirectory(prefix="edgeq-int8-") as folder:
         quantized = Path(folder) / "model.onnx"
-        contestants = {ORT_FLOAT32: _onnxruntime(file, work, threads=threads)}
+        baselines = {ORT_FLOAT32: _onnxruntime(file, work, threads=threads)}
         try:
             _quantize_dynamic(file, quantized)
-            contestants[ORT_INT8] = _onnxruntime(quantized, work, threads=threads)
+            baselines[ORT_INT8] = _onnxruntime(quantized, work, threads=threads)
         except Exception as error:
             # What ONNX Runtime's quantizer cannot do is a fact about the baseline, and reported as one.
             missing[ORT_INT8] = f"ONNX Runtime could not quantize the model: {' '.join(str(error).split())[:200]}"
-        yield contestants
+        yield baselines
 
 
 def _timed_graph(path: Path, work: Workload) -> Path:
@@ -186,7 +187,7 @@ def _timed_graph(path: Path, work: Workload) -> Path:
     return file
 
 
-def _onnxruntime(file: Path, work: Workload, *, threads: int) -> Contestant:
+def _onnxruntime(file: Path, work: Workload, *, threads: int) -> Call:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
