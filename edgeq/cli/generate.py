@@ -39,7 +39,7 @@ def generate(
         typer.Option(help="UTF-8 file with one prompt a line; - is standard input. Blank lines are skipped."),
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", "-n", help="Most tokens to make for a prompt.")
+        int | None, typer.Option("--max-new-tokens", "-n", help="Most tokens to generate for a prompt.")
     ] = None,
     min_new_tokens: MinNewTokens = None,
     no_repeat_ngram_size: NoRepeatNgramSize = None,
@@ -56,8 +56,8 @@ def generate(
 ) -> None:
     """Generate text after prompts; it appears token by token, its speed at the end.
 
-    What is not given is as the model's generation_config.json says: the most likely token, and 100 of them, where that
-    says nothing.
+    Settings that are not given come from the model's generation_config.json. Without it the choice is greedy, and at
+    most 100 tokens are generated.
 
     With --json, prints one object with text, ids and tokens_per_second (for several prompts a list of them in
     "results").

@@ -24,10 +24,10 @@ Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads of the kernels; results do not depend on it.")
 ]
 MinNewTokens = Annotated[
-    int | None, typer.Option("--min-new-tokens", help="Tokens to make before one may end the text.")
+    int | None, typer.Option("--min-new-tokens", help="Tokens to generate before one may end the text.")
 ]
 NoRepeatNgramSize = Annotated[
-    int | None, typer.Option("--no-repeat-ngram-size", help="Make no sequence of this many tokens twice; 0 allows all.")
+    int | None, typer.Option("--no-repeat-ngram-size", help="Repeat no sequence of this many tokens; 0 allows all.")
 ]
 EarlyStopping = Annotated[
     bool | None,
@@ -36,7 +36,7 @@ EarlyStopping = Annotated[
     ),
 ]
 RepetitionPenalty = Annotated[
-    float | None, typer.Option(help="Factor against tokens that the text has already; 1 is none.")
+    float | None, typer.Option(help="Penalty of tokens that the text already has; 1 is none.")
 ]
 
 
@@ -72,7 +72,7 @@ def run(
         str | None, typer.Option("--prompt-name", help="Sentence models: which prompt is put before every text.")
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", "-n", help="Encoder-decoders: most tokens to write.")
+        int | None, typer.Option("--max-new-tokens", "-n", help="Encoder-decoders: most tokens to generate.")
     ] = None,
     min_new_tokens: MinNewTokens = None,
     no_repeat_ngram_size: NoRepeatNgramSize = None,
@@ -88,8 +88,8 @@ def run(
     """Embed, classify, summarise or infill texts; prints one JSON object a text, one a line.
 
     With --json, prints one JSON list instead of lines. A blank line keeps its place, with no result. An encoder-decoder
-    writes as its generation_config.json says, and greedily at most 128 tokens where that says nothing; options go
-    before it.
+    generates with the settings of its generation_config.json, without it greedily and at most 128 tokens; options
+    override both.
     """
     from edgeq.targets.runtime.loader import load
     from edgeq.targets.runtime.settings import changed_sampling
