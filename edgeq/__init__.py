@@ -20,7 +20,7 @@ _NAMES = {
     "TrainingRequest": "edgeq.recipes",
 }
 
-__all__ = ["TrainingRequest", "__version__", "compile_bundle", "compress_model", "export_onnx", "load"]
+__all__ = ["TrainingRequest", "__version__", "compile_bundle", "compress_model", "deploy", "export_onnx", "load"]
 
 for _linked in ("export", "targets", "models"):
     if (Path(__file__).parent / _linked).is_file():
@@ -33,6 +33,8 @@ for _linked in ("export", "targets", "models"):
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
         return getattr(importlib.import_module(_NAMES[name]), name)
+    if name == "deploy":
+        return importlib.import_module("edgeq.deploy")  # a package that is a function as well
     raise AttributeError(f"module 'edgeq' has no attribute {name!r}")
 
 

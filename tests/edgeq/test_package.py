@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,19 @@ def test_top_level_functions_are_found_lazily() -> None:
     assert "compress_model" in dir(edgeq)
     with pytest.raises(AttributeError, match="nonsense"):
         _ = edgeq.nonsense
+
+
+def test_deploy_is_a_function_and_a_package(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a file; give the name of a folder"):
+        edgeq.deploy(tmp_path, _file(tmp_path), recipe="ptq-w8a8")
+    with pytest.raises(TypeError, match="recipes"):
+        edgeq.deploy(tmp_path, tmp_path / "run", recipes="ptq-w8a8")
+    assert edgeq.deploy.DeployRequest(source="x", recipe="y").targets == ("host",)
+
+
+def _file(folder: Path) -> Path:
+    (folder / "file").touch()
+    return folder / "file"
 
 
 def test_exit_codes() -> None:
