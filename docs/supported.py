@@ -8,18 +8,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from edgeq.formats.tasks import TASKS
 from edgeq.models.registry import supported_families
 from edgeq.recipes import list_recipes
 from edgeq.targets.builtin.target import list_targets
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- supported: begin -->\n", "<!-- supported: end -->"
-_TASKS = {
-    "embed": "embeddings",
-    "classify": "labels",
-    "generate": "continues texts",
-    "seq2seq": "writes a text for a text",
-}
 
 
 def models_table() -> str:
@@ -27,7 +22,7 @@ def models_table() -> str:
     lines = ["| family | model classes | what for |", "|---|---|---|"]
     for family, architectures in supported_families().items():
         classes = ", ".join(f"`{name}`" for name in architectures)
-        tasks = ", ".join(dict.fromkeys(_TASKS.get(task, task) for task in architectures.values()))
+        tasks = ", ".join(dict.fromkeys(TASKS[task].does for task in architectures.values()))
         lines.append(f"| {family} | {classes} | {tasks} |")
     return "\n".join(lines) + "\n"
 

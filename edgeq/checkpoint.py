@@ -26,7 +26,7 @@ from edgeq.formats.sentence_model import SentenceModel, copy_sentence_settings, 
 from edgeq.formats.tensor_header import TensorEntry, read_tensor_header
 from edgeq.formats.tokenizer_files import check_tokenizer_files
 from edgeq.hf import EdgeqConfig, check_scales, verify_files
-from edgeq.models import ModelAdapter, adapter_classes, adapter_for, tasks_of
+from edgeq.models import ModelAdapter, adapter_classes, adapter_for, is_of_pretraining, tasks_of
 from edgeq.models.generation_config import generation_settings, write_generation_settings
 from edgeq.models.sentence import SentenceHead, copy_module_weights
 from edgeq.quant.manifest import QUANT_METHOD, PackedTensor, QuantizationManifest
@@ -88,7 +88,7 @@ def load_checkpoint(folder: Path | str, *, task: str | None = None) -> Checkpoin
     manifest = None if quantization is None else QuantizationManifest.from_json(quantization)
     weights = find_weights(folder)
     config = _parse_config(folder, values, weights)
-    adapter = adapter_for(config, task)
+    adapter = adapter_for(config, task, exact=manifest is not None)
     remarks = [weights.remark] if weights.remark is not None else []
     if manifest is None:
         named = config.architectures[0] if config.architectures else None
@@ -131,7 +131,8 @@ def read_adapter(folder: Path, *, task: str | None = None) -> ModelAdapter:
         FormatError: If a file is damaged.
     """
     folder = read_sentence_model(folder).transformer
-    return adapter_for(_parse_config(folder, read_config(folder), find_weights(folder)), task)
+    values = read_config(folder)
+    return adapter_for(_parse_config(folder, values, find_weights(folder)), task, exact=_names_method(values))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -304,16 +305,21 @@ def _model_type(architectures: object, tensors: Iterable[str]) -> str | None:
 
 def _check_packed_tensors(path: Path, header: dict[str, TensorEntry], manifest: QuantizationManifest) -> None:
     """Compares what config.json says about packed tensors with what the weight file holds."""
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for module, tensor in manifest.tensors.items():
-        for name, (dtype, shape) in _expected_tensors(module, tensor).items():
-            entry = header.get(name)
-            if entry is None:
-                raise FormatError(f"{path} lacks tensor {name!r}, which config.json describes")
-            if (entry.dtype, entry.shape) != (dtype, shape):
-                raise FormatError(
-                    f"{path}: tensor {name!r} should be {dtype} of shape {list(shape)}, "
-                    f"found {entry.dtype} of shape {list(entry.shape)}"
-                )
+        expected |= _expected_tensors(module, tensor)
+    for module, layer in manifest.tied.items():
+        if layer.bias:
+            expected[f"{module}.bias"] = ("F32", (manifest.tensors[layer.table].spec.rows,))
+    for name, (dtype, shape) in expected.items():
+        entry = header.get(name)
+        if entry is None:
+            raise FormatError(f"{path} lacks tensor {name!r}, which config.json describes")
+        if (entry.dtype, entry.shape) != (dtype, shape):
+            raise FormatError(
+                f"{path}: tensor {name!r} should be {dtype} of shape {list(shape)}, "
+                f"found {entry.dtype} of shape {list(entry.shape)}"
+            )
 
 
 def _expected_tensors(module: str, tensor: PackedTensor) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -387,13 +393,20 @@ def _load_float(folder: Path, adapter: ModelAdapter, weights: WeightFiles, *, ch
         if not is_stored and any(name.startswith(f"{optional_module}.") for name in expected):
             adapter.config.add_pooling_layer = False
             expected = _shapes(empty_model(folder, adapter))
-    tied = tuple(f"{name}." for name in adapter.tied_names)
-    optional = [name for name in expected if name.startswith(tied) or name in adapter.zero_buffers]
+    tied = {f"{name}.weight" for name in adapter.tied_names}
+    optional = [name for name in expected if name in tied or name in adapter.zero_buffers]
     places = fit_names(
-        weights.tensors, expected, prefix=prefix, config=adapter.config, optional=optional, where=where
+        weights.tensors,
+        expected,
+        prefix=prefix,
+        config=adapter.config,
+        optional=optional,
+        repeated=adapter.repeated_names,
+        where=where,
     )
     names = {stored: name for name, stored in places.items()}
     state = {names[stored]: tensor for stored, tensor in weights.items() if stored in names}
+    _complete_repeated(state, adapter, where)
     with quiet_transformers():
         try:
             model = adapter.model_class.from_pretrained(
@@ -409,6 +422,20 @@ def _load_float(folder: Path, adapter: ModelAdapter, weights: WeightFiles, *, ch
     return module
 
 
+def _complete_repeated(state: dict[str, torch.Tensor], adapter: ModelAdapter, where: Path) -> None:
+    """Gives a tensor that a model has under two names both of them, whichever is stored."""
+    for one, other in adapter.repeated_names.items():
+        first, second = state.get(one), state.get(other)
+        if first is not None and second is not None and not torch.equal(first, second):
+            raise FormatError(
+                f"{where} holds {one!r} and {other!r} with different values, which are one tensor of "
+                f"{adapter.architecture}; give the checkpoint as transformers saves it"
+            )
+        found = first if first is not None else second
+        if found is not None:
+            state[one] = state[other] = found
+
+
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
@@ -416,13 +443,17 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 def _check_no_other_head(weights: WeightFiles, adapter: ModelAdapter, prefix: str, where: Path) -> None:
     """Refuses to guess where nothing names a class and the weights hold the head of another than the default."""
     heads = heads_in(weights.tensors, prefix=prefix, config=adapter.config)
-    for architecture, names in heads.items():
-        if architecture != adapter.architecture and architecture in adapter.architectures:
-            tasks = " or ".join(tasks_of([adapter.architecture, architecture]))
-            raise UsageError(
-                f"{where} holds {names[0]!r} of {architecture}, but config.json names no architecture; say by --task "
-                f"what to make of it ({tasks})"
-            )
+    others = [
+        name
+        for name in heads
+        if name != adapter.architecture and name in adapter.architectures and not is_of_pretraining(name)
+    ]
+    if others:
+        tasks = " or ".join(tasks_of([adapter.architecture, *others]))
+        raise UsageError(
+            f"{where} holds {heads[others[0]][0]!r} of {' or '.join(others)}, but config.json names no architecture; "
+            f"say by --task what to make of it ({tasks})"
+        )
 
 
 def _one_line(error: BaseException) -> str:
@@ -432,5 +463,9 @@ def _one_line(error: BaseException) -> str:
 
 def is_compressed(folder: Path | str) -> bool:
     """Tells whether a checkpoint folder holds a compressed model."""
-    quantization = read_config(Path(folder)).get("quantization_config")
+    return _names_method(read_config(Path(folder)))
+
+
+def _names_method(values: dict[str, Any]) -> bool:
+    quantization = values.get("quantization_config")
     return isinstance(quantization, dict) and quantization.get("quant_method") == QUANT_METHOD

@@ -42,6 +42,7 @@ def fit_names(
     prefix: str,
     config: Any,
     optional: Collection[str] = (),
+    repeated: Mapping[str, str] | None = None,
     where: Path,
 ) -> dict[str, str]:
     """Finds the stored tensor of each tensor of a model.
@@ -55,6 +56,7 @@ def fit_names(
         prefix: ``base_model_prefix`` of the model's class.
         config: The model's configuration, which tells the heads that its family has.
         optional: Expected names that need not be stored.
+        repeated: Pairs of expected names of one tensor; one of the two is enough.
         where: The file, for messages.
 
     Returns:
@@ -74,8 +76,10 @@ def fit_names(
             raise FormatError(f"{where} holds {wanted!r} twice, as {places[wanted]!r} and {name!r}: keep one of them")
         else:
             places[wanted] = name
+    twins = dict(repeated or {})
+    twins |= {other: name for name, other in twins.items()}
     for name in expected:
-        if name not in places and name not in optional:
+        if name not in places and name not in optional and twins.get(name) not in places:
             hint = f" (it holds {unexpected[0]!r}, which the model does not know)" if unexpected else ""
             raise FormatError(f"{where} lacks tensor {name!r}{hint}; give a checkpoint that is whole and of this model")
     for name, stored_name in places.items():

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from edgeq.formats.tasks import EVERY_TOKEN, TASKS, WHOLE_TEXT
 from edgeq.models import ModelAdapter
 from edgeq.models.adapter import CacheShape, ExportPart, GenerativeAdapter, Seq2SeqAdapter
 from edgeq.models.sentence import EMBEDDING
@@ -78,8 +79,8 @@ def _layout(part: ExportPart, adapter: ModelAdapter) -> Layout:
     if isinstance(adapter, GenerativeAdapter):
         return _decoder_only(adapter.cache)
     if not isinstance(adapter, Seq2SeqAdapter):
-        whole_texts = (EMBEDDING, "logits") if adapter.task == "classify" else (EMBEDDING,)
-        return lambda name: ("batch",) if name in whole_texts else ("batch", "sequence")
+        outputs = {EMBEDDING: WHOLE_TEXT, **TASKS[adapter.task].outputs}
+        return lambda name: outputs.get(name, EVERY_TOKEN)
     if "encoder_attention_mask" not in part.input_names:
         return lambda _: ("batch_size", "encoder_sequence_length")
     return _decoder_after_encoder(adapter.cache, part.input_names)

@@ -1,13 +1,12 @@
 """Architecture adapters: what edgeq must know about a model family to compress and export it."""
 
 from edgeq.models.adapter import CacheShape, ExportPart, GenerativeAdapter, ModelAdapter, Seq2SeqAdapter, Task
-from edgeq.models.architecture import TASKS, tasks_of
+from edgeq.models.architecture import is_of_pretraining, tasks_of
 from edgeq.models.inference import TorchDecoder, TorchEncoder, TorchPart, positions
 from edgeq.models.registry import adapter_classes, adapter_for, supported_architectures
 from edgeq.models.stacks import AttentionTap, LayerStack, Migration
 
 __all__ = [
-    "TASKS",
     "AttentionTap",
     "CacheShape",
     "ExportPart",
@@ -22,6 +21,7 @@ __all__ = [
     "TorchPart",
     "adapter_classes",
     "adapter_for",
+    "is_of_pretraining",
     "positions",
     "supported_architectures",
     "tasks_of",

@@ -10,11 +10,13 @@ import torch
 import transformers
 from torch import nn
 
+from edgeq.formats.tasks import TASKS
 from edgeq.models.cache import DEFAULT_CACHE_DTYPE
 from edgeq.models.sentence import EMBEDDING, POOLING_MASK, SentenceHead, WithSentenceEmbedding
 from edgeq.models.stacks import LayerStack, Migration
 
-Task = Literal["embed", "classify", "generate", "seq2seq"]
+Task = Literal["embed", "classify", "tag", "answer", "fill", "generate", "seq2seq"]
+"""Names of :data:`edgeq.formats.tasks.TASKS`, as a type."""
 
 
 class ModelAdapter(abc.ABC):
@@ -48,17 +50,13 @@ class ModelAdapter(abc.ABC):
 
     @property
     def task(self) -> Task:
-        """What the model is for.
-
-        ``embed``: token states, pooled into sentence embeddings; ``classify``: one label a text;
-        ``generate``: continues a text; ``seq2seq``: reads one text and writes another.
-        """
+        """What the model is for: a name of :data:`edgeq.formats.tasks.TASKS`."""
         return self.architectures[self.architecture]
 
     @property
     def labels(self) -> list[str]:
-        """Label names of a classifier in the order of its logits; empty for other tasks."""
-        if self.task != "classify":
+        """Label names in the order of the logits, for tasks that have labels; empty for others."""
+        if not TASKS[self.task].has_labels:
             return []
         return [str(self.config.id2label[index]) for index in range(self.config.num_labels)]
 
@@ -102,9 +100,14 @@ class ModelAdapter(abc.ABC):
         return []
 
     @property
+    def repeated_names(self) -> dict[str, str]:
+        """Tensors that are one with another tensor, by the other's name; a checkpoint holds one of the two or both."""
+        return {}
+
+    @property
     def has_pooler(self) -> bool:
-        """Whether the checkpoint has a pooler; ``add_pooling_layer`` of its configuration is false if it has none."""
-        return bool(getattr(self.config, "add_pooling_layer", True))
+        """Whether a bare encoder has a pooler; ``add_pooling_layer`` of its configuration is false if it has none."""
+        return self.task != "embed" or bool(getattr(self.config, "add_pooling_layer", True))
 
     @classmethod
     def class_named(cls, architecture: str) -> Any:
@@ -142,9 +145,9 @@ class ModelAdapter(abc.ABC):
         """Names of the inputs, as optimum names them; int64 ``[batch, sequence]`` unless the family says more."""
 
     @property
-    @abc.abstractmethod
     def output_names(self) -> list[str]:
         """Names of the outputs, as optimum names them."""
+        return list(TASKS[self.task].outputs)
 
     @property
     @abc.abstractmethod

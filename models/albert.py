@@ -12,13 +12,14 @@ from edgeq.models.activations import exportable_activation
 from edgeq.models.adapter import Task
 from edgeq.models.bert import UNDERSTOOD, BertAdapter
 from edgeq.models.config_checks import check_sizes
+from edgeq.models.heads import Head, PositionalEncoder
 from edgeq.models.stacks import LayerStack
 from edgeq.models.structure import with_modules_replaced
 from edgeq.models.transformers_release import RELEASE, additive_mask
 
 
 class AlbertAdapter(BertAdapter):
-    """``AlbertModel`` and ``AlbertForSequenceClassification``."""
+    """``AlbertModel``, with and without a head."""
 
     family: ClassVar[str] = "albert"
     display_name: ClassVar[str] = "ALBERT"
@@ -26,7 +27,16 @@ class AlbertAdapter(BertAdapter):
     architectures: ClassVar[dict[str, Task]] = {
         "AlbertModel": "embed",
         "AlbertForSequenceClassification": "classify",
+        "AlbertForTokenClassification": "tag",
+        "AlbertForQuestionAnswering": "answer",
+        "AlbertForMaskedLM": "fill",
     }
+    heads: ClassVar[dict[str, Head]] = BertAdapter.heads | {
+        "fill": Head(
+            ("predictions.dense", "predictions.decoder"), tied="predictions.decoder", bias_of="predictions"
+        ),
+    }
+    pooler_name: ClassVar[str] = "pooler"
     understood: ClassVar[frozenset[str]] = UNDERSTOOD | {"embedding_size", "num_hidden_groups", "inner_group_num"}
     without_effect: ClassVar[dict[str, object]] = {
         # of Google's files; transformers reads none of them
@@ -59,8 +69,7 @@ class AlbertAdapter(BertAdapter):
     def linear_names(self) -> list[str]:
         """See :attr:`ModelAdapter.linear_names`; a layer that runs many times has one name."""
         first = f"{self._prefix}encoder.embedding_hidden_mapping_in"
-        names = [first, *self.block_linear_names, *([f"{self._prefix}pooler"] if self.has_pooler else [])]
-        return [*names, "classifier"] if self.task == "classify" else names
+        return [first, *super().linear_names]
 
     @property
     def layer_names(self) -> list[str]:
@@ -77,28 +86,25 @@ class AlbertAdapter(BertAdapter):
     def export_module(self, model: nn.Module) -> nn.Module:
         """See :meth:`ModelAdapter.export_module`."""
         exportable = with_modules_replaced(model, exportable_activation)
-        return _PositionalAlbert(exportable, layers=self.config.num_hidden_layers, classifies=self.task == "classify")
+        return _PositionalAlbert(exportable, task=self.task, body=self.body_name)
 
 
-class _PositionalAlbert(nn.Module):
-    """ALBERT with positional inputs and one tensor as output."""
+class _PositionalAlbert(PositionalEncoder):
+    """ALBERT, written out."""
 
-    def __init__(self, model: Any, *, layers: int, classifies: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.layers = layers
-        self.classifies = classifies
-
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
-    ) -> torch.Tensor:
-        body = self.model.albert if self.classifies else self.model
+    def states(self, body: Any, *inputs: torch.Tensor) -> torch.Tensor:
+        input_ids, attention_mask, token_type_ids = inputs
         states = body.embeddings(input_ids, token_type_ids=token_type_ids)
         # transformers would expand the mask to sequence x sequence for every text.
         bias = additive_mask(attention_mask, states.dtype)
-        options = {"head_mask": [None] * self.layers} if RELEASE < 5 else {}
-        states = body.encoder(states, attention_mask=bias, **options)[0]
-        if not self.classifies:
-            return states
-        logits: torch.Tensor = self.model.classifier(torch.tanh(body.pooler(states[:, 0])))
+        options = {"head_mask": [None] * body.config.num_hidden_layers} if RELEASE < 5 else {}
+        result: torch.Tensor = body.encoder(states, attention_mask=bias, **options)[0]
+        return result
+
+    def text_logits(self, states: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model.classifier(torch.tanh(self.model.albert.pooler(states[:, 0])))
+        return logits
+
+    def word_logits(self, states: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model.predictions(states)
         return logits

@@ -5,27 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeq.errors import UnsupportedError, UsageError, nearest_name_hint
+from edgeq.formats.tasks import PIPELINES
 
-TASKS: dict[str, tuple[str, ...]] = {
-    "feature-extraction": ("Model",),
-    "sentence-similarity": ("Model",),
-    "text-classification": ("ForSequenceClassification",),
-    "sentiment-analysis": ("ForSequenceClassification",),
-    "token-classification": ("ForTokenClassification",),
-    "question-answering": ("ForQuestionAnswering",),
-    "fill-mask": ("ForMaskedLM",),
-    "text-generation": ("LMHeadModel", "ForCausalLM"),
-    "text2text-generation": ("ForConditionalGeneration",),
-}
-"""Names of tasks as ``transformers`` has them, with how classes for them are called."""
-_PRETRAINED = ("ForMaskedLM", "ForPreTraining", "Model")
+_OF_PRETRAINING = ("ForMaskedLM", "ForPreTraining")
+"""Ends of class names that say how a model was pre-trained, and not for what it is meant."""
+_PRETRAINED = (*_OF_PRETRAINING, "Model")
 """Ends of class names whose checkpoints are starting points rather than models for a task."""
 _HEAD = "Head"
 """In the names of classes that end in ``Model`` and are not the bare one, such as ``GPT2LMHeadModel``."""
 
 
 def choose_architecture(
-    named: str | None, known: Sequence[str], *, model_type: str, task: str | None = None
+    named: str | None, known: Sequence[str], *, model_type: str, task: str | None = None, exact: bool = False
 ) -> str:
     """Returns the class to make of a checkpoint.
 
@@ -38,6 +29,7 @@ def choose_architecture(
         known: The classes that the family's adapter knows, in its order.
         model_type: The family, for messages.
         task: A name of a task, or None.
+        exact: Whether what is named was made for its task, as a compressed model was, so that there is no default.
 
     Raises:
         UsageError: If there is no such task.
@@ -45,7 +37,7 @@ def choose_architecture(
     """
     if task is not None:
         return _for_task(task, known, model_type)
-    if named in known:
+    if named in known and (exact or not is_of_pretraining(str(named))):
         return str(named)
     if named is None or (named.endswith(_PRETRAINED) and _HEAD not in named):
         return known[0]
@@ -55,23 +47,23 @@ def choose_architecture(
     )
 
 
+def is_of_pretraining(architecture: str) -> bool:
+    """Tells whether a class says how a model was pre-trained, and not for what it is meant."""
+    return architecture.endswith(_OF_PRETRAINING)
+
+
 def tasks_of(known: Sequence[str]) -> list[str]:
-    """Returns the names of the tasks that classes are for."""
-    return [task for task in TASKS if any(_is_for(name, task) for name in known)]
+    """Returns the names that ``transformers`` has for the tasks that classes are for."""
+    return [pipeline for pipeline, task in PIPELINES.items() if any(map(task.is_of, known))]
 
 
 def _for_task(task: str, known: Sequence[str], model_type: str) -> str:
-    if task not in TASKS:
-        hint = nearest_name_hint(task, list(TASKS))
-        raise UsageError(f"there is no task {task!r}{hint}; known are {', '.join(TASKS)}")
+    if task not in PIPELINES:
+        hint = nearest_name_hint(task, list(PIPELINES))
+        raise UsageError(f"there is no task {task!r}{hint}; known are {', '.join(PIPELINES)}")
     for name in known:
-        if _is_for(name, task):
+        if PIPELINES[task].is_of(name):
             return name
     raise UnsupportedError(
         f"edgeq has no {task} for model type {model_type!r}; it has {', '.join(tasks_of(known))}"
     )
-
-
-def _is_for(architecture: str, task: str) -> bool:
-    ends = [end for end in TASKS[task] if architecture.endswith(end)]
-    return any(_HEAD in end or _HEAD not in architecture for end in ends)

@@ -1,8 +1,8 @@
-"""BERT: encoders for sentence embeddings, and sequence classifiers."""
+"""BERT: encoders for sentence embeddings, and with heads for texts, tokens, answers and masks."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -11,7 +11,8 @@ from torch import nn
 from edgeq.errors import UnsupportedError
 from edgeq.models.activations import check_activation, exportable_activation
 from edgeq.models.adapter import ModelAdapter, Task
-from edgeq.models.config_checks import check_epsilon, check_heads, check_labels, check_sizes
+from edgeq.models.config_checks import check_epsilon, check_heads, check_sizes
+from edgeq.models.heads import Head, check_head
 from edgeq.models.self_attention import SelfAttention
 from edgeq.models.stacks import AttentionTap, LayerStack, Migration
 from edgeq.models.structure import with_modules_replaced
@@ -35,7 +36,7 @@ _ABSOLUTE_ONLY = 5
 UNDERSTOOD = frozenset(
     {*_LARGEST_SIZES, "hidden_act", "layer_norm_eps", "position_embedding_type", "is_decoder", "add_cross_attention"}
     | {"add_pooling_layer"}  # written where a checkpoint has no pooler
-    | {"tie_word_embeddings"}  # of the language model's head, which is left out
+    | {"tie_word_embeddings"}  # of the language model's head
 )
 """Keys of ``config.json`` that BERT and its kin have in common."""
 _OF_GOOGLE: dict[str, object] = {  # of the multilingual BERT; transformers reads none of them
@@ -49,7 +50,7 @@ _OF_GOOGLE: dict[str, object] = {  # of the multilingual BERT; transformers read
 
 
 class BertAdapter(ModelAdapter):
-    """``BertModel`` and ``BertForSequenceClassification``."""
+    """``BertModel``, with and without a head."""
 
     family: ClassVar[str] = "bert"
     display_name: ClassVar[str] = "BERT"
@@ -77,7 +78,24 @@ class BertAdapter(ModelAdapter):
     architectures: ClassVar[dict[str, Task]] = {
         "BertModel": "embed",
         "BertForSequenceClassification": "classify",
+        "BertForTokenClassification": "tag",
+        "BertForQuestionAnswering": "answer",
+        "BertForMaskedLM": "fill",
     }
+    heads: ClassVar[dict[str, Head]] = {
+        "embed": Head(pooler=True),
+        "classify": Head(("classifier",), pooler=True),
+        "tag": Head(("classifier",)),
+        "answer": Head(("qa_outputs",)),
+        "fill": Head(
+            ("cls.predictions.transform.dense", "cls.predictions.decoder"),
+            tied="cls.predictions.decoder",
+            bias_of="cls.predictions",
+        ),
+    }
+    """What stands behind the body, by task."""
+    pooler_name: ClassVar[str] = "pooler.dense"
+    """Name of the pooler's linear layer within the body."""
 
     def check_config(self) -> None:
         """See :meth:`ModelAdapter.check_config`."""
@@ -85,8 +103,7 @@ class BertAdapter(ModelAdapter):
         check_sizes(config, self.largest_sizes)
         check_heads(config, width="hidden_size", heads="num_attention_heads")
         check_epsilon(config, self.epsilon_field)
-        if self.task == "classify":
-            check_labels(config)
+        check_head(config, self.task)
         check_understood(
             config, self.understood, family=self.display_name, without_effect=self.without_effect
         )
@@ -116,8 +133,23 @@ class BertAdapter(ModelAdapter):
     @property
     def linear_names(self) -> list[str]:
         """See :attr:`ModelAdapter.linear_names`."""
-        names = [*self.block_linear_names, *([f"{self._prefix}pooler.dense"] if self.has_pooler else [])]
-        return [*names, "classifier"] if self.task == "classify" else names
+        pooler = [f"{self._prefix}{self.pooler_name}"] if self.head.pooler and self.has_pooler else []
+        return [*self.block_linear_names, *pooler, *self.head.linears]
+
+    @property
+    def head(self) -> Head:
+        """What stands behind the body."""
+        return self.heads[self.task]
+
+    @property
+    def tied_names(self) -> dict[str, str]:
+        """See :attr:`ModelAdapter.tied_names`."""
+        return self.head.tied_names(f"{self._prefix}embeddings.word_embeddings", self.config)
+
+    @property
+    def repeated_names(self) -> dict[str, str]:
+        """See :attr:`ModelAdapter.repeated_names`."""
+        return self.head.repeated_names
 
     @property
     def optional_modules(self) -> list[str]:
@@ -174,18 +206,13 @@ class BertAdapter(ModelAdapter):
         return ["input_ids", "attention_mask", "token_type_ids"]
 
     @property
-    def output_names(self) -> list[str]:
-        """See :attr:`ModelAdapter.output_names`."""
-        return ["logits" if self.task == "classify" else "last_hidden_state"]
-
-    @property
     def max_positions(self) -> int:
         """See :attr:`ModelAdapter.max_positions`."""
         return int(self.config.max_position_embeddings)
 
     def export_module(self, model: nn.Module) -> nn.Module:
         """See :meth:`ModelAdapter.export_module`."""
-        return _PositionalBert(exportable(model), self.output_names[0])
+        return _PositionalBert(exportable(model), self.output_names)
 
 
 def exportable(model: nn.Module) -> nn.Module:
@@ -200,18 +227,23 @@ def _exportable_part(module: nn.Module) -> nn.Module | None:
 
 
 class _PositionalBert(nn.Module):
-    """BERT with positional inputs and one tensor as output."""
+    """BERT with positional inputs, and tensors as outputs."""
 
-    def __init__(self, model: nn.Module, output_name: str) -> None:
+    def __init__(self, model: nn.Module, output_names: list[str]) -> None:
         super().__init__()
         self.model = model
-        self.output_name = output_name
+        self.output_names = output_names
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
         output = self.model(
             input_ids=input_ids, attention_mask=padding_mask(attention_mask), token_type_ids=token_type_ids
         )
-        result: torch.Tensor = output[self.output_name]
-        return result
+        return named_outputs(output, self.output_names)
+
+
+def named_outputs(output: Any, names: list[str]) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    """Returns one output of a model of ``transformers``, or several, by their names."""
+    found = tuple(output[name] for name in names)
+    return found if len(found) > 1 else found[0]

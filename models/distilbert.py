@@ -9,7 +9,8 @@ from torch import nn
 
 from edgeq.models.activations import check_activation, exportable_activation
 from edgeq.models.adapter import ModelAdapter, Task
-from edgeq.models.config_checks import check_heads, check_labels, check_sizes
+from edgeq.models.config_checks import check_heads, check_sizes
+from edgeq.models.heads import Head, PositionalEncoder, check_head
 from edgeq.models.stacks import AttentionTap, LayerStack, Migration
 from edgeq.models.structure import with_modules_replaced
 from edgeq.models.transformers_release import RELEASE, additive_mask
@@ -31,26 +32,36 @@ _LARGEST_SIZES = {
     "hidden_dim": 1 << 24,
     "max_position_embeddings": 1 << 31,
 }
-# How positions begin (what they are is stored), and how the head of the language model is made, which is left out.
+# How positions begin (what they are is stored), and how the head of the language model is made.
 _OF_NO_EFFECT = ("sinusoidal_pos_embds", "tie_weights_", "tie_word_embeddings")
 _UNDERSTOOD = frozenset({*_LARGEST_SIZES, *_OF_NO_EFFECT, "activation"})
 
 
 class DistilBertAdapter(ModelAdapter):
-    """``DistilBertModel`` and ``DistilBertForSequenceClassification``."""
+    """``DistilBertModel``, with and without a head."""
 
     family: ClassVar[str] = "distilbert"
     architectures: ClassVar[dict[str, Task]] = {
         "DistilBertModel": "embed",
         "DistilBertForSequenceClassification": "classify",
+        "DistilBertForTokenClassification": "tag",
+        "DistilBertForQuestionAnswering": "answer",
+        "DistilBertForMaskedLM": "fill",
     }
+    heads: ClassVar[dict[str, Head]] = {
+        "embed": Head(),
+        "classify": Head(("pre_classifier", "classifier")),
+        "tag": Head(("classifier",)),
+        "answer": Head(("qa_outputs",)),
+        "fill": Head(("vocab_transform", "vocab_projector"), tied="vocab_projector"),
+    }
+    """What stands behind the body, by task."""
 
     def check_config(self) -> None:
         """See :meth:`ModelAdapter.check_config`."""
         check_sizes(self.config, _LARGEST_SIZES)
         check_heads(self.config, width="dim", heads="n_heads")
-        if self.task == "classify":
-            check_labels(self.config)
+        check_head(self.config, self.task)
         check_understood(self.config, _UNDERSTOOD, family="DistilBERT")
         check_activation(self.config, "activation", family="DistilBERT")
 
@@ -66,7 +77,12 @@ class DistilBertAdapter(ModelAdapter):
     def linear_names(self) -> list[str]:
         """See :attr:`ModelAdapter.linear_names`."""
         names = [f"{block}.{linear}" for block in self._blocks for linear in _LINEARS_OF_A_LAYER]
-        return [*names, "pre_classifier", "classifier"] if self.task == "classify" else names
+        return [*names, *self.heads[self.task].linears]
+
+    @property
+    def tied_names(self) -> dict[str, str]:
+        """See :attr:`ModelAdapter.tied_names`."""
+        return self.heads[self.task].tied_names(f"{self._prefix}embeddings.word_embeddings", self.config)
 
     @property
     def embedding_names(self) -> list[str]:
@@ -100,11 +116,6 @@ class DistilBertAdapter(ModelAdapter):
         return ["input_ids", "attention_mask"]
 
     @property
-    def output_names(self) -> list[str]:
-        """See :attr:`ModelAdapter.output_names`."""
-        return ["logits" if self.task == "classify" else "last_hidden_state"]
-
-    @property
     def max_positions(self) -> int:
         """See :attr:`ModelAdapter.max_positions`."""
         return int(self.config.max_position_embeddings)
@@ -112,29 +123,31 @@ class DistilBertAdapter(ModelAdapter):
     def export_module(self, model: nn.Module) -> nn.Module:
         """See :meth:`ModelAdapter.export_module`."""
         exportable = with_modules_replaced(model, exportable_activation)
-        return _PositionalDistilBert(exportable, classifies=self.task == "classify")
+        return _PositionalDistilBert(exportable, task=self.task, body="distilbert")
 
 
-class _PositionalDistilBert(nn.Module):
-    """DistilBERT with positional inputs and one tensor as output."""
+class _PositionalDistilBert(PositionalEncoder):
+    """DistilBERT, written out."""
 
-    def __init__(self, model: Any, *, classifies: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.classifies = classifies
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        base = self.model.distilbert if self.classifies else self.model
-        states = base.embeddings(input_ids)
+    def states(self, body: Any, *inputs: torch.Tensor) -> torch.Tensor:
+        input_ids, attention_mask = inputs
+        states = body.embeddings(input_ids)
         # transformers would expand the mask to sequence x sequence for every text.
         bias = additive_mask(attention_mask, states.dtype)
         if RELEASE < 5:
-            layers = len(base.transformer.layer)
-            states = base.transformer(x=states, attn_mask=bias, head_mask=[None] * layers, return_dict=True)[0]
+            layers = len(body.transformer.layer)
+            result = body.transformer(x=states, attn_mask=bias, head_mask=[None] * layers, return_dict=True)[0]
         else:
-            states = base.transformer(states, attention_mask=bias)[0]
-        if not self.classifies:
-            return states
+            result = body.transformer(states, attention_mask=bias)[0]
+        final: torch.Tensor = result
+        return final
+
+    def text_logits(self, states: torch.Tensor) -> torch.Tensor:
         first = torch.relu(self.model.pre_classifier(states[:, 0]))
         logits: torch.Tensor = self.model.classifier(first)
+        return logits
+
+    def word_logits(self, states: torch.Tensor) -> torch.Tensor:
+        model = self.model
+        logits: torch.Tensor = model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(states))))
         return logits

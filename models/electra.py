@@ -7,10 +7,11 @@ from typing import ClassVar
 from edgeq.models.adapter import Task
 from edgeq.models.bert import UNDERSTOOD, BertAdapter
 from edgeq.models.config_checks import check_sizes
+from edgeq.models.heads import Head
 
 
 class ElectraAdapter(BertAdapter):
-    """``ElectraModel`` and ``ElectraForSequenceClassification``: the discriminator, which is what is fine-tuned."""
+    """``ElectraModel``, with and without a head: the discriminator, which is what is fine-tuned, and the generator."""
 
     family: ClassVar[str] = "electra"
     display_name: ClassVar[str] = "ELECTRA"
@@ -18,6 +19,16 @@ class ElectraAdapter(BertAdapter):
     architectures: ClassVar[dict[str, Task]] = {
         "ElectraModel": "embed",
         "ElectraForSequenceClassification": "classify",
+        "ElectraForTokenClassification": "tag",
+        "ElectraForQuestionAnswering": "answer",
+        "ElectraForMaskedLM": "fill",
+    }
+    heads: ClassVar[dict[str, Head]] = {
+        "embed": Head(),
+        "classify": Head(("classifier.dense", "classifier.out_proj")),
+        "tag": Head(("classifier",)),
+        "answer": Head(("qa_outputs",)),
+        "fill": Head(("generator_predictions.dense", "generator_lm_head"), tied="generator_lm_head"),
     }
     understood: ClassVar[frozenset[str]] = UNDERSTOOD | {
         "embedding_size",
@@ -35,5 +46,4 @@ class ElectraAdapter(BertAdapter):
         """See :attr:`ModelAdapter.linear_names`."""
         is_narrow = self.config.embedding_size != self.config.hidden_size
         first = [f"{self._prefix}embeddings_project"] if is_narrow else []
-        head = ["classifier.dense", "classifier.out_proj"] if self.task == "classify" else []
-        return [*first, *self.block_linear_names, *head]
+        return [*first, *super().linear_names]

@@ -23,6 +23,9 @@ from edgeq.models.opt import OptAdapter
 from edgeq.models.roberta import CamembertAdapter, RobertaAdapter, XlmRobertaAdapter
 from edgeq.plugins import MODELS, plugins
 
+RERANKING = "reranking"
+"""Task of a classifier with one logit, which grades a document for a query."""
+
 _BUILTIN: tuple[type[ModelAdapter], ...] = (
     *(BertAdapter, RobertaAdapter, XlmRobertaAdapter, CamembertAdapter, DistilBertAdapter),
     *(ElectraAdapter, AlbertAdapter, MpnetAdapter, ModernBertAdapter, DebertaV2Adapter),
@@ -59,13 +62,14 @@ def supported_families() -> dict[str, dict[str, Task]]:
     return {family: dict(adapter.architectures) for family, adapter in adapter_classes().items()}
 
 
-def adapter_for(config_or_model: Any, task: str | None = None) -> ModelAdapter:
+def adapter_for(config_or_model: Any, task: str | None = None, *, exact: bool = False) -> ModelAdapter:
     """Returns the adapter of a ``transformers`` model or configuration.
 
     Args:
         config_or_model: A ``PreTrainedModel``, or a configuration, whose ``architectures`` may name the class.
         task: What to make of a configuration, by ``transformers``' name; None takes the class that is named, see
             :func:`~edgeq.models.architecture.choose_architecture`.
+        exact: Whether a configuration names the class that it was made for, pre-trained or not; a model does so always.
 
     Raises:
         UsageError: If there is no such task.
@@ -81,7 +85,14 @@ def adapter_for(config_or_model: Any, task: str | None = None) -> ModelAdapter:
             f"edgeq supports {', '.join(supported_architectures())}"
         )
     known = list(adapter.architectures)
-    return adapter(config, choose_architecture(named, known, model_type=config.model_type, task=task))
+    exact = exact or config is not config_or_model
+    chosen = adapter(config, choose_architecture(named, known, model_type=config.model_type, task=task, exact=exact))
+    if task == RERANKING and len(chosen.labels) != 1:
+        raise UnsupportedError(
+            f"a model for reranking gives one number, and {chosen.architecture} has {len(chosen.labels)} labels "
+            f"({', '.join(chosen.labels)}); take it for text-classification"
+        )
+    return chosen
 
 
 def _named(config: Any) -> str | None:

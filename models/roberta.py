@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from edgeq.models.adapter import Task
-from edgeq.models.bert import BertAdapter, exportable
+from edgeq.models.bert import BertAdapter, exportable, named_outputs
 from edgeq.models.config_checks import check_padding_id
+from edgeq.models.heads import Head
 from edgeq.models.transformers_release import padding_mask
 
 
 class RobertaAdapter(BertAdapter):
-    """``RobertaModel`` and ``RobertaForSequenceClassification``; DistilRoBERTa as well."""
+    """``RobertaModel``, with and without a head; DistilRoBERTa as well."""
 
     family: ClassVar[str] = "roberta"
     display_name: ClassVar[str] = "RoBERTa"
@@ -22,20 +23,22 @@ class RobertaAdapter(BertAdapter):
     architectures: ClassVar[dict[str, Task]] = {
         "RobertaModel": "embed",
         "RobertaForSequenceClassification": "classify",
+        "RobertaForTokenClassification": "tag",
+        "RobertaForQuestionAnswering": "answer",
+        "RobertaForMaskedLM": "fill",
+    }
+    heads: ClassVar[dict[str, Head]] = {
+        "embed": Head(pooler=True),
+        "classify": Head(("classifier.dense", "classifier.out_proj")),
+        "tag": Head(("classifier",)),
+        "answer": Head(("qa_outputs",)),
+        "fill": Head(("lm_head.dense", "lm_head.decoder"), tied="lm_head.decoder", bias_of="lm_head"),
     }
 
     def check_config(self) -> None:
         """See :meth:`ModelAdapter.check_config`."""
         super().check_config()
         check_padding_id(self.config, positions="max_position_embeddings")
-
-    @property
-    def linear_names(self) -> list[str]:
-        """See :attr:`ModelAdapter.linear_names`."""
-        blocks = self.block_linear_names
-        if self.task == "classify":
-            return [*blocks, "classifier.dense", "classifier.out_proj"]
-        return [*blocks, "pooler.dense"] if self.has_pooler else blocks
 
     @property
     def input_names(self) -> list[str]:
@@ -49,46 +52,51 @@ class RobertaAdapter(BertAdapter):
 
     def export_module(self, model: nn.Module) -> nn.Module:
         """See :meth:`ModelAdapter.export_module`."""
-        return _PositionalRoberta(exportable(model), self.output_names[0], padding=self.config.pad_token_id)
+        return _PositionalRoberta(exportable(model), self.output_names, padding=self.config.pad_token_id)
 
 
 class XlmRobertaAdapter(RobertaAdapter):
-    """``XLMRobertaModel`` and ``XLMRobertaForSequenceClassification``: RoBERTa in a hundred languages."""
+    """``XLMRobertaModel``, with and without a head: RoBERTa in a hundred languages."""
 
     family: ClassVar[str] = "xlm-roberta"
     display_name: ClassVar[str] = "XLM-RoBERTa"
     architectures: ClassVar[dict[str, Task]] = {
         "XLMRobertaModel": "embed",
         "XLMRobertaForSequenceClassification": "classify",
+        "XLMRobertaForTokenClassification": "tag",
+        "XLMRobertaForQuestionAnswering": "answer",
+        "XLMRobertaForMaskedLM": "fill",
     }
 
 
 class CamembertAdapter(RobertaAdapter):
-    """``CamembertModel`` and ``CamembertForSequenceClassification``: RoBERTa in French."""
+    """``CamembertModel``, with and without a head: RoBERTa in French."""
 
     family: ClassVar[str] = "camembert"
     display_name: ClassVar[str] = "CamemBERT"
     architectures: ClassVar[dict[str, Task]] = {
         "CamembertModel": "embed",
         "CamembertForSequenceClassification": "classify",
+        "CamembertForTokenClassification": "tag",
+        "CamembertForQuestionAnswering": "answer",
+        "CamembertForMaskedLM": "fill",
     }
 
 
 class _PositionalRoberta(nn.Module):
-    """RoBERTa with positional inputs and one tensor as output."""
+    """RoBERTa with positional inputs, and tensors as outputs."""
 
-    def __init__(self, model: nn.Module, output_name: str, *, padding: int) -> None:
+    def __init__(self, model: nn.Module, output_names: list[str], *, padding: int) -> None:
         super().__init__()
         self.model = model
-        self.output_name = output_name
+        self.output_names = output_names
         self.padding = padding
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         # Counted over the tokens that are not the padding token, wherever that stands; it has the row before the first.
         counted = (input_ids != self.padding).to(torch.int64)
         positions = counted.cumsum(dim=1) * counted + self.padding
         output = self.model(
             input_ids=input_ids, attention_mask=padding_mask(attention_mask), position_ids=positions
         )
-        result: torch.Tensor = output[self.output_name]
-        return result
+        return named_outputs(output, self.output_names)

@@ -13,6 +13,7 @@ from edgeq.progress import Progress, silent
 from edgeq.quant.float_layers import FLOAT_CLASSES, weight_rows
 from edgeq.quant.grids import Grid
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear
+from edgeq.quant.output_bias import keep_biases_in_layers
 from edgeq.quant.plan import LayerPlan, LayerRecord
 from edgeq.quant.scale_search import round_weight, search_scale, squared_error
 from edgeq.quant.tied import TiedLayer
@@ -44,6 +45,7 @@ def apply_plans(
             records[plan.name] = _apply_plan(model, plan)
         else:
             records[plan.name] = tie(model, plan, records[plan.tied_to])
+    keep_biases_in_layers(model)
     progress("quantizing layers", len(plans), len(plans))
     return list(records.values())
 
@@ -94,8 +96,12 @@ def tie(model: nn.Module, plan: LayerPlan, table: LayerRecord) -> LayerRecord:
     """
     packed = model.get_submodule(table.name)
     if isinstance(packed, LowBitEmbedding):
-        layer = TiedLayer(plan.kind, table.name, plan.activation).build(packed)
-        layer.train(model.get_submodule(plan.name).training)
+        own = model.get_submodule(plan.name)
+        bias = getattr(own, "bias", None)
+        layer = TiedLayer(plan.kind, table.name, plan.activation, bias is not None).build(packed)
+        if isinstance(bias, torch.Tensor) and isinstance(layer, LowBitLinear):
+            layer.bias = bias.detach().float().clone()
+        layer.train(own.training)
         model.set_submodule(plan.name, layer)
         reason, activation = None, plan.activation
     else:

@@ -13,6 +13,7 @@ from edgeq.formats.low_bit import ACTIVATIONS, FORMAT_VERSION, Activation, Packe
 from edgeq.quant.buffers import set_buffer
 from edgeq.quant.float_layers import FLOAT_CLASSES, weight_rows
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear, PackedModule
+from edgeq.quant.output_bias import keep_biases_in_layers
 from edgeq.quant.plan import CompressionResult, LayerKind
 from edgeq.quant.tied import TiedLayer, TiedModule
 
@@ -241,6 +242,7 @@ def insert_packed_modules(model: nn.Module, manifest: QuantizationManifest) -> N
             raise FormatError(f"config.json: layer {layer.table!r} should be a packed embedding")
         with found[name]:
             model.set_submodule(name, layer.build(table))
+    keep_biases_in_layers(model)
 
 
 def fill_zero_buffers(model: nn.Module, manifest: QuantizationManifest) -> None:

@@ -1,6 +1,6 @@
 """Layers that use the packed weights of an embedding table: one tensor, stored once.
 
-A tied layer has no buffers for the weights. It holds the table outside the module tree, so that
+A tied layer has no buffers for the weights, only for a bias. It holds the table outside the module tree, so that
 checkpoints, exports and moves between devices see the weights in one place.
 """
 
@@ -53,10 +53,10 @@ class TiedModule(PackedModule):
 
 
 class TiedLowBitLinear(TiedModule, LowBitLinear):
-    """An output head without bias on the rows of an embedding table."""
+    """An output head on the rows of an embedding table."""
 
-    def __init__(self, table: LowBitEmbedding, *, activation: Activation) -> None:
-        super().__init__(table.spec, activation=activation, bias=False)
+    def __init__(self, table: LowBitEmbedding, *, activation: Activation, bias: bool = False) -> None:
+        super().__init__(table.spec, activation=activation, bias=bias)
         self._tie(table)
 
 
@@ -76,28 +76,31 @@ class TiedLayer:
         kind: ``linear`` for an output head, ``embedding`` for a second use as a table.
         table: Module name of the embedding table.
         activation: How an output head's input is quantized: ``dynamic`` or ``none``.
+        bias: Whether an output head has a bias, which is its own.
     """
 
     kind: LayerKind
     table: str
     activation: Activation
+    bias: bool = False
 
     def build(self, table: LowBitEmbedding) -> PackedModule:
         """Makes the module on ``table``."""
         if self.kind == "embedding":
             return TiedLowBitEmbedding(table)
-        return TiedLowBitLinear(table, activation=self.activation)
+        return TiedLowBitLinear(table, activation=self.activation, bias=self.bias)
 
     @classmethod
     def of_module(cls, module: TiedModule, *, table: str) -> TiedLayer:
         """Describes a module whose table has the name ``table``."""
         if isinstance(module, TiedLowBitLinear):
-            return cls("linear", table, module.activation)
+            return cls("linear", table, module.activation, module.bias is not None)
         return cls("embedding", table, "none")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the entry for ``config.json``."""
-        return dataclasses.asdict(self)
+        entry = dataclasses.asdict(self)
+        return entry if self.bias else {key: value for key, value in entry.items() if key != "bias"}
 
     @classmethod
     def from_json(cls, name: str, entry: object) -> TiedLayer:
@@ -108,7 +111,9 @@ class TiedLayer:
         """
         values = entry if isinstance(entry, dict) else {}
         kind, table, activation = (values.get(key) for key in ("kind", "table", "activation"))
+        bias = values.get("bias", False)
+        right = isinstance(table, str) and type(bias) is bool and not (bias and kind == "embedding")
         # A static scale would be a tensor of the layer's own; tied layers store none.
-        if kind in ("linear", "embedding") and activation in ("none", "dynamic") and isinstance(table, str):
-            return cls(kind, table, activation)
+        if right and kind in ("linear", "embedding") and activation in ("none", "dynamic"):
+            return cls(kind, table, activation, bias)
         raise FormatError(f"config.json: the entry of tied layer {name!r} makes no sense")

@@ -12,6 +12,7 @@ from edgeq.progress import Progress, silent
 from edgeq.quant.apply import check_coverage, check_ties, finite_weight_rows, float_record, packed_record, tie
 from edgeq.quant.float_layers import weight_rows
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear
+from edgeq.quant.output_bias import keep_biases_in_layers
 from edgeq.quant.plan import LayerPlan, LayerRecord
 from edgeq.quant.trainable_layers import (
     TiedTrainable,
@@ -143,6 +144,7 @@ def freeze(model: nn.Module, *, progress: Progress = silent) -> list[LayerRecord
             records[plan.name] = _freeze_layer(model, plan, module)
         else:
             records[plan.name] = float_record(plan, finite_weight_rows(module, plan))
+    keep_biases_in_layers(model)
     progress("packing layers", len(plans), len(plans))
     del model.trainable_plans
     return list(records.values())
@@ -163,7 +165,10 @@ def _tied_trainable(model: nn.Module, plan: LayerPlan) -> nn.Module:
     table = model.get_submodule(str(plan.tied_to))
     if not isinstance(table, TrainableEmbedding):
         raise UsageError(f"layer {plan.name!r} shares the weights of {plan.tied_to!r}, which is not in training")
-    return TiedTrainableEmbedding(plan, table) if plan.kind == "embedding" else TiedTrainableLinear(plan, table)
+    if plan.kind == "embedding":
+        return TiedTrainableEmbedding(plan, table)
+    bias = model.get_submodule(plan.name).bias
+    return TiedTrainableLinear(plan, table, bias if isinstance(bias, nn.Parameter) else None)
 
 
 def _freeze_layer(model: nn.Module, plan: LayerPlan, layer: TrainableLinear | TrainableEmbedding) -> LayerRecord:

@@ -209,15 +209,17 @@ class TiedTrainable(nn.Module):
 
 
 class TiedTrainableLinear(TiedTrainable):
-    """An output head without bias on the rows of an embedding table.
+    """An output head on the rows of an embedding table.
 
     Attributes:
+        bias: float32, ``[N]``, or None.
         activation: Quantizer of its input, or None.
         activation_on: Whether the input is quantized at present.
     """
 
-    def __init__(self, plan: LayerPlan, table: TrainableEmbedding) -> None:
+    def __init__(self, plan: LayerPlan, table: TrainableEmbedding, bias: nn.Parameter | None = None) -> None:
         super().__init__(plan, table)
+        self.bias = bias
         if plan.activation == "static":
             raise UsageError(
                 f"layer {plan.name!r} shares the weights of {plan.tied_to!r} and has no place for a static "
@@ -228,7 +230,7 @@ class TiedTrainableLinear(TiedTrainable):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Computes the layer: ``[..., K]`` to ``[..., N]``."""
-        return functional.linear(quantized_input(self, x), self.table.decoded_weight())
+        return functional.linear(quantized_input(self, x), self.table.decoded_weight(), self.bias)
 
     def get_extra_state(self) -> torch.Tensor:
         """Returns whether the input is quantized at present."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from edgeq.formats.tasks import GENERATING
 from edgeq.targets.runtime.inputs import SEQUENCE
 from edgeq.targets.runtime.schema import DECODER_INPUTS, ENCODE, MAIN, ModelInfo, TensorSpec
 
@@ -17,7 +18,6 @@ _PROMPT = 13
 _STEPS = 6
 """A decoder's longer prompt grows from one vector of keys into the next."""
 _SEED = 20240229
-_WRITING = ("generate", "seq2seq")
 
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 """A model: arrays by input name to arrays by output name. A decoder's keeps its state from call to call."""
@@ -61,7 +61,7 @@ def golden_runs(
     of_source = {} if source is None else {"source_lengths": source.inputs["source_lengths"]}
     inputs |= of_source
     runs = [GoldenRun(MAIN, inputs, run(inputs))]
-    if model.task not in _WRITING:
+    if model.task not in GENERATING:
         return runs
     lengths = inputs["new_lengths"]
     steps = min(_STEPS, (model.max_length or _STEPS) - int(lengths.max()))
@@ -84,7 +84,7 @@ def golden_inputs(specs: tuple[TensorSpec, ...], model: ModelInfo) -> dict[str, 
         model: Gives the longest sequence.
     """
     generator = np.random.Generator(np.random.PCG64(_SEED))
-    wanted = _PROMPT if model.task in _WRITING else _SEQUENCE
+    wanted = _PROMPT if model.task in GENERATING else _SEQUENCE
     sequence = min(wanted, model.max_length or wanted)
     arrays: dict[str, np.ndarray] = {}
     for spec in specs:

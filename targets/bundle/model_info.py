@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgeq.errors import FormatError, UsageError
 from edgeq.formats.json_file import read_json_object
 from edgeq.formats.sentence_model import read_sentence_model
+from edgeq.formats.tasks import task_of_class
 from edgeq.targets.runtime.schema import ModelInfo
 
 if TYPE_CHECKING:
@@ -18,13 +19,8 @@ CONFIG_FILE = "config.json"
 COPIED_FILES = (CONFIG_FILE, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 """Files that a bundle takes over from the ONNX folder, where they exist."""
 
-_CLASSIFIER = "ForSequenceClassification"
-_DECODER = ("LMHeadModel", "ForCausalLM")
-_ENCODER_DECODER = "ForConditionalGeneration"
 _POSITIONS = ("max_position_embeddings", "n_positions")
 GENERATION_FILE = "generation_config.json"
-WRITING_TASKS = ("generate", "seq2seq")
-"""Tasks of models that make text."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -58,22 +54,16 @@ def read_model_info(folder: Path, *, context: int | None = None) -> ModelInfo:
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         raise FormatError(f"{path}: 'architectures' must be a list of texts, found {architectures!r}")
     architecture = architectures[0]
-    task = "embed"
-    if architecture.endswith(_CLASSIFIER):
-        task = "classify"
-    elif architecture.endswith(_DECODER):
-        task = "generate"
-    elif architecture.endswith(_ENCODER_DECODER):
-        task = "seq2seq"
-    if context is not None and task not in WRITING_TASKS:
+    task = task_of_class(architecture)
+    if context is not None and not task.generates:
         raise UsageError(f"--context is for models that make text, and {architecture} does not; leave it out")
     return ModelInfo(
         architecture=architecture,
-        task=task,
+        task=task.name,
         pooling="none",
         normalize=False,
-        labels=_labels(config, path) if task == "classify" else (),
-        max_length=_context(config, path, context) if task in WRITING_TASKS else _max_length(config, folder),
+        labels=_labels(config, path) if task.has_labels else (),
+        max_length=_context(config, path, context) if task.generates else _max_length(config, folder),
     )
 
 

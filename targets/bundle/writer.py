@@ -21,6 +21,7 @@ from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.files import Output, check_new_folder, new_folder
 from edgeq.formats.json_file import read_json_object
 from edgeq.formats.low_bit import WEIGHT_ALIGNMENT, aligned
+from edgeq.formats.tasks import GENERATING, TASKS
 from edgeq.progress import Progress, silent
 from edgeq.targets.builtin.target import Target
 from edgeq.targets.bundle.generation_config import read_generation_settings
@@ -29,7 +30,6 @@ from edgeq.targets.bundle.host_model import HostModel, bundle_as_host_model, com
 from edgeq.targets.bundle.interface import input_specs, plain_specs
 from edgeq.targets.bundle.model_info import (
     COPIED_FILES,
-    WRITING_TASKS,
     read_config,
     read_end_ids,
     read_model_info,
@@ -269,7 +269,7 @@ def oldest_glibc(folder: Path) -> str:
 
 
 def _generation_settings(folder: Path, model: ModelInfo) -> GenerationSettings:
-    if model.task not in WRITING_TASKS:
+    if model.task not in GENERATING:
         return PLAIN_SETTINGS
     return read_generation_settings(folder, with_source=model.task == "seq2seq")
 
@@ -302,10 +302,11 @@ def _source_info(
 
 
 def _text_info(folder: Path, config: dict[str, Any], model: ModelInfo, outputs: Sequence[TensorSpec]) -> TextInfo:
-    classes = outputs[0].shape[-1] if model.task == "classify" else 0
+    labelled = TASKS[model.task].has_labels
+    classes = outputs[0].shape[-1] if labelled else 0
     if not isinstance(classes, int):
         raise FormatError(f"the graph in {folder} does not say how many classes there are; export it again")
-    if model.task == "classify":
+    if labelled:
         check_labels(model, folder, classes=classes)
     return read_text_info(folder, config, task=model.task, classes=classes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from edgeq.errors import FormatError, UsageError
+from edgeq.formats.tasks import GENERATING
 from edgeq.targets.runtime.beams import Beams
 from edgeq.targets.runtime.json_table import JsonTable
 from edgeq.targets.runtime.sampling import Sampling
@@ -98,7 +99,7 @@ def check_generation(manifest: Manifest) -> None:
         FormatError: If not, or if a model that makes no text has parts of one that does.
     """
     generation, encoder = manifest.generation, manifest.functions.get(ENCODE)
-    if (generation is not None) != (manifest.model.task in ("generate", "seq2seq")):
+    if (generation is not None) != (manifest.model.task in GENERATING):
         raise FormatError(f"a model for {manifest.model.task!r} and 'generation' do not belong together")
     if generation is None:
         if encoder is not None or manifest.state:

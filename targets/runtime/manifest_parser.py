@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgeq.errors import FormatError
+from edgeq.formats.tasks import TASKS
 from edgeq.targets.runtime.generation_parser import check_generation, parse_generation
 from edgeq.targets.runtime.json_table import JsonTable
 from edgeq.targets.runtime.schema import (
@@ -21,7 +22,6 @@ from edgeq.targets.runtime.schema import (
     GOLDEN_FILE,
     MAIN,
     POOLINGS,
-    TASKS,
     WEIGHTS_FILE,
     FileRecord,
     FunctionInfo,

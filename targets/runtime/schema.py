@@ -36,7 +36,6 @@ ITEM_BYTES = {
     "bool": 1,
 }
 """Element types that a bundle may hold, with their sizes."""
-TASKS = ("embed", "classify", "generate", "seq2seq")
 DIGEST_BLOCK = 1 << 17
 """Bytes of a file that one digest of :attr:`FileRecord.blocks` is of."""
 LANES = 16
@@ -115,10 +114,10 @@ class ModelInfo:
 
     Attributes:
         architecture: Class name in transformers.
-        task: ``embed``, ``classify``, ``generate`` (continues a text) or ``seq2seq`` (reads one and writes another).
+        task: A name of :data:`edgeq.formats.tasks.TASKS`.
         pooling: How token vectors become one vector: ``mean``, ``cls``, ``max`` or ``none``.
         normalize: True if that vector is scaled to length 1.
-        labels: Names of the classes, in order of the logits; empty for the other tasks.
+        labels: Names of the classes of texts or tokens, in order of the logits; empty for the other tasks.
         max_length: Most tokens of one text, or None if nothing limits it; the context of a decoder.
     """
 
