@@ -296,10 +296,11 @@ def _model_type(architectures: object, tensors: Iterable[str]) -> str | None:
     """What configurations older than ``model_type`` mean: told by a class, or by what names of tensors begin with."""
     named = architectures[0] if isinstance(architectures, list) and architectures else None
     begins = {name.partition(".")[0] for name in tensors}
-    for family, adapter in adapter_classes().items():
-        prefixes = {adapter.class_named(architecture).base_model_prefix for architecture in adapter.architectures}
-        if named in adapter.architectures or (prefixes - _COMMON_PREFIXES) & begins:
-            return family
+    for family, adapters in adapter_classes().items():
+        for adapter in adapters:
+            prefixes = {adapter.class_named(architecture).base_model_prefix for architecture in adapter.architectures}
+            if named in adapter.architectures or (prefixes - _COMMON_PREFIXES) & begins:
+                return family
     return None
 
 

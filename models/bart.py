@@ -1,4 +1,4 @@
-"""BART: an encoder that reads a text, and a decoder that writes another with a cache of keys and values."""
+"""BART: an encoder that reads a text, and a decoder that writes another, or reads it again to label it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from edgeq.errors import UnsupportedError
-from edgeq.models.adapter import CacheShape, ExportPart, Seq2SeqAdapter, Task
-from edgeq.models.bart_graphs import BartEncoder, BartFirstStep, BartNextStep, BartWhole
+from edgeq.models.adapter import CacheShape, ExportPart, ModelAdapter, Seq2SeqAdapter, Task
+from edgeq.models.bart_graphs import BartClassifier, BartEncoder, BartFirstStep, BartNextStep, BartWhole
 from edgeq.models.cache import DEFAULT_CACHE_DTYPE
-from edgeq.models.config_checks import check_heads, check_sizes
+from edgeq.models.config_checks import check_heads, check_labels, check_sizes, check_token
 from edgeq.models.stacks import AttentionTap, LayerStack, Migration
 
 HEAD = "lm_head"
@@ -32,11 +32,12 @@ _LARGEST_SIZES = {
 }
 
 
-class BartAdapter(Seq2SeqAdapter):
-    """``BartForConditionalGeneration``."""
+class BartLayers(ModelAdapter):
+    """What all forms of BART have in common: two stacks of blocks on one table of tokens."""
 
     family: ClassVar[str] = "bart"
-    architectures: ClassVar[dict[str, Task]] = {"BartForConditionalGeneration": "seq2seq"}
+    head_names: ClassVar[tuple[str, ...]]
+    """Module names of the linear layers behind the decoder."""
 
     def check_config(self) -> None:
         """See :meth:`ModelAdapter.check_config`."""
@@ -54,12 +55,6 @@ class BartAdapter(Seq2SeqAdapter):
             raise UnsupportedError("BART as a decoder alone is not supported, only with its encoder")
 
     @property
-    def cache(self) -> CacheShape:
-        """See :attr:`Seq2SeqAdapter.cache`."""
-        heads = self.config.decoder_attention_heads
-        return CacheShape(self.config.decoder_layers, heads, self.config.d_model // heads)
-
-    @property
     def linear_names(self) -> list[str]:
         """See :attr:`ModelAdapter.linear_names`."""
         names = []
@@ -69,7 +64,7 @@ class BartAdapter(Seq2SeqAdapter):
                 "fc2",
             ]
             names += [f"{block}.{part}" for block in self._blocks(side) for part in parts]
-        return [*names, HEAD]
+        return [*names, *self.head_names]
 
     @property
     def embedding_names(self) -> list[str]:
@@ -79,19 +74,13 @@ class BartAdapter(Seq2SeqAdapter):
     @property
     def tied_names(self) -> dict[str, str]:
         """See :attr:`ModelAdapter.tied_names`; both sides share their table whatever is configured."""
-        tied = dict.fromkeys(self._of_both_sides("embed_tokens"), TABLE)
-        return tied | ({HEAD: TABLE} if self.config.tie_word_embeddings else {})
+        return dict.fromkeys(self._of_both_sides("embed_tokens"), TABLE)
 
     @property
     def float_names(self) -> dict[str, str]:
         """See :attr:`ModelAdapter.float_names`."""
         reason = "positions are added to the state that every layer adds to, and are few"
         return dict.fromkeys(self._of_both_sides("embed_positions"), reason)
-
-    @property
-    def zero_buffers(self) -> list[str]:
-        """See :attr:`ModelAdapter.zero_buffers`."""
-        return ["final_logits_bias"]
 
     @property
     def layer_names(self) -> list[str]:
@@ -107,19 +96,61 @@ class BartAdapter(Seq2SeqAdapter):
         return tuple(self._stack(side) for side in _SIDES)
 
     @property
-    def input_names(self) -> list[str]:
-        """Inputs of the whole model: the source, its mask, and the target shifted by one."""
-        return ["input_ids", "attention_mask", "decoder_input_ids"]
-
-    @property
-    def output_names(self) -> list[str]:
-        """Output of the whole model."""
-        return ["logits"]
-
-    @property
     def max_positions(self) -> int:
         """See :attr:`ModelAdapter.max_positions`; it holds for the source and for the target."""
         return int(self.config.max_position_embeddings)
+
+    def _stack(self, side: str) -> LayerStack:
+        heads = getattr(self.config, f"{side}_attention_heads")
+        own = AttentionTap("self", "self_attn.q_proj", "self_attn.k_proj", heads, causal=side == "decoder")
+        read = AttentionTap("cross", "encoder_attn.q_proj", "encoder_attn.k_proj", heads)
+        return LayerStack(
+            name=side,
+            blocks=f"model.{side}.layers",
+            depth=getattr(self.config, f"{side}_layers"),
+            depth_field=f"{side}_layers",
+            width=self.config.d_model,
+            embedding=f"model.{side}.layernorm_embedding",
+            attentions=(own, read) if side == "decoder" else (own,),
+            migrations=tuple(
+                Migration(f"{part}.v_proj", (f"{part}.out_proj",))
+                for part in (("self_attn", "encoder_attn") if side == "decoder" else ("self_attn",))
+            ),
+        )
+
+    def _blocks(self, side: str) -> list[str]:
+        return [f"model.{side}.layers.{index}" for index in range(getattr(self.config, f"{side}_layers"))]
+
+    def _of_both_sides(self, part: str) -> list[str]:
+        return [f"model.{side}.{part}" for side in _SIDES]
+
+
+class BartAdapter(BartLayers, Seq2SeqAdapter):
+    """``BartForConditionalGeneration``."""
+
+    architectures: ClassVar[dict[str, Task]] = {"BartForConditionalGeneration": "seq2seq"}
+    head_names: ClassVar[tuple[str, ...]] = (HEAD,)
+
+    @property
+    def cache(self) -> CacheShape:
+        """See :attr:`Seq2SeqAdapter.cache`."""
+        heads = self.config.decoder_attention_heads
+        return CacheShape(self.config.decoder_layers, heads, self.config.d_model // heads)
+
+    @property
+    def tied_names(self) -> dict[str, str]:
+        """See :attr:`ModelAdapter.tied_names`."""
+        return super().tied_names | ({HEAD: TABLE} if self.config.tie_word_embeddings else {})
+
+    @property
+    def zero_buffers(self) -> list[str]:
+        """See :attr:`ModelAdapter.zero_buffers`."""
+        return ["final_logits_bias"]
+
+    @property
+    def input_names(self) -> list[str]:
+        """Inputs of the whole model: the source, its mask, and the target shifted by one."""
+        return ["input_ids", "attention_mask", "decoder_input_ids"]
 
     def export_module(self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE) -> nn.Module:
         """Wraps the whole model; see :class:`BartWhole`."""
@@ -157,29 +188,35 @@ class BartAdapter(Seq2SeqAdapter):
         encoder = BartEncoder(model, heads=self.config.encoder_attention_heads)
         return encoder, BartFirstStep(model, heads=self.cache.heads, cache_dtype=cache_dtype)
 
-    def _stack(self, side: str) -> LayerStack:
-        heads = getattr(self.config, f"{side}_attention_heads")
-        own = AttentionTap("self", "self_attn.q_proj", "self_attn.k_proj", heads, causal=side == "decoder")
-        read = AttentionTap("cross", "encoder_attn.q_proj", "encoder_attn.k_proj", heads)
-        return LayerStack(
-            name=side,
-            blocks=f"model.{side}.layers",
-            depth=getattr(self.config, f"{side}_layers"),
-            depth_field=f"{side}_layers",
-            width=self.config.d_model,
-            embedding=f"model.{side}.layernorm_embedding",
-            attentions=(own, read) if side == "decoder" else (own,),
-            migrations=tuple(
-                Migration(f"{part}.v_proj", (f"{part}.out_proj",))
-                for part in (("self_attn", "encoder_attn") if side == "decoder" else ("self_attn",))
-            ),
-        )
-
-    def _blocks(self, side: str) -> list[str]:
-        return [f"model.{side}.layers.{index}" for index in range(getattr(self.config, f"{side}_layers"))]
-
-    def _of_both_sides(self, part: str) -> list[str]:
-        return [f"model.{side}.{part}" for side in _SIDES]
-
     def _cache_names(self, prefix: str, parts: Iterable[str]) -> list[str]:
         return [f"{prefix}.{index}.{part}" for index in range(self.cache.layers) for part in parts]
+
+
+class BartClassifierAdapter(BartLayers):
+    """``BartForSequenceClassification``: the decoder reads the text a second time, and its last end is what is labelled."""
+
+    architectures: ClassVar[dict[str, Task]] = {"BartForSequenceClassification": "classify"}
+    head_names: ClassVar[tuple[str, ...]] = ("classification_head.dense", "classification_head.out_proj")
+
+    def check_config(self) -> None:
+        """See :meth:`ModelAdapter.check_config`."""
+        super().check_config()
+        check_labels(self.config)
+        for name in ("decoder_start_token_id", "eos_token_id"):
+            check_token(self.config, name)
+
+    @property
+    def input_names(self) -> list[str]:
+        """See :attr:`ModelAdapter.input_names`."""
+        return ["input_ids", "attention_mask"]
+
+    def export_module(self, model: nn.Module) -> nn.Module:
+        """See :meth:`ModelAdapter.export_module`; see :class:`BartClassifier`."""
+        config = self.config
+        return BartClassifier(
+            model,
+            encoder_heads=config.encoder_attention_heads,
+            decoder_heads=config.decoder_attention_heads,
+            start=config.decoder_start_token_id,
+            end=config.eos_token_id,
+        )

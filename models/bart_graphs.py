@@ -1,4 +1,4 @@
-"""The graphs of BART that are exported: the encoder, and the decoder's first and following steps.
+"""The graphs of BART that are exported: the encoder, the decoder's first and following steps, and the classifier.
 
 The layers are those of the wrapped model; the order of operations is written out here, because the graphs
 must not change with the version of ``transformers``.
@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgeq.models.cache import attend, padding_mask, split_heads, unpadded_causal_mask
+from edgeq.models.last_token import last_state
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 """Keys and values, ``[batch, heads, length, head_size]`` each."""
@@ -41,23 +42,14 @@ class BartEncoder(nn.Module):
         Returns:
             float32, ``[batch, length, width]``.
         """
-        body = _part(self.model, "encoder")
-        mask = padding_mask(attention_mask)
-        state = _embed(body, input_ids, past=0)
-        for layer in body.layers:
-            attention = layer.self_attn
-            keys, values = _keys_and_values(attention, state, self.heads)
-            attended = _attend(attention, state, (keys, values), mask, self.heads)
-            state = layer.self_attn_layer_norm(state + attended)
-            state = _feed_forward(layer, state)
-        return state
+        return _encode(self.model, input_ids, padding_mask(attention_mask), self.heads)
 
 
 class _Decoder(nn.Module):
-    """What both kinds of decoder step have in common.
+    """What all uses of the decoder have in common.
 
     Args:
-        model: A float or compressed ``BartForConditionalGeneration``.
+        model: A float or compressed BART.
         heads: Attention heads of the decoder.
         cache_dtype: Type of the cache: float16 or float32.
     """
@@ -67,16 +59,13 @@ class _Decoder(nn.Module):
         self.model = model
         self.heads = heads
         self.cache_dtype = cache_dtype
-        # Zero in all but a few checkpoints; a graph without the sum is smaller and exactly the same.
-        bias = model.get_buffer("final_logits_bias")
-        self.logits_bias = bias if bool(bias.any()) else None
 
     def _cached(self, attention: Any, state: torch.Tensor) -> Pair:
         """Keys and values as they enter the cache."""
         keys, values = _keys_and_values(attention, state, self.heads)
         return keys.to(self.cache_dtype), values.to(self.cache_dtype)
 
-    def _decode(
+    def _states(
         self, input_ids: torch.Tensor, past: list[Pair] | None, sources: list[Pair], source_mask: torch.Tensor
     ) -> tuple[torch.Tensor, list[Pair]]:
         body = _part(self.model, "decoder")
@@ -94,12 +83,28 @@ class _Decoder(nn.Module):
             attended = _attend(layer.encoder_attn, state, sources[index], source_mask, self.heads)
             state = layer.encoder_attn_layer_norm(state + attended)
             state = _feed_forward(layer, state)
+        return state, present
+
+
+class _Step(_Decoder):
+    """A step of the decoder that gives logits; see :class:`_Decoder`."""
+
+    def __init__(self, model: nn.Module, *, heads: int, cache_dtype: torch.dtype) -> None:
+        super().__init__(model, heads=heads, cache_dtype=cache_dtype)
+        # Zero in all but a few checkpoints; a graph without the sum is smaller and exactly the same.
+        bias = model.get_buffer("final_logits_bias")
+        self.logits_bias = bias if bool(bias.any()) else None
+
+    def _decode(
+        self, input_ids: torch.Tensor, past: list[Pair] | None, sources: list[Pair], source_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, list[Pair]]:
+        state, present = self._states(input_ids, past, sources, source_mask)
         head: Any = self.model.lm_head
         logits = head(state)
         return logits if self.logits_bias is None else logits + self.logits_bias, present
 
 
-class BartFirstStep(_Decoder):
+class BartFirstStep(_Step):
     """The decoder's first step: it also makes the keys and values of the source, which never change."""
 
     def forward(
@@ -125,7 +130,7 @@ class BartFirstStep(_Decoder):
         return logits, *(t for own, read in zip(present, sources, strict=True) for t in (*own, *read))
 
 
-class BartNextStep(_Decoder):
+class BartNextStep(_Step):
     """Any later step, on the caches that the first step made."""
 
     def forward(
@@ -164,6 +169,56 @@ class BartWhole(nn.Module):
         states = self.encoder(input_ids, attention_mask)
         logits: torch.Tensor = self.decoder(attention_mask, decoder_input_ids, states)[0]
         return logits
+
+
+class BartClassifier(_Decoder):
+    """A text that encoder and decoder read, with logits from the decoder's state at its last end.
+
+    Args:
+        model: A float or compressed ``BartForSequenceClassification``.
+        encoder_heads: Attention heads of the encoder.
+        decoder_heads: Attention heads of the decoder.
+        start: Token that the decoder reads first.
+        end: Token that ends a text.
+    """
+
+    def __init__(self, model: nn.Module, *, encoder_heads: int, decoder_heads: int, start: int, end: int) -> None:
+        super().__init__(model, heads=decoder_heads, cache_dtype=torch.float32)
+        self.encoder_heads = encoder_heads
+        self.start, self.end = start, end
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Reads a batch of texts.
+
+        Args:
+            input_ids: int64, ``[batch, length]``; padding comes last.
+            attention_mask: int64, ``[batch, length]``, 1 for a token and 0 for padding.
+
+        Returns:
+            Logits, float32 ``[batch, labels]``; those of a state of zeros for a text without an end.
+        """
+        mask = padding_mask(attention_mask)
+        read = _encode(self.model, input_ids, mask, self.encoder_heads)
+        sources = [self._cached(layer.encoder_attn, read) for layer in _part(self.model, "decoder").layers]
+        first = torch.full_like(input_ids[:, :1], self.start)
+        shifted = torch.cat([first, input_ids[:, :-1]], dim=1)
+        states, _ = self._states(shifted, None, sources, mask)
+        ends = (input_ids == self.end).to(torch.int64) * attention_mask
+        head: Any = self.model.classification_head
+        logits: torch.Tensor = head(last_state(states, ends))
+        return logits
+
+
+def _encode(model: nn.Module, input_ids: torch.Tensor, mask: torch.Tensor, heads: int) -> torch.Tensor:
+    """Returns the encoder's states; ``mask`` is added to the scores."""
+    body = _part(model, "encoder")
+    state = _embed(body, input_ids, past=0)
+    for layer in body.layers:
+        attention = layer.self_attn
+        attended = _attend(attention, state, _keys_and_values(attention, state, heads), mask, heads)
+        state = layer.self_attn_layer_norm(state + attended)
+        state = _feed_forward(layer, state)
+    return state
 
 
 def _part(model: Any, side: str) -> Any:

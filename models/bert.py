@@ -12,7 +12,7 @@ from edgeq.errors import UnsupportedError
 from edgeq.models.activations import check_activation, exportable_activation
 from edgeq.models.adapter import ModelAdapter, Task
 from edgeq.models.config_checks import check_epsilon, check_heads, check_sizes
-from edgeq.models.heads import Head, check_head
+from edgeq.models.heads import Head, check_head, spans
 from edgeq.models.self_attention import SelfAttention
 from edgeq.models.stacks import AttentionTap, LayerStack, Migration
 from edgeq.models.structure import with_modules_replaced
@@ -212,7 +212,7 @@ class BertAdapter(ModelAdapter):
 
     def export_module(self, model: nn.Module) -> nn.Module:
         """See :meth:`ModelAdapter.export_module`."""
-        return _PositionalBert(exportable(model), self.output_names)
+        return _PositionalBert(exportable(model), self.output_names, body=self.body_name)
 
 
 def exportable(model: nn.Module) -> nn.Module:
@@ -226,24 +226,36 @@ def _exportable_part(module: nn.Module) -> nn.Module | None:
     return exportable_activation(module)
 
 
-class _PositionalBert(nn.Module):
-    """BERT with positional inputs, and tensors as outputs."""
+class EncoderOutputs(nn.Module):
+    """A model of ``transformers`` whose results are tensors.
 
-    def __init__(self, model: nn.Module, output_names: list[str]) -> None:
+    Args:
+        model: The model.
+        output_names: What it returns.
+        body: Name of its encoder, if it has a head.
+    """
+
+    def __init__(self, model: nn.Module, output_names: list[str], *, body: str) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.output_names = output_names
+        self.body = body
+
+    def outputs(self, **inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Returns the outputs, in their order."""
+        if len(self.output_names) > 1:  # transformers splits them in two, which is two picks of a column
+            states = getattr(self.model, self.body)(**inputs)["last_hidden_state"]
+            return spans(self.model.qa_outputs(states))
+        result: torch.Tensor = self.model(**inputs)[self.output_names[0]]
+        return result
+
+
+class _PositionalBert(EncoderOutputs):
+    """BERT with positional inputs."""
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
     ) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        output = self.model(
+        return self.outputs(
             input_ids=input_ids, attention_mask=padding_mask(attention_mask), token_type_ids=token_type_ids
         )
-        return named_outputs(output, self.output_names)
-
-
-def named_outputs(output: Any, names: list[str]) -> torch.Tensor | tuple[torch.Tensor, ...]:
-    """Returns one output of a model of ``transformers``, or several, by their names."""
-    found = tuple(output[name] for name in names)
-    return found if len(found) > 1 else found[0]

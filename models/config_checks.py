@@ -46,6 +46,13 @@ def check_padding_id(config: Any, *, positions: str) -> None:
         raise FormatError(f"config.json: pad_token_id must be in 0..{rows - 2}, found {padding!r}")
 
 
+def check_token(config: Any, name: str) -> None:
+    """Raises :class:`FormatError` unless the attribute ``name`` is a token of the vocabulary."""
+    token, size = getattr(config, name, None), config.vocab_size
+    if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < size:
+        raise FormatError(f"config.json: {name} must be in 0..{size - 1}, found {token!r}")
+
+
 def check_labels(config: Any) -> None:
     """Raises :class:`FormatError` unless ``id2label`` numbers the labels of a classifier from 0."""
     if set(config.id2label) != set(range(len(config.id2label))):

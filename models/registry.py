@@ -9,7 +9,7 @@ from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.models.adapter import ModelAdapter, Task
 from edgeq.models.albert import AlbertAdapter
 from edgeq.models.architecture import choose_architecture
-from edgeq.models.bart import BartAdapter
+from edgeq.models.bart import BartAdapter, BartClassifierAdapter
 from edgeq.models.bert import BertAdapter
 from edgeq.models.deberta import DebertaV2Adapter
 from edgeq.models.distilbert import DistilBertAdapter
@@ -30,36 +30,43 @@ _BUILTIN: tuple[type[ModelAdapter], ...] = (
     *(BertAdapter, RobertaAdapter, XlmRobertaAdapter, CamembertAdapter, DistilBertAdapter),
     *(ElectraAdapter, AlbertAdapter, MpnetAdapter, ModernBertAdapter, DebertaV2Adapter),
     *(Gpt2Adapter, LlamaAdapter, Qwen2Adapter, OptAdapter, GptNeoxAdapter),
-    BartAdapter,
+    *(BartAdapter, BartClassifierAdapter),
 )
 
 
 @functools.cache
-def adapter_classes() -> dict[str, type[ModelAdapter]]:
+def adapter_classes() -> dict[str, tuple[type[ModelAdapter], ...]]:
     """Returns the adapters, those of other packages included, by ``config.model_type``.
+
+    A family has one for each form that its models come in; the first one has what its checkpoints are by default.
 
     Raises:
         UsageError: If another package's adapter is none, or is for a family that has one.
     """
-    found = {adapter.family: adapter for adapter in _BUILTIN}
+    found: dict[str, tuple[type[ModelAdapter], ...]] = {}
+    for builtin in _BUILTIN:
+        found[builtin.family] = (*found.get(builtin.family, ()), builtin)
     for plugin in plugins(MODELS):
         adapter = plugin.value
         if not (isinstance(adapter, type) and issubclass(adapter, ModelAdapter)):
             raise UsageError(f"{plugin.where} should be a subclass of edgeq.models.ModelAdapter, found {adapter!r}")
         if adapter.family in found:
             raise UsageError(f"{plugin.where} is for model type {adapter.family!r}, which has an adapter already")
-        found[adapter.family] = adapter
+        found[adapter.family] = (adapter,)
     return found
 
 
 def supported_architectures() -> list[str]:
     """Returns the class names of all models that edgeq can compress."""
-    return [name for adapter in adapter_classes().values() for name in adapter.architectures]
+    return [name for architectures in supported_families().values() for name in architectures]
 
 
 def supported_families() -> dict[str, dict[str, Task]]:
     """Returns the model classes of each family, and what each is for, by ``config.model_type``."""
-    return {family: dict(adapter.architectures) for family, adapter in adapter_classes().items()}
+    return {
+        family: {name: task for adapter in adapters for name, task in adapter.architectures.items()}
+        for family, adapters in adapter_classes().items()
+    }
 
 
 def adapter_for(config_or_model: Any, task: str | None = None, *, exact: bool = False) -> ModelAdapter:
@@ -78,15 +85,16 @@ def adapter_for(config_or_model: Any, task: str | None = None, *, exact: bool = 
     """
     config = getattr(config_or_model, "config", config_or_model)
     named = type(config_or_model).__name__ if config is not config_or_model else _named(config)
-    adapter = adapter_classes().get(config.model_type)
-    if adapter is None:
+    adapters = adapter_classes().get(config.model_type)
+    if adapters is None:
         raise UnsupportedError(
             f"{named or 'this model'} (model type {config.model_type!r}) is not supported; "
             f"edgeq supports {', '.join(supported_architectures())}"
         )
-    known = list(adapter.architectures)
+    by_name = {name: adapter for adapter in adapters for name in adapter.architectures}
     exact = exact or config is not config_or_model
-    chosen = adapter(config, choose_architecture(named, known, model_type=config.model_type, task=task, exact=exact))
+    name = choose_architecture(named, list(by_name), model_type=config.model_type, task=task, exact=exact)
+    chosen = by_name[name](config, name)
     if task == RERANKING and len(chosen.labels) != 1:
         raise UnsupportedError(
             f"a model for reranking gives one number, and {chosen.architecture} has {len(chosen.labels)} labels "

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from edgeq.models.adapter import Task
-from edgeq.models.bert import BertAdapter, exportable, named_outputs
+from edgeq.models.bert import BertAdapter, EncoderOutputs, exportable
 from edgeq.models.config_checks import check_padding_id
 from edgeq.models.heads import Head
 from edgeq.models.transformers_release import padding_mask
@@ -52,7 +52,9 @@ class RobertaAdapter(BertAdapter):
 
     def export_module(self, model: nn.Module) -> nn.Module:
         """See :meth:`ModelAdapter.export_module`."""
-        return _PositionalRoberta(exportable(model), self.output_names, padding=self.config.pad_token_id)
+        return _PositionalRoberta(
+            exportable(model), self.output_names, body=self.body_name, padding=self.config.pad_token_id
+        )
 
 
 class XlmRobertaAdapter(RobertaAdapter):
@@ -83,20 +85,17 @@ class CamembertAdapter(RobertaAdapter):
     }
 
 
-class _PositionalRoberta(nn.Module):
-    """RoBERTa with positional inputs, and tensors as outputs."""
+class _PositionalRoberta(EncoderOutputs):
+    """RoBERTa with positional inputs."""
 
-    def __init__(self, model: nn.Module, output_names: list[str], *, padding: int) -> None:
-        super().__init__()
-        self.model = model
-        self.output_names = output_names
+    def __init__(self, model: nn.Module, output_names: list[str], *, body: str, padding: int) -> None:
+        super().__init__(model, output_names, body=body)
         self.padding = padding
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         # Counted over the tokens that are not the padding token, wherever that stands; it has the row before the first.
         counted = (input_ids != self.padding).to(torch.int64)
         positions = counted.cumsum(dim=1) * counted + self.padding
-        output = self.model(
+        return self.outputs(
             input_ids=input_ids, attention_mask=padding_mask(attention_mask), position_ids=positions
         )
-        return named_outputs(output, self.output_names)
