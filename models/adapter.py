@@ -35,6 +35,8 @@ class ModelAdapter(abc.ABC):
     """Value of ``config.model_type``."""
     architectures: ClassVar[dict[str, Task]]
     """Model classes that the adapter knows, and what each is for."""
+    module_prefix: ClassVar[str] = "model."
+    """What :meth:`export_module` puts before the checkpoint's names of modules."""
     least_opset: ClassVar[int] = 18
     """First version of the standard operators that has all that the graph needs."""
     untrained_because: ClassVar[str] = ""
@@ -174,9 +176,9 @@ class ModelAdapter(abc.ABC):
 
     def graph(self, model: nn.Module) -> ExportPart:
         """Wraps ``model`` as the one graph that is exported: an encoder with what follows it."""
-        module, prefix = self.export_module(model), "model."
+        module, prefix = self.export_module(model), self.module_prefix
         if self.sentence is not None:
-            module, prefix = WithSentenceEmbedding(module, self.sentence), "encoder.model."
+            module, prefix = WithSentenceEmbedding(module, self.sentence), f"encoder.{prefix}"
         return ExportPart("model", module, tuple(self.graph_inputs), tuple(self.graph_outputs), prefix)
 
 

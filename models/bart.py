@@ -219,4 +219,5 @@ class BartClassifierAdapter(BartLayers):
             decoder_heads=config.decoder_attention_heads,
             start=config.decoder_start_token_id,
             end=config.eos_token_id,
+            longest=self.max_positions,
         )

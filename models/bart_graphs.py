@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgeq.models.cache import attend, padding_mask, split_heads, unpadded_causal_mask
-from edgeq.models.last_token import last_state
+from edgeq.models.last_token import causal_mask, last_state
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 """Keys and values, ``[batch, heads, length, head_size]`` each."""
@@ -42,7 +42,8 @@ class BartEncoder(nn.Module):
         Returns:
             float32, ``[batch, length, width]``.
         """
-        return _encode(self.model, input_ids, padding_mask(attention_mask), self.heads)
+        rows = _rows(_part(self.model, "encoder"), input_ids, past=0)
+        return _encode(self.model, input_ids, padding_mask(attention_mask), self.heads, rows=rows)
 
 
 class _Decoder(nn.Module):
@@ -66,12 +67,15 @@ class _Decoder(nn.Module):
         return keys.to(self.cache_dtype), values.to(self.cache_dtype)
 
     def _states(
-        self, input_ids: torch.Tensor, past: list[Pair] | None, sources: list[Pair], source_mask: torch.Tensor
+        self,
+        state: torch.Tensor,
+        past: list[Pair] | None,
+        sources: list[Pair],
+        source_mask: torch.Tensor,
+        mask: torch.Tensor,
     ) -> tuple[torch.Tensor, list[Pair]]:
+        """Returns the states behind the last block, and the keys and values of each; ``state`` is what it reads."""
         body = _part(self.model, "decoder")
-        length = 0 if past is None else past[0][0].shape[2]
-        mask = unpadded_causal_mask(past=length, queries=input_ids.shape[1], device=input_ids.device)
-        state = _embed(body, input_ids, past=length)
         present: list[Pair] = []
         for index, layer in enumerate(body.layers):
             keys, values = self._cached(layer.self_attn, state)
@@ -98,7 +102,11 @@ class _Step(_Decoder):
     def _decode(
         self, input_ids: torch.Tensor, past: list[Pair] | None, sources: list[Pair], source_mask: torch.Tensor
     ) -> tuple[torch.Tensor, list[Pair]]:
-        state, present = self._states(input_ids, past, sources, source_mask)
+        length = 0 if past is None else past[0][0].shape[2]
+        mask = unpadded_causal_mask(past=length, queries=input_ids.shape[1], device=input_ids.device)
+        body = _part(self.model, "decoder")
+        state = _embed(body, input_ids, _rows(body, input_ids, past=length))
+        state, present = self._states(state, past, sources, source_mask, mask)
         head: Any = self.model.lm_head
         logits = head(state)
         return logits if self.logits_bias is None else logits + self.logits_bias, present
@@ -180,10 +188,16 @@ class BartClassifier(_Decoder):
         decoder_heads: Attention heads of the decoder.
         start: Token that the decoder reads first.
         end: Token that ends a text.
+        longest: Longest text, in tokens.
     """
 
-    def __init__(self, model: nn.Module, *, encoder_heads: int, decoder_heads: int, start: int, end: int) -> None:
+    places: torch.Tensor
+
+    def __init__(
+        self, model: nn.Module, *, encoder_heads: int, decoder_heads: int, start: int, end: int, longest: int
+    ) -> None:
         super().__init__(model, heads=decoder_heads, cache_dtype=torch.float32)
+        self.register_buffer("places", torch.arange(longest), persistent=False)
         self.encoder_heads = encoder_heads
         self.start, self.end = start, end
 
@@ -195,24 +209,28 @@ class BartClassifier(_Decoder):
             attention_mask: int64, ``[batch, length]``, 1 for a token and 0 for padding.
 
         Returns:
-            Logits, float32 ``[batch, labels]``; those of a state of zeros for a text without an end.
+            Logits, float32 ``[batch, labels]``; those of the first token for a text without an end.
         """
-        mask = padding_mask(attention_mask)
-        read = _encode(self.model, input_ids, mask, self.encoder_heads)
-        sources = [self._cached(layer.encoder_attn, read) for layer in _part(self.model, "decoder").layers]
+        mask, places = padding_mask(attention_mask), self.places[: input_ids.shape[1]]
+        body = _part(self.model, "decoder")
+        rows = places + body.embed_positions.offset
+        read = _encode(self.model, input_ids, mask, self.encoder_heads, rows=rows)
+        sources = [self._cached(layer.encoder_attn, read) for layer in body.layers]
         first = torch.full_like(input_ids[:, :1], self.start)
         shifted = torch.cat([first, input_ids[:, :-1]], dim=1)
-        states, _ = self._states(shifted, None, sources, mask)
+        states, _ = self._states(_embed(body, shifted, rows), None, sources, mask, causal_mask(places))
         ends = (input_ids == self.end).to(torch.int64) * attention_mask
         head: Any = self.model.classification_head
-        logits: torch.Tensor = head(last_state(states, ends))
+        logits: torch.Tensor = head(last_state(states, ends, places))
         return logits
 
 
-def _encode(model: nn.Module, input_ids: torch.Tensor, mask: torch.Tensor, heads: int) -> torch.Tensor:
-    """Returns the encoder's states; ``mask`` is added to the scores."""
+def _encode(
+    model: nn.Module, input_ids: torch.Tensor, mask: torch.Tensor, heads: int, *, rows: torch.Tensor
+) -> torch.Tensor:
+    """Returns the encoder's states; ``mask`` is added to the scores, ``rows`` are those of the positions."""
     body = _part(model, "encoder")
-    state = _embed(body, input_ids, past=0)
+    state = _embed(body, input_ids, rows)
     for layer in body.layers:
         attention = layer.self_attn
         attended = _attend(attention, state, _keys_and_values(attention, state, heads), mask, heads)
@@ -225,10 +243,13 @@ def _part(model: Any, side: str) -> Any:
     return getattr(model.model, side)
 
 
-def _embed(body: Any, input_ids: torch.Tensor, *, past: int) -> torch.Tensor:
-    table = body.embed_positions
-    places = torch.arange(input_ids.shape[1], device=input_ids.device) + (past + table.offset)
-    state = body.embed_tokens(input_ids) + functional.embedding(places, table.weight)
+def _rows(body: Any, input_ids: torch.Tensor, *, past: int) -> torch.Tensor:
+    """Rows of the table of positions, for tokens after others."""
+    return torch.arange(input_ids.shape[1], device=input_ids.device) + (past + body.embed_positions.offset)
+
+
+def _embed(body: Any, input_ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    state = body.embed_tokens(input_ids) + functional.embedding(rows, body.embed_positions.weight)
     normed: torch.Tensor = body.layernorm_embedding(state)
     return normed
 

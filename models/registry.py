@@ -12,6 +12,12 @@ from edgeq.models.architecture import choose_architecture
 from edgeq.models.bart import BartAdapter, BartClassifierAdapter
 from edgeq.models.bert import BertAdapter
 from edgeq.models.deberta import DebertaV2Adapter
+from edgeq.models.decoder_classifiers import (
+    Gpt2ClassifierAdapter,
+    LlamaClassifierAdapter,
+    OptClassifierAdapter,
+    Qwen2ClassifierAdapter,
+)
 from edgeq.models.distilbert import DistilBertAdapter
 from edgeq.models.electra import ElectraAdapter
 from edgeq.models.gpt2 import Gpt2Adapter
@@ -30,6 +36,7 @@ _BUILTIN: tuple[type[ModelAdapter], ...] = (
     *(BertAdapter, RobertaAdapter, XlmRobertaAdapter, CamembertAdapter, DistilBertAdapter),
     *(ElectraAdapter, AlbertAdapter, MpnetAdapter, ModernBertAdapter, DebertaV2Adapter),
     *(Gpt2Adapter, LlamaAdapter, Qwen2Adapter, OptAdapter, GptNeoxAdapter),
+    *(Gpt2ClassifierAdapter, LlamaClassifierAdapter, Qwen2ClassifierAdapter, OptClassifierAdapter),
     *(BartAdapter, BartClassifierAdapter),
 )
 
