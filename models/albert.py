@@ -92,8 +92,9 @@ class AlbertAdapter(BertAdapter):
 class _PositionalAlbert(PositionalEncoder):
     """ALBERT, written out."""
 
-    def states(self, body: Any, *inputs: torch.Tensor) -> torch.Tensor:
-        input_ids, attention_mask, token_type_ids = inputs
+    def states(
+        self, body: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None
+    ) -> torch.Tensor:
         states = body.embeddings(input_ids, token_type_ids=token_type_ids)
         # transformers would expand the mask to sequence x sequence for every text.
         bias = additive_mask(attention_mask, states.dtype)

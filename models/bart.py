@@ -193,7 +193,7 @@ class BartAdapter(BartLayers, Seq2SeqAdapter):
 
 
 class BartClassifierAdapter(BartLayers):
-    """``BartForSequenceClassification``: the decoder reads the text a second time, and its last end is what is labelled."""
+    """``BartForSequenceClassification``: the decoder reads the text again; its state at the last end is labelled."""
 
     architectures: ClassVar[dict[str, Task]] = {"BartForSequenceClassification": "classify"}
     head_names: ClassVar[tuple[str, ...]] = ("classification_head.dense", "classification_head.out_proj")

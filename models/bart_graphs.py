@@ -216,8 +216,8 @@ class BartClassifier(_Decoder):
         rows = places + body.embed_positions.offset
         read = _encode(self.model, input_ids, mask, self.encoder_heads, rows=rows)
         sources = [self._cached(layer.encoder_attn, read) for layer in body.layers]
-        first = torch.full_like(input_ids[:, :1], self.start)
-        shifted = torch.cat([first, input_ids[:, :-1]], dim=1)
+        first = input_ids[:, :1] * 0 + self.start
+        shifted = torch.cat([first, input_ids], dim=1)[:, : input_ids.shape[1]]
         states, _ = self._states(_embed(body, shifted, rows), None, sources, mask, causal_mask(places))
         ends = (input_ids == self.end).to(torch.int64) * attention_mask
         head: Any = self.model.classification_head

@@ -163,7 +163,7 @@ class _OwnTokens(Memory):
         if heads == self._key_heads:
             return split_heads(states, heads)
         grouped = states.unflatten(-1, (self._key_heads, 1, self._head_size))
-        repeated = grouped.expand(-1, -1, -1, heads // self._key_heads, -1)
+        repeated = torch.cat([grouped] * (heads // self._key_heads), dim=3)
         return split_heads(repeated.flatten(2), heads)
 
 

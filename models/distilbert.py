@@ -129,8 +129,10 @@ class DistilBertAdapter(ModelAdapter):
 class _PositionalDistilBert(PositionalEncoder):
     """DistilBERT, written out."""
 
-    def states(self, body: Any, *inputs: torch.Tensor) -> torch.Tensor:
-        input_ids, attention_mask = inputs
+    def states(
+        self, body: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None
+    ) -> torch.Tensor:
+        del token_type_ids
         states = body.embeddings(input_ids)
         # transformers would expand the mask to sequence x sequence for every text.
         bias = additive_mask(attention_mask, states.dtype)
@@ -149,5 +151,6 @@ class _PositionalDistilBert(PositionalEncoder):
 
     def word_logits(self, states: torch.Tensor) -> torch.Tensor:
         model = self.model
-        logits: torch.Tensor = model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(states))))
+        hidden = model.activation(model.vocab_transform(states))
+        logits: torch.Tensor = model.vocab_projector(model.vocab_layer_norm(hidden))
         return logits

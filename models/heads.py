@@ -80,9 +80,12 @@ class PositionalEncoder(nn.Module):
         self.task = task
         self.body = body
 
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Returns what :attr:`ModelAdapter.output_names` says, from ids, mask and possibly token types."""
-        states = self.states(getattr(self.model, self.body) if self.task != "embed" else self.model, *inputs)
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Returns what :attr:`ModelAdapter.output_names` says."""
+        body = self.model if self.task == "embed" else getattr(self.model, self.body)
+        states = self.states(body, input_ids, attention_mask, token_type_ids)
         if self.task == "embed":
             return states
         if self.task == "classify":
@@ -94,7 +97,9 @@ class PositionalEncoder(nn.Module):
             return spans(self.model.qa_outputs(states))
         return self.word_logits(states)
 
-    def states(self, body: Any, *inputs: torch.Tensor) -> torch.Tensor:
+    def states(
+        self, body: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None
+    ) -> torch.Tensor:
         """Returns the states of all tokens, float32 ``[batch, sequence, width]``."""
         raise NotImplementedError
 

@@ -84,6 +84,12 @@ def make_bert(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="session", name="save_byte_tokenizer")
+def save_byte_tokenizer_fixture() -> Callable[[Path], None]:
+    """Returns a function that writes a small byte-level BPE tokenizer into a folder."""
+    return save_byte_tokenizer
+
+
 def save_byte_tokenizer(folder: Path) -> None:
     """Writes a small byte-level BPE tokenizer, which encodes any text."""
     import tokenizers

@@ -112,8 +112,8 @@ class TiedLayer:
         values = entry if isinstance(entry, dict) else {}
         kind, table, activation = (values.get(key) for key in ("kind", "table", "activation"))
         bias = values.get("bias", False)
-        right = isinstance(table, str) and type(bias) is bool and not (bias and kind == "embedding")
-        # A static scale would be a tensor of the layer's own; tied layers store none.
-        if right and kind in ("linear", "embedding") and activation in ("none", "dynamic"):
-            return cls(kind, table, activation, bias)
+        # A static scale would be a tensor of the layer's own; tied layers store none but a bias.
+        if kind in ("linear", "embedding") and activation in ("none", "dynamic") and isinstance(table, str):
+            if type(bias) is bool and not (bias and kind == "embedding"):
+                return cls(kind, table, activation, bias)
         raise FormatError(f"config.json: the entry of tied layer {name!r} makes no sense")
