@@ -113,7 +113,7 @@ class TiedLayer:
         kind, table, activation = (values.get(key) for key in ("kind", "table", "activation"))
         bias = values.get("bias", False)
         # A static scale would be a tensor of the layer's own; tied layers store none but a bias.
-        if kind in ("linear", "embedding") and activation in ("none", "dynamic") and isinstance(table, str):
-            if type(bias) is bool and not (bias and kind == "embedding"):
-                return cls(kind, table, activation, bias)
+        known = isinstance(table, str) and type(bias) is bool and not (bias and kind == "embedding")
+        if known and kind in ("linear", "embedding") and activation in ("none", "dynamic"):
+            return cls(kind, str(table), activation, bool(bias))
         raise FormatError(f"config.json: the entry of tied layer {name!r} makes no sense")

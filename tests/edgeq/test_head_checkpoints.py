@@ -58,7 +58,7 @@ def test_a_masked_model_keeps_its_table_once(masked: Path, recipe: str, tmp_path
     (head,) = again.adapter.tied_names
     stored = load_file(tmp_path / "out" / "model.safetensors")
     assert [name for name in stored if name.startswith(head)] == [f"{head}.bias"]
-    assert sum(tensor.numel() == again.adapter.config.vocab_size and tensor.ndim == 1 for tensor in stored.values()) <= 2
+    assert not any(name.endswith(("predictions.bias", "lm_head.bias")) for name in stored)
     original = load_checkpoint(masked, task="fill-mask").model
     assert torch.equal(again.model.get_submodule(head).bias, original.get_submodule(head).bias)
     ours = TorchEncoder(again.model, again.adapter)(IDS, MASK)["logits"]
@@ -114,7 +114,7 @@ def test_a_model_whose_head_has_a_matrix_of_its_own(make_bert: Callable[..., Pat
 def test_a_tied_bias_that_is_not_stored_is_named(make_bert: Callable[..., Path], tmp_path: Path) -> None:
     compress_model(make_bert("BertForMaskedLM"), tmp_path / "out", recipe="ptq-w8a8", task="fill-mask")
     _rewrite(tmp_path / "out", lambda tensors: tensors.pop("cls.predictions.decoder.bias"))
-    with pytest.raises(FormatError, match=r"lacks tensor 'cls\.predictions\.decoder\.bias', which config\.json describes"):
+    with pytest.raises(FormatError, match=r"lacks tensor 'cls\.predictions\.decoder\.bias', which config\.json"):
         load_checkpoint(tmp_path / "out")
 
 

@@ -22,7 +22,10 @@ from edgeq.models.registry import supported_families
 
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "albert")
 HEADS = [
-    name for family in ENCODERS for name, task in supported_families()[family].items() if task in ("tag", "answer", "fill")
+    name
+    for family in ENCODERS
+    for name, task in supported_families()[family].items()
+    if task in ("tag", "answer", "fill")
 ]
 CLASSIFIERS = [
     *("GPT2ForSequenceClassification", "OPTForSequenceClassification"),
@@ -36,12 +39,13 @@ EXPORTED = (
 SIZES = {
     "DistilBert": {"dim": 24, "n_layers": 1, "n_heads": 2, "hidden_dim": 36},
     "GPT2": {"n_embd": 24, "n_layer": 1, "n_head": 2, "n_inner": 36, "n_positions": 33},
-    "OPT": {"ffn_dim": 36, "word_embed_proj_dim": 24, "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2},
+    "OPT": {
+        **{"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2},
+        **{"ffn_dim": 36, "word_embed_proj_dim": 24},
+    },
     "Bart": {
-        **{f"{side}_{part}": 1 for side in ("encoder", "decoder") for part in ("layers",)},
-        **{f"{side}_attention_heads": 2 for side in ("encoder", "decoder")},
-        **{f"{side}_ffn_dim": 36 for side in ("encoder", "decoder")},
-        "d_model": 24,
+        **{"d_model": 24, "encoder_layers": 1, "decoder_layers": 1},
+        **{"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 36, "decoder_ffn_dim": 36},
     },
 }
 BERT = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 36}
