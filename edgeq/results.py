@@ -119,10 +119,10 @@ class ParityReport(Result):
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """What one stage reached: the metric, and for correlations Pearson's as well."""
+    """What one stage reached: the metric, and other figures that go with it by name."""
 
     value: float
-    pearson: float | None = None
+    others: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Accuracy(Result):
     Attributes:
         measured: Whether anything was measured; if not, all that follows is empty, and ``reason`` says why.
         reason: Why nothing was measured.
-        metric: ``spearman``, ``accuracy`` or ``perplexity``.
+        metric: A name of :data:`edgeq.evaluate.metrics.METRICS`, or ``perplexity``.
         unit: What the examples are: ``examples`` or ``tokens``.
         examples: How many there were.
         data: The file that they are of.
@@ -159,7 +159,7 @@ class Accuracy(Result):
     """
 
     format = "edgeq-accuracy"
-    version = 2
+    version = 3
     __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
 
     measured: bool

@@ -158,17 +158,15 @@ def measure_classifier(folder: Path, places: Places, *, progress: Progress = sil
     """
     checkpoint = load_checkpoint(folder)
     data = read_evaluation_set(places.validation_data("sst2"), limit=places.limit)
-    labels = checkpoint.adapter.labels
     result = evaluate(
         TorchEncoder(checkpoint.model, checkpoint.adapter),
         checkpoint.tokenizer,
         data,
-        labels=labels,
+        labels=checkpoint.adapter.labels,
         max_length=checkpoint.adapter.max_positions,
         progress=progress,
     )
-    truth = [labels.index(t) if t in labels else int(t) for t in (str(e.target) for e in data.examples)]
-    correct = "".join("1" if guess == target else "0" for guess, target in zip(result.predictions, truth, strict=True))
+    correct = "".join("1" if right else "0" for right in result.rows[:, 0])
     return {"accuracy": result.value, "correct": correct}
 
 

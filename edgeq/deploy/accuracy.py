@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from edgeq.checkpoint import Checkpoint, load_checkpoint
-from edgeq.evaluate.data import EvaluationSet
-from edgeq.evaluate.tasks import Encode, Evaluation, evaluate
+from edgeq.evaluate.batches import Encode
+from edgeq.evaluate.evaluation import Evaluation, EvaluationData
+from edgeq.evaluate.metrics import METRICS
+from edgeq.evaluate.tasks import evaluate
 from edgeq.models.inference import TorchEncoder
 from edgeq.parity.rules.metric import check_labels, check_value
 from edgeq.progress import Progress
@@ -32,7 +33,7 @@ def measure_accuracy(
     checkpoint: Path,
     bundles: Mapping[str, Path],
     *,
-    data: EvaluationSet,
+    data: EvaluationData,
     task: str | None = None,
     progress: Progress,
     keep: Callable[[dict[str, Any]], None] | None = None,
@@ -46,14 +47,14 @@ def measure_accuracy(
         data: The examples.
         task: What was made of the float checkpoint; see :func:`edgeq.checkpoint.load_checkpoint`.
         progress: Told the progress of each evaluation.
-        keep: Given what each stage said of each example, as JSON values.
+        keep: Given the numbers of each stage for each example, as JSON values.
 
     Returns:
         The metric of each stage, the loss of each against the float model, and whether every bundle agrees with
         PyTorch.
     """
     float_model = load_checkpoint(source, task=task)
-    compressed = load_checkpoint(checkpoint)
+    compressed = load_checkpoint(checkpoint, task=task)
     longest = min(float_model.adapter.max_positions, read_model_info(source).max_length or 1 << 40)
     encoders: dict[str, Encode] = {
         FLOAT: TorchEncoder(float_model.model, float_model.adapter),
@@ -67,25 +68,24 @@ def measure_accuracy(
         name: _evaluate(encode, float_model, data, longest, progress=_named(name, progress))
         for name, encode in encoders.items()
     }
-    targets = [example.target for example in data.examples]
-    reference, labels = results[FLOAT], float_model.adapter.labels
+    reference = results[FLOAT]
 
     def under_noise(seed: int) -> Evaluation:
         with ulp_noise(seed):
             return _evaluate(encoders[COMPRESSED], float_model, data, longest, progress=_named("noise", progress))
 
     if keep is not None:
-        numbers = targets if reference.metric == "spearman" else _numbers(targets, labels).tolist()
-        stages = {name: entry.predictions.tolist() for name, entry in results.items()}
-        keep({"metric": reference.metric, "targets": numbers, "stages": stages})
+        stages = {name: entry.rows.tolist() for name, entry in results.items()}
+        keep({"metric": reference.metric, "stages": stages})
     return Accuracy(
         measured=True,
         data=str(data.path),
-        examples=len(data.examples),
+        examples=reference.count,
+        unit=data.unit,
         metric=reference.metric,
-        stages={name: Score(entry.value, entry.pearson) for name, entry in results.items()},
+        stages={name: Score(entry.value, entry.others) for name, entry in results.items()},
         losses={
-            name: metric_loss(reference, entry, targets, labels=labels)
+            name: metric_loss(reference, entry)
             for name, entry in results.items()
             if name != FLOAT
         },
@@ -94,14 +94,20 @@ def measure_accuracy(
 
 
 def _checks(results: Mapping[str, Evaluation], *, under_noise: Callable[[int], Evaluation]) -> tuple[Check, ...]:
-    """Parity rules on the evaluation data."""
+    """Parity rules on the evaluation data: on decisions where the task has them, or else on the metric."""
     reference = results[COMPRESSED]
     bundles = {name: entry for name, entry in results.items() if name not in (FLOAT, COMPRESSED)}
-    if reference.metric == "accuracy":
-        labels = {name: entry.predictions for name, entry in bundles.items()}
-        return check_labels(reference.predictions, labels, under_noise=lambda seed: under_noise(seed).predictions)
+    if reference.decisions is not None:
+        decided = {name: _decisions(entry) for name, entry in bundles.items()}
+        return check_labels(reference.decisions, decided, under_noise=lambda seed: _decisions(under_noise(seed)))
     values = {name: entry.value for name, entry in bundles.items()}
     return check_value(reference.metric, reference.value, values, under_noise=lambda seed: under_noise(seed).value)
+
+
+def _decisions(entry: Evaluation) -> np.ndarray:
+    if entry.decisions is None:
+        raise ValueError(f"{entry.metric} has no decisions")
+    return entry.decisions
 
 
 def _encoder(bundle: Bundle) -> Encode:
@@ -114,50 +120,27 @@ def _encoder(bundle: Bundle) -> Encode:
     return encode
 
 
-def metric_loss(
-    reference: Evaluation, result: Evaluation, targets: Sequence[float | str], *, labels: Sequence[str] = ()
-) -> Loss:
+def metric_loss(reference: Evaluation, result: Evaluation) -> Loss:
     """Compares two evaluations of the same examples by resampling the examples.
 
     Args:
         reference: The float model's.
         result: The other model's.
-        targets: What the examples say, in order.
-        labels: Label names, for accuracy.
     """
-    truth = _numbers(targets, labels) if reference.metric == "accuracy" else np.array(targets, np.float64)
+    metric, count = METRICS[reference.metric], reference.count
     generator = np.random.default_rng(0)
     losses = np.empty(_RESAMPLES)
     for index in range(_RESAMPLES):
-        chosen = generator.integers(0, len(truth), len(truth))
-        pair = [metric_of(r.metric, r.predictions[chosen], truth[chosen]) for r in (reference, result)]
-        losses[index] = pair[0] - pair[1]
+        chosen = generator.integers(0, count, count)
+        losses[index] = metric.of(reference.rows[chosen]) - metric.of(result.rows[chosen])
     tail = (1.0 - _CONFIDENCE) / 2.0
     low, high = np.quantile(losses, [tail, 1.0 - tail])
     retained = result.value / reference.value if reference.value > 0 else float("nan")
     return Loss(reference.value - result.value, float(low), float(high), retained)
 
 
-def metric_of(metric: str, predictions: np.ndarray, truth: np.ndarray) -> float:
-    """Returns the metric of some examples; 0 where predictions or scores do not differ, which rank nothing."""
-    if metric == "accuracy":
-        return float((predictions == truth).mean())
-    if np.ptp(truth) == 0 or np.ptp(predictions) == 0 or not np.isfinite(predictions).all():
-        return 0.0  # a resample without variation ranks nothing
-    ranks = [stats.rankdata(values) for values in (predictions, truth)]
-    return float(np.corrcoef(*ranks)[0, 1])
-
-
-def _numbers(targets: Sequence[float | str], labels: Sequence[str]) -> np.ndarray:
-    return np.array([_label(str(target), labels) for target in targets])
-
-
-def _label(label: str, labels: Sequence[str]) -> int:
-    return list(labels).index(label) if label in labels else int(label)
-
-
 def _evaluate(
-    encode: Encode, model: Checkpoint, data: EvaluationSet, longest: int, *, progress: Progress
+    encode: Encode, model: Checkpoint, data: EvaluationData, longest: int, *, progress: Progress
 ) -> Evaluation:
     return evaluate(
         encode,

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from edgeq.deploy.accuracy import FLOAT, metric_loss, metric_of
+from edgeq.deploy.accuracy import FLOAT, metric_loss
 from edgeq.deploy.perplexity import perplexity_loss
 from edgeq.errors import FormatError, UsageError
+from edgeq.evaluate.evaluation import Evaluation
+from edgeq.evaluate.metrics import METRICS
 from edgeq.evaluate.perplexity import Perplexity
-from edgeq.evaluate.tasks import Evaluation
 from edgeq.formats.json_file import read_json_object
 from edgeq.results import Loss
 
@@ -31,18 +32,16 @@ class Contestant:
 
     Attributes:
         label: Name of the run's model and recipe.
-        metric: ``spearman``, ``accuracy`` or ``perplexity``.
+        metric: A name of :data:`edgeq.evaluate.metrics.METRICS`, or ``perplexity``.
         value: Its value.
         data_sha256: Digest of the data it was measured on.
-        targets: What the examples say; None for perplexity.
-        measured: What it said of each example.
+        measured: Its numbers for each example.
     """
 
     label: str
     metric: str
     value: float
     data_sha256: str
-    targets: np.ndarray | None
     measured: Evaluation | Perplexity
 
 
@@ -57,7 +56,8 @@ class Comparison:
         low: Lower end of the 95% interval of the difference (paired bootstrap).
         high: Upper end.
         p: Probability of a difference as large as this one between two models that are equally good: McNemar's exact
-            test for accuracy, else exchanging the two models' answers example by example (window by window).
+            test for shares of right answers, else exchanging the two models' answers example by example (window by
+            window).
         verdict: ``better``, ``worse`` or ``cannot tell``.
         needed: About how many examples would tell, where these do not; None where they do, or nothing differs.
     """
@@ -125,18 +125,17 @@ def _read(run: Path) -> tuple[Contestant, Contestant]:
 
 
 def _contestant(label: str, stage: str, found: dict[str, Any]) -> Contestant:
-    answers = np.array(found["stages"][stage])
+    answers = np.array(found["stages"][stage], np.float64)
     metric, digest = str(found["metric"]), str(found["data_sha256"])
     if metric == _PERPLEXITY:
         value = math.exp(-float(answers.mean()))
         measured = Perplexity(value, len(answers), None, 0, int(found["context"]), int(found["context"]), answers)
-        return Contestant(label, metric, value, digest, None, measured)
-    targets = np.array(found["targets"])
-    if len(targets) != len(answers):
-        raise ValueError(f"{len(targets)} targets, {len(answers)} answers")
-    value = metric_of(metric, answers, targets)
-    kind: Any = metric
-    return Contestant(label, metric, value, digest, targets, Evaluation(kind, value, len(answers), answers))
+        return Contestant(label, metric, value, digest, measured)
+    columns = len(METRICS[metric].columns)
+    if answers.ndim != 2 or answers.shape[1] != columns:
+        raise ValueError(f"numbers of shape {list(answers.shape)}, where {columns} an example are expected")
+    evaluation = Evaluation(metric, answers)
+    return Contestant(label, metric, evaluation.value, digest, evaluation)
 
 
 def _with_own_labels(contestants: list[Contestant], runs: Sequence[str | Path]) -> list[Contestant]:
@@ -160,9 +159,9 @@ def _against(first: Contestant, other: Contestant) -> Comparison:
         p = _flipped(_window_losses(first.measured), _window_losses(other.measured))
         good = difference < 0
     elif isinstance(first.measured, Evaluation) and isinstance(other.measured, Evaluation):
-        loss = metric_loss(first.measured, other.measured, np.asarray(first.targets).tolist())
+        loss = metric_loss(first.measured, other.measured)
         difference, low, high = -loss.value, -loss.high, -loss.low
-        p = _mcnemar(first, other) if first.metric == "accuracy" else _exchanged(first, other)
+        p = (_mcnemar if METRICS[first.metric].counts else _exchanged)(first.measured, other.measured)
         good = difference > 0
     else:
         raise FormatError(f"{first.label} and {other.label} hold results of different kinds; deploy both again")
@@ -192,28 +191,21 @@ def _flipped(first: np.ndarray, other: np.ndarray) -> float:
     return float((1 + (drawn >= abs(differences.sum()) * (1 - 1e-12)).sum()) / (_SWAPS + 1))
 
 
-def _mcnemar(first: Contestant, other: Contestant) -> float:
+def _mcnemar(first: Evaluation, other: Evaluation) -> float:
     """Only examples that one of the two answers rightly and the other wrongly tell them apart."""
-    right = [_answers(one) == one.targets for one in (first, other)]
+    right = [one.rows[:, 0] > 0 for one in (first, other)]
     gained, lost = int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum())
     return 1.0 if gained + lost == 0 else float(stats.binomtest(gained, gained + lost).pvalue)
 
 
-def _exchanged(first: Contestant, other: Contestant) -> float:
+def _exchanged(first: Evaluation, other: Evaluation) -> float:
     """Exchanges the two models' answers to examples at random."""
-    own, theirs, targets = _answers(first), _answers(other), np.asarray(first.targets)
+    own, theirs, of = first.rows, other.rows, METRICS[first.metric].of
     found = abs(first.value - other.value)
     generator = np.random.default_rng(0)
     larger = 0
     for _ in range(_SWAPS):
-        swap = generator.random(len(own)) < 0.5
-        one, two = np.where(swap, theirs, own), np.where(swap, own, theirs)
-        drawn = abs(metric_of(first.metric, one, targets) - metric_of(first.metric, two, targets))
+        swap = generator.random((len(own), 1)) < 0.5
+        drawn = abs(of(np.where(swap, theirs, own)) - of(np.where(swap, own, theirs)))
         larger += drawn >= found * (1 - 1e-12)
     return (1 + larger) / (_SWAPS + 1)
-
-
-def _answers(one: Contestant) -> np.ndarray:
-    if not isinstance(one.measured, Evaluation):
-        raise FormatError(f"{one.label} holds no answers to examples; deploy it again")
-    return one.measured.predictions

@@ -16,8 +16,11 @@ from edgeq.deploy.taken import Taken, taken_from
 from edgeq.deploy.training import training_folder_name, training_parameters
 from edgeq.doctor import diagnose
 from edgeq.errors import UnsupportedError, UsageError
-from edgeq.evaluate.data import EvaluationSet, TextFile, read_evaluation_set, read_text_file
+from edgeq.evaluate.data import TextFile, read_text_file
+from edgeq.evaluate.evaluation import EvaluationData
+from edgeq.evaluate.kinds import read_evaluation_data
 from edgeq.export.exporter import CACHE_DTYPES
+from edgeq.formats.tasks import GENERATING
 from edgeq.hub import resolve_source
 from edgeq.reading import sha256
 from edgeq.recipes import Recipe, check_calibration_data, check_request, default_texts, load_recipe
@@ -27,8 +30,6 @@ from edgeq.targets.runtime.machine import this_machine
 
 HOST = "host"
 """Name of the target made from this machine's processor."""
-_WRITING = ("generate", "seq2seq")
-"""Tasks of models that generate text."""
 _TABLES = (".tsv", ".csv", ".jsonl")
 _SEQUENCE = 128
 """Tokens of a text in the profile, unless the model takes fewer or the user says otherwise."""
@@ -55,7 +56,7 @@ class Plan:
     folder: Path
     recipe: Recipe
     targets: dict[str, Target]
-    data: EvaluationSet | None
+    data: EvaluationData | None
     text: TextFile | None
     sequence: int
     taken: tuple[Taken, ...]
@@ -120,14 +121,14 @@ def make_plan(request: DeployRequest) -> Plan:
     check_request(recipe, request.training)
     check_calibration_data(recipe, request.calibration_data)
     task, sequence = _check_task(folder, request)
-    examples = None if task in _WRITING else request.eval_data
+    examples = None if task in GENERATING else request.eval_data
     plan = Plan(
         request=request,
         name=request.name or Path(request.source).name or folder.resolve().name,
         folder=folder,
         recipe=recipe,
         targets=targets,
-        data=None if examples is None else read_evaluation_set(examples),
+        data=None if examples is None else read_evaluation_data(examples, task),
         text=_text_of(folder, task, request.eval_data, trains=request.training is not None),
         sequence=sequence,
         taken=tuple(taken_from(folder, read_adapter(folder, task=request.task))),
@@ -158,7 +159,7 @@ def _check_task(folder: Path, request: DeployRequest) -> tuple[str, int]:
     """
     context, sequence = request.context, request.sequence
     adapter = read_adapter(folder, task=request.task)
-    writes = adapter.task in _WRITING
+    writes = adapter.task in GENERATING
     if context is not None and not writes:
         raise UsageError(
             f"--context is for models that generate text, and {adapter.architecture} does not; leave it out"
@@ -190,7 +191,7 @@ def _check_gates(plan: Plan) -> None:
 
 def _text_of(folder: Path, task: str, eval_data: str | Path | None, *, trains: bool) -> TextFile | None:
     """Returns the text that a model's perplexity is measured on; data of a training may be of other kinds."""
-    if eval_data is None or task not in _WRITING:
+    if eval_data is None or task not in GENERATING:
         return None
     is_text = Path(eval_data).suffix not in _TABLES
     if task == "generate" and is_text and (not trains or Path(eval_data).is_file()):

@@ -107,10 +107,11 @@ class _Work:
         check_stored_size(self.out / "onnx", limit=self.request.gates.max_bytes)
 
     def export_float(self, progress: Progress) -> None:
-        self._export(self.plan.folder, "float-onnx", progress, task=self.request.task)
+        self._export(self.plan.folder, "float-onnx", progress)
 
-    def _export(self, checkpoint: Path, name: str, progress: Progress, *, task: str | None = None) -> None:
-        options: dict[str, Any] = {"force": self.request.force, "task": task}
+    def _export(self, checkpoint: Path, name: str, progress: Progress) -> None:
+        # What a recipe that only trains writes is a float model, of which the task has to be said again.
+        options: dict[str, Any] = {"force": self.request.force, "task": self.request.task}
         options |= {} if self.request.opset is None else {"opset": self.request.opset}
         export_onnx(checkpoint, self.out / name, cache=self.request.cache, progress=progress, **options)
 

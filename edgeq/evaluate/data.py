@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 from edgeq.errors import FormatError, UsageError
+from edgeq.evaluate.batches import Batches
 from edgeq.evaluate.columns import SCORES, Columns, find_columns
+from edgeq.evaluate.evaluation import Evaluation, EvaluationData, Meaning
+from edgeq.evaluate.labels import measure_accuracy
+from edgeq.evaluate.similarity import measure_similarity
 from edgeq.formats.json_file import parse_json
 from edgeq.reading import read_bytes
 
@@ -41,8 +45,8 @@ class Example:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluationSet:
-    """An evaluation set.
+class EvaluationSet(EvaluationData):
+    """Texts or pairs of texts with an answer.
 
     Attributes:
         path: Where it came from.
@@ -53,6 +57,11 @@ class EvaluationSet:
     path: Path
     kind: DataKind
     examples: list[Example]
+
+    def measure(self, run: Batches, meaning: Meaning) -> Evaluation:
+        """See :meth:`EvaluationData.measure`."""
+        measure = measure_similarity if self.kind == "similarity" else measure_accuracy
+        return measure(run, self, meaning)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +132,7 @@ def read_rows(path: Path | str) -> list[tuple[int, dict[str, str]]]:
         FormatError: If a row cannot be read, or has other columns than the first.
     """
     path = Path(path)
-    text = _read_text(path)
-    if not text.strip():
-        raise UsageError(f"{path} is empty; it should hold examples")
+    text = read_examples_file(path)
     if path.suffix == ".jsonl":
         rows = _json_rows(path, text)
     elif path.suffix in (".tsv", ".csv"):
@@ -135,6 +142,18 @@ def read_rows(path: Path | str) -> list[tuple[int, dict[str, str]]]:
     if not rows:
         raise UsageError(f"{path} holds no examples")
     return rows
+
+
+def read_examples_file(path: Path) -> str:
+    """Returns the text of a file of examples.
+
+    Raises:
+        UsageError: If it is missing, empty or not UTF-8.
+    """
+    text = _read_text(path)
+    if not text.strip():
+        raise UsageError(f"{path} is empty; it should hold examples")
+    return text
 
 
 def _read_text(path: Path) -> str:

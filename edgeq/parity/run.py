@@ -7,22 +7,19 @@ from pathlib import Path
 
 from edgeq.backends.bundles import BundleAccess
 from edgeq.checkpoint import load_checkpoint
-from edgeq.errors import UnsupportedError, UsageError
+from edgeq.errors import UsageError
 from edgeq.parity.inputs.sentences import SENTENCES
 from edgeq.parity.kinds.base import ParityRun, RunFolder
 from edgeq.parity.kinds.decoder import DecoderParity
 from edgeq.parity.kinds.encoder import EncoderParity
 from edgeq.parity.kinds.encoder_decoder import EncoderDecoderParity
+from edgeq.parity.run_folder import task_of_source
 from edgeq.progress import Progress, silent
 from edgeq.results import ParityReport
 from edgeq.targets.builtin.target import Target
 
-_KINDS: dict[str, type[ParityRun]] = {
-    "embed": EncoderParity,
-    "classify": EncoderParity,
-    "generate": DecoderParity,
-    "seq2seq": EncoderDecoderParity,
-}
+_GENERATING: dict[str, type[ParityRun]] = {"generate": DecoderParity, "seq2seq": EncoderDecoderParity}
+"""Models that generate text; all others are called once a text."""
 
 
 def run_parity(
@@ -55,9 +52,7 @@ def run_parity(
     for name in ("checkpoint", "onnx"):
         if not (folder / name).is_dir():
             raise UsageError(f"{folder} is not a run of `edgeq deploy`: it holds no folder {name!r}")
-    checkpoint = load_checkpoint(folder / "checkpoint")
-    kind = _KINDS.get(checkpoint.adapter.task)
-    if kind is None:
-        raise UnsupportedError(f"parity of {checkpoint.adapter.architecture} is not implemented")
+    checkpoint = load_checkpoint(folder / "checkpoint", task=task_of_source(folder))
+    kind = _GENERATING.get(checkpoint.adapter.task, EncoderParity)
     about = RunFolder(folder, checkpoint, dict(targets or {}), list(texts), access or BundleAccess())
     return kind(about, progress).report()

@@ -109,14 +109,13 @@ def _accuracy(accuracy: Accuracy) -> str:
     if not accuracy.measured:
         return f"<p>Not measured: {escape(accuracy.reason)}.</p>"
     rows = []
+    others = list(dict.fromkeys(name for score in accuracy.stages.values() for name in score.others))
     for name, score in accuracy.stages.items():
         loss = accuracy.losses.get(name)
-        interval = f"{loss.low:+.4f} to {loss.high:+.4f}" if loss else ""
-        pearson = "" if score.pearson is None else f"{score.pearson:.4f}"
-        rows.append([name, f"{score.value:.4f}", pearson, f"{loss.value:+.4f}" if loss else "", interval])
-    columns = ["stage", accuracy.metric, "pearson", "loss", "95% interval of the loss"]
-    if all(score.pearson is None for score in accuracy.stages.values()):
-        columns, rows = [columns[0], *columns[1:2], *columns[3:]], [[*row[:2], *row[3:]] for row in rows]
+        further = [f"{score.others[other]:.4f}" if other in score.others else "" for other in others]
+        interval = [f"{loss.value:+.4f}", f"{loss.low:+.4f} to {loss.high:+.4f}"] if loss else ["", ""]
+        rows.append([name, f"{score.value:.4f}", *further, *interval])
+    columns = ["stage", accuracy.metric, *others, "loss", "95% interval of the loss"]
     note = (
         f'<p class="small">{accuracy.examples} {escape(accuracy.unit)} of '
         f"<code>{escape(accuracy.data)}</code>. The interval is a paired bootstrap.</p>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +13,11 @@ from edgeq.checkpoint import Checkpoint
 from edgeq.deploy.accuracy import metric_loss
 from edgeq.deploy.perplexity import perplexity_loss
 from edgeq.errors import UnsupportedError, UsageError
-from edgeq.evaluate.data import EvaluationSet, TextFile, read_evaluation_set, read_text_file
+from edgeq.evaluate.data import TextFile, read_text_file
+from edgeq.evaluate.evaluation import Evaluation, EvaluationData
+from edgeq.evaluate.kinds import read_evaluation_data
 from edgeq.evaluate.perplexity import Perplexity, evaluate_perplexity
-from edgeq.evaluate.tasks import Evaluation, evaluate
+from edgeq.evaluate.tasks import evaluate
 from edgeq.models import GenerativeAdapter, ModelAdapter, TorchDecoder, TorchEncoder
 from edgeq.results import Loss
 
@@ -31,12 +34,7 @@ Measured = Evaluation | Perplexity
 class Half:
     """One half of the evaluation data: examples, or a text for models that continue texts."""
 
-    content: EvaluationSet | TextFile
-
-    @property
-    def targets(self) -> list[float | str]:
-        """What the examples say."""
-        return [one.target for one in self.content.examples] if isinstance(self.content, EvaluationSet) else []
+    content: EvaluationData | TextFile
 
 
 def halves(path: Path, adapter: ModelAdapter, *, seed: int) -> tuple[Half, Half]:
@@ -50,7 +48,7 @@ def halves(path: Path, adapter: ModelAdapter, *, seed: int) -> tuple[Half, Half]
         raise UnsupportedError(f"the quality of a {adapter.architecture} is not measured, so no recipe can be searched")
     if adapter.task == "generate":
         return _text_halves(read_text_file(path))
-    data = read_evaluation_set(path)
+    data: Any = read_evaluation_data(path, adapter.task)
     if len(data.examples) < 2 * FEWEST_EXAMPLES:
         raise UsageError(
             f"{path} has {len(data.examples)} examples, too few to tell recipes apart; a search needs "
@@ -78,7 +76,7 @@ def _text_halves(text: TextFile) -> tuple[Half, Half]:
 def measure(checkpoint: Checkpoint, half: Half) -> Measured:
     """Measures a float or compressed model on a half."""
     adapter = checkpoint.adapter
-    if isinstance(half.content, EvaluationSet):
+    if isinstance(half.content, EvaluationData):
         return evaluate(
             TorchEncoder(checkpoint.model, adapter),
             checkpoint.tokenizer,
@@ -96,17 +94,17 @@ def measure(checkpoint: Checkpoint, half: Half) -> Measured:
     )
 
 
-def loss_of(reference: Measured, result: Measured, half: Half, *, labels: list[str]) -> Loss:
-    """Returns what compression costs on a half, with its paired 95% interval; of perplexity, the increase."""
+def loss_of(reference: Measured, result: Measured) -> Loss:
+    """Returns what compression costs, with its paired 95% interval; of perplexity, the increase."""
     if isinstance(reference, Perplexity) and isinstance(result, Perplexity):
         return perplexity_loss(reference, result)
     if isinstance(reference, Evaluation) and isinstance(result, Evaluation):
-        return metric_loss(reference, result, half.targets, labels=labels)
+        return metric_loss(reference, result)
     raise UsageError("a model was measured in two ways; search again in a new folder")
 
 
 def metric_name(measured: Measured) -> str:
-    """Returns what was measured: ``spearman``, ``accuracy`` or ``perplexity``."""
+    """Returns what was measured: a metric of :mod:`edgeq.evaluate.metrics`, or ``perplexity``."""
     return "perplexity" if isinstance(measured, Perplexity) else measured.metric
 
 

@@ -232,7 +232,7 @@ class _Search:
         reference = measure(self._checkpoint, self._held)
         result = measure(load_checkpoint(self._folder / best["checkpoint"]), self._held)
         self._progress("checking on data that the search did not see", 1, 1)
-        loss = loss_of(reference, result, self._held, labels=self._checkpoint.adapter.labels)
+        loss = loss_of(reference, result)
         limit = self._request.max_loss
         allowed = None if limit is None else limit.largest(metric_name(reference), reference.value)
         counted = loss.high if limit is None or limit.end == "interval" else loss.value

@@ -44,7 +44,7 @@ def test_a_bundle_that_differs_on_the_data_breaks_parity():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 1}, "file.json should be edgeq-accuracy version 2, found 'edgeq-accuracy' version 1"),
+        ({"version": 1}, "file.json should be edgeq-accuracy version 3, found 'edgeq-accuracy' version 1"),
         ({"stages": {"torch float32": {"value": "many"}}}, r"file.json is damaged \(stages.torch float32.value: "),
         ({"agreement": []}, r"file.json is damaged \(agreement: "),
     ],

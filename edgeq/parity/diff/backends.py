@@ -23,6 +23,7 @@ from edgeq.parity.diff.layer_walk import LayerWalk, Opener, Step, first_outside
 from edgeq.parity.inputs.encoder import make_feeds
 from edgeq.parity.inputs.encoder_decoder import ENCODER, FIRST_STEP, NEXT_STEP, torch_parts
 from edgeq.parity.reference import Reference
+from edgeq.parity.run_folder import task_of_source
 from edgeq.progress import Progress, silent
 from edgeq.targets.builtin.target import load_target
 
@@ -79,7 +80,7 @@ def diff_layers(
         raise UsageError(f"there is no backend {unknown[0]!r}; there are {', '.join(BACKENDS)}")
     if not (folder / "checkpoint").is_dir() or not (folder / "onnx").is_dir():
         raise UsageError(f"{folder} is not a run of `edgeq deploy`: it holds no checkpoint or no onnx")
-    checkpoint = load_checkpoint(folder / "checkpoint")
+    checkpoint = load_checkpoint(folder / "checkpoint", task=task_of_source(folder))
     _check_layers(checkpoint)
     chosen = _chosen(checkpoint, backends)
     progress("diff: PyTorch", 0, 1 + len(chosen))

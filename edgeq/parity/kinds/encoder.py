@@ -23,7 +23,7 @@ _FILE = "model.onnx"
 
 
 class EncoderParity(ParityRun):
-    """Parity of a model that maps a text to vectors or to a label."""
+    """Parity of a model that is called once a text: it gives vectors, or labels of the text or its tokens."""
 
     def __init__(self, folder: RunFolder, progress: Progress) -> None:
         super().__init__(folder, progress)
@@ -75,7 +75,7 @@ class EncoderParity(ParityRun):
         self.checks.append(check_end_to_end(stage, distance(got, want, feeds), envelope))
         texts = feeds[len(self.feeds.grid) :]
         if texts:
-            decided = [decisions(run[-len(texts) :]) for run in (got, want, *self.noisy)]
+            decided = [decisions(run[-len(texts) :], texts) for run in (got, want, *self.noisy)]
             self.checks.append(check_task(stage, decided[0], decided[1], decided[2:]))
 
     def run_native(self, stage: str, bundle: Path) -> list[Arrays]:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from edgeq.backends import Arrays
+from edgeq.formats.tasks import TASKS
 from edgeq.results import Check
 
 T = TypeVar("T")
@@ -20,6 +21,8 @@ MOST_NOISE_RUNS = 128
 _FEWEST_OF_SMALL_MODELS = 32
 _WANTED_VALUES = 2**23
 """Quantized values over all noise runs: about one in 300,000 steps under noise, so this gives some 25."""
+_OF_TOKENS = frozenset(TASKS["answer"].outputs)
+"""Outputs of one number a token."""
 _STANDS_OUT = 10.0
 """A run whose rms is this multiple of the smallest one's has stepped; plain float noise varies far less."""
 
@@ -99,7 +102,7 @@ def distance(got: Sequence[Arrays], want: Sequence[Arrays], feeds: Sequence[Arra
         mask = feed["attention_mask"].astype(bool)
         for name, value in reference.items():
             difference = outputs[name].astype(np.float64) - value
-            per_token = value.ndim >= 3 and value.shape[:2] == mask.shape
+            per_token = (value.ndim >= 3 or name in _OF_TOKENS) and value.shape[:2] == mask.shape
             parts.append((difference[mask] if per_token else difference).ravel())
     magnitude = np.abs(np.concatenate(parts))
     if not np.isfinite(magnitude).all():

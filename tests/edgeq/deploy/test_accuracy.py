@@ -5,22 +5,18 @@ import pytest
 from scipy import stats
 
 from edgeq.deploy.accuracy import metric_loss
-from edgeq.evaluate.tasks import Evaluation
+from edgeq.evaluate.evaluation import Evaluation
 
 
-def similarity(predictions, value):
-    return Evaluation("spearman", value, len(predictions), np.asarray(predictions), pearson=value)
-
-
-def accuracy(predictions, truth):
-    predictions = np.asarray(predictions, np.int64)
-    return Evaluation("accuracy", float((predictions == truth).mean()), len(predictions), predictions)
+def similarity(predictions, scores):
+    return Evaluation("spearman", np.stack([predictions, scores], axis=1))
 
 
 def test_equal_models_lose_nothing():
     scores = np.linspace(0, 5, 50)
-    loss = metric_loss(similarity(scores, 1.0), similarity(scores, 1.0), list(scores))
-    assert (loss.value, loss.low, loss.high, loss.retained) == (0.0, 0.0, 0.0, 1.0)
+    loss = metric_loss(similarity(scores, scores), similarity(scores, scores))
+    assert (loss.value, loss.low, loss.high) == (0.0, 0.0, 0.0)
+    assert loss.retained == 1.0
 
 
 def test_a_ruined_model_loses_beyond_doubt():
@@ -28,7 +24,7 @@ def test_a_ruined_model_loses_beyond_doubt():
     scores = np.linspace(0, 5, 300)
     noise = generator.normal(size=300)
     value = float(stats.spearmanr(noise, scores).statistic)
-    loss = metric_loss(similarity(scores, 1.0), similarity(noise, value), list(scores))
+    loss = metric_loss(similarity(scores, scores), similarity(noise, scores))
     assert loss.low > 0.8
     assert loss.low <= loss.value <= loss.high
     assert loss.retained == pytest.approx(value)
@@ -39,26 +35,35 @@ def test_few_examples_give_a_wide_interval():
 
     def width(count):
         scores = np.linspace(0, 5, count)
-        first, second = (similarity(scores + generator.normal(size=count), 0.8) for _ in range(2))
-        loss = metric_loss(first, second, list(scores))
+        first, second = (similarity(scores + generator.normal(size=count), scores) for _ in range(2))
+        loss = metric_loss(first, second)
         return loss.high - loss.low
 
     assert width(20) > 2 * width(500)
 
 
-def test_accuracy_counts_labels_by_name_or_number():
-    truth = np.array([0, 1] * 50)
-    right, wrong = accuracy(truth, truth), accuracy(np.r_[1 - truth[:20], truth[20:]], truth)
-    names = ["negative" if label == 0 else "positive" for label in truth]
-    numbers = [str(label) for label in truth]
-    for targets in (names, numbers):
-        loss = metric_loss(right, wrong, targets, labels=["negative", "positive"])
-        assert loss.value == pytest.approx(0.2)
-        assert 0.1 < loss.low < 0.2 < loss.high < 0.3
+@pytest.mark.parametrize("metric", ["accuracy", "top-1"])
+def test_right_answers_are_counted(metric):
+    right = np.ones((100, 1))
+    wrong = right.copy()
+    wrong[:20] = 0
+    loss = metric_loss(Evaluation(metric, right), Evaluation(metric, wrong))
+    assert loss.value == pytest.approx(0.2)
+    assert 0.1 < loss.low < 0.2 < loss.high < 0.3
+
+
+def test_entities_of_all_sentences_are_counted_together():
+    """Sentences of many entities weigh more than those of one."""
+    whole = np.array([[9.0, 9.0, 9.0]] * 30 + [[1.0, 1.0, 1.0]] * 30)
+    found = whole.copy()
+    found[:30, 0] = 0  # what is found is another entity each time
+    loss = metric_loss(Evaluation("entity-f1", whole), Evaluation("entity-f1", found))
+    assert loss.value == pytest.approx(0.9)
+    assert 0.8 < loss.low < 0.9 < loss.high < 1.0
 
 
 def test_a_model_that_says_the_same_of_everything_is_compared_without_a_warning():
     scores = np.linspace(0, 5, 40)
-    loss = metric_loss(similarity(scores, 1.0), similarity(np.ones(40), 0.0), list(scores))
+    loss = metric_loss(similarity(scores, scores), similarity(np.ones(40), scores))
     assert loss.value == 1.0
     assert loss.low == pytest.approx(1.0)

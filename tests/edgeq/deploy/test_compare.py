@@ -22,10 +22,9 @@ def _run(folder: Path, recipe: str, predictions: dict[str, Any]) -> Path:
 
 
 def _labels(right: np.ndarray, *, data: str = "d") -> dict[str, Any]:
-    targets = np.arange(len(right)) % 2
-    answers = np.where(right, targets, 1 - targets)
-    stages = {"torch float32": targets.tolist(), "torch compressed": answers.tolist(), "bundle host": answers.tolist()}
-    return {"metric": "accuracy", "data_sha256": data, "targets": targets.tolist(), "stages": stages}
+    all_right, rows = np.ones((len(right), 1)).tolist(), right[:, None].astype(float).tolist()
+    stages = {"torch float32": all_right, "torch compressed": rows, "bundle host": rows}
+    return {"metric": "accuracy", "data_sha256": data, "stages": stages}
 
 
 def test_accuracy_is_tested_on_the_examples_that_differ(tmp_path: Path) -> None:
@@ -66,8 +65,9 @@ def test_equal_runs_do_not_differ(tmp_path: Path) -> None:
 def _scores(noise: float, *, seed: int) -> dict[str, Any]:
     targets = np.random.default_rng(0).random(300)
     answers = targets + noise * np.random.default_rng(seed).standard_normal(300)
-    stages = {"torch float32": targets.tolist(), "torch compressed": answers.tolist()}
-    return {"metric": "spearman", "data_sha256": "s", "targets": targets.tolist(), "stages": stages}
+    rows = {"torch float32": (targets, targets), "torch compressed": (answers, targets)}
+    stages = {name: np.stack(columns, axis=1).tolist() for name, columns in rows.items()}
+    return {"metric": "spearman", "data_sha256": "s", "stages": stages}
 
 
 def test_correlations_are_tested_by_exchanging_answers(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     (old / "predictions.json").unlink()
     with pytest.raises(UsageError, match="older edgeq"):
         compare([run, old])
-    harmed = _run(tmp_path / "harmed", "x", _labels(right) | {"targets": [1]})
+    harmed = _run(tmp_path / "harmed", "x", _labels(right) | {"metric": "spearman"})
     with pytest.raises(FormatError, match="damaged"):
         compare([run, harmed])
     (old / "accuracy.json").write_text('{"measured": false}')

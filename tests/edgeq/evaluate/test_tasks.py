@@ -8,7 +8,8 @@ from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
 from edgeq.errors import UsageError
 from edgeq.evaluate.data import EvaluationSet, Example, read_evaluation_set
-from edgeq.evaluate.tasks import evaluate, similarities
+from edgeq.evaluate.similarity import similarities
+from edgeq.evaluate.tasks import evaluate
 from edgeq.formats.sentence_model import Pooling, SentenceModel
 from edgeq.models import TorchEncoder
 
@@ -60,8 +61,7 @@ def test_a_perfect_order_is_a_correlation_of_one() -> None:
     assert result.value == pytest.approx(1.0)
     reverse = _similarity([(e.first, e.second or "", -float(e.target)) for e in data.examples])
     assert evaluate(_angle, _Tokenizer(), reverse).value == pytest.approx(-1.0)
-    assert result.pearson is not None
-    assert 0.5 < result.pearson < 1
+    assert 0.5 < result.others["pearson"] < 1
 
 
 def test_neither_batching_nor_padding_changes_predictions(float_checkpoint: Path) -> None:
@@ -74,8 +74,8 @@ def test_neither_batching_nor_padding_changes_predictions(float_checkpoint: Path
     ]
     alone = evaluate(encode, checkpoint.tokenizer, _similarity(rows), batch_size=1)
     together = evaluate(encode, checkpoint.tokenizer, _similarity(rows), batch_size=18)
-    np.testing.assert_allclose(alone.predictions, together.predictions, atol=1e-5)
-    for (first, second, _), cosine in zip(rows, alone.predictions, strict=True):
+    np.testing.assert_allclose(alone.rows[:, 0], together.rows[:, 0], atol=1e-5)
+    for (first, second, _), cosine in zip(rows, alone.rows[:, 0], strict=True):
         vectors = []
         for text in (first, second):
             tokens = checkpoint.tokenizer(text, return_tensors="np")
@@ -101,7 +101,8 @@ def test_accuracy_counts_label_numbers_and_names() -> None:
         progress=lambda *s: steps.append(s),
     )
     assert (result.metric, result.value, result.count) == ("accuracy", 0.75, 4)
-    assert result.predictions.tolist() == [1, 0, 1, 0]
+    assert result.decisions is not None
+    assert result.decisions.tolist() == [1, 0, 1, 0]
     assert steps == [("evaluating", 0, 2), ("evaluating", 1, 2), ("evaluating", 2, 2)]
 
 

@@ -170,11 +170,39 @@ def test_task_counts_changed_decisions_against_noise():
     assert "6 of 20 decisions differ (limit 5" in check.detail
 
 
+def _feeds(batches, length=4):
+    """Inputs whose tokens all count."""
+    return [{"attention_mask": np.ones((len(next(iter(batch.values()))), length), np.int64)} for batch in batches]
+
+
+def test_decisions_of_tokens_leave_padding_out():
+    mask = np.array([[1, 1, 1], [1, 0, 0]])
+    tags = np.array([[[0, 1], [2, 0], [0, 3]], [[4, 0], [0, 9], [0, 9]]], np.float32)
+    assert decisions([{"logits": tags}], [{"attention_mask": mask}]).tolist() == [1, 0, 1, 0]
+    starts, ends = np.array([[1, 3, 2], [0, 9, 9]], np.float32), np.array([[0, 0, 5], [1, 9, 9]], np.float32)
+    spans = [{"start_logits": starts, "end_logits": ends}]
+    assert decisions(spans, [{"attention_mask": mask}]).tolist() == [1, 0, 2, 0]
+
+
+def test_decisions_of_a_reranker_are_which_of_two_texts_is_graded_higher():
+    grades = [{"logits": np.array([[1.0], [3.0]], np.float32)}, {"logits": np.array([[2.0], [4.0]], np.float32)}]
+    assert decisions(grades, _feeds(grades)).tolist() == [1, 0, 1]
+
+
+def test_numbers_of_padding_are_no_difference():
+    mask = np.array([[1, 1], [1, 0]])
+    want = [{"start_logits": np.array([[1, 2], [3, 4]], np.float32)}]
+    other = [{"start_logits": np.array([[1, 2], [3, 9]], np.float32)}]
+    assert distance(other, want, [{"attention_mask": mask}]).largest == 0
+    assert distance(other, want, [{"attention_mask": np.ones((2, 2))}]).largest == 5
+
+
 def test_decisions_of_encoders_are_nearest_texts():
     vectors = np.array([[1, 0], [0, 3], [0.1, 1], [5, 0.1]], np.float32)
     batches = [{"sentence_embedding": part} for part in (vectors[:3], vectors[3:])]
-    assert decisions(batches).tolist() == [3, 2, 1, 0]
-    assert decisions([{"logits": np.array([[0, 2, 1], [3, 0, 0]])}]).tolist() == [1, 0]
+    assert decisions(batches, _feeds(batches)).tolist() == [3, 2, 1, 0]
+    labels = [{"logits": np.array([[0, 2, 1], [3, 0, 0]])}]
+    assert decisions(labels, _feeds(labels)).tolist() == [1, 0]
 
 
 def test_bits_tell_zero_from_minus_zero_and_nan_from_nothing():

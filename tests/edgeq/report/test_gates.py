@@ -33,7 +33,7 @@ def _report(gates: Gates, *, value: float = 0.86, low: float = 0.002, high: floa
         "targets": {"host": {}},
         "accuracy": {
             "format": "edgeq-accuracy",
-            "version": 2,
+            "version": 3,
             "measured": True,
             "metric": metric,
             "examples": 1500,

@@ -207,11 +207,11 @@ def test_unfinished_and_damaged_runs_are_sentences(results, write_run, tmp_path)
 def perplexity_results(results, *, retained=0.995, agrees=True):
     loss = {"value": 0.4, "low": 0.1, "high": 0.9, "retained": retained}
     accuracy = {
-        "format": "edgeq-accuracy", "version": 2, "measured": True, "data": "text.txt",
+        "format": "edgeq-accuracy", "version": 3, "measured": True, "data": "text.txt",
         "examples": 4096, "unit": "tokens", "metric": "perplexity",
         "stages": {
-            "torch float32": {"value": 20.0, "pearson": None}, "torch compressed": {"value": 20.4, "pearson": None},
-            "bundle host": {"value": 20.4, "pearson": None},
+            "torch float32": {"value": 20.0}, "torch compressed": {"value": 20.4},
+            "bundle host": {"value": 20.4},
         },
         "losses": {"torch compressed": loss, "bundle host": loss},
     }  # fmt: skip

@@ -14,7 +14,7 @@ import edgeq.search.run as run_module
 from edgeq.checkpoint import load_checkpoint
 from edgeq.errors import UsageError
 from edgeq.evaluate.data import read_evaluation_set
-from edgeq.evaluate.tasks import Evaluation
+from edgeq.evaluate.evaluation import Evaluation
 from edgeq.ledger import ledger
 from edgeq.recipes import load_recipe
 from edgeq.search import SearchRequest, search
@@ -42,7 +42,7 @@ def pairs(float_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     write([float(index) for index in range(120)])
     measured = measure(load_checkpoint(float_checkpoint), Half(read_evaluation_set(file)))
     assert isinstance(measured, Evaluation)
-    write(measured.predictions.tolist())
+    write(measured.rows[:, 0].tolist())
     return file
 
 
