@@ -18,12 +18,16 @@ BEGIN, END = "<!-- supported: begin -->\n", "<!-- supported: end -->"
 
 
 def models_table() -> str:
-    """Returns the architectures of each family by task, as a Markdown table."""
-    lines = ["| family | model classes | what for |", "|---|---|---|"]
+    """Returns which tasks the models of each family may be for, as a Markdown table."""
+    columns = list(TASKS.values())
+    lines = [
+        f"| family | {' | '.join(task.does for task in columns)} |",
+        f"| `--task` | {' | '.join(f'`{task.pipelines[0]}`' for task in columns)} |",
+    ]
+    lines.insert(1, "|---|" + "---|" * len(columns))
     for family, architectures in supported_families().items():
-        classes = ", ".join(f"`{name}`" for name in architectures)
-        tasks = ", ".join(dict.fromkeys(TASKS[task].does for task in architectures.values()))
-        lines.append(f"| {family} | {classes} | {tasks} |")
+        known = set(architectures.values())
+        lines.append(f"| {family} | {' | '.join('yes' if task.name in known else '' for task in columns)} |")
     return "\n".join(lines) + "\n"
 
 

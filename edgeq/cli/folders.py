@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeq.errors import UsageError
+from edgeq.formats.tasks import PIPELINES
 
 Out = Annotated[
     Path, typer.Argument(help="Folder to write; only an earlier output of this verb is replaced, and only on success.")
@@ -19,8 +20,8 @@ RecipeName = Annotated[
 Task = Annotated[
     str | None,
     typer.Option(
-        help="What to make of the model: feature-extraction, text-classification, text-generation or "
-        "text2text-generation. Default: what it was made for, and the encoder of one that was only pre-trained."
+        help=f"What to make of the model: {', '.join(PIPELINES)}. Default: what it was made for, and the encoder of one "
+        "that was only pre-trained."
     ),
 ]
 Opset = Annotated[int | None, typer.Option(help="ONNX opset, 18 to 23; the exporter's default if not given.")]

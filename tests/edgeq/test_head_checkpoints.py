@@ -64,7 +64,8 @@ def test_a_masked_model_keeps_its_table_once(masked: Path, tmp_path: Path) -> No
     assert torch.equal(again.model.get_submodule(head).bias, original.get_submodule(head).bias)
     ours = TorchEncoder(again.model, again.adapter)(IDS, MASK)["logits"]
     loaded = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out").eval()
-    np.testing.assert_array_equal(_logits(loaded).numpy()[MASK == 1], ours[MASK == 1])
+    # ELECTRA has its attention as one operator in the exported graph, which rounds otherwise.
+    np.testing.assert_allclose(_logits(loaded).numpy()[MASK == 1], ours[MASK == 1], atol=1e-5)
     # Rounded weights give about what the float ones give.
     want = _logits(original).numpy()[MASK == 1]
     assert np.abs(ours[MASK == 1] - want).mean() < 0.5 * np.abs(want).mean()
