@@ -2,6 +2,7 @@
 
 from edgeq.models.adapter import CacheShape, ExportPart, GenerativeAdapter, ModelAdapter, Seq2SeqAdapter, Task
 from edgeq.models.architecture import is_of_pretraining, tasks_of
+from edgeq.models.decoder_classifiers import DecoderClassifierAdapter
 from edgeq.models.inference import TorchDecoder, TorchEncoder, TorchPart, positions
 from edgeq.models.registry import adapter_classes, adapter_for, supported_architectures
 from edgeq.models.stacks import AttentionTap, LayerStack, Migration
@@ -9,6 +10,7 @@ from edgeq.models.stacks import AttentionTap, LayerStack, Migration
 __all__ = [
     "AttentionTap",
     "CacheShape",
+    "DecoderClassifierAdapter",
     "ExportPart",
     "GenerativeAdapter",
     "LayerStack",

@@ -20,8 +20,8 @@ RecipeName = Annotated[
 Task = Annotated[
     str | None,
     typer.Option(
-        help=f"What to make of the model: {', '.join(PIPELINES)}. Default: what it was made for, and the encoder of one "
-        "that was only pre-trained."
+        help=f"What to make of the model: {', '.join(PIPELINES)}. Default: what it was made for, and the encoder of "
+        "one that was only pre-trained."
     ),
 ]
 Opset = Annotated[int | None, typer.Option(help="ONNX opset, 18 to 23; the exporter's default if not given.")]

@@ -13,6 +13,7 @@ from torch import nn
 from edgeq.distill.labels import NO_LABEL
 from edgeq.distill.sentence import Pooling, pool_states
 from edgeq.errors import UnsupportedError
+from edgeq.formats.tasks import TASKS
 from edgeq.models import AttentionTap, LayerStack, ModelAdapter
 
 Batch = Mapping[str, torch.Tensor]
@@ -57,8 +58,9 @@ class Features:
     """What a model computed.
 
     Attributes:
-        output: Logits ``[batch, classes]`` or ``[batch, sequence, vocabulary]``; of an embedding model the
-            embeddings, ``[batch, width]``.
+        output: Logits ``[batch, classes]`` or ``[batch, sequence, classes]``; of an embedding model the embeddings,
+            ``[batch, width]``; of one that answers questions ``[batch, 2, sequence]``, in which padding has the lowest
+            number.
         stacks: Its stacks by name.
     """
 
@@ -105,7 +107,7 @@ class FeatureReader(nn.Module):
         """
         self._read.clear()
         inputs: dict[str, Any] = {name: batch[name] for name in _INPUTS if name in batch}
-        if self._adapter.task in ("generate", "seq2seq"):
+        if TASKS[self._adapter.task].generates:
             inputs["use_cache"] = False
         result = self.model(**inputs)
         stacks = {stack.name: self._features(stack, batch) for stack in self._adapter.stacks}
@@ -113,6 +115,10 @@ class FeatureReader(nn.Module):
         if self._adapter.task == "embed":
             mask = batch["attention_mask"].bool()
             return Features(pool_states(result.last_hidden_state, mask, self._pooling), stacks)
+        if self._adapter.task == "answer":
+            logits = torch.stack([result.start_logits, result.end_logits], dim=1)
+            hidden = ~batch["attention_mask"].bool()[:, None, :]
+            return Features(logits.masked_fill(hidden, torch.finfo(logits.dtype).min), stacks)
         return Features(result.logits, stacks)
 
     def close(self) -> None:

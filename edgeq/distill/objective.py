@@ -12,13 +12,14 @@ from edgeq.distill.attention import probability_loss, score_loss
 from edgeq.distill.contrastive import ContrastiveLoss
 from edgeq.distill.features import Batch, Features, StackFeatures, Wanted
 from edgeq.distill.hidden import hidden_loss
-from edgeq.distill.labels import NO_LABEL, classification_loss, regression_loss
+from edgeq.distill.labels import NO_LABEL, classification_loss, regression_loss, relevance_loss
 from edgeq.distill.layer_map import LayerMap, layer_map
 from edgeq.distill.logits import MeanOver, soft_cross_entropy, squared_difference
 from edgeq.distill.sentence import embedding_loss
 from edgeq.distill.similarities import similarity_loss
 from edgeq.distill.token_scaled import token_scaled_loss
 from edgeq.errors import UsageError
+from edgeq.formats.tasks import EVERY_TOKEN, TASKS
 from edgeq.models import LayerStack, ModelAdapter
 
 
@@ -177,7 +178,7 @@ class Objective:
 
     def _check_losses(self) -> None:
         settings, task = self.settings, self._student.task
-        if settings.token_scaled and task not in ("generate", "seq2seq"):
+        if settings.token_scaled and not TASKS[task].generates:
             raise UsageError("token_scaled weighs tokens of a language model; switch it off for this task")
         if settings.similarities and task != "embed":
             raise UsageError("similarities are between sentence embeddings; give the loss 'similarities' weight 0")
@@ -217,7 +218,8 @@ class Objective:
 
     def _label_loss(self, batch: Batch, student: Features) -> torch.Tensor:
         if self._student.task == "classify" and student.output.shape[-1] == 1:
-            return regression_loss(student.output, batch["labels"])
+            loss = relevance_loss if "query" in batch else regression_loss
+            return loss(student.output, batch["labels"])
         return classification_loss(student.output, batch["labels"])
 
     def _logit_loss(self, batch: Batch, student: Features, teacher: Features) -> torch.Tensor:
@@ -228,10 +230,15 @@ class Objective:
             return squared_difference(own, wanted)
         if settings.token_scaled:
             return token_scaled_loss(own, wanted, batch["labels"], temperature=settings.temperature)
-        mask = None if self._student.task == "classify" else batch["labels"] != NO_LABEL
         return soft_cross_entropy(
-            own, wanted, temperature=settings.temperature, mask=mask, mean_over=settings.mean_over
+            own, wanted, temperature=settings.temperature, mask=self._counted(batch), mean_over=settings.mean_over
         )
+
+    def _counted(self, batch: Batch) -> torch.Tensor | None:
+        """The places whose logits count: those with a label, or all tokens of texts without any; None is all."""
+        if TASKS[self._student.task].outputs.get("logits") != EVERY_TOKEN:
+            return None
+        return batch["labels"] != NO_LABEL if "labels" in batch else batch["attention_mask"].bool()
 
     def _layer_losses(self, student: Features, teacher: Features) -> list[tuple[str, float, torch.Tensor]]:
         """Sums over the pairs of layers, as the papers do."""

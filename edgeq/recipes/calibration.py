@@ -15,6 +15,7 @@ from torch import nn
 from edgeq.distill import FeatureReader, Objective, ObjectiveSettings
 from edgeq.distill.sentence import Pooling
 from edgeq.errors import UnsupportedError
+from edgeq.formats.tasks import TASKS
 from edgeq.models import ModelAdapter
 from edgeq.progress import Progress, silent
 from edgeq.quant.calibrate import (
@@ -184,7 +185,7 @@ def _multiplies_bf16() -> bool:
 
 
 def _runner(adapter: ModelAdapter) -> Callable[[nn.Module, Batch], Any]:
-    options = {"use_cache": False} if adapter.task in ("generate", "seq2seq") else {}
+    options = {"use_cache": False} if TASKS[adapter.task].generates else {}
 
     def run(model: nn.Module, batch: Batch) -> Any:
         return model(**{name: batch[name] for name in _INPUTS if name in batch}, **options)

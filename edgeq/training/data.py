@@ -14,19 +14,26 @@ import numpy as np
 from edgeq.distill.labels import NO_LABEL
 from edgeq.errors import UsageError
 from edgeq.evaluate.columns import LABELS, SCORES, find_columns
-from edgeq.models import ModelAdapter
+from edgeq.evaluate.data import read_rows
+from edgeq.evaluate.ranking import is_ranking
+from edgeq.models import DecoderClassifierAdapter, ModelAdapter
 from edgeq.training.examples import ExampleSet, Similarities
-from edgeq.training.rows import Rows, Split, read_data
+from edgeq.training.kinds import KINDS, Kind, Reading, existing_file
+from edgeq.training.rows import TABLES, Rows, Split, read_data
 from edgeq.training.settings import TaskName
 
 SOURCES = (("source", "target"), ("document", "summary"), ("article", "highlights"), ("text", "summary"))
 """Columns of a text and of what is to be written."""
 _TASKS: dict[str, tuple[TaskName, ...]] = {
-    "classify": ("classification", "regression"),
+    "classify": ("classification", "regression", "ranking"),
     "embed": ("embedding",),
+    "tag": ("tags",),
+    "answer": ("answers",),
+    "fill": ("masked-words",),
     "generate": ("language-model",),
     "seq2seq": ("seq2seq",),
 }
+"""What models of each task are trained for, the usual first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +56,7 @@ class TaskData:
 
 
 def task_of(adapter: ModelAdapter) -> TaskName:
-    """Returns the task of a model; a classifier with one label is trained for regression."""
+    """Returns the task of a model; a classifier with one label is trained for regression, where nothing says more."""
     if adapter.task == "classify":
         return "regression" if len(adapter.labels) == 1 else "classification"
     return _TASKS[adapter.task][0]
@@ -83,14 +90,50 @@ def load_task_data(
             that the model does not know.
         FormatError: If a row is damaged.
     """
-    task = _checked_task(task, adapter)
+    task = _checked_task(task, adapter, _ranks(train))
+    check_padding(adapter, tokenizer)
     if not 1 < max_length <= adapter.max_positions:
         raise UsageError(
             f"max_length should be 2 to {adapter.max_positions}, the model's positions, found {max_length}"
         )
+    if (kind := KINDS.get(task)) is not None:
+        return _of_kind(kind, task, train, evaluation, Reading(tokenizer, adapter, max_length, "train"))
     encoder = _Encoder(tokenizer, adapter, max_length, task)
     held_out = None if evaluation is None else encoder.examples(evaluation, "validation")
     return TaskData(task, encoder.examples(train, "train"), held_out)
+
+
+def _of_kind(
+    kind: Kind, task: TaskName, train: str | Path, evaluation: str | Path | None, reading: Reading
+) -> TaskData:
+    held_out = None
+    if evaluation is not None:
+        held_out = kind.examples(
+            existing_file(evaluation, "data of this task"), dataclasses.replace(reading, split="validation")
+        )
+    return TaskData(task, kind.examples(existing_file(train, "data of this task"), reading), held_out)
+
+
+def _ranks(source: str | Path) -> bool:
+    """Tells whether data are queries with documents."""
+    path = Path(source)
+    return path.suffix in TABLES and path.is_file() and is_ranking(list(read_rows(path)[0][1]))
+
+
+def check_padding(adapter: ModelAdapter, tokenizer: Any) -> None:
+    """Refuses a decoder that labels texts and would look for their ends in vain.
+
+    Raises:
+        UsageError: If its configuration names no padding token, or another one than the tokenizer.
+    """
+    if not isinstance(adapter, DecoderClassifierAdapter):
+        return
+    own, other = adapter.config.pad_token_id, tokenizer.pad_token_id
+    if own is None or own != other:
+        raise UsageError(
+            f"{adapter.architecture} labels a text at its last token that is not padding, so config.json must name the "
+            f"padding token of the tokenizer; pad_token_id is {own}, the tokenizer's {other}"
+        )
 
 
 def encode_rows(
@@ -109,6 +152,8 @@ def encode_rows(
     Raises:
         UsageError: See :func:`load_task_data`.
     """
+    if task in KINDS:
+        raise UsageError(f"more examples are made of sentences by replacing words, which does not fit the task {task}")
     examples = _Encoder(tokenizer, adapter, max_length, task).encoded(rows, "train")
     return dataclasses.replace(examples, first=first)
 
@@ -136,8 +181,10 @@ def load_pretraining_texts(
     return dataclasses.replace(examples, first=first)
 
 
-def _checked_task(task: TaskName | None, adapter: ModelAdapter) -> TaskName:
+def _checked_task(task: TaskName | None, adapter: ModelAdapter, ranks: bool) -> TaskName:
     own = task_of(adapter)
+    if own == "regression" and (task == "ranking" or (task is None and ranks)):
+        return "ranking"
     if task is None or task == own:
         return own
     if task not in _TASKS[adapter.task]:

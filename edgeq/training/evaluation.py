@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,41 +12,18 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional
 
-from edgeq.distill import FeatureReader, Features, Wanted
+from edgeq.distill import FeatureReader, Wanted
 from edgeq.distill.labels import NO_LABEL
 from edgeq.distill.sentence import Pooling
 from edgeq.errors import UsageError
+from edgeq.formats.tasks import TASKS
 from edgeq.models import ModelAdapter
 from edgeq.training.data import TaskData
 from edgeq.training.examples import ExampleSet
+from edgeq.training.figures import Figures
+from edgeq.training.kinds import KINDS
 
 _BATCH_TOKENS = 8192
-
-
-@dataclasses.dataclass(frozen=True)
-class Figures:
-    """What was measured.
-
-    Attributes:
-        metric: The figure by which models are compared: ``accuracy``, ``spearman``, ``perplexity``, ``cosine``.
-        values: All figures by name.
-    """
-
-    metric: str
-    values: dict[str, float]
-
-    @property
-    def value(self) -> float:
-        """The figure by which models are compared."""
-        return self.values[self.metric]
-
-    def better_than(self, other: float | None) -> bool:
-        """Tells whether the value is better than another one of the same metric; any number beats None."""
-        if math.isnan(self.value):
-            return False
-        if other is None:
-            return True
-        return self.value < other if self.metric == "perplexity" else self.value > other
 
 
 def evaluate_model(
@@ -69,9 +46,9 @@ def evaluate_model(
         processes: An ``accelerate.Accelerator`` over whose processes the examples are spread.
 
     Returns:
-        Accuracy and loss of classification; Spearman's and Pearson's correlation of regression and of
-        embeddings of graded pairs; the mean cosine to the teacher's of other embeddings; perplexity and loss
-        per token of language models and sequence-to-sequence models.
+        What the task's kind measures (:mod:`edgeq.training.kinds`); or accuracy and loss of classification; Spearman's
+        and Pearson's correlation of regression and of embeddings of graded pairs; the mean cosine to the teacher's of
+        other embeddings; perplexity and loss per token of models that generate text.
 
     Raises:
         UsageError: If the data hold no evaluation set, or ungraded texts and no teacher is given.
@@ -79,7 +56,10 @@ def evaluate_model(
     examples = data.evaluation
     if examples is None:
         raise UsageError("there are no held-out examples to evaluate on; give evaluation data")
-    own = _outputs(model, adapter, examples, pooling, processes)
+    kind = KINDS.get(data.task)
+    own = _outputs(model, adapter, examples, pooling, processes, rows=_rows if kind is None else kind.rows)
+    if kind is not None:
+        return kind.figures(own, examples)
     if data.task == "classification":
         return _classification(own, examples)
     if data.task == "regression":
@@ -90,7 +70,7 @@ def evaluate_model(
             return _correlation(_cosines(own[pairs.pairs[:, 0]], own[pairs.pairs[:, 1]]), pairs.scores)
         if teacher is None:
             raise UsageError("embeddings are evaluated on graded pairs, or against a teacher; give one of them")
-        wanted = _outputs(teacher, adapter, examples, pooling, processes)
+        wanted = _outputs(teacher, adapter, examples, pooling, processes, rows=_rows)
         return Figures("cosine", {"cosine": float(_cosines(own, wanted).mean())})
     loss = float(own[:, 0].sum() / own[:, 1].sum())
     perplexity = math.exp(loss) if loss < 700 else math.inf
@@ -125,9 +105,15 @@ def _cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _outputs(
-    model: nn.Module, adapter: ModelAdapter, examples: ExampleSet, pooling: Pooling, processes: Any
+    model: nn.Module,
+    adapter: ModelAdapter,
+    examples: ExampleSet,
+    pooling: Pooling,
+    processes: Any,
+    *,
+    rows: Callable[[torch.Tensor, dict[str, torch.Tensor], ModelAdapter], torch.Tensor],
 ) -> np.ndarray:
-    """Returns one row an example, float64: logits, an embedding, or the loss and the number of its tokens."""
+    """Returns one row an example, float64, as ``rows`` makes it of the model's output."""
     reader = FeatureReader(model, adapter, wanted=Wanted(), pooling=pooling)
     training = model.training
     model.eval()
@@ -139,7 +125,7 @@ def _outputs(
         with torch.no_grad():
             for chosen in batches[rank::count]:
                 batch = {name: value.to(device) for name, value in examples.batch(chosen).items()}
-                results.append((chosen, _rows(reader(batch), batch, adapter).double().cpu().numpy()))
+                results.append((chosen, rows(reader(batch).output, batch, adapter).double().cpu().numpy()))
     finally:
         reader.close()
         model.train(training)
@@ -147,10 +133,10 @@ def _outputs(
         from accelerate.utils import gather_object
 
         results = gather_object(results)
-    rows = np.empty((len(examples), results[0][1].shape[1]))
+    table = np.empty((len(examples), results[0][1].shape[1]))
     for chosen, values in results:
-        rows[chosen] = values
-    return rows
+        table[chosen] = values
+    return table
 
 
 def _batches(examples: ExampleSet) -> list[np.ndarray]:
@@ -168,11 +154,12 @@ def _batches(examples: ExampleSet) -> list[np.ndarray]:
     return batches
 
 
-def _rows(features: Features, batch: dict[str, torch.Tensor], adapter: ModelAdapter) -> torch.Tensor:
-    if adapter.task in ("embed", "classify"):
-        return features.output.float()
+def _rows(output: torch.Tensor, batch: dict[str, torch.Tensor], adapter: ModelAdapter) -> torch.Tensor:
+    """Logits of texts, embeddings, or of models that generate text the loss and the number of its tokens."""
+    if not TASKS[adapter.task].generates:
+        return output.float()
     labels = batch["labels"]
     losses = functional.cross_entropy(
-        features.output.float().transpose(1, 2), labels, ignore_index=NO_LABEL, reduction="none"
+        output.float().transpose(1, 2), labels, ignore_index=NO_LABEL, reduction="none"
     )
     return torch.stack([losses.double().sum(dim=1), (labels != NO_LABEL).sum(dim=1).double()], dim=1)

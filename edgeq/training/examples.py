@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from edgeq.distill.labels import NO_LABEL
+from edgeq.evaluate.masks import SHARE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,46 @@ class Similarities:
 
 
 @dataclasses.dataclass(frozen=True)
+class Masking:
+    """How tokens of texts are left out, other ones whenever a text is read: BERT's rule.
+
+    Of the tokens that are not special, 15% are to be predicted; of those 80% become the mask, 10% another token, and
+    10% stay.
+
+    Attributes:
+        mask: Id of the mask.
+        special: Ids that stay.
+        vocabulary: Number of ids.
+    """
+
+    mask: int
+    special: tuple[int, ...]
+    vocabulary: int
+
+    def __call__(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draws from torch's generator, which a training seeds for every step.
+
+        Args:
+            ids: int64, ``[batch, sequence]``.
+            attention_mask: int64, of the same shape.
+
+        Returns:
+            The ids with masks, and what is to be predicted, :data:`NO_LABEL` elsewhere.
+        """
+        plain = attention_mask.bool() & ~torch.isin(ids, torch.tensor(self.special))
+        chosen = plain & (torch.rand(ids.shape) < SHARE)
+        for row in range(len(ids)):
+            if not bool(chosen[row].any()) and bool(plain[row].any()):  # a short text has one at least
+                places = plain[row].nonzero()[:, 0]
+                chosen[row, places[torch.randint(len(places), (1,))]] = True
+        labels = torch.where(chosen, ids, NO_LABEL)
+        fate = torch.rand(ids.shape)
+        masked = torch.where(chosen & (fate < 0.8), self.mask, ids)
+        other = torch.randint(self.vocabulary, ids.shape)
+        return torch.where(chosen & (fate >= 0.9), other, masked), labels
+
+
+@dataclasses.dataclass(frozen=True)
 class ExampleSet:
     """Examples of one task.
 
@@ -33,11 +74,14 @@ class ExampleSet:
         inputs: Token ids of each example, int32 ``[length]``.
         pad: Id of padding.
         types: Token types of each example, for models that read pairs of texts; None otherwise.
-        labels: One number an example (int64 classes or float64 values), or the ids to predict, int32 for each
-            example: of a language model as many as its inputs. None for texts alone.
+        labels: One number an example (int64 classes or float64 values), or two (where an answer starts and ends), or
+            int32 for each example: the ids to predict, or the classes of its tokens; but of an encoder-decoder as many
+            as its inputs. None for texts alone.
         decoder_start: Id that a target begins with, for sequence-to-sequence; None otherwise.
         similarities: Graded pairs of the texts, for evaluating embeddings.
         first: Number of the first example, where several sets are numbered through.
+        groups: Number of the query that each example belongs to, int64, for rankings; None otherwise.
+        masking: Leaves tokens out whenever a batch is made; ``labels`` are those of a single time.
     """
 
     inputs: Sequence[np.ndarray]
@@ -47,6 +91,8 @@ class ExampleSet:
     decoder_start: int | None = None
     similarities: Similarities | None = None
     first: int = 0
+    groups: np.ndarray | None = None
+    masking: Masking | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -68,7 +114,8 @@ class ExampleSet:
         Returns:
             ``input_ids`` and ``attention_mask``, int64 ``[batch, sequence]``, padded behind; ``token_type_ids``,
             ``decoder_input_ids`` and ``labels`` where the set has them (labels of tokens are
-            :data:`~edgeq.distill.labels.NO_LABEL` in padding); ``example``, int64 ``[batch]``.
+            :data:`~edgeq.distill.labels.NO_LABEL` in padding); ``example``, int64 ``[batch]``; ``query``, int64
+            ``[batch]``, of rankings.
         """
         inputs = [self.inputs[index] for index in chosen]
         tensors = {
@@ -86,6 +133,11 @@ class ExampleSet:
             if self.decoder_start is not None:
                 shifted = [np.concatenate([[self.decoder_start], ids[:-1]]) for ids in targets]
                 tensors["decoder_input_ids"] = _padded(shifted, self.pad)
+        if self.groups is not None:
+            tensors["query"] = torch.from_numpy(self.groups[np.asarray(chosen, np.int64)])
+        if self.masking is not None:
+            made = self.masking(tensors["input_ids"], tensors["attention_mask"])
+            tensors["input_ids"], tensors["labels"] = made
         return tensors
 
     def digest(self) -> str:

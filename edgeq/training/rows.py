@@ -12,7 +12,7 @@ from edgeq.evaluate.data import read_rows, read_text_file
 
 Split = Literal["train", "validation"]
 _FILES = (".tsv", ".csv", ".jsonl", ".txt", ".text", ".raw", ".tokens")
-_TABLES = (".tsv", ".csv", ".jsonl")
+TABLES = (".tsv", ".csv", ".jsonl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +64,12 @@ def read_data(source: str | Path, *, split: Split) -> Rows:
         raise UsageError(f"{path} is a folder; give a data file or the name of a data set")
     name = str(source)
     if isinstance(source, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
-        raise UsageError(f"there is no data file {name!r}; its name ends in {', '.join(_TABLES)} or .txt")
+        raise UsageError(f"there is no data file {name!r}; its name ends in {', '.join(TABLES)} or .txt")
     return _of_hub(name, split)
 
 
 def _of_file(path: Path) -> Rows:
-    if path.suffix not in _TABLES:
+    if path.suffix not in TABLES:
         return Rows(str(path), [{"text": read_text_file(path).content}], ["line 1"])
     rows = read_rows(path)
     return Rows(str(path), [cells for _, cells in rows], [f"line {number}" for number, _ in rows])

@@ -8,7 +8,17 @@ from typing import Any, Literal
 
 from edgeq.errors import UsageError
 
-TaskName = Literal["classification", "regression", "embedding", "language-model", "seq2seq"]
+TaskName = Literal[
+    "classification",
+    "regression",
+    "ranking",
+    "embedding",
+    "language-model",
+    "seq2seq",
+    "tags",
+    "answers",
+    "masked-words",
+]
 ScheduleName = Literal["linear", "cosine", "constant"]
 AcrossStages = Literal["restart", "continue"]
 Shuffle = Literal["stage", "run"]

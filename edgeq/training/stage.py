@@ -19,7 +19,8 @@ from edgeq.errors import EdgeqError, UsageError
 from edgeq.models import ModelAdapter, adapter_for
 from edgeq.progress import Progress
 from edgeq.training.data import TaskData
-from edgeq.training.evaluation import Figures, evaluate_model
+from edgeq.training.evaluation import evaluate_model
+from edgeq.training.figures import Figures
 from edgeq.training.log import RunLog
 from edgeq.training.optimizer import (
     Moments,

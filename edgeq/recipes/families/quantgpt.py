@@ -8,6 +8,7 @@ baselines PACT, LSQ and LAQ are this family with another quantizer, as the paper
 from __future__ import annotations
 
 from edgeq.errors import UsageError
+from edgeq.formats.tasks import TASKS
 from edgeq.models import ModelAdapter
 from edgeq.recipes.schema import Recipe
 
@@ -20,7 +21,7 @@ def check(recipe: Recipe, adapter: ModelAdapter) -> None:
     Raises:
         UsageError: If the model does not generate text, or the recipe departs from what makes the method.
     """
-    if adapter.task not in ("generate", "seq2seq"):
+    if not TASKS[adapter.task].generates:
         raise UsageError(
             f"recipe {recipe.name!r} is for models that generate text, and {adapter.architecture} does not; "
             "use a recipe of the families xtc or two-stage"

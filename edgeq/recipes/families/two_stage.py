@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from edgeq.errors import UsageError
+from edgeq.formats.tasks import TASKS
 from edgeq.models import ModelAdapter
 from edgeq.recipes.schema import Recipe
 
@@ -20,7 +21,7 @@ def check(recipe: Recipe, adapter: ModelAdapter) -> None:
     Raises:
         UsageError: If the model is no encoder, or the recipe departs from what makes the method.
     """
-    if adapter.task not in ("classify", "embed"):
+    if TASKS[adapter.task].generates:
         raise UsageError(
             f"recipe {recipe.name!r} is for BERT, found {adapter.architecture}; use a recipe of the family quantgpt"
         )
