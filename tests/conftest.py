@@ -78,7 +78,7 @@ def make_bert(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         folder = tmp_path_factory.mktemp("bert")
         model.save_pretrained(folder)
         (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
-        transformers.BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+        transformers.BertTokenizerFast.from_pretrained(folder).save_pretrained(folder)
         return folder
 
     return make

@@ -27,32 +27,36 @@ CORES = ["cortex-a72", "cortex-a7"]
 """Emulated cores: 64 bits without dot product, and 32 bits."""
 
 
-def check_whole_way(folder: Path, out: Path, *, recipe: str | None, atol: float = 1e-5) -> None:
+def check_whole_way(
+    folder: Path, out: Path, *, recipe: str | None, task: str | None = None, holes: bool = True, atol: float = 1e-5
+) -> None:
     """Compresses, exports and compiles a model, and runs it on texts with padding behind and with holes.
 
     Args:
         folder: A float checkpoint of an encoder.
         out: Folder for everything that is made.
         recipe: Recipe to compress with; None for a float model.
+        task: What to make of the model; None takes what it was made for.
+        holes: Whether texts with holes are run, which models whose positions count from the left do not know.
         atol: Largest difference to PyTorch, which computes in another order.
     """
     checkpoint = folder
     if recipe is not None:
         checkpoint = out / "checkpoint"
-        edgeq.compress_model(folder, checkpoint, recipe=recipe)
-    edgeq.export_onnx(checkpoint, out / "onnx")
+        edgeq.compress_model(folder, checkpoint, recipe=recipe, task=task)
+    edgeq.export_onnx(checkpoint, out / "onnx", task=task)
     host = edgeq.compile_bundle(out / "onnx", out / "host", target=load_target("host"))
     for name in TARGETS:
         edgeq.compile_bundle(out / "onnx", out / name, target=load_target(name), host_bundle=host)
     models = [edgeq.load(out / name) for name in TARGETS]
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint, task=task)
     reference = TorchEncoder(loaded.model, loaded.adapter)
     longest = loaded.adapter.max_positions
     for batch, length in ((1, 1), (3, 13), (2, longest)):
         ids = np.random.default_rng(length).integers(5, 80, (batch, length))
         mask = np.ones_like(ids)
         mask[-1, max(1, length - 3) :] = 0
-        mask[0, 2:4] = 0
+        mask[0, 2:4] = 0 if holes else 1
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         given = {name: given[name] for name in loaded.adapter.input_names}
         results = [model(**given) for model in models]
@@ -139,6 +143,46 @@ def bundles(folder: Path, core: str) -> tuple[Path, Path]:
     host = edgeq.compile_bundle(folder / "onnx", folder / "host", target=load_target("host"))
     board = edgeq.compile_bundle(folder / "onnx", folder / core, target=load_target(core), host_bundle=host)
     return board, host
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "GPT2ForSequenceClassification",
+        pytest.param("LlamaForSequenceClassification", marks=pytest.mark.slow),
+        pytest.param("Qwen2ForSequenceClassification", marks=pytest.mark.slow),
+        pytest.param("OPTForSequenceClassification", marks=pytest.mark.slow),
+        pytest.param("BartForSequenceClassification", marks=pytest.mark.slow),
+    ],
+)
+def test_decoders_that_label_texts(architecture: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """The label of the last token, without a cache; Llama's keys serve several heads each."""
+    family = architecture.partition("For")[0].lower()
+    make = request.getfixturevalue(f"make_{family}" if family in ("gpt2", "bart") else "make_decoder")
+    check_whole_way(make(architecture, num_labels=3), tmp_path, recipe="ptq-w4", holes=family != "bart")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "task"),
+    [
+        ("RobertaForMaskedLM", "fill-mask"),
+        pytest.param("BertForQuestionAnswering", None, marks=pytest.mark.slow),
+        pytest.param("DistilBertForTokenClassification", None, marks=pytest.mark.slow),
+        pytest.param("AlbertForMaskedLM", "fill-mask", marks=pytest.mark.slow),
+        pytest.param("ElectraForMaskedLM", "fill-mask", marks=pytest.mark.slow),
+    ],
+)
+def test_heads_of_encoders(
+    architecture: str,
+    task: str | None,
+    make_encoder: Callable[..., Path],
+    make_bert_relative: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """A masked language model has its table of words once, with the bias of its head beside it."""
+    make = make_bert_relative if architecture.startswith("Distil") else make_encoder
+    narrow = {"embedding_size": 24} if architecture[0] in "AE" else {}
+    check_whole_way(make(architecture, **narrow), tmp_path, recipe="ptq-w4", task=task)
 
 
 DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
