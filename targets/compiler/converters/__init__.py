@@ -52,7 +52,6 @@ CONVERTERS: dict[str, Converter] = {
     "Silu": rows.silu,
     "Split": rows.split,
     RESIDUAL_LAYER_NORM: rows.add_and_normalise,
-    "Split": rows.split,
     "Tanh": rows.tanh,
     TOKEN_POSITIONS: rows.token_positions,
 }

@@ -78,29 +78,6 @@ def pick_columns(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -
     )
 
 
-def split(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
-    """``Split`` of a last axis of known size, such as that of queries, keys and values of one product.
-
-    Raises:
-        UnsupportedError: If the axis is another one, or is cut at places that the graph does not say.
-    """
-    x, sizes = [*inputs, None][:2]
-    shape, axis, count = shape_of(x), int(attrs.get("axis", 0)), int(attrs.get("num_outputs", 0))
-    known = axis in (-1, len(shape) - 1) and isinstance(shape[-1], tvm.tirx.IntImm)
-    if known and sizes is None and count:
-        ends = np.minimum(np.arange(1, count + 1) * -(-int(shape[-1]) // count), int(shape[-1])).tolist()
-    elif known and isinstance(sizes, tvm.ir.GenericConst):
-        ends = np.cumsum(sizes.value.numpy()).tolist()
-    else:
-        raise UnsupportedError(f"{attrs['name']}: Split has no kernel but for a last axis cut at known places")
-    starts = [0, *ends[:-1]]
-    parts = [
-        calls.builder.emit(relax.op.strided_slice(x, axes=[len(shape) - 1], begin=[begin], end=[end]))
-        for begin, end in zip(starts, ends, strict=True)
-    ]
-    return relax.Tuple(parts)
-
-
 def normalise(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     """``LayerNormalization`` over the last axis."""
     return _normalise(calls, inputs[:1], [*inputs[1:], None][:2], attrs)
