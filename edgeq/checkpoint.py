@@ -427,12 +427,13 @@ def _complete_repeated(state: dict[str, torch.Tensor], adapter: ModelAdapter, wh
     """Gives a tensor that a model has under two names both of them, whichever is stored."""
     for one, other in adapter.repeated_names.items():
         first, second = state.get(one), state.get(other)
-        if first is not None and second is not None and not torch.equal(first, second):
+        if first is not None and second is not None and adapter.tied_names and not torch.equal(first, second):
             raise FormatError(
                 f"{where} holds {one!r} and {other!r} with different values, which are one tensor of "
                 f"{adapter.architecture}; give the checkpoint as transformers saves it"
             )
-        found = first if first is not None else second
+        # Release 5 keeps two of them where the matrix is not tied either, of which the layer reads its own.
+        found = second if second is not None else first
         if found is not None:
             state[one] = state[other] = found
 

@@ -148,3 +148,13 @@ def test_an_unnamed_head_is_not_guessed_among_several(make_bert: Callable[..., P
     with pytest.raises(UsageError, match=r"--task.*feature-extraction.*text-classification.*token-classification"):
         load_checkpoint(folder)
     assert load_checkpoint(folder, task="token-classification").adapter.task == "tag"
+
+
+def test_what_a_model_counts_for_itself_is_there_after_loading(make_bert: Callable[..., Path], tmp_path: Path) -> None:
+    """Positions are stored nowhere; where memory was not cleared they could be any numbers."""
+    compress_model(make_bert(), tmp_path / "out", recipe="ptq-w8a8")
+    rubbish = [torch.full((64, 64), 7) for _ in range(64)]  # what a buffer that nobody fills would find
+    del rubbish
+    embeddings = load_checkpoint(tmp_path / "out").model.embeddings
+    assert embeddings.position_ids.tolist() == [list(range(37))]
+    assert not bool(embeddings.token_type_ids.any())
