@@ -175,6 +175,6 @@ def test_impossible_sizes_are_refused(values: dict[str, Any], found: str) -> Non
 
 
 def test_other_heads_are_refused() -> None:
-    config = transformers.BartConfig(architectures=["BartForSequenceClassification"])
-    with pytest.raises(UnsupportedError, match="BartForSequenceClassification"):
+    config = transformers.BartConfig(architectures=["BartForQuestionAnswering"])
+    with pytest.raises(UnsupportedError, match="BartForQuestionAnswering"):
         adapter_for(config)
