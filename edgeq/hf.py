@@ -80,7 +80,7 @@ class EdgeqQuantizer(HfQuantizer):
             model.register_module("pooler", None)  # the checkpoint has none, and one of random weights would answer too
         insert_compressed_modules(model, self._manifest)
         for module in model.modules():
-            # What a module computes for itself, such as a count of positions, is stored nowhere: release 5 makes it anew.
+            # What a module counts for itself, such as positions, is stored nowhere: release 5 makes it anew.
             keeps_all = not module._non_persistent_buffers_set
             if keeps_all and any(isinstance(child, PackedModule) for child in module.children()):
                 # Release 5 would give random weights to layers by their names, and packed ones have none of these.

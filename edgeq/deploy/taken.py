@@ -17,9 +17,10 @@ from edgeq.formats.sentence_model import (
     SentenceModel,
     read_sentence_model,
 )
+from edgeq.formats.tasks import GENERATING
 from edgeq.models import ModelAdapter
 from edgeq.targets.bundle.generation_config import read_generation_settings
-from edgeq.targets.bundle.model_info import CONFIG_FILE, WRITING_TASKS, read_generation_table
+from edgeq.targets.bundle.model_info import CONFIG_FILE, read_generation_table
 from edgeq.targets.bundle.text_settings import read_text_info
 
 _TOKENIZER_FILE = "tokenizer_config.json"
@@ -69,13 +70,13 @@ def taken_from(folder: Path, adapter: ModelAdapter) -> list[Taken]:
     config = read_json_object(sentence.transformer / CONFIG_FILE)
     task = adapter.task
     rows: list[Taken] = []
-    if task in WRITING_TASKS:
+    if task in GENERATING:
         rows += _generation(sentence, with_encoder=task == "seq2seq")
     elif task == "embed":
         rows += _embedding(sentence)
     if task == "classify":
         rows.append(_scores(sentence, config, classes=len(adapter.labels)))
-    if task not in WRITING_TASKS:
+    if task not in GENERATING:
         rows.append(_prompts(sentence))
     rows.append(_limit(sentence, adapter))
     if sentence.lower_case:
@@ -125,12 +126,12 @@ def _limit(sentence: SentenceModel, adapter: ModelAdapter) -> Taken:
     if sentence.max_tokens is not None:
         limits.append((sentence.max_tokens, _transformer_file(sentence)))
     path = sentence.transformer / _TOKENIZER_FILE
-    if adapter.task not in WRITING_TASKS and path.is_file():
+    if adapter.task not in GENERATING and path.is_file():
         limits.append((read_json_object(path).get("model_max_length"), _inside(sentence, path)))
     known = [(int(count), file) for count, file in limits if isinstance(count, int | float) and count >= 1]
     count, file = min(known, key=lambda limit: limit[0])
     longer = "of prompt and new text together"
-    if adapter.task not in WRITING_TASKS:
+    if adapter.task not in GENERATING:
         config = read_json_object(sentence.transformer / CONFIG_FILE)
         info = read_text_info(sentence.folder, config, task="embed")
         longer = f"longer texts are cut on the {info.cut_side}" if info.cuts else "longer texts are refused"
