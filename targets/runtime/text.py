@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeq.errors import FormatError, UsageError
+from edgeq.formats.tasks import TASKS
 from edgeq.reading import read_text
 from edgeq.targets.runtime.decoder import READS_A_SOURCE
 from edgeq.targets.runtime.scores import Scores, scores_of
@@ -140,6 +141,9 @@ def run_texts(
         raise UsageError(f"bundle {bundle.path} continues texts; use `edgeq generate`")
     if bundle.manifest.model.task == "seq2seq":
         raise UsageError(f"bundle {bundle.path} {READS_A_SOURCE}")
+    if bundle.manifest.model.task not in ("embed", "classify"):
+        does = TASKS[bundle.manifest.model.task].does
+        raise UsageError(f"bundle {bundle.path} gives {does}, neither embeddings nor labels of texts")
     parts = windows(bundle.text_reader(prompt_name), texts, token_budget=token_budget)
     # A bad text among the first ones is found here, and not when a result is asked for.
     first = list(itertools.islice(parts, 1))

@@ -67,7 +67,7 @@ static const char *one_of(const Json *json, const JsonValue *table, const char *
 }
 
 static void read_model(Reader *reader) {
-  static const char *const tasks[] = {"embed", "classify", "generate", "seq2seq", NULL};
+  static const char *const tasks[] = {"embed", "classify", "tag", "answer", "fill", "generate", "seq2seq", NULL};
   static const char *const poolings[] = {"mean", "cls", "max", "none", NULL};
   const Json *json = &reader->json;
   edgeq_info *info = &reader->model->info;
