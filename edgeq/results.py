@@ -133,13 +133,14 @@ class Loss:
         value: Metric of the float model minus metric of this one; of a perplexity the increase.
         low: Lower end of the interval.
         high: Upper end.
-        retained: Metric of this model / metric of the float model; of a perplexity the other way round.
+        retained: Metric of this model / metric of the float model; of a perplexity the other way round. None where the
+            float model's is 0 or less, of which nothing can be kept.
     """
 
     value: float
     low: float
     high: float
-    retained: float
+    retained: float | None
 
 
 @dataclasses.dataclass(frozen=True)

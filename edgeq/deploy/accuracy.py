@@ -135,7 +135,7 @@ def metric_loss(reference: Evaluation, result: Evaluation) -> Loss:
         losses[index] = metric.of(reference.rows[chosen]) - metric.of(result.rows[chosen])
     tail = (1.0 - _CONFIDENCE) / 2.0
     low, high = np.quantile(losses, [tail, 1.0 - tail])
-    retained = result.value / reference.value if reference.value > 0 else float("nan")
+    retained = result.value / reference.value if reference.value > 0 else None
     return Loss(reference.value - result.value, float(low), float(high), retained)
 
 

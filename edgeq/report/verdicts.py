@@ -58,6 +58,8 @@ def accuracy_verdict(accuracy: Accuracy) -> Verdict:
         f"{metric} {value:.3f} against {accuracy.reference:.3f} of the float model on {examples} "
         f"({change} {loss.value:+.4f}, 95% interval {loss.low:+.4f} to {loss.high:+.4f})"
     )
+    if kept is None:
+        return Verdict("accuracy", "warn", f"The float model itself is of no use on these data: {numbers}.")
     if kept >= _SMALL_LOSS:
         size = "No loss beyond sampling noise" if loss.low <= 0.0 else "Small loss"
         return Verdict("accuracy", "good", f"{size}: {numbers}.")
@@ -65,7 +67,7 @@ def accuracy_verdict(accuracy: Accuracy) -> Verdict:
         return Verdict("accuracy", "warn", f"Noticeable loss: {numbers}.")
     if loss.low <= 0.0:
         return Verdict("accuracy", "warn", f"Too few examples to tell a large loss from chance: {numbers}.")
-    share = f"keeps {kept:.0%} of the float model's {metric}" if kept == kept else "cannot be compared"
+    share = f"keeps {kept:.0%} of the float model's {metric}"
     if metric == LESS_IS_BETTER and kept > 0:
         share = f"has {1 / kept:.2f} times the float model's {metric}"
     advice = "do not ship it as it is; use more bits, or a recipe that trains"

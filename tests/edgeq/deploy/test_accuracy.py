@@ -62,6 +62,13 @@ def test_entities_of_all_sentences_are_counted_together():
     assert 0.8 < loss.low < 0.9 < loss.high < 1.0
 
 
+def test_of_a_float_model_of_no_use_nothing_is_kept():
+    """JSON has no word for the quotient of two zeros."""
+    wrong = Evaluation("top-1", np.zeros((20, 1)))
+    loss = metric_loss(wrong, wrong)
+    assert (loss.value, loss.low, loss.high, loss.retained) == (0.0, 0.0, 0.0, None)
+
+
 def test_a_model_that_says_the_same_of_everything_is_compared_without_a_warning():
     scores = np.linspace(0, 5, 40)
     loss = metric_loss(similarity(scores, scores), similarity(np.ones(40), scores))

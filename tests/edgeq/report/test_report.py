@@ -204,6 +204,13 @@ def test_unfinished_and_damaged_runs_are_sentences(results, write_run, tmp_path)
     json.loads((folder / "deploy.json").read_text())
 
 
+def test_a_float_model_of_no_use_is_no_verdict_on_the_compressed_one(results, write_run):
+    accuracy = results["accuracy"]
+    accuracy["losses"]["bundle host"] |= {"value": 0.02, "retained": None}
+    sentence = write_report(write_run(results))["verdicts"][0]["sentence"]
+    assert sentence.startswith("The float model itself is of no use on these data: ")
+
+
 def perplexity_results(results, *, retained=0.995, agrees=True):
     loss = {"value": 0.4, "low": 0.1, "high": 0.9, "retained": retained}
     accuracy = {
