@@ -126,7 +126,6 @@ def test_a_large_loss_is_said_plainly(results, write_run):
         (0.97, 0.001, "warn", "Noticeable loss"),
         (0.90, -0.01, "warn", "Too few examples"),
         (0.90, 0.01, "bad", "LARGE LOSS"),
-        (float("nan"), 0.01, "bad", "cannot be compared"),
     ],
 )
 def test_words_for_a_loss_follow_what_is_kept_and_what_is_known(results, retained, low, level, words):
