@@ -70,6 +70,14 @@ static void run_texts(const edgeq_model *model, edgeq_session *session, const Te
   free(given);
 }
 
+/* Leaves nothing half written. */
+static _Noreturn void fail_to_write(FILE *out, const char *partial, const char *path) {
+  int reason = errno;
+  if (out != NULL) fclose(out);
+  remove(partial);
+  stop(EXIT_FAULT, "cannot write %s: %s", path, strerror(reason));
+}
+
 static void run_tensors(const edgeq_model *model, edgeq_session *session, const Options *options) {
   TensorReader reader = open_tensors(options->tensors, model);
   size_t length = strlen(options->out) + sizeof ".partial";
@@ -84,14 +92,13 @@ static void run_tensors(const edgeq_model *model, edgeq_session *session, const 
     edgeq_tensor *outputs = reserve(edgeq_output_count(model, function), sizeof *outputs);
     check(edgeq_run(session, function, inputs, outputs), session);
     write_tensors(out, model, function, outputs);
+    if (ferror(out) || fflush(out) != 0) fail_to_write(out, partial, options->out);
     free(outputs);
     release_inputs(model, function, inputs);
   }
   close_tensors(&reader);
   /* The file appears under its name only when it is whole. */
-  if (fclose(out) != 0 || !rename_file(partial, options->out)) {
-    stop(EXIT_FAULT, "cannot write %s: %s", options->out, strerror(errno));
-  }
+  if (fclose(out) != 0 || !rename_file(partial, options->out)) fail_to_write(NULL, partial, options->out);
   free(partial);
 }
 

@@ -28,7 +28,7 @@ void release_inputs(const edgeq_model *model, int32_t function, edgeq_tensor *in
 /* Stops the program if anything follows the last set. */
 void close_tensors(const TensorReader *reader);
 
-/* Writes the header and one set of such a file. */
+/* Writes the header and one set of such a file; ferror() tells whether that failed. */
 void write_tensors_header(FILE *file, uint32_t sets);
 void write_tensors(FILE *file, const edgeq_model *model, int32_t function, const edgeq_tensor *outputs);
 
