@@ -395,7 +395,8 @@ def _load_float(folder: Path, adapter: ModelAdapter, weights: WeightFiles, *, ch
             adapter.config.add_pooling_layer = False
             expected = _shapes(empty_model(folder, adapter))
     tied = {f"{name}.weight" for name in adapter.tied_names}
-    optional = [name for name in expected if name in tied or name in adapter.zero_buffers]
+    unstored = {*adapter.zero_buffers, *adapter.computed_names}
+    optional = [name for name in expected if name in tied or name in unstored]
     places = fit_names(
         weights.tensors,
         expected,

@@ -97,6 +97,11 @@ class ModelAdapter(abc.ABC):
         return []
 
     @property
+    def computed_names(self) -> list[str]:
+        """Tensors that ``transformers`` computes when it makes the model, and that need not be stored."""
+        return []
+
+    @property
     def optional_modules(self) -> list[str]:
         """Modules that the task does not use, and that checkpoints may lack, such as an encoder's pooler."""
         return []

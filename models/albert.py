@@ -102,7 +102,8 @@ class _PositionalAlbert(PositionalEncoder):
         result: torch.Tensor = body.encoder(states, attention_mask=bias, **options)[0]
         return result
 
-    def text_logits(self, states: torch.Tensor) -> torch.Tensor:
+    def text_logits(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        del attention_mask
         logits: torch.Tensor = self.model.classifier(torch.tanh(self.model.albert.pooler(states[:, 0])))
         return logits
 

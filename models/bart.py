@@ -1,4 +1,4 @@
-"""BART: an encoder that reads a text, and a decoder that writes another, or reads it again to label it."""
+"""BART and its relatives: an encoder that reads a text, and a decoder that writes another, or labels what was read."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from edgeq.errors import UnsupportedError
+from edgeq.models.activations import check_activation
 from edgeq.models.adapter import CacheShape, ExportPart, ModelAdapter, Seq2SeqAdapter, Task
-from edgeq.models.bart_graphs import BartClassifier, BartEncoder, BartFirstStep, BartNextStep, BartWhole
+from edgeq.models.bart_graphs import BartClassifier, BartEncoder, BartFirstStep, BartNextStep, BartWhole, Layout
 from edgeq.models.cache import DEFAULT_CACHE_DTYPE
 from edgeq.models.config_checks import check_heads, check_labels, check_sizes, check_token
 from edgeq.models.stacks import AttentionTap, LayerStack, Migration
+from edgeq.models.understood_keys import check_understood
 
 HEAD = "lm_head"
 TABLE = "model.shared"
@@ -32,12 +34,44 @@ _LARGEST_SIZES = {
 }
 
 
+UNDERSTOOD = frozenset(
+    {*_LARGEST_SIZES, "activation_function", "scale_embedding", "is_encoder_decoder", "tie_word_embeddings"}
+    | {"num_hidden_layers"}  # the encoder's depth a second time
+    | {"save_step", "student_encoder_layers", "student_decoder_layers", "replacing_rate"}  # of how it was trained
+    | {"extra_pos_embeddings"}  # which nobody reads
+    | {"force_bos_token_to_be_generated"}  # an older name of forced_bos_token_id, which transformers reads
+)
+"""Keys of ``config.json`` that are read or checked."""
+
+
 class BartLayers(ModelAdapter):
-    """What all forms of BART have in common: two stacks of blocks on one table of tokens."""
+    """What all forms of BART and of its relatives have in common: two stacks of blocks on one table of tokens."""
 
     family: ClassVar[str] = "bart"
+    display_name: ClassVar[str] = "BART"
     head_names: ClassVar[tuple[str, ...]]
     """Module names of the linear layers behind the decoder."""
+    understood: ClassVar[frozenset[str]] = UNDERSTOOD
+    """Keys of ``config.json`` that are read or checked."""
+    norms_before: ClassVar[bool] = False
+    """Whether a block normalises what its parts read, or the sum behind each."""
+    normed_embeddings: ClassVar[bool] = True
+    """Whether the sum of token and position is normalised."""
+    scaled_by_tables: ClassVar[bool] = True
+    """Whether the tables of tokens scale by themselves what is looked up (``scale_embedding``)."""
+    learned_positions: ClassVar[bool] = True
+    """Whether positions are stored, or computed by ``transformers`` when it makes the model."""
+
+    @property
+    def without_effect(self) -> dict[str, object]:
+        """Keys of fairseq's that say how the family is made anyway; ``transformers`` reads none of them."""
+        return {
+            "normalize_before": self.norms_before,
+            "add_final_layer_norm": self.norms_before,
+            "normalize_embedding": self.normed_embeddings,
+            "static_position_embeddings": not self.learned_positions,
+            "add_bias_logits": False,
+        }
 
     def check_config(self) -> None:
         """See :meth:`ModelAdapter.check_config`."""
@@ -45,14 +79,16 @@ class BartLayers(ModelAdapter):
         check_sizes(config, _LARGEST_SIZES)
         for side in _SIDES:
             check_heads(config, width="d_model", heads=f"{side}_attention_heads")
-        if config.activation_function != "gelu":
-            raise UnsupportedError(
-                f"BART with activation {config.activation_function!r} is not supported, only 'gelu'"
-            )
-        if config.scale_embedding:
-            raise UnsupportedError("BART with scaled embeddings (scale_embedding) is not supported")
+        check_understood(config, self.understood, family=self.display_name, without_effect=self.without_effect)
+        check_activation(config, "activation_function", family=self.display_name)
         if not config.is_encoder_decoder:
-            raise UnsupportedError("BART as a decoder alone is not supported, only with its encoder")
+            raise UnsupportedError(f"{self.display_name} as a decoder alone is not supported, only with its encoder")
+
+    @property
+    def layout(self) -> Layout:
+        """How the blocks are made."""
+        scale = self.config.d_model**0.5 if self.config.scale_embedding and not self.scaled_by_tables else 1.0
+        return Layout(self.norms_before, self.normed_embeddings, self.config.activation_function, scale)
 
     @property
     def linear_names(self) -> list[str]:
@@ -161,7 +197,7 @@ class BartAdapter(BartLayers, Seq2SeqAdapter):
     ) -> list[ExportPart]:
         """See :meth:`Seq2SeqAdapter.export_parts`."""
         encoder, first = self._encoder_and_first_step(model, cache_dtype)
-        following = BartNextStep(model, heads=self.cache.heads, cache_dtype=cache_dtype)
+        following = BartNextStep(model, heads=self.cache.heads, layout=self.layout, cache_dtype=cache_dtype)
         own, read = ("decoder.key", "decoder.value"), ("encoder.key", "encoder.value")
         return [
             ExportPart("encoder_model", encoder, ("input_ids", "attention_mask"), ("last_hidden_state",)),
@@ -185,8 +221,8 @@ class BartAdapter(BartLayers, Seq2SeqAdapter):
     def _encoder_and_first_step(
         self, model: nn.Module, cache_dtype: torch.dtype
     ) -> tuple[BartEncoder, BartFirstStep]:
-        encoder = BartEncoder(model, heads=self.config.encoder_attention_heads)
-        return encoder, BartFirstStep(model, heads=self.cache.heads, cache_dtype=cache_dtype)
+        encoder = BartEncoder(model, heads=self.config.encoder_attention_heads, layout=self.layout)
+        return encoder, BartFirstStep(model, heads=self.cache.heads, layout=self.layout, cache_dtype=cache_dtype)
 
     def _cache_names(self, prefix: str, parts: Iterable[str]) -> list[str]:
         return [f"{prefix}.{index}.{part}" for index in range(self.cache.layers) for part in parts]
@@ -217,6 +253,7 @@ class BartClassifierAdapter(BartLayers):
             model,
             encoder_heads=config.encoder_attention_heads,
             decoder_heads=config.decoder_attention_heads,
+            layout=self.layout,
             start=config.decoder_start_token_id,
             end=config.eos_token_id,
             longest=self.max_positions,

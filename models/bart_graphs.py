@@ -1,4 +1,4 @@
-"""The graphs of BART that are exported: the encoder, the decoder's first and following steps, and the classifier.
+"""The graphs of BART and its relatives: the encoder, the decoder's first and following steps, and the classifier.
 
 The layers are those of the wrapped model; the order of operations is written out here, because the graphs
 must not change with the version of ``transformers``.
@@ -6,12 +6,16 @@ must not change with the version of ``transformers``.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from edgeq.models.activations import ACTIVATIONS
 from edgeq.models.cache import attend, padding_mask, split_heads, unpadded_causal_mask
 from edgeq.models.last_token import causal_mask, last_state
 
@@ -19,18 +23,66 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 """Keys and values, ``[batch, heads, length, head_size]`` each."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where BART and its relatives differ.
+
+    Attributes:
+        norms_before: Whether a block normalises what each of its parts reads, or the sum behind it. Where they come
+            before, there is one more behind the last block.
+        normed_embeddings: Whether the sum of token and position is normalised.
+        activation: Name of the activation of the feed-forward layers.
+        scale: Factor on the embedding of a token.
+    """
+
+    norms_before: bool
+    normed_embeddings: bool
+    activation: str
+    scale: float
+
+    def rows(self, body: Any, input_ids: torch.Tensor, *, past: int) -> torch.Tensor:
+        """Returns the rows of the table of positions, for tokens after others."""
+        first = past + getattr(body.embed_positions, "offset", 0)
+        return torch.arange(input_ids.shape[1], device=input_ids.device) + first
+
+    def embed(self, body: Any, input_ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Returns the state that the first block of one side reads, float32 ``[batch, sequence, width]``."""
+        tokens = body.embed_tokens(input_ids)
+        tokens = tokens if self.scale == 1 else tokens * self.scale
+        state: torch.Tensor = tokens + functional.embedding(rows, body.embed_positions.weight)
+        return body.layernorm_embedding(state) if self.normed_embeddings else state
+
+    def part(self, norm: Any, state: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Adds what one part of a block computes to the state, with its norm in front of the part or behind the sum."""
+        if self.norms_before:
+            return state + compute(norm(state))
+        normed: torch.Tensor = norm(state + compute(state))
+        return normed
+
+    def feed_forward(self, layer: Any, state: torch.Tensor) -> torch.Tensor:
+        """Runs the feed-forward layers of a block."""
+        activation = ACTIVATIONS[self.activation]
+        return self.part(layer.final_layer_norm, state, lambda read: layer.fc2(activation(layer.fc1(read))))
+
+    def last(self, body: Any, state: torch.Tensor) -> torch.Tensor:
+        """Returns what one side hands on, from the state behind its last block."""
+        return body.layer_norm(state) if self.norms_before else state
+
+
 class BartEncoder(nn.Module):
     """Reads the source.
 
     Args:
-        model: A float or compressed ``BartForConditionalGeneration``.
+        model: A float or compressed model with an output head.
         heads: Attention heads of the encoder.
+        layout: How its blocks are made.
     """
 
-    def __init__(self, model: nn.Module, *, heads: int) -> None:
+    def __init__(self, model: nn.Module, *, heads: int, layout: Layout) -> None:
         super().__init__()
         self.model = model
         self.heads = heads
+        self.layout = layout
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Reads a batch of sources.
@@ -42,23 +94,25 @@ class BartEncoder(nn.Module):
         Returns:
             float32, ``[batch, length, width]``.
         """
-        rows = _rows(_part(self.model, "encoder"), input_ids, past=0)
-        return _encode(self.model, input_ids, padding_mask(attention_mask), self.heads, rows=rows)
+        rows = self.layout.rows(_part(self.model, "encoder"), input_ids, past=0)
+        return _encode(self.model, input_ids, padding_mask(attention_mask), self.heads, rows=rows, layout=self.layout)
 
 
 class _Decoder(nn.Module):
     """What all uses of the decoder have in common.
 
     Args:
-        model: A float or compressed BART.
+        model: A float or compressed model.
         heads: Attention heads of the decoder.
+        layout: How its blocks are made.
         cache_dtype: Type of the cache: float16 or float32.
     """
 
-    def __init__(self, model: nn.Module, *, heads: int, cache_dtype: torch.dtype) -> None:
+    def __init__(self, model: nn.Module, *, heads: int, layout: Layout, cache_dtype: torch.dtype) -> None:
         super().__init__()
         self.model = model
         self.heads = heads
+        self.layout = layout
         self.cache_dtype = cache_dtype
 
     def _cached(self, attention: Any, state: torch.Tensor) -> Pair:
@@ -75,26 +129,36 @@ class _Decoder(nn.Module):
         mask: torch.Tensor,
     ) -> tuple[torch.Tensor, list[Pair]]:
         """Returns the states behind the last block, and the keys and values of each; ``state`` is what it reads."""
-        body = _part(self.model, "decoder")
+        body, layout = _part(self.model, "decoder"), self.layout
         present: list[Pair] = []
         for index, layer in enumerate(body.layers):
-            keys, values = self._cached(layer.self_attn, state)
-            if past is not None:
-                keys, values = (torch.cat(p, dim=2) for p in zip(past[index], (keys, values), strict=True))
-            present.append((keys, values))
-            attended = _attend(layer.self_attn, state, (keys, values), mask, self.heads)
-            state = layer.self_attn_layer_norm(state + attended)
-            attended = _attend(layer.encoder_attn, state, sources[index], source_mask, self.heads)
-            state = layer.encoder_attn_layer_norm(state + attended)
-            state = _feed_forward(layer, state)
-        return state, present
+            own = functools.partial(self._own, layer.self_attn, mask, None if past is None else past[index], present)
+            state = layout.part(layer.self_attn_layer_norm, state, own)
+            read = functools.partial(self._read, layer.encoder_attn, source_mask, sources[index])
+            state = layout.part(layer.encoder_attn_layer_norm, state, read)
+            state = layout.feed_forward(layer, state)
+        return layout.last(body, state), present
+
+    def _own(
+        self, attention: Any, mask: torch.Tensor, past: Pair | None, present: list[Pair], state: torch.Tensor
+    ) -> torch.Tensor:
+        """Attends to what was written, and appends keys and values to ``present``."""
+        keys, values = self._cached(attention, state)
+        if past is not None:
+            keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
+        present.append((keys, values))
+        return _attend(attention, state, (keys, values), mask, self.heads)
+
+    def _read(self, attention: Any, mask: torch.Tensor, source: Pair, state: torch.Tensor) -> torch.Tensor:
+        """Attends to the source."""
+        return _attend(attention, state, source, mask, self.heads)
 
 
 class _Step(_Decoder):
     """A step of the decoder that gives logits; see :class:`_Decoder`."""
 
-    def __init__(self, model: nn.Module, *, heads: int, cache_dtype: torch.dtype) -> None:
-        super().__init__(model, heads=heads, cache_dtype=cache_dtype)
+    def __init__(self, model: nn.Module, *, heads: int, layout: Layout, cache_dtype: torch.dtype) -> None:
+        super().__init__(model, heads=heads, layout=layout, cache_dtype=cache_dtype)
         # Zero in all but a few checkpoints; a graph without the sum is smaller and exactly the same.
         bias = model.get_buffer("final_logits_bias")
         self.logits_bias = bias if bool(bias.any()) else None
@@ -105,7 +169,7 @@ class _Step(_Decoder):
         length = 0 if past is None else past[0][0].shape[2]
         mask = unpadded_causal_mask(past=length, queries=input_ids.shape[1], device=input_ids.device)
         body = _part(self.model, "decoder")
-        state = _embed(body, input_ids, _rows(body, input_ids, past=length))
+        state = self.layout.embed(body, input_ids, self.layout.rows(body, input_ids, past=length))
         state, present = self._states(state, past, sources, source_mask, mask)
         head: Any = self.model.lm_head
         logits = head(state)
@@ -186,6 +250,7 @@ class BartClassifier(_Decoder):
         model: A float or compressed ``BartForSequenceClassification``.
         encoder_heads: Attention heads of the encoder.
         decoder_heads: Attention heads of the decoder.
+        layout: How its blocks are made.
         start: Token that the decoder reads first.
         end: Token that ends a text.
         longest: Longest text, in tokens.
@@ -194,9 +259,17 @@ class BartClassifier(_Decoder):
     places: torch.Tensor
 
     def __init__(
-        self, model: nn.Module, *, encoder_heads: int, decoder_heads: int, start: int, end: int, longest: int
+        self,
+        model: nn.Module,
+        *,
+        encoder_heads: int,
+        decoder_heads: int,
+        layout: Layout,
+        start: int,
+        end: int,
+        longest: int,
     ) -> None:
-        super().__init__(model, heads=decoder_heads, cache_dtype=torch.float32)
+        super().__init__(model, heads=decoder_heads, layout=layout, cache_dtype=torch.float32)
         self.register_buffer("places", torch.arange(longest), persistent=False)
         self.encoder_heads = encoder_heads
         self.start, self.end = start, end
@@ -214,11 +287,11 @@ class BartClassifier(_Decoder):
         mask, places = padding_mask(attention_mask), self.places[: input_ids.shape[1]]
         body = _part(self.model, "decoder")
         rows = places + body.embed_positions.offset
-        read = _encode(self.model, input_ids, mask, self.encoder_heads, rows=rows)
+        read = _encode(self.model, input_ids, mask, self.encoder_heads, rows=rows, layout=self.layout)
         sources = [self._cached(layer.encoder_attn, read) for layer in body.layers]
         first = input_ids[:, :1] * 0 + self.start
         shifted = torch.cat([first, input_ids], dim=1)[:, : input_ids.shape[1]]
-        states, _ = self._states(_embed(body, shifted, rows), None, sources, mask, causal_mask(places))
+        states, _ = self._states(self.layout.embed(body, shifted, rows), None, sources, mask, causal_mask(places))
         ends = (input_ids == self.end).to(torch.int64) * attention_mask
         head: Any = self.model.classification_head
         logits: torch.Tensor = head(last_state(states, ends, places))
@@ -226,32 +299,24 @@ class BartClassifier(_Decoder):
 
 
 def _encode(
-    model: nn.Module, input_ids: torch.Tensor, mask: torch.Tensor, heads: int, *, rows: torch.Tensor
+    model: nn.Module, input_ids: torch.Tensor, mask: torch.Tensor, heads: int, *, rows: torch.Tensor, layout: Layout
 ) -> torch.Tensor:
     """Returns the encoder's states; ``mask`` is added to the scores, ``rows`` are those of the positions."""
     body = _part(model, "encoder")
-    state = _embed(body, input_ids, rows)
+    state = layout.embed(body, input_ids, rows)
     for layer in body.layers:
-        attention = layer.self_attn
-        attended = _attend(attention, state, _keys_and_values(attention, state, heads), mask, heads)
-        state = layer.self_attn_layer_norm(state + attended)
-        state = _feed_forward(layer, state)
-    return state
+        own = functools.partial(_attend_to_itself, layer.self_attn, mask, heads)
+        state = layout.part(layer.self_attn_layer_norm, state, own)
+        state = layout.feed_forward(layer, state)
+    return layout.last(body, state)
+
+
+def _attend_to_itself(attention: Any, mask: torch.Tensor, heads: int, state: torch.Tensor) -> torch.Tensor:
+    return _attend(attention, state, _keys_and_values(attention, state, heads), mask, heads)
 
 
 def _part(model: Any, side: str) -> Any:
     return getattr(model.model, side)
-
-
-def _rows(body: Any, input_ids: torch.Tensor, *, past: int) -> torch.Tensor:
-    """Rows of the table of positions, for tokens after others."""
-    return torch.arange(input_ids.shape[1], device=input_ids.device) + (past + body.embed_positions.offset)
-
-
-def _embed(body: Any, input_ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    state = body.embed_tokens(input_ids) + functional.embedding(rows, body.embed_positions.weight)
-    normed: torch.Tensor = body.layernorm_embedding(state)
-    return normed
 
 
 def _keys_and_values(attention: Any, state: torch.Tensor, heads: int) -> Pair:
@@ -263,10 +328,4 @@ def _attend(
 ) -> torch.Tensor:
     query = split_heads(attention.q_proj(state), heads)
     result: torch.Tensor = attention.out_proj(attend(query, *memory, mask))
-    return result
-
-
-def _feed_forward(layer: Any, state: torch.Tensor) -> torch.Tensor:
-    hidden = functional.gelu(layer.fc1(state))
-    result: torch.Tensor = layer.final_layer_norm(state + layer.fc2(hidden))
     return result

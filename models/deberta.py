@@ -22,6 +22,7 @@ from edgeq.models.bert import BertAdapter
 from edgeq.models.cache import additive, merge_heads, split_heads
 from edgeq.models.config_checks import check_sizes
 from edgeq.models.distances import Distances
+from edgeq.models.heads import Head, PositionalEncoder
 from edgeq.models.self_attention import picked
 from edgeq.models.stacks import LayerStack
 from edgeq.models.structure import with_modules_replaced
@@ -40,7 +41,7 @@ _POSITIONS = "encoder.rel_embeddings"
 
 
 class DebertaV2Adapter(BertAdapter):
-    """``DebertaV2Model`` and ``DebertaV2ForSequenceClassification``: DeBERTa-v2 and DeBERTa-v3."""
+    """``DebertaV2Model``, with and without a head: DeBERTa-v2 and DeBERTa-v3."""
 
     family: ClassVar[str] = "deberta-v2"
     display_name: ClassVar[str] = "DeBERTa"
@@ -48,6 +49,13 @@ class DebertaV2Adapter(BertAdapter):
     architectures: ClassVar[dict[str, Task]] = {
         "DebertaV2Model": "embed",
         "DebertaV2ForSequenceClassification": "classify",
+        "DebertaV2ForTokenClassification": "tag",
+        "DebertaV2ForQuestionAnswering": "answer",
+        "DebertaV2ForMaskedLM": "fill",
+    }
+    heads: ClassVar[dict[str, Head]] = BertAdapter.heads | {
+        "embed": Head(),
+        "classify": Head(("pooler.dense", "classifier")),
     }
     largest_sizes: ClassVar[dict[str, int]] = _SIZES
     understood: ClassVar[frozenset[str]] = frozenset(
@@ -78,6 +86,8 @@ class DebertaV2Adapter(BertAdapter):
             )
         if getattr(config, "conv_kernel_size", 0):
             raise UnsupportedError("DeBERTa with a convolution (conv_kernel_size in config.json) is not supported")
+        if self.task == "fill" and not config.legacy:
+            raise UnsupportedError("DeBERTa with the newer head for masks (legacy in config.json) is not supported")
         if self.task == "classify":
             check_activation(config, "pooler_hidden_act", family=self.display_name)
             if config.pooler_hidden_size != config.hidden_size:
@@ -119,8 +129,7 @@ class DebertaV2Adapter(BertAdapter):
         """See :attr:`ModelAdapter.linear_names`."""
         is_narrow = getattr(self.config, "embedding_size", self.config.hidden_size) != self.config.hidden_size
         first = [f"{self._prefix}embeddings.embed_proj"] if is_narrow else []
-        head = ["pooler.dense", "classifier"] if self.task == "classify" else []
-        return [*first, *self.block_linear_names, *head]
+        return [*first, *super().linear_names]
 
     @property
     def optional_modules(self) -> list[str]:
@@ -161,7 +170,8 @@ class DebertaV2Adapter(BertAdapter):
         )
         return _PositionalDeberta(
             with_modules_replaced(model, exportable_activation),
-            classifies=self.task == "classify",
+            task=self.task,
+            body=self.body_name,
             attention=attention,
             pooler_act=self.config.pooler_hidden_act,
         )
@@ -245,27 +255,26 @@ class Disentangled(nn.Module):
         return scores[0] if len(scores) == 1 else scores[0] + scores[1]
 
 
-class _PositionalDeberta(nn.Module):
-    """DeBERTa with positional inputs and one tensor as output; its layers are the model's, their order is here.
+class _PositionalDeberta(PositionalEncoder):
+    """DeBERTa, written out.
 
     Args:
         model: A float or compressed model.
-        classifies: Whether it has a head for texts.
+        task: What it is for.
+        body: Name of the body within the model.
         attention: The attention of all layers.
         pooler_act: Activation of the head for texts.
     """
 
-    def __init__(self, model: Any, *, classifies: bool, attention: Disentangled, pooler_act: str) -> None:
-        super().__init__()
-        self.model = model
-        self.classifies = classifies
+    def __init__(self, model: Any, *, task: str, body: str, attention: Disentangled, pooler_act: str) -> None:
+        super().__init__(model, task=task, body=body)
         self.attention = attention
         self.pooler_act = pooler_act
 
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    def states(
+        self, body: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None
     ) -> torch.Tensor:
-        body = self.model.deberta if self.classifies else self.model
+        """See :meth:`PositionalEncoder.states`."""
         tokens = attention_mask.bool()
         state = self._embed(body.embeddings, input_ids, tokens, token_type_ids)
         # A padding token sees all tokens alike, as in transformers.
@@ -276,10 +285,18 @@ class _PositionalDeberta(nn.Module):
             state = layer.attention.output.LayerNorm(layer.attention.output.dense(attended) + state)
             hidden = layer.intermediate.intermediate_act_fn(layer.intermediate.dense(state))
             state = layer.output.LayerNorm(layer.output.dense(hidden) + state)
-        if not self.classifies:
-            return state
-        pooled = ACTIVATIONS[self.pooler_act](self.model.pooler.dense(state[:, 0]))
+        return state
+
+    def text_logits(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """See :meth:`PositionalEncoder.text_logits`."""
+        del attention_mask
+        pooled = ACTIVATIONS[self.pooler_act](self.model.pooler.dense(states[:, 0]))
         logits: torch.Tensor = self.model.classifier(pooled)
+        return logits
+
+    def word_logits(self, states: torch.Tensor) -> torch.Tensor:
+        """See :meth:`PositionalEncoder.word_logits`."""
+        logits: torch.Tensor = self.model.cls(states)
         return logits
 
     def _embed(

@@ -12,6 +12,7 @@ from edgeq.models.cache import attend, split_heads
 from edgeq.models.config_checks import check_labels
 from edgeq.models.decoder import CachedDecoder, DecoderAdapter, Memory
 from edgeq.models.gpt2 import Gpt2Adapter
+from edgeq.models.gpt_neox import GptNeoxAdapter
 from edgeq.models.last_token import causal_mask, last_state
 from edgeq.models.llama import LlamaAdapter, Qwen2Adapter
 from edgeq.models.opt import OptAdapter
@@ -63,6 +64,11 @@ class DecoderClassifierAdapter(ModelAdapter):
         return self.body.stacks
 
     @property
+    def unread_because(self) -> str:  # type: ignore[override]  # a property of the body
+        """See :attr:`ModelAdapter.unread_because`."""
+        return self.body.unread_because
+
+    @property
     def input_names(self) -> list[str]:
         """See :attr:`ModelAdapter.input_names`."""
         return ["input_ids", "attention_mask"]
@@ -74,7 +80,7 @@ class DecoderClassifierAdapter(ModelAdapter):
 
     def export_module(self, model: nn.Module) -> nn.Module:
         """See :meth:`ModelAdapter.export_module`."""
-        decoder = self.body.export_module(_WithoutHead(model))
+        decoder = self.body.export_module(_WithoutHead(model, head=self.decoder.head))
         if not isinstance(decoder, CachedDecoder):
             raise TypeError(f"{type(self.body).__name__} exports a {type(decoder).__name__}, not a CachedDecoder")
         return LastTokenClassifier(
@@ -112,7 +118,6 @@ class LlamaClassifierAdapter(DecoderClassifierAdapter):
     decoder: ClassVar[type[DecoderAdapter]] = LlamaAdapter
     architectures: ClassVar[dict[str, Task]] = {"LlamaForSequenceClassification": "classify"}
     least_opset: ClassVar[int] = LlamaAdapter.least_opset
-    untrained_because: ClassVar[str] = LlamaAdapter.untrained_because
 
 
 class Qwen2ClassifierAdapter(DecoderClassifierAdapter):
@@ -122,16 +127,29 @@ class Qwen2ClassifierAdapter(DecoderClassifierAdapter):
     decoder: ClassVar[type[DecoderAdapter]] = Qwen2Adapter
     architectures: ClassVar[dict[str, Task]] = {"Qwen2ForSequenceClassification": "classify"}
     least_opset: ClassVar[int] = Qwen2Adapter.least_opset
-    untrained_because: ClassVar[str] = Qwen2Adapter.untrained_because
+
+
+class GptNeoxClassifierAdapter(DecoderClassifierAdapter):
+    """``GPTNeoXForSequenceClassification``."""
+
+    family: ClassVar[str] = "gpt_neox"
+    decoder: ClassVar[type[DecoderAdapter]] = GptNeoxAdapter
+    architectures: ClassVar[dict[str, Task]] = {"GPTNeoXForSequenceClassification": "classify"}
+    least_opset: ClassVar[int] = GptNeoxAdapter.least_opset
 
 
 class _WithoutHead(nn.Module):
-    """A classifier as a decoder takes it: with an output head that changes nothing."""
+    """A classifier as a decoder takes it: with an output head that changes nothing.
 
-    def __init__(self, model: Any) -> None:
+    Args:
+        model: The classifier.
+        head: Name of the decoder's output head.
+    """
+
+    def __init__(self, model: Any, *, head: str) -> None:
         super().__init__()
         self.add_module(model.base_model_prefix, getattr(model, model.base_model_prefix))
-        self.lm_head = nn.Identity()
+        self.add_module(head, nn.Identity())
         self.score = model.score
 
 

@@ -144,7 +144,8 @@ class _PositionalDistilBert(PositionalEncoder):
         final: torch.Tensor = result
         return final
 
-    def text_logits(self, states: torch.Tensor) -> torch.Tensor:
+    def text_logits(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        del attention_mask
         first = torch.relu(self.model.pre_classifier(states[:, 0]))
         logits: torch.Tensor = self.model.classifier(first)
         return logits

@@ -89,12 +89,11 @@ class PositionalEncoder(nn.Module):
         if self.task == "embed":
             return states
         if self.task == "classify":
-            return self.text_logits(states)
+            return self.text_logits(states, attention_mask)
         if self.task == "tag":
-            logits: torch.Tensor = self.model.classifier(states)
-            return logits
+            return self.token_logits(states)
         if self.task == "answer":
-            return spans(self.model.qa_outputs(states))
+            return spans(self.span_logits(states))
         return self.word_logits(states)
 
     def states(
@@ -103,9 +102,19 @@ class PositionalEncoder(nn.Module):
         """Returns the states of all tokens, float32 ``[batch, sequence, width]``."""
         raise NotImplementedError
 
-    def text_logits(self, states: torch.Tensor) -> torch.Tensor:
+    def text_logits(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Returns the logits of each text, float32 ``[batch, labels]``."""
         raise NotImplementedError
+
+    def token_logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Returns the logits of each token, float32 ``[batch, sequence, labels]``."""
+        logits: torch.Tensor = self.model.classifier(states)
+        return logits
+
+    def span_logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Returns what tells where answers start and end, float32 ``[batch, sequence, 2]``."""
+        logits: torch.Tensor = self.model.qa_outputs(states)
+        return logits
 
     def word_logits(self, states: torch.Tensor) -> torch.Tensor:
         """Returns the logits of each word at each token, float32 ``[batch, sequence, vocabulary]``."""

@@ -12,6 +12,7 @@ from edgeq.models.activations import check_activation, exportable_activation
 from edgeq.models.adapter import Task
 from edgeq.models.bert import BertAdapter
 from edgeq.models.cache import additive, attend, split_heads
+from edgeq.models.heads import Head, PositionalEncoder
 from edgeq.models.rotary import ROPE_KEYS, TURNED_BEHIND, Rotary, check_rotary
 from edgeq.models.stacks import LayerStack
 from edgeq.models.structure import with_modules_replaced
@@ -31,7 +32,7 @@ _LOCAL, _GLOBAL = "sliding_attention", "full_attention"
 
 
 class ModernBertAdapter(BertAdapter):
-    """``ModernBertModel`` and ``ModernBertForSequenceClassification``."""
+    """``ModernBertModel``, with and without a head."""
 
     family: ClassVar[str] = "modernbert"
     display_name: ClassVar[str] = "ModernBERT"
@@ -39,6 +40,14 @@ class ModernBertAdapter(BertAdapter):
     architectures: ClassVar[dict[str, Task]] = {
         "ModernBertModel": "embed",
         "ModernBertForSequenceClassification": "classify",
+        "ModernBertForTokenClassification": "tag",
+        "ModernBertForQuestionAnswering": "answer",
+        "ModernBertForMaskedLM": "fill",
+    }
+    heads: ClassVar[dict[str, Head]] = {
+        "embed": Head(),
+        **dict.fromkeys(("classify", "tag", "answer"), Head(("head.dense", "classifier"))),
+        "fill": Head(("head.dense", "decoder"), tied="decoder"),
     }
     largest_sizes: ClassVar[dict[str, int]] = _SIZES
     understood: ClassVar[frozenset[str]] = ROPE_KEYS | frozenset(
@@ -83,14 +92,14 @@ class ModernBertAdapter(BertAdapter):
         return [_LOCAL if index % every else _GLOBAL for index in range(self.config.num_hidden_layers)]
 
     @property
-    def linear_names(self) -> list[str]:
-        """See :attr:`ModelAdapter.linear_names`."""
-        return [*self.block_linear_names, *(["head.dense", "classifier"] if self.task == "classify" else [])]
-
-    @property
     def optional_modules(self) -> list[str]:
         """None: there is no pooler."""
         return []
+
+    @property
+    def tied_names(self) -> dict[str, str]:
+        """See :attr:`ModelAdapter.tied_names`."""
+        return self.head.tied_names(self.embedding_names[0], self.config)
 
     @property
     def embedding_names(self) -> list[str]:
@@ -111,50 +120,64 @@ class ModernBertAdapter(BertAdapter):
         """See :meth:`ModelAdapter.export_module`."""
         return _PositionalModernBert(
             with_modules_replaced(model, exportable_activation),
-            classifies=self.task == "classify",
+            task=self.task,
+            body=self.body_name,
             config=self.config,
             kinds=self.layer_kinds,
         )
 
 
-class _PositionalModernBert(nn.Module):
-    """ModernBERT with positional inputs and one tensor as output; its layers are the model's, their order is here.
+class _PositionalModernBert(PositionalEncoder):
+    """ModernBERT, written out.
 
     Args:
         model: A float or compressed model.
-        classifies: Whether it has a head for texts.
+        task: What it is for.
+        body: Name of the body within the model.
         config: Its configuration.
         kinds: Kind of each layer.
     """
 
     places: torch.Tensor
 
-    def __init__(self, model: Any, *, classifies: bool, config: Any, kinds: list[str]) -> None:
-        super().__init__()
-        self.model = model
-        self.classifies = classifies
+    def __init__(self, model: Any, *, task: str, body: str, config: Any, kinds: list[str]) -> None:
+        super().__init__(model, task=task, body=body)
         self.kinds = kinds
         self.heads: int = config.num_attention_heads
         self.reach: int = config.local_attention // 2
         self.takes_mean = config.classifier_pooling == "mean"
         longest = config.max_position_embeddings
-        body = model.model if classifies else model
-        self.rotary = nn.ModuleDict({kind: _rotary(body, kind, kinds, longest=longest) for kind in sorted(set(kinds))})
+        layers = model if task == "embed" else getattr(model, body)
+        angles = {kind: _rotary(layers, kind, kinds, longest=longest) for kind in sorted(set(kinds))}
+        self.rotary = nn.ModuleDict(angles)
         self.register_buffer("places", torch.arange(longest), persistent=False)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        state = self._states(self.model.model if self.classifies else self.model, input_ids, attention_mask)
-        if not self.classifies:
-            return state
+    def text_logits(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """See :meth:`PositionalEncoder.text_logits`."""
         if self.takes_mean:
-            weights, count = attention_mask.to(state.dtype), attention_mask.sum(dim=1, keepdim=True)
-            text = (weights[:, None, :] @ state)[:, 0] / count.to(state.dtype)
-        else:
-            text = state[:, 0]
-        logits: torch.Tensor = self.model.classifier(self.model.head(text))
+            weights, count = attention_mask.to(states.dtype), attention_mask.sum(dim=1, keepdim=True)
+            return self.token_logits((weights[:, None, :] @ states)[:, 0] / count.to(states.dtype))
+        return self.token_logits(states[:, 0])
+
+    def token_logits(self, states: torch.Tensor) -> torch.Tensor:
+        """See :meth:`PositionalEncoder.token_logits`."""
+        logits: torch.Tensor = self.model.classifier(self.model.head(states))
         return logits
 
-    def _states(self, body: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def span_logits(self, states: torch.Tensor) -> torch.Tensor:
+        """See :meth:`PositionalEncoder.span_logits`."""
+        return self.token_logits(states)
+
+    def word_logits(self, states: torch.Tensor) -> torch.Tensor:
+        """See :meth:`PositionalEncoder.word_logits`."""
+        logits: torch.Tensor = self.model.decoder(self.model.head(states))
+        return logits
+
+    def states(
+        self, body: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None
+    ) -> torch.Tensor:
+        """See :meth:`PositionalEncoder.states`; there are no token types."""
+        del token_type_ids
         state = body.embeddings.norm(body.embeddings.tok_embeddings(input_ids))
         places = self.places[: input_ids.shape[1]]
         positions = places[None, :].expand_as(input_ids)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.models.activations import exportable_activation
@@ -13,6 +14,8 @@ from edgeq.models.adapter import Task
 from edgeq.models.bert import BertAdapter
 from edgeq.models.cache import attend, padding_mask, split_heads
 from edgeq.models.distances import Distances
+from edgeq.models.heads import Head, PositionalEncoder
+from edgeq.models.roberta import RobertaAdapter
 from edgeq.models.structure import with_modules_replaced
 
 _PADDING = 1
@@ -32,7 +35,7 @@ _SIZES = {
 
 
 class MpnetAdapter(BertAdapter):
-    """``MPNetModel`` (all-mpnet-base-v2) and ``MPNetForSequenceClassification``."""
+    """``MPNetModel`` (all-mpnet-base-v2), with and without a head."""
 
     family: ClassVar[str] = "mpnet"
     display_name: ClassVar[str] = "MPNet"
@@ -40,7 +43,11 @@ class MpnetAdapter(BertAdapter):
     architectures: ClassVar[dict[str, Task]] = {
         "MPNetModel": "embed",
         "MPNetForSequenceClassification": "classify",
+        "MPNetForTokenClassification": "tag",
+        "MPNetForQuestionAnswering": "answer",
+        "MPNetForMaskedLM": "fill",
     }
+    heads: ClassVar[dict[str, Head]] = RobertaAdapter.heads
     largest_sizes: ClassVar[dict[str, int]] = _SIZES
     understood: ClassVar[frozenset[str]] = frozenset(
         {*_SIZES, "hidden_act", "layer_norm_eps", "add_pooling_layer", "tie_word_embeddings"}
@@ -68,13 +75,6 @@ class MpnetAdapter(BertAdapter):
             )
 
     @property
-    def linear_names(self) -> list[str]:
-        """See :attr:`ModelAdapter.linear_names`."""
-        if self.task == "classify":
-            return [*self.block_linear_names, "classifier.dense", "classifier.out_proj"]
-        return [*self.block_linear_names, *([f"{self._prefix}pooler.dense"] if self.has_pooler else [])]
-
-    @property
     def embedding_names(self) -> list[str]:
         """See :attr:`ModelAdapter.embedding_names`."""
         return [*super().embedding_names, f"{self._prefix}{_BIAS}"]
@@ -98,42 +98,54 @@ class MpnetAdapter(BertAdapter):
         """See :meth:`ModelAdapter.export_module`."""
         return _PositionalMpnet(
             with_modules_replaced(model, exportable_activation),
-            classifies=self.task == "classify",
+            task=self.task,
+            body=self.body_name,
             heads=self.config.num_attention_heads,
             longest=self.max_positions,
         )
 
 
-class _PositionalMpnet(nn.Module):
-    """MPNet with positional inputs and one tensor as output; its layers are the model's, their order is here.
+class _PositionalMpnet(PositionalEncoder):
+    """MPNet, written out.
 
     Args:
         model: A float or compressed model.
-        classifies: Whether it has a head for texts.
+        task: What it is for.
+        body: Name of the body within the model.
         heads: Attention heads.
         longest: Longest text, in tokens.
     """
 
-    def __init__(self, model: Any, *, classifies: bool, heads: int, longest: int) -> None:
-        super().__init__()
-        self.model = model
-        self.classifies = classifies
+    def __init__(self, model: Any, *, task: str, body: str, heads: int, longest: int) -> None:
+        super().__init__(model, task=task, body=body)
         self.heads = heads
-        encoder = (model.mpnet if classifies else model).encoder
+        encoder = (model if task == "embed" else getattr(model, body)).encoder
         # transformers counts from the query to the key.
         buckets = encoder.relative_position_bucket(-torch.arange(1 - longest, longest), num_buckets=_BUCKETS)
         self.buckets = Distances(longest, buckets)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        body = self.model.mpnet if self.classifies else self.model
+    def states(
+        self, body: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None
+    ) -> torch.Tensor:
+        """See :meth:`PositionalEncoder.states`; there are no token types."""
+        del token_type_ids
         state = self._embed(body.embeddings, input_ids)
         mask = self._bias(body.encoder, length=input_ids.shape[1]) + padding_mask(attention_mask)
         for layer in body.encoder.layer:
             state = self._layer(layer, state, mask)
-        if not self.classifies:
-            return state
+        return state
+
+    def text_logits(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """See :meth:`PositionalEncoder.text_logits`."""
+        del attention_mask
         head = self.model.classifier
-        logits: torch.Tensor = head.out_proj(torch.tanh(head.dense(state[:, 0])))
+        logits: torch.Tensor = head.out_proj(torch.tanh(head.dense(states[:, 0])))
+        return logits
+
+    def word_logits(self, states: torch.Tensor) -> torch.Tensor:
+        """See :meth:`PositionalEncoder.word_logits`."""
+        head = self.model.lm_head
+        logits: torch.Tensor = head.decoder(head.layer_norm(functional.gelu(head.dense(states))))
         return logits
 
     def _embed(self, embeddings: Any, input_ids: torch.Tensor) -> torch.Tensor:

@@ -10,10 +10,12 @@ from edgeq.models.adapter import ModelAdapter, Task
 from edgeq.models.albert import AlbertAdapter
 from edgeq.models.architecture import choose_architecture
 from edgeq.models.bart import BartAdapter, BartClassifierAdapter
+from edgeq.models.bart_relatives import MarianAdapter, MBartAdapter, PegasusAdapter
 from edgeq.models.bert import BertAdapter
 from edgeq.models.deberta import DebertaV2Adapter
 from edgeq.models.decoder_classifiers import (
     Gpt2ClassifierAdapter,
+    GptNeoxClassifierAdapter,
     LlamaClassifierAdapter,
     OptClassifierAdapter,
     Qwen2ClassifierAdapter,
@@ -37,7 +39,8 @@ _BUILTIN: tuple[type[ModelAdapter], ...] = (
     *(ElectraAdapter, AlbertAdapter, MpnetAdapter, ModernBertAdapter, DebertaV2Adapter),
     *(Gpt2Adapter, LlamaAdapter, Qwen2Adapter, OptAdapter, GptNeoxAdapter),
     *(Gpt2ClassifierAdapter, LlamaClassifierAdapter, Qwen2ClassifierAdapter, OptClassifierAdapter),
-    *(BartAdapter, BartClassifierAdapter),
+    GptNeoxClassifierAdapter,
+    *(BartAdapter, BartClassifierAdapter, MarianAdapter, PegasusAdapter, MBartAdapter),
 )
 
 

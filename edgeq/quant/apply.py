@@ -14,6 +14,7 @@ from edgeq.quant.float_layers import FLOAT_CLASSES, weight_rows
 from edgeq.quant.grids import Grid
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear
 from edgeq.quant.output_bias import keep_biases_in_layers
+from edgeq.quant.placing import put_layer
 from edgeq.quant.plan import LayerPlan, LayerRecord
 from edgeq.quant.scale_search import round_weight, search_scale, squared_error
 from edgeq.quant.tied import TiedLayer
@@ -102,7 +103,7 @@ def tie(model: nn.Module, plan: LayerPlan, table: LayerRecord) -> LayerRecord:
         if isinstance(bias, torch.Tensor) and isinstance(layer, LowBitLinear):
             layer.bias = bias.detach().float().clone()
         layer.train(own.training)
-        model.set_submodule(plan.name, layer)
+        put_layer(model, plan.name, layer)
         reason, activation = None, plan.activation
     else:
         reason, activation = f"it has the weights of {table.name}, which stays float", "none"
@@ -125,7 +126,7 @@ def _apply_plan(model: nn.Module, plan: LayerPlan) -> LayerRecord:
     if plan.grid is None:
         return float_record(plan, weight)
     packed, error = _pack_layer(module, weight, plan, plan.grid)
-    model.set_submodule(plan.name, packed)
+    put_layer(model, plan.name, packed)
     return packed_record(plan, packed, error)
 
 

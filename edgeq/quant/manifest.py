@@ -14,6 +14,7 @@ from edgeq.quant.buffers import set_buffer
 from edgeq.quant.float_layers import FLOAT_CLASSES, weight_rows
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear, PackedModule
 from edgeq.quant.output_bias import keep_biases_in_layers
+from edgeq.quant.placing import put_layer
 from edgeq.quant.plan import CompressionResult, LayerKind
 from edgeq.quant.tied import TiedLayer, TiedModule
 
@@ -235,13 +236,13 @@ def insert_packed_modules(model: nn.Module, manifest: QuantizationManifest) -> N
         tied.append((name, table_name, layer))
     for (name, device), tensor in zip(found.items(), manifest.tensors.values(), strict=False):
         with device:
-            model.set_submodule(name, tensor.build())
+            put_layer(model, name, tensor.build())
     for name, table_name, layer in tied:
         table = model.get_submodule(table_name)
         if not isinstance(table, LowBitEmbedding):
             raise FormatError(f"config.json: layer {layer.table!r} should be a packed embedding")
         with found[name]:
-            model.set_submodule(name, layer.build(table))
+            put_layer(model, name, layer.build(table))
     keep_biases_in_layers(model)
 
 

@@ -173,6 +173,8 @@ class LowBitEmbedding(PackedModule):
     """A table of packed rows; ``forward`` looks rows up and decodes them."""
 
     op_type: ClassVar[str] = "LowBitEmbedding"
+    embed_scale: float = 1.0
+    """Factor on what is looked up, of a table that scales by itself."""
 
     @property
     def num_embeddings(self) -> int:
@@ -193,6 +195,10 @@ class LowBitEmbedding(PackedModule):
         Returns:
             float32, shape ``[*ids.shape, K]``.
         """
+        rows = self._looked_up(ids)
+        return rows if self.embed_scale == 1 else rows * self.embed_scale
+
+    def _looked_up(self, ids: torch.Tensor) -> torch.Tensor:
         if torch.onnx.is_in_onnx_export():
             return torch.onnx.ops.symbolic(
                 f"{OP_DOMAIN}::{self.op_type}",

@@ -13,6 +13,7 @@ from edgeq.quant.apply import check_coverage, check_ties, finite_weight_rows, fl
 from edgeq.quant.float_layers import weight_rows
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear
 from edgeq.quant.output_bias import keep_biases_in_layers
+from edgeq.quant.placing import put_layer
 from edgeq.quant.plan import LayerPlan, LayerRecord
 from edgeq.quant.trainable_layers import (
     TiedTrainable,
@@ -57,7 +58,7 @@ def make_trainable(model: Any, plans: list[LayerPlan], *, progress: Progress = s
             layer = _tied_trainable(model, plan)
             tied = True
         layer.train(module.training)
-        model.set_submodule(plan.name, layer)
+        put_layer(model, plan.name, layer)
     progress("preparing layers", len(plans), len(plans))
     model.trainable_plans = tuple(plans)
     if tied and hasattr(model, "config"):
@@ -183,5 +184,5 @@ def _freeze_layer(model: nn.Module, plan: LayerPlan, layer: TrainableLinear | Tr
     weight = layer.weight.float()
     energy = float(weight.double().square().sum())
     error = float((packed.dequantized() - weight).double().square().sum())
-    model.set_submodule(plan.name, packed)
+    put_layer(model, plan.name, packed)
     return packed_record(plan, packed, error / energy if energy > 0 else 0.0)

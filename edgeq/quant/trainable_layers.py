@@ -152,6 +152,9 @@ class TrainableEmbedding(TrainableLayer):
         padding_idx: Row that gets no gradient, or None.
     """
 
+    embed_scale: float = 1.0
+    """Factor on what is looked up, of a table that scales by itself."""
+
     def __init__(self, plan: LayerPlan, weight: nn.Parameter, padding_idx: int | None) -> None:
         super().__init__(plan, weight)
         self.padding_idx = padding_idx
@@ -168,6 +171,11 @@ class TrainableEmbedding(TrainableLayer):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Looks rows up: int64 of any shape to float32 ``[*ids.shape, K]``."""
+        rows = self.decoded_rows(ids)
+        return rows if self.embed_scale == 1 else rows * self.embed_scale
+
+    def decoded_rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """Looks rows up that are not scaled; see :meth:`forward`."""
         if ids.numel() >= self.num_embeddings:
             return functional.embedding(ids, self.decoded_weight(), self.padding_idx)
         # A batch meets few rows of a vocabulary: only these are rounded.
@@ -244,10 +252,13 @@ class TiedTrainableLinear(TiedTrainable):
 class TiedTrainableEmbedding(TiedTrainable):
     """A second use of an embedding table."""
 
+    embed_scale: float = 1.0
+    """Factor on what is looked up, of a table that scales by itself."""
+
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Looks rows up, as the table does."""
-        rows: torch.Tensor = self.table(ids)
-        return rows
+        rows = self.table.decoded_rows(ids)
+        return rows if self.embed_scale == 1 else rows * self.embed_scale
 
 
 def quantized_input(layer: TrainableLinear | TiedTrainableLinear, x: torch.Tensor) -> torch.Tensor:

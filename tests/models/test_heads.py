@@ -20,7 +20,10 @@ from edgeq.formats.tasks import PIPELINES, TASKS, task_of_class
 from edgeq.models import TorchEncoder, adapter_for
 from edgeq.models.registry import supported_families
 
-ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "albert")
+ENCODERS = (
+    *("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "albert"),
+    *("mpnet", "modernbert", "deberta-v2"),
+)
 HEADS = [
     name
     for family in ENCODERS
@@ -30,6 +33,7 @@ HEADS = [
 CLASSIFIERS = [
     *("GPT2ForSequenceClassification", "OPTForSequenceClassification"),
     *("LlamaForSequenceClassification", "Qwen2ForSequenceClassification", "BartForSequenceClassification"),
+    "GPTNeoXForSequenceClassification",
 ]
 EXPORTED = (
     *("BertForTokenClassification", "RobertaForQuestionAnswering", "DistilBertForMaskedLM", "AlbertForMaskedLM"),
@@ -49,6 +53,8 @@ SIZES = {
     },
 }
 BERT = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 36}
+SIZES["GPTNeoX"] = BERT | {"rotary_pct": 0.5}
+SIZES["DebertaV2"] = BERT | {"relative_attention": True, "share_att_key": True, "pos_att_type": ["c2p", "p2c"]}
 VOCABULARY = 96
 
 
