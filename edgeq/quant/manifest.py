@@ -281,6 +281,6 @@ def _checked_device(model: nn.Module, name: str, kind: LayerKind, spec: PackedMa
 def name_in(model: nn.Module, name: str) -> str | None:
     """Finds a stored layer in a model that may be the bare encoder of it, or the encoder with a head."""
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
-    present = dict(model.named_modules())
+    present = dict(model.named_modules(remove_duplicate=False))
     candidates = (name, name.removeprefix(prefix), prefix + name)
     return next((candidate for candidate in candidates if candidate in present), None)
