@@ -91,6 +91,7 @@ def export_onnx(
                 opset=opset,
                 cache_dtype=cache_dtype,
                 flavour=flavour,
+                place=writer.place,
                 remark=_once(remark),
             )
             written = [writer.write(name, model) for name, model in models]

@@ -35,6 +35,8 @@ DEFAULT_FLAVOUR = "edgeq"
 FLAVOURS = (DEFAULT_FLAVOUR, STOCK)
 """``edgeq``: our operators with their bodies. ``stock``: operators that ONNX Runtime has kernels for."""
 
+Place = Callable[[str, ir.TensorProtocol], ir.TensorProtocol]
+"""What takes a weight of a graph by its name, and returns what stands for it."""
 _IR_VERSION = 10  # the first with function overloads; newer ones lock out older runtimes
 
 
@@ -66,6 +68,7 @@ def onnx_models(
     opset: int = DEFAULT_OPSET,
     cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE,
     flavour: str = DEFAULT_FLAVOUR,
+    place: Place | None = None,
     remark: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[str, onnx.ModelProto]]:
     """Traces a model and cleans its graphs.
@@ -76,6 +79,8 @@ def onnx_models(
         opset: Version of the standard operators, 18 to 23.
         cache_dtype: Type of the key/value cache of a model that has one: float16 or float32.
         flavour: One of :data:`FLAVOURS`.
+        place: Given each weight by name, and returns what stands for it in the graph; None leaves weights in it. The
+            stock flavour changes weights, and keeps them.
         remark: Told what differs in the stock flavour.
 
     Yields:
@@ -95,7 +100,8 @@ def onnx_models(
             f"{adapter.architecture} needs opset {adapter.least_opset} (rotary positions, RMSNorm), found {opset}"
         )
     for part in _parts(model, adapter, cache_dtype):
-        proto = _onnx_model(part, signature_of(part, adapter, cache_dtype=cache_dtype), opset, adapter)
+        signature = signature_of(part, adapter, cache_dtype=cache_dtype)
+        proto = _onnx_model(part, signature, opset, adapter, place=None if flavour == STOCK else place)
         if flavour == STOCK:
             for line in to_stock_operators(proto):
                 (remark or _ignore)(line)
@@ -117,7 +123,9 @@ def _parts(model: nn.Module, adapter: ModelAdapter, cache_dtype: torch.dtype) ->
     return [adapter.graph(model)]
 
 
-def _onnx_model(part: ExportPart, signature: Signature, opset: int, adapter: ModelAdapter) -> onnx.ModelProto:
+def _onnx_model(
+    part: ExportPart, signature: Signature, opset: int, adapter: ModelAdapter, *, place: Place | None
+) -> onnx.ModelProto:
     graph = _traced(part.module, signature, f"{part.name} of {adapter.architecture} at opset {opset}", opset=opset)
     drop_dead_code(graph)
     drop_joins(graph)
@@ -131,6 +139,9 @@ def _onnx_model(part: ExportPart, signature: Signature, opset: int, adapter: Mod
     plain_dimensions(graph, {**signature.inputs, **signature.outputs})
     strip_origin(graph)
     graph.ir_version = _IR_VERSION
+    if place is not None:
+        for name, value in graph.graph.initializers.items():
+            value.const_value = None if value.const_value is None else place(name, value.const_value)
     proto = ir.serde.serialize_model(graph)
     proto.graph.name = adapter.architecture
     return proto

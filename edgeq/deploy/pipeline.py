@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,6 +56,7 @@ def run_stages(stages: Sequence[Stage], state: RunState, *, progress: Progress) 
             progress(f"{stage.name}: unchanged since the last run", 1, 1)
             continue
         stage.run(_named(stage.name, progress))
+        gc.collect()  # models are cycles, and the next stage loads its own
         state.finish(stage.name, key, stage.outputs)
         ran.append(stage.name)
     return ran

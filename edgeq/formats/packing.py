@@ -17,6 +17,8 @@ import numpy as np
 from edgeq.errors import FormatError
 from edgeq.formats.low_bit import COLUMN_GROUP, ROW_TILE, SUPPORTED_BITS, packed_shape
 
+_BLOCKS_AT_ONCE = 256
+
 
 def pack(codes: np.ndarray, bits: int) -> np.ndarray:
     """Packs codes into layout ``n16k4``.
@@ -40,13 +42,19 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
     rows, columns = codes.shape
     row_blocks, column_blocks, _, _ = packed_shape(rows, columns, bits)
     fields = 8 // bits
-    padded = np.zeros((row_blocks * ROW_TILE, column_blocks * fields * COLUMN_GROUP), np.uint8)
-    padded[:rows, :columns] = codes
-    blocks = padded.reshape(row_blocks, ROW_TILE, column_blocks, fields, COLUMN_GROUP)
-    packed = np.zeros((row_blocks, ROW_TILE, column_blocks, COLUMN_GROUP), np.uint8)
-    for field in range(fields):
-        packed |= blocks[:, :, :, field, :] << np.uint8(field * bits)
-    return np.ascontiguousarray(packed.transpose(0, 2, 1, 3))
+    packed = np.empty((row_blocks, column_blocks, ROW_TILE, COLUMN_GROUP), np.uint8)
+    # Some rows at a time: a table of 250,000 rows would be held four times.
+    for start in range(0, row_blocks, _BLOCKS_AT_ONCE):
+        part = codes[start * ROW_TILE : (start + _BLOCKS_AT_ONCE) * ROW_TILE]
+        count = -(-len(part) // ROW_TILE)
+        padded = np.zeros((count * ROW_TILE, column_blocks * fields * COLUMN_GROUP), np.uint8)
+        padded[: len(part), :columns] = part
+        blocks = padded.reshape(count, ROW_TILE, column_blocks, fields, COLUMN_GROUP)
+        joined = np.zeros((count, ROW_TILE, column_blocks, COLUMN_GROUP), np.uint8)
+        for field in range(fields):
+            joined |= blocks[:, :, :, field, :] << np.uint8(field * bits)
+        packed[start : start + count] = joined.transpose(0, 2, 1, 3)
+    return packed
 
 
 def unpack(packed: np.ndarray, bits: int, *, rows: int, columns: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from edgeq.quant.modules import LowBitEmbedding, LowBitLinear
 from edgeq.quant.output_bias import keep_biases_in_layers
 from edgeq.quant.placing import put_layer
 from edgeq.quant.plan import LayerPlan, LayerRecord
-from edgeq.quant.scale_search import round_weight, search_scale, squared_error
+from edgeq.quant.scale_search import round_weight, search_scale, squared_error, squared_sum
 from edgeq.quant.tied import TiedLayer
 
 
@@ -201,6 +201,6 @@ def _pack_layer(
         packed = LowBitEmbedding(spec)
     packed.set_codes(codes, scale)
     packed.train(module.training)
-    energy = float(weight.double().square().sum())
+    energy = float(squared_sum(weight))
     error = float(squared_error(weight, scale, grid).sum())
     return packed, error / energy if energy > 0 else 0.0

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgeq.errors import EdgeqError, FormatError
-from edgeq.formats.low_bit import ACTIVATIONS, OP_DOMAIN, OP_VERSION, Activation, PackedMatrix
+from edgeq.formats.low_bit import ACTIVATIONS, OP_DOMAIN, OP_VERSION, ROW_TILE, Activation, PackedMatrix
 from edgeq.formats.packing import pack, unpack
 from edgeq.quant.activation import quantize_dynamic, quantize_static, with_noise
 from edgeq.quant.exact_sum import exact_linear
@@ -66,12 +66,20 @@ class PackedModule(nn.Module):
 
     def centred_codes(self) -> torch.Tensor:
         """Returns ``code - zero_point`` as float32 ``[N, K]``, decoded once and kept outside the state."""
-        # Loading a checkpoint writes into the buffers (a new version) or replaces them (a new address).
-        source = (self.weight_packed.data_ptr(), self.weight_packed._version, self.weight_packed.device)
-        if self._decoded is None or self._decoded_from != source:
-            decoded = self.codes().to(torch.float32) - self.spec.zero_point
-            self._decoded, self._decoded_from = decoded.to(self.weight_packed.device), source
+        if self._decoded is None or not self.is_decoded:
+            decoded = self.codes().to(torch.float32).sub_(self.spec.zero_point)
+            self._decoded, self._decoded_from = decoded.to(self.weight_packed.device), self._source
         return self._decoded
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether all codes are decoded already, and still those of the buffer."""
+        return self._decoded is not None and self._decoded_from == self._source
+
+    @property
+    def _source(self) -> tuple[object, ...]:
+        # Loading a checkpoint writes into the buffers (a new version) or replaces them (a new address).
+        return self.weight_packed.data_ptr(), self.weight_packed._version, self.weight_packed.device
 
     def dequantized(self) -> torch.Tensor:
         """Returns the weights that the codes stand for: float32, ``[N, K]``."""
@@ -208,6 +216,21 @@ class LowBitEmbedding(PackedModule):
                 shape=(*ids.shape, self.spec.columns),
                 version=OP_VERSION,
             )
-        rows = functional.embedding(ids, self.centred_codes())
+        rows = functional.embedding(ids, self.centred_codes()) if self.is_decoded else self._centred_rows(ids)
         scale = self.scale if self.spec.scales == 1 else self.scale[ids].unsqueeze(-1)
         return scale * rows
+
+    def _centred_rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """Decodes the rows of ``ids`` alone: a large vocabulary would take four bytes a weight.
+
+        Raises:
+            IndexError: If an id is outside the table.
+        """
+        spec, flat = self.spec, ids.reshape(-1)
+        if flat.numel() and not 0 <= int(flat.min()) <= int(flat.max()) < spec.rows:
+            raise IndexError(f"an id is outside of 0..{spec.rows - 1}")
+        packed = self.weight_packed[flat // ROW_TILE, :, flat % ROW_TILE]
+        shifts = spec.bits * torch.arange(spec.fields, dtype=torch.uint8, device=packed.device)
+        codes = (packed[:, :, None, :] >> shifts[:, None]) & (2**spec.bits - 1)
+        rows = codes.reshape(flat.numel(), -1)[:, : spec.columns].to(torch.float32) - spec.zero_point
+        return rows.reshape(*ids.shape, spec.columns)

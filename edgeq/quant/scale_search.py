@@ -35,16 +35,15 @@ def search_scale(
     Returns:
         float32 of shape ``[N]`` or ``[1]``; 0.0 where all weights are zero.
     """
-    magnitude = weight.abs()
     if method == "max":
-        peak = magnitude.amax(dim=1) if per_row else magnitude.amax().reshape(1)
-        return peak / grid.largest_level
+        return _peak(weight, per_row=per_row) / grid.largest_level
     if grid.name == "binary":
-        return (
-            2.0 * _sum_rows(magnitude.sum(dim=1, dtype=torch.float64), per_row) / _count(weight, per_row)
-        ).float()
+        sums = torch.cat([weight[rows].abs().sum(dim=1, dtype=torch.float64) for rows in _row_chunks(weight)])
+        return (2.0 * _sum_rows(sums, per_row) / _count(weight, per_row)).float()
     if grid.name == "ternary":
-        return _best_ternary_scale(magnitude if per_row else magnitude.reshape(1, -1))
+        if not per_row:
+            return _best_ternary_scale(weight.abs().reshape(1, -1))
+        return torch.cat([_best_ternary_scale(weight[rows].abs()) for rows in _row_chunks(weight)])
     return _sweep(weight, grid, per_row=per_row)
 
 
@@ -68,6 +67,18 @@ def squared_error(weight: torch.Tensor, scale: torch.Tensor, grid: Grid) -> torc
     return _statistics(weight, scale, grid)[0]
 
 
+def squared_sum(weight: torch.Tensor) -> torch.Tensor:
+    """Returns the sum of the squares of a matrix: float64."""
+    parts = [weight[rows].double().square().sum() for rows in _row_chunks(weight)]
+    return torch.stack(parts).sum()
+
+
+def _peak(weight: torch.Tensor, *, per_row: bool) -> torch.Tensor:
+    """Returns the largest magnitude of each row, or of all; no magnitude is kept."""
+    lowest, highest = (weight.amin(dim=1), weight.amax(dim=1)) if per_row else (weight.amin(), weight.amax())
+    return torch.maximum(-lowest, highest).abs().reshape(-1)
+
+
 def _best_ternary_scale(magnitude: torch.Tensor) -> torch.Tensor:
     """Exact optimum for the levels -1, 0, 1.
 
@@ -82,8 +93,7 @@ def _best_ternary_scale(magnitude: torch.Tensor) -> torch.Tensor:
 
 
 def _sweep(weight: torch.Tensor, grid: Grid, *, per_row: bool) -> torch.Tensor:
-    peak = weight.abs().amax(dim=1) if per_row else weight.abs().amax().reshape(1)
-    largest_scale = peak / grid.largest_level
+    largest_scale = _peak(weight, per_row=per_row) / grid.largest_level
     best_scale = largest_scale.clone()
     best_error = torch.full(best_scale.shape, torch.inf, dtype=torch.float64)
 

@@ -157,7 +157,14 @@ def test_embedding_looks_rows_up(bits: int, zero: float, per_row: bool) -> None:
     ids = torch.tensor([[0, 18, 3], [3, 3, 7]])
     expected = table.scale.reshape(-1, 1) * (table.codes().float() - zero)
     assert torch.equal(table(ids), expected[ids])
+    assert not table.is_decoded  # a large table is not decoded for some of its rows
+    for outside in (-1, 19):  # 19 is a row of padding
+        with pytest.raises(IndexError):
+            table(torch.tensor([3, outside]))
+    assert table(torch.empty(2, 0, dtype=torch.int64)).shape == (2, 0, 10)
     assert torch.equal(table(ids), table.dequantized()[ids])
+    assert table.is_decoded
+    assert torch.equal(table(ids), expected[ids])
 
 
 def test_modules_describe_themselves() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from edgeq.errors import UsageError
 from edgeq.formats.low_bit import levels
 from edgeq.quant.grids import Grid, grid_for
-from edgeq.quant.scale_search import round_weight, search_scale, squared_error
+from edgeq.quant.scale_search import round_weight, search_scale, squared_error, squared_sum
 
 GRIDS = [grid_for(1), grid_for(2, "ternary"), grid_for(2, "balanced"), grid_for(4), grid_for(8)]
 IDS = [f"{grid.bits}-{grid.name}" for grid in GRIDS]
@@ -113,3 +113,17 @@ def test_the_result_does_not_depend_on_how_rows_are_chunked(monkeypatch: pytest.
 def test_impossible_grids_are_refused(bits: int, name: str | None) -> None:
     with pytest.raises(UsageError, match=str(name) if name else str(bits)):
         grid_for(bits, name)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("per_row", [True, False])
+@pytest.mark.parametrize("grid", GRIDS, ids=IDS)
+def test_a_matrix_of_several_chunks_is_read_as_a_whole(
+    grid: Grid, per_row: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = torch.cat([_weight(40, 21), torch.zeros(2, 21)])
+    whole = search_scale(weight, grid, per_row=per_row), squared_sum(weight)
+    monkeypatch.setattr("edgeq.quant.scale_search._CHUNK_ELEMENTS", 21 * 5)
+    torch.testing.assert_close(search_scale(weight, grid, per_row=per_row), whole[0], rtol=1e-6, atol=0.0)
+    assert float(squared_sum(weight)) == pytest.approx(float(weight.double().square().sum()), rel=1e-12)
+    if per_row:
+        assert torch.equal(search_scale(weight, grid, per_row=True)[40:], torch.zeros(2))
