@@ -232,5 +232,5 @@ class LowBitEmbedding(PackedModule):
         packed = self.weight_packed[flat // ROW_TILE, :, flat % ROW_TILE]
         shifts = spec.bits * torch.arange(spec.fields, dtype=torch.uint8, device=packed.device)
         codes = (packed[:, :, None, :] >> shifts[:, None]) & (2**spec.bits - 1)
-        rows = codes.reshape(flat.numel(), -1)[:, : spec.columns].to(torch.float32) - spec.zero_point
+        rows = codes.flatten(start_dim=1)[:, : spec.columns].to(torch.float32) - spec.zero_point
         return rows.reshape(*ids.shape, spec.columns)

@@ -22,8 +22,8 @@ import numpy as np
 
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.progress import Progress, silent
-from edgeq.results import Operator, Profile
-from edgeq.targets.devices.timing import claim, paired_speedup, summarize
+from edgeq.targets.devices.int8_baseline import quantize_elsewhere
+from edgeq.targets.devices.timing import Speedup, Timing, paired_speedup, summarize
 from edgeq.targets.devices.workload import Workload, fitting_sequence, make_reading, make_workload
 from edgeq.targets.runtime.loader import KernelTime, load
 
@@ -167,13 +167,17 @@ def _baselines(
     file = _timed_graph(Path(float_onnx), work)
     with tempfile.TemporaryDirectory(prefix="edgeq-int8-") as folder:
         quantized = Path(folder) / "model.onnx"
-        baselines = {ORT_FLOAT32: _onnxruntime(file, work, threads=threads)}
         try:
-            _quantize_dynamic(file, quantized)
-            baselines[ORT_INT8] = _onnxruntime(quantized, work, threads=threads)
-        except Exception as error:
+            quantize_elsewhere(file, quantized)  # before a session holds the model
+        except EdgeqError as error:
             # What ONNX Runtime's quantizer cannot do is a fact about the baseline, and reported as one.
-            missing[ORT_INT8] = f"ONNX Runtime could not quantize the model: {' '.join(str(error).split())[:200]}"
+            missing[ORT_INT8] = f"ONNX Runtime could not quantize the model: {error}"
+        baselines = {ORT_FLOAT32: _onnxruntime(file, work, threads=threads)}
+        if ORT_INT8 not in missing:
+            try:
+                baselines[ORT_INT8] = _onnxruntime(quantized, work, threads=threads)
+            except EdgeqError as error:
+                missing[ORT_INT8] = f"ONNX Runtime could not run its own quantized model: {error}"
         yield baselines
 
 
@@ -200,22 +204,6 @@ def _onnxruntime(file: Path, work: Workload, *, threads: int) -> Call:
         raise EdgeqError(f"ONNX Runtime cannot load {file}: {' '.join(str(error).split())[:300]}") from error
     feeds = work.onnx_inputs(session.get_inputs())
     return lambda: session.run(None, feeds)
-
-
-def _quantize_dynamic(file: Path, out: Path) -> None:
-    """ONNX Runtime's own dynamic int8 quantization, with its defaults for weights and activations."""
-    import logging
-
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    logging.getLogger().setLevel(logging.ERROR)  # it recommends a preprocessing that its own docs call optional
-    quantize_dynamic(
-        str(file),
-        str(out),
-        op_types_to_quantize=["MatMul", "Gemm", "Gather"],
-        weight_type=QuantType.QInt8,
-        extra_options={"DefaultTensorType": 1},
-    )
 
 
 def operators_of(runs: Sequence[Sequence[KernelTime]]) -> tuple[Operator, ...]:
