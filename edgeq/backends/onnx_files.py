@@ -17,8 +17,8 @@ def load_model(path: Path) -> onnx.ModelProto:
         FormatError: If the file or its data is damaged.
     """
     try:
+        onnx.checker.check_model(str(path))  # the file: a model in memory would be serialized with its weights
         model = onnx.load(path)
-        onnx.checker.check_model(model)
     except Exception as error:  # protobuf, the checker and the file system each raise types of their own
         raise FormatError(f"{path} is not a valid ONNX model ({first_line(error)}); export it again") from error
     return model

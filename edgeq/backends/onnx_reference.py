@@ -25,6 +25,8 @@ class OnnxReference:
 
 def _without_overloads(model: onnx.ModelProto) -> onnx.ModelProto:
     """Gives overloaded functions names of their own: the evaluator would run the last one for all nodes."""
+    if not any(item.overload for item in (*model.functions, *model.graph.node)):
+        return model  # a copy would hold the weights once more
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
     for item in (*plain.functions, *plain.graph.node):

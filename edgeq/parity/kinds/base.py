@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,7 @@ class ParityRun(abc.ABC):
         return found.library
 
     def _say(self, stage: str) -> None:
+        gc.collect()  # models are cycles, and the next stage loads its own
         self._progress(f"parity: {stage}", self._done, self._steps)
         self._done += 1
 
