@@ -26,6 +26,7 @@ from edgeq.formats.sentence_model import SentenceModel, copy_sentence_settings, 
 from edgeq.formats.tensor_header import TensorEntry, read_tensor_header
 from edgeq.formats.tokenizer_files import check_tokenizer_files
 from edgeq.hf import EdgeqConfig, check_scales, verify_files
+from edgeq.memory import give_back
 from edgeq.models import ModelAdapter, adapter_classes, adapter_for, is_of_pretraining, tasks_of
 from edgeq.models.generation_config import generation_settings, write_generation_settings
 from edgeq.models.sentence import SentenceHead, copy_module_weights
@@ -105,6 +106,7 @@ def load_checkpoint(folder: Path | str, *, task: str | None = None) -> Checkpoin
     if adapter.task == "embed" and not sentence.is_cross_encoder:
         adapter.sentence = SentenceHead(sentence, width=int(config.hidden_size))
     tokenizer = load_tokenizer(folder, lower_case=sentence.lower_case)
+    give_back()
     return Checkpoint(
         sentence.folder, model, tokenizer, adapter, manifest, sentence, tuple(choices), remarks=tuple(remarks)
     )

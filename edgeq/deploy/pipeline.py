@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import edgeq
 from edgeq.deploy.state import RunState, digest
+from edgeq.memory import give_back
 from edgeq.progress import Progress
 
 
@@ -56,7 +56,7 @@ def run_stages(stages: Sequence[Stage], state: RunState, *, progress: Progress) 
             progress(f"{stage.name}: unchanged since the last run", 1, 1)
             continue
         stage.run(_named(stage.name, progress))
-        gc.collect()  # models are cycles, and the next stage loads its own
+        give_back()  # the next stage loads its own models
         state.finish(stage.name, key, stage.outputs)
         ran.append(stage.name)
     return ran

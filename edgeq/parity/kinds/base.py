@@ -5,13 +5,13 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-import gc
 from pathlib import Path
 from typing import Any
 
 from edgeq.backends import Arrays
 from edgeq.backends.bundles import BundleAccess, EmulatedBundle
 from edgeq.checkpoint import Checkpoint, load_checkpoint
+from edgeq.memory import give_back
 from edgeq.parity.meaning import NativeBundle, check_meaning
 from edgeq.parity.reference import Reference
 from edgeq.parity.rules.bit_identical import check_bits
@@ -197,7 +197,7 @@ class ParityRun(abc.ABC):
         return found.library
 
     def _say(self, stage: str) -> None:
-        gc.collect()  # models are cycles, and the next stage loads its own
+        give_back()  # the next stage loads its own models
         self._progress(f"parity: {stage}", self._done, self._steps)
         self._done += 1
 
