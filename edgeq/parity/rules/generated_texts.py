@@ -56,7 +56,7 @@ def check_generated(
         wanted = library.generate(sample, count)
         fault = _fault(library, sample, wanted, found, noise)
         unclear += fault is None and found.ids != wanted.ids
-        if fault is None and (text := library.decode(found.ids)).rstrip(_INCOMPLETE) != found.text.rstrip(_INCOMPLETE):
+        if fault is None and _bare(text := library.decode(found.ids)) != _bare(found.text):
             fault = f"its tokens are decoded to {found.text!r:.60} instead of {text!r:.60}"
         if fault is not None:
             faults.append(f"{sample.what}: {fault}")
@@ -69,6 +69,14 @@ def check_generated(
         "on that noise changes)"
     )
     return Check(f"{stage}, generated texts", "meaning", not faults, detail, measured)
+
+
+def _bare(text: str) -> str:
+    """A text without half a character at its end, and without the spaces before its first word.
+
+    A library decodes new tokens as if a text began with them, and a bundle as what follows a prompt.
+    """
+    return text.rstrip(_INCOMPLETE).lstrip(" ")
 
 
 def check_drawn(
