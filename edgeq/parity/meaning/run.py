@@ -20,7 +20,7 @@ from edgeq.parity.meaning.bundle_reader import (
     read_in_python,
 )
 from edgeq.parity.meaning.generation import Generator
-from edgeq.parity.meaning.library import Library, NotCheckedError, Refusal
+from edgeq.parity.meaning.library import Library, NotCheckedError, Reading, Refusal
 from edgeq.parity.meaning.pipelines import MeanOfFeatures, TextClassification
 from edgeq.parity.meaning.samples import PAIRS, TEXTS, Sample, prompted, too_long
 from edgeq.parity.meaning.sentence_encoder import EMBEDDER, SCORER
@@ -143,19 +143,24 @@ def _generated(run: MeaningRun, library: Any, samples: Sequence[Sample]) -> list
 
     for bundle in run.bundles:
         loaded = bundle.load()
-        context = loaded.generation.context
-        counts = [library.new_tokens(sample, context=context) for sample in samples]
+        generation = loaded.generation
+        room = generation.context - 1 if generation.source is None else generation.source.context
+        pairs = zip(samples, inside.own, strict=True)
+        kept = [sample for sample, own in pairs if isinstance(own, Reading) and len(own.ids) <= room]
+        if not kept:
+            raise NotCheckedError(f"{bundle.stage} has a context of {generation.context} tokens, too few for a text")
+        counts = [library.new_tokens(sample, context=generation.context) for sample in kept]
         read = [prompt_in_c(loaded, sample) for sample in samples]
         checks.append(check_tokens(f"{bundle.stage}, edgeq-run", samples, inside.own, read))
         for how, generate in (("Python", generated_in_python), ("edgeq-run", generated_in_c)):
-            pairs = [generate(loaded, sample, count) for sample, count in zip(samples, counts, strict=True)]
-            checks.append(_check_generated(f"{bundle.stage}, {how}", library, samples, pairs, counts, noise))
+            made = [generate(loaded, sample, count) for sample, count in zip(kept, counts, strict=True)]
+            checks.append(_check_generated(f"{bundle.stage}, {how}", library, kept, made, counts, noise))
         if library.draws:
-            drawn = drawn_in_python(loaded, samples[0], counts[0])
+            drawn = drawn_in_python(loaded, kept[0], counts[0])
             sampling = loaded.generation.settings.sampling
             filters = {name: float(getattr(sampling, name)) for name in library.filters}
             stage = f"{bundle.stage}, Python"
-            checks.append(check_drawn(stage, library, samples[0], drawn, filters=filters, noise=noise))
+            checks.append(check_drawn(stage, library, kept[0], drawn, filters=filters, noise=noise))
     return checks
 
 
