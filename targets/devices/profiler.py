@@ -22,8 +22,9 @@ import numpy as np
 
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.progress import Progress, silent
+from edgeq.results import Operator, Profile
 from edgeq.targets.devices.int8_baseline import quantize_elsewhere
-from edgeq.targets.devices.timing import Speedup, Timing, paired_speedup, summarize
+from edgeq.targets.devices.timing import claim, paired_speedup, summarize
 from edgeq.targets.devices.workload import Workload, fitting_sequence, make_reading, make_workload
 from edgeq.targets.runtime.loader import KernelTime, load
 
