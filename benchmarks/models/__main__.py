@@ -34,6 +34,7 @@ from edgeq.parity.meaning.sentences import SentenceTransformers, is_available
 from edgeq.targets.runtime.loader import load
 
 HERE = Path(__file__).parent
+_EDGEQ = "import sys; from edgeq.cli.main import main; sys.exit(main(sys.argv[1:]))"
 RECIPES = ("ptq-w8a8", "ptq-w4a8")
 
 
@@ -97,7 +98,7 @@ def _deploy(source: Path, out: Path, recipe: str, model: Model) -> tuple[int, fl
     Returns:
         Exit code, seconds, most memory of any of its processes in bytes, and its last line.
     """
-    command = [sys.executable, "-m", "edgeq.cli.main", "deploy", str(source), str(out), "--recipe", recipe]
+    command = [sys.executable, "-c", _EDGEQ, "deploy", str(source), str(out), "--recipe", recipe]
     command += ["--name", model.name, *(["--eval-data", str(model.pairs)] if model.pairs is not None else [])]
     start = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
