@@ -20,8 +20,9 @@ Targets = Annotated[
 EvalData = Annotated[
     Path | None,
     typer.Option(
-        help="Sentence pairs with scores, or sentences with labels (.tsv, .csv, .jsonl), or for models that continue "
-        "texts a text: what the task is measured on, and, for recipes that train, what the best model is chosen by."
+        help="What the task is measured on, and, for recipes that train, what the best model is chosen by: sentence "
+        "pairs with scores, sentences with labels, queries with documents (.tsv, .csv, .jsonl), words with tags (CoNLL, "
+        ".jsonl), questions (SQuAD's .json, .jsonl), or for masked and continued texts a text."
     ),
 ]
 
