@@ -21,8 +21,8 @@ EvalData = Annotated[
     Path | None,
     typer.Option(
         help="What the task is measured on, and, for recipes that train, what the best model is chosen by: sentence "
-        "pairs with scores, sentences with labels, queries with documents (.tsv, .csv, .jsonl), words with tags (CoNLL, "
-        ".jsonl), questions (SQuAD's .json, .jsonl), or for masked and continued texts a text."
+        "pairs with scores, sentences with labels, queries with documents (.tsv, .csv, .jsonl), words with tags "
+        "(CoNLL, .jsonl), questions (SQuAD's .json, .jsonl), or for masked and continued texts a text."
     ),
 ]
 
