@@ -198,6 +198,7 @@ def save_checkpoint(
     result: CompressionResult,
     settings_from: Path | None = None,
     evaluate: Evaluate = "auto",
+    generation: dict[str, Any] | None = None,
     force: bool = False,
 ) -> None:
     """Writes a compressed model as a folder that ``from_pretrained`` loads after ``import edgeq.hf``.
@@ -210,6 +211,7 @@ def save_checkpoint(
         settings_from: Folder whose settings beside the model are kept: those of sentence-transformers, and how texts
             are made.
         evaluate: How factorised layers are to be computed.
+        generation: How texts are made, instead of what ``settings_from`` says.
         force: Replace whatever is there.
 
     Raises:
@@ -217,7 +219,7 @@ def save_checkpoint(
     """
     factors = FactorManifest(factor_specs(model), evaluate)
     manifest = dataclasses.replace(QuantizationManifest.of_model(model, result), factors=factors.to_json())
-    settings = _Settings(model, settings_from)
+    settings = _Settings(model, settings_from, generation)
     with new_folder(Path(folder), OUTPUT, force=force) as temporary:
         model.config.quantization_config = EdgeqConfig.from_dict(manifest.to_json())
         try:
@@ -241,10 +243,11 @@ def save_float_checkpoint(
     folder: Path | str,
     *,
     settings_from: Path | None = None,
+    generation: dict[str, Any] | None = None,
     force: bool = False,
 ) -> None:
     """Writes a float model as a plain checkpoint; the arguments are those of :func:`save_checkpoint`."""
-    settings = _Settings(model, settings_from)
+    settings = _Settings(model, settings_from, generation)
     with new_folder(Path(folder), OUTPUT, force=force) as temporary:
         with quiet_transformers():
             model.save_pretrained(temporary, max_shard_size="100GB")
@@ -260,10 +263,10 @@ class _Settings:
     ``generation_config.json``, where they count for more.
     """
 
-    def __init__(self, model: Any, source: Path | None) -> None:
+    def __init__(self, model: Any, source: Path | None, generation: dict[str, Any] | None) -> None:
         self._sentence = read_sentence_model(source) if source is not None else None
-        self._generation: dict[str, Any] | None = None
-        if self._sentence is not None and model.can_generate():
+        self._generation = generation
+        if generation is None and self._sentence is not None and model.can_generate():
             self._generation = generation_settings(model, self._sentence.transformer)
 
     def write(self, folder: Path) -> None:

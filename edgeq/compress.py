@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from edgeq.hub import resolve_source
 from edgeq.progress import Progress, silent
 from edgeq.quant.plan import CompressionResult
 from edgeq.recipes import (
+    CalibratedModel,
     MaskedModel,
     Recipe,
     Source,
@@ -40,6 +42,7 @@ from edgeq.recipes import (
     train_student,
 )
 from edgeq.training.processes import first_process_writes
+from edgeq.vocabulary import PrunedVocabulary, prune_as, prune_vocabulary
 
 FLOAT_BITS = 32
 """Bits in the record of a layer that is not compressed."""
@@ -94,31 +97,44 @@ def compress_model(
         for line in checkpoint.remarks:
             remark(line)
     progress("loading the model", 1, 1)
+    section = resolved.vocabulary
+    pruned = None if section is None else prune_vocabulary(checkpoint, section, progress=progress)
     model = checkpoint.model
     if resolved.calibrates:
-        result = _calibrate(checkpoint, resolved, calibration_data, progress, remark)
+        calibrated = _calibrate(checkpoint, resolved, calibration_data, progress, remark)
+        model, result = calibrated.model, calibrated.result
     elif training is None:
         result = apply_recipe(model, resolved, checkpoint.adapter, progress=progress)
     else:
-        student = _train(checkpoint, resolved, training, Path(out), task=task, progress=progress)
+        student = _train(checkpoint, resolved, training, Path(out), task=task, pruned=pruned, progress=progress)
         model, result = student.model, student.result
+    if pruned is not None:
+        result = dataclasses.replace(result, vocabulary=pruned.record)
     with contextlib.nullcontext(True) if training is None else first_process_writes() as writes:
         if writes:
             progress("writing the checkpoint", 0, 1)
-            _write(checkpoint, resolved, model, result, out, force=force)
+            generation = None if pruned is None else pruned.generation
+            _write(checkpoint, resolved, model, result, out, generation=generation, force=force)
             progress("writing the checkpoint", 1, 1)
     return result
 
 
 def _write(
-    checkpoint: Checkpoint, recipe: Recipe, model: Any, result: CompressionResult, out: str | Path, *, force: bool
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    model: Any,
+    result: CompressionResult,
+    out: str | Path,
+    *,
+    generation: dict[str, Any] | None,
+    force: bool,
 ) -> None:
-    kept: dict[str, Any] = {"settings_from": checkpoint.folder, "force": force}
+    kept: dict[str, Any] = {"settings_from": checkpoint.folder, "generation": generation, "force": force}
     if recipe.factor is not None or any(layer.bits < FLOAT_BITS for layer in result.layers):
         evaluate = "auto" if recipe.factor is None else recipe.factor.evaluate
         save_checkpoint(model, checkpoint.tokenizer, out, result=result, evaluate=evaluate, **kept)
     else:
-        # Trained without quantization: a plain float model, which others may take as a source or teacher.
+        # Without quantization: a plain float model, which others may take as a source or teacher.
         save_float_checkpoint(model, checkpoint.tokenizer, out, **kept)
 
 
@@ -146,9 +162,13 @@ def _train(
     out: Path,
     *,
     task: str | None,
+    pruned: PrunedVocabulary | None,
     progress: Progress,
 ) -> TrainedStudent:
-    teacher = None if request.teacher is None else _source(_load_float(resolve_source(request.teacher), task))
+    other = None if request.teacher is None else _load_float(resolve_source(request.teacher), task)
+    if other is not None and pruned is not None:
+        prune_as(other, pruned)
+    teacher = None if other is None else _source(other)
     masked = None if request.augment_model is None else _masked_model(resolve_source(request.augment_model))
     return train_student(
         _source(checkpoint),
@@ -167,7 +187,7 @@ def _calibrate(
     data: str | Path | None,
     progress: Progress,
     remark: Callable[[str], None] | None,
-) -> CompressionResult:
+) -> CalibratedModel:
     source = _source(checkpoint)
     return calibrate_model(
         source.model,

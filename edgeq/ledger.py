@@ -16,8 +16,8 @@ from typing import Any
 
 from edgeq.errors import FormatError, UsageError
 from edgeq.formats.low_bit import PackedMatrix
-from edgeq.formats.stored import StoredModel, StoredTensor, read_stored_model
-from edgeq.results import LedgerRow, LedgerTotals, StoredBytes
+from edgeq.formats.stored import StoredModel, StoredTensor, StoredVocabulary, read_stored_model
+from edgeq.results import LedgerRow, LedgerTotals, LeftOut, StoredBytes
 
 _SHAPES = "integers of the graph"
 
@@ -34,6 +34,8 @@ class Ledger:
         folder_bytes: Size of everything in the folder (tokenizer, code, libraries).
         replaced_weights: Weights of the dense layers that factorised ones stand for, less what those store (all
             without biases); negative where factors are multiplied beforehand to more than the dense layer.
+        vocabulary: Rows of tokens that stayed, and that there were; None where none was left out.
+        left_out_bytes: What the other rows would take, stored as those that stayed.
     """
 
     path: str
@@ -42,6 +44,8 @@ class Ledger:
     tensor_file_bytes: int
     folder_bytes: int
     replaced_weights: int = 0
+    vocabulary: tuple[int, int] | None = None
+    left_out_bytes: int = 0
 
     @property
     def weights(self) -> int:
@@ -103,7 +107,8 @@ class Ledger:
             tensor_file_bytes=self.tensor_file_bytes,
             folder_bytes=self.folder_bytes,
         )
-        return StoredBytes(self.path, self.form, totals, self.rows)
+        pruned = None if self.vocabulary is None else LeftOut(*self.vocabulary, self.left_out_bytes)
+        return StoredBytes(self.path, self.form, totals, self.rows, pruned)
 
     def to_json(self) -> dict[str, Any]:
         """Returns :meth:`stored` as plain JSON values."""
@@ -127,6 +132,7 @@ def ledger(path: str | Path) -> Ledger:
     folder = path if path.is_dir() else path.parent
     rows = tuple(_rows(stored))
     factors = sum(row.weights for row in rows if len(row.shape) > 1 and stored.is_factor(row.tensor))
+    pruned = stored.vocabulary
     return Ledger(
         path=str(path),
         form=stored.form,
@@ -134,7 +140,23 @@ def ledger(path: str | Path) -> Ledger:
         replaced_weights=sum(stored.factorised.values()) - factors,
         tensor_file_bytes=sum(file.stat().st_size for file in stored.tensor_files),
         folder_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        vocabulary=None if pruned is None else (pruned.tokens, pruned.of),
+        left_out_bytes=0 if pruned is None else _left_out(rows, stored, pruned),
     )
+
+
+def _left_out(rows: Sequence[LedgerRow], stored: StoredModel, pruned: StoredVocabulary) -> int:
+    """Returns what the rows of tokens that left would take beside those that stayed."""
+    total = 0
+    for row in rows:
+        if row.tensor in stored.matrices and row.tensor in pruned.matrices:
+            spec = stored.matrices[row.tensor].spec
+            scales = pruned.of if spec.scales == spec.rows else spec.scales
+            whole = dataclasses.replace(spec, rows=pruned.of, scales=scales)
+            total += whole.packed_bytes + whole.scale_bytes - row.stored_bytes
+        elif any(row.tensor.endswith(f"{name}.weight") for name in pruned.matrices) and row.shape:
+            total += row.stored_bytes // row.shape[0] * (pruned.of - pruned.tokens)
+    return total
 
 
 def _rows(stored: StoredModel) -> Iterable[LedgerRow]:
@@ -235,7 +257,11 @@ def summary_line(book: Ledger) -> str:
     if not book.is_compressed:
         return f"{megabytes(book.stored_bytes)} stored, nothing compressed"
     paper = f"{megabytes(book.paper_bytes)} and {book.paper_ratio:.2f}x"
-    return f"{stored}; counted as papers do (nominal bits of the matrices alone): {paper}"
+    sentence = f"{stored}; counted as papers do (nominal bits of the matrices alone): {paper}"
+    if book.vocabulary is not None:
+        tokens, of = book.vocabulary
+        sentence += f"; {tokens:,} of {of:,} tokens stay, the others would take {megabytes(book.left_out_bytes)}"
+    return sentence
 
 
 def megabytes(count: int | float) -> str:

@@ -249,6 +249,23 @@ class LedgerTotals:
 
 
 @dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """What pruning a vocabulary saved.
+
+    Attributes:
+        tokens: Rows of tokens that stayed.
+        of: Rows that there were.
+        left_out_bytes: What the others would take, stored as those that stayed.
+    """
+
+    tokens: int
+    of: int
+    left_out_bytes: int
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
+
+
+@dataclasses.dataclass(frozen=True)
 class StoredBytes:
     """The ledger of one model as it is written down.
 
@@ -257,12 +274,14 @@ class StoredBytes:
         form: ``"checkpoint"``, ``"onnx"`` or ``"bundle"``.
         totals: Sums.
         rows: One a low-bit matrix or float tensor, in stored order.
+        vocabulary: Tokens that were left out; None where all stayed.
     """
 
     path: str
     form: str
     totals: LedgerTotals
     rows: tuple[LedgerRow, ...]
+    vocabulary: LeftOut | None = None
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
 

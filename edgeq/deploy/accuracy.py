@@ -65,14 +65,17 @@ def measure_accuracy(
         longest = min(longest, bundle.manifest.model.max_length or longest)
         encoders[f"bundle {name}"] = _encoder(bundle)
     results = {
-        name: _evaluate(encode, float_model, data, longest, progress=_named(name, progress))
+        # Tokens of a model whose vocabulary was pruned have other numbers.
+        name: _evaluate(
+            encode, float_model if name == FLOAT else compressed, data, longest, progress=_named(name, progress)
+        )
         for name, encode in encoders.items()
     }
     reference = results[FLOAT]
 
     def under_noise(seed: int) -> Evaluation:
         with ulp_noise(seed):
-            return _evaluate(encoders[COMPRESSED], float_model, data, longest, progress=_named("noise", progress))
+            return _evaluate(encoders[COMPRESSED], compressed, data, longest, progress=_named("noise", progress))
 
     if keep is not None:
         stages = {name: entry.rows.tolist() for name, entry in results.items()}

@@ -13,7 +13,7 @@ from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.deploy.accuracy import COMPRESSED, FLOAT
 from edgeq.errors import UnsupportedError
 from edgeq.evaluate.data import TextFile
-from edgeq.evaluate.perplexity import Perplexity, evaluate_perplexity
+from edgeq.evaluate.perplexity import Perplexity, evaluate_perplexity, same_tokens
 from edgeq.evaluate.perplexity import Score as ScoreTexts
 from edgeq.models import GenerativeAdapter, TorchDecoder
 from edgeq.parity.rules.metric import check_value
@@ -29,6 +29,10 @@ _WINDOW = 128
 _WINDOWS_AT_A_TIME = 8
 _RESAMPLES = 1000
 _CONFIDENCE = 0.95
+_OTHER_TOKENS = (
+    "{path} holds tokens that the recipe's [vocabulary] leaves out, and perplexities over different tokens cannot be "
+    "compared; measure on a text whose tokens stay"
+)
 
 
 def measure_perplexity(
@@ -61,20 +65,22 @@ def measure_perplexity(
         UsageError: If the text has too few tokens.
         UnsupportedError: If the model does not continue texts.
     """
-    float_model = load_checkpoint(source, task=task)
+    float_model, compressed = load_checkpoint(source, task=task), load_checkpoint(checkpoint)
+    if not same_tokens(float_model.tokenizer, compressed.tokenizer, text.content):
+        return Accuracy(measured=False, reason=_OTHER_TOKENS.format(path=text.path))
     loaded = {name: load(folder) for name, folder in bundles.items()}
     contexts = [bundle.generation.context for bundle in loaded.values()]
     window = min([_WINDOW, float_model.adapter.max_positions, *contexts])
     scores = {
         FLOAT: _torch_score(float_model, cache_dtype),
-        COMPRESSED: _torch_score(load_checkpoint(checkpoint), cache_dtype),
+        COMPRESSED: _torch_score(compressed, cache_dtype),
         **{f"bundle {name}": bundle_score(bundle) for name, bundle in loaded.items()},
     }
 
     def measure(name: str) -> Perplexity:
         return evaluate_perplexity(
             scores[name],
-            float_model.tokenizer,
+            (float_model if name == FLOAT else compressed).tokenizer,
             text,
             context=window,
             max_tokens=MOST_TOKENS,

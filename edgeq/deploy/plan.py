@@ -84,8 +84,10 @@ class Plan:
         asked = {} if self.request.task is None else {"task": self.request.task}
         texts = self.request.calibration_data or (default_texts() if self.recipe.calibrates else None)
         calibration = {} if texts is None else {"calibration": sha256(Path(texts))}
+        corpus = self.recipe.vocabulary
+        vocabulary = {} if corpus is None else {"vocabulary": sha256(Path(corpus.keep))}
         source = {"source": self.source_digest, "recipe": self.recipe.sha256}
-        return source | asked | training_parameters(self.request.training) | calibration
+        return source | asked | training_parameters(self.request.training) | calibration | vocabulary
 
     def about(self) -> dict[str, Any]:
         """What the run is of, for ``deploy.json`` and the report."""

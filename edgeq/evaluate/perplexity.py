@@ -98,6 +98,20 @@ def evaluate_perplexity(
     )
 
 
+def same_tokens(first: Any, second: Any, text: str) -> bool:
+    """Tells whether two tokenizers cut a text in the same way, whatever numbers the tokens have.
+
+    Args:
+        first: A ``transformers`` tokenizer.
+        second: The same, or with fewer tokens.
+        text: The text.
+    """
+    if len(first) == len(second):
+        return True
+    ids = [tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for tokenizer in (first, second)]
+    return bool(first.convert_ids_to_tokens(ids[0]) == second.convert_ids_to_tokens(ids[1]))
+
+
 def _stream(tokenizer: Any, text: TextFile) -> np.ndarray:
     # "verbose" would warn that the text is longer than the model's positions, which windows are there for.
     ids = tokenizer(text.content, add_special_tokens=False, verbose=False)["input_ids"]

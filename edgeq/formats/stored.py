@@ -60,6 +60,15 @@ class StoredMatrix:
 
 
 @dataclasses.dataclass(frozen=True)
+class StoredVocabulary:
+    """What was left out of a vocabulary: rows that stayed, rows that there were, and the modules that have fewer."""
+
+    tokens: int
+    of: int
+    matrices: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class StoredModel:
     """Everything that :mod:`edgeq.ledger` needs to know about a model on disk.
 
@@ -72,6 +81,7 @@ class StoredModel:
         tensor_files: Files that hold the tensors.
         factorised: Weights, without biases, of the dense layer that each factorised module stands for; 0 for what
             several of them share.
+        vocabulary: What was left out of its vocabulary; None if nothing was.
     """
 
     path: Path
@@ -81,6 +91,7 @@ class StoredModel:
     kept_float: dict[str, str]
     tensor_files: tuple[Path, ...]
     factorised: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    vocabulary: StoredVocabulary | None = None
 
     def is_factor(self, tensor: str) -> bool:
         """Tells whether a tensor belongs to a factorised module, by its name."""
@@ -134,8 +145,8 @@ def _read_checkpoint(folder: Path) -> StoredModel:
             items = math.prod(entry.shape)
             tensors[name] = StoredTensor(name, entry.shape, dtype, entry.bytes // max(1, items), entry.bytes)
     matrices, kept = _from_config(folder, tensors, form="checkpoint")
-    factorised = _factorised(folder)
-    return StoredModel(folder, "checkpoint", tensors, matrices, kept, tuple(files), factorised=factorised)
+    special: dict[str, Any] = {"factorised": _factorised(folder), "vocabulary": _vocabulary(folder)}
+    return StoredModel(folder, "checkpoint", tensors, matrices, kept, tuple(files), **special)
 
 
 def _read_bundle(folder: Path) -> StoredModel:
@@ -164,8 +175,8 @@ def _read_bundle(folder: Path) -> StoredModel:
         )
     tensors = {tensor.name: tensor for tensor in listed}
     matrices, kept = _from_config(folder, tensors, form="bundle")
-    factorised = _factorised(folder)
-    return StoredModel(folder, "bundle", tensors, matrices, kept, (weights,), factorised=factorised)
+    special: dict[str, Any] = {"factorised": _factorised(folder), "vocabulary": _vocabulary(folder)}
+    return StoredModel(folder, "bundle", tensors, matrices, kept, (weights,), **special)
 
 
 def _from_config(
@@ -213,6 +224,22 @@ def _factorised(folder: Path) -> dict[str, int]:
         raise FormatError(f"{config_file}: 'factors' are not as edgeq writes them ({error!r})") from error
 
 
+def _vocabulary(folder: Path) -> StoredVocabulary | None:
+    """Reads from ``config.json`` what was left out of the vocabulary."""
+    config_file = folder / "config.json"
+    config = read_json_object(config_file) if config_file.is_file() else {}
+    try:
+        entry = (config.get("quantization_config") or {}).get("vocabulary")
+        if entry is None:
+            return None
+        found = StoredVocabulary(int(entry["tokens"]), int(entry["of"]), tuple(str(name) for name in entry["matrices"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{config_file}: 'vocabulary' is not as edgeq writes it ({error!r})") from error
+    if not 0 < found.tokens <= found.of < 1 << 31:
+        raise FormatError(f"{config_file}: 'vocabulary' should keep some of its tokens, found {entry}")
+    return found
+
+
 def _find(wanted: str, tensors: Mapping[str, StoredTensor]) -> str | None:
     if wanted in tensors:
         return wanted
@@ -241,8 +268,9 @@ def _read_onnx(graphs: Sequence[Path]) -> StoredModel:
     _, kept = _from_config(graphs[0].parent, tensors, form="onnx")
     files = {*graphs, *(content.file for content in contents.values() if isinstance(content, _Place))}
     path = graphs[0] if len(graphs) == 1 else graphs[0].parent
-    factorised = _factorised(graphs[0].parent)
-    return StoredModel(path, "onnx", tensors, matrices, kept, tuple(sorted(files)), factorised)
+    folder = graphs[0].parent
+    special: dict[str, Any] = {"factorised": _factorised(folder), "vocabulary": _vocabulary(folder)}
+    return StoredModel(path, "onnx", tensors, matrices, kept, tuple(sorted(files)), **special)
 
 
 def _load_graph(file: Path) -> Any:

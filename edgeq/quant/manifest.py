@@ -15,7 +15,7 @@ from edgeq.quant.float_layers import FLOAT_CLASSES, weight_rows
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear, PackedModule
 from edgeq.quant.output_bias import keep_biases_in_layers
 from edgeq.quant.placing import put_layer
-from edgeq.quant.plan import CompressionResult, LayerKind
+from edgeq.quant.plan import CompressionResult, LayerKind, LeftOutTokens
 from edgeq.quant.tied import TiedLayer, TiedModule
 
 QUANT_METHOD = "edgeq"
@@ -101,6 +101,7 @@ class QuantizationManifest:
         files: SHA-256 of the weight files; empty when nobody computed it.
         zero_buffers: Buffers that hold zeros and are not stored.
         factors: Description of factorised layers, which ``edgeq.factor`` writes and reads.
+        vocabulary: Tokens that were left out; None if all stayed.
     """
 
     recipe: str
@@ -111,6 +112,7 @@ class QuantizationManifest:
     tied: dict[str, TiedLayer] = dataclasses.field(default_factory=dict)
     zero_buffers: tuple[str, ...] = ()
     factors: dict[str, Any] = dataclasses.field(default_factory=dict)
+    vocabulary: LeftOutTokens | None = None
 
     @classmethod
     def of_model(cls, model: nn.Module, result: CompressionResult) -> QuantizationManifest:
@@ -133,6 +135,7 @@ class QuantizationManifest:
             kept_float=dict(result.kept_float),
             tied=tied,
             zero_buffers=result.zero_buffers,
+            vocabulary=result.vocabulary,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -142,6 +145,7 @@ class QuantizationManifest:
             "tied": {name: layer.to_json() for name, layer in self.tied.items()},
             "zero_buffers": list(self.zero_buffers),
             "factors": self.factors,
+            "vocabulary": None if self.vocabulary is None else dataclasses.asdict(self.vocabulary),
         }
         return {
             "quant_method": QUANT_METHOD,
@@ -186,7 +190,18 @@ class QuantizationManifest:
             tied=_tied_layers(value.get("tied", {}), parsed),
             zero_buffers=_zero_buffers(value.get("zero_buffers", [])),
             factors=factors,
+            vocabulary=_left_out(value.get("vocabulary")),
         )
+
+
+def _left_out(entry: object) -> LeftOutTokens | None:
+    if entry is None:
+        return None
+    numbers: list[Any] = [entry.get(key) for key in ("tokens", "of")] if isinstance(entry, dict) else []
+    matrices = entry.get("matrices") if isinstance(entry, dict) else None
+    if not isinstance(matrices, list | tuple) or any(type(n) is not int for n in numbers) or not numbers:
+        raise FormatError("config.json: 'vocabulary' should hold 'tokens', 'of' and 'matrices'")
+    return LeftOutTokens(numbers[0], numbers[1], tuple(str(name) for name in matrices))
 
 
 def _zero_buffers(names: object) -> tuple[str, ...]:

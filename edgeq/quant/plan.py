@@ -89,6 +89,21 @@ class LayerRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class LeftOutTokens:
+    """What pruning a vocabulary came to.
+
+    Attributes:
+        tokens: Rows that stayed.
+        of: Rows that there were.
+        matrices: Modules whose matrices have fewer rows: the embedding table, and an output head of its own.
+    """
+
+    tokens: int
+    of: int
+    matrices: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class CompressionResult:
     """The layers of a compressed model, in the model's order, and the recipe they followed.
 
@@ -97,12 +112,14 @@ class CompressionResult:
         recipe_sha256: Digest of its contents.
         layers: One record a layer.
         zero_buffers: Buffers that hold zeros and are not stored.
+        vocabulary: Tokens that were left out; None if all stayed.
     """
 
     recipe: str
     recipe_sha256: str
     layers: list[LayerRecord]
     zero_buffers: tuple[str, ...] = ()
+    vocabulary: LeftOutTokens | None = None
 
     @property
     def kept_float(self) -> dict[str, str]:

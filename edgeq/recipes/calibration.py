@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from edgeq.recipes.calibrate_section import (
     RatesSection,
     SmoothSection,
 )
+from edgeq.recipes.layers import kept_layers, reduce_layers
 from edgeq.recipes.schema import Recipe
 from edgeq.training.unlabelled import MOST_UNKNOWN, UnlabelledTexts, load_unlabelled_texts
 
@@ -49,6 +51,21 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
 def default_texts() -> Path:
     """Returns the file of texts that is read where a user gives none."""
     return Path(str(resources.files("edgeq.recipes").joinpath("calibration_texts.txt")))
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibratedModel:
+    """A compressed model after its calibration.
+
+    Attributes:
+        model: The packed model: the one that was given, or one of fewer blocks.
+        adapter: Its adapter.
+        result: What became of each layer.
+    """
+
+    model: Any
+    adapter: ModelAdapter
+    result: CompressionResult
 
 
 def calibrate_model(
@@ -61,8 +78,8 @@ def calibrate_model(
     pooling: Pooling = "mean",
     progress: Progress = silent,
     remark: Callable[[str], None] | None = None,
-) -> CompressionResult:
-    """Calibrates a float model and compresses it in place.
+) -> CalibratedModel:
+    """Calibrates a float model and compresses it, in place where it keeps its blocks.
 
     Args:
         model: A float32 ``transformers`` model.
@@ -94,10 +111,13 @@ def calibrate_model(
             f"{data}: {texts.unknown} of {texts.unknown + len(texts)} calibration texts were left out, because more "
             f"than {MOST_UNKNOWN:.0%} of their tokens are unknown to the tokenizer"
         )
+    model.eval()
+    whole = _Whole(model, adapter, kept_layers(recipe.layers, adapter) if recipe.layers is not None else {})
+    if whole.kept:
+        model, adapter = reduce_layers(model, adapter, whole.kept)
     names = factorise_model(model, recipe, adapter, progress=progress)
     plans = plan_layers(recipe, adapter, names)
     run = _runner(adapter)
-    model.eval()
     if "smooth" in section.methods:
         wishes = section.smooth or SmoothSection()
         smooth = Smooth(**wishes.model_dump())
@@ -112,9 +132,19 @@ def calibrate_model(
         run=run,
         stacks=adapter.stacks,
         seed=section.seed,
+        teacher=whole.model if whole.kept else None,
     )
-    records = calibrate(state, _methods(section, adapter, pooling), progress=progress)
-    return compression_result(model, recipe, adapter, records)
+    records = calibrate(state, _methods(section, adapter, whole, pooling), progress=progress)
+    return CalibratedModel(model, adapter, compression_result(model, recipe, adapter, records))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Whole:
+    """The float model with all of its blocks, and those of each stack that are kept; none are named where all are."""
+
+    model: Any
+    adapter: ModelAdapter
+    kept: Mapping[str, tuple[int, ...]]
 
 
 def calibration_texts(
@@ -132,13 +162,13 @@ def calibration_texts(
     return load_unlabelled_texts(source, tokenizer=tokenizer, adapter=adapter, max_length=longest)
 
 
-def _methods(section: CalibrateSection, adapter: ModelAdapter, pooling: Pooling) -> list[Method]:
+def _methods(section: CalibrateSection, adapter: ModelAdapter, whole: _Whole, pooling: Pooling) -> list[Method]:
     made: dict[str, Callable[[], Method]] = {
         "error-feedback": lambda: ErrorFeedback(**(section.error_feedback or ErrorFeedbackSection()).model_dump()),
         "block-reconstruction": lambda: _block_reconstruction(
             section.block_reconstruction or BlockReconstructionSection()
         ),
-        "distill": lambda: _distill(section.distill or CalibrationDistillSection(), adapter, pooling),
+        "distill": lambda: _distill(section.distill or CalibrationDistillSection(), adapter, whole, pooling),
     }
     return [made[name]() for name in section.methods if name in made]
 
@@ -151,7 +181,10 @@ def _block_reconstruction(section: BlockReconstructionSection) -> BlockReconstru
     return BlockReconstruction(section.tokens, section.steps, section.batch_tokens, _rates(section.rates))
 
 
-def _distill(section: CalibrationDistillSection, adapter: ModelAdapter, pooling: Pooling) -> Distill:
+def _distill(
+    section: CalibrationDistillSection, adapter: ModelAdapter, whole: _Whole, pooling: Pooling
+) -> Distill:
+    teacher = whole.adapter if whole.kept else adapter
     embeds = adapter.task == "embed"
     losses = ObjectiveSettings(
         logits=section.logits, similarities=section.similarities if embeds else 0.0, hidden=section.hidden
@@ -159,9 +192,9 @@ def _distill(section: CalibrationDistillSection, adapter: ModelAdapter, pooling:
 
     @contextlib.contextmanager
     def loss_of(model: nn.Module, reference: nn.Module) -> Iterator[Callable[[Batch], torch.Tensor]]:
-        objective = Objective(losses, student=adapter, teacher=adapter)
+        objective = Objective(losses, student=adapter, teacher=teacher, kept=whole.kept)
         own = FeatureReader(model, adapter, wanted=objective.student_wants, pooling=pooling)
-        other = FeatureReader(reference, adapter, wanted=objective.teacher_wants, pooling=pooling)
+        other = FeatureReader(reference, teacher, wanted=objective.teacher_wants, pooling=pooling)
 
         def loss(batch: Batch) -> torch.Tensor:
             with torch.autocast("cpu", torch.bfloat16, enabled=section.bf16 and _multiplies_bf16()):

@@ -75,6 +75,9 @@ def _content(name_or_path: str | Path, *, above: tuple[str, ...]) -> tuple[dict[
         content, where = _parse(_read(Path(name_or_path)), where=name), name
     else:
         content, where = _parse(_builtin_text(name), where=f"built-in recipe {name}"), f"built-in recipe {name}"
+    vocabulary = content.get("vocabulary")
+    if folder is not None and isinstance(vocabulary, dict) and isinstance(vocabulary.get("keep"), str):
+        vocabulary["keep"] = str(folder / vocabulary["keep"])
     base = content.pop("extends", None)
     if base is None:
         return content, where

@@ -26,6 +26,7 @@ from edgeq.recipes.training_sections import (
     StageSection,
     TrainingSection,
 )
+from edgeq.recipes.vocabulary_section import VocabularySection
 
 FamilyName = Literal["quantgpt", "xtc", "two-stage", "own"]
 TEACHER = "teacher"
@@ -41,6 +42,7 @@ class Recipe(Section):
         name: Name of the recipe.
         summary: Its meaning in one line.
         family: The published method that it follows, whose rules it is held to; ``own`` for none.
+        vocabulary: Tokens that stay; all if left out.
         layers: Blocks that the student keeps; all if left out.
         factor: Matrices that become products of smaller ones.
         weights: How linear layers are stored.
@@ -55,11 +57,12 @@ class Recipe(Section):
         augment: Where more training sentences come from.
     """
 
-    added_keys: ClassVar[frozenset[str]] = frozenset({"calibrate"})
+    added_keys: ClassVar[frozenset[str]] = frozenset({"calibrate", "vocabulary"})
 
     name: str
     summary: str
     family: FamilyName = "own"
+    vocabulary: VocabularySection | None = None
     layers: LayersSection | None = None
     factor: FactorSection | None = None
     weights: WeightSection
@@ -86,7 +89,7 @@ class Recipe(Section):
     @property
     def changes_shapes(self) -> bool:
         """Whether the compressed model has other matrices than the float one."""
-        return self.layers is not None or self.factor is not None
+        return any(section is not None for section in (self.vocabulary, self.layers, self.factor))
 
     @property
     def sha256(self) -> str:
@@ -96,13 +99,16 @@ class Recipe(Section):
     @pydantic.model_validator(mode="after")
     def _check_training(self) -> Recipe:
         if self.training is None:
-            if self.weights.bits == 0 and self.factor is None:
+            if self.weights.bits == 0 and self.factor is None and self.vocabulary is None:
                 raise ValueError(
-                    "weights have 1, 2, 4, 8 bits, found 0, which is for recipes with [training] or [factor]"
+                    "weights have 1, 2, 4, 8 bits, found 0, which is for recipes with [training], [factor] or "
+                    "[vocabulary]"
                 )
-            for key in ("layers", "distill", "pretraining", "stage", "augment"):
+            for key in ("distill", "pretraining", "stage", "augment"):
                 if getattr(self, key):
                     raise ValueError(f"[{key}] needs [training]")
+            if self.layers is not None and (self.calibrate is None or "distill" not in self.calibrate.methods):
+                raise ValueError("[layers] needs [training], or [calibrate] with the method 'distill'")
             if self.weights.quantizer or self.embeddings.quantizer or self.activations.quantizer:
                 raise ValueError("a quantizer is learned or followed in training, which needs [training]")
             return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pydantic
@@ -14,6 +15,8 @@ class Section(pydantic.BaseModel):
 
     added_keys: ClassVar[frozenset[str]] = frozenset()
     """Keys that were added after digests of recipes had been written down: they count where a recipe sets them."""
+    path_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys whose value is a path, of which the last part counts: who needs the content takes its digest."""
 
 
 def meaning(section: Section) -> dict[str, Any]:
@@ -22,7 +25,7 @@ def meaning(section: Section) -> dict[str, Any]:
     for key, field in type(section).model_fields.items():
         value = getattr(section, key)
         if key not in section.added_keys or value != field.get_default(call_default_factory=True):
-            values[key] = _plain(value)
+            values[key] = Path(value).name if key in section.path_keys else _plain(value)
     return values
 
 

@@ -83,6 +83,8 @@ def _problems(value, schema, definitions, place="$"):
     elif "const" in schema or "enum" in schema:
         if value not in schema.get("enum", [schema.get("const")]):
             yield f"{place}: {value!r}"
+    elif schema.get("type") == "object" and not isinstance(value, dict):
+        yield f"{place}: {value!r} is no object"
     elif schema.get("type") == "object":
         fields, more = schema.get("properties", {}), schema.get("additionalProperties", True)
         yield from (f"{place}: no {name}" for name in schema.get("required", []) if name not in value)

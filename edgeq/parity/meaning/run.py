@@ -67,6 +67,11 @@ class MeaningRun:
     task: str | None
 
     @property
+    def vocabulary(self) -> int:
+        """Tokens that the compressed model has rows for."""
+        return int(self.compressed.adapter.config.vocab_size)
+
+    @property
     def longest(self) -> int | None:
         """Most tokens that the library or the model reads."""
         checkpoint = self.compressed
@@ -109,6 +114,8 @@ def check_meaning(
     if not bundles:
         return Found(not_checked="this machine runs no bundle of the run")
     run = MeaningRun(source, read_sentence_model(source), compressed, bundles, task)
+    if read_json_object(run.sentence.transformer / "config.json").get("vocab_size") not in (None, run.vocabulary):
+        return Found(not_checked="the recipe left tokens out of the vocabulary: the float model reads other tokens")
     library: Library | None = None
     try:
         library = kind.library(run)

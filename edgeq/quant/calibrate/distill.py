@@ -36,7 +36,8 @@ class Distill:
 
     def apply(self, state: CalibrationState, *, progress: Progress = silent) -> None:
         """Trains latent weights, scales, biases and norms of ``state.model``."""
-        with self.loss_of(state.model, state.reference) as loss:
+        teacher = state.reference if state.teacher is None else state.teacher
+        with self.loss_of(state.model, teacher) as loss:
             minimise(
                 loss,
                 endless(state, self.batch_tokens),

@@ -45,6 +45,7 @@ class CalibrationState:
         run: Runs either model on a batch of them.
         stacks: The blocks of both models.
         seed: Decides the order of the texts.
+        teacher: The float model with all of its blocks, where ``reference`` has fewer; None where that is the same.
     """
 
     model: Any
@@ -54,6 +55,7 @@ class CalibrationState:
     run: Run
     stacks: tuple[LayerStack, ...]
     seed: int = 0
+    teacher: Any = None
 
     def linears(self) -> dict[str, TrainableLinear]:
         """Returns the quantized linear layers with weights of their own, by name, in the order of the plans."""

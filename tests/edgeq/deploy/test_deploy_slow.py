@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import edgeq
 from edgeq.deploy import deploy
 
 pytestmark = pytest.mark.slow
@@ -42,6 +43,19 @@ def test_killed_at_any_stage_it_ends_with_the_same_results(float_checkpoint, tmp
     assert not [path for path in out.rglob(".*") if path.suffix in (".partial", ".old")]
     for name in ("checkpoint/model.safetensors", "onnx/model.onnx", "bundles/host/weights.bin", "ledger.json"):
         assert (out / name).read_bytes() == (deployed.folder / name).read_bytes(), name
+
+
+def test_a_model_of_fewer_tokens_is_deployed_and_answers_as_its_pytorch_model(float_checkpoint, tmp_path, run_options):
+    (tmp_path / "corpus.txt").write_text("the cat sat over the lazy dog\na good movie\n")
+    recipe = tmp_path / "pruned.toml"
+    recipe.write_text("extends = 'ptq-w4a8'\nname = 'pruned'\n[vocabulary]\nkeep = 'corpus.txt'\n")
+    result = deploy(float_checkpoint, tmp_path / "run", **(run_options | {"recipe": recipe}))
+    assert result.passed
+    book = result.report["ledger"]["bundles"]["host"]
+    assert book["vocabulary"]["tokens"] < book["vocabulary"]["of"]
+    assert book["vocabulary"]["left_out_bytes"] > 0
+    bundle = edgeq.load(tmp_path / "run" / "bundles" / "host", threads=1)
+    assert bundle.encode(["the cat sat", "an unknown word"]).shape == (2, 40)
 
 
 @pytest.fixture

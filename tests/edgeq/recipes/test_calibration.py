@@ -135,6 +135,21 @@ def test_factors_go_through(kind: str, make_bert: Callable[..., Path], texts: Pa
     assert _distance(tmp_path / "out", tmp_path / "floats") < _distance(tmp_path / "rounded", tmp_path / "floats")
 
 
+def test_fewer_blocks_are_distilled_from_all_of_them(
+    make_bert: Callable[..., Path], texts: Path, tmp_path: Path
+) -> None:
+    source = make_bert(seed=6, num_hidden_layers=3)
+    kept = "[layers]\nkeep = [0, 2]\n"
+    with pytest.raises(UsageError, match=r"\[layers\] needs"):
+        load_recipe(_recipe(tmp_path, '["error-feedback"]', extra=kept))
+    for steps in (1, 60):
+        recipe = _recipe(tmp_path, '["error-feedback", "distill"]', bits=8, steps=steps, extra=kept)
+        compress_model(source, tmp_path / str(steps), recipe=recipe, calibration_data=texts)
+    loaded = load_checkpoint(tmp_path / "60")
+    assert loaded.model.config.num_hidden_layers == 2
+    assert _distance(tmp_path / "60", source) < _distance(tmp_path / "1", source)
+
+
 def test_the_same_seed_gives_the_same_file(make_bert: Callable[..., Path], texts: Path, tmp_path: Path) -> None:
     source = make_bert(seed=5)
     recipe = _recipe(tmp_path, '["error-feedback", "distill"]', steps=3)
