@@ -166,6 +166,29 @@ def quality_plot(points: Sequence[dict[str, Any]], metric: str) -> str:
         return _svg(figure, "quality")
 
 
+def latency_front_plot(points: Sequence[dict[str, Any]], metric: str, *, how: str) -> str:
+    """Quality against latency: a point a model, those in grey that another one is better than in everything.
+
+    Args:
+        points: Each with ``label``, ``milliseconds``, ``value`` and ``on_front``.
+        metric: What the values are.
+        how: Whether the latency was measured, and where.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = matplotlib.figure.Figure(figsize=(_WIDTH, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        for point in points:
+            colour = _BLUE if point["on_front"] else _GREY
+            axes.plot(point["milliseconds"], point["value"], "o", color=colour, markersize=6)
+        axes.margins(x=0.15, y=0.2)
+        axes.grid(color=_PALE, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.set_xlabel(f"milliseconds a call: {how}")
+        axes.set_ylabel(metric)
+        _label_points(axes, [(point["milliseconds"], point["value"], point["label"]) for point in points])
+        return _svg(figure, "latency-front")
+
+
 def _label_points(axes: Any, points: Sequence[tuple[float, float, str]]) -> None:
     """Writes each label where it covers least of those that stand already, and of the points."""
     figure = axes.figure

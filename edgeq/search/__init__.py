@@ -1,5 +1,6 @@
-"""The best recipe for a budget: bits of each matrix and table, and the method of calibration."""
+"""The best recipe for a budget: bits of each matrix and table, shapes, and the method of calibration."""
 
-from edgeq.search.run import SearchRequest, SearchResult, search
+from edgeq.search.request import SearchRequest, SearchResult
+from edgeq.search.run import search
 
 __all__ = ["SearchRequest", "SearchResult", "search"]

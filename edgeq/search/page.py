@@ -23,18 +23,24 @@ def write_page(report: dict[str, Any], file: Path) -> None:
         report: Contents of ``search.json``.
         file: The page to write.
     """
-    promise, best = report["promise"], report["best"]
+    promise = report["promise"]
     title = f"Recipe for {megabytes(report['budget'])}"
     body = string.Template(_template()).substitute(
         title=escape(title),
         promise=escape(promise_sentence(report)),
         command=escape(f"edgeq deploy {report['source']} ./run --recipe {file.parent / 'recipe.toml'}"),
-        plot=plots.quality_plot(_points(report), "predicted change of the output"),
-        tried=table(
-            ["calibration", promise["metric"], "weights"],
-            [[one["method"], f"{one['value']:.4f}", megabytes(one["bytes"])] for one in report["tried"]],
-            marked=[one["method"] != best["method"] and len(report["tried"]) > 1 for one in report["tried"]],
+        front=plots.quality_plot(_measured(report), promise["metric"]),
+        latency=_latency_plot(report),
+        commands=table(
+            ["", promise["metric"], "weights", "latency", "calibration", "shapes", "deployed by"],
+            [_candidate(one, report, file.parent) for one in report["tried"] if one["on_front"]],
         ),
+        tried=table(
+            ["", promise["metric"], "weights", "latency", "calibration", "shapes"],
+            [_candidate(one, report, file.parent)[:-1] for one in report["tried"]],
+        ),
+        study=escape(study_sentence(report)),
+        plot=plots.quality_plot(_predicted(report), "predicted change of the output"),
         layers=table(["layer", "chosen", *(f"{bits} bits" for bits in GRIDS)], _rows(report)),
     )
     write_text(file, document(body, title=title, footer=f"edgeq {edgeq.__version__}"))
@@ -49,17 +55,80 @@ def promise_sentence(report: dict[str, Any]) -> str:
     promise, best = report["promise"], report["best"]
     change = "increase" if promise["metric"] == "perplexity" else "loss"
     sentence = (
-        f"{megabytes(best['bytes'])} of weights, calibrated by {best['method']}: {promise['metric']} "
-        f"{promise['value']:.4f} against {promise['float']:.4f} of the float model on {promise['examples']} that the "
+        f"{megabytes(best['bytes'])} of weights, calibrated by {best['method']} ({shapes_of(best)}): "
+        f"{promise['metric']} {promise['value']:.4f} against {promise['float']:.4f} of the float model on "
+        f"{promise['examples']} that the "
         f"search did not see ({change} {promise['loss']:+.4f}, 95% interval {promise['low']:+.4f} to "
         f"{promise['high']:+.4f})."
     )
+    if best["latency"] is not None:
+        sentence += f" A call takes {best['latency']['milliseconds']:.2f} ms ({best['latency']['how']})."
     if promise["limit"] is not None:
         sentence += f" The limit of {promise['limit']} is {'kept' if promise['kept'] else 'NOT kept'}."
     return sentence
 
 
-def _points(report: dict[str, Any]) -> list[dict[str, Any]]:
+def study_sentence(report: dict[str, Any]) -> str:
+    """Says how many candidates there were, which were refused and why, and where the study lies."""
+    study = report["study"]
+    sentence = f"{study['candidates']} of {study['asked']} candidates were measured"
+    if study["refused"]:
+        sentence += f", {len(study['refused'])} were not (the last: {study['refused'][-1]['reason']})"
+    if study["interrupted"]:
+        sentence += "; interrupted, the same command goes on"
+    return f"{sentence}. The study {study['name']} is in {study['storage']}."
+
+
+def shapes_of(candidate: dict[str, Any]) -> str:
+    """Says in which shapes a candidate differs from the float model."""
+    structure = candidate["structure"]
+    parts = [f"{structure['blocks']} blocks"] if structure["blocks"] else []
+    parts += [] if structure["factor"] == "none" else [structure["factor"]]
+    parts += ["vocabulary pruned"] if structure["pruned"] else []
+    return "; ".join(parts) or "as the float model"
+
+
+def _milliseconds(candidate: dict[str, Any]) -> str:
+    latency = candidate["latency"]
+    return "-" if latency is None else f"{latency['milliseconds']:.2f} ms, {latency['how']}"
+
+
+def _candidate(one: dict[str, Any], report: dict[str, Any], folder: Path) -> list[str]:
+    return [
+        f"{one['number']}{' (chosen)' if one['number'] == report['best']['number'] else ''}",
+        f"{one['value']:.4f}",
+        megabytes(one["bytes"]),
+        _milliseconds(one),
+        one["method"],
+        shapes_of(one),
+        f"edgeq deploy {report['source']} ./run --recipe {folder / one['file']}",
+    ]
+
+
+def _measured(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Candidates: those on the front in colour."""
+    return [
+        {"label": str(one["number"]), "bytes": one["bytes"], "value": one["value"], "is_float": not one["on_front"]}
+        for one in report["tried"]
+    ]
+
+
+def _latency_plot(report: dict[str, Any]) -> str:
+    if report["best"]["latency"] is None:
+        return '<p class="small">Latency was not asked for (--max-ms, --target or --on).</p>'
+    points = [
+        {
+            "label": str(one["number"]),
+            "milliseconds": one["latency"]["milliseconds"],
+            "value": one["value"],
+            "on_front": one["on_front"],
+        }
+        for one in report["tried"]
+    ]
+    return plots.latency_front_plot(points, report["promise"]["metric"], how=report["best"]["latency"]["how"])
+
+
+def _predicted(report: dict[str, Any]) -> list[dict[str, Any]]:
     smallest = 1e-12  # a model whose output does not move at all still has a place on the axis
     points = [
         {"label": "", "bytes": one["bytes"], "value": max(one["error"], smallest), "is_float": True}

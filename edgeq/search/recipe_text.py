@@ -1,4 +1,4 @@
-"""Widths and method of calibration as a recipe file that anyone can read and edit."""
+"""Widths, shapes and calibration as a recipe file that anyone can read and edit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ _RATES = {True: (0.005, 300), False: (0.01, 100)}
 """Rate of weights and steps of distillation, with layers of 1 or 2 bits and without."""
 
 
-def recipe_text(name: str, summary: str, *, widths: Mapping[str, Choice], methods: Sequence[str]) -> str:
+def recipe_text(
+    name: str, summary: str, *, widths: Mapping[str, Choice], methods: Sequence[str], tables: str = ""
+) -> str:
     """Writes a recipe.
 
     Args:
@@ -34,8 +36,9 @@ def recipe_text(name: str, summary: str, *, widths: Mapping[str, Choice], method
         summary: Its meaning in one line.
         widths: The width of each layer that was searched.
         methods: Methods of calibration; none for rounding to the nearest level.
+        tables: Tables of the structure, as :meth:`edgeq.search.space.Space.tables` writes them.
     """
-    parts = [f'name = "{name}"\nsummary = "{summary}"\n', BASE]
+    parts = [f'name = "{name}"\nsummary = "{summary}"\n', BASE, *([tables] if tables else [])]
     if methods:
         listed = ", ".join(f'"{method}"' for method in methods)
         parts.append(f"[calibrate]\nmethod = [{listed}]\n")
@@ -45,6 +48,12 @@ def recipe_text(name: str, summary: str, *, widths: Mapping[str, Choice], method
             parts.append(f"[calibrate.distill]\nsteps = {steps}\nsimilarities = 1.0\nbf16 = true\nrates = {rates}\n")
     parts += [_override(layer, choice) for layer, choice in widths.items()]
     return "\n".join(parts)
+
+
+def base_text(name: str, tables: str) -> str:
+    """Writes the recipe of a structure at 8 bits, for its shapes alone: a dropped block asks for a distillation."""
+    distilled = "[calibrate]\nmethod = 'distill'\n[calibrate.distill]\nsteps = 1\n" if "[layers]" in tables else ""
+    return f'name = "{name}"\nsummary = "8 bits"\n\n{BASE}\n{tables}\n{distilled}'
 
 
 def _override(layer: str, choice: Choice) -> str:

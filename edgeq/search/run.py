@@ -1,93 +1,50 @@
-"""The search: sensitivities, widths, candidates, and the check on data that the search did not see."""
+"""The search: what is possible, the study of candidates, and the check on data that it did not see."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import edgeq
 from edgeq.checkpoint import Checkpoint, load_checkpoint
-from edgeq.compress import compress_model, trained_pooling
-from edgeq.deploy.state import digest, exclusive, fingerprint_source
-from edgeq.errors import FormatError, UsageError
+from edgeq.deploy.state import digest, fingerprint_source
+from edgeq.errors import UsageError
+from edgeq.evaluate.data import TextFile
 from edgeq.files import write_text
 from edgeq.formats.json_file import read_json_object
 from edgeq.hub import resolve_source
-from edgeq.ledger import ledger, megabytes
+from edgeq.ledger import megabytes
 from edgeq.progress import Progress, silent
-from edgeq.quant.plan import LayerPlan
 from edgeq.reading import read_text, sha256
-from edgeq.recipes import Recipe, calibration_texts, default_texts, load_recipe, plan_layers
-from edgeq.report.gates import LossLimit
+from edgeq.recipes import default_texts
 from edgeq.report.page import GENERATOR
+from edgeq.search.candidates import CANDIDATES, RECIPE_FILE, Workshop
+from edgeq.search.latency import Latency, Stopwatch
 from edgeq.search.page import write_page
 from edgeq.search.quality import Half, count_of, halves, loss_of, measure, metric_name
-from edgeq.search.recipe_text import BASE, recipe_text
-from edgeq.search.sensitivity import Choice, SearchLayer, fixed_bytes, measure_sensitivity, narrowest_bytes
+from edgeq.search.recipe_text import base_text, recipe_text
+from edgeq.search.request import SearchRequest, SearchResult
+from edgeq.search.sensitivity import Choice
 from edgeq.search.solver import choose_widths, front, total_bytes, total_error
+from edgeq.search.space import METHODS, MethodSet, Space, Structure, space_of
+from edgeq.search.storage import Storage
+from edgeq.search.structures import Shaped, Structures
+from edgeq.search.study import Choices, Outcome, RefusedError, Study
+from edgeq.targets.builtin.target import load_target
+from edgeq.targets.devices.remote.address import parse_address
 
-MethodSet = Literal["nearest", "error-feedback", "distill"]
-METHODS: dict[MethodSet, tuple[str, ...]] = {
-    "nearest": (),
-    "error-feedback": ("error-feedback",),
-    "distill": ("error-feedback", "distill"),
-}
-"""Methods of calibration that are tried, the cheapest first."""
 STATE_FILE = "search.json"
-RECIPE_FILE = "recipe.toml"
 PAGE_FILE = "search.html"
-CANDIDATES = "candidates"
 _FORMAT = "edgeq-search"
-_TOKENS = 2048
-"""Tokens of calibration texts that sensitivities are measured on."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchRequest:
-    """What a user asks of a search.
-
-    Attributes:
-        source: Folder of a float checkpoint, or a hub name.
-        eval_data: Examples, or a text for models that continue texts; half of it is never looked at but for the end.
-        max_bytes: Largest size of the weights as stored.
-        max_loss: Largest loss on the half that the search does not see; None for no limit.
-        calibration_data: Texts without labels; None for those that come with edgeq.
-        methods: Methods of calibration to try, by their names in :data:`METHODS`.
-        seed: Splits the evaluation data.
-    """
-
-    source: str | Path
-    eval_data: Path
-    max_bytes: int
-    max_loss: LossLimit | None = None
-    calibration_data: Path | None = None
-    methods: tuple[MethodSet, ...] = tuple(METHODS)
-    seed: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchResult:
-    """What a search came to.
-
-    Attributes:
-        folder: Its folder, with ``recipe.toml``, ``search.html``, ``search.json`` and the candidates.
-        report: Contents of ``search.json``.
-    """
-
-    folder: Path
-    report: dict[str, Any]
-
-    @property
-    def passed(self) -> bool:
-        """Whether the promised loss keeps the limit, if there is one."""
-        return bool(self.report["promise"]["kept"])
 
 
 def search(request: SearchRequest, out: str | Path, *, progress: Progress = silent) -> SearchResult:
-    """Finds the widths of all layers that lose least within a budget, and the best method of calibration for them.
+    """Finds the widths of all layers, their shapes and the calibration that lose least within a budget.
+
+    Others who call it with the same request and storage work on the same study. An interrupt ends it with the best so
+    far, if there is one.
 
     Args:
         request: Source, data and limits.
@@ -95,9 +52,9 @@ def search(request: SearchRequest, out: str | Path, *, progress: Progress = sile
         progress: Told how far the work is.
 
     Raises:
-        UsageError: If the budget is impossible, data are too few, or the folder holds something else.
+        UsageError: If a limit is impossible, data are too few, or the folder or the storage is of no use.
         UnsupportedError: If the quality of such a model is not measured.
-        EdgeqError: If a candidate cannot be made.
+        EdgeqError: If no candidate can be made, or the storage goes away.
     """
     folder = Path(out)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / STATE_FILE).is_file()):
@@ -105,21 +62,23 @@ def search(request: SearchRequest, out: str | Path, *, progress: Progress = sile
     _check_unchanged(folder)
     if not request.methods:
         raise UsageError(f"name at least one method of calibration: {', '.join(METHODS)}")
+    stopwatch = _stopwatch(request)
     source = resolve_source(request.source)
     checkpoint = load_checkpoint(source)
     if checkpoint.manifest is not None:
         raise UsageError(f"{source} is compressed already ({checkpoint.manifest.recipe}); give the float model")
     parts = halves(request.eval_data, checkpoint.adapter, seed=request.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder):
-        return _Search(request, folder, source, checkpoint, parts, progress).whole()
+    identity = _identity(request, source)
+    _claim(folder, identity)
+    return _Search(request, folder, source, checkpoint, parts, stopwatch, identity, progress).whole()
 
 
 def _check_unchanged(folder: Path) -> None:
     """Refuses to write over a recipe or a page that the user has changed or put there."""
     recipe, page = folder / RECIPE_FILE, folder / PAGE_FILE
     found = [(path, read_text(path)) for path in (recipe, page) if path.exists()]
-    written = {read_text(path) for path in (folder / CANDIDATES).glob("*.toml")}
+    written = {read_text(path) for path in (folder / CANDIDATES).glob(f"*/{RECIPE_FILE}")}
     for path, text in found:
         if text not in written and not (path == page and GENERATOR.decode() in text):
             raise UsageError(f"{path} is not as 'edgeq search' wrote it; move it away, or search in a new folder")
@@ -135,160 +94,237 @@ class _Search:
         source: Path,
         checkpoint: Checkpoint,
         parts: tuple[Half, Half],
+        stopwatch: Stopwatch | None,
+        identity: str,
         progress: Progress,
     ) -> None:
         self._request, self._folder, self._source = request, folder, source
-        self._checkpoint, self._progress = checkpoint, progress
+        self._checkpoint, self._progress, self._stopwatch = checkpoint, progress, stopwatch
         self._own, self._held = parts
-        self._base: Recipe = _base_recipe(folder)
-        self._plans: list[LayerPlan] = plan_layers(self._base, checkpoint.adapter)
-        self._state = self._loaded_state()
+        self._identity = identity
+        shapes = request.max_ms is not None if request.shapes is None else request.shapes
+        self._space: Space = space_of(
+            checkpoint.adapter, methods=request.methods, shapes=shapes, vocabulary=request.vocabulary
+        )
+        text = self._own.content if isinstance(self._own.content, TextFile) else None
+        self._structures = Structures(
+            source,
+            folder,
+            self._space,
+            calibration_data=request.calibration_data,
+            seed=request.seed,
+            text=text,
+        )
+        self._workshop = Workshop(source, folder, self._own, calibration_data=request.calibration_data)
 
     def whole(self) -> SearchResult:
         """Runs what is not done yet."""
-        fixed = fixed_bytes(self._checkpoint.model, self._plans)
-        least = fixed + narrowest_bytes(self._checkpoint.model, self._plans)
-        if least > self._request.max_bytes:
+        self._check_bytes()
+        self._check_latency()
+        lower = self._checkpoint.adapter.task == "generate"
+        directions = ["minimize" if lower else "maximize", "minimize"] + ["minimize"] * (self._stopwatch is not None)
+        study = Study(
+            Storage(self._request.storage, self._folder),
+            f"edgeq-search-{digest({'search': self._identity, 'limits': self._limits()})[:16]}",
+            self._space,
+            directions=directions,
+            seed=self._request.seed,
+        )
+        interrupted = False
+        try:
+            study.run(
+                self._attempt, trials=self._request.trials, hours=self._request.hours, progress=self._progress
+            )
+        except KeyboardInterrupt:
+            if not study.measured:
+                raise
+            interrupted = True
+        return self._result(study, interrupted=interrupted)
+
+    def _limits(self) -> list[Any]:
+        """What makes one study of a folder differ from another."""
+        space, stopwatch = self._space, None if self._stopwatch is None else self._stopwatch.identity
+        choices = [list(space.methods), list(space.blocks), list(space.factors), space.vocabulary is not None]
+        return [self._request.max_bytes, self._request.max_ms, stopwatch, *choices]
+
+    def _check_bytes(self) -> None:
+        """Refuses a budget that no structure can keep, and says what the nearest possible one is."""
+        whole = self._structures.size(Structure())
+        if whole.least <= self._request.max_bytes:
+            return
+        sizes = [self._structures.size(structure) for structure in self._space.structures]
+        best = min(sizes, key=lambda one: one.least)
+        if best.least > self._request.max_bytes:
             raise UsageError(
                 f"--max-bytes {self._request.max_bytes:,} is not possible for {self._source}: with every layer at its "
-                f"narrowest, the weights take {least:,} bytes ({megabytes(least)}), {fixed:,} of them outside of the "
-                "layers that are searched"
+                f"narrowest, the weights take {best.least:,} bytes ({megabytes(best.least)}), {best.fixed:,} of them "
+                "outside of the layers that are searched"
             )
-        layers = self._sensitivities()
-        chosen = choose_widths(layers, budget=self._request.max_bytes - fixed)
-        candidates = [self._candidate(name, chosen) for name in self._request.methods]
-        sign = -1.0 if candidates[0]["metric"] == "perplexity" else 1.0
-        best = max(candidates, key=lambda one: sign * one["value"])
-        report = self._report(layers, fixed, chosen, candidates, best)
-        write_text(self._folder / RECIPE_FILE, (self._folder / best["recipe"]).read_text(encoding="utf-8"))
-        self._save(report)
+
+    def _check_latency(self) -> None:
+        """Refuses a limit of latency that the smallest structure breaks, before anything is calibrated."""
+        limit = self._request.max_ms
+        if limit is None or self._latency(Structure()).milliseconds <= limit:
+            return
+        smallest = Structure(min(self._space.blocks, key=lambda count: count or self._space.depth + 1),
+                             self._space.factors[-1], pruned=self._space.vocabulary is not None)  # fmt: skip
+        best = min((self._latency(one) for one in (Structure(), smallest)), key=lambda one: one.milliseconds)
+        if best.milliseconds > limit:
+            raise UsageError(
+                f"--max-ms {limit:g} is not possible for {self._source}: the smallest shapes that are tried take "
+                f"{best.milliseconds:.2f} ms ({best.how}); bits do not change the latency"
+            )
+
+    def _latency(self, structure: Structure) -> Latency:
+        """Tells the latency of a structure at 8 bits: kernels take the same time at every width."""
+        if self._stopwatch is None:
+            raise ValueError("no latency was asked for")
+        text = base_text(f"latency-{structure.label}", self._space.tables(structure))
+        method: MethodSet = "distill" if structure.blocks else "nearest"
+        folder = self._workshop.checkpoint(text, method, progress=self._progress)
+        place = self._folder / "structures" / f"{structure.label}-{digest({'how': self._stopwatch.identity})[:8]}"
+        return self._stopwatch.of(folder, place, progress=self._progress)
+
+    def _attempt(self, choices: Choices) -> Outcome:
+        """Makes and measures a candidate."""
+        structure, budget = choices.structure, int(self._request.max_bytes * choices.share)
+        size = self._structures.size(structure)
+        if size.least > budget:
+            raise RefusedError(f"its weights take {size.least:,} bytes at least, {budget:,} were allowed")
+        latency = None if self._stopwatch is None else self._latency(structure)
+        if latency is not None and self._request.max_ms is not None and latency.milliseconds > self._request.max_ms:
+            raise RefusedError(f"it takes {latency.milliseconds:.2f} ms ({latency.how})")
+        shaped = self._structures.measured(structure, progress=self._progress)
+        widths = choose_widths(shaped.layers, budget=budget - shaped.fixed)
+        text = recipe_text(
+            f"search-{choices.method}-{budget}-{structure.label}",
+            f"found for {budget:,} bytes: {choices.method}, {structure.label}",
+            widths=widths,
+            methods=METHODS[choices.method],
+            tables=self._space.tables(structure),
+        )
+        made = self._workshop.measured(text, choices.method, progress=self._named(choices.method))
+        if made.bytes > self._request.max_bytes:
+            raise RefusedError(f"its weights take {made.bytes:,} bytes, {self._request.max_bytes:,} were allowed")
+        found = dataclasses.asdict(made) | {
+            "share": choices.share,
+            "structure": dataclasses.asdict(structure),
+            "widths": {name: choice.bits for name, choice in widths.items()},
+            "predicted": {"bytes": shaped.fixed + total_bytes(widths), "error": total_error(widths)},
+            "latency": None if latency is None else dataclasses.asdict(latency),
+        }
+        values = (made.value, float(made.bytes), *(() if latency is None else (latency.milliseconds,)))
+        return Outcome(values, found)
+
+    def _named(self, method: str) -> Progress:
+        return lambda what, done, total: self._progress(f"{method}: {what}", done, total)
+
+    def _result(self, study: Study, *, interrupted: bool) -> SearchResult:
+        """Chooses the best candidate, measures it on the other half, and writes what was found."""
+        tried = study.measured
+        if not tried:
+            reasons = "; ".join(sorted({one["reason"] for one in study.refused})[:3])
+            raise UsageError(f"no candidate keeps the limits ({reasons}); allow more, or more --trials")
+        sign = -1.0 if tried[0]["metric"] == "perplexity" else 1.0
+        best = max(tried, key=lambda one: sign * one["value"])
+        structure = Structure(**best["structure"])
+        shaped = self._structures.measured(structure, progress=self._progress)
+        fronts = study.best_numbers
+        for one in tried:
+            one["on_front"] = one["number"] in fronts
+            place = self._workshop.place(one["recipe"])
+            one["file"] = str((place / RECIPE_FILE).relative_to(self._folder))
+            one["checkpoint"] = str((place / "checkpoint").relative_to(self._folder))
+            if not (place / RECIPE_FILE).is_file():  # made on another machine
+                write_text(place / RECIPE_FILE, one["recipe"])
+        write_text(self._folder / RECIPE_FILE, best["recipe"])
+        state = {"name": study.name, "storage": study.storage.shown, "refused": study.refused,
+                 "candidates": len(tried), "asked": self._request.trials, "interrupted": interrupted}  # fmt: skip
+        report = {
+            "format": _FORMAT,
+            "format_version": 1,
+            "identity": self._identity,
+            "source": str(self._request.source),
+            "budget": self._request.max_bytes,
+            "max_ms": self._request.max_ms,
+            "best": best,
+            "tried": tried,
+            "widths": best["widths"],
+            "predicted": best["predicted"],
+            "layers": [dataclasses.asdict(layer) for layer in shaped.layers],
+            "front": _front(shaped),
+            "study": state,
+            "promise": self._promise(best),
+        }
+        write_text(self._folder / STATE_FILE, json.dumps(report, indent=1) + "\n")
         write_page(report, self._folder / PAGE_FILE)
         return SearchResult(self._folder, report)
 
-    def _sensitivities(self) -> list[SearchLayer]:
-        stored = self._state.get("layers")
-        if stored is None:
-            adapter = self._checkpoint.adapter
-            texts = calibration_texts(
-                self._base, adapter, tokenizer=self._checkpoint.tokenizer, data=self._request.calibration_data
-            )
-            layers = measure_sensitivity(
-                self._checkpoint.model,
-                adapter,
-                self._plans,
-                batches=list(texts.batches(_TOKENS, seed=self._request.seed, most=_TOKENS)),
-                pooling=trained_pooling(self._checkpoint),
-                progress=self._progress,
-            )
-            self._state["layers"] = [dataclasses.asdict(layer) for layer in layers]
-            self._save(self._state)
-            return layers
-        try:
-            return [
-                SearchLayer(one["name"], one["kind"], tuple(Choice(**choice) for choice in one["choices"]))
-                for one in stored
-            ]
-        except (KeyError, TypeError) as error:
-            raise FormatError(f"{self._folder / STATE_FILE} is damaged ({error!r}); search in a new folder") from error
-
-    def _candidate(self, method: MethodSet, chosen: dict[str, Choice]) -> dict[str, Any]:
-        """Makes and measures the chosen widths with one method, unless that was done already."""
-        label = f"{method}-{self._request.max_bytes}"
-        recipe = self._folder / CANDIDATES / f"{label}.toml"
-        text = recipe_text(
-            f"search-{label}",
-            f"found for {self._request.max_bytes:,} bytes, method {method}",
-            widths=chosen,
-            methods=METHODS[method],
-        )
-        known: dict[str, Any] = self._state.setdefault("candidates", {})
-        if label in known and recipe.is_file() and recipe.read_text(encoding="utf-8") == text:
-            return dict(known[label])
-        write_text(recipe, text)
-        place = self._folder / CANDIDATES / label
-        data = self._request.calibration_data if METHODS[method] else None
-        compress_model(self._source, place, recipe=recipe, calibration_data=data, progress=self._named(method))
-        measured = measure(load_checkpoint(place), self._own)
-        known[label] = {
-            "method": method,
-            "recipe": str(recipe.relative_to(self._folder)),
-            "checkpoint": str(place.relative_to(self._folder)),
-            "bytes": ledger(place).to_json()["totals"]["stored_bytes"],
-            "metric": metric_name(measured),
-            "value": measured.value,
-        }
-        self._save(self._state)
-        return dict(known[label])
-
-    def _report(
-        self,
-        layers: Sequence[SearchLayer],
-        fixed: int,
-        chosen: dict[str, Choice],
-        candidates: list[dict[str, Any]],
-        best: dict[str, Any],
-    ) -> dict[str, Any]:
+    def _promise(self, best: dict[str, Any]) -> dict[str, Any]:
+        """Measures the best candidate, which another machine may have made, on the half that nobody looked at."""
         self._progress("checking on data that the search did not see", 0, 1)
-        reference = measure(self._checkpoint, self._held)
-        result = measure(load_checkpoint(self._folder / best["checkpoint"]), self._held)
+        folder = self._workshop.checkpoint(best["recipe"], best["method"], progress=self._progress)
+        reference, result = measure(self._checkpoint, self._held), measure(load_checkpoint(folder), self._held)
         self._progress("checking on data that the search did not see", 1, 1)
         loss = loss_of(reference, result)
         limit = self._request.max_loss
         allowed = None if limit is None else limit.largest(metric_name(reference), reference.value)
         counted = loss.high if limit is None or limit.end == "interval" else loss.value
-        return self._state | {
-            "source": str(self._request.source),
-            "budget": self._request.max_bytes,
-            "best": best,
-            "tried": candidates,
-            "widths": {name: choice.bits for name, choice in chosen.items()},
-            "predicted": {"bytes": fixed + total_bytes(chosen), "error": total_error(chosen)},
-            "front": [
-                {"bytes": fixed + total_bytes(one), "error": total_error(one)} for one in front(layers)
-            ],
-            "promise": {
-                "metric": metric_name(reference),
-                "examples": count_of(reference),
-                "float": reference.value,
-                "value": result.value,
-                "loss": loss.value,
-                "low": loss.low,
-                "high": loss.high,
-                "limit": None if limit is None else str(limit),
-                "kept": allowed is None or bool(counted <= allowed),
-            },
+        return {
+            "metric": metric_name(reference),
+            "examples": count_of(reference),
+            "float": reference.value,
+            "value": result.value,
+            "loss": loss.value,
+            "low": loss.low,
+            "high": loss.high,
+            "limit": None if limit is None else str(limit),
+            "kept": allowed is None or bool(counted <= allowed),
         }
 
-    def _named(self, method: str) -> Progress:
-        return lambda what, done, total: self._progress(f"{method}: {what}", done, total)
 
-    def _loaded_state(self) -> dict[str, Any]:
-        """Returns what an earlier call found out, if it searched the same."""
-        texts = self._request.calibration_data or default_texts()
-        identity = digest(
-            {
-                "edgeq": edgeq.__version__,
-                "source": fingerprint_source(str(self._source)),
-                "data": sha256(self._request.eval_data),
-                "texts": sha256(texts),
-                "seed": self._request.seed,
-            }
-        )
+def _front(shaped: Shaped) -> list[dict[str, float]]:
+    def point(chosen: dict[str, Choice]) -> dict[str, float]:
+        return {"bytes": shaped.fixed + total_bytes(chosen), "error": total_error(chosen)}
+
+    return [point(chosen) for chosen in front(shaped.layers)]
+
+
+def _stopwatch(request: SearchRequest) -> Stopwatch | None:
+    if not request.timed:
+        return None
+    target = load_target(request.target or "host")
+    device = None if request.device is None else parse_address(request.device)
+    return Stopwatch(target, device, request.threads, request.sequence)
+
+
+def _identity(request: SearchRequest, source: Path) -> str:
+    """Returns a digest of all that figures depend on, but for limits and choices."""
+    texts = request.calibration_data or default_texts()
+    corpus = {} if request.vocabulary is None else {"vocabulary": sha256(request.vocabulary)}
+    return digest(
+        {
+            "edgeq": edgeq.__version__,
+            "source": fingerprint_source(str(source)),
+            "data": sha256(request.eval_data),
+            "texts": sha256(texts),
+            "seed": request.seed,
+        }
+        | corpus
+    )
+
+
+def _claim(folder: Path, identity: str) -> None:
+    """Writes what the folder is a search of, or compares with what is written.
+
+    Raises:
+        UsageError: If it is a search of something else.
+    """
+    file = folder / STATE_FILE
+    if not file.is_file():
         fresh = {"format": _FORMAT, "format_version": 1, "identity": identity}
-        file = self._folder / STATE_FILE
-        if not file.is_file():
-            return fresh
-        state = read_json_object(file)
-        if state.get("format") != _FORMAT or state.get("identity") != identity:
-            raise UsageError(f"{self._folder} holds a search of another model or other data; give a new folder")
-        return fresh | {key: state[key] for key in ("layers", "candidates") if key in state}
-
-    def _save(self, state: dict[str, Any]) -> None:
-        write_text(self._folder / STATE_FILE, json.dumps(state, indent=1) + "\n")
-
-
-def _base_recipe(folder: Path) -> Recipe:
-    """Returns the recipe that all candidates share, for the plans of layers that are not searched."""
-    file = folder / CANDIDATES / "base.toml"
-    write_text(file, f'name = "base"\nsummary = "8 bits"\n\n{BASE}')
-    return load_recipe(file)
+        write_text(file, json.dumps(fresh, indent=1) + "\n")
+        return
+    state = read_json_object(file)
+    if state.get("format") != _FORMAT or state.get("identity") != identity:
+        raise UsageError(f"{folder} holds a search of another model or other data; give a new folder")

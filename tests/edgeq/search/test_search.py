@@ -1,5 +1,6 @@
 """The whole search on a tiny BERT and a tiny GPT-2."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -10,15 +11,25 @@ import pytest
 import torch
 
 import edgeq.cli.main as cli
-import edgeq.search.run as run_module
+import edgeq.search.candidates as candidates_module
+import edgeq.search.recipe_text as recipe_text_module
+import edgeq.search.structures as structures_module
 from edgeq.checkpoint import load_checkpoint
+from edgeq.compress import compress_model
 from edgeq.errors import UsageError
 from edgeq.evaluate.data import read_evaluation_set
 from edgeq.evaluate.evaluation import Evaluation
 from edgeq.ledger import ledger
+from edgeq.progress import Progress, silent
 from edgeq.recipes import load_recipe
 from edgeq.search import SearchRequest, search
+from edgeq.search.candidates import Workshop
+from edgeq.search.latency import Latency, Stopwatch
 from edgeq.search.quality import Half, halves, measure
+from edgeq.search.recipe_text import recipe_text
+from edgeq.search.solver import choose_widths, total_bytes
+from edgeq.search.space import Structure, space_of
+from edgeq.search.structures import Structures
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "a", "cat", "sat", "good", "movie"]
 
@@ -57,7 +68,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def request_of(float_checkpoint: Path, pairs: Path, texts: Path) -> Callable[..., SearchRequest]:
     def make(**changes: Any) -> SearchRequest:
         values = {"source": float_checkpoint, "eval_data": pairs, "calibration_data": texts, "max_bytes": 22_000}
-        return SearchRequest(**(values | {"methods": ("nearest", "error-feedback")} | changes))
+        return SearchRequest(**(values | {"methods": ("nearest", "error-feedback"), "trials": 3} | changes))
 
     return make
 
@@ -70,6 +81,7 @@ def found(request_of: Callable[..., SearchRequest], tmp_path_factory: pytest.Tem
 def test_the_recipe_keeps_the_budget_to_the_byte(found: Any, float_checkpoint: Path) -> None:
     report = found.report
     assert report["best"]["bytes"] == report["predicted"]["bytes"] <= 22_000
+    assert all(one["bytes"] == one["predicted"]["bytes"] for one in report["tried"])
     checkpoint = found.folder / report["best"]["checkpoint"]
     assert ledger(checkpoint).to_json()["totals"]["stored_bytes"] == report["best"]["bytes"]
     recipe = load_recipe(found.folder / "recipe.toml")
@@ -105,7 +117,10 @@ def test_more_bits_move_the_output_less(found: Any) -> None:
 
 def test_the_page_shows_the_promise_and_every_layer(found: Any) -> None:
     page = (found.folder / "search.html").read_text()
-    assert "edgeq deploy" in page
+    for one in found.report["tried"]:
+        shown = f"edgeq deploy {found.report['source']} ./run --recipe {found.folder / one['file']}" in page
+        assert shown == one["on_front"]
+        assert load_recipe(found.folder / one["file"]).name in one["recipe"]
     assert "<svg" in page
     assert all(layer["name"] in page for layer in found.report["layers"])
 
@@ -116,8 +131,8 @@ def test_a_finished_search_measures_no_sensitivity_again(
     def refuse(*_arguments: object, **_named: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(run_module, "measure_sensitivity", refuse)
-    monkeypatch.setattr(run_module, "compress_model", refuse)
+    monkeypatch.setattr(structures_module, "measure_sensitivity", refuse)
+    monkeypatch.setattr(candidates_module, "compress_model", refuse)
     assert search(request_of(), found.folder).report["best"] == found.report["best"]
 
 
@@ -156,7 +171,7 @@ def test_a_loss_beyond_the_limit_exits_with_one(
     float_checkpoint: Path, pairs: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["search", float_checkpoint, tmp_path / "out", "--eval-data", pairs, "--calibration-data", texts]
-    arguments += ["--max-bytes", "16kB", "--method", "nearest", "--max-loss", "0", "--json"]
+    arguments += ["--max-bytes", "16kB", "--method", "nearest", "--trials", "1", "--max-loss", "0", "--json"]
     assert cli.main([str(one) for one in arguments]) == 1
     assert json.loads(capsys.readouterr().out)["promise"]["kept"] is False
     assert cli.main([*map(str, arguments[:-3]), "--max-loss", "200"]) == 0
@@ -170,8 +185,86 @@ def test_models_that_continue_texts_are_searched_by_perplexity(
     source, text = make_gpt2(), tmp_path / "eval.txt"
     text.write_text("\n".join(_lines(600, seed=4)) + "\n")
     request = SearchRequest(
-        source=source, eval_data=text, calibration_data=texts, max_bytes=50_000, methods=("nearest",)
+        source=source, eval_data=text, calibration_data=texts, max_bytes=50_000, methods=("nearest",), trials=1
     )
     report = search(request, tmp_path / "out").report
     assert report["promise"]["metric"] == "perplexity"
     assert report["best"]["bytes"] == report["predicted"]["bytes"] <= 50_000
+
+
+@pytest.mark.slow
+def test_shapes_and_vocabulary_are_candidates_too(
+    make_bert: Callable[..., Path], pairs: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every structure stores what was predicted, and its latency is told once."""
+    source = make_bert(num_hidden_layers=4)
+    monkeypatch.setattr(recipe_text_module, "_RATES", {True: (0.005, 2), False: (0.01, 2)})
+    told: list[str] = []
+
+    def latency(_self: Stopwatch, checkpoint: Path, work: Path, *, progress: Progress) -> Latency:
+        del progress
+        depth = load_checkpoint(checkpoint).model.config.num_hidden_layers
+        told.append(work.name)
+        return Latency(float(depth), "measured here")
+
+    monkeypatch.setattr(Stopwatch, "of", latency)
+    request = SearchRequest(
+        source=source,
+        eval_data=pairs,
+        calibration_data=texts,
+        max_bytes=60_000,
+        max_ms=3.5,
+        methods=("distill",),
+        vocabulary=texts,
+        trials=10,
+    )
+    report = search(request, tmp_path / "out").report
+    tried = report["tried"]
+    assert tried
+    assert all(one["bytes"] == one["predicted"]["bytes"] for one in tried)
+    assert all(one["latency"]["milliseconds"] <= 3.5 for one in tried)
+    assert {one["structure"]["blocks"] for one in tried} == {3}
+    assert any("4.00 ms" in one["reason"] for one in report["study"]["refused"])
+    assert "measured here" in (tmp_path / "out" / "search.html").read_text()
+    pruned = [one["structure"]["pruned"] for one in tried]
+    assert any(pruned) or any(one["choices"]["pruned"] for one in report["study"]["refused"])
+    with pytest.raises(UsageError, match=r"--max-ms 2 is not possible .* take 3.00 ms \(measured here\)"):
+        search(dataclasses.replace(request, max_ms=2.0), tmp_path / "out")
+
+
+def test_factors_store_what_was_predicted(make_bert: Callable[..., Path], texts: Path, tmp_path: Path) -> None:
+    source = make_bert(num_hidden_layers=2)
+    adapter = load_checkpoint(source).adapter
+    space = space_of(adapter, methods=("nearest",), shapes=True, vocabulary=None)
+    structures = Structures(source, tmp_path, space, calibration_data=texts, seed=0, text=None)
+    for structure in (Structure(factor="low-rank, odd"), Structure(factor="kronecker, all")):
+        shaped = structures.measured(structure, progress=silent)
+        assert shaped == structures.measured(structure, progress=silent)  # read back from the folder
+        widths = choose_widths(shaped.layers, budget=10**9)
+        assert any(choice.error > 0 for layer in shaped.layers for choice in layer.choices)
+        file = tmp_path / "mine.toml"
+        file.write_text(recipe_text("mine", "x", widths=widths, methods=(), tables=space.tables(structure)))
+        compress_model(source, tmp_path / structure.label, recipe=file)
+        stored = ledger(tmp_path / structure.label).to_json()["totals"]["stored_bytes"]
+        assert stored == shaped.fixed + total_bytes(widths)
+
+
+def test_an_interrupt_keeps_the_best_so_far(
+    request_of: Callable[..., SearchRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Workshop.measured
+
+    def stops(self: Workshop, recipe: str, method: Any, *, progress: Progress) -> Any:
+        if method == "error-feedback":
+            raise KeyboardInterrupt
+        return made(self, recipe, method, progress=progress)
+
+    monkeypatch.setattr(Workshop, "measured", stops)
+    result = search(request_of(), tmp_path / "out")
+    assert result.interrupted
+    assert result.report["best"]["method"] == "nearest"
+    assert (tmp_path / "out" / "recipe.toml").is_file()
+    monkeypatch.setattr(Workshop, "measured", made)
+    again = search(request_of(), tmp_path / "out")
+    assert not again.interrupted
+    assert {one["method"] for one in again.report["tried"]} == {"nearest", "error-feedback"}
