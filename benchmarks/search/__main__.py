@@ -1,0 +1,149 @@
+"""``edgeq search`` beside uniform recipes of the same bytes, and whether what it promises holds on other data.
+
+    python -m benchmarks.search --minilm FOLDER --data DATA --work WORK --results FILE [--only NAME ...]
+
+MiniLM is ``all-MiniLM-L6-v2``, searched and measured on STS-B's dev split; ``gpt2-wikitext2`` of the model zoo on the
+validation split of WikiText-2. The budgets are the bytes of the uniform calibrated recipes. ``best`` rows search within
+the bytes of a uniform recipe, ``smaller`` rows within four fifths of them; both compare the two models on the half of
+the data that the search did not see, by resampling. ``promise`` rows search with other halves each time and round to
+the nearest level; the model that was found is measured on STS-B's test split, which no search saw: the promise holds
+where its loss there lies within the promised interval. A row that is in FILE already is not repeated; what is
+searched stays in WORK.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.machine import facts
+from edgeq.checkpoint import load_checkpoint
+from edgeq.compress import compress_model
+from edgeq.evaluate.data import read_evaluation_set, read_rows
+from edgeq.files import write_text
+from edgeq.ledger import ledger
+from edgeq.search import SearchRequest, search
+from edgeq.search.quality import Half, halves, loss_of, measure
+
+UNIFORM = ("calibrated-w4a8", "calibrated-w2e4a8", "calibrated-w2a8")
+SMALLER = 0.8
+PROMISES = 20
+PROMISED_BYTES = 9_000_000
+GPT2 = Path(__file__).parents[2] / "models" / "zoo" / "gpt2-wikitext2"
+GPT2_LINES = 6000
+
+
+def main() -> int:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minilm", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets stsb and wikitext2")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the searches and models")
+    parser.add_argument("--results", type=Path, required=True, help="file to write")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="*", default=None, help="rows by name, such as minilm/best/calibrated-w4a8")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows = json.loads(options.results.read_text())["rows"] if options.results.is_file() else []
+    bench = _Bench(options.minilm, options.data, options.work)
+    for name in bench.names():
+        if any(row["name"] == name for row in rows) or (options.only is not None and name not in options.only):
+            continue
+        began = time.monotonic()
+        row = {"name": name, **bench.row(name), "threads": options.threads, "machine": facts()}
+        rows.append(row | {"wall_seconds": round(time.monotonic() - began, 1)})
+        write_text(options.results, json.dumps({"rows": rows}, indent=1) + "\n")
+        print(json.dumps({key: value for key, value in rows[-1].items() if key != "machine"}), flush=True)
+    return 0
+
+
+class _Bench:
+    """Models and data."""
+
+    def __init__(self, minilm: Path, data: Path, work: Path) -> None:
+        self._data, self._work = data, work
+        work.mkdir(parents=True, exist_ok=True)
+        self._models = {"minilm": minilm, "gpt2": GPT2}
+        self._evaluation = {"minilm": data / "stsb" / "dev.tsv", "gpt2": data / "wikitext2" / "valid.txt"}
+
+    def names(self) -> list[str]:
+        """Returns the names of all rows."""
+        pairs = [f"{model}/{kind}/{name}" for model in self._models for name in UNIFORM for kind in ("best", "smaller")]
+        return [*pairs, *(f"minilm/promise/{seed}" for seed in range(PROMISES))]
+
+    def row(self, name: str) -> dict[str, Any]:
+        """Searches and compares."""
+        model, kind, which = name.split("/")
+        return self._promise(int(which)) if kind == "promise" else self._compared(model, which, kind)
+
+    def _compared(self, model: str, recipe: str, kind: str) -> dict[str, Any]:
+        uniform = self._uniform(model, recipe)
+        size = int(ledger(uniform).to_json()["totals"]["stored_bytes"])
+        budget = size if kind == "best" else int(SMALLER * size)
+        found = search(self._request(model, budget), self._work / f"{model}-{budget}")
+        _, held = halves(self._evaluation[model], load_checkpoint(self._models[model]).adapter, seed=0)
+        own = self._work / f"{model}-{budget}" / found.report["best"]["checkpoint"]
+        labels = load_checkpoint(own).adapter.labels
+        values = [measure(load_checkpoint(folder), held) for folder in (own, uniform)]
+        # What the uniform recipe loses beside the searched one: above 0, the search is better.
+        gain = loss_of(values[0], values[1], held, labels=labels)
+        return {
+            "budget": budget,
+            "uniform_bytes": size,
+            "bytes": found.report["best"]["bytes"],
+            "method": found.report["best"]["method"],
+            "value": round(values[0].value, 4),
+            "uniform_value": round(values[1].value, 4),
+            "gain": [round(one, 4) for one in (gain.low, gain.value, gain.high)],
+        }
+
+    def _promise(self, seed: int) -> dict[str, Any]:
+        request = self._request("minilm", PROMISED_BYTES, methods=("nearest",), trials=1, seed=seed)
+        found = search(request, self._work / f"promise-{seed}")
+        place = self._work / f"promise-{seed}" / found.report["best"]["checkpoint"]
+        unseen = Half(read_evaluation_set(self._data / "stsb" / "test.tsv"))
+        source = load_checkpoint(self._models["minilm"])
+        loss = loss_of(measure(source, unseen), measure(load_checkpoint(place), unseen), unseen, labels=[])
+        promise = found.report["promise"]
+        return {
+            "promised": [round(promise[key], 4) for key in ("low", "loss", "high")],
+            "found": round(loss.value, 4),
+            "kept": bool(promise["low"] <= loss.value <= promise["high"]),
+        }
+
+    def _request(self, model: str, budget: int, **changes: Any) -> SearchRequest:
+        return SearchRequest(
+            source=self._models[model],
+            eval_data=self._evaluation[model],
+            max_bytes=budget,
+            calibration_data=self._texts(model),
+            **changes,
+        )
+
+    def _uniform(self, model: str, recipe: str) -> Path:
+        place = self._work / f"{model}-{recipe}"
+        if not place.is_dir():
+            compress_model(self._models[model], place, recipe=recipe, calibration_data=self._texts(model))
+        return place
+
+    def _texts(self, model: str) -> Path:
+        file = self._work / f"{model}-texts.txt"
+        if not file.is_file() and model == "minilm":
+            rows = read_rows(self._data / "stsb" / "train.tsv")
+            dev = read_evaluation_set(self._evaluation[model]).examples
+            held = {text for one in dev for text in (one.first, one.second)}
+            found = {cells[column] for _, cells in rows for column in ("sentence1", "sentence2")} - held
+            write_text(file, "\n".join(sorted(found)) + "\n")
+        elif not file.is_file():
+            text = (self._data / "wikitext2" / "train.txt").read_text(encoding="utf-8")
+            write_text(file, "\n".join(text.split("\n")[:GPT2_LINES]))
+        return file
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
