@@ -10,7 +10,7 @@ from edgeq.report.gates import LossLimit
 from edgeq.search.space import METHODS, MethodSet
 
 DEFAULT_TRIALS = 8
-"""Candidates of a search, unless a user says otherwise: about twenty minutes of two cores for a model of 90 MB."""
+"""Candidates of a search, unless a user says otherwise."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
