@@ -80,7 +80,7 @@ demo: $(DEMO_MODEL)  ## compress, compile, prove and measure a real BERT; prints
 
 # What cannot be installed is said at the end, with the tests that were skipped for it.
 test: $(INSTALLED) $(OLD_ORT)  ## run the tests (minutes) and print the coverage of edgeq, export, targets and models
-	@tools/install.sh --if-allowed
+	@tools/install.sh --if-allowed --quick
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term --durations=10 $(PYTEST_FLAGS)
 
 test-slow: $(DEMO_MODEL) onnxruntimes  ## run the tests that take longer, on the real model among others

@@ -11,10 +11,16 @@ from pathlib import Path
 from edgeq.formats.tasks import TASKS
 from edgeq.models.registry import supported_families
 from edgeq.recipes import list_recipes
-from edgeq.targets.builtin.target import list_targets
+from edgeq.targets.builtin.target import list_targets, load_target
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- supported: begin -->\n", "<!-- supported: end -->"
+_RUNS = {
+    "natively": "natively",
+    "emulator": "in an emulator",
+    "wine": "under wine, as sources",
+    "built only": "nowhere, built and linked only, as sources",
+}
 
 
 def models_table() -> str:
@@ -31,12 +37,20 @@ def models_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def targets() -> str:
+    """Returns the built-in targets by where the tests run their code."""
+    lines = []
+    for run, words in _RUNS.items():
+        names = [f"`{summary.name}`" for summary in list_targets() if load_target(summary.name).run == run]
+        lines.append(f"- {words}: {', '.join(names)}\n")
+    return f"Targets, by where the tests run their code (`edgeq targets` says more):\n\n{''.join(lines)}"
+
+
 def names() -> str:
-    """Returns two lines with the built-in targets and the families of recipes."""
-    targets = ", ".join(f"`{target.name}`" for target in list_targets())
+    """Returns the built-in targets, and a line with the families of recipes."""
     families = sorted({re.split(r"-(?=w\d|l\d|iii|iv|\d)", recipe.name)[0] for recipe in list_recipes()})
     recipes = ", ".join(f"`{family}`" for family in families)
-    return f"Targets: {targets}.\nRecipes (`edgeq recipes` explains each): {recipes}.\n"
+    return f"{targets()}\nRecipes (`edgeq recipes` explains each): {recipes}.\n"
 
 
 def section() -> str:

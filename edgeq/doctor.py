@@ -155,6 +155,8 @@ def _runner(target: Target) -> Finding:
     emulator = target.emulator
     if emulator is not None and is_emulator_ready(target):
         return Finding(title, True, " ".join((emulator.program, *emulator.arguments)))
+    if not target.loads_code:
+        return Finding(title, True, f"not possible ({target.system}); compile with --form sources, and build there")
     if target.runs_on(this_machine()):
         return Finding(title, True, "on this processor")
     if emulator is None:

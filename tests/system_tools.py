@@ -36,7 +36,7 @@ def tools() -> dict[str, list[tuple[str, str]]]:
     found: dict[str, list[tuple[str, str]]] = {}
     for line in TABLE.read_text(encoding="utf-8").splitlines():
         if line.strip() and not line.startswith("#"):
-            tool, package, witness = line.split()
+            tool, package, witness, *_ = line.split()
             found.setdefault(tool, []).append((package, witness))
     return found
 
@@ -88,7 +88,7 @@ def needs_core(needs: Callable[..., None]) -> Callable[[str], None]:
         target, machine = load_target(name), this_machine()
         if target.runs_on(machine):
             return
-        emulators = {"aarch64": "arm64-emulator", "armv7": "armhf-emulator"}
+        emulators = {"aarch64": "arm64-emulator", "armv7": "armhf-emulator", "riscv64": "riscv64-emulator"}
         if target.emulator is None or target.architecture not in emulators:
             lacking = ", ".join(machine.lacks(target.cpu_flags)) or f"another architecture than {target.architecture}"
             pytest.skip(f"needs a processor like {name}: this one lacks {lacking}, and no emulator has it")

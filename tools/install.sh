@@ -1,17 +1,22 @@
 #!/usr/bin/env bash
 # Installs the Debian packages of the tools named (all of tools/packages.txt without names) that are missing.
 #
-#   tools/install.sh [--if-allowed] [TOOL ...]
+#   tools/install.sh [--if-allowed] [--quick] [TOOL ...]
 #
+# --quick: without those that only slow tests use.
 # --if-allowed: where installing is not possible (neither root nor sudo without a password, no apt-get, no network, or
 # SYSTEM_TOOLS=no), say so and succeed: the tests that need a missing tool are skipped, and say so at their end.
 set -uo pipefail
 table=$(dirname "${BASH_SOURCE[0]}")/packages.txt
-optional=no
-if [[ ${1:-} == --if-allowed ]]; then
-    optional=yes
+optional=no quick=no
+while [[ ${1:-} == --* ]]; do
+    case $1 in
+        --if-allowed) optional=yes ;;
+        --quick) quick=yes ;;
+        *) echo "tools/install.sh: unknown option '$1'" >&2; exit 2 ;;
+    esac
     shift
-fi
+done
 
 is_there() {
     case $1 in
@@ -35,9 +40,10 @@ for name in "$@"; do
 done
 
 missing=()
-while read -r tool package witness; do
+while read -r tool package witness tests; do
     [[ -z $tool || $tool == \#* ]] && continue
     (($# == 0)) || [[ " $* " == *" $tool "* ]] || continue
+    [[ $quick == yes && $tests == slow ]] && continue
     is_there "$witness" || [[ " ${missing[*]} " == *" $package "* ]] || missing+=("$package")
 done <"$table"
 ((${#missing[@]})) || exit 0

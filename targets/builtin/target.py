@@ -15,9 +15,10 @@ from typing import Any
 from edgeq.errors import FormatError, UnsupportedError, UsageError, nearest_name_hint
 from edgeq.plugins import TARGETS, settings_files
 from edgeq.reading import read_text
-from edgeq.targets.runtime.machine import Machine, this_machine
+from edgeq.targets.runtime.machine import Machine, normalised_architecture, this_machine
 
 ISAS: dict[str, str] = {
+    "sse41": "x86_64",
     "avx2": "x86_64",
     "avx_vnni": "x86_64",
     "avx512bw": "x86_64",
@@ -26,10 +27,20 @@ ISAS: dict[str, str] = {
     "neon_dotprod": "aarch64",
     "neon_i8mm": "aarch64",
     "neon_armv7": "armv7",
+    "portable": "",
 }
-"""Instruction sets that kernels exist for, and the architecture each belongs to."""
+"""Instruction sets that kernels exist for, and the architecture each belongs to; ``portable`` belongs to all."""
 
-LINKERS = ("auto", "cc", "aarch64-linux-gnu-gcc", "arm-linux-gnueabihf-gcc", "x86_64-linux-gnu-gcc", "zig")
+RUNS = ("natively", "emulator", "wine", "built only", "")
+"""Where the project's tests run the code of a target; nothing where that is not known, as with a file of a user."""
+
+_CROSS_COMPILERS = (
+    "aarch64-linux-gnu-gcc",
+    "arm-linux-gnueabihf-gcc",
+    "riscv64-linux-gnu-gcc",
+    "x86_64-linux-gnu-gcc",
+)
+LINKERS = ("auto", "cc", *_CROSS_COMPILERS, "zig")
 
 
 _FIGURES = ("gigahertz", "gigabytes_per_second", "cache_megabytes")
@@ -55,6 +66,11 @@ _HOST_LEVELS: dict[str, list[tuple[str, tuple[str, ...], str, tuple[str, ...]]]]
         ("generic", ("+neon", "+dotprod"), "neon_dotprod", ("asimd", "asimddp")),
         ("generic", ("+neon",), "neon", ("asimd",)),
     ],
+}
+# What else `host` may be: older or plainer processors, for which the operator library has no kernels.
+_PLAIN_LEVELS: dict[str, list[tuple[str, tuple[str, ...], str, tuple[str, ...]]]] = {
+    "x86_64": [("x86-64", ("+ssse3", "+sse4.1"), "sse41", ("ssse3", "sse4_1"))],
+    "riscv64": [("generic-rv64", ("+m", "+a", "+f", "+d", "+c"), "portable", ())],
 }
 
 
@@ -105,6 +121,7 @@ class Target:
         isa: Which family of kernels is used; a key of :data:`ISAS`.
         linker: One of :data:`LINKERS`; ``auto`` takes what is installed.
         cpu_flags: Names in ``/proc/cpuinfo`` that a processor must list to run the bundle.
+        run: Where the project's tests run its code: one of :data:`RUNS`.
         emulator: How to run a bundle of this target on another machine, or None.
         estimate: What `edgeq estimate` assumes, or None.
         variants: For a target of several kinds of processors: one target for each, best first. The other attributes
@@ -119,6 +136,7 @@ class Target:
     isa: str
     linker: str
     cpu_flags: tuple[str, ...]
+    run: str = ""
     emulator: Emulator | None = None
     estimate: ProcessorModel | None = None
     variants: tuple[Target, ...] = ()
@@ -130,8 +148,18 @@ class Target:
 
     @property
     def architecture(self) -> str:
-        """First part of the triple: ``x86_64``, ``aarch64`` or ``armv7``."""
-        return self.triple.split("-", 1)[0]
+        """First part of the triple: ``x86_64``, ``aarch64``, ``armv7`` or ``riscv64``."""
+        return normalised_architecture(self.triple.split("-", 1)[0])
+
+    @property
+    def system(self) -> str:
+        """Operating system that the triple names: ``linux``, ``android``, ``windows`` or ``macos``."""
+        return next((name for name in ("android", "windows", "macos") if name in self.triple), "linux")
+
+    @property
+    def loads_code(self) -> bool:
+        """Whether libedgeq loads code from a bundle there; elsewhere kernels are linked into the program."""
+        return self.system == "linux"
 
     @property
     def tvm_target(self) -> dict[str, Any]:
@@ -141,6 +169,8 @@ class Target:
             config["mattr"] = list(self.features)
         if self.triple.endswith("eabihf"):  # LLVM's own choice for a triple is to pass floats in integer registers
             config["mfloat-abi"] = "hard"
+        if self.architecture == "riscv64":  # the same
+            config["mabi"] = "lp64d"
         return config
 
     @property
@@ -150,7 +180,8 @@ class Target:
 
     def runs_on(self, machine: Machine) -> bool:
         """Tells whether code for this target runs on ``machine`` without an emulator."""
-        return machine.architecture == self.architecture and not machine.lacks(self.cpu_flags)
+        same = machine.architecture == self.architecture and self.system == "linux"
+        return same and not machine.lacks(self.cpu_flags)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +225,13 @@ def load_target(name_or_path: str | Path) -> Target:
 
 
 def processor_levels(architecture: str) -> list[Target]:
-    """Returns a target for each level of processors of an architecture, best first; none if it has no kernels."""
+    """Returns a target for each level of processors that the operator library is for, best first; there may be none."""
+    return _levels(architecture, _HOST_LEVELS)
+
+
+def _levels(
+    architecture: str, table: dict[str, list[tuple[str, tuple[str, ...], str, tuple[str, ...]]]]
+) -> list[Target]:
     return [
         Target(
             name=isa,
@@ -206,7 +243,7 @@ def processor_levels(architecture: str) -> list[Target]:
             linker="cc",
             cpu_flags=flags,
         )
-        for cpu, features, isa, flags in _HOST_LEVELS.get(architecture, [])
+        for cpu, features, isa, flags in table.get(architecture, [])
     ]
 
 
@@ -216,11 +253,11 @@ def host_target(machine: Machine) -> Target:
     Raises:
         UnsupportedError: If the processor has none of the instruction sets that kernels exist for.
     """
-    for level in processor_levels(machine.architecture):
+    for level in [*processor_levels(machine.architecture), *_levels(machine.architecture, _PLAIN_LEVELS)]:
         if level.runs_on(machine):
-            return dataclasses.replace(level, name=_HOST, summary=f"this machine: {machine.model}")
+            return dataclasses.replace(level, name=_HOST, run="natively", summary=f"this machine: {machine.model}")
     raise UnsupportedError(
-        f"this machine ({machine.model}, {machine.architecture}) has neither AVX2 with FMA nor NEON, which "
+        f"this machine ({machine.model}, {machine.architecture}) has neither SSE4.1 nor NEON, which "
         "the kernels need; name another target, such as cortex-a72, to compile for a different machine"
     )
 
@@ -260,6 +297,9 @@ def _parse(table: dict[str, Any], path: Path | Traversable) -> Target:
 
 def _parse_one(table: dict[str, Any], where: str) -> Target:
     emulator_table, estimate_table = table.pop("emulator", None), table.pop("estimate", None)
+    run = table.pop("run", "")
+    if run not in RUNS:
+        raise FormatError(f"{where}: 'run' must be one of {', '.join(RUNS[:-1])}, found {run!r}")
     fields = _checked(
         table,
         where,
@@ -279,11 +319,11 @@ def _parse_one(table: dict[str, Any], where: str) -> Target:
             )
         )
     estimate = None if estimate_table is None else _parse_estimate(estimate_table, where)
-    target = Target(**fields, emulator=emulator, estimate=estimate)
+    target = Target(**fields, run=run, emulator=emulator, estimate=estimate)
     if target.isa not in ISAS:
         hint = nearest_name_hint(target.isa, list(ISAS))
         raise UnsupportedError(f"{where}: no kernels for isa {target.isa!r}{hint} (known: {', '.join(ISAS)})")
-    if ISAS[target.isa] != target.architecture:
+    if ISAS[target.isa] not in ("", target.architecture):
         raise FormatError(
             f"{where}: isa {target.isa!r} belongs to {ISAS[target.isa]}, but triple is {target.triple!r}"
         )

@@ -107,6 +107,33 @@ _WRITTEN_AT_ONCE = 32 << 20
 """Bytes. Linux keeps what was written at once in large pages, whose mapping takes a tenth of the time at a start."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What an exported folder says of its model.
+
+    Attributes:
+        folder: The folder.
+        config: Its ``config.json``.
+        model: What the model is for.
+        end_ids: Tokens that end a text.
+        settings: How texts are made.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    model: ModelInfo
+    end_ids: tuple[int, ...]
+    settings: GenerationSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where tensors lie in the files that :func:`write_data` wrote."""
+
+    weights: tuple[StoredWeight, ...]
+    golden: tuple[StoredRun, ...]
+
+
 def compile_bundle(
     onnx_folder: Path | str,
     out: Path | str,
@@ -145,13 +172,15 @@ def compile_bundle(
         EdgeqError: If the target's compiler is missing.
     """
     source, out = Path(onnx_folder), Path(out)
-    if not any((source / name).is_file() for name in ("model.onnx", "decoder_with_past_model.onnx")):
-        raise UsageError(f"{source} has no model.onnx; give a folder that `edgeq export` wrote")
+    check_exported(source)
+    if not target.loads_code:
+        raise UsageError(
+            f"a program for {target.name} loads no code; compile it as sources: `edgeq compile --form sources`"
+        )
     # Everything cheap that can fail comes before minutes of compiling.
     sources = [source, *([host_bundle] if host_bundle is not None else [])]
     check_new_folder(out, OUTPUT, force=force, sources=sources)
-    config, model, linker = read_config(source), read_model_info(source, context=context), find_linker(target)
-    end_ids, settings = read_end_ids(source), _generation_settings(source, model)
+    exported, linker = read_exported(source, context=context), find_linker(target)
     from edgeq.targets.compiler.compile import compile_folder
 
     steps = len(target.kinds) + 2
@@ -159,27 +188,60 @@ def compile_bundle(
     for step, kind in enumerate(target.kinds):
         progress(f"compiling for {kind.name}", step, steps)
         models.append(compile_folder(source, target=kind))
-    compiled = models[0]
-    model = within_tables(model, config, source, limit=compiled.limit)
-    reads = _source_info(source, compiled, config, model) if model.task == "seq2seq" else None
-    functions = _functions(compiled, config, model, reads)
-    model = with_pooling(model, source, functions[MAIN].outputs)
-    text = _text_info(source, config, model, functions[MAIN].outputs)
-    generation = GenerationInfo(model.max_length or 0, end_ids, reads, settings) if compiled.state else None
     progress("computing the golden output", steps - 2, steps)
-    if host_bundle is not None:
-        local = bundle_as_host_model(host_bundle, source, weights=compiled.weights, generation=generation)
-    else:
-        local = compiled_as_host_model(source, models, functions=functions, generation=generation, target=target)
-    golden = _golden(functions, model, reads, local)
+    content = describe(exported, models, target=target, host_bundle=host_bundle)
     progress("writing the bundle", steps - 1, steps)
-    content = Content(model, functions, golden, recipe_of(config), source, generation, text)
     write_bundle(models, out, target=target, linker=linker, content=content, force=force)
     if remark is not None:
         for line in bundle_remarks(out):
             remark(line)
     progress("writing the bundle", steps, steps)
     return out
+
+
+def check_exported(folder: Path) -> None:
+    """Raises UsageError if a folder holds no exported model."""
+    if not any((folder / name).is_file() for name in ("model.onnx", "decoder_with_past_model.onnx")):
+        raise UsageError(f"{folder} has no model.onnx; give a folder that `edgeq export` wrote")
+
+
+def read_exported(folder: Path, *, context: int | None) -> Exported:
+    """Reads what an exported folder says of its model, before minutes of compiling.
+
+    Raises:
+        UsageError: If the model has no such context.
+        FormatError: If a file is damaged.
+    """
+    model = read_model_info(folder, context=context)
+    return Exported(folder, read_config(folder), model, read_end_ids(folder), _generation_settings(folder, model))
+
+
+def describe(
+    exported: Exported, models: Sequence[CompiledModel], *, target: Target, host_bundle: Path | None
+) -> Content:
+    """Returns what goes into a bundle besides code and weights; the golden outputs are computed here.
+
+    Args:
+        exported: What the model's folder says.
+        models: The model, compiled for each of ``target.kinds``.
+        target: What it was compiled for.
+        host_bundle: Bundle of the same model for this machine, which saves compiling it again.
+    """
+    folder, config, compiled = exported.folder, exported.config, models[0]
+    model = within_tables(exported.model, config, folder, limit=compiled.limit)
+    reads = _source_info(folder, compiled, config, model) if model.task == "seq2seq" else None
+    functions = _functions(compiled, config, model, reads)
+    model = with_pooling(model, folder, functions[MAIN].outputs)
+    text = _text_info(folder, config, model, functions[MAIN].outputs)
+    makes_texts = bool(compiled.state)
+    limit = model.max_length or 0
+    generation = GenerationInfo(limit, exported.end_ids, reads, exported.settings) if makes_texts else None
+    if host_bundle is not None:
+        local = bundle_as_host_model(host_bundle, folder, weights=compiled.weights, generation=generation)
+    else:
+        local = compiled_as_host_model(folder, models, functions=functions, generation=generation, target=target)
+    golden = _golden(functions, model, reads, local)
+    return Content(model, functions, golden, recipe_of(config), folder, generation, text)
 
 
 def contents_of(folder: Path) -> set[str] | None:
@@ -212,46 +274,65 @@ def write_bundle(
     """
     from edgeq.targets.compiler.linking import link_code
 
-    _check_weights(models, target)
-    infos = [_target_info(kind) for kind in target.kinds]
+    check_weights(models, target)
+    infos = [target_info(kind) for kind in target.kinds]
     with new_folder(out, OUTPUT, force=force) as folder:
         (folder / CODE_FOLDER).mkdir()
         for info, compiled in zip(infos, models, strict=True):
             link_code(compiled, folder / info.code, linker)
-        weights = _write_weights(folder / WEIGHTS_FILE, models[0].weights)
-        golden = _write_golden(folder / GOLDEN_FILE, content)
-        if content.files is not None:
-            for name in COPIED_FILES:
-                if (content.files / name).is_file():
-                    shutil.copyfile(content.files / name, folder / name)
+        data = write_data(folder, models[0].weights, content)
         (folder / LIBRARY_FILE).parent.mkdir()
         libedgeq.build_library(linker, folder / LIBRARY_FILE)
         libedgeq.build_runner(linker, folder / RUNNER_FILE, target=target)
-        if (folder / TOKENIZER_FILE).is_file():
-            write_tokenizer(folder / TOKENIZER_FILE, folder / TOKENIZER_TABLE_FILE)
-        manifest = Manifest(
-            name=target.name,
-            targets=tuple(infos),
-            model=content.model,
-            functions={
-                name: dataclasses.replace(function, plans=_plans(name, infos, models))
-                for name, function in content.functions.items()
-            },
-            weights=tuple(weights),
-            golden=tuple(golden),
-            files=_file_records(folder),
-            tools={
-                "edgeq": edgeq.__version__,
-                "linker": linker.version,
-                "glibc": oldest_glibc(folder),
-                "apache-tvm": importlib.metadata.version("apache-tvm"),
-            },
-            recipe=content.recipe,
-            generation=content.generation,
-            text=content.text,
-        )
+        tools = {"linker": linker.version, "glibc": oldest_glibc(folder)}
+        manifest = manifest_of(folder, models, target=target, content=content, data=data, tools=tools)
         write_manifest(folder, manifest)
         read_manifest(folder)  # what no runtime would accept must never leave this function
+
+
+def write_data(folder: Path, weights: Sequence[WeightTensor], content: Content) -> Data:
+    """Writes everything of a bundle that is not code: weights, golden runs, tokenizer, configuration."""
+    data = Data(
+        tuple(_write_weights(folder / WEIGHTS_FILE, weights)), tuple(_write_golden(folder / GOLDEN_FILE, content))
+    )
+    if content.files is not None:
+        for name in COPIED_FILES:
+            if (content.files / name).is_file():
+                shutil.copyfile(content.files / name, folder / name)
+    if (folder / TOKENIZER_FILE).is_file():
+        write_tokenizer(folder / TOKENIZER_FILE, folder / TOKENIZER_TABLE_FILE)
+    return data
+
+
+def manifest_of(
+    folder: Path,
+    models: Sequence[CompiledModel],
+    *,
+    target: Target,
+    content: Content,
+    data: Data,
+    tools: Mapping[str, str],
+    linked_kernels: str | None = None,
+) -> Manifest:
+    """Describes a bundle whose files are written; see :class:`Manifest`."""
+    infos = [target_info(kind) for kind in target.kinds]
+    return Manifest(
+        name=target.name,
+        targets=tuple(infos),
+        model=content.model,
+        functions={
+            name: dataclasses.replace(function, plans=_plans(name, infos, models))
+            for name, function in content.functions.items()
+        },
+        weights=data.weights,
+        golden=data.golden,
+        files=_file_records(folder),
+        tools={"edgeq": edgeq.__version__, "apache-tvm": importlib.metadata.version("apache-tvm"), **tools},
+        recipe=content.recipe,
+        generation=content.generation,
+        text=content.text,
+        linked_kernels=linked_kernels,
+    )
 
 
 def oldest_glibc(folder: Path) -> str:
@@ -326,7 +407,7 @@ def _plans(function: str, infos: Sequence[TargetInfo], models: Sequence[Compiled
     return {info.code: compiled.plans[function].to_table() for info, compiled in zip(infos, models, strict=True)}
 
 
-def _check_weights(models: Sequence[CompiledModel], target: Target) -> None:
+def check_weights(models: Sequence[CompiledModel], target: Target) -> None:
     """One ``weights.bin`` serves all kinds of processors.
 
     Raises:
@@ -341,7 +422,8 @@ def _check_weights(models: Sequence[CompiledModel], target: Target) -> None:
                 )
 
 
-def _target_info(target: Target) -> TargetInfo:
+def target_info(target: Target) -> TargetInfo:
+    """Returns what a manifest says of the processors of one code file."""
     return TargetInfo(target.name, target.triple, target.cpu, target.features, target.isa, cpu_flags=target.cpu_flags)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +78,7 @@ class CompiledModel:
     """What :func:`compile_onnx` and :func:`compile_folder` return.
 
     Attributes:
-        kernels: The object file of each kernel that the plans call, by the kernel's name.
+        kernels: The object file of each kernel that the plans call, by the kernel's symbol.
         plans: The plan of each function, ``main`` and for an encoder-decoder ``encode``.
         inputs: Inputs of ``main``, in order.
         outputs: Outputs of ``main``, in order.
@@ -100,26 +99,35 @@ class CompiledModel:
     limit: PositionLimit | None = None
 
 
-def compile_folder(folder: Path, *, target: Target) -> CompiledModel:
+def compile_folder(folder: Path, *, target: Target, prefix: str = "") -> CompiledModel:
     """Compiles what ``edgeq export`` wrote: one graph, or the graphs of an encoder-decoder.
+
+    Args:
+        folder: The folder.
+        target: Processor to compile for.
+        prefix: Beginning of the kernels' symbols, so that those for several processors fit into one program.
+
+    Returns:
+        As :func:`compile_onnx`.
 
     Raises:
         FormatError: If a file is not a valid ONNX model or its external data is damaged.
         UnsupportedError: If an operator has no kernel.
     """
     if not (folder / DECODER_STEP).is_file():
-        return compile_onnx(folder / "model.onnx", target=target)
+        return compile_onnx(folder / "model.onnx", target=target, prefix=prefix)
     encoder, first, step = (_load(folder / name) for name in (ENCODER, DECODER_FIRST, DECODER_STEP))
     encode = join_encoder(encoder.graph, first.graph)
-    return _compile({"encode": encode, "main": step.graph}, _opset(step), target)
+    return _compile({"encode": encode, "main": step.graph}, _opset(step), target, prefix)
 
 
-def compile_onnx(onnx_file: Path, *, target: Target) -> CompiledModel:
+def compile_onnx(onnx_file: Path, *, target: Target, prefix: str = "") -> CompiledModel:
     """Compiles an ONNX file for one target.
 
     Args:
         onnx_file: ``model.onnx``; external data is read from beside it.
         target: Processor to compile for.
+        prefix: Beginning of the kernels' symbols.
 
     Returns:
         The executable, its interface and the tensors it needs.
@@ -129,29 +137,34 @@ def compile_onnx(onnx_file: Path, *, target: Target) -> CompiledModel:
         UnsupportedError: If an operator has no kernel.
     """
     model = _load(onnx_file)
-    return _compile({"main": model.graph}, _opset(model), target)
+    return _compile({"main": model.graph}, _opset(model), target, prefix)
 
 
 @without_library_output()
-def _compile(graphs: dict[str, onnx.GraphProto], opset: int, target: Target) -> CompiledModel:
+def _compile(graphs: dict[str, onnx.GraphProto], opset: int, target: Target, prefix: str) -> CompiledModel:
     import_tvm()  # before the modules below, which import it as usual
     from edgeq.targets.compiler.importer import EdgeqImporter
     from edgeq.targets.compiler.isa import isa_named
-    from edgeq.targets.compiler.kernels.numerics import without_rounding_instruction
+    from edgeq.targets.compiler.kernels.numerics import instructions_of
 
     for graph in graphs.values():
         run_passes(graph)
     functions = {name: _interface(graph) for name, graph in graphs.items()}
     isa = isa_named(target.isa)
     importer = EdgeqImporter(isa)
-    with contextlib.nullcontext() if isa.rounds else without_rounding_instruction():
+    with instructions_of(isa):
         module = importer.import_graphs(graphs, opset)
-    return compile_module(module, functions, importer.weights, target)
+    return compile_module(module, functions, importer.weights, target, prefix=prefix)
 
 
 @without_library_output()
 def compile_module(
-    module: Any, functions: dict[str, CompiledFunction], weights: list[WeightTensor], target: Target
+    module: Any,
+    functions: dict[str, CompiledFunction],
+    weights: list[WeightTensor],
+    target: Target,
+    *,
+    prefix: str = "",
 ) -> CompiledModel:
     """Compiles Relax functions.
 
@@ -161,6 +174,7 @@ def compile_module(
         functions: Their interfaces; outputs beyond what a plan gives are taken away.
         weights: The weights.
         target: Processor to compile for.
+        prefix: Beginning of the kernels' symbols.
 
     Raises:
         UnsupportedError: If a function does something that no plan can say.
@@ -169,7 +183,7 @@ def compile_module(
     # Kernels are built for the target from here on: passes that make some of their own look at it.
     chosen = tvm.target.Target(target.tvm_target)
     with chosen, tvm.transform.PassContext(opt_level=3, config=PASS_OPTIONS):
-        plans, constants, kernels = _lower(module, functions, weights=len(weights))
+        plans, constants, kernels = _lower(module, functions, weights=len(weights), prefix=prefix)
     objects = compile_kernels(kernels, target)
     for name, function in functions.items():
         del function.outputs[len(plans[name].outputs) :]  # an encoder's graph gives the caches that it fills as well
@@ -187,7 +201,7 @@ def compile_module(
 
 
 def _lower(
-    module: Any, functions: dict[str, CompiledFunction], *, weights: int
+    module: Any, functions: dict[str, CompiledFunction], *, weights: int, prefix: str
 ) -> tuple[dict[str, Plan], list[WeightTensor], Any]:
     """Returns the plans, the constants that they need beyond the weights, and the kernels that they call."""
     from edgeq.targets.compiler.importer import WeightTensor
@@ -206,7 +220,7 @@ def _lower(
         for name, function in functions.items()
     }
     arrays = [WeightTensor(f"constant.{number}", array, CONSTANT) for number, array in enumerate(constants.arrays)]
-    return plans, arrays, kernels_of(lowered, plans)
+    return plans, arrays, kernels_of(lowered, plans, prefix)
 
 
 def _interface(graph: onnx.GraphProto) -> CompiledFunction:

@@ -68,6 +68,8 @@ class Isa:
             of two tokens' 8 activations with two rows' 8 codes. None where there is no such instruction.
         takes_lanes: Whether ``dot4`` takes one lane of a register, for all lanes, without a step before.
         rounds: Whether there is an instruction that rounds floats to integers.
+        fuses: Whether there is one that multiplies and adds with one rounding.
+        converts_halves: Whether there is one that converts floats of 16 bits.
     """
 
     name: str
@@ -80,6 +82,8 @@ class Isa:
     matrix_product: MatrixProduct | None = None
     takes_lanes: bool = False
     rounds: bool = True
+    fuses: bool = True
+    converts_halves: bool = True
 
     def fields_in_place(self, bits: int) -> int:
         """How many fields of a byte, counted from the lowest, ``dot4`` takes without a shift to the lowest place.
@@ -151,6 +155,15 @@ def _dot4_avx2(acc: Expression, codes: Expression, x: Expression, bits: int) -> 
     return acc + _intrinsic("llvm.x86.avx2.pmadd.wd", "int32x8", pairs, T.broadcast(T.int16(1), 16))
 
 
+def _dot4_sse41(acc: Expression, codes: Expression, x: Expression, bits: int) -> Expression:
+    """As with AVX2, on 128 bits."""
+    codes, x = T.reinterpret(codes, dtype="int8x16"), T.reinterpret(x, dtype="int8x16")
+    if bits == 8:
+        codes = _intrinsic("llvm.x86.ssse3.psign.b.128", "int8x16", codes, x)
+        x, codes = codes, _intrinsic("llvm.abs", "int8x16", x, T.bool(False))
+    return _widen_sse41(acc, [_intrinsic("llvm.x86.ssse3.pmadd.ub.sw.128", "int16x8", codes, x)])
+
+
 def _dot4_avx512bw(acc: Expression, codes: Expression, x: Expression, bits: int) -> Expression:
     """As with AVX2, but there is no instruction that takes the sign of ``x`` to the code."""
     codes, x = T.reinterpret(codes, dtype="int8x64"), T.reinterpret(x, dtype="int8x64")
@@ -204,6 +217,15 @@ def _narrow_add_avx2(parts: Sequence[Expression], codes: Expression, x: Expressi
 
 def _widen_avx2(acc: Expression, parts: Sequence[Expression]) -> Expression:
     return acc + _intrinsic("llvm.x86.avx2.pmadd.wd", "int32x8", parts[0], T.broadcast(T.int16(1), 16))
+
+
+def _narrow_add_sse41(parts: Sequence[Expression], codes: Expression, x: Expression) -> list[Expression]:
+    codes, x = T.reinterpret(codes, dtype="int8x16"), T.reinterpret(x, dtype="int8x16")
+    return [parts[0] + _intrinsic("llvm.x86.ssse3.pmadd.ub.sw.128", "int16x8", codes, x)]
+
+
+def _widen_sse41(acc: Expression, parts: Sequence[Expression]) -> Expression:
+    return acc + _intrinsic("llvm.x86.sse2.pmadd.wd", "int32x4", parts[0], T.broadcast(T.int16(1), 8))
 
 
 def _narrow_add_avx512bw(parts: Sequence[Expression], codes: Expression, x: Expression) -> list[Expression]:
@@ -262,6 +284,20 @@ def _widen_armv7(acc: Expression, parts: Sequence[Expression]) -> Expression:
     return acc + _add_pairs_armv7(pairs, "int32x4", "int32x2")
 
 
+def _dot4_portable(acc: Expression, codes: Expression, x: Expression, bits: int) -> Expression:
+    """In lanes of 32 bits, so that a processor without vectors has one integer for each."""
+    del bits
+
+    def byte(word: Expression, number: int) -> Expression:
+        raised = T.shift_left(word, T.broadcast(T.int32(24 - 8 * number), 4)) if number < 3 else word
+        return T.shift_right(raised, T.broadcast(T.int32(24), 4))
+
+    for number in range(4):
+        acc = acc + byte(codes, number) * byte(x, number)
+    return acc
+
+
+_NARROW_SSE41 = NarrowSums(2, 1, "int16x8", 2, _narrow_add_sse41, _widen_sse41)  # there are 16 registers
 _NARROW_AVX2 = NarrowSums(4, 1, "int16x16", 2, _narrow_add_avx2, _widen_avx2)
 _NARROW_BW = NarrowSums(8, 1, "int16x32", 2, _narrow_add_avx512bw, _widen_avx512bw)
 _NARROW_NEON = NarrowSums(2, 2, "int16x8", 1, _narrow_add_neon, _widen_neon)
@@ -274,6 +310,14 @@ ISAS = {
         Isa("avx512bw", 16, row_tile=8, signed_codes=True, dot4=_dot4_avx512bw, largest_byte=127, narrow=_NARROW_BW),
         Isa("avx_vnni", lanes=8, row_tile=4, signed_codes=False, dot4=_dot4_avx_vnni, largest_byte=255),
         Isa("avx2", lanes=8, row_tile=4, signed_codes=True, dot4=_dot4_avx2, largest_byte=127, narrow=_NARROW_AVX2),
+        Isa(
+            "sse41", lanes=4, row_tile=2, signed_codes=True, dot4=_dot4_sse41, largest_byte=127, narrow=_NARROW_SSE41,
+            fuses=False, converts_halves=False,
+        ),
+        Isa(
+            "portable", lanes=4, row_tile=2, signed_codes=True, dot4=_dot4_portable, largest_byte=127, rounds=False,
+            converts_halves=False,
+        ),
         Isa("neon_dotprod", 4, 4, True, _dot4_neon_dotprod, largest_byte=127, takes_lanes=True),
         Isa("neon_i8mm", 4, 4, True, _dot4_neon_dotprod, largest_byte=127, matrix_product=_matrix_product_i8mm),
         Isa("neon", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon, largest_byte=127, narrow=_NARROW_NEON),

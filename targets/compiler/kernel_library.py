@@ -50,11 +50,15 @@ def compile_kernel_object(target: Target, path: Path, *, bits: Sequence[int] = S
         bits: Bit widths that there shall be kernels for.
     """
     tvm = import_tvm()
+    from edgeq.targets.compiler.isa import isa_named  # these import TVM, which import_tvm() must do first
+    from edgeq.targets.compiler.kernels.numerics import instructions_of
+
     functions, symbols = {}, {}
     for key, build in _kernels(target, bits).items():
         parts = (key,) if isinstance(key, str) else key
         name = "_".join(["edgeq", target.isa, *map(str, parts)])
-        functions[name] = build().with_attr("global_symbol", name)
+        with instructions_of(isa_named(target.isa)):
+            functions[name] = build().with_attr("global_symbol", name)
         symbols[key] = f"__tvm_ffi_{name}"
     with tvm.transform.PassContext(opt_level=3, config=PASS_OPTIONS):
         library = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(target.tvm_target))

@@ -47,11 +47,12 @@ def lower(module: tvm.IRModule) -> tvm.IRModule:
     )(module)
 
 
-def kernels_of(module: tvm.IRModule, plans: Mapping[str, Plan]) -> tvm.IRModule:
-    """Returns a module with the kernels that the plans call, each under its name."""
+def kernels_of(module: tvm.IRModule, plans: Mapping[str, Plan], prefix: str = "") -> tvm.IRModule:
+    """Returns a module with the kernels that the plans call, each under its name with ``prefix`` before it."""
     called = {step.kernel for plan in plans.values() for step in plan.steps}
     kernels = {var.name_hint: function for var, function in module.functions_items()}
-    return tvm.IRModule({name: kernels[name].with_attr("global_symbol", name) for name in sorted(called)})
+    symbols = {name: prefix + name for name in sorted(called)}
+    return tvm.IRModule({symbol: kernels[name].with_attr("global_symbol", symbol) for name, symbol in symbols.items()})
 
 
 class Constants:

@@ -70,6 +70,7 @@ def parse_manifest(table: Any) -> Manifest:
         generation=None if root.value("generation") is None else parse_generation(root.table("generation")),
         # Bundles that were made before there were such rules have none.
         text=parse_text_info(root.table("text")) if "text" in root.items else PLAIN_TEXT,
+        linked_kernels=root.text("linked_kernels") if "linked_kernels" in root.items else None,
     )
     _check_consistency(manifest)
     check_generation(manifest)
@@ -81,7 +82,8 @@ def _check_consistency(manifest: Manifest) -> None:
         raise FormatError("'targets' is empty")
     if len({target.architecture for target in manifest.targets}) > 1:
         raise FormatError("'targets' are of several architectures")
-    needed = [WEIGHTS_FILE, *([GOLDEN_FILE] if manifest.golden else []), *(target.code for target in manifest.targets)]
+    codes = [] if manifest.linked_kernels is not None else [target.code for target in manifest.targets]
+    needed = [WEIGHTS_FILE, *([GOLDEN_FILE] if manifest.golden else []), *codes]
     for required in needed:
         if required not in manifest.files:
             raise FormatError(f"'files' does not list {required}")

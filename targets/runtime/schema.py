@@ -277,6 +277,7 @@ class Manifest:
         tools: Versions of what made the bundle.
         recipe: Name and digest of the compression recipe, or None.
         generation: How the model makes texts; None if it makes none.
+        linked_kernels: Fingerprint of the kernels, where they are linked into a program and the bundle has no code.
     """
 
     name: str
@@ -290,6 +291,7 @@ class Manifest:
     recipe: dict[str, Any] | None
     generation: GenerationInfo | None = None
     text: TextInfo = PLAIN_TEXT
+    linked_kernels: str | None = None
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -323,6 +325,8 @@ class Manifest:
             "tools": dict(sorted(self.tools.items())),
             "recipe": self.recipe,
         }
+        if self.linked_kernels is not None:
+            table["linked_kernels"] = self.linked_kernels
         return to_lines(table)
 
 

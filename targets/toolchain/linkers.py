@@ -18,7 +18,7 @@ from edgeq.targets.runtime.machine import this_machine
 _OLDEST_GLIBC = "2.28"
 """C library that the TVM runtime wheels (manylinux_2_28) need, so older boards cannot run bundles anyway."""
 _NATIVE_COMPILERS = ("cc", "gcc", "clang")
-_DEBIAN_NAMES = {"aarch64": "arm64", "armv7": "armhf", "x86_64": "amd64"}
+_DEBIAN_NAMES = {"aarch64": "arm64", "armv7": "armhf", "riscv64": "riscv64", "x86_64": "amd64"}
 _GNU_TRIPLES = {"armv7": "arm-linux-gnueabihf"}
 """Where GNU's compilers and zig name an architecture otherwise than ``ARCHITECTURE-linux-gnu``."""
 _TIMEOUT_S = 300
@@ -79,8 +79,19 @@ def gnu_triple(target: Target) -> str:
     return _GNU_TRIPLES.get(target.architecture, f"{target.architecture}-linux-gnu")
 
 
+def zig_triple(target: Target) -> str:
+    """Returns what zig calls the target's architecture and system, with the C library that it brings."""
+    if target.system == "windows":
+        return f"{target.architecture}-windows-gnu"
+    if target.system == "macos":
+        return f"{target.architecture}-macos"
+    if target.system == "android":
+        return f"{target.architecture}-linux-musl"  # zig has no C library of Android's; static programs run there too
+    return f"{gnu_triple(target)}.{_OLDEST_GLIBC}"
+
+
 def _is_native(target: Target) -> bool:
-    return target.architecture == this_machine().architecture
+    return target.architecture == this_machine().architecture and target.loads_code
 
 
 def _candidates(target: Target) -> list[Linker | None]:
@@ -99,7 +110,7 @@ def _on_path(name: str) -> Linker | None:
 
 
 def _zig(target: Target) -> Linker | None:
-    arguments = ("cc", "-target", f"{gnu_triple(target)}.{_OLDEST_GLIBC}")
+    arguments = ("cc", "-target", zig_triple(target))
     if importlib.util.find_spec("ziglang") is not None:
         return Linker("zig", (sys.executable, "-m", "ziglang", *arguments))
     return Linker("zig", ("zig", *arguments)) if shutil.which("zig") else None

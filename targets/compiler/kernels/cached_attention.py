@@ -16,7 +16,7 @@ from tvm.script import tirx as T
 
 from edgeq.targets.compiler.isa import Isa
 from edgeq.targets.compiler.kernels import script
-from edgeq.targets.compiler.kernels.numerics import LANES, fma, larger, prefetch, registers, splat
+from edgeq.targets.compiler.kernels.numerics import LANES, converted, fma, larger, prefetch, registers, splat
 from edgeq.targets.compiler.kernels.query_tile import LOWEST, query_tile
 from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import PARALLEL_ROWS
@@ -49,15 +49,15 @@ class CachedHead:
 
     def keys(self, cache: Any, batch: Any, head: Any, block: Any, column: Any) -> Any:
         """One column of 16 keys as float32."""
-        return _widened(cache[batch, head, block, column, T.ramp(0, 1, LANES)], "float32x16")
+        return converted(cache[batch, head, block, column, T.ramp(0, 1, LANES)], "float32")
 
     def values(self, cache: Any, batch: Any, head: Any, key: Any, column: Any) -> Any:
         """16 columns of one value as float32."""
-        return _widened(cache[batch, head, key, T.ramp(column, 1, LANES)], "float32x16")
+        return converted(cache[batch, head, key, T.ramp(column, 1, LANES)], "float32")
 
     def value(self, cache: Any, batch: Any, head: Any, key: Any, column: Any) -> Any:
         """One column of one value as float32."""
-        return _widened(cache[batch, head, key, column], "float32")
+        return converted(cache[batch, head, key, column], "float32")
 
     @property
     def line(self) -> int:
@@ -104,10 +104,6 @@ class Operands(NamedTuple):
     query: Any
     first_column: Any
     """Of the head of queries, among those of all heads."""
-
-
-def _widened(value: Any, dtype: str) -> Any:
-    return value if str(value.ty) == dtype else T.cast(value, dtype)
 
 
 @macro
@@ -175,10 +171,10 @@ def _append_head(p, k, v, k_first, v_first, past, new, key_cache, value_cache, t
         slot[0] = past[task // p.heads] + s
         if s < new[task // p.heads] and slot[0] >= 0 and slot[0] < capacity:
             for d in range(p.head_size):
-                key_cache[task // p.heads, task % p.heads, slot[0] // LANES, d, slot[0] % LANES] = T.cast(
+                key_cache[task // p.heads, task % p.heads, slot[0] // LANES, d, slot[0] % LANES] = converted(
                     k[task // p.heads, s, k_first + task % p.heads * p.head_size + d], p.dtype
                 )
-                value_cache[task // p.heads, task % p.heads, slot[0], d] = T.cast(
+                value_cache[task // p.heads, task % p.heads, slot[0], d] = converted(
                     v[task // p.heads, s, v_first + task % p.heads * p.head_size + d], p.dtype
                 )
 

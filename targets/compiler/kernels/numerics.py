@@ -12,7 +12,10 @@ import contextvars
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from tvm.script import tirx as T
+
+from edgeq.targets.compiler.isa import Isa
 
 Expression = Any
 
@@ -41,18 +44,18 @@ _TANH_Q = (1.0, 0.47013241052627563, 0.027245808392763138, 0.0003938616719096899
 EXP_UNDERFLOW = -87.0
 """Arguments below this give exactly 0: masked attention scores vanish instead of leaving a denormal."""
 
-_HAS_ROUNDING = contextvars.ContextVar("_HAS_ROUNDING", default=True)
+_ISA: contextvars.ContextVar[Isa | None] = contextvars.ContextVar("_ISA", default=None)
 _SIGN_BIT, _WHOLE_FLOATS = -(2**31), 2.0**23
 
 
 @contextlib.contextmanager
-def without_rounding_instruction() -> Iterator[None]:
-    """Kernels that are built within it round by addition: LLVM would call a function for every lane."""
-    token = _HAS_ROUNDING.set(False)
+def instructions_of(isa: Isa) -> Iterator[None]:
+    """Kernels that are built within it do without what ``isa`` lacks: LLVM would call a function for every lane."""
+    token = _ISA.set(isa)
     try:
         yield
     finally:
-        _HAS_ROUNDING.reset(token)
+        _ISA.reset(token)
 
 
 def registers(shape: tuple[int, ...], dtype: str) -> Any:
@@ -85,25 +88,111 @@ def bind(value: Expression, body: Callable[[Expression], Expression]) -> Express
 def splat(value: Expression, like: Expression) -> Expression:
     """Returns ``value`` as a constant or broadcast of the type of ``like``."""
     lanes = _lanes(like)
-    scalar = T.float32(value) if isinstance(value, (int, float)) else value
+    # Rounded here: TVM would widen a constant of more digits to another float64.
+    scalar = T.float32(float(np.float32(value))) if isinstance(value, (int, float)) else value
     return scalar if lanes == 1 else T.broadcast(scalar, lanes)
 
 
 def fma(a: Expression, b: Expression, c: Expression) -> Expression:
     """Returns ``a * b + c`` with one rounding."""
+    isa = _ISA.get()
+    if isa is not None and not isa.fuses:
+        return _fused_in_float64(a, b, c)
     return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id("llvm.fma"), a, b, c, dtype=str(a.ty))
+
+
+def _fused_in_float64(a: Expression, b: Expression, c: Expression) -> Expression:
+    """The same bits without the instruction, subnormal results, infinities and zeros' signs included.
+
+    The product of two floats is exact in float64, the sum is not. It is rounded to odd: the neighbour whose last bit is
+    1 stands for everything between two even ones, so that rounding it to float32 gives what the exact sum would (Boldo
+    and Melquiond, "Emulation of a FMA and correctly rounded sums", 2008). The error of the sum is Knuth's.
+    """
+    wide, integer = _like(a, "float64"), _like(a, "int64")
+
+    def constant(value: int | float) -> Expression:
+        scalar = T.int64(value) if isinstance(value, int) else T.float64(value)
+        return scalar if _lanes(a) == 1 else T.broadcast(scalar, _lanes(a))
+
+    def rounded(total: Expression, error: Expression) -> Expression:
+        too_large = T.Select(error * total < constant(0.0), constant(-1), constant(0))
+        inexact = T.Select(magnitude(error) > constant(0.0), constant(1), constant(0))  # false for NaN
+        odd = T.bitwise_or(T.reinterpret(total, dtype=integer) + too_large, inexact)
+        return T.cast(T.reinterpret(odd, dtype=wide), str(a.ty))
+
+    # Everything is bound: TVM takes a - (a - b) for b.
+    def summed(product: Expression, addend: Expression, total: Expression) -> Expression:
+        return bind(total - product, lambda part: bind(total - part, lambda rest: with_error(
+            total, bind(product - rest, lambda lost: bind(addend - part, lambda left: lost + left))
+        )))  # fmt: skip
+
+    def with_error(total: Expression, error: Expression) -> Expression:
+        return bind(error, lambda error: rounded(total, error))
+
+    product, addend = T.cast(a, wide) * T.cast(b, wide), T.cast(c, wide)
+    return bind(product, lambda product: bind(addend, lambda addend: bind(
+        product + addend, lambda total: summed(product, addend, total)
+    )))  # fmt: skip
+
+
+def converted(x: Expression, kind: str) -> Expression:
+    """Returns ``x`` as ``float32``, or rounded to the nearest ``float16``, ties to even."""
+    isa = _ISA.get()
+    if str(x.ty) == _like(x, kind):
+        return x
+    if isa is None or isa.converts_halves:
+        return T.cast(x, _like(x, kind))
+    return bind(x, _to_half if kind == "float16" else _from_half)
+
+
+def _from_half(x: Expression) -> Expression:
+    """Exact: the exponent is put right by a multiplication, which also takes subnormal halves in."""
+    bits = T.cast(T.reinterpret(x, dtype=_like(x, "uint16")), _like(x, "int32"))
+
+    def whole(bits: Expression) -> Expression:
+        places = T.shift_left(T.bitwise_and(bits, _integers(0x7FFF, x)), _integers(13, x))
+        sign = T.shift_left(T.bitwise_and(bits, _integers(0x8000, x)), _integers(16, x))
+        scaled = T.reinterpret(places, dtype=_like(x, "float32")) * splat(2.0**112, x)
+        finite = T.reinterpret(scaled, dtype=_like(x, "int32"))
+        infinite = T.bitwise_or(places, _integers(0x7F800000, x))
+        value = T.Select(places < _integers(0x7C00 << 13, x), finite, infinite)
+        return T.reinterpret(T.bitwise_or(value, sign), dtype=_like(x, "float32"))
+
+    return bind(bits, whole)
+
+
+def _to_half(x: Expression) -> Expression:
+    """Halves below 2**-14 are subnormal: adding 0.5 rounds them at the right place. From 65520 on all are infinite."""
+
+    def size(bits: Expression) -> Expression:
+        odd = T.bitwise_and(T.shift_right(bits, _integers(13, x)), _integers(1, x))
+        normal = T.shift_right(bits + odd + _integers(0xFFF - (112 << 23), x), _integers(13, x))
+        added = T.reinterpret(bits, dtype=_like(x, "float32")) + splat(0.5, x)
+        subnormal = T.reinterpret(added, dtype=_like(x, "int32")) - _integers(0x3F000000, x)
+        special = T.Select(bits > _integers(0x7F800000, x), _integers(0x7E00, x), _integers(0x7C00, x))
+        finite = T.Select(bits < _integers(0x38800000, x), subnormal, normal)
+        return T.Select(bits >= _integers(0x47800000, x), special, finite)
+
+    def signed(bits: Expression) -> Expression:
+        sign = T.bitwise_and(T.shift_right(bits, _integers(16, x)), _integers(0x8000, x))
+        magnitude_bits = T.bitwise_and(bits, _integers(0x7FFFFFFF, x))
+        half = T.bitwise_or(bind(magnitude_bits, size), sign)
+        return T.reinterpret(T.cast(half, _like(x, "uint16")), dtype=_like(x, "float16"))
+
+    return bind(T.reinterpret(x, dtype=_like(x, "int32")), signed)
 
 
 def round_half_even(x: Expression) -> Expression:
     """Rounds to the nearest integer, ties to even."""
-    if not _HAS_ROUNDING.get():
+    isa = _ISA.get()
+    if isa is not None and not isa.rounds:
         return bind(x, _round_by_addition)
     return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id("llvm.nearbyint"), x, dtype=str(x.ty))
 
 
 def _round_by_addition(x: Expression) -> Expression:
     """The same bits, zeros' signs included: 2**23 leaves no place for a fraction, and floats above it have none."""
-    integer = "int32" if _lanes(x) == 1 else f"int32x{_lanes(x)}"
+    integer = _like(x, "int32")
 
     def signed(whole: Expression) -> Expression:
         sign = T.bitwise_and(T.reinterpret(x, dtype=integer), _integers(_SIGN_BIT, x))
@@ -151,7 +240,7 @@ def exp(x: Expression) -> Expression:
 
 
 def _exp(x: Expression) -> Expression:
-    integer = "int32" if _lanes(x) == 1 else f"int32x{_lanes(x)}"
+    integer = _like(x, "int32")
 
     def scaled(n: Expression, r: Expression) -> Expression:
         value = fma(r * r, _polynomial(r, _EXP), r + splat(1.0, x))
@@ -246,6 +335,11 @@ def _polynomial(x: Expression, coefficients: Sequence[float]) -> Expression:
     for coefficient in reversed(coefficients[:-1]):
         value = fma(value, x, splat(coefficient, x))
     return value
+
+
+def _like(x: Expression, kind: str) -> str:
+    """Type of as many numbers of ``kind`` as ``x`` has."""
+    return kind if _lanes(x) == 1 else f"{kind}x{_lanes(x)}"
 
 
 def _integers(value: int, like: Expression) -> Expression:

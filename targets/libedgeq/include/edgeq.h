@@ -114,8 +114,10 @@ enum { EDGEQ_MAIN = 0, EDGEQ_ENCODE = 1, EDGEQ_FUNCTIONS = 2 };
 typedef struct edgeq_model edgeq_model;
 typedef struct edgeq_session edgeq_session;
 
-/* A compiled kernel that is linked into the program, where code cannot be loaded from the bundle. The entry named
- * "__TVMBackendParallelLaunch" holds the address of that variable, the others functions. */
+/* A compiled kernel that is linked into the program, where code cannot be loaded from the bundle: `edgeq compile --form
+ * sources` writes the table. A name is that of the plan, "KERNEL", or "VARIANT/KERNEL" for one level of processors. Entries
+ * that are named like what kernels call ("__TVMBackendParallelLaunch") hold the address of a pointer, which the library
+ * fills in. "fingerprint/..." says which kernels these are; a bundle without code is opened only with its own. */
 typedef struct edgeq_kernel {
   const char *name;
   void *address;

@@ -134,6 +134,20 @@ static void read_weights(Reader *reader, CheckedFile file) {
 
 /* ---- functions ---- */
 
+/* A kernel of the program's own, for a level of processors or (NULL) for all. */
+static void *linked_kernel(const edgeq_open_options *options, const char *variant, const char *name) {
+  size_t skip = variant != NULL ? strlen(variant) : 0;
+  for (size_t i = 0; i < options->kernel_count; i++) {
+    const char *known = options->kernels[i].name;
+    if (variant != NULL) {
+      if (strncmp(known, variant, skip) != 0 || known[skip] != '/') continue;
+      known += skip + 1;
+    }
+    if (strcmp(known, name) == 0) return options->kernels[i].address;
+  }
+  return NULL;
+}
+
 static void *kernel_address(const Reader *reader, const char *name) {
   const edgeq_open_options *options = reader->options;
   if (reader->elf != NULL) { /* the compiler puts this before the name of each */
@@ -141,10 +155,8 @@ static void *kernel_address(const Reader *reader, const char *name) {
     int length = snprintf(symbol, sizeof symbol, "__tvm_ffi_%s", name);
     return length < (int)sizeof symbol ? elf_find(reader->elf, symbol) : NULL;
   }
-  for (size_t i = 0; i < options->kernel_count; i++) {
-    if (strcmp(options->kernels[i].name, name) == 0) return options->kernels[i].address;
-  }
-  return NULL;
+  void *address = linked_kernel(options, reader->model->info.variant, name);
+  return address != NULL ? address : linked_kernel(options, NULL, name);
 }
 
 static void find_kernels(Reader *reader, Function *function) {
@@ -202,6 +214,27 @@ static void match_state(Reader *reader, Function *function) {
     json_check(&reader->json, at < main->state_count, "'main' has no cache like '%s'", own->state[i].name);
     function->state_at[i] = at;
   }
+}
+
+/* Kernels that are linked in must be those that the plan was made for. */
+static void check_linked_kernels(const Reader *reader) {
+  const Json *json = &reader->json;
+  const edgeq_open_options *options = reader->options;
+  if (json_find(json->root, "linked_kernels") == NULL) return;
+  const char *fingerprint = json_text(json, json->root, "linked_kernels");
+  if (options->kernels == NULL) {
+    fail(reader->scratch, EDGEQ_USAGE,
+         "%s has no code: its kernels are linked into the program that was built with it; give them to edgeq_open",
+         json->file);
+  }
+  for (size_t i = 0; i < options->kernel_count; i++) {
+    static const char mark[] = "fingerprint/";
+    const char *name = options->kernels[i].name;
+    if (strncmp(name, mark, sizeof mark - 1) == 0 && strcmp(name + sizeof mark - 1, fingerprint) == 0) return;
+  }
+  fail(reader->scratch, EDGEQ_USAGE,
+       "%s belongs to other kernels than those of this program; build the program with the model's own folder",
+       json->file);
 }
 
 static void load_code(Reader *reader, const BundleFiles *files) {
@@ -323,6 +356,7 @@ void read_bundle(edgeq_model *model, Memory *scratch, const Source *source, cons
   char *file = path_in(scratch, source, "manifest.json");
   reader.json = json_parse(scratch, model->manifest->data, model->manifest->size, file);
   check_format(&reader.json);
+  check_linked_kernels(&reader);
   choose_target(&reader);
   BundleFiles files = read_files(&model->memory, scratch, source, &reader.json, reader.code, options);
   read_model(&reader);

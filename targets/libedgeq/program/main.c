@@ -6,6 +6,7 @@
 
 #include "stop.h"
 #include "generate.h"
+#include "linked_kernels.h"
 #include "options.h"
 #include "output.h"
 #include "profile.h"
@@ -14,11 +15,12 @@
 #include "texts.h"
 
 static edgeq_model *open_model(const Options *options) {
-  const edgeq_open_options how = {.size = sizeof how,
-                                  .variant = options->variant,
-                                  .threads = (int32_t)options->threads,
-                                  .skip_digests = options->no_verify,
-                                  .verify_all = options->verify_all};
+  edgeq_open_options how = {.size = sizeof how,
+                            .variant = options->variant,
+                            .threads = (int32_t)options->threads,
+                            .skip_digests = options->no_verify,
+                            .verify_all = options->verify_all};
+  how.kernels = linked_kernels(&how.kernel_count);
   edgeq_model *model = NULL;
   edgeq_status status = edgeq_open(options->bundle, &how, &model);
   if (status != EDGEQ_OK) stop(exit_code(status), "%s", edgeq_error(model));

@@ -20,7 +20,7 @@ from edgeq.targets.compiler.isa import isa_named
 from edgeq.targets.compiler.kernels.elementwise import elementwise
 from edgeq.targets.compiler.kernels.float_matmul import float_matmul
 from edgeq.targets.compiler.kernels.low_bit_matmul import low_bit_matmul
-from edgeq.targets.compiler.kernels.numerics import without_rounding_instruction
+from edgeq.targets.compiler.kernels.numerics import instructions_of
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns, quantize_rows
 from edgeq.targets.compiler.kernels.weight_only_matmul import weight_only_matmul
 from edgeq.targets.compiler.objects import PASS_OPTIONS
@@ -118,7 +118,7 @@ def test_float_products_give_the_same_bits(emulate, compile_kernel, runnable):
 
 def test_rows_are_quantized_to_the_same_codes(emulate, compile_kernel):
     columns = 83
-    with without_rounding_instruction():
+    with instructions_of(isa_named("neon_armv7")):
         there = emulate(quantize_rows(columns, rank=1, static=False))
     here = compile_kernel(quantize_rows(columns, rank=1, static=False))
     chance = np.random.default_rng(6)
@@ -151,7 +151,7 @@ def _float_function(name):
 
 @pytest.mark.parametrize("name", ["exp", "erf", "tanh", "gelu", "gelu_tanh"])
 def test_float_functions_give_the_same_bits(emulate, compile_kernel, name):
-    with without_rounding_instruction():
+    with instructions_of(isa_named("neon_armv7")):
         there = emulate(_float_function(name))
     grid = np.linspace(-100 if name == "exp" else -15, 0 if name == "exp" else 15, 5600)
     small = np.logspace(-37, -3, 400)
