@@ -24,7 +24,7 @@ from edgeq.formats.tasks import GENERATING
 from edgeq.hub import resolve_source
 from edgeq.reading import sha256
 from edgeq.recipes import Recipe, check_calibration_data, check_request, default_texts, load_recipe
-from edgeq.targets.builtin.target import Target, load_target
+from edgeq.targets.builtin.target import Target, check_takes_bundles, load_target
 from edgeq.targets.bundle.model_info import read_model_info
 from edgeq.targets.runtime.machine import this_machine
 
@@ -147,6 +147,7 @@ def _targets(names: Sequence[str]) -> dict[str, Target]:
     chosen: dict[str, Target] = {}
     for name in names:
         target = load_target(name)
+        check_takes_bundles(target)
         if target.name in chosen and chosen[target.name] != target:
             raise UsageError(f"two targets are called {target.name!r}; rename one of the files")
         chosen[target.name] = target

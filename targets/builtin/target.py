@@ -224,6 +224,15 @@ def load_target(name_or_path: str | Path) -> Target:
     return _parse_text(settings_files(TARGETS, _BUILTIN)[name])
 
 
+def check_takes_bundles(target: Target) -> None:
+    """Raises UsageError if programs of a target load no code, and so run no bundle."""
+    if not target.loads_code:
+        raise UsageError(
+            f"programs for {target.name} load no code from a bundle; compile the exported model as sources: `edgeq "
+            f"compile ONNX OUT --target {target.name} --form sources`"
+        )
+
+
 def processor_levels(architecture: str) -> list[Target]:
     """Returns a target for each level of processors that the operator library is for, best first; there may be none."""
     return _levels(architecture, _HOST_LEVELS)

@@ -23,7 +23,7 @@ from edgeq.formats.json_file import read_json_object
 from edgeq.formats.low_bit import WEIGHT_ALIGNMENT, aligned
 from edgeq.formats.tasks import GENERATING, TASKS
 from edgeq.progress import Progress, silent
-from edgeq.targets.builtin.target import Target
+from edgeq.targets.builtin.target import Target, check_takes_bundles
 from edgeq.targets.bundle.generation_config import read_generation_settings
 from edgeq.targets.bundle.golden import GoldenRun, golden_runs, golden_source
 from edgeq.targets.bundle.host_model import HostModel, bundle_as_host_model, compiled_as_host_model
@@ -173,10 +173,7 @@ def compile_bundle(
     """
     source, out = Path(onnx_folder), Path(out)
     check_exported(source)
-    if not target.loads_code:
-        raise UsageError(
-            f"a program for {target.name} loads no code; compile it as sources: `edgeq compile --form sources`"
-        )
+    check_takes_bundles(target)
     # Everything cheap that can fail comes before minutes of compiling.
     sources = [source, *([host_bundle] if host_bundle is not None else [])]
     check_new_folder(out, OUTPUT, force=force, sources=sources)
