@@ -115,8 +115,8 @@ def _write(
     (folder / OBJECTS).mkdir()
     for kind, compiled in zip(target.kinds, models, strict=True):
         (folder / OBJECTS / kind.name).mkdir()
-        for name, data in compiled.kernels.items():
-            (folder / OBJECTS / kind.name / f"{name.removeprefix(symbol_prefix(kind))}.o").write_bytes(data)
+        for name, code in compiled.kernels.items():
+            (folder / OBJECTS / kind.name / f"{name.removeprefix(symbol_prefix(kind))}.o").write_bytes(code)
     fingerprint = _fingerprint(folder / OBJECTS)
     (folder / "kernels.c").write_text(kernel_table(models, target, fingerprint), encoding="ascii")
     with tempfile.TemporaryDirectory() as temporary:
