@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import edgeq
-from edgeq.errors import UsageError
+from edgeq.errors import FormatError, UsageError
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.bundle.packing import pack_bundle, unpack_bundle
 from edgeq.targets.bundle.sources import MODEL_FILE, compile_sources
@@ -113,7 +113,7 @@ def test_a_model_without_code_is_refused_where_no_kernels_are_linked_in(sources,
     result = _run(gpt2_bundle / "edgeq-run", sources(NATIVE) / MODEL_FILE, "--self-test")
     assert result.returncode == 2
     assert "has no code: its kernels are linked into the program" in result.stderr
-    with pytest.raises(edgeq.EdgeqError, match=r"holds no lib/libedgeq\.so"):
+    with pytest.raises(FormatError, match=r"holds no lib/libedgeq\.so"):
         edgeq.load(unpack_bundle(sources(NATIVE) / MODEL_FILE, tmp_path / "data"))
 
 
