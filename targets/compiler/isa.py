@@ -85,6 +85,11 @@ class Isa:
     fuses: bool = True
     converts_halves: bool = True
 
+    @property
+    def float_instructions(self) -> tuple[bool, ...]:
+        """What kernels without integer products depend on: equal for instruction sets that share them."""
+        return self.rounds, self.fuses, self.converts_halves
+
     def fields_in_place(self, bits: int) -> int:
         """How many fields of a byte, counted from the lowest, ``dot4`` takes without a shift to the lowest place.
 

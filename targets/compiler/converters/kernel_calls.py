@@ -13,8 +13,9 @@ from edgeq.targets.compiler.isa import Isa
 Key = tuple[Any, ...]
 """Name of a kernel, then everything that its code depends on besides the instruction set."""
 
-_built: dict[tuple[Isa | bool, Key], tirx.PrimFunc] = {}
-"""Kernels that this process has built, for one instruction set or for all that round alike: TVM reads them slowly."""
+_Scope = Isa | tuple[bool, ...]
+_built: dict[tuple[_Scope, Key], tirx.PrimFunc] = {}
+"""Kernels that this process has built, for one instruction set or for all with such floats: TVM reads them slowly."""
 
 
 class KernelCalls:
@@ -34,13 +35,13 @@ class KernelCalls:
 
     def kernel(self, key: Key, build: Callable[[], Any]) -> Any:
         """Returns the kernel that ``build()`` makes, the same for all instruction sets, made once for each ``key``."""
-        return self._kernel(key, build, self._isa.rounds)
+        return self._kernel(key, build, self._isa.float_instructions)
 
     def isa_kernel(self, key: Key, build: Callable[[Isa], Any]) -> Any:
         """Returns the kernel that ``build(isa)`` makes for the instruction set, made once for each ``key``."""
         return self._kernel(key, lambda: build(self._isa), self._isa)
 
-    def _kernel(self, key: Key, build: Callable[[], Any], scope: Isa | bool) -> Any:
+    def _kernel(self, key: Key, build: Callable[[], Any], scope: _Scope) -> Any:
         if key not in self._kernels:
             if (scope, key) not in _built:
                 _built[scope, key] = build().without_attr("global_symbol")
