@@ -52,7 +52,7 @@ def make_feeds(
     Args:
         input_names: The model's inputs.
         vocabulary: Number of token ids.
-        token_types: Number of token types.
+        token_types: Number of token types; 0 for a model that has none.
         longest: Longest sequence that the model reads.
         tokenizer: A ``transformers`` tokenizer.
         texts: Sentences for the task rule.
@@ -71,7 +71,7 @@ def make_feeds(
             for row in range(1, batch):
                 mask[row, max(1, length - 3 * row) :] = 0
             ids = random.integers(0, vocabulary, (batch, length)) * mask
-            types = random.integers(0, token_types, (batch, length)) * mask
+            types = random.integers(0, max(token_types, 1), (batch, length)) * mask
             kept = (np.arange(length) >= min(2, length - 1)).astype(np.int64) * np.ones_like(mask)
             grid.append({"input_ids": ids, "attention_mask": mask, "token_type_ids": types, POOLING_MASK: kept})
     batches = [texts[start : start + _TEXT_BATCH] for start in range(0, len(texts), _TEXT_BATCH)]

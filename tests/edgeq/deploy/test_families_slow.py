@@ -13,12 +13,16 @@ from edgeq.deploy.run import deploy
 pytestmark = pytest.mark.slow
 
 DEBERTA = {"relative_attention": True, "position_buckets": 6, "share_att_key": True, "pos_att_type": "p2c|c2p"}
+MARIAN = {"activation_function": "swish", "scale_embedding": True, "pad_token_id": 1, "decoder_start_token_id": 1}
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mpnet": ("make_encoder", "MPNetModel", {}),
     "modernbert": ("make_encoder", "ModernBertForSequenceClassification", {"local_attention": 6}),
     "deberta": ("make_encoder", "DebertaV2ForSequenceClassification", DEBERTA),
     "gpt-neox": ("make_decoder", "GPTNeoXForCausalLM", {"rotary_pct": 0.4}),
     "opt": ("make_decoder", "OPTForCausalLM", {}),
+    "marian": ("make_bart", "MarianMTModel", {**MARIAN, "eos_token_id": 2, "forced_eos_token_id": 2}),
+    "pegasus": ("make_bart", "PegasusForConditionalGeneration", {"scale_embedding": True}),
+    "mbart": ("make_bart", "MBartForConditionalGeneration", {"scale_embedding": True}),
 }
 
 

@@ -252,6 +252,8 @@ def test_feeds_cover_batches_padding_and_texts():
     assert all(np.array_equal(a["input_ids"], b["input_ids"]) for a, b in zip(feeds.all, again.all, strict=True))
     with pytest.raises(UnsupportedError, match="pixel_values"):
         make_feeds(["pixel_values"], texts=["a"], **sizes)
+    without_types = make_feeds(names[:2], texts=["a"], **{**sizes, "token_types": 0})  # such as DeBERTa-v3
+    assert len(without_types.grid) == len(feeds.grid)
 
 
 def test_report_names_the_first_breach():
