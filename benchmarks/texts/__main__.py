@@ -24,8 +24,7 @@ import edgeq
 from benchmarks.machine import facts
 from edgeq.evaluate.data import read_rows
 from edgeq.targets.runtime.loader import Bundle
-from edgeq.targets.runtime.text_batches import BATCHES_OF_WINDOW, TOKEN_BUDGET, group_by_length
-from edgeq.targets.runtime.text_inputs import padded_batch
+from edgeq.targets.runtime.text_batches import BATCHES_OF_WINDOW, TOKEN_BUDGET
 
 BASELINE_BATCH = 16
 BUDGETS = (256, 512, 1024, 2048, 4096, 8192)
@@ -44,7 +43,7 @@ def main() -> int:
     options = parser.parse_args()
     bundle = edgeq.load(options.bundle, threads=options.threads)
     texts = _texts(options.texts, options.count)
-    lengths = [len(bundle.text_reader().encode(text, "text").ids) for text in texts]
+    lengths = [len(ids) for ids in bundle.tokenize(texts)]
     if sum(lengths) > BATCHES_OF_WINDOW * min(BUDGETS):
         parser.error("the texts must lie within one window of every budget; give a smaller --count")
     calls: dict[str, Callable[[], object]] = {"baseline": lambda: _in_order_of_arrival(bundle, texts)}
@@ -76,11 +75,18 @@ def _texts(file: Path, count: int) -> list[str]:
 
 
 def _in_order_of_arrival(bundle: Bundle, texts: list[str]) -> list[np.ndarray]:
-    reader = bundle.text_reader()
-    encoded = [reader.encode(text, "text") for text in texts]
+    encoded = bundle.tokenize(texts)
     starts = range(0, len(texts), BASELINE_BATCH)
     batches = (encoded[start : start + BASELINE_BATCH] for start in starts)
-    return [next(iter(bundle(**padded_batch(batch, bundle.inputs)).values())) for batch in batches]
+    return [next(iter(bundle(**_padded(batch)).values())) for batch in batches]
+
+
+def _padded(texts: list[list[int]]) -> dict[str, np.ndarray]:
+    shape = len(texts), max(map(len, texts))
+    ids, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)], mask[row, : len(text)] = text, 1
+    return {"input_ids": ids, "attention_mask": mask}
 
 
 def _measured(calls: dict[str, Callable[[], object]], lengths: list[int], rounds: int) -> list[dict[str, Any]]:
@@ -115,8 +121,11 @@ def _computed_tokens(name: str, lengths: list[int]) -> int:
     if name == "baseline":
         parts = [lengths[start : start + BASELINE_BATCH] for start in range(0, len(lengths), BASELINE_BATCH)]
     else:
-        groups = group_by_length(lengths, token_budget=int(name))
-        parts = [[lengths[index] for index in group] for group in groups]
+        parts, left = [], sorted(lengths, reverse=True)
+        while left:
+            count = max(1, int(name) // left[0])
+            parts.append(left[:count])
+            left = left[count:]
     return sum(len(part) * max(part) for part in parts)
 
 

@@ -64,7 +64,7 @@ def generate(
     """
     from edgeq.targets.runtime.loader import load
     from edgeq.targets.runtime.settings import changed_sampling
-    from edgeq.targets.runtime.text import read_texts
+    from edgeq.targets.runtime.text_files import read_texts
 
     prompts = [*(prompt or []), *(read_texts(prompts_file) if prompts_file is not None else [])]
     if not prompts:

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from edgeq.errors import FormatError, UsageError
 
-_COLUMNS = ("text", "sentence")
+_COLUMNS = ("text", "sentence", "question")
+_SECONDS = ("text_pair", "context")
 _ID = "id"
 
 
@@ -43,8 +44,8 @@ class InputText:
 
 
 def read_lines(file: Path | str) -> list[InputText]:
-    """Reads one text a line; see :func:`edgeq.targets.runtime.text.read_texts`."""
-    from edgeq.targets.runtime.text import read_texts
+    """Reads one text a line; see :func:`edgeq.targets.runtime.text_files.read_texts`."""
+    from edgeq.targets.runtime.text_files import read_texts
 
     return [InputText(text) for text in read_texts(file, keep_blank=True)]
 
@@ -54,14 +55,15 @@ def read_json_lines(file: Path | str, column: str | None) -> list[InputText]:
 
     Args:
         file: The file; ``-`` is standard input.
-        column: Key of the text; None is ``text`` or ``sentence``.
+        column: Key of the text; None is ``text``, ``sentence`` or ``question``. Its second, if there is one, is under
+            ``text_pair`` or ``context``.
 
     Raises:
         UsageError: If the file cannot be read or holds no texts under that key.
         FormatError: If a line is no JSON object.
     """
     from edgeq.formats.json_file import kind_of, parse_json
-    from edgeq.targets.runtime.text import read_input
+    from edgeq.targets.runtime.text_files import read_input
 
     rows = []
     for number, line in enumerate(read_input(file).split("\n"), start=1):
@@ -80,13 +82,14 @@ def read_table(file: Path | str, column: str | None) -> list[InputText]:
 
     Args:
         file: The file; ``-`` is standard input.
-        column: Column of the text; None is ``text`` or ``sentence``.
+        column: Column of the text; None is ``text``, ``sentence`` or ``question``. Its second, if there is one, is in
+            ``text_pair`` or ``context``.
 
     Raises:
         UsageError: If the file cannot be read or holds no such column.
         FormatError: If a row does not fit the header.
     """
-    from edgeq.targets.runtime.text import read_input
+    from edgeq.targets.runtime.text_files import read_input
 
     content = read_input(file)
     if str(file).endswith(".tsv"):
@@ -123,13 +126,20 @@ def _texts(rows: list[tuple[str, dict[str, Any]]], column: str | None, file: str
 def _text(row: dict[str, Any], column: str, where: str) -> InputText:
     if column not in row:
         raise UsageError(f"{where} has no {column!r}, found {', '.join(row) or 'nothing'}")
-    text = row[column]
-    if text is None:
-        text = ""
-    if not isinstance(text, str):
-        raise UsageError(f"{where}: {column!r} should be a text, found {text!r}")
-    fields = {key: value for key, value in row.items() if key not in (column, _ID)}
-    return InputText(text if text.strip() else "", row.get(_ID), fields)
+    text = _text_of(row[column], column, where)
+    second = next((name for name in _SECONDS if name in row and name != column), None)
+    fields = {key: value for key, value in row.items() if key not in (column, second, _ID)}
+    if not text.strip():
+        return InputText("", row.get(_ID), fields)
+    return InputText(text if second is None else (text, _text_of(row[second], second, where)), row.get(_ID), fields)
+
+
+def _text_of(value: Any, column: str, where: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise UsageError(f"{where}: {column!r} should be a text, found {value!r}")
+    return value
 
 
 def join_results(inputs: Iterable[InputText], results: Iterable[Result]) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,8 @@ COPIED_FILES = (CONFIG_FILE, "tokenizer.json", "tokenizer_config.json", "special
 
 _POSITIONS = ("max_position_embeddings", "n_positions")
 GENERATION_FILE = "generation_config.json"
+TOKEN_TASKS = ("tag", "fill")
+"""Tasks whose results speak of single tokens."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:

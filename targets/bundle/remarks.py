@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgeq.formats.tokenizer_files import TOKENIZER_FILE
 from edgeq.targets.bundle.tokenizer.table import reason_of
 from edgeq.targets.runtime.schema import TOKENIZER_TABLE_FILE
-from edgeq.targets.runtime.tokenizer import TOKENIZER_FILE
 
 
 def bundle_remarks(bundle: Path) -> list[str]:
@@ -24,6 +24,6 @@ def bundle_remarks(bundle: Path) -> list[str]:
     if reason is None:
         return []
     return [
-        f"edgeq-run and libedgeq do not know this model's tokenizer ({reason}): they take token ids only; texts work "
-        "from Python"
+        f"libedgeq does not know this model's tokenizer ({reason}): this bundle takes token ids only, in Python and in "
+        "edgeq-run alike"
     ]

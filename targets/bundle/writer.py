@@ -22,6 +22,7 @@ from edgeq.files import Output, check_new_folder, new_folder
 from edgeq.formats.json_file import read_json_object
 from edgeq.formats.low_bit import WEIGHT_ALIGNMENT, aligned
 from edgeq.formats.tasks import GENERATING, TASKS
+from edgeq.formats.tokenizer_files import TOKENIZER_FILE
 from edgeq.progress import Progress, silent
 from edgeq.targets.builtin.target import Target, check_takes_bundles
 from edgeq.targets.bundle.generation_config import read_generation_settings
@@ -30,6 +31,7 @@ from edgeq.targets.bundle.host_model import HostModel, bundle_as_host_model, com
 from edgeq.targets.bundle.interface import input_specs, plain_specs
 from edgeq.targets.bundle.model_info import (
     COPIED_FILES,
+    TOKEN_TASKS,
     read_config,
     read_end_ids,
     read_model_info,
@@ -71,7 +73,6 @@ from edgeq.targets.runtime.schema import (
 )
 from edgeq.targets.runtime.settings import PLAIN_SETTINGS, GenerationSettings
 from edgeq.targets.runtime.text_info import PLAIN_TEXT, TextInfo
-from edgeq.targets.runtime.tokenizer import TOKENIZER_FILE
 from edgeq.targets.toolchain import libedgeq
 from edgeq.targets.toolchain.linkers import Linker, find_linker
 
@@ -297,7 +298,9 @@ def write_data(folder: Path, weights: Sequence[WeightTensor], content: Content) 
             if (content.files / name).is_file():
                 shutil.copyfile(content.files / name, folder / name)
     if (folder / TOKENIZER_FILE).is_file():
-        write_tokenizer(folder / TOKENIZER_FILE, folder / TOKENIZER_TABLE_FILE)
+        task = content.model.task
+        needs = {"names": task in TOKEN_TASKS, "lower_case": task == "answer"}
+        write_tokenizer(folder / TOKENIZER_FILE, folder / TOKENIZER_TABLE_FILE, **needs)
     return data
 
 

@@ -125,6 +125,157 @@ class Text(ctypes.Structure):
     )
 
 
+class TextOptions(ctypes.Structure):
+    """``edgeq_text_options``."""
+
+    _fields_ = (
+        ("size", _size),
+        ("seconds", ctypes.POINTER(Text)),
+        ("prompt_name", ctypes.c_char_p),
+        ("batch", _int64),
+        ("token_budget", _int64),
+        ("max_tokens", _int64),
+        ("overlap", _int64),
+        ("on_long", _int32),
+        ("truncation", _int32),
+        ("first_number", _int64),
+    )
+
+
+class Reading(ctypes.Structure):
+    """``edgeq_reading``."""
+
+    _fields_ = (("tokens", _size), ("rows", _size), ("is_cut", _int32), ("reserved", _int32))
+
+
+class Token(ctypes.Structure):
+    """``edgeq_token``."""
+
+    _fields_ = (
+        ("id", _int64),
+        ("type", _int32),
+        ("sequence", _int32),
+        ("start", _size),
+        ("end", _size),
+        ("start_byte", _size),
+        ("end_byte", _size),
+        ("word", _size),
+    )
+
+
+TOKEN = np.dtype(Token)
+"""The same for arrays of tokens."""
+
+
+class Row(ctypes.Structure):
+    """``edgeq_row``."""
+
+    _fields_ = (("tokens", ctypes.POINTER(Token)), ("count", _size))
+
+
+class Encoding(ctypes.Structure):
+    """``edgeq_encoding``."""
+
+    _fields_ = (("rows", ctypes.POINTER(Row)), ("count", _size), ("reading", Reading))
+
+
+class TagOptions(ctypes.Structure):
+    """``edgeq_tag_options``."""
+
+    _fields_ = (
+        ("size", _size),
+        ("ignored", ctypes.POINTER(ctypes.c_char_p)),
+        ("ignored_count", _size),
+        ("aggregation", _int32),
+        ("reserved", _int32),
+    )
+
+
+class Entity(ctypes.Structure):
+    """``edgeq_entity``."""
+
+    _fields_ = (
+        ("label", ctypes.c_char_p),
+        ("word", _pointer),
+        ("word_size", _size),
+        ("score", ctypes.c_double),
+        ("start", _size),
+        ("end", _size),
+        ("start_byte", _size),
+        ("end_byte", _size),
+        ("index", _size),
+    )
+
+
+class Entities(ctypes.Structure):
+    """``edgeq_entities``."""
+
+    _fields_ = (("items", ctypes.POINTER(Entity)), ("count", _size))
+
+
+class AnswerOptions(ctypes.Structure):
+    """``edgeq_answer_options``."""
+
+    _fields_ = (
+        ("size", _size),
+        ("top_k", _int64),
+        ("longest", _int64),
+        ("may_be_none", _int32),
+        ("splits_words", _int32),
+    )
+
+
+class Answer(ctypes.Structure):
+    """``edgeq_answer``."""
+
+    _fields_ = (
+        ("text", _pointer),
+        ("text_size", _size),
+        ("score", ctypes.c_double),
+        ("start", _size),
+        ("end", _size),
+        ("start_byte", _size),
+        ("end_byte", _size),
+    )
+
+
+class Answers(ctypes.Structure):
+    """``edgeq_answers``."""
+
+    _fields_ = (("items", ctypes.POINTER(Answer)), ("count", _size))
+
+
+class FillOptions(ctypes.Structure):
+    """``edgeq_fill_options``."""
+
+    _fields_ = (("size", _size), ("targets", ctypes.POINTER(Text)), ("target_count", _size), ("top_k", _int64))
+
+
+class Filling(ctypes.Structure):
+    """``edgeq_filling``."""
+
+    _fields_ = (
+        ("token", _int64),
+        ("score", ctypes.c_double),
+        ("text", _pointer),
+        ("text_size", _size),
+        ("sequence", _pointer),
+        ("sequence_size", _size),
+    )
+
+
+class Fillings(ctypes.Structure):
+    """``edgeq_fillings``."""
+
+    _fields_ = (("items", ctypes.POINTER(Filling)), ("masks", _size), ("per_mask", _size))
+
+
+class Ranked(ctypes.Structure):
+    """``edgeq_ranked``."""
+
+    _fields_ = (("index", _size), ("score", ctypes.c_double))
+
+
 class GenerationOptions(ctypes.Structure):
     """``edgeq_generation``."""
 
@@ -204,6 +355,26 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "edgeq_generate_result": (_int32, _pointer, _size, ctypes.POINTER(Generated)),
 }
 """Result and arguments of each function that is used."""
+_options = ctypes.POINTER(TextOptions)
+_readings = ctypes.POINTER(Reading)
+_TEXT_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "edgeq_cancel": (None, _pointer),
+    "edgeq_encode": (_int32, _pointer, _texts, _options, ctypes.POINTER(Encoding)),
+    "edgeq_detokenize": (
+        _int32, _pointer, ctypes.POINTER(_int64), _size, ctypes.POINTER(_pointer), ctypes.POINTER(_size),
+    ),
+    "edgeq_embed_texts": (_int32, _pointer, _texts, _size, _options, _pointer, _readings),
+    "edgeq_classify_texts": (_int32, _pointer, _texts, _size, _options, _pointer, _pointer, _readings),
+    "edgeq_tag": (_int32, _pointer, _texts, _size, _options, ctypes.POINTER(TagOptions), _pointer, _readings),
+    "edgeq_find_answers": (
+        _int32, _pointer, _texts, _size, _options, ctypes.POINTER(AnswerOptions), _pointer, _readings,
+    ),
+    "edgeq_fill": (_int32, _pointer, _texts, _size, _options, ctypes.POINTER(FillOptions), _pointer, _readings),
+    "edgeq_rank": (_int32, _pointer, _texts, _texts, _size, _options, ctypes.POINTER(Ranked), _readings),
+}  # fmt: skip
+"""The same of those that libraries of the first version of the interface lack."""
+TEXTS_SINCE = 1
+"""Minor version of the interface that brought them."""
 
 
 def load_native(path: Path, digest: str) -> ctypes.CDLL:
@@ -236,9 +407,10 @@ def load_native(path: Path, digest: str) -> ctypes.CDLL:
 def _loaded(path: Path, data: bytes) -> ctypes.CDLL:
     try:
         library = _open(data)
-        for name, (result, *arguments) in _FUNCTIONS.items():
-            function = getattr(library, name)
-            function.restype, function.argtypes = result, arguments
+        _declare(library, _FUNCTIONS)
+        minor = library.edgeq_abi_version() & 0xFFFF
+        if minor >= TEXTS_SINCE:
+            _declare(library, _TEXT_FUNCTIONS)
     except (OSError, AttributeError) as error:
         raise FormatError(f"{path} cannot be loaded ({error}); compile the bundle again") from error
     major = library.edgeq_abi_version() >> 16
@@ -247,6 +419,22 @@ def _loaded(path: Path, data: bytes) -> ctypes.CDLL:
             f"{path} has version {major} of the interface, this edgeq uses {ABI_MAJOR}; compile the bundle again"
         )
     return library
+
+
+def _declare(library: ctypes.CDLL, functions: dict[str, tuple[Any, ...]]) -> None:
+    for name, (result, *arguments) in functions.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+
+
+def check_texts(library: ctypes.CDLL) -> None:
+    """Raises :class:`UnsupportedError` if a library has not the functions that read texts for Python."""
+    minor = library.edgeq_abi_version() & 0xFFFF
+    if minor < TEXTS_SINCE:
+        raise UnsupportedError(
+            f"the bundle's libedgeq has version {ABI_MAJOR}.{minor} of the interface, texts in Python need "
+            f"{ABI_MAJOR}.{TEXTS_SINCE}; compile the bundle again"
+        )
 
 
 def _open(data: bytes) -> ctypes.CDLL:

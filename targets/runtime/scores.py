@@ -1,12 +1,9 @@
-"""What a classifier's logits mean: one score a class, as transformers' pipeline makes it of the configuration."""
+"""What a classifier says of a text: one score a class."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +20,8 @@ class Scores:
 
     @property
     def best(self) -> int:
-        """Number of the class with the highest score."""
-        return int(np.argmax(self.values))
+        """Number of the class with the highest score, the first of equal ones."""
+        return max(range(len(self.values)), key=self.values.__getitem__)
 
     @property
     def label(self) -> str:
@@ -45,21 +42,6 @@ class Scores:
         return {"label": self.label, "score": self.score, "scores": scores}
 
 
-def scores_of(logits: np.ndarray, labels: Sequence[str], function: str) -> Scores:
-    """Makes scores of logits.
-
-    Args:
-        logits: float32 ``[classes]``.
-        labels: Names of the classes; those without one are called ``LABEL_0`` and so on.
-        function: ``softmax``, ``sigmoid`` or ``none``.
-    """
-    values = logits.astype(np.float64)
-    if function == "softmax":
-        values = np.exp(values - values.max())
-        values /= values.sum()
-    elif function == "sigmoid":
-        # Both forms are the same number; each is used where it does not overflow.
-        small = np.exp(-np.abs(values))
-        values = np.where(values >= 0, 1 / (1 + small), small / (1 + small))
-    names = [labels[index] if index < len(labels) else f"LABEL_{index}" for index in range(len(values))]
-    return Scores(tuple(names), tuple(float(value) for value in values))
+def class_names(labels: tuple[str, ...], classes: int) -> tuple[str, ...]:
+    """Returns a name for each class; those without one are called ``LABEL_0`` and so on."""
+    return (*labels[:classes], *(f"LABEL_{index}" for index in range(len(labels), classes)))

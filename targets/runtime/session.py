@@ -7,7 +7,7 @@ import dataclasses
 import math
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,86 @@ class Session:
         times = [KernelTime(name, len(seconds), sum(seconds)) for name, seconds in spent.items()]
         return sorted(times, key=lambda kernel: -kernel.seconds)
 
+    def embed(self, texts: Texts, options: native.TextOptions, width: int) -> tuple[np.ndarray, Any]:
+        """Returns float32 ``[texts, width]`` and an array of ``edgeq_reading``."""
+        count = len(texts.records)
+        values, readings = np.empty((count, width), np.float32), (native.Reading * count)()
+        run = self._text_function("edgeq_embed_texts")
+        with self._lock:
+            self._check(run(self._handle, texts.records, count, options, values.ctypes.data, readings))
+        return values, readings
+
+    def classify(self, texts: Texts, options: native.TextOptions, width: int) -> tuple[np.ndarray, np.ndarray, Any]:
+        """Returns logits, float32 ``[texts, width]``, scores, float64 ``[texts, width]``, and the readings."""
+        count = len(texts.records)
+        logits, scores = np.empty((count, width), np.float32), np.empty((count, width), np.float64)
+        readings = (native.Reading * count)()
+        run = self._text_function("edgeq_classify_texts")
+        with self._lock:
+            given = (texts.records, count, options, logits.ctypes.data, scores.ctypes.data, readings)
+            self._check(run(self._handle, *given))
+        return logits, scores, readings
+
+    def encode(self, texts: Texts, options: native.TextOptions) -> list[list[np.ndarray]]:
+        """Returns the rows of each text, as arrays of :data:`native.TOKEN`."""
+        encode, encoding = self._text_function("edgeq_encode"), native.Encoding()
+        found = []
+        seconds, number = options.seconds, options.first_number
+        with self._lock:
+            for index, record in enumerate(texts.records):
+                options.first_number = number + index
+                if seconds:
+                    options.seconds = ctypes.pointer(seconds[index])
+                self._check(encode(self._handle, record, options, encoding))
+                rows = (encoding.rows[row] for row in range(encoding.count))
+                found.append([_tokens_of(row) for row in rows])
+        return found
+
+    def find(
+        self,
+        function: str,
+        texts: Texts,
+        options: native.TextOptions,
+        own: ctypes.Structure,
+        found: Any,
+        convert: Callable[[Any], Any],
+    ) -> tuple[list[Any], Any]:
+        """Runs a task whose results are tables, and converts them while they are valid.
+
+        Args:
+            function: Name of the library's function.
+            texts: The texts.
+            options: How they are read.
+            own: Options of the task.
+            found: Array that takes a table for each text.
+            convert: Makes of a table what is returned for its text.
+
+        Returns:
+            The results, and an array of ``edgeq_reading``.
+        """
+        count = len(texts.records)
+        run, readings = self._text_function(function), (native.Reading * count)()
+        with self._lock:
+            self._check(run(self._handle, texts.records, count, options, own, found, readings))
+            return [convert(table) for table in found], readings
+
+    def rank(self, query: Texts, documents: Texts, options: native.TextOptions) -> tuple[list[tuple[int, float]], Any]:
+        """Returns numbers and scores of documents, the best first, and the readings in the documents' order."""
+        count = len(documents.records)
+        run = self._text_function("edgeq_rank")
+        found, readings = (native.Ranked * count)(), (native.Reading * count)()
+        with self._lock:
+            self._check(run(self._handle, query.records, documents.records, count, options, found, readings))
+        return [(one.index, one.score) for one in found], readings
+
+    def cancel(self) -> None:
+        """Ends the call that another thread has in this session, if any; it then raises."""
+        self._text_function("edgeq_cancel")(self._handle)
+
+    def _text_function(self, name: str) -> Any:
+        native.check_texts(self._library)
+        return getattr(self._library, name)
+
     def start_generation(self, texts: Texts, options: native.GenerationOptions) -> None:
         """Prepares prompts or sources; every one is checked."""
         with self._lock:
@@ -208,6 +288,12 @@ class Session:
             raise UsageError("another thread uses these caches; give each thread a state of its own")
         if status != native.OK:
             native.check(status, self._library.edgeq_session_error(self._handle) if self._handle else None)
+
+
+def _tokens_of(row: native.Row) -> np.ndarray:
+    """The tokens of a row, as an array of their own."""
+    size = row.count * native.TOKEN.itemsize
+    return np.frombuffer(ctypes.string_at(row.tokens, size), native.TOKEN) if size else np.empty(0, native.TOKEN)
 
 
 def _close(model: Model, handle: ctypes.c_void_p) -> None:

@@ -1,31 +1,26 @@
-"""Texts to embeddings or labels with a bundle: prompts, tokenizer, batches, and what the outputs mean."""
+"""Texts to embeddings or labels with a bundle."""
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import itertools
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeq.errors import FormatError, UsageError
+from edgeq.errors import UsageError
 from edgeq.formats.tasks import TASKS
-from edgeq.reading import read_text
+from edgeq.targets.runtime import native
 from edgeq.targets.runtime.decoder import READS_A_SOURCE
-from edgeq.targets.runtime.scores import Scores, scores_of
-from edgeq.targets.runtime.text_batches import TOKEN_BUDGET, group_by_length, windows
-from edgeq.targets.runtime.text_info import EMBEDDING
-from edgeq.targets.runtime.text_inputs import EncodedText, Text, padded_batch
+from edgeq.targets.runtime.scores import Scores, class_names
+from edgeq.targets.runtime.text_batches import windows
+from edgeq.targets.runtime.text_options import text_options
+from edgeq.targets.runtime.texts import Text, Texts, to_pairs
 
 if TYPE_CHECKING:
     from edgeq.targets.runtime.loader import Bundle
-
-_SMALLEST_NORM = 1e-12
-_LARGEST_INPUT = 1 << 32
-"""Bytes of a file of texts, which is read whole."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +33,7 @@ class TextResult:
         truncated: Whether tokens at an end were cut off, because the model reads no more.
         embedding: float32 ``[width]``, or None for a classifier.
         scores: The score of each class, or None for an embedding.
+        rows: In how many rows it was read: more than 1 if it was split.
     """
 
     text: Text
@@ -45,6 +41,7 @@ class TextResult:
     truncated: bool = False
     embedding: np.ndarray | None = None
     scores: Scores | None = None
+    rows: int = 1
 
     @property
     def label(self) -> str | None:
@@ -53,13 +50,7 @@ class TextResult:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON values, without the fields that do not apply."""
-        if isinstance(self.text, str):
-            table: dict[str, Any] = {"text": self.text}
-        else:
-            table = {"text": self.text[0], "text_pair": self.text[1]}
-        table["tokens"] = self.tokens
-        if self.truncated:
-            table["truncated"] = True
+        table = read_json(self.text, self.tokens, truncated=self.truncated, rows=self.rows)
         if self.embedding is not None:
             table["embedding"] = [float(value) for value in self.embedding]
         if self.scores is not None:
@@ -67,153 +58,113 @@ class TextResult:
         return table
 
 
-def read_texts(path: Path | str, *, keep_blank: bool = False) -> list[str]:
-    """Reads a UTF-8 file with one text a line.
-
-    Args:
-        path: The file; ``-`` is standard input.
-        keep_blank: Return blank lines as empty texts at their places; otherwise they are skipped.
-
-    Raises:
-        UsageError: If the file cannot be read, is not UTF-8, or holds no text.
-    """
-    content = read_input(path)
-    # Not splitlines(): a text may hold exotic separators, such as U+2028.
-    lines = [line.strip("\r") for line in content.removesuffix("\n").split("\n")]
-    texts = [line if line.strip() else "" for line in lines]
-    if not any(texts):
-        raise UsageError(f"{path} holds no text: one text a line is expected")
-    return texts if keep_blank else [text for text in texts if text]
+def read_json(text: Text, tokens: int, *, truncated: bool, rows: int) -> dict[str, Any]:
+    """Returns what every result says of its text, as plain JSON values."""
+    parts = {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
+    table: dict[str, Any] = {**parts, "tokens": tokens}
+    if truncated:
+        table["truncated"] = True
+    if rows > 1:
+        table["rows"] = rows
+    return table
 
 
-def read_input(path: Path | str) -> str:
-    """Returns a UTF-8 text from a file, or from standard input if the name is ``-``.
-
-    Raises:
-        UsageError: If it cannot be read, or is not UTF-8.
-    """
-    try:
-        if str(path) != "-":
-            return read_text(Path(path), largest=_LARGEST_INPUT, encoding="utf-8-sig")
-        return sys.stdin.buffer.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"standard input is not UTF-8: byte {error.start} cannot be read; convert it") from None
-    except FormatError as error:
-        raise UsageError(str(error)) from None
-
-
-def read_pairs(path: Path | str) -> list[tuple[str, str]]:
-    """Reads a UTF-8 file with two texts a line and one tab between them.
-
-    Raises:
-        UsageError: If the file cannot be read, is not UTF-8, holds nothing, or a line is no pair.
-    """
-    pairs = []
-    for number, line in enumerate(read_texts(path), start=1):
-        cells = line.split("\t")
-        if len(cells) != 2:
-            raise UsageError(f"{path}, pair {number}: expected two texts and one tab between them, found {line[:60]!r}")
-        pairs.append((cells[0], cells[1]))
-    return pairs
-
-
-def run_texts(
-    bundle: Bundle, texts: Iterable[Text], *, prompt_name: str | None = None, token_budget: int = TOKEN_BUDGET
-) -> Iterator[TextResult]:
+def run_texts(bundle: Bundle, texts: Iterable[Text], **reading: Any) -> Iterator[TextResult]:
     """Runs texts through a bundle and yields the results in the order of the texts.
 
     Texts of about the same length run together, so little padding is computed; neither that nor the budget changes a
-    bit of a result. Texts are taken, encoded and checked in windows of 64 full batches, the first one before this
+    bit of a result. Texts are taken, checked and run in windows of about 64 full batches, the first one before this
     returns. So the memory depends on the budget and the longest text, and not on the number of texts.
 
     Args:
         bundle: A loaded bundle that carries a tokenizer.
         texts: The texts, or pairs of texts; any iterable.
-        prompt_name: Which of the model's prompts is put before every text; None takes its default, if it has one.
-        token_budget: Most tokens of a batch, padding included; a text that is longer runs alone.
+        **reading: How they are read; see :func:`edgeq.targets.runtime.text_options.text_options`.
 
     Raises:
-        UsageError: If a text is empty or longer than the model allows, the model has no such prompt, the budget is not
-            positive, or the bundle has no tokenizer.
-        FormatError: If the tokenizer file is damaged.
+        UsageError: If a text is empty or longer than the model allows, the model has no such prompt, an option makes no
+            sense, or the bundle has no tokenizer.
     """
-    if bundle.manifest.model.task == "generate":
-        raise UsageError(f"bundle {bundle.path} continues texts; use `edgeq generate`")
-    if bundle.manifest.model.task == "seq2seq":
-        raise UsageError(f"bundle {bundle.path} {READS_A_SOURCE}")
-    if bundle.manifest.model.task not in ("embed", "classify"):
-        does = TASKS[bundle.manifest.model.task].does
-        raise UsageError(f"bundle {bundle.path} gives {does}, neither embeddings nor labels of texts")
-    parts = windows(bundle.text_reader(prompt_name), texts, token_budget=token_budget)
+    results = _embedded if _task_of(bundle) == "embed" else _classified
+    found = (results(bundle, window, options) for window, options in text_windows(texts, reading))
     # A bad text among the first ones is found here, and not when a result is asked for.
-    first = list(itertools.islice(parts, 1))
-    return _run_windows(bundle, itertools.chain(first, parts), token_budget)
+    first = list(itertools.islice(found, 1))
+    return itertools.chain.from_iterable(itertools.chain(first, found))
 
 
-def encode(bundle: Bundle, texts: Iterable[Text], *, prompt_name: str | None, token_budget: int) -> np.ndarray:
+def _task_of(bundle: Bundle) -> str:
+    """The task of a bundle that gives one vector a text."""
+    task = bundle.manifest.model.task
+    if task == "generate":
+        raise UsageError(f"bundle {bundle.path} continues texts; use `edgeq generate`")
+    if task == "seq2seq":
+        raise UsageError(f"bundle {bundle.path} {READS_A_SOURCE}")
+    if task not in ("embed", "classify"):
+        does = TASKS[task].does
+        raise UsageError(
+            f"bundle {bundle.path} gives {does}, neither embeddings nor labels of texts; use `Bundle.{task}`"
+        )
+    return task
+
+
+def encode(bundle: Bundle, texts: Iterable[Text], **reading: Any) -> np.ndarray:
     """Returns one vector a text; see :meth:`edgeq.targets.runtime.loader.Bundle.encode`."""
-    if bundle.manifest.model.task == "classify":
+    if _task_of(bundle) == "classify":
         raise UsageError(f"bundle {bundle.path} classifies texts and gives labels, not embeddings; use predict()")
-    results = run_texts(bundle, texts, prompt_name=prompt_name, token_budget=token_budget)
-    vectors = [result.embedding for result in results if result.embedding is not None]
-    if vectors:
-        return np.stack(vectors)
-    output = next((spec for spec in bundle.outputs if spec.name == EMBEDDING), bundle.outputs[0])
-    return np.empty((0, int(output.shape[-1])), np.float32)
+    width = bundle.model.width
+    parts = []
+    for window, options in text_windows(texts, reading):
+        given = given_texts(window, options)
+        parts.append(bundle.session.embed(given, options, width)[0])
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty((0, width), np.float32)
 
 
-def predict(
-    bundle: Bundle, texts: Iterable[Text], *, prompt_name: str | None, token_budget: int
-) -> list[TextResult]:
+def predict(bundle: Bundle, texts: Iterable[Text], **reading: Any) -> list[TextResult]:
     """Returns label and scores of each text; see :meth:`edgeq.targets.runtime.loader.Bundle.predict`."""
-    if bundle.manifest.model.task == "embed":
+    if _task_of(bundle) == "embed":
         raise UsageError(f"bundle {bundle.path} embeds texts and gives no labels; use encode()")
-    return list(run_texts(bundle, texts, prompt_name=prompt_name, token_budget=token_budget))
+    return list(run_texts(bundle, texts, **reading))
 
 
-def _run_windows(
-    bundle: Bundle, parts: Iterable[Sequence[EncodedText]], token_budget: int
-) -> Iterator[TextResult]:
-    for window in parts:
-        found: dict[int, TextResult] = {}
-        for group in group_by_length([len(text.ids) for text in window], token_budget=token_budget):
-            outputs = bundle(**padded_batch([window[index] for index in group], bundle.inputs))
-            for row, index in enumerate(group):
-                found[index] = _result(bundle, window[index], {name: array[row] for name, array in outputs.items()})
-        yield from (found[index] for index in range(len(window)))
+def tokenize(bundle: Bundle, texts: Iterable[Text], **reading: Any) -> list[list[int]]:
+    """Returns the token ids of each text; see :meth:`edgeq.targets.runtime.loader.Bundle.tokenize`."""
+    ids: list[list[int]] = []
+    for window, options in text_windows(texts, reading):
+        rows = bundle.session.encode(given_texts(window, options), options)
+        ids += [np.concatenate([row["id"] for row in text]).tolist() for text in rows]
+    return ids
 
 
-def _result(bundle: Bundle, text: EncodedText, outputs: dict[str, np.ndarray]) -> TextResult:
-    model, info = bundle.manifest.model, bundle.manifest.text
-    first = next(iter(outputs.values()))
-    if model.task == "classify":
-        scores = scores_of(first, model.labels, info.scores)
-        return TextResult(text.text, len(text.ids), text.truncated, scores=scores)
-    vector = outputs.get(EMBEDDING)
-    if vector is None:
-        vector = pool(first[: len(text.ids)], model.pooling, normalize=model.normalize)
-    return TextResult(text.text, len(text.ids), text.truncated, embedding=vector)
+def text_windows(texts: Iterable[Text], reading: dict[str, Any]) -> Iterator[tuple[list[Text], native.TextOptions]]:
+    """Yields texts in windows of bounded size with the options of their call, which number them on."""
+    options = text_options(**reading)
+    for window in windows(texts, token_budget=options.token_budget):
+        yield window, options
+        options.first_number += len(window)
 
 
-def pool(vectors: np.ndarray, pooling: str, *, normalize: bool) -> np.ndarray:
-    """Turns the vectors of a text's tokens into one, where the graph does not.
+def given_texts(window: list[Text], options: native.TextOptions) -> Texts:
+    """Returns a window as the library takes it; second texts of pairs go into the options."""
+    texts, seconds = to_pairs(window, first=options.first_number)
+    options.seconds = None if seconds is None else ctypes.cast(seconds, ctypes.POINTER(native.Text))
+    return texts
 
-    Args:
-        vectors: float32 ``[tokens, width]``, padding excluded; or ``[width]`` if the model pools itself.
-        pooling: ``mean``, ``cls`` or ``max``.
-        normalize: Scale the result to length 1.
 
-    Returns:
-        float32 ``[width]``.
-    """
-    if vectors.ndim == 1:
-        pooled = vectors.astype(np.float64)
-    elif pooling == "mean":
-        pooled = vectors.astype(np.float64).mean(axis=0)
-    elif pooling == "max":
-        pooled = vectors.max(axis=0).astype(np.float64)
-    else:
-        pooled = vectors[0].astype(np.float64)
-    if normalize:
-        pooled = pooled / max(float(np.sqrt(np.sum(pooled * pooled))), _SMALLEST_NORM)
-    return pooled.astype(np.float32)
+def _embedded(bundle: Bundle, window: list[Text], options: native.TextOptions) -> list[TextResult]:
+    vectors, readings = bundle.session.embed(given_texts(window, options), options, bundle.model.width)
+    return [
+        TextResult(text, reading.tokens, bool(reading.is_cut), embedding=vector, rows=reading.rows)
+        for text, vector, reading in zip(window, vectors, readings, strict=True)
+    ]
+
+
+def _classified(bundle: Bundle, window: list[Text], options: native.TextOptions) -> list[TextResult]:
+    width = bundle.model.width
+    names = class_names(bundle.manifest.model.labels, width)
+    _, found, readings = bundle.session.classify(given_texts(window, options), options, width)
+    return [
+        TextResult(text, reading.tokens, bool(reading.is_cut), scores=Scores(names, tuple(values)), rows=reading.rows)
+        for text, values, reading in zip(window, found.tolist(), readings, strict=True)
+    ]

@@ -1,36 +1,34 @@
-"""Texts of any number to batches: windows of bounded size, and texts of about the same length together."""
+"""Texts of any number to lists of bounded size, which the library runs one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from edgeq.errors import UsageError
-from edgeq.targets.runtime.text_inputs import EncodedText, Text, TextReader
+from edgeq.targets.runtime.texts import Text
 
 TOKEN_BUDGET = 256
 """Tokens of a batch, padding included, chosen by ``benchmarks/texts``."""
 BATCHES_OF_WINDOW = 64
-"""Texts are grouped within a window of this many full batches: more means less padding, and more texts in memory."""
+"""Texts are grouped by length within a window of about this many full batches: more means less padding, and more texts
+in memory."""
+_CHARACTERS_OF_TOKEN = 3
+"""Fewer than there are on average in any script that puts spaces between words; where it is less, windows hold less."""
+_SPECIAL_TOKENS = 2
 
 
-def windows(reader: TextReader, texts: Iterable[Text], *, token_budget: int) -> Iterator[list[EncodedText]]:
-    """Encodes texts, each once, and yields them in order, in lists whose size depends on the budget alone.
+def windows(texts: Iterable[Text], *, token_budget: int) -> Iterator[list[Text]]:
+    """Yields texts in order, in lists whose size depends on the budget and the longest text alone.
 
     Args:
-        reader: What encodes them.
         texts: The texts, or pairs of texts; they are taken as they are needed.
         token_budget: Most tokens of a batch.
-
-    Raises:
-        UsageError: If the budget is not positive, or a text cannot be read.
     """
-    if token_budget < 1:
-        raise UsageError(f"the token budget must be at least 1, found {token_budget}")
-    window: list[EncodedText] = []
+    window: list[Text] = []
     tokens = 0
-    for number, text in enumerate(texts, start=1):
-        window.append(reader.encode(text, f"text {number}"))
-        tokens += len(window[-1].ids)
+    for text in texts:
+        window.append(text)
+        tokens += _about(text) + _SPECIAL_TOKENS
         if tokens >= BATCHES_OF_WINDOW * token_budget:
             yield window
             window, tokens = [], 0
@@ -38,22 +36,7 @@ def windows(reader: TextReader, texts: Iterable[Text], *, token_budget: int) -> 
         yield window
 
 
-def group_by_length(lengths: Sequence[int], *, token_budget: int) -> list[list[int]]:
-    """Puts texts of about the same length together.
-
-    Args:
-        lengths: Tokens of each text.
-        token_budget: Most tokens of a group, where each text counts as long as the longest of its group; a text that
-            is longer is a group of its own.
-
-    Returns:
-        The numbers of the texts of each group, the longest texts first.
-    """
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    groups = []
-    start = 0
-    while start < len(order):
-        count = max(1, token_budget // lengths[order[start]])
-        groups.append(order[start : start + count])
-        start += count
-    return groups
+def _about(text: Any) -> int:
+    """About how many tokens a text has; something that is no text is refused later."""
+    parts = text if isinstance(text, tuple | list) else [text]
+    return sum(len(part) for part in parts if isinstance(part, str)) // _CHARACTERS_OF_TOKEN

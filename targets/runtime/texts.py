@@ -12,6 +12,9 @@ import numpy as np
 from edgeq.errors import UsageError
 from edgeq.targets.runtime import native
 
+Text = str | tuple[str, str]
+"""A text, or a pair of texts that the model reads together."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Texts:
@@ -43,7 +46,7 @@ def to_texts(given: Sequence[str | Sequence[int]], what: str, *, first: int = 1)
         name = f"{what} {number}"
         record.name = name.encode()
         if isinstance(item, str):
-            data = _encoded(item, name)
+            data = _encoded(item, what, number)
             kept.append(data)
             record.text, record.size = data, len(data)
         else:
@@ -54,11 +57,47 @@ def to_texts(given: Sequence[str | Sequence[int]], what: str, *, first: int = 1)
     return Texts(array, kept)
 
 
-def _encoded(text: str, name: str) -> bytes:
+def to_pairs(given: Sequence[Text], *, first: int = 1) -> tuple[Texts, Any]:
+    """Returns texts as the library takes them, and those that are read with them.
+
+    Args:
+        given: Texts, or pairs of them.
+        first: Number of the first one.
+
+    Returns:
+        The texts, and an array of ``edgeq_text`` of the second ones, None if there is no pair.
+
+    Raises:
+        UsageError: If one is neither, or no valid Unicode.
+    """
+    array, seconds = (native.Text * len(given))(), None
+    kept: list[Any] = []
+    for index, item in enumerate(given):
+        if isinstance(item, str):
+            data = _encoded(item, "text", first + index)
+        else:
+            one, other = _parts(item, f"text {first + index}")
+            data, second = _encoded(one, "text", first + index), _encoded(other, "text", first + index)
+            seconds = seconds or (native.Text * len(given))()
+            seconds[index].text, seconds[index].size = second, len(second)
+            kept.append(second)
+        record = array[index]
+        record.text, record.size = data, len(data)
+        kept.append(data)
+    return Texts(array, kept), seconds
+
+
+def _parts(text: Any, what: str) -> tuple[str, str]:
+    if not isinstance(text, tuple | list) or len(text) != 2 or not all(isinstance(part, str) for part in text):
+        raise UsageError(f"{what} should be a text or a pair of texts, found {text!r:.60}")
+    return text[0], text[1]
+
+
+def _encoded(text: str, what: str, number: int) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise UsageError(f"{name} is not valid Unicode (an argument that is not UTF-8?)") from error
+        raise UsageError(f"{what} {number} is not valid Unicode (an argument that is not UTF-8?)") from error
 
 
 def _ids(given: Any, name: str) -> np.ndarray:

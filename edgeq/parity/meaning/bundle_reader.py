@@ -26,11 +26,11 @@ _SECONDS = 120
 def read_in_python(bundle: Bundle, sample: Sample) -> Reading | Refusal:
     """Returns what ``Bundle.encode`` or ``Bundle.predict`` makes of a sample."""
     try:
-        encoded = bundle.text_reader(sample.prompt_name).encode(sample.text, "the text")
+        (ids,) = bundle.tokenize([sample.text], prompt_name=sample.prompt_name)
         names, numbers = _ANSWERS[bundle.manifest.model.task](bundle, sample)
     except UsageError as error:
         return Refusal(str(error))
-    return Reading(tuple(encoded.ids), tuple(encoded.types), names, numbers)
+    return Reading(tuple(ids), None, names, numbers)
 
 
 def _embedding(bundle: Bundle, sample: Sample) -> Named:

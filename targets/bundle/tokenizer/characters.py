@@ -129,6 +129,27 @@ def combining_classes(normalize: Callable[[str], str]) -> list[tuple[int, int]]:
     return [(ord(mark), order[mark]) for mark in order if mark in anchors or swaps(mark, low) or swaps(high, mark)]
 
 
+@functools.cache
+def compositions(compose: Callable[[str], str]) -> list[tuple[int, int, int]]:
+    """Returns the pairs of characters that a normalizer makes one of, with that one, sorted; without Hangul.
+
+    Args:
+        compose: Unicode's normal form C.
+    """
+    found = []
+    for code in _code_points():
+        parts = unicodedata.decomposition(chr(code)).split()
+        if len(parts) == 2 and not parts[0].startswith("<"):
+            first, second = (int(part, 16) for part in parts)
+            if compose(chr(first) + chr(second)) == chr(code):
+                found.append((first, second, code))
+    return sorted(found)
+
+
+def _code_points() -> Iterator[int]:
+    return (code for codes in _ASKED for code in codes)
+
+
 def ranges(codes: Iterable[int]) -> Ranges:
     """Returns code points as ranges."""
     return _joined((code, code) for code in sorted(codes))

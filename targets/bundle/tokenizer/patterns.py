@@ -172,6 +172,7 @@ class _Reader:
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
         self._at = 0
+        self._any_case = False
 
     def read(self) -> _Node:
         node = self._alternatives()
@@ -239,6 +240,8 @@ class _Reader:
             return self._group()
         if character == "[":
             self._skip_class()
+            if self._any_case:
+                raise self._unsupported("a class in any case")
             return _set(self._pattern[start : self._at])
         if character == "\\":
             return self._escape(start)
@@ -250,10 +253,20 @@ class _Reader:
             return _anchor(LINE_END)
         if character in "?*+{":
             raise self._unsupported(f"nothing before {character!r}")
-        return _character(character)
+        return self._literal(character)
+
+    def _literal(self, character: str) -> _Node:
+        """A character, in a group of any case with those that differ in that alone."""
+        if not self._any_case or not (character.upper() != character or character.lower() != character):
+            return _character(character)
+        if not character.isascii():
+            raise self._unsupported(f"{character!r} in any case")
+        return _set(f"(?i:{character})")
 
     def _group(self) -> _Node:
         kind = next((kind for sign, kind in _LOOKS.items() if self._take(sign)), None)
+        if self._take("?i:"):
+            return self._group_of_any_case()
         if kind is None and not self._take("?:") and self._pattern.startswith("?", self._at):
             raise self._unsupported(f"a group (?{self._pattern[self._at + 1 : self._at + 2]}")
         node = self._alternatives()
@@ -264,6 +277,14 @@ class _Reader:
         if kind >= 2 and node.width is None:
             raise self._unsupported("a look behind of several lengths")
         return _look(node, kind)
+
+    def _group_of_any_case(self) -> _Node:
+        before, self._any_case = self._any_case, True
+        node = self._alternatives()
+        self._any_case = before
+        if not self._take(")"):
+            raise self._unsupported("an unmatched '('")
+        return node
 
     def _skip_class(self) -> None:
         self._take("^")

@@ -7,17 +7,25 @@ import dataclasses
 from typing import Any
 
 from edgeq.errors import UnsupportedError
-from edgeq.targets.bundle.tokenizer.characters import Mapping, combining_classes, mappings, separating
+from edgeq.targets.bundle.tokenizer.characters import (
+    Mapping,
+    combining_classes,
+    compositions,
+    mappings,
+    separating,
+)
 from edgeq.targets.bundle.tokenizer.charsmap import stripped
 from edgeq.targets.bundle.tokenizer.patterns import Program
 
-MAP, REPLACE, SPLIT, PREFIX_SPACE, CHARSMAP, STRIP, PREPEND, METASPACE = range(8)
+MAP, REPLACE, SPLIT, PREFIX_SPACE, CHARSMAP, STRIP, PREPEND, METASPACE, COMPOSE = range(9)
 """Kinds of steps. Operands: first mapping, mappings, whether marks are ordered; program, text's place and size;
 program, :data:`ISOLATED` or :data:`REMOVED`, whether what does not match is meant; none; none; whether the left and the
-right end is meant, set of characters; text's place and size; text's place and size, :data:`PREPENDS`, :data:`CUTS`."""
+right end is meant, set of characters; text's place and size; text's place and size, :data:`PREPENDS` and so on; first
+mapping, mappings."""
 ISOLATED, REMOVED = range(2)
-PREPENDS, CUTS = 1, 2
-"""What ``METASPACE`` does besides replacing spaces: one more in front, a cut before each."""
+PREPENDS, CUTS, AT_START = 1, 2, 4
+"""What ``METASPACE`` does besides replacing spaces: one more in front, a cut before each; the former at the start of
+the whole text only."""
 
 _BYTE_LEVEL = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """The pattern that the pre-tokenizer ``ByteLevel`` has built in."""
@@ -37,6 +45,7 @@ class Steps:
         mappings: What normalizers make of characters.
         combining: Marks in canonical order, with their classes.
         charsmap: SentencePiece's map of texts; empty if there is none.
+        compositions: Pairs of characters that become one, with that, sorted; empty if no step composes.
     """
 
     program: Program = dataclasses.field(default_factory=Program)
@@ -46,6 +55,7 @@ class Steps:
     mappings: list[Mapping] = dataclasses.field(default_factory=list)
     combining: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     charsmap: bytes = b""
+    compositions: list[tuple[int, int, int]] = dataclasses.field(default_factory=list)
     _places: dict[bytes, int] = dataclasses.field(default_factory=dict)
 
     def add_string(self, text: bytes) -> tuple[int, int]:
@@ -71,6 +81,8 @@ class Steps:
             self.normalizers.append((REPLACE, self._pattern(table["pattern"]), place, size))
         elif table["type"] in _BY_CHARACTER:
             self._add_mappings(table)
+        elif table["type"] in ("NFC", "NFKC"):
+            self._add_composing(table["type"])
         elif table["type"] == "Precompiled":
             self._add_charsmap(table)
         elif table["type"] == "Strip":
@@ -101,6 +113,10 @@ class Steps:
             self._add_byte_level(table)
         elif table["type"] in ("BertPreTokenizer", "WhitespaceSplit"):
             self._separate(table["type"])
+        elif table["type"] == "Digits":
+            self._separate("Digits", runs=not table["individual_digits"], individual_digits=True)
+        elif table["type"] == "Punctuation" and table.get("behavior", "Isolated") == "Isolated":
+            self._separate("Punctuation")
         elif table["type"] == "Metaspace":
             self._add_metaspace(table)
         elif table["type"] == "Whitespace":
@@ -115,7 +131,7 @@ class Steps:
             self._split(self.program.add_pattern(_BYTE_LEVEL), ISOLATED)
 
     def _add_metaspace(self, table: dict[str, Any]) -> None:
-        schemes = {"always": PREPENDS, "never": 0}
+        schemes = {"always": PREPENDS, "never": 0, "first": PREPENDS | AT_START}
         scheme = table.get("prepend_scheme", "always")
         if scheme not in schemes:
             raise UnsupportedError(f"pre-tokenizer Metaspace with prepend_scheme {scheme}")
@@ -138,13 +154,25 @@ class Steps:
     def _split(self, program: int, behaviour: int, *, outside: bool = False) -> None:
         self.splitters.append((SPLIT, program, behaviour, int(outside)))
 
-    def _separate(self, name: str) -> None:
+    def _separate(self, name: str, *, runs: bool = False, **arguments: Any) -> None:
+        """Cuts where a pre-tokenizer does that decides character by character; ``runs`` keeps what follows together."""
         from tokenizers import pre_tokenizers
 
-        dropped, alone = separating(getattr(pre_tokenizers, name)())
-        self._split(self.program.add_characters(dropped, repeated=True), REMOVED)
+        dropped, alone = separating(getattr(pre_tokenizers, name)(**arguments))
+        if dropped:
+            self._split(self.program.add_characters(dropped, repeated=True), REMOVED)
         if alone:
-            self._split(self.program.add_characters(alone), ISOLATED)
+            self._split(self.program.add_characters(alone, repeated=runs), ISOLATED)
+
+    def _add_composing(self, name: str) -> None:
+        from tokenizers import normalizers
+
+        parts = getattr(normalizers, name.replace("C", "D"))().normalize_str
+        found = mappings(parts)
+        self.combining = combining_classes(parts)
+        self.compositions = compositions(normalizers.NFC().normalize_str)
+        self.normalizers.append((COMPOSE, len(self.mappings), len(found), 0))
+        self.mappings += found
 
     def _add_mappings(self, table: dict[str, Any]) -> None:
         from tokenizers import normalizers

@@ -1,6 +1,6 @@
 """Writes ``tokenizer.bin``: a ``tokenizer.json`` as tables that ``edgeq-run`` maps and searches.
 
-The layout is described in ``targets/libedgeq/tokenizer_table.h``, which reads it.
+The layout is described in ``targets/libedgeq/library/tokenizer_table.h``, which reads it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import numpy as np
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.formats.tokenizer_files import check_tokenizer_json
-from edgeq.targets.bundle.tokenizer.characters import matching
+from edgeq.targets.bundle.tokenizer.characters import TEXT, matching
 from edgeq.targets.bundle.tokenizer.charsmap import cluster_sets, split_charsmap
+from edgeq.targets.bundle.tokenizer.frames import read_frames, trimming
+from edgeq.targets.bundle.tokenizer.joins import read_joins
+from edgeq.targets.bundle.tokenizer.roles import NONE, read_roles, tokenizer_settings
 from edgeq.targets.bundle.tokenizer.steps import Steps
 
-MAGIC = b"EQTOKEN2"
+MAGIC = b"EQTOKEN3"
 MAGIC_OF_A_REASON = b"EQTOKEN0"
-NONE = 0xFFFFFFFF
 WORD_PIECES, BYTE_PAIRS, WHOLE_WORDS, UNIGRAM, CHARACTER_PAIRS = range(5)
 """Kinds of models: WordPiece, byte-level BPE, WordLevel, Unigram, BPE on characters."""
 MARK = "\u2581"
@@ -34,14 +36,16 @@ LEFT, RIGHT, SINGLE_WORD, NORMALIZED = 1, 2, 4, 8
 Rows = Sequence[Sequence[int]]
 
 
-def write_tokenizer(source: Path, out: Path) -> None:
+def write_tokenizer(source: Path, out: Path, *, names: bool = True, lower_case: bool = True) -> None:
     """Translates a tokenizer for ``edgeq-run``.
 
     One that ``edgeq-run`` does not know is translated into the reason, which it says when it is asked to use it.
 
     Args:
-        source: A ``tokenizer.json``.
+        source: A ``tokenizer.json``; the ``tokenizer_config.json`` beside it says which tokens have a part to play.
         out: File to write.
+        names: Keep the names of tokens, which models need that speak of single tokens.
+        lower_case: Keep what letters become in lower case, which models need that compare texts.
 
     Raises:
         FormatError: If the file is no tokenizer.
@@ -57,7 +61,7 @@ def write_tokenizer(source: Path, out: Path) -> None:
     tokenizer.no_padding()
     try:
         # As the library writes it: files of other versions leave things out, or write them in other ways.
-        data = _tables(json.loads(tokenizer.to_str()), tokenizer)
+        data = _tables(json.loads(tokenizer.to_str()), tokenizer, source.parent, names=names, lower_case=lower_case)
     except UnsupportedError as error:
         data = MAGIC_OF_A_REASON + str(error).encode("utf-8")
     out.write_bytes(data)
@@ -71,12 +75,12 @@ def reason_of(path: Path) -> str | None:
     return content.removeprefix(MAGIC_OF_A_REASON).decode("utf-8")
 
 
-def _tables(table: dict[str, Any], tokenizer: Any) -> bytes:
+def _tables(table: dict[str, Any], tokenizer: Any, folder: Path, *, names: bool, lower_case: bool) -> bytes:
     steps = Steps()
     steps.add_normalizer(table["normalizer"])
     steps.add_splitter(table["pre_tokenizer"])
     spaces, words = (steps.program.add_set(matching(source)) for source in (r"\s", r"\w"))
-    prefix, suffix = _frame(tokenizer)
+    single, pair = read_frames(table, tokenizer)
     kind, rows = _model(table, steps)
     added = _added_tokens(table, tokenizer, steps)
     tokens = _decoded(tokenizer, steps, table, kind)
@@ -102,12 +106,18 @@ def _tables(table: dict[str, Any], tokenizer: Any) -> bytes:
         *_halves([min(scores) - UNKNOWN_PENALTY] if scores else [0.0]),
         *clusters,
     ]
+    joins = read_joins(table["decoder"], steps) if names else None
+    roles = [*read_roles(folder, tokenizer), *_counting(table), int(joins is not None), *_sides(folder)]
+    numbers = range(_size(tokenizer) if names else 0)
+    listed = [steps.add_string((tokenizer.id_to_token(number) or "").encode("utf-8")) for number in numbers]
+    special = sorted(token["id"] for token in table["added_tokens"] if token["special"])
+    lower = _lower_case(steps) if lower_case else []
     first_ranges = np.cumsum([0, *(len(members) for members in steps.program.sets)]).tolist()
     return _file(
         [
             _words([settings]),
-            _words([prefix]),
-            _words([suffix]),
+            b"",
+            b"",
             bytes(steps.strings),
             _words(tokens),
             *(_words(part) for part in rows),
@@ -122,6 +132,14 @@ def _tables(table: dict[str, Any], tokenizer: Any) -> bytes:
             _words([trie]),
             texts,
             _words([_halves(_sorted_scores(rows[0], scores))]),
+            _words([roles]),
+            _words(listed),
+            _words([special]),
+            _words(single),
+            _words(pair),
+            _words(joins or []),
+            _words(lower),
+            _words(steps.compositions),
         ]
     )
 
@@ -298,11 +316,24 @@ def _added_tokens(table: dict[str, Any], tokenizer: Any, steps: Steps) -> Rows:
     return rows
 
 
-def _frame(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Returns the tokens that are put before and after those of every text."""
-    for text in ("a", "0", "the"):
-        bare, framed = (tokenizer.encode(text, add_special_tokens=special).ids for special in (False, True))
-        for start in range(len(framed) - len(bare) + 1):
-            if bare and framed[start : start + len(bare)] == bare:
-                return framed[:start], framed[start + len(bare) :]
-    raise UnsupportedError("a post-processor that does more than put tokens before and after")
+def _lower_case(steps: Steps) -> Rows:
+    """What becomes of each character in lower case, as mappings."""
+    changed = [(code, chr(code).lower()) for code in range(0x110000) if chr(code).lower() != chr(code)]
+    return [(code, code, TEXT, *steps.add_string(text.encode("utf-8"))) for code, text in changed]
+
+
+def _size(tokenizer: Any) -> int:
+    """Numbers that tokens may have."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
+def _counting(table: dict[str, Any]) -> list[int]:
+    """How places of tokens are counted, and whether tokens tell that they continue a word."""
+    trims, adds_space = trimming(table, byte_level=_has_byte_level(table))
+    return [int(trims), int(adds_space), int(bool(table["model"].get("continuing_subword_prefix")))]
+
+
+def _sides(folder: Path) -> list[int]:
+    """Whether texts of tokens lose spaces before punctuation, and whether a context comes before its question."""
+    settings = tokenizer_settings(folder)
+    return [int(bool(settings.get("clean_up_tokenization_spaces"))), int(settings.get("padding_side") == "left")]

@@ -1,11 +1,15 @@
-/* Texts of any bytes through a sound table, which EDGEQ_FUZZ_TABLE names. */
+/* Texts of any bytes through sound tables, which lie in the folder EDGEQ_FUZZ_TABLES. */
 #include <stdio.h>
 
+#include "../library/encoding.h"
+#include "../library/token_texts.h"
 #include "../library/tokenizer.h"
 #include "../library/utf8.h"
 #include "fuzz.h"
 
-static Mapping table_file;
+static const char *const NAMES[] = {"words.bin", "bytes.bin", "unigram.bin", "characters.bin", "composed.bin"};
+enum { TABLES = sizeof NAMES / sizeof *NAMES };
+static Mapping tables[TABLES];
 static int table_is_read;
 
 static void check_table(void *argument) {
@@ -15,24 +19,58 @@ static void check_table(void *argument) {
   table_is_read = reason == NULL;
 }
 
-static void read_table(void) {
-  FILE *file = fopen(EDGEQ_FUZZ_TABLE, "rb");
+static Mapping read_table(const char *name) {
+  char path[1024];
+  snprintf(path, sizeof path, "%s/%s", EDGEQ_FUZZ_TABLES, name);
+  FILE *file = fopen(path, "rb");
   if (file == NULL || fseek(file, 0, SEEK_END) != 0) abort();
   long size = ftell(file);
   char *data = aligned_alloc(64, ((size_t)size + 63) / 64 * 64);
   rewind(file);
   if (data == NULL || fread(data, 1, (size_t)size, file) != (size_t)size) abort();
   fclose(file);
-  table_file = (Mapping){data, (size_t)size};
   fuzz_guarded((const uint8_t *)data, (size_t)size, check_table);
   if (!table_is_read) abort(); /* or nothing that follows would say anything */
+  return (Mapping){data, (size_t)size};
+}
+
+/* Every token lies in its text. */
+static void check_places(const Rows *rows, const TextPart *parts) {
+  for (size_t i = 0; i < rows->count; i++) {
+    for (size_t at = 0; at < rows->rows[i].count; at++) {
+      const edgeq_token *token = &rows->rows[i].tokens[at];
+      if (token->sequence == EDGEQ_SPECIAL_TOKEN) continue;
+      if (token->end_byte > parts[token->sequence].size || token->start_byte > token->end_byte) abort();
+    }
+  }
+}
+
+/* A text alone and, cut in two, as a pair: whole, cut, and in windows that overlap. The first bytes say how. */
+static void encode(const TokenizerTable *table, const FuzzInput *input) {
+  size_t half = input->size / 2;
+  while (half > 0 && ((unsigned char)input->data[half] & 0xC0) == 0x80) half--;
+  unsigned char choice = (unsigned char)(input->size > 0 ? input->data[0] : 0);
+  const TextPart whole = {input->data, input->size};
+  const TextPart parts[] = {{input->data, half}, {input->data + half, input->size - half}};
+  Framing how = {.longest = 5 + choice % 30, .overlap = choice % 3, .is_traced = true, .cuts_left = choice & 1};
+  how.truncation = choice % 3;
+  how.keeps_windows = (choice & 4) != 0;
+  Rows rows = encode_parts(input->memory, table, &whole, 1, &how, "text");
+  check_places(&rows, &whole);
+  Buffer text = {.memory = input->memory};
+  join_tokens(table, rows.rows[0].ids, rows.rows[0].count, (choice & 8) != 0, &text);
+  if (!is_utf8(text.data != NULL ? text.data : "", text.size)) abort();
+  if (table->pair_count == 0) return;
+  rows = encode_parts(input->memory, table, parts, 2, &how, "text");
+  check_places(&rows, parts);
 }
 
 static void body(void *argument) {
   FuzzInput *input = argument;
   const char *reason = NULL;
-  TokenizerTable table = tokenizer_table(input->memory, table_file, "tokenizer.bin", &reason);
-  Buffer ids = {.memory = input->memory}, text = {.memory = input->memory};
+  Mapping file = tables[(unsigned char)(input->size > 0 ? input->data[input->size - 1] : 0) % TABLES];
+  TokenizerTable table = tokenizer_table(input->memory, file, "tokenizer.bin", &reason);
+  Buffer text = {.memory = input->memory};
   TextOutput output = {.table = &table, .held = {.memory = input->memory}};
   /* As token ids, whatever the bytes are, and as a text, if they are one. */
   for (size_t at = 0; at + 2 <= input->size; at += 2) {
@@ -41,12 +79,14 @@ static void body(void *argument) {
   text_output_finish(&output, &text);
   if (!is_utf8(text.data != NULL ? text.data : "", text.size)) abort();
   if (is_utf8(input->data, input->size) && memchr(input->data, '\0', input->size) == NULL) {
-    tokenizer_encode(&table, input->data, input->size, &ids);
+    encode(&table, input);
   }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  if (table_file.data == NULL) read_table();
+  for (size_t i = 0; i < TABLES; i++) {
+    if (tables[i].data == NULL) tables[i] = read_table(NAMES[i]);
+  }
   fuzz_guarded(data, size, body);
   return 0;
 }

@@ -1,3 +1,5 @@
+#include "../library/encoding.h"
+#include "../library/token_texts.h"
 #include "../library/tokenizer.h"
 #include "fuzz.h"
 
@@ -8,13 +10,14 @@ static void body(void *argument) {
   const char *reason = NULL;
   TokenizerTable table = tokenizer_table(input->memory, (Mapping){input->data, input->size}, "tokenizer.bin", &reason);
   if (reason != NULL) return;
-  Buffer ids = {.memory = input->memory}, text = {.memory = input->memory};
-  tokenizer_encode(&table, TEXT, sizeof TEXT - 1, &ids);
+  Buffer text = {.memory = input->memory};
+  const TextPart parts[] = {{TEXT, sizeof TEXT - 1}, {TEXT + 20, 30}};
+  const Framing how = {.longest = 24, .overlap = 1, .keeps_windows = true, .is_traced = true};
+  Rows rows = encode_parts(input->memory, &table, parts, table.pair_count > 0 ? 2 : 1, &how, "text");
   TextOutput output = {.table = &table, .held = {.memory = input->memory}};
-  for (size_t at = 0; at + sizeof(int64_t) <= ids.size; at += sizeof(int64_t)) {
-    int64_t id;
-    memcpy(&id, ids.data + at, sizeof id);
-    text_output_add(&output, id, &text);
+  for (size_t i = 0; i < rows.count; i++) {
+    for (size_t at = 0; at < rows.rows[i].count; at++) text_output_add(&output, rows.rows[i].ids[at], &text);
+    if (table.roles != NULL && table.roles->joins) join_tokens(&table, rows.rows[i].ids, rows.rows[i].count, i % 2 == 0, &text);
   }
   text_output_finish(&output, &text);
 }

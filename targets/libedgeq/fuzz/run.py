@@ -24,14 +24,15 @@ HARNESSES = ("json", "manifest", "code", "pack", "tokenizer", "text", "tensors")
 _ALONE = ("tensors",)
 """Harnesses that take no part of the library."""
 _WEIGHTS = 1 << 16
+_ROLES = {"mask_token": "[MASK]", "unk_token": "[UNK]", "pad_token": "[PAD]", "clean_up_tokenization_spaces": True}
 
 
 def build(name: str, out: Path) -> Path:
     """Builds a harness in a folder, which keeps the library for the next one, and returns the program."""
     program, library = out / f"fuzz_{name}", out / "library"
-    table = HERE / "seeds" / "tokenizer" / "words.bin"
+    tables = HERE / "seeds" / "tokenizer"
     command = ["clang", "-std=gnu11", "-O1", "-g", "-fno-sanitize-recover=all", "-ffp-contract=off", "-D_GNU_SOURCE"]
-    command += ["-Wall", "-Wextra", "-Werror", f"-I{LIBEDGEQ / 'include'}", f'-DEDGEQ_FUZZ_TABLE="{table}"']
+    command += ["-Wall", "-Wextra", "-Werror", f"-I{LIBEDGEQ / 'include'}", f'-DEDGEQ_FUZZ_TABLES="{tables}"']
     if name not in _ALONE and not library.is_dir():
         library.mkdir()
         sources = map(str, sorted((LIBEDGEQ / "library").glob("*.c")))
@@ -91,7 +92,9 @@ def make_tokenizer_seeds() -> None:
         with tempfile.TemporaryDirectory() as folder:
             source, table = Path(folder) / "tokenizer.json", Path(folder) / "tokenizer.bin"
             tokenizer.save(str(source))
-            write_tokenizer(source, table)
+            # Letters in lower case would be most of a file, and there is nothing in them to get wrong.
+            source.with_name("tokenizer_config.json").write_text(json.dumps(_ROLES))
+            write_tokenizer(source, table, lower_case=False)
             _write("tokenizer", f"{label}.bin", table.read_bytes())
 
 
@@ -104,12 +107,14 @@ def _tokenizers() -> dict[str, tokenizers.Tokenizer]:
     words.normalizer, words.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     words.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     words.add_special_tokens(pieces[:5])
+    words.decoder = decoders.WordPiece()
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [("t", "h"), ("th", "e"), ("c", "a"), ("\u0120", "s")]
     names = [*letters, *("".join(pair) for pair in merges), "<|endoftext|>"]
     of_bytes = Tokenizer(models.BPE({name: at for at, name in enumerate(names)}, merges))
     of_bytes.pre_tokenizer, of_bytes.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     of_bytes.add_special_tokens(["<|endoftext|>"])
+    of_bytes.post_processor = processors.ByteLevel(trim_offsets=True)
     scored = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), ("\u2581the", -3.0)]
     scored += [("ca", -4.0), ("fe", -4.5), ("a", -5.0), ("t", -5.0), ("\u6c49", -6.0), ("<mask>", 0.0)]
     unigram = Tokenizer(models.Unigram(scored, unk_id=3, byte_fallback=False))
@@ -124,7 +129,10 @@ def _tokenizers() -> dict[str, tokenizers.Tokenizer]:
     of_characters.decoder = decoders.Sequence(
         [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    return {"words": words, "bytes": of_bytes, "unigram": unigram, "characters": of_characters}
+    composed = Tokenizer(models.WordLevel({pieces[1]: 0, "caf\u00e9": 1}, unk_token=pieces[1]))
+    composed.normalizer, composed.pre_tokenizer = normalizers.NFC(), pre_tokenizers.Whitespace()
+    others = {"unigram": unigram, "characters": of_characters, "composed": composed}
+    return {"words": words, "bytes": of_bytes, **others}
 
 
 def _packed(files: dict[str, bytes]) -> bytes:

@@ -287,6 +287,184 @@ EDGEQ_API edgeq_status edgeq_embed(edgeq_session *session, const edgeq_text *tex
 EDGEQ_API edgeq_status edgeq_classify(edgeq_session *session, const edgeq_text *texts, size_t count, size_t batch,
                                       float *logits, double *scores, size_t *tokens);
 
+/* Which text of a pair loses tokens if both together are too long: the longer one, token by token, or always the same. */
+enum { EDGEQ_LONGEST_FIRST = 0, EDGEQ_ONLY_FIRST = 1, EDGEQ_ONLY_SECOND = 2 };
+
+/* What becomes of a text that is longer than the model takes: what the model's folder says, which cuts it or refuses it;
+ * it is refused; it is cut; it is read in several rows. */
+enum { EDGEQ_LONG_AS_MODEL = 0, EDGEQ_LONG_ERROR = 1, EDGEQ_LONG_CUT = 2, EDGEQ_LONG_SPLIT = 3 };
+
+/* How texts are read. edgeq_text_defaults sets everything to its default. */
+typedef struct edgeq_text_options {
+  size_t size;               /* sizeof(edgeq_text_options) */
+  const edgeq_text *seconds; /* for each text the one that the model reads with it; one without text and ids is none.
+                                Default NULL: no pairs */
+  const char *prompt_name;   /* which of the model's prompts is put before every text. NULL: the model's default */
+  int64_t batch;             /* so many rows run together. 0: those of about the same length, within the budget */
+  int64_t token_budget;      /* most tokens that run together, padding included. Default 256 */
+  int64_t max_tokens;        /* of a row, special ones included. 0: as many as the model takes */
+  int64_t overlap;           /* tokens that rows of a split text have in common. Default -1: as the task wants it */
+  int32_t on_long;           /* EDGEQ_LONG_AS_MODEL and so on */
+  int32_t truncation;        /* EDGEQ_LONGEST_FIRST and so on */
+  int64_t first_number;      /* sentences call texts without a name by numbers from here on. Default 1 */
+} edgeq_text_options;
+
+EDGEQ_API void edgeq_text_defaults(edgeq_text_options *options);
+
+/* How a text was read. */
+typedef struct edgeq_reading {
+  size_t tokens; /* that the model has read of it, special ones and those of a prompt included */
+  size_t rows;   /* 1, or more if it was split */
+  int32_t is_cut; /* 1: tokens at an end were cut off */
+  int32_t reserved;
+} edgeq_reading;
+
+enum { EDGEQ_SPECIAL_TOKEN = -1 };
+
+/* A token of a row. Characters are code points, bytes those of UTF-8; both count from the start of the token's text, with
+ * its prompt. */
+typedef struct edgeq_token {
+  int64_t id;
+  int32_t type;     /* as the input token_type_ids wants it */
+  int32_t sequence; /* 0: of the text, 1: of its second, EDGEQ_SPECIAL_TOKEN: put between them */
+  size_t start, end;
+  size_t start_byte, end_byte;
+  size_t word; /* tokens of one word of a text have the same number */
+} edgeq_token;
+
+typedef struct edgeq_row {
+  const edgeq_token *tokens;
+  size_t count;
+} edgeq_row;
+
+/* What a text becomes: one row, or several with EDGEQ_LONG_SPLIT. */
+typedef struct edgeq_encoding {
+  const edgeq_row *rows;
+  size_t count;
+  edgeq_reading reading;
+} edgeq_encoding;
+
+/* Tokens of a text or a pair with their places. `options` may be NULL. Valid until the session's next call. */
+EDGEQ_API edgeq_status edgeq_encode(edgeq_session *session, const edgeq_text *text, const edgeq_text_options *options,
+                                    edgeq_encoding *encoding);
+
+/* The same as edgeq_embed and edgeq_classify, with a way to read pairs, to choose a prompt, and to take long texts.
+ * `options`, `scores` and `readings` [count] may be NULL. Of a split text the values are the average of its rows, each
+ * counted by its tokens; embeddings of length 1 keep that length. */
+EDGEQ_API edgeq_status edgeq_embed_texts(edgeq_session *session, const edgeq_text *texts, size_t count,
+                                         const edgeq_text_options *options, float *values, edgeq_reading *readings);
+EDGEQ_API edgeq_status edgeq_classify_texts(edgeq_session *session, const edgeq_text *texts, size_t count,
+                                            const edgeq_text_options *options, float *logits, double *scores,
+                                            edgeq_reading *readings);
+
+/* What the tasks below find is the session's and valid until its next call. Texts have no end mark but labels. Places are
+ * counted as those of edgeq_token. */
+
+/* How the labels of tokens become those of parts of a text, as transformers' `aggregation_strategy`: not at all; tokens of
+ * one kind that follow each other; and before that, a word gets the label of its first token, that of the average of its
+ * tokens' scores, or that of the token with the greatest score. */
+enum { EDGEQ_TAG_NONE = 0, EDGEQ_TAG_SIMPLE = 1, EDGEQ_TAG_FIRST = 2, EDGEQ_TAG_AVERAGE = 3, EDGEQ_TAG_MAX = 4 };
+
+typedef struct edgeq_tag_options {
+  size_t size;                /* sizeof(edgeq_tag_options) */
+  const char *const *ignored; /* labels that are left out. Default: "O" */
+  size_t ignored_count;
+  int32_t aggregation;        /* default EDGEQ_TAG_SIMPLE */
+  int32_t reserved;
+} edgeq_tag_options;
+
+EDGEQ_API void edgeq_tag_defaults(edgeq_tag_options *options);
+
+typedef struct edgeq_entity {
+  const char *label; /* without its B- or I-, unless with EDGEQ_TAG_NONE */
+  const char *word;  /* made of the tokens' names; what stands in the text is at `start_byte` */
+  size_t word_size;
+  double score;
+  size_t start, end;
+  size_t start_byte, end_byte;
+  size_t index; /* of the token in its row, with EDGEQ_TAG_NONE */
+} edgeq_entity;
+
+typedef struct edgeq_entities {
+  const edgeq_entity *items;
+  size_t count;
+} edgeq_entities;
+
+/* Labels parts of texts. `found` gets [count] lists in the order of each text. Of a split text, rows have a quarter of
+ * their tokens in common unless `overlap` says otherwise, and of entities that overlap the longest stays. */
+EDGEQ_API edgeq_status edgeq_tag(edgeq_session *session, const edgeq_text *texts, size_t count,
+                                 const edgeq_text_options *options, const edgeq_tag_options *tagging,
+                                 edgeq_entities *found, edgeq_reading *readings);
+
+typedef struct edgeq_answer_options {
+  size_t size;             /* sizeof(edgeq_answer_options) */
+  int64_t top_k;           /* most answers to a question. Default 1 */
+  int64_t longest;         /* most tokens of an answer. Default 15 */
+  int32_t may_be_none;     /* 1: that there is no answer is one too, with an empty text */
+  int32_t splits_words;    /* 1: an answer may start and end inside of words */
+} edgeq_answer_options;
+
+EDGEQ_API void edgeq_answer_defaults(edgeq_answer_options *options);
+
+typedef struct edgeq_answer {
+  const char *text; /* as it stands in the context */
+  size_t text_size;
+  double score;
+  size_t start, end; /* of the context */
+  size_t start_byte, end_byte;
+} edgeq_answer;
+
+typedef struct edgeq_answers {
+  const edgeq_answer *items;
+  size_t count;
+} edgeq_answers;
+
+/* Finds answers to questions: `texts` are the questions, `options->seconds` their contexts, which are always read in rows
+ * of at most 384 tokens (or `max_tokens`) if they are longer; rows have 128 tokens (or `overlap`) in common, or half of
+ * theirs if that is less. `found` gets [count] lists, the best answer first. */
+EDGEQ_API edgeq_status edgeq_find_answers(edgeq_session *session, const edgeq_text *texts, size_t count,
+                                          const edgeq_text_options *options, const edgeq_answer_options *answering,
+                                          edgeq_answers *found, edgeq_reading *readings);
+
+typedef struct edgeq_fill_options {
+  size_t size;               /* sizeof(edgeq_fill_options) */
+  const edgeq_text *targets; /* tokens to choose from: by name, or the first token of a text. Default NULL: all */
+  size_t target_count;
+  int64_t top_k;             /* tokens for each mask. Default 5 */
+} edgeq_fill_options;
+
+EDGEQ_API void edgeq_fill_defaults(edgeq_fill_options *options);
+
+typedef struct edgeq_filling {
+  int64_t token;
+  double score;
+  const char *text; /* of the token */
+  size_t text_size;
+  const char *sequence; /* the whole text with the token in the mask's place */
+  size_t sequence_size;
+} edgeq_filling;
+
+/* What fits into the masks of a text: `per_mask` fillings for the first one, the best first, then for the next. */
+typedef struct edgeq_fillings {
+  const edgeq_filling *items;
+  size_t masks, per_mask;
+} edgeq_fillings;
+
+EDGEQ_API edgeq_status edgeq_fill(edgeq_session *session, const edgeq_text *texts, size_t count,
+                                  const edgeq_text_options *options, const edgeq_fill_options *filling,
+                                  edgeq_fillings *found, edgeq_reading *readings);
+
+typedef struct edgeq_ranked {
+  size_t index; /* of the document */
+  double score;
+} edgeq_ranked;
+
+/* Sorts documents by how well they fit a query: pairs through a classifier with one class. `ranked` gets [count], the best
+ * first, of equal ones the first first. `readings` [count] are in the documents' order, and may be NULL, as `options`. */
+EDGEQ_API edgeq_status edgeq_rank(edgeq_session *session, const edgeq_text *query, const edgeq_text *documents,
+                                  size_t count, const edgeq_text_options *options, edgeq_ranked *ranked,
+                                  edgeq_reading *readings);
+
 /* ---- generated texts ---- */
 
 enum { EDGEQ_NOT_EARLY = 0, EDGEQ_EARLY = 1, EDGEQ_NEVER_EARLY = 2 };

@@ -96,6 +96,38 @@ struct label {
   double score;
 };
 
+/// A part of a text with its label; places are code points.
+struct entity {
+  std::string label, word;
+  double score;
+  std::size_t start, end;
+};
+
+/// An answer as it stands in its context.
+struct answer {
+  std::string text;
+  double score;
+  std::size_t start, end;
+};
+
+/// A token for a mask, and the text with it.
+struct filling {
+  std::int64_t token;
+  double score;
+  std::string text, sequence;
+};
+
+/// A document by its number, with how well it fits.
+struct ranked {
+  std::size_t index;
+  double score;
+};
+
+/// How texts are read: what is not changed is as the model says.
+struct reading : edgeq_text_options {
+  reading() { edgeq_text_defaults(this); }
+};
+
 /// How texts are made: what is not changed is as the model says.
 struct generation : edgeq_generation {
   generation() { edgeq_generation_defaults(this); }
@@ -157,16 +189,85 @@ class session {
   std::vector<float> embed(std::string_view text) { return embed(span<const std::string_view>(&text, 1)).front(); }
 
   /// The most likely class of a text.
-  label classify(std::string_view text) {
+  label classify(std::string_view text, reading how = {}) {
     const edgeq_text given = text_of(text);
     const edgeq_info &info = model_.info();
     std::size_t width = static_cast<std::size_t>(info.width), best = 0;
     std::vector<float> logits(width);
     std::vector<double> scores(width);
-    check(edgeq_classify(get(), &given, 1, 1, logits.data(), scores.data(), nullptr));
+    check(edgeq_classify_texts(get(), &given, 1, &how, logits.data(), scores.data(), nullptr));
     for (std::size_t k = 1; k < width; k++) best = logits[k] > logits[best] ? k : best;
     std::string name = best < info.label_count ? info.labels[best] : "LABEL_" + std::to_string(best);
     return {name, scores[best]};
+  }
+
+  /// The most likely class of a pair of texts.
+  label classify(std::string_view first, std::string_view second, reading how = {}) {
+    const edgeq_text other = text_of(second);
+    how.seconds = &other;
+    return classify(first, how);
+  }
+
+  /// Parts of a text with their labels.
+  std::vector<entity> tag(std::string_view text, std::int32_t aggregation = EDGEQ_TAG_SIMPLE, const reading &how = {}) {
+    const edgeq_text given = text_of(text);
+    edgeq_tag_options tagging;
+    edgeq_tag_defaults(&tagging);
+    tagging.aggregation = aggregation;
+    edgeq_entities found{};
+    check(edgeq_tag(get(), &given, 1, &how, &tagging, &found, nullptr));
+    std::vector<entity> entities;
+    for (std::size_t i = 0; i < found.count; i++) {
+      const edgeq_entity &one = found.items[i];
+      entities.push_back({one.label, {one.word, one.word_size}, one.score, one.start, one.end});
+    }
+    return entities;
+  }
+
+  /// Answers to a question in a context, the best first.
+  std::vector<answer> find_answers(std::string_view question, std::string_view context, std::int64_t most = 1,
+                                   reading how = {}) {
+    const edgeq_text given = text_of(question), other = text_of(context);
+    edgeq_answer_options answering;
+    edgeq_answer_defaults(&answering);
+    answering.top_k = most;
+    how.seconds = &other;
+    edgeq_answers found{};
+    check(edgeq_find_answers(get(), &given, 1, &how, &answering, &found, nullptr));
+    std::vector<answer> answers;
+    for (std::size_t i = 0; i < found.count; i++) {
+      const edgeq_answer &one = found.items[i];
+      answers.push_back({{one.text, one.text_size}, one.score, one.start, one.end});
+    }
+    return answers;
+  }
+
+  /// Tokens for each mask of a text, the best first.
+  std::vector<std::vector<filling>> fill(std::string_view text, std::int64_t most = 5, const reading &how = {}) {
+    const edgeq_text given = text_of(text);
+    edgeq_fill_options options;
+    edgeq_fill_defaults(&options);
+    options.top_k = most;
+    edgeq_fillings found{};
+    check(edgeq_fill(get(), &given, 1, &how, &options, &found, nullptr));
+    std::vector<std::vector<filling>> masks(found.masks);
+    for (std::size_t i = 0; i < found.masks * found.per_mask; i++) {
+      const edgeq_filling &one = found.items[i];
+      masks[i / found.per_mask].push_back(
+          {one.token, one.score, {one.text, one.text_size}, {one.sequence, one.sequence_size}});
+    }
+    return masks;
+  }
+
+  /// Documents by how well they fit a query, the best first.
+  std::vector<ranked> rank(std::string_view query, span<const std::string_view> documents, const reading &how = {}) {
+    const edgeq_text given = text_of(query);
+    std::vector<edgeq_text> texts = texts_of(documents);
+    std::vector<edgeq_ranked> order(texts.size());
+    check(edgeq_rank(get(), &given, texts.data(), texts.size(), &how, order.data(), nullptr));
+    std::vector<ranked> found;
+    for (const edgeq_ranked &one : order) found.push_back({one.index, one.score});
+    return found;
   }
 
   /// Continues a prompt, or rewrites a source. `on_piece` gets the text as it comes, and ends it by returning false.

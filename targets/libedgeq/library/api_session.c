@@ -4,12 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api.h"
 #include "bundle.h"
 #include "generator.h"
 #include "options.h"
-#include "session.h"
-#include "texts.h"
-#include "tokenizer.h"
 
 /* ---- calls ---- */
 
@@ -36,7 +34,7 @@ static edgeq_status enter(edgeq_session *session) {
   return EDGEQ_OK;
 }
 
-static edgeq_status run_call(edgeq_session *session, void (*body)(void *argument), void *argument) {
+edgeq_status run_call(edgeq_session *session, void (*body)(void *argument), void *argument) {
   if (session == NULL) return EDGEQ_USAGE;
   edgeq_status status = enter(session);
   if (status != EDGEQ_OK) return status;
@@ -270,102 +268,6 @@ edgeq_status edgeq_watch_kernels(edgeq_session *session, void (*watch)(void *con
                                  void *context) {
   WatchCall call = {session, watch, context};
   return run_call(session, watch_body, &call);
-}
-
-/* ---- texts ---- */
-
-typedef struct {
-  edgeq_session *session;
-  edgeq_text text;
-  const int64_t **ids;
-  size_t *count;
-} TokenizeCall;
-
-static void tokenize_body(void *argument) {
-  TokenizeCall *call = argument;
-  if (call->text.text == NULL) fail(&call->session->call, EDGEQ_USAGE, "there is no text to tokenize");
-  Tokens tokens = text_tokens(&call->session->call, call->session, &call->text, text_name(&call->session->call, &call->text, 0));
-  *call->ids = tokens.ids;
-  *call->count = tokens.count;
-}
-
-edgeq_status edgeq_tokenize(edgeq_session *session, const edgeq_text *text, const int64_t **ids, size_t *count) {
-  TokenizeCall call = {session, *text, ids, count};
-  return run_call(session, tokenize_body, &call);
-}
-
-typedef struct {
-  edgeq_session *session;
-  const int64_t *ids;
-  size_t count;
-  const char **text;
-  size_t *size;
-} DetokenizeCall;
-
-static void detokenize_body(void *argument) {
-  DetokenizeCall *call = argument;
-  const edgeq_model *model = call->session->model;
-  Memory *memory = &call->session->call;
-  if (model->no_tokenizer != NULL) fail(memory, EDGEQ_USAGE, "tokens have no text here: %s", model->no_tokenizer);
-  TextOutput output = {.table = &model->tokenizer, .held = {.memory = memory}};
-  Buffer text = {.memory = memory};
-  for (size_t i = 0; i < call->count; i++) text_output_add(&output, call->ids[i], &text);
-  text_output_finish(&output, &text);
-  *call->size = text.size;
-  buffer_add(&text, "", 1);
-  *call->text = text.data;
-}
-
-edgeq_status edgeq_detokenize(edgeq_session *session, const int64_t *ids, size_t count, const char **text,
-                              size_t *size) {
-  DetokenizeCall call = {session, ids, count, text, size};
-  return run_call(session, detokenize_body, &call);
-}
-
-typedef struct {
-  edgeq_session *session;
-  const edgeq_text *texts;
-  size_t count, batch;
-  float *values;
-  double *scores;
-  size_t *tokens;
-  const char *task;
-} TextsCall;
-
-static void texts_body(void *argument) {
-  TextsCall *call = argument;
-  edgeq_session *session = call->session;
-  const edgeq_info *info = &session->model->info;
-  if (strcmp(info->task, call->task) != 0) {
-    fail(&session->call, EDGEQ_USAGE, "the bundle is for '%s', not for '%s'", info->task, call->task);
-  }
-  run_texts(session, call->texts, call->count, call->batch, call->values, call->tokens);
-  size_t width = (size_t)info->width;
-  for (size_t i = 0; i < call->count && call->scores != NULL; i++) {
-    class_scores(session->model->texts.scores, call->values + i * width, width, call->scores + i * width);
-  }
-}
-
-static void check_body(void *argument) {
-  TextsCall *call = argument;
-  checked_texts(&call->session->call, call->session, call->texts, call->count);
-}
-
-edgeq_status edgeq_check_texts(edgeq_session *session, const edgeq_text *texts, size_t count) {
-  TextsCall call = {.session = session, .texts = texts, .count = count};
-  return run_call(session, check_body, &call);
-}
-
-edgeq_status edgeq_embed(edgeq_session *session, const edgeq_text *texts, size_t count, size_t batch, float *values,
-                         size_t *tokens) {
-  TextsCall call = {session, texts, count, batch, values, NULL, tokens, "embed"};
-  return run_call(session, texts_body, &call);
-}
-
-edgeq_status edgeq_classify(edgeq_session *session, const edgeq_text *texts, size_t count, size_t batch, float *logits,
-                            double *scores, size_t *tokens) {
-  TextsCall call = {session, texts, count, batch, logits, scores, tokens, "classify"};
-  return run_call(session, texts_body, &call);
 }
 
 /* ---- generated texts ---- */

@@ -7,7 +7,7 @@
 #include "cpu.h"
 #include "generation_table.h"
 #include "pool.h"
-#include "texts.h"
+#include "vectors.h"
 
 enum { FORMAT_VERSION = 2, MOST_LABELS = 1 << 20 };
 
@@ -90,14 +90,20 @@ static void read_model(Reader *reader) {
   info->labels = names;
 }
 
-/* Reads the prompt that is put before every text. */
-static const char *default_prompt(Reader *reader, const JsonValue *table) {
+/* Reads the beginnings that texts may get, and the one that they get if no other is asked for. */
+static void read_prompts(Reader *reader, const JsonValue *table, TextRules *rules) {
   const Json *json = &reader->json;
   const JsonValue *prompts = json_member(json, table, "prompts", JSON_OBJECT);
   const JsonValue *name = json_find(table, "default_prompt");
   json_check(json, name != NULL && (name->kind == JSON_NULL || name->kind == JSON_TEXT),
              "'default_prompt' must be a text or null");
-  return name->kind == JSON_NULL ? "" : copy_text(reader->memory, json_text(json, prompts, name->text));
+  Prompt *list = allocate(reader->memory, prompts->count, sizeof *list);
+  for (const JsonValue *prompt = json_first(prompts); prompt != NULL; prompt = prompt->next) {
+    const char *text = json_text(json, prompts, prompt->key);
+    list[rules->prompt_count++] = (Prompt){copy_text(reader->memory, prompt->key), copy_text(reader->memory, text)};
+  }
+  rules->prompts = list;
+  if (name->kind != JSON_NULL) rules->prompt = copy_text(reader->memory, json_text(json, prompts, name->text));
 }
 
 static void read_text_rules(Reader *reader) {
@@ -107,7 +113,7 @@ static void read_text_rules(Reader *reader) {
   *rules = (TextRules){.prompt = "", .scores = SCORES_SOFTMAX};
   if (json_find(json->root, "text") == NULL) return; /* of bundles that were made before there were rules */
   const JsonValue *table = json_member(json, json->root, "text", JSON_OBJECT);
-  rules->prompt = default_prompt(reader, table);
+  read_prompts(reader, table, rules);
   const JsonValue *longest = json_find(table, "max_tokens");
   if (longest == NULL || longest->kind != JSON_NULL) {
     rules->longest = json_integer(json, table, "max_tokens", 1, LARGEST_SIZE);
@@ -314,10 +320,6 @@ static void finish_info(edgeq_model *model) {
   info->context = model->generation.context;
   info->source_context = model->generation.source_context;
   info->vocabulary = model->generation.vocabulary;
-  for (size_t i = 0; i < main->input_count; i++) {
-    bool leaves_out = strcmp(main->inputs[i].name, "pooling_mask") == 0 && model->texts.prompt[0] != '\0';
-    model->texts.prompt_is_left_out |= leaves_out;
-  }
   size_t shown = vectors_output(main);
   if (shown < main->output_count && info->context == 0) {
     info->width = fixed_width(model->functions[EDGEQ_MAIN].plan, &main->outputs[shown], shown);

@@ -6,6 +6,7 @@
 /* A part of a word, in a linked list; merged into the one before when `token` is NO_TOKEN. */
 typedef struct {
   uint32_t token;
+  size_t size;          /* bytes that it stands for */
   size_t before, after; /* NONE at the ends */
 } Part;
 
@@ -77,6 +78,7 @@ static void merge(const TokenizerTable *table, Part *parts, Candidate candidate,
   /* The pair may have changed since it was considered. */
   if (found == NULL || found->result != candidate.result) return;
   part->token = candidate.result;
+  part->size += right->size;
   part->after = right->after;
   right->token = NO_TOKEN;
   if (part->after != NONE) parts[part->after].before = candidate.place;
@@ -85,9 +87,11 @@ static void merge(const TokenizerTable *table, Part *parts, Candidate candidate,
 }
 
 /* Merges parts, and appends what is left of them. */
-static void merge_all(const TokenizerTable *table, Part *parts, size_t count, Buffer *ids) {
+static void merge_all(const TokenizerTable *table, const WordText *word, Part *parts, size_t count, TokenList *tokens) {
+  Memory *memory = tokens->ids.memory;
+  size_t start = 0;
   /* Every merge takes a candidate away and adds at most two. */
-  Heap heap = {allocate(ids->memory, 3 * count + 1, sizeof *heap.items), 0};
+  Heap heap = {allocate(memory, 3 * count + 1, sizeof *heap.items), 0};
   for (size_t i = 0; i < count; i++) {
     parts[i].before = i > 0 ? i - 1 : NONE;
     parts[i].after = i + 1 < count ? i + 1 : NONE;
@@ -95,64 +99,70 @@ static void merge_all(const TokenizerTable *table, Part *parts, size_t count, Bu
   for (size_t i = 0; i < count; i++) consider(table, parts, i, &heap);
   while (heap.count > 0) merge(table, parts, pop(&heap), &heap);
   for (size_t i = 0; i < count; i++) {
-    if (parts[i].token != NO_TOKEN) add_id(ids, parts[i].token);
+    if (parts[i].token == NO_TOKEN) continue;
+    add_token(tokens, word, parts[i].token, start, start + parts[i].size);
+    start += parts[i].size;
   }
-  release(ids->memory, heap.items);
+  release(memory, heap.items);
 }
 
 /* Whether a word is a token as it is, which is then appended. */
-static bool add_whole_word(const TokenizerTable *table, const char *word, size_t size, Buffer *ids) {
+static bool add_whole_word(const TokenizerTable *table, const WordText *word, TokenList *tokens) {
   uint32_t token = NO_TOKEN;
-  if (table->settings->whole_words_first) token = find_word(table, table->words, table->word_count, word, size);
-  if (token != NO_TOKEN) add_id(ids, token);
+  if (table->settings->whole_words_first) {
+    token = find_word(table, table->words, table->word_count, word->text, word->size);
+  }
+  if (token != NO_TOKEN) add_token(tokens, word, token, 0, word->size);
   return token != NO_TOKEN;
 }
 
-void word_to_byte_pairs(const TokenizerTable *table, const char *word, size_t size, Buffer *ids) {
-  if (add_whole_word(table, word, size, ids)) return;
+void word_to_byte_pairs(const TokenizerTable *table, const WordText *word, TokenList *tokens) {
+  if (add_whole_word(table, word, tokens)) return;
   size_t count = 0;
-  Part *parts = allocate(ids->memory, size, sizeof *parts);
-  for (size_t i = 0; i < size; i++) {
-    uint32_t token = table->bytes[(unsigned char)word[i]];
+  Part *parts = allocate(tokens->ids.memory, word->size, sizeof *parts);
+  for (size_t i = 0; i < word->size; i++) {
+    uint32_t token = table->bytes[(unsigned char)word->text[i]];
     /* Bytes that the vocabulary lacks are left out, as the package tokenizers does. */
-    if (token != NO_TOKEN) parts[count++].token = token;
+    if (token != NO_TOKEN) parts[count++] = (Part){.token = token, .size = 1};
   }
-  merge_all(table, parts, count, ids);
-  release(ids->memory, parts);
+  merge_all(table, word, parts, count, tokens);
+  release(tokens->ids.memory, parts);
 }
 
 /* The bytes of a character as parts; returns how many, 0 if the tokenizer has not all of them. */
 static size_t byte_parts(const TokenizerTable *table, const char *character, size_t size, Part *parts) {
   if (!table->settings->byte_fallback) return 0;
   for (size_t i = 0; i < size; i++) {
-    parts[i].token = table->bytes[(unsigned char)character[i]];
+    parts[i] = (Part){.token = table->bytes[(unsigned char)character[i]], .size = 1};
     if (parts[i].token == NO_TOKEN) return 0;
   }
   return size;
 }
 
-void word_to_character_pairs(const TokenizerTable *table, const char *word, size_t size, Buffer *ids) {
-  if (add_whole_word(table, word, size, ids)) return;
+void word_to_character_pairs(const TokenizerTable *table, const WordText *word, TokenList *tokens) {
+  if (add_whole_word(table, word, tokens)) return;
   const TokenizerSettings *settings = table->settings;
-  size_t count = 0;
-  bool held = false; /* an unknown token waits for others to become one with it */
-  Part *parts = allocate(ids->memory, size + 1, sizeof *parts);
-  for (size_t at = 0, end; at < size; at = end) {
-    end = character_after(word, at);
-    uint32_t token = find_word(table, table->words, table->word_count, word + at, end - at);
+  size_t count = 0, held = 0; /* bytes of unknown characters that wait for others to become one token with them */
+  Part *parts = allocate(tokens->ids.memory, word->size + 1, sizeof *parts);
+  for (size_t at = 0, end; at < word->size; at = end) {
+    end = character_after(word->text, at);
+    uint32_t token = find_word(table, table->words, table->word_count, word->text + at, end - at);
     if (token == NO_TOKEN) {
-      size_t bytes = byte_parts(table, word + at, end - at, parts + count);
+      size_t bytes = byte_parts(table, word->text + at, end - at, parts + count);
       count += bytes;
       if (bytes > 0 || settings->unknown == NO_TOKEN) continue;
-      if (held && !settings->fuses_unknown) parts[count++].token = settings->unknown;
-      held = true;
+      if (held > 0 && !settings->fuses_unknown) {
+        parts[count++] = (Part){.token = settings->unknown, .size = held};
+        held = 0;
+      }
+      held += end - at;
       continue;
     }
-    if (held) parts[count++].token = settings->unknown;
-    held = false;
-    parts[count++].token = token;
+    if (held > 0) parts[count++] = (Part){.token = settings->unknown, .size = held};
+    held = 0;
+    parts[count++] = (Part){.token = token, .size = end - at};
   }
-  if (held) parts[count++].token = settings->unknown;
-  merge_all(table, parts, count, ids);
-  release(ids->memory, parts);
+  if (held > 0) parts[count++] = (Part){.token = settings->unknown, .size = held};
+  merge_all(table, word, parts, count, tokens);
+  release(tokens->ids.memory, parts);
 }

@@ -20,9 +20,9 @@ bool set_has(const TokenizerTable *table, uint32_t set, uint32_t character) {
   return false;
 }
 
-static const CharacterMapping *mapping_of(const TokenizerTable *table, const Step *step, uint32_t character) {
-  const CharacterMapping *mappings = table->mappings + step->a;
-  size_t low = 0, high = step->b;
+/* The mapping of a character in a sorted list, or NULL. */
+static const CharacterMapping *find_mapping(const CharacterMapping *mappings, size_t count, uint32_t character) {
+  size_t low = 0, high = count;
   while (low < high) {
     size_t middle = low + (high - low) / 2;
     if (character > mappings[middle].last) {
@@ -36,15 +36,24 @@ static const CharacterMapping *mapping_of(const TokenizerTable *table, const Ste
   return NULL;
 }
 
-/* A Hangul syllable's two or three parts (Unicode, 3.12). */
-static void add_parts(Buffer *out, uint32_t syllable) {
-  uint32_t index = syllable - 0xAC00;
-  add_character(out, 0x1100 + index / 588);
-  add_character(out, 0x1161 + index % 588 / 28);
-  if (index % 28 != 0) add_character(out, 0x11A7 + index % 28);
+const CharacterMapping *lower_of(const TokenizerTable *table, uint32_t character) {
+  return find_mapping(table->lower, table->lower_count, character);
 }
 
-static uint32_t order_of(const TokenizerTable *table, uint32_t character) {
+const CharacterMapping *mapping_of(const TokenizerTable *table, const Step *step, uint32_t character) {
+  return find_mapping(table->mappings + step->a, step->b, character);
+}
+
+/* Unicode, 3.12. */
+size_t hangul_parts(uint32_t syllable, uint32_t parts[3]) {
+  uint32_t index = syllable - 0xAC00;
+  parts[0] = 0x1100 + index / 588;
+  parts[1] = 0x1161 + index % 588 / 28;
+  parts[2] = 0x11A7 + index % 28;
+  return index % 28 != 0 ? 3 : 2;
+}
+
+uint32_t order_of(const TokenizerTable *table, uint32_t character) {
   size_t low = 0, high = table->combining_count;
   while (low < high) {
     size_t middle = low + (high - low) / 2;
@@ -62,60 +71,84 @@ static uint32_t order_of(const TokenizerTable *table, uint32_t character) {
 typedef struct {
   uint32_t order;
   uint32_t character;
-  size_t place;
+  Place place;
+  bool follows; /* a part of a character that begins before it */
+  size_t at;
 } Mark;
 
 /* By order; of equal ones the first first. */
 static int by_order(const void *left, const void *right) {
   const Mark *a = left, *b = right;
   if (a->order != b->order) return a->order < b->order ? -1 : 1;
-  return a->place < b->place ? -1 : 1;
+  return a->at < b->at ? -1 : 1;
 }
 
-static void add_marks(Buffer *ordered, Buffer *marks) {
+/* Marks in order. The places of whole characters stay in theirs: the package changes a text from the left to the right. */
+static void add_marks(Traced *ordered, Buffer *marks, Place before) {
   Mark *list = (Mark *)(void *)marks->data;
-  size_t count = marks->size / sizeof *list;
+  size_t count = marks->size / sizeof *list, taken = 0;
+  Place *places = allocate(marks->memory, count, sizeof *places);
+  for (size_t i = 0; i < count; i++) {
+    if (!list[i].follows) places[taken++] = list[i].place;
+  }
   if (count > 1) qsort(list, count, sizeof *list, by_order);
-  for (size_t i = 0; i < count; i++) add_character(ordered, list[i].character);
+  taken = 0;
+  for (size_t i = 0; i < count; i++) {
+    char bytes[4];
+    if (!list[i].follows) before = places[taken++];
+    traced_add(ordered, bytes, put_character(bytes, list[i].character), before);
+  }
+  release(marks->memory, places);
   marks->size = 0;
 }
 
 /* Puts the marks that follow each other into canonical order. */
-static void order_marks(const TokenizerTable *table, Buffer *text, size_t from) {
-  Buffer ordered = {.memory = text->memory}, marks = {.memory = text->memory};
-  for (size_t at = from; at < text->size; at = character_after(text->data, at)) {
-    uint32_t character = character_at(text->data, at);
-    Mark mark = {order_of(table, character), character, at};
+static void order_marks(const TokenizerTable *table, Traced *text) {
+  Traced ordered = traced_like(text);
+  Buffer marks = {.memory = text->text.memory};
+  Place before = {0, 0};
+  for (size_t at = 0; at < text->text.size; at = character_after(text->text.data, at)) {
+    uint32_t character = character_at(text->text.data, at);
+    Place place = place_of(text, at), last = at > 0 ? place_of(text, at - 1) : (Place){0, 0};
+    bool follows = at > 0 && last.start == place.start && last.end == place.end;
+    Mark mark = {order_of(table, character), character, place, follows, at};
     if (mark.order != 0) {
       buffer_add(&marks, &mark, sizeof mark);
       continue;
     }
-    add_marks(&ordered, &marks);
-    add_character(&ordered, character);
+    if (marks.size > 0) add_marks(&ordered, &marks, before);
+    traced_copy(&ordered, text, at, character_after(text->text.data, at));
+    before = place;
   }
-  add_marks(&ordered, &marks);
-  text->size = from;
-  buffer_add(text, ordered.data, ordered.size);
-  buffer_release(&ordered);
+  if (marks.size > 0) add_marks(&ordered, &marks, before);
   buffer_release(&marks);
+  traced_release(text);
+  *text = ordered;
 }
 
-void map_characters(const TokenizerTable *table, const Step *step, const char *text, size_t size, Buffer *out) {
-  size_t from = out->size;
-  for (size_t at = 0; at < size; at = character_after(text, at)) {
-    uint32_t character = character_at(text, at);
+void map_characters(const TokenizerTable *table, const Step *step, const Traced *text, Traced *out) {
+  const char *data = text->text.data;
+  for (size_t at = 0, end; at < text->text.size; at = end) {
+    uint32_t character = character_at(data, at);
     const CharacterMapping *mapping = mapping_of(table, step, character);
+    Place place = place_of(text, at);
+    end = character_after(data, at);
     if (mapping == NULL) {
-      add_character(out, character);
+      traced_copy(out, text, at, end);
     } else if (mapping->kind == PAD) {
-      buffer_add(out, " ", 1);
-      add_character(out, character);
-      buffer_add(out, " ", 1);
+      traced_add(out, " ", 1, place);
+      traced_copy(out, text, at, end);
+      traced_add(out, " ", 1, place);
     } else if (mapping->kind == DECOMPOSED) {
-      add_parts(out, character);
+      uint32_t parts[3];
+      size_t count = hangul_parts(character, parts);
+      for (size_t i = 0; i < count; i++) {
+        char bytes[4];
+        traced_add(out, bytes, put_character(bytes, parts[i]), place);
+      }
     } else {
-      buffer_add(out, table->strings + mapping->text.place, mapping->text.size);
+      traced_add(out, table->strings + mapping->text.place, mapping->text.size, place);
     }
   }
-  if (step->c != 0) order_marks(table, out, from);
+  if (step->c != 0) order_marks(table, out);
 }

@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "changes.h"
 #include "characters.h"
 #include "utf8.h"
 
@@ -74,20 +75,45 @@ static size_t cluster_end(const TokenizerTable *table, const char *text, size_t 
   return end;
 }
 
-void map_clusters(const TokenizerTable *table, const char *text, size_t size, Buffer *out) {
+static size_t characters_in(const char *text, size_t size) {
+  size_t count = 0;
+  for (size_t at = 0; at < size; at = character_after(text, at)) count++;
+  return count;
+}
+
+/* Puts `image` in the place of `replaced` characters of the text. */
+static void put_image(Changes *changes, const char *image, size_t replaced) {
+  size_t size = strlen(image), count = characters_in(image, size), number = 0;
+  for (size_t at = 0, end; at < size; at = end, number++) {
+    end = character_after(image, at);
+    changes_put(changes, image + at, end - at, number >= replaced ? 1 : 0);
+  }
+  if (count < replaced) changes_leave_out(changes, replaced - count);
+}
+
+void map_clusters(const TokenizerTable *table, const Traced *given, Traced *out) {
+  const char *text = given->text.data;
+  const Memory *memory = given->text.memory;
+  size_t size = given->text.size;
+  Changes changes = {.text = given, .out = out};
   for (size_t at = 0; at < size;) {
     size_t end = cluster_end(table, text, size, at);
-    const char *image = end - at < CLUSTER_BYTES ? mapped(table, text + at, end - at, out->memory) : NULL;
+    const char *image = end - at < CLUSTER_BYTES ? mapped(table, text + at, end - at, memory) : NULL;
     if (image != NULL) {
-      buffer_add(out, image, strlen(image));
+      put_image(&changes, image, characters_in(text + at, end - at));
       at = end;
       continue;
     }
     while (at < end) {
       size_t after = character_after(text, at);
-      image = mapped(table, text + at, after - at, out->memory);
-      buffer_add(out, image != NULL ? image : text + at, image != NULL ? strlen(image) : after - at);
+      image = mapped(table, text + at, after - at, memory);
+      if (image != NULL) {
+        put_image(&changes, image, 1);
+      } else {
+        changes_put(&changes, text + at, after - at, 0);
+      }
       at = after;
     }
   }
+  changes_flush(&changes);
 }

@@ -5,8 +5,8 @@
 #include "beams.h"
 #include "decoder.h"
 #include "platform.h"
+#include "reading.h"
 #include "sequence.h"
-#include "texts.h"
 
 enum { MOST_TOGETHER = 1024, FIRST_ROOM = 8 };
 /* Prompts are read in one call where that computes no more padding than this for each of them: about what reading the

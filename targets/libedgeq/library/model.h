@@ -47,13 +47,19 @@ typedef struct {
 
 typedef enum { SCORES_AS_THEY_ARE, SCORES_SIGMOID, SCORES_SOFTMAX } Scores;
 
+/* A beginning of texts. */
+typedef struct {
+  const char *name, *text;
+} Prompt;
+
 /* How texts are read, and what a classifier's numbers mean. */
 typedef struct {
-  const char *prompt; /* is put before every text; empty for most models */
+  const char *prompt; /* is put before every text if no other one is asked for; empty for most models */
+  const Prompt *prompts;
+  size_t prompt_count;
   int64_t longest;    /* most tokens of a text; 0 if only the model limits it */
   bool cuts;          /* longer texts are cut; otherwise they are refused */
   bool cuts_left;     /* at their beginning */
-  bool prompt_is_left_out; /* of the pooling, by an input that this library does not fill in */
   Scores scores;
 } TextRules;
 

@@ -2,13 +2,11 @@
 #ifndef EDGEQ_TOKENIZER_H
 #define EDGEQ_TOKENIZER_H
 
-#include <stdbool.h>
-
-#include "buffer.h"
+#include "token_list.h"
 #include "tokenizer_table.h"
 
-/* Appends the ids (int64_t) of a text in valid UTF-8, with the tokens that the model wants around them. */
-void tokenizer_encode(const TokenizerTable *table, const char *text, size_t size, Buffer *ids);
+/* Appends the tokens of a text in valid UTF-8, without those that the model wants around them. */
+void tokenizer_encode(const TokenizerTable *table, const char *text, size_t size, TokenList *tokens);
 
 /* Text from tokens that come one by one. */
 typedef struct {

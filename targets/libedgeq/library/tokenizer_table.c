@@ -7,7 +7,7 @@
 #include "pattern.h"
 #include "utf8.h"
 
-enum { MAGIC_SIZE = 8, SECTIONS = 20 };
+enum { MAGIC_SIZE = 8, FEWEST_SECTIONS = 20, SECTIONS = 28 };
 enum { FIRST_SYLLABLE = 0xAC00, LAST_SYLLABLE = 0xD7A3 }; /* of Hangul */
 
 typedef struct {
@@ -37,6 +37,8 @@ static bool is_string(const TokenizerTable *table, Words text) {
   return text.place <= table->strings_size && text.size <= table->strings_size - text.place;
 }
 
+static bool is_character(uint32_t code) { return code < 0xD800 || (code > 0xDFFF && code < 0x110000); }
+
 static bool is_text(const TokenizerTable *table, Words text) {
   return is_string(table, text) && is_utf8(table->strings + text.place, text.size);
 }
@@ -49,7 +51,7 @@ static void check_steps(const TokenizerTable *table, const Step *steps, size_t c
     bool splits = step->kind == SPLIT || step->kind == PREFIX_SPACE || step->kind == METASPACE;
     bool fits = step->kind < STEP_KINDS && normalizing == !splits;
     check(reader, fits, "a step is of another kind than its list");
-    if (step->kind == MAP) fits = step->a <= table->mapping_count && step->b <= table->mapping_count - step->a;
+    if (step->kind == MAP || step->kind == COMPOSE) fits = step->a <= table->mapping_count && step->b <= table->mapping_count - step->a;
     if (step->kind == REPLACE) fits = step->a < table->code_size && is_text(table, (Words){step->b, step->c});
     if (step->kind == SPLIT) fits = step->a < table->code_size && step->b <= REMOVED;
     if (step->kind == STRIP) fits = step->c < table->set_count;
@@ -80,6 +82,41 @@ static void check_characters(const TokenizerTable *table, const Reader *reader) 
   for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) check(reader, sets[i] < table->set_count, "it lacks a set");
 }
 
+static void check_frame(const FrameItem *items, size_t count, size_t texts, const Reader *reader) {
+  size_t found[FRAME_KINDS] = {0};
+  for (size_t i = 0; i < count; i++) {
+    check(reader, items[i].kind < FRAME_KINDS && items[i].type <= 1, "a frame holds what it cannot hold");
+    found[items[i].kind]++;
+  }
+  bool fits = found[FRAME_FIRST] == 1 && found[FRAME_SECOND] == texts - 1;
+  check(reader, fits || (texts == 2 && count == 0), "a frame does not hold each text once");
+}
+
+/* What version 3 brought. */
+static void check_names(const TokenizerTable *table, const Reader *reader) {
+  for (size_t i = 0; i < table->name_count; i++) {
+    check(reader, is_text(table, table->names[i]), "a name of a token lies outside of it");
+  }
+  for (size_t i = 1; i < table->special_count; i++) {
+    check(reader, table->special[i - 1] < table->special[i], "its special tokens are not in order");
+  }
+  for (size_t i = 0; i < table->join_count; i++) {
+    const Join *join = &table->joins[i];
+    bool fits = join->kind < JOIN_KINDS;
+    if (join->kind <= JOIN_REPLACE && join->kind != JOIN_BYTES) fits = join->b > 0 && is_text(table, (Words){join->a, join->b});
+    if (join->kind == JOIN_REPLACE) fits = fits && is_character(join->c);
+    check(reader, fits, "a step of its decoder refers to what is not there");
+  }
+  for (size_t i = 0; i < table->lower_count; i++) {
+    check(reader, is_text(table, table->lower[i].text), "a letter in lower case lies outside of it");
+  }
+  for (size_t i = 0; i < table->composition_count; i++) {
+    check(reader, is_character(table->compositions[i].both), "what two characters become is no character");
+  }
+  check_frame(table->single, table->single_count, 1, reader);
+  check_frame(table->pair, table->pair_count, 2, reader);
+}
+
 static void check_table(const TokenizerTable *table, const Reader *reader) {
   const TokenizerSettings *settings = table->settings;
   check(reader, settings->model <= CHARACTER_PAIRS, "it is of an unknown kind");
@@ -100,6 +137,7 @@ static void check_table(const TokenizerTable *table, const Reader *reader) {
     bool fits = is_string(table, table->added[i].text) && table->added[i].text.size > 0;
     check(reader, fits, "an added token lies outside of it");
   }
+  if (table->roles != NULL) check_names(table, reader);
   check(reader, pattern_fits(reader->memory, table), "a pattern refers to what is not there");
 }
 
@@ -111,6 +149,29 @@ static const char *copy_reason(Memory *memory, Mapping file) {
   return reason;
 }
 
+/* In files without frames: what is put before and after a text. */
+static void make_frame(TokenizerTable *table, Memory *memory) {
+  FrameItem *items = allocate(memory, table->prefix_count + 1 + table->suffix_count, sizeof *items);
+  for (size_t i = 0; i < table->prefix_count; i++) items[i].token = table->prefix[i];
+  items[table->prefix_count].kind = FRAME_FIRST;
+  for (size_t i = 0; i < table->suffix_count; i++) items[table->prefix_count + 1 + i].token = table->suffix[i];
+  table->single = items;
+  table->single_count = table->prefix_count + 1 + table->suffix_count;
+}
+
+static void read_names(TokenizerTable *table, Reader *reader) {
+  size_t one = 0;
+  table->roles = section(reader, sizeof *table->roles, &one);
+  check(reader, one == 1, "it lacks the parts that tokens play");
+  table->names = section(reader, sizeof *table->names, &table->name_count);
+  table->special = section(reader, sizeof *table->special, &table->special_count);
+  table->single = section(reader, sizeof *table->single, &table->single_count);
+  table->pair = section(reader, sizeof *table->pair, &table->pair_count);
+  table->joins = section(reader, sizeof *table->joins, &table->join_count);
+  table->lower = section(reader, sizeof *table->lower, &table->lower_count);
+  table->compositions = section(reader, sizeof *table->compositions, &table->composition_count);
+}
+
 TokenizerTable tokenizer_table(Memory *memory, Mapping file, const char *path, const char **reason) {
   TokenizerTable table = {0};
   Reader reader = {memory, file, path, 0};
@@ -119,7 +180,9 @@ TokenizerTable tokenizer_table(Memory *memory, Mapping file, const char *path, c
     *reason = copy_reason(memory, file);
     return table;
   }
-  bool fits = file.size >= MAGIC_SIZE + SECTIONS * 8 && memcmp(file.data, "EQTOKEN2", MAGIC_SIZE) == 0;
+  bool names = file.size >= MAGIC_SIZE && memcmp(file.data, "EQTOKEN3", MAGIC_SIZE) == 0;
+  bool fits = names || (file.size >= MAGIC_SIZE && memcmp(file.data, "EQTOKEN2", MAGIC_SIZE) == 0);
+  fits = fits && file.size >= MAGIC_SIZE + (names ? SECTIONS : FEWEST_SECTIONS) * 8;
   check(&reader, fits, "it is no table of a tokenizer");
   table.settings = section(&reader, sizeof *table.settings, &one);
   check(&reader, one == 1, "it lacks settings");
@@ -142,6 +205,11 @@ TokenizerTable tokenizer_table(Memory *memory, Mapping file, const char *path, c
   table.trie = section(&reader, sizeof *table.trie, &table.trie_size);
   table.mapped = section(&reader, 1, &table.mapped_size);
   table.scores = section(&reader, sizeof *table.scores, &table.score_words);
+  if (names) {
+    read_names(&table, &reader);
+  } else {
+    make_frame(&table, memory);
+  }
   check_table(&table, &reader);
   return table;
 }

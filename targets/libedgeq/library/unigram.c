@@ -61,20 +61,24 @@ static void continue_way(const TokenizerTable *table, const char *word, size_t s
   take_way(&ways[start + character], unknown + ways[start].score, start, table->settings->unknown);
 }
 
-static void add_piece(const TokenizerTable *table, const char *piece, size_t size, Buffer *ids) {
-  uint32_t token = find_word(table, table->words, table->word_count, piece, size);
+static void add_piece(const TokenizerTable *table, const WordText *word, size_t start, size_t end, TokenList *tokens) {
+  uint32_t token = find_word(table, table->words, table->word_count, word->text + start, end - start);
   if (token != NO_TOKEN) {
-    add_id(ids, token);
-  } else if (!add_fallback_bytes(table, piece, size, ids)) {
-    add_unknown(table, piece, size, ids);
+    add_token(tokens, word, token, start, end);
+  } else if (!add_fallback_bytes(table, word, start, end, tokens)) {
+    add_unknown(table, word, start, end, tokens);
   }
 }
 
-void word_to_unigram(const TokenizerTable *table, const char *word, size_t size, Buffer *ids) {
-  Way *ways = allocate(ids->memory, size + 1, sizeof *ways);
-  size_t *starts = allocate(ids->memory, size + 1, sizeof *starts);
+void word_to_unigram(const TokenizerTable *table, const WordText *word, TokenList *tokens) {
+  Memory *memory = tokens->ids.memory;
+  size_t size = word->size;
+  Way *ways = allocate(memory, size + 1, sizeof *ways);
+  size_t *starts = allocate(memory, size + 1, sizeof *starts);
   for (size_t i = 0; i <= size; i++) ways[i].start = NOWHERE;
-  for (size_t at = 0; at < size; at = character_after(word, at)) continue_way(table, word, size, ways, at);
+  for (size_t at = 0; at < size; at = character_after(word->text, at)) {
+    continue_way(table, word->text, size, ways, at);
+  }
   /* From the end, pieces without a token that follow each other become one. */
   size_t count = 0;
   bool was_unknown = false;
@@ -84,10 +88,7 @@ void word_to_unigram(const TokenizerTable *table, const char *word, size_t size,
     starts[count++] = ways[end].start;
     was_unknown = is_unknown;
   }
-  for (size_t i = count; i > 0; i--) {
-    size_t end = i > 1 ? starts[i - 2] : size;
-    add_piece(table, word + starts[i - 1], end - starts[i - 1], ids);
-  }
-  release(ids->memory, starts);
-  release(ids->memory, ways);
+  for (size_t i = count; i > 0; i--) add_piece(table, word, starts[i - 1], i > 1 ? starts[i - 2] : size, tokens);
+  release(memory, starts);
+  release(memory, ways);
 }

@@ -4,24 +4,21 @@
 
 #include "utf8.h"
 
-void add_id(Buffer *ids, uint32_t token) {
-  int64_t id = token;
-  buffer_add(ids, &id, sizeof id);
-}
-
-void add_unknown(const TokenizerTable *table, const char *word, size_t size, Buffer *ids) {
+void add_unknown(const TokenizerTable *table, const WordText *word, size_t start, size_t end, TokenList *tokens) {
+  size_t size = end - start;
   if (table->settings->unknown == NO_TOKEN) {
-    fail(ids->memory, EDGEQ_USAGE, "the bundle's tokenizer has no token for '%.*s'", (int)(size < 100 ? size : 100), word);
+    fail(tokens->ids.memory, EDGEQ_USAGE, "the bundle's tokenizer has no token for '%.*s'",
+         (int)(size < 100 ? size : 100), word->text + start);
   }
-  add_id(ids, table->settings->unknown);
+  add_token(tokens, word, table->settings->unknown, start, end);
 }
 
-bool add_fallback_bytes(const TokenizerTable *table, const char *piece, size_t size, Buffer *ids) {
+bool add_fallback_bytes(const TokenizerTable *table, const WordText *word, size_t start, size_t end, TokenList *tokens) {
   if (!table->settings->byte_fallback) return false;
-  for (size_t i = 0; i < size; i++) {
-    if (table->bytes[(unsigned char)piece[i]] == NO_TOKEN) return false;
+  for (size_t i = start; i < end; i++) {
+    if (table->bytes[(unsigned char)word->text[i]] == NO_TOKEN) return false;
   }
-  for (size_t i = 0; i < size; i++) add_id(ids, table->bytes[(unsigned char)piece[i]]);
+  for (size_t i = start; i < end; i++) add_token(tokens, word, table->bytes[(unsigned char)word->text[i]], start, end);
   return true;
 }
 
@@ -42,33 +39,34 @@ uint32_t find_word(const TokenizerTable *table, const Word *words, size_t count,
   return NO_TOKEN;
 }
 
-void word_to_token(const TokenizerTable *table, const char *word, size_t size, Buffer *ids) {
-  uint32_t token = find_word(table, table->words, table->word_count, word, size);
+void word_to_token(const TokenizerTable *table, const WordText *word, TokenList *tokens) {
+  uint32_t token = find_word(table, table->words, table->word_count, word->text, word->size);
   if (token != NO_TOKEN) {
-    add_id(ids, token);
+    add_token(tokens, word, token, 0, word->size);
   } else {
-    add_unknown(table, word, size, ids);
+    add_unknown(table, word, 0, word->size, tokens);
   }
 }
 
-void word_to_pieces(const TokenizerTable *table, const char *word, size_t size, Buffer *ids) {
-  size_t characters = 0, before = ids->size;
-  for (size_t at = 0; at < size; at = character_after(word, at)) characters++;
-  for (size_t start = 0; start < size;) {
+void word_to_pieces(const TokenizerTable *table, const WordText *word, TokenList *tokens) {
+  const char *text = word->text;
+  size_t characters = 0, before = token_count(tokens);
+  for (size_t at = 0; at < word->size; at = character_after(text, at)) characters++;
+  for (size_t start = 0; start < word->size;) {
     uint32_t token = NO_TOKEN;
-    size_t end = size;
-    for (; characters <= table->settings->longest_word && end > start; end = character_before(word, end)) {
+    size_t end = word->size;
+    for (; characters <= table->settings->longest_word && end > start; end = character_before(text, end)) {
       const Word *words = start == 0 ? table->words : table->inner_words;
       size_t count = start == 0 ? table->word_count : table->inner_word_count;
-      token = find_word(table, words, count, word + start, end - start);
+      token = find_word(table, words, count, text + start, end - start);
       if (token != NO_TOKEN) break;
     }
     if (token == NO_TOKEN) {
-      ids->size = before; /* one unknown part makes the whole word unknown */
-      add_unknown(table, word, size, ids);
+      keep_tokens(tokens, before); /* one unknown part makes the whole word unknown */
+      add_unknown(table, word, 0, word->size, tokens);
       return;
     }
-    add_id(ids, token);
+    add_token(tokens, word, token, start, end);
     start = end;
   }
 }

@@ -20,3 +20,25 @@ InputFile read_file(const char *path) {
   fclose(file);
   return content;
 }
+
+static InputFile read_standard_input(void) {
+  InputFile content = {reserve(1, 1), 0};
+  char part[4096];
+  for (size_t count; (count = fread(part, 1, sizeof part, stdin)) > 0;) {
+    content.data = grow(content.data, content.size + count + 1);
+    memcpy(content.data + content.size, part, count);
+    content.size += count;
+    content.data[content.size] = '\0';
+  }
+  if (ferror(stdin)) stop(EXIT_USAGE, "cannot read standard input: %s", strerror(errno));
+  return content;
+}
+
+InputFile read_text_file(const char *path) {
+  InputFile content = strcmp(path, "-") == 0 ? read_standard_input() : read_file(path);
+  if (content.size >= 3 && memcmp(content.data, "\xEF\xBB\xBF", 3) == 0) {
+    content.data += 3;
+    content.size -= 3;
+  }
+  return content;
+}

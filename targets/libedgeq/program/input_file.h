@@ -12,4 +12,7 @@ typedef struct {
 /* Stops the program if it is no regular file that can be read. */
 InputFile read_file(const char *path);
 
+/* The same for a text, without the mark that some editors put first; "-" is standard input. */
+InputFile read_text_file(const char *path);
+
 #endif

@@ -10,6 +10,7 @@
 #include "options.h"
 #include "output.h"
 #include "profile.h"
+#include "results.h"
 #include "system.h"
 #include "tensor_file.h"
 #include "texts.h"
@@ -61,15 +62,37 @@ static void time_text(const edgeq_model *model, edgeq_session *session, const Te
   free(seconds);
 }
 
-static void run_texts(const edgeq_model *model, edgeq_session *session, const Texts *texts, const Options *options) {
+/* --raw prints outputs of ids, --repeat times them. */
+static void run_ids_of_texts(const edgeq_model *model, edgeq_session *session, Texts *texts, const Options *options) {
+  encode_texts(session, texts);
   edgeq_text *given = given_texts(texts);
   /* Every text is checked before the first is run: a mistake in the last line costs no time. */
   check(edgeq_check_texts(session, given, texts->count), session);
   for (size_t i = 0; i < texts->count; i++) {
-    print_result(model, session, &texts->items[i], options->json, options->raw);
+    const Texts one = {&texts->items[i], 1};
+    if (options->raw) {
+      print_raw_result(model, session, &texts->items[i], options->json);
+    } else {
+      print_results(model, session, &one, options);
+    }
     if (options->repeat > 0) time_text(model, session, &texts->items[i], options);
   }
   free(given);
+}
+
+static void run_texts(const edgeq_model *model, edgeq_session *session, Texts *texts, const Options *options) {
+  if (options->tokens) {
+    print_tokens(session, texts, options);
+  } else if (options->generate) {
+    encode_texts(session, texts);
+    generate_texts(session, texts, options);
+  } else if (options->raw || options->repeat > 0) {
+    run_ids_of_texts(model, session, texts, options);
+  } else if (options->query != NULL) {
+    print_ranks(session, texts, options);
+  } else {
+    print_results(model, session, texts, options);
+  }
 }
 
 /* Leaves nothing half written. */
@@ -139,13 +162,9 @@ int main(int count, char **arguments) {
   edgeq_model *model = open_model(&options);
   check_task(model, &options);
   edgeq_session *session = open_session(model, &options);
-  Texts texts = read_texts(session, &options);
-  if (options.tokens) {
-    print_texts(&texts, options.json);
-  } else if (options.self_test) {
+  Texts texts = read_texts(&options);
+  if (options.self_test) {
     self_test(session, options.json);
-  } else if (options.generate) {
-    generate_texts(session, &texts, &options);
   } else if (has_texts(&options)) {
     run_texts(model, session, &texts, &options);
   } else if (options.profile != NULL) {

@@ -10,16 +10,37 @@
 #include "stop.h"
 
 static const char USAGE[] =
-    "usage: edgeq-run BUNDLE --self-test | --text TEXT | --file FILE | --ids FILE |\n"
-    "                        --tensors IN --out OUT | --profile IN\n"
+    "usage: edgeq-run BUNDLE --self-test | TEXTS | --ids FILE | --tensors IN --out OUT | --profile IN\n"
     "\n"
     "  BUNDLE           folder that `edgeq compile` made, or file that `edgeq pack` made; a program that\n"
     "                   `edgeq pack --executable` made has its own, and takes none\n"
     "  --self-test      run the stored input; exit 1 if one bit of the output differs\n"
-    "  --text TEXT      embed, classify, continue or rewrite a text\n"
-    "  --file FILE      the same for one text a line, in UTF-8\n"
-    "  --ids FILE       the same for one text a line, as token ids separated by spaces\n"
-    "  --tokens         print the token ids of --text or --file, and do nothing else\n"
+    "\n"
+    "TEXTS is one of these; FILE may be - for standard input:\n"
+    "  --text TEXT      a text\n"
+    "  --file FILE      one text a line, in UTF-8; a blank line keeps its place\n"
+    "  --pair A B       two texts that the model reads together\n"
+    "  --pairs FILE     a pair a line, with a tab between them\n"
+    "  --question Q --context C     looks for the answer in the context\n"
+    "  --query Q --documents FILE   sorts documents, one a line, by how well they fit\n"
+    "  --jsonl FILE     one JSON object a line, --csv FILE a table with a header (.tsv: with tabs): the text is under\n"
+    "                   text, sentence or question, its second under text_pair or context; id and other fields come back\n"
+    "  --column NAME    where --jsonl and --csv have the text\n"
+    "\n"
+    "how texts are read and what is found:\n"
+    "  --prompt-name NAME          which of the model's prompts is put before every text\n"
+    "  --on-long WHAT   longer texts than the model takes: error, cut, or split into rows (embeddings and logits are\n"
+    "                   averaged by tokens; default: as the model's folder says)\n"
+    "  --max-tokens N   most tokens of a text or row; --overlap N tokens that rows have in common\n"
+    "  --aggregation HOW           labels of tokens: none, simple (default), first, average, max\n"
+    "  --ignore-labels A,B         labels that are left out (default: O)\n"
+    "  --top-k K        answers (default 1), tokens for a mask (default 5), documents (default all)\n"
+    "  --max-answer-tokens N       most tokens of an answer (default 15)\n"
+    "  --allow-no-answer           that there is no answer is one too\n"
+    "  --targets A,B    tokens to choose from for a mask\n"
+    "\n"
+    "  --ids FILE       one text a line, as token ids separated by spaces\n"
+    "  --tokens         print the token ids of texts, and do nothing else\n"
     "  --generate N     continue or rewrite every text with at most N tokens, `auto` as many as the model's\n"
     "                   generation_config.json says, or 100 (128 of a source); prints texts, and for --ids ids\n"
     "  --tensors IN     sets of inputs as `edgeq` writes them; outputs go to --out\n"
@@ -52,7 +73,7 @@ static const char USAGE[] =
     "\n"
     "example: edgeq-run . --text 'A cat sat on the mat.' --json --threads 4\n";
 
-typedef enum { TEXT, FLAG, INTEGER, NUMBER, LENGTH } Kind;
+typedef enum { TEXT, PAIR, FLAG, INTEGER, NUMBER, LENGTH } Kind;
 
 /* An option: where its value goes, and for integers the range. */
 typedef struct {
@@ -89,13 +110,19 @@ static void set_length(const Option *option, const char *value, Options *options
 }
 
 /* Sets one option; returns how many arguments it took. */
-static int set(const Option *option, const char *value) {
+static int set(const Option *option, const char *value, const char *second) {
   if (option->kind == FLAG) {
     *(bool *)option->to = true;
     return 1;
   }
   if (value == NULL) stop(EXIT_USAGE, "%s needs a value; see --help", option->name);
   if (option->kind == TEXT) *(const char **)option->to = value;
+  if (option->kind == PAIR) {
+    if (second == NULL) stop(EXIT_USAGE, "%s needs two values; see --help", option->name);
+    ((const char **)option->to)[0] = value;
+    ((const char **)option->to)[1] = second;
+    return 3;
+  }
   if (option->kind == INTEGER) *(int64_t *)option->to = integer(option, value);
   if (option->kind == NUMBER) *(double *)option->to = number(option, value);
   if (option->kind == LENGTH) set_length(option, value, option->to);
@@ -106,34 +133,93 @@ static int set(const Option *option, const char *value) {
 static bool changes_texts(const Options *options) {
   const edgeq_generation *g = &options->generation;
   return !isnan(g->temperature) || !isnan(g->top_p) || !isnan(g->repetition_penalty) || !isnan(g->length_penalty) ||
-         g->top_k >= 0 || g->seed >= 0 || g->beams >= 0 || g->no_repeat_ngram_size >= 0 || g->min_new_tokens >= 0 ||
+         g->seed >= 0 || g->beams >= 0 || g->no_repeat_ngram_size >= 0 || g->min_new_tokens >= 0 ||
          g->max_new_tokens >= 0 || g->early_stopping >= 0 || options->ignore_end || g->batch > 1;
 }
 
-static void set_early_stopping(Options *options) {
-  static const struct {
-    const char *name;
-    int32_t value;
-  } known[] = {{"no", EDGEQ_NOT_EARLY}, {"yes", EDGEQ_EARLY}, {"never", EDGEQ_NEVER_EARLY}};
-  const char *given = options->early_stopping;
+/* A name and the number that it stands for. */
+typedef struct {
+  const char *name;
+  int32_t value;
+} Choice;
+
+/* The number of a name; nothing changes if none is given. `known` ends with a NULL. */
+static void choose(const char *option, const char *given, const Choice *known, const char *all, int32_t *value) {
   if (given == NULL) return;
-  for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-    if (strcmp(known[i].name, given) == 0) options->generation.early_stopping = known[i].value;
+  for (const Choice *choice = known; choice->name != NULL; choice++) {
+    if (strcmp(choice->name, given) != 0) continue;
+    *value = choice->value;
+    return;
   }
-  if (options->generation.early_stopping < 0) {
-    stop(EXIT_USAGE, "--early-stopping takes yes, no or never, found '%s'", given);
+  stop(EXIT_USAGE, "%s takes %s, found '%s'", option, all, given);
+}
+
+static void set_choices(Options *options) {
+  static const Choice stopping[] = {{"no", EDGEQ_NOT_EARLY}, {"yes", EDGEQ_EARLY}, {"never", EDGEQ_NEVER_EARLY}, {NULL, 0}};
+  static const Choice on_long[] = {{"error", EDGEQ_LONG_ERROR}, {"cut", EDGEQ_LONG_CUT}, {"split", EDGEQ_LONG_SPLIT}, {NULL, 0}};
+  static const Choice aggregations[] = {{"none", EDGEQ_TAG_NONE},   {"simple", EDGEQ_TAG_SIMPLE},
+                                        {"first", EDGEQ_TAG_FIRST}, {"average", EDGEQ_TAG_AVERAGE},
+                                        {"max", EDGEQ_TAG_MAX},     {NULL, 0}};
+  choose("--early-stopping", options->early_stopping, stopping, "yes, no or never", &options->generation.early_stopping);
+  choose("--on-long", options->on_long, on_long, "error, cut or split", &options->reading.on_long);
+  choose("--aggregation", options->aggregation, aggregations, "none, simple, first, average or max",
+         &options->tagging.aggregation);
+}
+
+/* The parts of a text between commas; returns how many. */
+static size_t split_list(const char *text, const char ***parts) {
+  size_t length = strlen(text), count = 0;
+  char *copy = reserve(length + 1, 1);
+  *parts = reserve(length + 1, sizeof **parts);
+  memcpy(copy, text, length);
+  for (char *at = copy; at != NULL;) {
+    char *comma = strchr(at, ',');
+    if (comma != NULL) *comma = '\0';
+    if (*at != '\0') (*parts)[count++] = at;
+    at = comma != NULL ? comma + 1 : NULL;
   }
+  return count;
+}
+
+static void set_lists(Options *options) {
+  const char **parts = NULL;
+  if (options->ignored != NULL) {
+    options->tagging.ignored_count = split_list(options->ignored, &parts);
+    options->tagging.ignored = parts;
+  }
+  if (options->targets != NULL) {
+    size_t count = split_list(options->targets, &parts);
+    if (count == 0) stop(EXIT_USAGE, "--targets names no token");
+    edgeq_text *targets = reserve(count, sizeof *targets);
+    for (size_t i = 0; i < count; i++) targets[i] = (edgeq_text){.text = parts[i], .size = strlen(parts[i])};
+    options->filling.targets = targets;
+    options->filling.target_count = count;
+  }
+  options->answering.may_be_none = options->may_be_none;
+  if (options->top_k < 0) return;
+  options->generation.top_k = options->generate ? options->top_k : -1;
+  if (!options->generate && options->top_k == 0) stop(EXIT_USAGE, "--top-k takes a number from 1 on here, found '0'");
+  options->answering.top_k = options->filling.top_k = options->top_k;
 }
 
 static void check_options(const Options *options) {
-  int jobs = options->self_test + (options->text != NULL) + (options->file != NULL) + (options->ids != NULL) +
-             (options->tensors != NULL) + (options->profile != NULL);
+  const char *const sources[] = {options->text,    options->file, options->ids,       options->tensors,  options->profile,
+                                 options->pair[0], options->pairs, options->documents, options->question, options->jsonl,
+                                 options->csv};
+  int jobs = options->self_test;
+  for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) jobs += sources[i] != NULL;
   if (options->bundle == NULL) stop(EXIT_USAGE, "name a bundle; see --help");
   if (options->verify_all && options->no_verify) {
     stop(EXIT_USAGE, "--verify-all and --no-verify exclude each other; see --help");
   }
   if (jobs != 1) {
-    stop(EXIT_USAGE, "give one of --self-test, --text, --file, --ids, --tensors and --profile; see --help");
+    stop(EXIT_USAGE, "give one of --self-test, --text, --file, --pair, --pairs, --question, --documents, --jsonl, --csv, "
+                     "--ids, --tensors and --profile; see --help");
+  }
+  if ((options->query != NULL) != (options->documents != NULL)) stop(EXIT_USAGE, "--query and --documents belong together");
+  if ((options->question != NULL) != (options->context != NULL)) stop(EXIT_USAGE, "--question and --context belong together");
+  if (options->column != NULL && options->jsonl == NULL && options->csv == NULL) {
+    stop(EXIT_USAGE, "--column belongs to --jsonl and --csv; leave it out");
   }
   if ((options->tensors != NULL) != (options->out != NULL)) {
     stop(EXIT_USAGE, "--tensors and --out belong together; see --help");
@@ -143,7 +229,7 @@ static void check_options(const Options *options) {
   }
   if (options->generate && !has_texts(options)) stop(EXIT_USAGE, "--generate needs texts or --ids; see --help");
   if (options->tokens && (!needs_tokenizer(options) || options->generate || options->repeat > 0 || options->raw)) {
-    stop(EXIT_USAGE, "--tokens goes with --text or --file alone; see --help");
+    stop(EXIT_USAGE, "--tokens goes with texts alone; see --help");
   }
   if (options->generate && (options->repeat > 0 || options->raw)) {
     stop(EXIT_USAGE, "--generate goes with neither --repeat nor --raw; see --help");
@@ -164,10 +250,33 @@ Options read_options(int count, char **arguments) {
   Options options = {.bundle = own_bundle()};
   edgeq_generation *generation = &options.generation;
   edgeq_generation_defaults(generation);
+  edgeq_text_defaults(&options.reading);
+  edgeq_tag_defaults(&options.tagging);
+  edgeq_answer_defaults(&options.answering);
+  edgeq_fill_defaults(&options.filling);
+  options.top_k = -1;
   const Option known[] = {
       {"--ids", TEXT, &options.ids, 0, 0},
       {"--text", TEXT, &options.text, 0, 0},
       {"--file", TEXT, &options.file, 0, 0},
+      {"--pair", PAIR, options.pair, 0, 0},
+      {"--pairs", TEXT, &options.pairs, 0, 0},
+      {"--query", TEXT, &options.query, 0, 0},
+      {"--documents", TEXT, &options.documents, 0, 0},
+      {"--question", TEXT, &options.question, 0, 0},
+      {"--context", TEXT, &options.context, 0, 0},
+      {"--jsonl", TEXT, &options.jsonl, 0, 0},
+      {"--csv", TEXT, &options.csv, 0, 0},
+      {"--column", TEXT, &options.column, 0, 0},
+      {"--prompt-name", TEXT, &options.reading.prompt_name, 0, 0},
+      {"--on-long", TEXT, &options.on_long, 0, 0},
+      {"--max-tokens", INTEGER, &options.reading.max_tokens, 1, INT32_MAX},
+      {"--overlap", INTEGER, &options.reading.overlap, 0, INT32_MAX},
+      {"--aggregation", TEXT, &options.aggregation, 0, 0},
+      {"--ignore-labels", TEXT, &options.ignored, 0, 0},
+      {"--max-answer-tokens", INTEGER, &options.answering.longest, 1, INT32_MAX},
+      {"--allow-no-answer", FLAG, &options.may_be_none, 0, 0},
+      {"--targets", TEXT, &options.targets, 0, 0},
       {"--tokens", FLAG, &options.tokens, 0, 0},
       {"--tensors", TEXT, &options.tensors, 0, 0},
       {"--out", TEXT, &options.out, 0, 0},
@@ -186,7 +295,7 @@ Options read_options(int count, char **arguments) {
       {"--min-new-tokens", INTEGER, &generation->min_new_tokens, 0, INT32_MAX},
       {"--no-repeat-ngram-size", INTEGER, &generation->no_repeat_ngram_size, 0, INT32_MAX},
       {"--num-beams", INTEGER, &generation->beams, 1, 64},
-      {"--top-k", INTEGER, &generation->top_k, 0, UINT32_MAX},
+      {"--top-k", INTEGER, &options.top_k, 0, UINT32_MAX},
       {"--seed", INTEGER, &generation->seed, 0, INT64_MAX},
       {"--temperature", NUMBER, &generation->temperature, 0, 0},
       {"--top-p", NUMBER, &generation->top_p, 0, 0},
@@ -200,18 +309,19 @@ Options read_options(int count, char **arguments) {
       if (strcmp(arguments[i], known[k].name) == 0) option = &known[k];
     }
     if (option != NULL) {
-      i += set(option, i + 1 < count ? arguments[i + 1] : NULL);
+      i += set(option, i + 1 < count ? arguments[i + 1] : NULL, i + 2 < count ? arguments[i + 2] : NULL);
     } else if (strcmp(arguments[i], "--help") == 0 || strcmp(arguments[i], "-h") == 0) {
       fputs(USAGE, stdout);
       exit(0);
-    } else if (arguments[i][0] == '-' || options.bundle != NULL) {
+    } else if ((arguments[i][0] == '-' && arguments[i][1] != '\0') || options.bundle != NULL) {
       stop(EXIT_USAGE, "unexpected argument '%s'; see --help", arguments[i]);
     } else {
       options.bundle = arguments[i++];
     }
   }
   if (options.threads == 0) options.threads = threads_of_environment();
-  set_early_stopping(&options);
+  set_choices(&options);
+  set_lists(&options);
   generation->ignore_end = options.ignore_end;
   check_options(&options);
   return options;

@@ -9,14 +9,26 @@
 
 typedef struct {
   const char *bundle, *ids, *text, *file, *tensors, *profile, *out, *variant, *early_stopping;
+  const char *pair[2], *pairs, *jsonl, *csv, *column;      /* where texts come from, besides */
+  const char *query, *documents, *question, *context;
+  const char *on_long, *aggregation, *ignored, *targets;   /* as they are given */
   bool self_test, tokens, json, raw, no_verify, verify_all, ignore_end;
   bool generate;
   int64_t repeat, threads; /* 0 if not given */
   edgeq_generation generation; /* how texts are made */
+  int64_t top_k;               /* of answers, fillings or documents; -1 if not given */
+  bool may_be_none;
+  edgeq_text_options reading;
+  edgeq_tag_options tagging;
+  edgeq_answer_options answering;
+  edgeq_fill_options filling;
 } Options;
 
 /* Whether there are texts that the bundle's tokenizer turns into ids. */
-static inline bool needs_tokenizer(const Options *options) { return options->text != NULL || options->file != NULL; }
+static inline bool needs_tokenizer(const Options *options) {
+  return options->text != NULL || options->file != NULL || options->pair[0] != NULL || options->pairs != NULL ||
+         options->jsonl != NULL || options->csv != NULL || options->documents != NULL || options->question != NULL;
+}
 
 /* Whether there are texts or ids to run. */
 static inline bool has_texts(const Options *options) { return options->ids != NULL || needs_tokenizer(options); }

@@ -8,23 +8,39 @@
 #include "number_text.h"
 #include "stop.h"
 
-void print_json_text(const char *text, size_t size) {
-  putchar('"');
+char *json_text_of(const char *text, size_t size) {
+  static const char digits[] = "0123456789abcdef";
+  char *json = reserve(6 * size + 3, 1);
+  size_t used = 0;
+  json[used++] = '"';
   for (size_t i = 0; i < size; i++) {
-    unsigned char byte = (unsigned char)text[i];
-    if (byte == '"' || byte == '\\') {
-      printf("\\%c", byte);
-    } else if (byte < 0x20) {
-      printf("\\u%04x", byte);
+    unsigned char byte = (unsigned char)text[i], code = byte;
+    bool is_control = byte < 0x20 || byte == 0x7F;
+    if (byte == 0xC2 && i + 1 < size && (unsigned char)text[i + 1] < 0xA0) { /* U+0080 to U+009F */
+      is_control = true;
+      code = (unsigned char)text[++i];
+    }
+    if (byte == '"' || byte == '\\') json[used++] = '\\';
+    if (is_control) {
+      const char escape[6] = {'\\', 'u', '0', '0', digits[code >> 4], digits[code & 15]};
+      memcpy(json + used, escape, sizeof escape);
+      used += sizeof escape;
     } else {
-      putchar(byte);
+      json[used++] = (char)byte;
     }
   }
-  putchar('"');
+  json[used++] = '"';
+  return json;
 }
 
-static void print_number(double value, bool json) {
-  /* Nine digits give every float32 back exactly. JSON has no infinities. */
+void print_json_text(const char *text, size_t size) {
+  char *json = json_text_of(text, size);
+  fputs(json, stdout);
+  free(json);
+}
+
+void print_number(double value, bool json) {
+  /* JSON has no infinities. */
   if (json && !isfinite(value)) {
     fputs("null", stdout);
   } else {
@@ -33,7 +49,15 @@ static void print_number(double value, bool json) {
   }
 }
 
-static void print_values(const float *values, size_t count, bool json) {
+void print_double(double value, bool json) {
+  if (json && !isfinite(value)) {
+    fputs("null", stdout);
+  } else {
+    printf("%.17g", value);
+  }
+}
+
+void print_values(const float *values, size_t count, bool json) {
   if (json) putchar('[');
   for (size_t i = 0; i < count; i++) {
     if (i > 0) fputs(json ? ", " : " ", stdout);
@@ -52,39 +76,6 @@ void run_ids(const edgeq_model *model, edgeq_session *session, const Text *text,
   }
   check(edgeq_run(session, EDGEQ_MAIN, inputs, outputs), session);
   free(inputs);
-}
-
-static void print_embedding(const edgeq_model *model, edgeq_session *session, const edgeq_text *text, bool json) {
-  size_t width = (size_t)edgeq_model_info(model)->width;
-  float *values = reserve(width, sizeof *values);
-  check(edgeq_embed(session, text, 1, 1, values, NULL), session);
-  if (json) fputs(", \"embedding\": ", stdout);
-  print_values(values, width, json);
-  free(values);
-}
-
-static void print_label(const edgeq_model *model, edgeq_session *session, const edgeq_text *text, bool json) {
-  const edgeq_info *info = edgeq_model_info(model);
-  size_t classes = (size_t)info->width, best = 0;
-  float *logits = reserve(classes, sizeof *logits);
-  double *scores = reserve(classes, sizeof *scores);
-  check(edgeq_classify(session, text, 1, 1, logits, scores, NULL), session);
-  for (size_t k = 0; k < classes; k++) best = logits[k] > logits[best] ? k : best;
-  char number[32];
-  snprintf(number, sizeof number, "LABEL_%zu", best);
-  const char *label = best < info->label_count ? info->labels[best] : number;
-  if (json) {
-    fputs(", \"label\": ", stdout);
-    print_json_text(label, strlen(label));
-    fputs(", \"score\": ", stdout);
-    print_number(scores[best], json);
-    fputs(", \"logits\": ", stdout);
-  } else {
-    printf("%s %.6f ", label, scores[best]);
-  }
-  print_values(logits, classes, json);
-  free(logits);
-  free(scores);
 }
 
 static void print_raw(const edgeq_model *model, const edgeq_tensor *outputs, bool json) {
@@ -106,18 +97,11 @@ static void print_raw(const edgeq_model *model, const edgeq_tensor *outputs, boo
   if (json) putchar('}');
 }
 
-void print_result(const edgeq_model *model, edgeq_session *session, const Text *text, bool json, bool raw) {
-  const edgeq_text given = {.ids = text->ids, .id_count = text->count, .name = text->name};
+void print_raw_result(const edgeq_model *model, edgeq_session *session, const Text *text, bool json) {
   edgeq_tensor *outputs = reserve(edgeq_output_count(model, EDGEQ_MAIN), sizeof *outputs);
-  if (raw) run_ids(model, session, text, outputs);
+  run_ids(model, session, text, outputs);
   if (json) printf("{\"line\": %zu, \"tokens\": %zu", text->line, text->count);
-  if (raw) {
-    print_raw(model, outputs, json);
-  } else if (strcmp(edgeq_model_info(model)->task, "classify") == 0) {
-    print_label(model, session, &given, json);
-  } else {
-    print_embedding(model, session, &given, json);
-  }
+  print_raw(model, outputs, json);
   puts(json ? "}" : "");
   free(outputs);
 }

@@ -1,15 +1,28 @@
 #include "texts.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "stop.h"
 #include "input_file.h"
+#include "stop.h"
+#include "table_files.h"
 
-static char *name_of(size_t line, const char *kind) {
-  char *name = reserve(64, 1);
-  snprintf(name, 64, "line %zu of the %s", line, kind);
-  return name;
+bool is_blank(const char *text, size_t size) {
+  for (size_t i = 0; i < size; i++) {
+    if (strchr(" \t\r\n\v\f", text[i]) == NULL || text[i] == '\0') return false;
+  }
+  return true;
+}
+
+Text *add_text(Texts *texts, size_t line, const char *kind) {
+  /* Grown by halves, when the count is a power of two. */
+  size_t count = texts->count;
+  if ((count & (count - 1)) == 0) texts->items = grow(texts->items, (count > 0 ? 2 * count : 1) * sizeof *texts->items);
+  Text *text = &texts->items[texts->count++];
+  *text = (Text){.line = line, .name = reserve(64, 1)};
+  snprintf(text->name, 64, "line %zu of the %s", line, kind);
+  return text;
 }
 
 static int64_t *read_ids(const char *at, const char *end, size_t *count, const char *path, size_t line) {
@@ -37,77 +50,96 @@ static int64_t *read_ids(const char *at, const char *end, size_t *count, const c
   return ids;
 }
 
-static Texts read_lines_of_ids(const char *path) {
+static void read_lines_of_ids(Texts *texts, const char *path) {
   InputFile file = read_file(path);
   const char *at = file.data, *end = file.data + file.size;
-  size_t lines = 1;
-  for (size_t i = 0; i < file.size; i++) lines += file.data[i] == '\n';
-  Texts texts = {reserve(lines, sizeof *texts.items), 0};
   while (at < end) {
     const char *stop = memchr(at, '\n', (size_t)(end - at));
     if (stop == NULL) stop = end;
-    Text *text = &texts.items[texts.count++];
-    text->line = texts.count;
+    Text *text = add_text(texts, texts->count + 1, "ids");
     text->ids = read_ids(at, stop, &text->count, path, text->line);
-    text->name = name_of(text->line, "ids");
     at = stop < end ? stop + 1 : end;
   }
-  if (texts.count == 0) stop(EXIT_USAGE, "%s is empty: one line of token ids a text is expected", path);
-  return texts;
+  if (texts->count == 0) stop(EXIT_USAGE, "%s is empty: one line of token ids a text is expected", path);
 }
 
-static Text encode(edgeq_session *session, const char *text, size_t size, size_t line) {
-  Text encoded = {.line = line, .name = name_of(line, "texts")};
-  const edgeq_text given = {.text = text, .size = size, .name = encoded.name};
-  const int64_t *ids = NULL;
-  check(edgeq_tokenize(session, &given, &ids, &encoded.count), session);
-  encoded.ids = reserve(encoded.count, sizeof *ids);
-  memcpy(encoded.ids, ids, encoded.count * sizeof *ids);
-  return encoded;
-}
-
-static bool is_blank(const char *text, size_t size) {
-  for (size_t i = 0; i < size; i++) {
-    if (strchr(" \t\r\v\f", text[i]) == NULL || text[i] == '\0') return false;
+/* Cuts a line at its only tab. */
+static void split_pair(Text *text, const char *path) {
+  const char *tab = memchr(text->text, '\t', text->size), *end = text->text + text->size;
+  if (tab == NULL || memchr(tab + 1, '\t', (size_t)(end - tab - 1)) != NULL) {
+    stop(EXIT_USAGE, "%s, line %zu: expected two texts and one tab between them", path, text->line);
   }
-  return true;
+  text->second = tab + 1;
+  text->second_size = (size_t)(end - tab - 1);
+  text->size = (size_t)(tab - text->text);
 }
 
-/* One text a line; blank lines are skipped, but counted. */
-static Texts read_lines(edgeq_session *session, const char *path) {
-  static const char MARK[] = "\xEF\xBB\xBF"; /* some editors put it first */
-  InputFile file = read_file(path);
+/* One text a line; a blank line keeps its place. */
+static void read_lines(Texts *texts, const char *path, bool of_pairs) {
+  InputFile file = read_text_file(path);
   const char *at = file.data, *end = file.data + file.size;
-  size_t lines = 1, line = 0;
-  if (file.size >= 3 && memcmp(at, MARK, 3) == 0) at += 3;
-  for (size_t i = 0; i < file.size; i++) lines += file.data[i] == '\n';
-  Texts texts = {reserve(lines, sizeof *texts.items), 0};
+  size_t line = 0;
+  bool any = false;
   while (at < end) {
     const char *stop = memchr(at, '\n', (size_t)(end - at)), *next = stop == NULL ? end : stop + 1;
     if (stop == NULL) stop = end;
-    line++;
     while (stop > at && stop[-1] == '\r') stop--;
     while (at < stop && *at == '\r') at++;
-    if (!is_blank(at, (size_t)(stop - at))) texts.items[texts.count++] = encode(session, at, (size_t)(stop - at), line);
+    Text *text = add_text(texts, ++line, "texts");
+    text->text = at;
+    text->size = is_blank(at, (size_t)(stop - at)) ? 0 : (size_t)(stop - at);
+    if (of_pairs && text->size > 0) split_pair(text, path);
+    any |= text->size > 0;
     at = next;
   }
-  if (texts.count == 0) stop(EXIT_USAGE, "%s holds no text: one text a line is expected", path);
+  if (!any) stop(EXIT_USAGE, "%s holds no text: one text a line is expected", path);
+}
+
+static Text *add_argument(Texts *texts, const char *text) {
+  Text *added = add_text(texts, texts->count + 1, "texts");
+  added->text = text;
+  added->size = strlen(text);
+  if (is_blank(text, added->size)) stop(EXIT_USAGE, "the text is empty; give at least one word");
+  return added;
+}
+
+static void add_pair(Texts *texts, const char *first, const char *second) {
+  Text *pair = add_argument(texts, first);
+  pair->second = second;
+  pair->second_size = strlen(second);
+  if (is_blank(second, pair->second_size)) stop(EXIT_USAGE, "the second text is empty; give at least one word");
+}
+
+Texts read_texts(const Options *options) {
+  Texts texts = {NULL, 0};
+  if (options->ids != NULL) read_lines_of_ids(&texts, options->ids);
+  if (options->text != NULL) add_argument(&texts, options->text);
+  if (options->file != NULL) read_lines(&texts, options->file, false);
+  if (options->documents != NULL) read_lines(&texts, options->documents, false);
+  if (options->pairs != NULL) read_lines(&texts, options->pairs, true);
+  if (options->jsonl != NULL) read_json_lines(&texts, options->jsonl, options->column);
+  if (options->csv != NULL) read_csv(&texts, options->csv, options->column);
+  if (options->pair[0] != NULL) add_pair(&texts, options->pair[0], options->pair[1]);
+  if (options->question != NULL) add_pair(&texts, options->question, options->context);
   return texts;
 }
 
-static Texts read_one(edgeq_session *session, const char *text) {
-  size_t size = strlen(text);
-  Texts texts = {reserve(1, sizeof *texts.items), 1};
-  if (is_blank(text, size)) stop(EXIT_USAGE, "the text is empty; give at least one word");
-  texts.items[0] = encode(session, text, size, 1);
-  return texts;
-}
-
-Texts read_texts(edgeq_session *session, const Options *options) {
-  if (options->ids != NULL) return read_lines_of_ids(options->ids);
-  if (options->file != NULL) return read_lines(session, options->file);
-  if (options->text != NULL) return read_one(session, options->text);
-  return (Texts){NULL, 0};
+void encode_texts(edgeq_session *session, Texts *texts) {
+  size_t kept = 0;
+  for (size_t i = 0; i < texts->count; i++) {
+    Text text = texts->items[i];
+    if (text.text != NULL) {
+      const edgeq_text given = {.text = text.text, .size = text.size, .name = text.name};
+      const int64_t *ids = NULL;
+      if (text.size == 0) continue;
+      if (text.second != NULL) stop(EXIT_USAGE, "%s is a pair; --generate, --raw and --repeat take single texts", text.name);
+      check(edgeq_tokenize(session, &given, &ids, &text.count), session);
+      text.ids = reserve(text.count, sizeof *ids);
+      memcpy(text.ids, ids, text.count * sizeof *ids);
+    }
+    texts->items[kept++] = text;
+  }
+  texts->count = kept;
 }
 
 edgeq_text *given_texts(const Texts *texts) {
@@ -117,15 +149,4 @@ edgeq_text *given_texts(const Texts *texts) {
     given[i] = (edgeq_text){.ids = text->ids, .id_count = text->count, .name = text->name};
   }
   return given;
-}
-
-void print_texts(const Texts *texts, bool json) {
-  for (size_t i = 0; i < texts->count; i++) {
-    const Text *text = &texts->items[i];
-    if (json) printf("{\"line\": %zu, \"ids\": [", text->line);
-    for (size_t at = 0; at < text->count; at++) {
-      printf(at == 0 ? "%lld" : json ? ", %lld" : " %lld", (long long)text->ids[at]);
-    }
-    puts(json ? "]}" : "");
-  }
 }

@@ -1,16 +1,24 @@
-/* What is to be run: lines of token ids, or texts. */
+/* What is to be run: texts or pairs of them, or lines of token ids, with what their file says of them besides. */
 #ifndef EDGEQ_TEXTS_H
 #define EDGEQ_TEXTS_H
 
 #include "edgeq.h"
 #include "options.h"
 
-/* Token ids of one text. */
+/* A text; one without characters is a blank line, which keeps its place. */
 typedef struct {
-  int64_t *ids;
+  const char *text;   /* NULL where there are token ids only */
+  size_t size;
+  const char *second; /* of a pair; NULL if there is none */
+  size_t second_size;
+  int64_t *ids;       /* of a line of ids, or what the text was turned into */
   size_t count;
-  size_t line; /* counted from 1 */
-  char *name;  /* what sentences call it */
+  size_t line;        /* counted from 1 */
+  char *name;         /* what sentences call it */
+  const char *id;     /* JSON of its id; NULL if it has none */
+  size_t id_size;
+  const char *fields; /* JSON of its other fields, without the braces; NULL if it has none */
+  size_t fields_size;
 } Text;
 
 typedef struct {
@@ -18,13 +26,18 @@ typedef struct {
   size_t count;
 } Texts;
 
-/* The texts that the options name, with --ids, --text or --file; none for other jobs. */
-Texts read_texts(edgeq_session *session, const Options *options);
+/* The texts that the options name; none for other jobs. */
+Texts read_texts(const Options *options);
 
-/* As the library takes them. */
+/* Turns texts into ids, for what runs on ids: --generate, --raw, --repeat. Blank lines are left out. */
+void encode_texts(edgeq_session *session, Texts *texts);
+
+/* As the library takes them: ids. */
 edgeq_text *given_texts(const Texts *texts);
 
-/* Prints token ids, and does nothing else with them. */
-void print_texts(const Texts *texts, bool json);
+bool is_blank(const char *text, size_t size);
+
+/* A new text at the end; its name is "line N of the KIND". */
+Text *add_text(Texts *texts, size_t line, const char *kind);
 
 #endif

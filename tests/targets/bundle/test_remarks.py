@@ -5,16 +5,16 @@ import json
 from edgeq.targets.bundle.remarks import bundle_remarks
 from edgeq.targets.bundle.tokenizer.table import write_tokenizer
 
-DIGITS = {"type": "Digits", "individual_digits": True}
+SCRIPTS = {"type": "UnicodeScripts"}
 
 
 def test_what_c_does_not_read_is_said(host_bundle, copy_of, tmp_path):
     copy = copy_of(host_bundle)
     table = json.loads((copy / "tokenizer.json").read_text())
-    (copy / "tokenizer.json").write_text(json.dumps(table | {"pre_tokenizer": DIGITS}))
+    (copy / "tokenizer.json").write_text(json.dumps(table | {"pre_tokenizer": SCRIPTS}))
     write_tokenizer(copy / "tokenizer.json", copy / "tokenizer.bin")
     (remark,) = bundle_remarks(copy)
-    assert "tokenizer (pre-tokenizer Digits): they take token ids only; texts work from Python" in remark
+    assert "tokenizer (pre-tokenizer UnicodeScripts): this bundle takes token ids only, in Python and in" in remark
     (copy / "tokenizer.json").unlink()
     (remark,) = bundle_remarks(copy)
     assert "has no tokenizer.json" in remark

@@ -69,12 +69,14 @@ def test_scores_are_those_of_python(scores, changed, sanitized):
     bundle = changed({"task": "classify", "pooling": "none", "labels": ("a", "b")}, scores=scores)
     found = json.loads(_run(sanitized, bundle, "w1 w2").stdout)
     states = edgeq.load(bundle)(input_ids=np.array([[2, 5, 6, 3]]))["last_hidden_state"]
-    logits = np.float64(found["logits"])
-    assert logits.shape == states.shape[2:]
+    logits = states[0, 0].astype(np.float64)
     want = {
         "softmax": np.exp(logits) / np.exp(logits).sum(), "sigmoid": 1 / (1 + np.exp(-logits)), "none": logits,
-    }[scores].max()  # fmt: skip
-    assert found["score"] == pytest.approx(want, rel=1e-7)
+    }[scores]  # fmt: skip
+    assert list(found["scores"]) == ["a", "b", *(f"LABEL_{number}" for number in range(2, logits.size))]
+    np.testing.assert_allclose(list(found["scores"].values()), want, rtol=1e-7)
+    assert found["label"] == list(found["scores"])[int(np.argmax(want))]
+    assert found["score"] == pytest.approx(want.max(), rel=1e-7)
 
 
 @pytest.mark.parametrize(

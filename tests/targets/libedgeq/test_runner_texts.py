@@ -43,9 +43,11 @@ def test_texts_give_the_embeddings_of_python(board, host_bundle, tmp_path):
     path = _write(tmp_path, "\ufeff{}\r\n\n  \n{}\n{}".format(*TEXTS).encode())
     code, out, message = _run(board / "edgeq-run", board, "--file", path, "--json")
     assert (code, message) == (0, "")
-    found = [json.loads(line) for line in out.splitlines()]
+    lines = [json.loads(line) for line in out.splitlines()]
     expected = list(run_texts(edgeq.load(host_bundle), TEXTS))
-    assert [line["line"] for line in found] == [1, 4, 5]
+    assert [line["text"] for line in lines] == [TEXTS[0], "", "", *TEXTS[1:]]
+    assert lines[1] == {"text": "", "tokens": 0}
+    found = [line for line in lines if line["text"]]
     for line, result in zip(found, expected, strict=True):
         assert line["tokens"] == result.tokens
         np.testing.assert_allclose(np.float32(line["embedding"]), result.embedding, rtol=3e-7, atol=1e-9)
@@ -69,7 +71,7 @@ def test_tokens_are_printed(board):
         (["--file", b"\n \n"], "holds no text"),
         (["--file", b"w1\n" + b"w1 " * 39], "line 2 of the texts has 41 tokens, the model takes at most 40"),
         (["--tokens"], "give one of"),
-        (["--ids", "x", "--tokens"], "--tokens goes with --text or --file alone"),
+        (["--ids", "x", "--tokens"], "--tokens goes with texts alone"),
     ],
 )
 def test_wrong_texts_are_a_sentence_and_code_2(board, sanitized, tmp_path, arguments, message):

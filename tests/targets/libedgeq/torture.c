@@ -5,6 +5,7 @@
 #include <edgeq.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +39,14 @@ static edgeq_status use_texts(edgeq_session *session) {
   const int64_t *ids;
   const char *back;
   size_t count, size;
+  edgeq_encoding encoding;
+  edgeq_text_options how;
+  edgeq_text_defaults(&how);
+  how.seconds = &text;
+  how.max_tokens = 8;
+  how.on_long = EDGEQ_LONG_SPLIT;
   edgeq_status status = edgeq_tokenize(session, &text, &ids, &count);
+  if (status == EDGEQ_OK) status = edgeq_encode(session, &text, &how, &encoding);
   return status != EDGEQ_OK ? status : edgeq_detokenize(session, IDS, 4, &back, &size);
 }
 
@@ -76,13 +84,42 @@ static edgeq_status use_generation(edgeq_session *session, const edgeq_info *inf
   return edgeq_generate(session, TEXTS, 2, &how, NULL, NULL);
 }
 
+static const edgeq_text WORDS[] = {{.text = "w1 the cat [MASK] left", .size = 22}, {.text = "w2 Jane", .size = 7}};
+
+static edgeq_status use_task(edgeq_session *session, const edgeq_info *info, const edgeq_text_options *how) {
+  edgeq_entities entities[2];
+  edgeq_answers answers[2];
+  edgeq_fillings fillings[2];
+  edgeq_fill_options filling;
+  edgeq_fill_defaults(&filling);
+  filling.targets = WORDS + 1;
+  filling.target_count = 1;
+  if (strcmp(info->task, "tag") == 0) return edgeq_tag(session, WORDS, 2, how, NULL, entities, NULL);
+  if (strcmp(info->task, "fill") == 0) return edgeq_fill(session, WORDS, 1, how, &filling, fillings, NULL);
+  return edgeq_find_answers(session, WORDS, 2, how, NULL, answers, NULL);
+}
+
 static edgeq_status use_vectors(edgeq_session *session, const edgeq_info *info) {
   size_t count = 2 * (size_t)info->width;
+  edgeq_text_options how;
+  edgeq_text_defaults(&how);
+  if (strcmp(info->task, "answer") == 0) how.seconds = WORDS;
+  bool classifies = strcmp(info->task, "classify") == 0;
+  if (!classifies && strcmp(info->task, "embed") != 0) return use_task(session, info, &how);
   float *values = calloc(count, sizeof *values);
   double *scores = calloc(count, sizeof *scores);
-  edgeq_status status = strcmp(info->task, "classify") == 0
-                            ? edgeq_classify(session, TEXTS, 2, 2, values, scores, NULL)
-                            : edgeq_embed(session, TEXTS, 2, 2, values, NULL);
+  edgeq_ranked ranked[2];
+  edgeq_reading readings[2];
+  edgeq_status status = classifies ? edgeq_classify(session, TEXTS, 2, 2, values, scores, NULL)
+                                   : edgeq_embed(session, TEXTS, 2, 2, values, NULL);
+  if (status == EDGEQ_OK && classifies && info->width == 1) {
+    status = edgeq_rank(session, &WORDS[0], WORDS, 2, NULL, ranked, readings);
+  }
+  if (status == EDGEQ_OK && !classifies) {
+    how.max_tokens = 6;
+    how.on_long = EDGEQ_LONG_SPLIT;
+    status = edgeq_embed_texts(session, WORDS, 2, &how, values, readings);
+  }
   free(values);
   free(scores);
   return status;

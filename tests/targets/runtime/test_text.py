@@ -5,9 +5,11 @@ import pytest
 
 import edgeq
 from edgeq.errors import FormatError, UsageError
+from edgeq.targets.runtime import native
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
-from edgeq.targets.runtime.scores import scores_of
-from edgeq.targets.runtime.text import pool, read_pairs, read_texts, run_texts
+from edgeq.targets.runtime.scores import Scores, class_names
+from edgeq.targets.runtime.text import run_texts
+from edgeq.targets.runtime.text_files import read_pairs, read_texts
 
 
 @pytest.fixture
@@ -18,8 +20,20 @@ def bundle(host_bundle):
 def test_embeddings_are_pooled_over_the_real_tokens(bundle):
     vectors = bundle(input_ids=np.array([[2, 5, 9, 3]]))["last_hidden_state"][0].astype(np.float64)
     mean = vectors.mean(axis=0)
-    expected = (mean / np.sqrt((mean * mean).sum())).astype(np.float32)
-    np.testing.assert_array_equal(bundle.encode(["W1 w5"])[0], expected)
+    mean = mean.astype(np.float32).astype(np.float64)
+    np.testing.assert_allclose(bundle.encode(["W1 w5"])[0], mean / np.sqrt((mean * mean).sum()), rtol=1.2e-7)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "cls"])
+def test_every_pooling(pooling, host_bundle, copy_of):
+    copy = copy_of(host_bundle)
+    manifest = read_manifest(copy)
+    model = dataclasses.replace(manifest.model, pooling=pooling, normalize=False)
+    write_manifest(copy, dataclasses.replace(manifest, model=model))
+    bundle = edgeq.load(copy)
+    vectors = bundle(input_ids=np.array([[2, 5, 9, 3]]))["last_hidden_state"][0]
+    expected = {"mean": vectors.mean(axis=0), "max": vectors.max(axis=0), "cls": vectors[0]}[pooling]
+    np.testing.assert_array_equal(bundle.encode(["w1 w5", "w2 w3 w4"])[0], expected)
 
 
 def test_a_batch_and_padding_change_nothing(bundle):
@@ -38,22 +52,34 @@ def test_texts_of_mixed_lengths_keep_their_order_and_their_bits(bundle, token_bu
     np.testing.assert_array_equal(np.stack([result.embedding for result in results]), alone)
 
 
-def test_no_batch_is_larger_than_the_budget_and_no_text_is_taken_early(bundle):
-    shapes, taken = [], []
-    original = bundle.run
+def _most_bytes(bundle, work):
+    """Bytes of the tensors of the kernel that has most of them, in any call."""
+    found = []
+    watch = native.Watch(lambda _, record: found.append(record.contents.bytes))
+    library, handle = bundle.model.library, bundle.session._handle
+    assert library.edgeq_watch_kernels(handle, watch, None) == native.OK
+    work()
+    assert library.edgeq_watch_kernels(handle, native.Watch(), None) == native.OK
+    return max(found)
 
-    def watched(inputs):
-        shapes.append(inputs["input_ids"].shape)
-        return original(inputs)
 
-    bundle.run = watched
+def test_no_batch_is_larger_than_the_budget(bundle):
+    def rows(count, tokens):
+        return _most_bytes(bundle, lambda: bundle(input_ids=np.zeros((count, tokens), np.int64)))
+
+    texts = [" ".join(["w1"] * (number % 9 + 1)) for number in range(300)]
+    small = _most_bytes(bundle, lambda: bundle.encode(texts, token_budget=24))
+    assert rows(1, 11) < small <= rows(1, 24)
+    assert rows(1, 24) < _most_bytes(bundle, lambda: bundle.encode(texts, token_budget=240)) <= rows(6, 40)
+
+
+def test_no_text_is_taken_early(bundle):
+    taken = []
     texts = (taken.append(number) or " ".join(["w1"] * (number % 9 + 1)) for number in range(1000))
     results = run_texts(bundle, texts, token_budget=24)
     next(results)
     assert len(taken) < 400  # 64 batches of 24 tokens, each text 3 tokens or more
     assert 1 + len(list(results)) == len(taken) == 1000
-    assert max(rows * length for rows, length in shapes) <= 24
-    assert max(rows for rows, _ in shapes) > 1
 
 
 def test_without_texts_there_are_no_vectors(bundle):
@@ -78,6 +104,7 @@ def test_the_tokenizers_own_truncation_is_switched_off(bundle):
         ([" \t\n"], "text 1 is empty"),
         (["w1", " ".join(["w1"] * 39)], "text 2 has 41 tokens, the model takes at most 40"),
         (["\udcff"], "text 1 is not valid Unicode"),
+        (["w1", "a\0"], "text 2 is not UTF-8: it holds byte 0x00"),
         (["w1", None], "text 2 should be a text or a pair of texts, found None"),
         ([("w1", "w2", "w3")], "text 1 should be a text or a pair of texts"),
     ],
@@ -87,23 +114,26 @@ def test_texts_that_cannot_be_run_are_refused_before_any_runs(bundle, texts, mes
         run_texts(bundle, texts)
 
 
-def test_classifiers_give_labels_and_probabilities(host_bundle, copy_of):
-    copy = copy_of(host_bundle)
+def _classifier(copy, **text):
+    """The tiny model has no head: its first token's states play the logits."""
     manifest = read_manifest(copy)
     model = dataclasses.replace(manifest.model, task="classify", pooling="none", labels=("no", "yes"))
-    write_manifest(copy, dataclasses.replace(manifest, model=model))
-    bundle = edgeq.load(copy)
-    # The tiny model has no head, so its first token vector plays the logits.
-    original = bundle.run
+    info = dataclasses.replace(manifest.text, **text)
+    write_manifest(copy, dataclasses.replace(manifest, model=model, text=info))
+    return edgeq.load(copy)
 
-    def logits(inputs):
-        return {"logits": original(inputs)["last_hidden_state"][:, 0, :3]}
 
-    bundle.run = logits
+@pytest.mark.parametrize("scores", ["softmax", "sigmoid", "none"])
+def test_classifiers_give_labels_and_scores(scores, host_bundle, copy_of):
+    bundle = _classifier(copy_of(host_bundle), scores=scores)
     first, second = run_texts(bundle, ["w1", "w2"])
-    assert first.label in ("no", "yes", "LABEL_2")
-    assert sum(first.scores.values) == pytest.approx(1)
-    assert first.scores.score == max(first.scores.values)
+    logits = bundle(input_ids=np.array([[2, 5, 3]]))["last_hidden_state"][0, 0].astype(np.float64)
+    want = {
+        "softmax": np.exp(logits) / np.exp(logits).sum(), "sigmoid": 1 / (1 + np.exp(-logits)), "none": logits,
+    }[scores]  # fmt: skip
+    np.testing.assert_allclose(first.scores.values, want, rtol=1e-12)
+    assert first.scores.names == ("no", "yes", *(f"LABEL_{number}" for number in range(2, 12)))
+    assert first.label == first.scores.names[int(np.argmax(logits))]
     assert second.to_json().keys() == {"text", "tokens", "label", "score", "scores"}
     predicted = bundle.predict(text for text in ["w1", "w2"])
     assert [result.to_json() for result in predicted] == [first.to_json(), second.to_json()]
@@ -158,17 +188,47 @@ def test_pairs_are_read_together(bundle, tmp_path):
         read_pairs(path)
 
 
-def test_scores():
-    logits = np.float32([0.5, -2, 700])
-    soft = scores_of(logits / 100, ["a", "b"], "softmax")
-    assert soft.names == ("a", "b", "LABEL_2")
-    np.testing.assert_allclose(soft.values, np.exp(logits / 100) / np.exp(logits / 100).sum(), rtol=1e-6)
-    apart = scores_of(logits, ["a", "b", "c"], "sigmoid")
-    np.testing.assert_allclose(apart.values, [0.6224593, 0.1192029, 1.0], rtol=1e-6)
-    assert scores_of(np.float32([-1.5]), ["score"], "none").to_json() == {
-        "label": "score", "score": -1.5, "scores": {"score": -1.5}
-    }  # fmt: skip
-    twice = scores_of(np.float32([1, 3]), ["x", "x"], "none").to_json()
+def test_long_texts_are_split_into_rows(host_bundle, copy_of):
+    bundle = _with_text(copy_of(host_bundle), max_tokens=4)
+    (split,) = run_texts(bundle, ["w1 w2 w3 w4 w5"], on_long="split")
+    assert (split.tokens, split.rows, split.truncated) == (7, 3, False)
+    assert split.to_json()["rows"] == 3
+    parts = bundle.encode(["w1 w2", "w3 w4", "w5"]).astype(np.float64)
+    mean = (parts * [[4], [4], [3]]).sum(axis=0) / 11
+    np.testing.assert_allclose(split.embedding, mean / np.sqrt((mean * mean).sum()), rtol=1e-6)
+    np.testing.assert_array_equal(bundle.encode(["w1 w2 w3 w4 w5", "w1"], on_long="split")[0], split.embedding)
+    (cut,) = run_texts(bundle, ["w1 w2 w3 w4 w5"], on_long="cut")
+    np.testing.assert_array_equal(cut.embedding, bundle.encode("w1 w2")[0])
+    assert cut.truncated
+    with pytest.raises(UsageError, match="one of error, cut and split is expected, found 'maybe'"):
+        bundle.encode(["w1"], on_long="maybe")
+
+
+def test_scores_of_a_split_text_are_those_of_its_average_logits(host_bundle, copy_of):
+    bundle = _classifier(copy_of(host_bundle), max_tokens=4, scores="none")
+    (split,) = run_texts(bundle, ["w1 w2 w3"], on_long="split")
+    first, second = run_texts(bundle, ["w1 w2", "w3"])
+    want = (np.array(first.scores.values) * 4 + np.array(second.scores.values) * 3) / 7
+    np.testing.assert_allclose(split.scores.values, np.float32(want), rtol=2e-7)
+
+
+def test_a_text_that_must_not_be_cut_is_refused(host_bundle, copy_of):
+    bundle = _with_text(copy_of(host_bundle), max_tokens=4, cuts=True)
+    with pytest.raises(UsageError, match="text 1 has 7 tokens, the model takes at most 4"):
+        run_texts(bundle, ["w1 w2 w3 w4 w5"], on_long="error")
+
+
+def test_tokens_are_those_that_the_model_reads(host_bundle, copy_of):
+    bundle = _with_text(copy_of(host_bundle), max_tokens=4, cuts=True, prompts={"q": "w7 "})
+    assert bundle.tokenize("w1 w2 w3") == [[2, 5, 6, 3]]
+    assert bundle.tokenize(["w1", ("w1", "w2")], prompt_name="q") == [[2, 11, 5, 3], [11, 5, 6]]
+    assert bundle.tokenize("w1 w2 w3", on_long="error") == [[2, 5, 6, 7, 3]]
+
+
+def test_names_and_json_of_scores():
+    assert class_names(("a", "b"), 3) == ("a", "b", "LABEL_2")
+    assert Scores(("score",), (-1.5,)).to_json() == {"label": "score", "score": -1.5, "scores": {"score": -1.5}}
+    twice = Scores(("x", "x"), (1.0, 3.0)).to_json()
     assert twice == {"label": "x", "score": 3.0, "scores": [{"label": "x", "score": 1.0}, {"label": "x", "score": 3.0}]}
 
 
@@ -186,23 +246,13 @@ def test_a_manifest_with_an_impossible_table_of_texts_is_refused(changes, messag
         _with_text(copy_of(host_bundle), **changes)
 
 
-def test_pooling_by_hand():
-    vectors = np.array([[1, -2], [3, 4], [-1, 0.5]], np.float32)
-    np.testing.assert_array_equal(pool(vectors, "mean", normalize=False), np.float32([1, 2.5 / 3]))
-    np.testing.assert_array_equal(pool(vectors, "max", normalize=False), np.float32([3, 4]))
-    np.testing.assert_array_equal(pool(vectors, "cls", normalize=False), np.float32([1, -2]))
-    np.testing.assert_array_equal(pool(vectors, "max", normalize=True), np.float32([0.6, 0.8]))
-    np.testing.assert_array_equal(pool(vectors * 0, "mean", normalize=True), np.float32([0, 0]))
-
-
-def test_a_bundle_without_or_with_a_damaged_tokenizer(host_bundle, copy_of):
+def test_a_bundle_without_tokenizer(host_bundle, copy_of):
     copy = copy_of(host_bundle)
+    manifest = read_manifest(copy)
+    files = {name: record for name, record in manifest.files.items() if not name.startswith("tokenizer.")}
+    write_manifest(copy, dataclasses.replace(manifest, files=files))
     bundle = edgeq.load(copy)
-    (copy / "tokenizer.json").write_text('{"version": "1.0"}')
-    with pytest.raises(FormatError, match=r"tokenizer\.json is no valid tokenizer"):
-        run_texts(bundle, ["w1"])
-    (copy / "tokenizer.json").unlink()
-    with pytest.raises(UsageError, match=r"carries no tokenizer\.json"):
+    with pytest.raises(UsageError, match=r"text 1 needs a tokenizer, but the bundle carries no tokenizer\.bin"):
         run_texts(bundle, ["w1"])
 
 

@@ -1,18 +1,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeq.targets.runtime.text_batches import group_by_length
+from edgeq.targets.runtime.text_batches import BATCHES_OF_WINDOW, windows
+
+TEXTS = st.lists(st.text(max_size=40) | st.tuples(st.text(max_size=9), st.text(max_size=9)), max_size=80)
 
 
-@given(st.lists(st.integers(1, 40), max_size=60), st.integers(1, 100))
-def test_groups_hold_every_text_once_within_the_budget(lengths, budget):
-    groups = group_by_length(lengths, token_budget=budget)
-    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
-    for group in groups:
-        assert len(group) == 1 or len(group) * max(lengths[index] for index in group) <= budget
-    in_order = [lengths[index] for group in groups for index in group]
-    assert in_order == sorted(lengths, reverse=True)
-
-
-def test_texts_of_about_the_same_length_share_a_group():
-    assert group_by_length([2, 9, 3, 8, 2, 50], token_budget=20) == [[5], [1, 3], [2, 0, 4]]
+@given(TEXTS, st.integers(1, 9))
+def test_windows_hold_every_text_once_and_in_order(texts, budget):
+    found = list(windows(iter(texts), token_budget=budget))
+    assert [text for window in found for text in window] == texts
+    # A text counts at least two tokens, the special ones.
+    assert all(len(window) <= BATCHES_OF_WINDOW * budget for window in found)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import random
-import subprocess
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -231,17 +230,3 @@ def _members(found: Any) -> set[int]:
 def test_a_damaged_map_is_refused(data: bytes) -> None:
     with pytest.raises(FormatError, match="precompiled_charsmap is damaged"):
         split_charsmap(data)
-
-
-def test_a_scheme_that_looks_at_the_whole_text_is_refused(bundle_with: Any, sanitized: Path) -> None:
-    tokenizer = MADE["llama"]()
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    result = subprocess.run(
-        [sanitized, bundle_with(tokenizer), "--text", "a", "--tokens"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"ASAN_OPTIONS": "detect_leaks=0"},
-    )
-    assert result.returncode == 2
-    assert "Metaspace with prepend_scheme first" in result.stderr

@@ -173,14 +173,22 @@ def test_tables_that_point_outside_are_refused(made, bundle_with, sanitized, sec
     assert message in result.stderr
 
 
+SPLIT_FRAME = processors.TemplateProcessing(single="$A $A", special_tokens=[])
+LATE_TYPE = processors.TemplateProcessing(single="$A:2", special_tokens=[])
+
+
 @pytest.mark.parametrize(
     ("part", "reason"),
     [
-        ({"normalizer": normalizers.NFC()}, "normalizer NFC"),
-        ({"pre_tokenizer": pre_tokenizers.Metaspace(prepend_scheme="first")}, "Metaspace with prepend_scheme first"),
-        ({"pre_tokenizer": pre_tokenizers.Digits()}, "pre-tokenizer Digits"),
+        ({"normalizer": normalizers.Nmt()}, "normalizer Nmt"),
+        ({"pre_tokenizer": pre_tokenizers.UnicodeScripts()}, "pre-tokenizer UnicodeScripts"),
+        ({"pre_tokenizer": pre_tokenizers.Split("a", "merged_with_next")}, "Split with behavior MergedWithNext"),
+        ({"pre_tokenizer": pre_tokenizers.Punctuation("contiguous")}, "pre-tokenizer Punctuation"),
         ({"decoder": decoders.WordPiece()}, "model BPE on characters rather than bytes"),
-        ({"pre_tokenizer": pre_tokenizers.Split(Regex(r"(?i:a)"), "removed")}, r"a group \(\?i"),
+        ({"pre_tokenizer": pre_tokenizers.Split(Regex(r"(?m:a)"), "removed")}, r"a group \(\?m"),
+        ({"pre_tokenizer": pre_tokenizers.Split(Regex(r"(?i:[ab])"), "removed")}, "a class in any case"),
+        ({"post_processor": SPLIT_FRAME}, "a post-processor that does more than put tokens before and after"),
+        ({"post_processor": LATE_TYPE}, "a post-processor that gives tokens the type 2"),
         ({"pre_tokenizer": pre_tokenizers.Split(Regex(r"a*"), "removed")}, "may match nothing"),
         ({"pre_tokenizer": pre_tokenizers.Split(Regex(r"a++"), "removed")}, "a repetition of a repetition"),
     ],
