@@ -216,7 +216,6 @@ static void check_options(const Options *options) {
     stop(EXIT_USAGE, "give one of --self-test, --text, --file, --pair, --pairs, --question, --documents, --jsonl, --csv, "
                      "--ids, --tensors and --profile; see --help");
   }
-  if ((options->query != NULL) != (options->documents != NULL)) stop(EXIT_USAGE, "--query and --documents belong together");
   if ((options->question != NULL) != (options->context != NULL)) stop(EXIT_USAGE, "--question and --context belong together");
   if (options->column != NULL && options->jsonl == NULL && options->csv == NULL) {
     stop(EXIT_USAGE, "--column belongs to --jsonl and --csv; leave it out");
