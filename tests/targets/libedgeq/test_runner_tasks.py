@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgeq.cli import main as cli
+import edgeq.cli.main as cli
 from tests.targets.runtime.test_tasks import SENTENCES, WORDS, made
 
 __all__ = ["made"]
