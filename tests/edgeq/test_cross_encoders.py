@@ -17,7 +17,6 @@ from edgeq.evaluate.tasks import evaluate
 from edgeq.formats.json_file import read_json_object
 from edgeq.models import TorchEncoder
 from edgeq.targets.bundle.text_settings import read_text_info
-from edgeq.targets.runtime.scores import scores_of
 
 library = pytest.importorskip(
     "sentence_transformers", reason="needs sentence-transformers, which edgeq itself does not depend on"
@@ -46,7 +45,8 @@ def _scores(folder: Path, documents: list[str]) -> list[float]:
     for document in documents:
         tokens = checkpoint.tokenizer(QUERY, document, return_tensors="np", return_token_type_ids=True)
         given = {name: tokens[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
-        values.append(scores_of(run(**given)["logits"][0], ["LABEL_0"], info.scores).values[0])
+        logit = float(run(**given)["logits"][0, 0])
+        values.append({"none": logit, "sigmoid": 1 / (1 + np.exp(-logit))}[info.scores])
     return values
 
 

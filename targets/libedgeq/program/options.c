@@ -212,6 +212,7 @@ static void check_options(const Options *options) {
   if (options->verify_all && options->no_verify) {
     stop(EXIT_USAGE, "--verify-all and --no-verify exclude each other; see --help");
   }
+  if ((options->query != NULL) != (options->documents != NULL)) stop(EXIT_USAGE, "--query and --documents belong together");
   if (jobs != 1) {
     stop(EXIT_USAGE, "give one of --self-test, --text, --file, --pair, --pairs, --question, --documents, --jsonl, --csv, "
                      "--ids, --tensors and --profile; see --help");
