@@ -91,7 +91,7 @@ class Replaceable:
         for parameter in self._model.parameters():
             parameter.data = torch.empty(0, dtype=parameter.dtype)
         self._forward = other.forward
-        if getattr(self._model.config, "is_encoder_decoder", False):
+        if hasattr(self._model, "get_encoder") and getattr(self._model.config, "is_encoder_decoder", False):
             self._model.get_encoder = other.get_encoder
 
     def tokens(self) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
