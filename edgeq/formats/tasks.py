@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 WHOLE_TEXT = ("batch",)
 EVERY_TOKEN = ("batch", "sequence")
-_HEAD = "Head"
-"""In the names of classes that end in ``Model`` and are not the bare one, such as ``GPT2LMHeadModel``."""
+_NOT_BARE = ("Head", "MTModel")
+"""In the names of classes that end in ``Model`` and are not the bare one: ``GPT2LMHeadModel``, ``MarianMTModel``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Task:
     def is_of(self, architecture: str) -> bool:
         """Tells whether a class of ``transformers`` is for this task, by its name."""
         ends = [end for end in self.class_ends if architecture.endswith(end)]
-        return any(_HEAD in end or _HEAD not in architecture for end in ends)
+        is_bare = not any(mark in architecture for mark in _NOT_BARE)
+        return any(is_bare or any(mark in end for mark in _NOT_BARE) for end in ends)
 
 
 _ALL = (
@@ -87,7 +88,7 @@ _ALL = (
         "seq2seq",
         "writes a text for a text",
         ("text2text-generation",),
-        ("ForConditionalGeneration",),
+        ("ForConditionalGeneration", "MTModel"),
         {"logits": EVERY_TOKEN},
         generates=True,
     ),

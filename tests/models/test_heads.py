@@ -170,6 +170,7 @@ def test_what_a_class_is_for_follows_from_its_name() -> None:
         "GPT2LMHeadModel": "generate",
         "LlamaForCausalLM": "generate",
         "BartForConditionalGeneration": "seq2seq",
+        "MarianMTModel": "seq2seq",
     }
     assert {name: task_of_class(name).name for name in names} == names
     assert all(PIPELINES[name].name == task for name, task in (("ner", "tag"), ("reranking", "classify")))
