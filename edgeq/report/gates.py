@@ -10,12 +10,11 @@ from typing import Any, Literal, get_args
 from edgeq.errors import UsageError
 from edgeq.ledger import megabytes
 from edgeq.results import Accuracy, Loss, RunLedger, accuracy_of, ledger_of, profile_of
+from edgeq.sizes import parse_bytes
 
 LossEnd = Literal["interval", "middle"]
 """Which loss a gate looks at: the end of the 95% interval that is worse for the model, or the measured value."""
 
-_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 _LOSS = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
 _POINT = 0.01
 _PERPLEXITY = "perplexity"
@@ -116,20 +115,7 @@ def parse_gates(
         loss = LossLimit(float(found[1]), found[2] == "%", ends[loss_at])
     if max_ms is not None and not (math.isfinite(max_ms) and max_ms > 0):
         raise UsageError(f"--max-ms should be a number of milliseconds above 0, found {max_ms:g}")
-    return Gates(loss, None if max_bytes is None else parse_bytes(max_bytes), max_ms)
-
-
-def parse_bytes(text: str) -> int:
-    """Reads a number of bytes such as ``8MB`` (8,000,000), ``7.5MiB`` or ``500000``.
-
-    Raises:
-        UsageError: If it is none.
-    """
-    found = _SIZE.fullmatch(text.strip())
-    unit = None if found is None else _UNITS.get(found[2].lower() or "b")
-    if found is None or unit is None or float(found[1]) <= 0:
-        raise UsageError(f"--max-bytes should be a size such as 8MB, 7.5MiB or 500000, found {text!r}")
-    return int(float(found[1]) * unit)
+    return Gates(loss, None if max_bytes is None else parse_bytes(max_bytes, option="--max-bytes"), max_ms)
 
 
 def gate_results(report: dict[str, Any]) -> list[GateResult]:

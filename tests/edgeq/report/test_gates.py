@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from edgeq.errors import UsageError
-from edgeq.report.gates import Gates, LossLimit, gate_results, parse_bytes, parse_gates
+from edgeq.report.gates import Gates, LossLimit, gate_results, parse_gates
 from edgeq.report.verdicts import verdicts
 from edgeq.results import LedgerTotals, Profile, RunLedger, RunProfile, StoredBytes, Timing
 
@@ -43,19 +43,6 @@ def _report(gates: Gates, *, value: float = 0.86, low: float = 0.002, high: floa
         "ledger": _ledger(8_000_001).to_json(),
         "profile": RunProfile({"host": _profile(6.0), "host, reading": _profile(60.0)}, {}).to_json(),
     }
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("8MB", 8_000_000), ("7.5MiB", 7_864_320), ("500000", 500_000), ("1 kb", 1000), ("3B", 3)]
-)
-def test_sizes_are_read(text: str, expected: int) -> None:
-    assert parse_bytes(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "8 potatoes", "-1MB", "0", "MB", "1e9"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--max-bytes"):
-        parse_bytes(text)
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1%", "1%%", "nan"])
