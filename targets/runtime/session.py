@@ -171,13 +171,16 @@ class Session:
         """Returns the rows of each text, as arrays of :data:`native.TOKEN`."""
         encode, encoding = self._text_function("edgeq_encode"), native.Encoding()
         found = []
-        seconds, number = options.seconds, options.first_number
+        # A copy: the field itself is changed below, and reading it gives no pointer of its own.
+        seconds = ctypes.cast(options.seconds, ctypes.POINTER(native.Text)) if options.seconds else None
+        number = options.first_number
+        own = native.TextOptions.from_buffer_copy(options)
         with self._lock:
             for index, record in enumerate(texts.records):
-                options.first_number = number + index
-                if seconds:
-                    options.seconds = ctypes.pointer(seconds[index])
-                self._check(encode(self._handle, record, options, encoding))
+                own.first_number = number + index
+                if seconds is not None:
+                    own.seconds = ctypes.pointer(seconds[index])
+                self._check(encode(self._handle, record, own, encoding))
                 rows = (encoding.rows[row] for row in range(encoding.count))
                 found.append([_tokens_of(row) for row in rows])
         return found

@@ -223,6 +223,9 @@ def test_tokens_are_those_that_the_model_reads(host_bundle, copy_of):
     assert bundle.tokenize("w1 w2 w3") == [[2, 5, 6, 3]]
     assert bundle.tokenize(["w1", ("w1", "w2")], prompt_name="q") == [[2, 11, 5, 3], [11, 5, 6]]
     assert bundle.tokenize("w1 w2 w3", on_long="error") == [[2, 5, 6, 7, 3]]
+    pairs = [("w1", "w2"), ("w3", "w4 w5"), "w6", ("w7", "w8"), ("w9", "w1 w2")]
+    for _ in range(2):  # nothing of a call is left to the next one
+        assert bundle.tokenize(pairs) == [bundle.tokenize([pair])[0] for pair in pairs]
 
 
 def test_names_and_json_of_scores():
