@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,14 +18,27 @@ from edgeq.targets.runtime.loader import Bundle, load
 from edgeq.targets.runtime.text import TextResult, run_texts
 
 _Queue = TypeVar("_Queue", TextQueue, GenerationQueue)
-ROUTES = {
-    "embed": "/v1/embeddings",
-    "classify": "/predict or /rerank",
-    "generate": "/v1/completions",
-    "seq2seq": "/v1/completions",
-}
-"""What each task is served by."""
 _GENERATES = ("generate", "seq2seq")
+_SPLITS = ("answer",)
+"""Tasks whose texts are read in rows if they are long, and so may have any length."""
+ROUTES = {"embed": "/v1/embeddings", "classify": "/predict or /rerank", **dict.fromkeys(_GENERATES, "/v1/completions")}
+"""What a task is served by; /predict if it is none of these."""
+
+
+def _texts_of(bundle: Bundle, texts: list[Any], prompt_name: str | None) -> list[Any]:
+    return list(run_texts(bundle, texts, prompt_name=prompt_name))
+
+
+_RUNS: dict[str, Callable[[Bundle, list[Any], str | None], list[Any]]] = {
+    "embed": _texts_of,
+    "classify": _texts_of,
+    "tag": lambda bundle, texts, _: bundle.tag(texts),
+    "answer": lambda bundle, texts, _: bundle.answer(texts),
+    "fill": lambda bundle, texts, _: bundle.fill(texts),
+}
+"""How texts of a task are run."""
+_PROMPTED = ("embed", "classify")
+"""Tasks whose texts may have a prompt before them."""
 _TOKENIZED_AT_ONCE = 4096
 """Characters that are tokenized before other requests are looked at; more go to a thread."""
 
@@ -85,11 +98,16 @@ class ServedModel:
         queue = self._need(TextQueue, ("embed",), "/v1/embeddings")
         return await self._submit(queue, texts, prompt_name=prompt_name, field=field)
 
-    async def predict(
-        self, texts: Sequence[Any], *, prompt_name: str | None, field: str
-    ) -> tuple[list[TextResult], int]:
-        """Classifies or embeds texts or pairs; see :meth:`embed`."""
-        queue = self._need(TextQueue, ("embed", "classify"), "/predict")
+    async def predict(self, texts: Sequence[Any], *, prompt_name: str | None, field: str) -> tuple[list[Any], int]:
+        """Runs texts or pairs, whatever the bundle is for but generating; see :meth:`embed`.
+
+        Returns:
+            For each text what ``edgeq run`` prints of it, by ``to_json()``; and the number of tokens.
+        """
+        queue = self._need(TextQueue, tuple(_RUNS), "/predict")
+        if prompt_name is not None and self.task not in _PROMPTED:
+            message = f"prompt_name: model {self.name!r} is for {self.task!r}, which has no prompts; leave it out"
+            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, message, field="prompt_name")
         return await self._submit(queue, texts, prompt_name=prompt_name, field=field)
 
     async def rerank(self, query: str, documents: list[str]) -> tuple[list[float], int]:
@@ -124,19 +142,19 @@ class ServedModel:
 
     async def _submit(
         self, queue: TextQueue, texts: Sequence[Any], *, prompt_name: str | None, field: str
-    ) -> tuple[list[TextResult], int]:
+    ) -> tuple[list[Any], int]:
         counts = await self._count(texts, prompt_name=prompt_name, field=field)
         results = await queue.submit(prompt_name, texts, counts) if texts else []
         self._metrics.texts.labels(self.name).inc(len(texts))
         return results, sum(counts)
 
-    def _run(self, prompt_name: Any, texts: list[Any]) -> list[TextResult]:
-        return list(run_texts(self.bundle, texts, prompt_name=prompt_name))
+    def _run(self, prompt_name: Any, texts: list[Any]) -> list[Any]:
+        return _RUNS[self.task](self.bundle, texts, prompt_name)
 
     def _need(self, kind: type[_Queue], tasks: tuple[str, ...], route: str) -> _Queue:
         """The queue, if the bundle is for one of these tasks."""
         if self.task not in tasks or not isinstance(self._queue, kind):
-            use = ROUTES[self.task]
+            use = ROUTES.get(self.task, "/predict")
             message = f"model {self.name!r} is for {self.task!r}, which {route} is not for; use {use}"
             raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, message, field="model")
         return self._queue
@@ -166,8 +184,10 @@ class ServedModel:
         most = self.bundle.manifest.model.max_length
         if generation is not None and generation.source is not None:
             most = generation.source.context
+        if most is None or self.task in _SPLITS:
+            return
         for number, count in enumerate(counts, start=1):
-            if most is not None and count > most:
+            if count > most:
                 message = f"{field}: text {number} has {count} tokens, the model takes at most {most}; shorten it"
                 raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, message, field=field)
 

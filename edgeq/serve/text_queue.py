@@ -107,17 +107,22 @@ class TextQueue:
                     return
                 parts = self._next_round()
             self._on_round(sum(len(part) for _, part in parts))
-            try:
-                found = iter(self._run(parts[0][0].key, [text for _, part in parts for text in part]))
-                for job, part in parts:
-                    job.results += [next(found) for _ in part]
-            except Exception as error:
-                for job, _ in parts:
-                    _answer(job, error)
-                continue
-            for job, _ in parts:
-                if len(job.results) == len(job.texts):
-                    _answer(job, None)
+            self._run_round(parts)
+
+    def _run_round(self, parts: list[tuple[_Job, Sequence[Any]]]) -> None:
+        try:
+            found = iter(self._run(parts[0][0].key, [text for _, part in parts for text in part]))
+        except Exception as error:
+            if len(parts) == 1:
+                _answer(parts[0][0], error)
+                return
+            for part in parts:  # what one request asks for must not spoil those of others
+                self._run_round([part])
+            return
+        for job, part in parts:
+            job.results += [next(found) for _ in part]
+            if len(job.results) == len(job.texts):
+                _answer(job, None)
 
     def _next_round(self) -> list[tuple[_Job, Sequence[Any]]]:
         """Texts that run together: a request with more than fit a round goes behind the others."""

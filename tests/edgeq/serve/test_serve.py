@@ -169,6 +169,27 @@ def test_predictions_are_what_edgeq_run_prints(client, reranker_bundle):
         assert answer.json()["results"] == json.loads(json.dumps(expected))
 
 
+def test_masked_words_are_filled(running, make_bert, make_once):
+    from edgeq.targets.builtin.target import load_target
+
+    def fill(folder):
+        checkpoint = make_bert("BertForMaskedLM", max_position_embeddings=48)
+        edgeq.compress_model(checkpoint, folder / "checkpoint", recipe="ptq-w8a8", task="fill-mask")
+        edgeq.export_onnx(folder / "checkpoint", folder / "onnx")
+        edgeq.compile_bundle(folder / "onnx", folder / "host", target=load_target("host"))
+
+    bundle = make_once("serve-masks", fill) / "host"
+    texts = ["the [MASK] sat", "a [MASK]"]
+    expected = [result.to_json() for result in edgeq.load(bundle).fill(texts)]
+    with running({"masks": bundle}) as client:
+        assert client.post("/predict", json={"texts": texts}).json()["results"] == json.loads(json.dumps(expected))
+        answer = client.post("/predict", json={"texts": "no mask"})
+        assert answer.status_code == 422
+        assert "mask" in answer.json()["error"]["message"]
+        assert client.post("/predict", json={"texts": texts, "prompt_name": "query"}).status_code == 422
+        assert "use /predict" in client.post("/v1/embeddings", json={"input": texts}).json()["error"]["message"]
+
+
 def test_health_models_and_metrics(client):
     assert client.get("/health").json() == {"status": "ok", "waiting": {"encoder": 0, "reranker": 0, "gpt2": 0}}
     models = client.get("/v1/models").json()["data"]
