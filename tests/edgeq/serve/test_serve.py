@@ -185,7 +185,7 @@ def test_masked_words_are_filled(running, make_bert, make_once):
         assert client.post("/predict", json={"texts": texts}).json()["results"] == json.loads(json.dumps(expected))
         answer = client.post("/predict", json={"texts": "no mask"})
         assert answer.status_code == 422
-        assert "mask" in answer.json()["error"]["message"]
+        assert "has no '[MASK]'" in answer.json()["error"]["message"]
         assert client.post("/predict", json={"texts": texts, "prompt_name": "query"}).status_code == 422
         assert "use /predict" in client.post("/v1/embeddings", json={"input": texts}).json()["error"]["message"]
 
