@@ -108,8 +108,7 @@ class QuestionAnswering(Pipeline):
 
     def answer(self, sample: Sample) -> Named:
         """See :meth:`Pipeline.answer`."""
-        found = self._pipeline(question=sample.text[0], context=sample.text[1])
-        return (f"{found['answer']} ({found['start']} to {found['end']})",), np.array([found["score"]], np.float64)
+        return named_answer(self._pipeline(question=sample.text[0], context=sample.text[1]))
 
 
 class FillMask(Pipeline):
@@ -139,6 +138,11 @@ def named_spans(results: Sequence[Sequence[Mapping[str, Any]]]) -> Named:
         for how, span in spans
     )
     return names, np.array([span["score"] for _, span in spans], np.float64)
+
+
+def named_answer(found: Mapping[str, Any]) -> Named:
+    """Returns what ``question-answering`` found, as a name and a score."""
+    return (f"{found['answer']!r} ({found['start']} to {found['end']})",), np.array([found["score"]], np.float64)
 
 
 def named_tokens(found: Sequence[Mapping[str, Any]]) -> Named:

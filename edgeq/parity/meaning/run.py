@@ -17,12 +17,19 @@ from edgeq.parity.meaning.bundle_reader import (
     generated_in_c,
     generated_in_python,
     prompt_in_c,
+    read_in_c,
     read_in_python,
 )
 from edgeq.parity.meaning.generation import Generator
 from edgeq.parity.meaning.library import Library, NotCheckedError, Reading, Refusal
-from edgeq.parity.meaning.pipelines import MeanOfFeatures, TextClassification
-from edgeq.parity.meaning.samples import PAIRS, TEXTS, Sample, prompted, too_long
+from edgeq.parity.meaning.pipelines import (
+    FillMask,
+    MeanOfFeatures,
+    QuestionAnswering,
+    TextClassification,
+    TokenClassification,
+)
+from edgeq.parity.meaning.samples import PAIRS, QUESTIONS, TEXTS, Sample, masked, prompted, too_long
 from edgeq.parity.meaning.sentence_encoder import EMBEDDER, SCORER
 from edgeq.parity.meaning.sentences import SentenceTransformers, is_available
 from edgeq.parity.reference import noise_in, quantized_values_of_a_token
@@ -133,9 +140,10 @@ def _answers(run: MeaningRun, library: Library, samples: Sequence[Sample]) -> li
     checks = [inside.check_float_model(run)]
     want = inside.use(run.compressed)
     for bundle in run.bundles:
-        loaded, stage = bundle.load(), f"{bundle.stage}, Python"
-        got = [read_in_python(loaded, sample) for sample in samples]
-        checks += [check_tokens(stage, samples, inside.own, got), inside.check(stage, want, got)]
+        loaded = bundle.load()
+        for how, read in (("Python", read_in_python), ("edgeq-run", read_in_c)):
+            stage, got = f"{bundle.stage}, {how}", [read(loaded, sample) for sample in samples]
+            checks += [check_tokens(stage, samples, inside.own, got), inside.check(stage, want, got)]
     return checks
 
 
@@ -287,6 +295,9 @@ class Task:
 TASKS: dict[str, Task] = {
     "embed": Task(_embedder, _texts, _answers),
     "classify": Task(_classifier, _texts_and_pairs, _answers),
+    "tag": Task(lambda run: TokenClassification(run.source), _texts, _answers),
+    "answer": Task(lambda run: QuestionAnswering(run.source), lambda _: QUESTIONS, _answers),
+    "fill": Task(lambda run: FillMask(run.source), lambda run: masked(run.compressed.tokenizer.mask_token), _answers),
     "generate": Task(_generator, _prompts, _generated),
     "seq2seq": Task(_generator, _prompts, _generated),
 }

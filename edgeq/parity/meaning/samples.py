@@ -19,12 +19,14 @@ class Sample:
         what: What reports call it.
         text: The text, or a pair of texts that the model reads together.
         prompt_name: Which of the model's prompts is asked for; None leaves it to the model.
+        is_question: Whether the pair is a question and what it is about.
         may_refuse: Whether a bundle may refuse it with a sentence. A wrong answer is a breach all the same.
     """
 
     what: str
     text: str | tuple[str, str]
     prompt_name: str | None = None
+    is_question: bool = False
     may_refuse: bool = False
 
 
@@ -42,6 +44,24 @@ PAIRS = (
     Sample("a pair", ("The train leaves at nine.", "Trains to the airport run every hour.")),
     Sample("a pair of unequal texts", ("Yes.", "The museum is closed on Mondays, and the bridge will be repaired.")),
 )
+
+QUESTIONS = tuple(
+    Sample(what, (question, context), is_question=True)
+    for what, question, context in (
+        ("a question", "Where does it rise?", "The river rises in the hills and reaches the sea at a harbour."),
+        ("a question about a name", "Who wrote it?", "The letter was written by Marie Skłodowska-Curie in 1906."),
+        ("a question in Chinese", "谁去公园？", "今天天气很好，我们去公园。"),
+    )
+)
+
+
+def masked(mask: str) -> tuple[Sample, ...]:
+    """Returns texts with one token left out, as the model's mask says it."""
+    return (
+        Sample("a masked word", f"The river rises in the {mask}."),
+        Sample("a masked first word", f"{mask} is the capital of the country."),
+        Sample("a masked word before punctuation, among accents", f"Über das Cafe\u0301 in {mask}, naïve!"),
+    )
 
 
 def prompted(names: Sequence[str]) -> tuple[Sample, ...]:
