@@ -24,16 +24,18 @@ _RUNS = {
 
 
 def models_table() -> str:
-    """Returns which tasks the models of each family may be for, as a Markdown table."""
+    """Returns which tasks the models of each family may be for, as a Markdown table; families alike share a row."""
     columns = list(TASKS.values())
     lines = [
         f"| family | {' | '.join(task.does for task in columns)} |",
         f"| `--task` | {' | '.join(f'`{task.pipelines[0]}`' for task in columns)} |",
     ]
     lines.insert(1, "|---|" + "---|" * len(columns))
+    alike: dict[tuple[str, ...], list[str]] = {}
     for family, architectures in supported_families().items():
         known = set(architectures.values())
-        lines.append(f"| {family} | {' | '.join('yes' if task.name in known else '' for task in columns)} |")
+        alike.setdefault(tuple("yes" if task.name in known else "" for task in columns), []).append(family)
+    lines += [f"| {', '.join(families)} | {' | '.join(cells)} |" for cells, families in alike.items()]
     return "\n".join(lines) + "\n"
 
 

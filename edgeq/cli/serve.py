@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from edgeq.cli.console import print_json_line
 from edgeq.cli.run import Threads
-from edgeq.cli.verb import verb
+from edgeq.cli.verb import Json, verb
 from edgeq.errors import UnsupportedError
 
 
@@ -33,6 +34,7 @@ def serve(
         int, typer.Option(min=1, max=1024, help="Most generated texts that run together; each has a cache of its own.")
     ] = 8,
     grace: Annotated[float, typer.Option(min=0, help="Seconds that requests have to end when the server stops.")] = 30,
+    as_json: Json = False,
 ) -> None:
     """Answer HTTP requests: embeddings, completions, reranking, labels.
 
@@ -41,6 +43,8 @@ def serve(
     lets running requests end first.
 
     There is no password and no encryption: put a proxy before it where others reach it.
+
+    With --json, prints a line of JSON with address and models as soon as requests can come.
     """
     try:
         from edgeq.serve.app import Server
@@ -69,6 +73,11 @@ def serve(
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
 
         def say() -> None:
+            if as_json:
+                tasks = {name: model.task for name, model in models.items()}
+                print_json_line({"address": f"http://{shown}:{address[1]}", "models": tasks})
+                sys.stdout.flush()
+                return
             names = ", ".join(f"{name} ({model.task})" for name, model in models.items())
             print(f"edgeq: serving {names} at http://{shown}:{address[1]}", file=sys.stderr, flush=True)  # noqa: T201
 

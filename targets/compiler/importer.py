@@ -170,6 +170,7 @@ class EdgeqImporter(ONNXGraphImporter):
         if op_name in CONVERTERS:
             values = {k: v.decode() if isinstance(v, bytes) else v for k, v in attrs.items()}
             values["name"] = attrs["tvm_custom"]["name"]
+            values.setdefault("outputs", attrs["tvm_custom"]["num_outputs"])
             return CONVERTERS[op_name](self._calls, list(inputs), values)
         if op_name == "Gather" and attrs.get("axis", 0) == 0 and self._is_table(inputs[0]):
             return float_embedding(self._calls, *inputs)

@@ -106,21 +106,31 @@ def test_everything_that_a_sentence_folder_says(
     assert "passage" in errors
 
 
-def test_one_logit_and_a_tokenizer_that_is_unknown_in_c(
+def test_one_logit(command: Command, make_bert: Callable[..., Path], tmp_path: Path) -> None:
+    """The sigmoid of the one logit, and not 1.0."""
+    folder = make_bert("BertForSequenceClassification", num_labels=1, **SMALL)
+    bundle, said = _bundle(command, folder, tmp_path)
+    assert said["remarks"] == []
+    _, found, _ = command("run", bundle, "--text", TEXTS[0], "--json")
+    assert json.loads(found)[0]["score"] == pytest.approx(float(_logits(folder, TEXTS[0]).sigmoid()), abs=1e-5)
+
+
+def test_a_tokenizer_that_libedgeq_does_not_know(
     command: Command, make_bert: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """The sigmoid of the one logit; a tokenizer that splits digits works in Python, and ``compile`` says not in C."""
+    """``compile`` says that the bundle takes token ids only and why; a text is refused with the reason."""
     folder = make_bert("BertForSequenceClassification", num_labels=1, **SMALL)
     table = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    digits = {"type": "Digits", "individual_digits": True}
-    table["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [table["pre_tokenizer"], digits]}
+    scripts = {"type": "UnicodeScripts"}
+    table["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [table["pre_tokenizer"], scripts]}
     _write(folder / "tokenizer.json", table)
     bundle, said = _bundle(command, folder, tmp_path)
     (remark,) = said["remarks"]
-    assert "pre-tokenizer Digits" in remark
-    assert "they take token ids only" in remark
-    _, found, _ = command("run", bundle, "--text", TEXTS[0], "--json")
-    assert json.loads(found)[0]["score"] == pytest.approx(float(_logits(folder, TEXTS[0]).sigmoid()), abs=1e-5)
+    assert "pre-tokenizer UnicodeScripts" in remark
+    assert "token ids only" in remark
+    code, _, errors = command("run", bundle, "--text", TEXTS[0], "--json")
+    assert code != 0
+    assert "pre-tokenizer UnicodeScripts" in errors
     code, out, errors = command("compile", tmp_path / "onnx", bundle)
     assert code == 0
     assert remark in " ".join((out + errors).split())

@@ -137,8 +137,9 @@ def test_what_is_refused(config: Any, error: type[Exception], message: str) -> N
 def test_the_task_chooses_the_class() -> None:
     config = transformers.LlamaConfig()
     assert adapter_for(config, "text-generation").architecture == "LlamaForCausalLM"
-    with pytest.raises(UnsupportedError, match="no text-classification for model type 'llama'; it has text-generation"):
-        adapter_for(config, "text-classification")
+    assert adapter_for(config, "text-classification").architecture == "LlamaForSequenceClassification"
+    with pytest.raises(UnsupportedError, match="no fill-mask for model type 'llama'; it has"):
+        adapter_for(config, "fill-mask")
 
 
 def test_an_older_opset_is_refused(make_decoder: Callable[..., Path], tmp_path: Path) -> None:

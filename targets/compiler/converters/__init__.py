@@ -50,6 +50,7 @@ CONVERTERS: dict[str, Converter] = {
     "RotaryEmbedding": rows.turn,
     "Sigmoid": rows.sigmoid,
     "Silu": rows.silu,
+    "Split": rows.split,
     RESIDUAL_LAYER_NORM: rows.add_and_normalise,
     "Tanh": rows.tanh,
     TOKEN_POSITIONS: rows.token_positions,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tvm
 from tvm import relax
+from tvm.ir.expr import Constant
 
 from edgeq.errors import UnsupportedError
 from edgeq.targets.compiler.converters.kernel_calls import KernelCalls, is_size, shape_of, tensor
@@ -183,6 +184,26 @@ def multiply(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> An
         [x, factor],
         tensor([*lead, last]),
     )
+
+
+def split(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``Split`` of columns: each part is a tensor of its own.
+
+    Raises:
+        UnsupportedError: If another axis is split, or the sizes are not known.
+    """
+    *lead, last = shape_of(inputs[0])
+    parts = int(attrs["outputs"])
+    sizes = inputs[1] if len(inputs) > 1 and inputs[1] is not None else None
+    if attrs.get("axis", 0) not in (-1, len(lead)) or not isinstance(sizes, Constant | None):
+        raise UnsupportedError(f"{attrs['name']}: this form of Split is not supported, only columns in known parts")
+    widths = [-(-int(last) // parts)] * parts if sizes is None else [int(size) for size in sizes.value.numpy()]
+    found, first = [], 0
+    for width in widths:
+        end = min(first + width, int(last))
+        found.append(calls.builder.emit(relax.op.strided_slice(inputs[0], [len(lead)], [first], [end])))
+        first = end
+    return relax.Tuple(found)
 
 
 def turn(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:

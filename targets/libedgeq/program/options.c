@@ -9,7 +9,8 @@
 #include "own_bundle.h"
 #include "stop.h"
 
-static const char USAGE[] =
+/* In parts: compilers need not take a text of more than 4095 bytes. */
+static const char *const USAGE[] = {
     "usage: edgeq-run BUNDLE --self-test | TEXTS | --ids FILE | --tensors IN --out OUT | --profile IN\n"
     "\n"
     "  BUNDLE           folder that `edgeq compile` made, or file that `edgeq pack` made; a program that\n"
@@ -38,7 +39,7 @@ static const char USAGE[] =
     "  --max-answer-tokens N       most tokens of an answer (default 15)\n"
     "  --allow-no-answer           that there is no answer is one too\n"
     "  --targets A,B    tokens to choose from for a mask\n"
-    "\n"
+    "\n",
     "  --ids FILE       one text a line, as token ids separated by spaces\n"
     "  --tokens         print the token ids of texts, and do nothing else\n"
     "  --generate N     continue or rewrite every text with at most N tokens, `auto` as many as the model's\n"
@@ -55,7 +56,7 @@ static const char USAGE[] =
     "  --verify-all     compare every file with its SHA-256 first; by default what is used is compared with its\n"
     "                   CRC-32 as it is used, which finds damage, and signed bundles as with this option\n"
     "  --no-verify      compare nothing but the manifest with its digest\n"
-    "\n"
+    "\n",
     "with --generate (what is not given is as the model's generation_config.json says):\n"
     "  --temperature T  draw by chance; 0 takes the most likely token, 1 the model's probabilities\n"
     "  --top-k K        draw from the K most likely tokens only\n"
@@ -71,7 +72,8 @@ static const char USAGE[] =
     "  --ignore-end     go on after the token that ends a text\n"
     "  --batch N        most texts that run together (default: 1)\n"
     "\n"
-    "example: edgeq-run . --text 'A cat sat on the mat.' --json --threads 4\n";
+    "example: edgeq-run . --text 'A cat sat on the mat.' --json --threads 4\n",
+};
 
 typedef enum { TEXT, PAIR, FLAG, INTEGER, NUMBER, LENGTH } Kind;
 
@@ -311,7 +313,7 @@ Options read_options(int count, char **arguments) {
     if (option != NULL) {
       i += set(option, i + 1 < count ? arguments[i + 1] : NULL, i + 2 < count ? arguments[i + 2] : NULL);
     } else if (strcmp(arguments[i], "--help") == 0 || strcmp(arguments[i], "-h") == 0) {
-      fputs(USAGE, stdout);
+      for (size_t k = 0; k < sizeof USAGE / sizeof *USAGE; k++) fputs(USAGE[k], stdout);
       exit(0);
     } else if ((arguments[i][0] == '-' && arguments[i][1] != '\0') || options.bundle != NULL) {
       stop(EXIT_USAGE, "unexpected argument '%s'; see --help", arguments[i]);

@@ -304,14 +304,21 @@ def test_an_encoder_decoder_writes_texts(running, make_once, make_bart):
 # ---- the command ----
 
 
-def test_the_command_serves_until_it_is_told_to_stop(encoder_bundle, gpt2_bundle):
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_command_serves_until_it_is_told_to_stop(encoder_bundle, gpt2_bundle, as_json):
     program = [sys.executable, "-c", "import sys; from edgeq.cli.main import main; sys.exit(main())"]
     arguments = ["serve", f"e={encoder_bundle}", f"g={gpt2_bundle}", "--port", "0", "--grace", "20"]
-    process = subprocess.Popen([*program, *arguments], stderr=subprocess.PIPE, text=True)
+    arguments += ["--json"] if as_json else []
+    process = subprocess.Popen([*program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        line = process.stderr.readline()
-        assert "serving e (embed), g (generate) at http://127.0.0.1:" in line, line
-        address = line.split(" at ")[1].strip()
+        line = (process.stdout if as_json else process.stderr).readline()
+        if as_json:
+            said = json.loads(line)
+            assert said["models"] == {"e": "embed", "g": "generate"}
+            address = said["address"]
+        else:
+            assert "serving e (embed), g (generate) at http://127.0.0.1:" in line, line
+            address = line.split(" at ")[1].strip()
         answers = []
         body = {"model": "g", "prompt": "a dog", "max_tokens": 100, "stream": True}
 
@@ -331,7 +338,7 @@ def test_the_command_serves_until_it_is_told_to_stop(encoder_bundle, gpt2_bundle
         assert process.wait(60) == 0
     finally:
         process.kill()
-        process.stderr.close()
+        process.communicate()
 
 
 def test_wrong_arguments_of_the_command(encoder_bundle, tmp_path):

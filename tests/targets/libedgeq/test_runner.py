@@ -142,7 +142,7 @@ def test_wrong_ids_are_refused_before_anything_runs(board, sanitized, tmp_path, 
     ("arguments", "message"),
     [
         ([], "name a bundle"),
-        (["B"], "give one of --self-test, --text, --file, --ids, --tensors and --profile"),
+        (["B"], "give one of --self-test, --text, --file, --pair"),
         (["B", "--self-test", "--ids", "x"], "give one of"),
         (["B", "--ids"], "--ids needs a value"),
         (["B", "--ids", "/no/such/file"], "cannot open /no/such/file"),

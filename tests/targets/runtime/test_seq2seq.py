@@ -277,7 +277,7 @@ def test_run_says_what_is_wrong_in_a_sentence(path, gpt2_bundle, capsys):
         ((path, "--text", "cat " * 60), "at most 41"),
         ((path, "--text", "a", "--num-beams", 0), "the number of beams must be an integer in 1..64"),
         ((path, "--text", "a", "--early-stopping"), "belong to beam search"),
-        ((gpt2_bundle, "--text", "a", "--num-beams", 2), "leave them out"),
+        ((gpt2_bundle, "--text", "a", "--num-beams", 2), "--num-beams does not apply; leave it out"),
     ):
         code, out, err = _cli(capsys, *arguments)
         assert (code, out, len(err.splitlines())) == (2, "", 1)
