@@ -116,8 +116,8 @@ class TextQueue:
             if len(parts) == 1:
                 _answer(parts[0][0], error)
                 return
-            for part in parts:  # what one request asks for must not spoil those of others
-                self._run_round([part])
+            for one in parts:  # what one request asks for must not spoil those of others
+                self._run_round([one])
             return
         for job, part in parts:
             job.results += [next(found) for _ in part]
