@@ -1,13 +1,15 @@
-"""Calibrated recipes beside rounding to the nearest level at the same stored bytes, on MiniLM and a small GPT-2.
+"""Calibrated recipes beside rounding to the nearest level at the same stored bytes, on MiniLM, a classifier and GPT-2.
 
-    python -m benchmarks.calibration --minilm FOLDER --data DATA --results FILE [--threads 2] [--only NAME ...]
+    python -m benchmarks.calibration --minilm FOLDER --data DATA --results FILE [--sst2 FOLDER] [--only NAME ...]
 
 MiniLM is ``all-MiniLM-L6-v2``, calibrated with the sentences of STS-B's training split without their scores and
 measured on the dev split: Spearman correlation, and the share of its texts that keep their nearest neighbour of the
 float model. ``gpt2-wikitext2`` of the model zoo is calibrated with WikiText-2's training split and measured on the
-first tokens of the validation split. Rows with "default texts" were calibrated with what comes with edgeq. The last
-rows change one thing of ``calibrated-w4a8``, or round to 8 bits: what stands between it and its goal. DATA holds the
-folders ``stsb`` and ``wikitext2``. A row that is in FILE already, of the same recipe and threads, is not repeated.
+first tokens of the validation split. The classifier is the teacher of SST-2 that the queue of ``benchmarks.claims``
+trains, calibrated with 6,000 sentences of the training split without their labels and measured by its accuracy on the
+dev split. Rows with "default texts" were calibrated with what comes with edgeq. The last rows change one thing of
+``calibrated-w4a8``, or round to 8 bits: what stands between it and its goal. DATA holds the folders ``stsb``,
+``sst2`` and ``wikitext2``. A row that is in FILE already, of the same recipe and threads, is not repeated.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.calibration.quality import embeddings, neighbour_share, perplexity, spearman, texts_of
+from benchmarks.calibration.quality import accuracy, embeddings, neighbour_share, perplexity, spearman, texts_of
 from benchmarks.machine import facts
 from edgeq.compress import compress_model
 from edgeq.evaluate.data import read_evaluation_set, read_rows
@@ -42,8 +44,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """What is changed of ``calibrated-w4a8``."""
 GPT2 = Path(__file__).parents[2] / "models" / "zoo" / "gpt2-wikitext2"
-GPT2_LINES = 6000
-"""Lines of WikiText-2's training split that calibration may read."""
+TRAINING_TEXTS = 6000
+"""Lines of WikiText-2's training split, and sentences of SST-2's, that calibration may read."""
 GPT2_TOKENS = 16384
 CONTEXT = 256
 
@@ -52,6 +54,7 @@ def main() -> int:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minilm", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
+    parser.add_argument("--sst2", type=Path, help="classifier of SST-2; without it its rows are left out")
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--results", type=Path, required=True, help="file to write")
     parser.add_argument("--threads", type=int, default=2)
@@ -60,7 +63,8 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     rows = json.loads(options.results.read_text())["rows"] if options.results.is_file() else []
     with tempfile.TemporaryDirectory() as folder:
-        bench = _Bench(Path(folder), options.minilm, options.data, options.threads)
+        sources = {"minilm": options.minilm, "gpt2": GPT2} | ({"sst2": options.sst2} if options.sst2 else {})
+        bench = _Bench(Path(folder), sources, options.data, options.threads)
         for name, recipe, calibration in bench.cases():
             if options.only is not None and name not in options.only:
                 continue
@@ -90,15 +94,17 @@ def _changed(recipe: Recipe, change: dict[str, Any]) -> Recipe:
 class _Bench:
     """Models and data, and what is measured once."""
 
-    def __init__(self, folder: Path, minilm: Path, data: Path, threads: int) -> None:
-        self._folder, self._minilm, self._data, self._threads = folder, minilm, data, threads
+    def __init__(self, folder: Path, sources: dict[str, Path], data: Path, threads: int) -> None:
+        self._folder, self._sources, self._data, self._threads = folder, sources, data, threads
         self._dev = read_evaluation_set(data / "stsb" / "dev.tsv")
         self._reference: np.ndarray | None = None
 
     def cases(self) -> list[tuple[str, Recipe, Path | None]]:
         """Returns name, recipe and calibration texts of every row."""
         found: list[tuple[str, Recipe, Path | None]] = []
-        for model, texts in (("minilm", self._sentences()), ("gpt2", self._articles())):
+        texts_of_model = {"minilm": self._sentences, "gpt2": self._articles, "sst2": self._reviews}
+        for model in self._sources:
+            texts = texts_of_model[model]()
             found.append((f"{model}/float", load_recipe("ptq-w8a8"), None))
             for name in RECIPES:
                 recipe = load_recipe(name)
@@ -115,7 +121,7 @@ class _Bench:
     def row(self, name: str, recipe: Recipe, calibration: Path | None) -> dict[str, Any]:
         """Compresses and measures."""
         model = name.split("/")[0]
-        source = self._minilm if model == "minilm" else GPT2
+        source = self._sources[model]
         out = self._folder / "out"
         before, started = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
         if name.endswith("/float"):
@@ -140,10 +146,13 @@ class _Bench:
         if model == "gpt2":
             text = self._data / "wikitext2" / "valid.txt"
             return {"perplexity": round(perplexity(folder, text, tokens=GPT2_TOKENS, context=CONTEXT), 3)}
+        if model == "sst2":
+            return {"accuracy": round(accuracy(folder, self._data / "sst2" / "dev.tsv"), 4)}
         texts = texts_of(self._dev)
+        minilm = self._sources["minilm"]
         if self._reference is None:
-            self._reference = embeddings(self._minilm, texts)
-        vectors = self._reference if folder == self._minilm else embeddings(folder, texts)
+            self._reference = embeddings(minilm, texts)
+        vectors = self._reference if folder == minilm else embeddings(folder, texts)
         return {
             "spearman": round(spearman(vectors, self._dev), 4),
             "neighbours_kept": round(neighbour_share(vectors, self._reference), 4),
@@ -158,8 +167,16 @@ class _Bench:
         write_text(file, "\n".join(sorted(found)) + "\n")
         return file
 
+    def _reviews(self) -> Path:
+        rows = read_rows(self._data / "sst2" / "train.tsv")
+        held_out = {example.first.strip() for example in read_evaluation_set(self._data / "sst2" / "dev.tsv").examples}
+        texts = sorted({cells["sentence"].strip() for _, cells in rows} - held_out)
+        file = self._folder / "reviews.txt"
+        write_text(file, "".join(text + "\n" for text in texts[:: len(texts) // TRAINING_TEXTS]))
+        return file
+
     def _articles(self) -> Path:
-        lines = (self._data / "wikitext2" / "train.txt").read_text(encoding="utf-8").split("\n")[:GPT2_LINES]
+        lines = (self._data / "wikitext2" / "train.txt").read_text(encoding="utf-8").split("\n")[:TRAINING_TEXTS]
         file = self._folder / "articles.txt"
         write_text(file, "\n".join(lines))
         return file

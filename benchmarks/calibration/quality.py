@@ -1,4 +1,4 @@
-"""What a compressed model is still worth: rank correlation, neighbours, perplexity."""
+"""What a compressed model is still worth: rank correlation, neighbours, accuracy, perplexity."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from scipy import stats
 
 from edgeq.checkpoint import Checkpoint, load_checkpoint
-from edgeq.evaluate.data import EvaluationSet, read_text_file
+from edgeq.evaluate.data import EvaluationSet, read_evaluation_set, read_text_file
 from edgeq.evaluate.perplexity import evaluate_perplexity
+from edgeq.evaluate.tasks import evaluate
 from edgeq.models import TorchDecoder
 from edgeq.models.inference import TorchEncoder
 
@@ -60,6 +61,19 @@ def _nearest(vectors: np.ndarray) -> np.ndarray:
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -2.0)
     return cosines.argmax(axis=1)
+
+
+def accuracy(folder: Path, file: Path) -> float:
+    """Returns the share of a classifier's labels that are right."""
+    checkpoint = load_checkpoint(folder)
+    found = evaluate(
+        TorchEncoder(checkpoint.model, checkpoint.adapter),
+        checkpoint.tokenizer,
+        read_evaluation_set(file),
+        labels=checkpoint.adapter.labels,
+        max_length=checkpoint.adapter.max_positions,
+    )
+    return found.value
 
 
 def perplexity(folder: Path, text: Path, *, tokens: int, context: int) -> float:
