@@ -8,6 +8,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,16 +37,24 @@ class Linker:
     name: str
     command: tuple[str, ...]
 
-    @functools.cached_property
+    @property
     def version(self) -> str:
         """First line that the compiler says about itself, or ``unknown``."""
+        program = shutil.which(self.command[0])
+        return _version(self.command, str(Path(program).absolute())) if program else "unknown"
+
+
+@functools.cache
+def _version(command: tuple[str, ...], program: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:  # zig, asked for its version for macOS, writes a file `a.o`
         try:
             result = subprocess.run(
-                [*self.command, "--version"], capture_output=True, text=True, timeout=60, check=False
-            )
+                [*command, "--version"],
+                executable=program, cwd=folder, capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired):
             return "unknown"
-        return result.stdout.strip().splitlines()[0] if result.stdout.strip() else "unknown"
+    return result.stdout.strip().splitlines()[0] if result.stdout.strip() else "unknown"
 
 
 def find_linker(target: Target) -> Linker:

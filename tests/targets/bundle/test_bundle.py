@@ -39,7 +39,9 @@ def _write(compiled, out, content, name="host"):
 
 
 @pytest.mark.parametrize("name", ["host", "cortex-a72"])
-def test_writing_twice_gives_the_same_bytes(compile_tiny, content, tmp_path, name):
+def test_writing_twice_gives_the_same_bytes(compile_tiny, content, tmp_path, monkeypatch, name):
+    (tmp_path / "started here").mkdir()
+    monkeypatch.chdir(tmp_path / "started here")
     compiled = compile_tiny(load_target(name))
     for folder in ("one", "two"):
         _write(compiled, tmp_path / folder, content, name)
@@ -47,6 +49,7 @@ def test_writing_twice_gives_the_same_bytes(compile_tiny, content, tmp_path, nam
     same, different, odd = filecmp.cmpfiles(tmp_path / "one", tmp_path / "two", files, shallow=False)
     assert (different, odd) == ([], [])
     assert len(same) == len(files) >= 5
+    assert list((tmp_path / "started here").iterdir()) == []
 
 
 def test_a_board_bundle_is_complete_and_small(make_bundle):

@@ -1,5 +1,6 @@
 import dataclasses
 import subprocess
+import sys
 
 import pytest
 
@@ -79,3 +80,20 @@ def test_what_the_compiler_says_is_passed_on(tmp_path):
     with pytest.raises(EdgeqError, match="nosuchcc did not run"):
         run_compiler(Linker("nosuchcc", ("nosuchcc",)), [], purpose="try")
     assert Linker("nosuchcc", ("nosuchcc",)).version == "unknown"
+
+
+def test_asking_compilers_for_their_versions_leaves_no_file(tmp_path, monkeypatch):
+    """zig answers for macOS with a file ``a.o`` where it was started."""
+    monkeypatch.chdir(tmp_path)
+    for triple in ("aarch64-macos", "x86_64-windows-gnu", "aarch64-linux-musl"):
+        linker = Linker("zig", (sys.executable, "-m", "ziglang", "cc", "-target", triple))
+        assert linker.version.startswith("clang version")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_compiler_of_another_path_is_asked_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    linker = Linker("somecc", ("somecc",))
+    assert linker.version == "unknown"
+    _program(tmp_path, "somecc")
+    assert linker.version == "fake 1.0"
