@@ -130,12 +130,11 @@ def combining_classes(normalize: Callable[[str], str]) -> list[tuple[int, int]]:
 
 
 @functools.cache
-def compositions(compose: Callable[[str], str]) -> list[tuple[int, int, int]]:
-    """Returns the pairs of characters that a normalizer makes one of, with that one, sorted; without Hangul.
+def compositions() -> tuple[tuple[int, int, int], ...]:
+    """Returns the pairs of characters that Unicode's normal form C makes one of, with that one, sorted; no Hangul."""
+    from tokenizers import normalizers
 
-    Args:
-        compose: Unicode's normal form C.
-    """
+    compose = normalizers.NFC().normalize_str
     found = []
     for code in _code_points():
         parts = unicodedata.decomposition(chr(code)).split()
@@ -143,7 +142,7 @@ def compositions(compose: Callable[[str], str]) -> list[tuple[int, int, int]]:
             first, second = (int(part, 16) for part in parts)
             if compose(chr(first) + chr(second)) == chr(code):
                 found.append((first, second, code))
-    return sorted(found)
+    return tuple(sorted(found))
 
 
 def _code_points() -> Iterator[int]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from edgeq.errors import UnsupportedError
 from edgeq.targets.bundle.tokenizer.characters import (
     Mapping,
+    Ranges,
     combining_classes,
     compositions,
     mappings,
@@ -53,9 +57,9 @@ class Steps:
     normalizers: list[tuple[int, int, int, int]] = dataclasses.field(default_factory=list)
     splitters: list[tuple[int, int, int, int]] = dataclasses.field(default_factory=list)
     mappings: list[Mapping] = dataclasses.field(default_factory=list)
-    combining: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    combining: Sequence[tuple[int, int]] = ()
     charsmap: bytes = b""
-    compositions: list[tuple[int, int, int]] = dataclasses.field(default_factory=list)
+    compositions: Sequence[tuple[int, int, int]] = ()
     _places: dict[bytes, int] = dataclasses.field(default_factory=dict)
 
     def add_string(self, text: bytes) -> tuple[int, int]:
@@ -156,32 +160,43 @@ class Steps:
 
     def _separate(self, name: str, *, runs: bool = False, **arguments: Any) -> None:
         """Cuts where a pre-tokenizer does that decides character by character; ``runs`` keeps what follows together."""
-        from tokenizers import pre_tokenizers
-
-        dropped, alone = separating(getattr(pre_tokenizers, name)(**arguments))
+        dropped, alone = _separated(name, tuple(sorted(arguments.items())))
         if dropped:
             self._split(self.program.add_characters(dropped, repeated=True), REMOVED)
         if alone:
             self._split(self.program.add_characters(alone, repeated=runs), ISOLATED)
 
     def _add_composing(self, name: str) -> None:
-        from tokenizers import normalizers
-
-        parts = getattr(normalizers, name.replace("C", "D"))().normalize_str
-        found = mappings(parts)
-        self.combining = combining_classes(parts)
-        self.compositions = compositions(normalizers.NFC().normalize_str)
+        found, self.combining = _maps(json.dumps({"type": name.replace("C", "D")}))
+        self.compositions = compositions()
         self.normalizers.append((COMPOSE, len(self.mappings), len(found), 0))
         self.mappings += found
 
     def _add_mappings(self, table: dict[str, Any]) -> None:
-        from tokenizers import normalizers
-
-        arguments = {name: value for name, value in table.items() if name != "type"}
-        normalizer = getattr(normalizers, table["type"])(**arguments)
-        found = mappings(normalizer.normalize_str)
-        combining = combining_classes(normalizer.normalize_str)
+        found, combining = _maps(json.dumps(table, sort_keys=True))
         if combining:
             self.combining = combining
         self.normalizers.append((MAP, len(self.mappings), len(found), int(bool(combining))))
         self.mappings += found
+
+
+@functools.lru_cache(maxsize=64)
+def _maps(described: str) -> tuple[Sequence[Mapping], Sequence[tuple[int, int]]]:
+    """What a normalizer makes of characters, and the marks that it orders; asking it takes most of a second.
+
+    Args:
+        described: The normalizer as ``tokenizer.json`` describes it.
+    """
+    from tokenizers import normalizers
+
+    table = json.loads(described)
+    normalize = getattr(normalizers, table.pop("type"))(**table).normalize_str
+    return tuple(mappings(normalize)), tuple(combining_classes(normalize))
+
+
+@functools.lru_cache(maxsize=64)
+def _separated(name: str, arguments: tuple[tuple[str, Any], ...]) -> tuple[Ranges, Ranges]:
+    """:func:`separating` for a pre-tokenizer by its name."""
+    from tokenizers import pre_tokenizers
+
+    return separating(getattr(pre_tokenizers, name)(**dict(arguments)))

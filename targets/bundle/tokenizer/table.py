@@ -5,6 +5,7 @@ The layout is described in ``targets/libedgeq/library/tokenizer_table.h``, which
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -318,8 +319,13 @@ def _added_tokens(table: dict[str, Any], tokenizer: Any, steps: Steps) -> Rows:
 
 def _lower_case(steps: Steps) -> Rows:
     """What becomes of each character in lower case, as mappings."""
-    changed = [(code, chr(code).lower()) for code in range(0x110000) if chr(code).lower() != chr(code)]
-    return [(code, code, TEXT, *steps.add_string(text.encode("utf-8"))) for code, text in changed]
+    return [(code, code, TEXT, *steps.add_string(text)) for code, text in _lower_cases()]
+
+
+@functools.cache
+def _lower_cases() -> tuple[tuple[int, bytes], ...]:
+    changed = ((code, chr(code).lower()) for code in range(0x110000) if chr(code).lower() != chr(code))
+    return tuple((code, text.encode("utf-8")) for code, text in changed)
 
 
 def _size(tokenizer: Any) -> int:
