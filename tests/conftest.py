@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ from typing import Any
 import filelock
 import pytest
 
-pytest_plugins = ["tests.system_tools", "tests.foreign_code"]
+pytest_plugins = ["tests.system_tools", "tests.foreign_code", "tests.shared_kernels"]
 
 _LONG = {"bundle", "export", "factor", "kernels", "libedgeq", "parity"}
 """Folders of files that compile models and C programs."""
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+_MANY_MODULES = 200
+_kept_modules = 0
+"""How many modules had been imported when the garbage collector last looked at all that they hold."""
 
 _WORDS = ["the", "a", "cat", "dog", "sat", "quick", "brown", "fox", "jumps", "over", "lazy", "good", "movie"]
 VOCABULARY_OF_BYTES = 283  # 4 special tokens, 256 bytes and some words
@@ -29,9 +34,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What all tests import lives as long as the process: the garbage collector need not walk it again and again."""
+    _keep_for_good()
+
+
+def pytest_runtest_teardown() -> None:
+    if len(sys.modules) > _kept_modules + _MANY_MODULES:
+        _keep_for_good()
+
+
+def _keep_for_good() -> None:
+    """What was imported lives as long as the process: the garbage collector need not walk it again and again."""
+    global _kept_modules
     gc.collect()
     gc.freeze()
+    _kept_modules = len(sys.modules)
 
 
 @pytest.fixture(scope="session")

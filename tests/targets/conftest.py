@@ -74,19 +74,16 @@ def compile_tiny() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def make_bundle(
-    compile_tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Path]:
-    """Returns a function that writes the tiny model's bundle for a target, by name; each only once a process."""
-    made: dict[str, Path] = {}
+def make_bundle(compile_tiny: Callable[..., Any], make_once: MakeOnce) -> Callable[..., Path]:
+    """Returns a function that writes the tiny model's bundle for a target, by name; each only once a run."""
 
     def make(name: str) -> Path:
-        if name not in made:
+        def fill(folder: Path) -> None:
             from edgeq.targets.builtin.target import load_target
 
-            out = tmp_path_factory.mktemp("bundles") / Path(name).stem
-            made[name] = _write([compile_tiny(kind) for kind in load_target(name).kinds], name, out)
-        return made[name]
+            _write([compile_tiny(kind) for kind in load_target(name).kinds], name, folder / name)
+
+        return make_once(f"tiny-{name}", fill) / name
 
     return make
 
@@ -135,12 +132,15 @@ def _write_tokenizer(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def doubled_bundle(compile_tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def doubled_bundle(compile_tiny: Callable[..., Any], make_once: MakeOnce) -> Path:
     """A bundle for this machine with the same weights, whose code gives twice as much."""
-    from edgeq.targets.builtin.target import load_target
 
-    out = tmp_path_factory.mktemp("doubled") / "host"
-    return _write([compile_tiny(load_target("host"), doubled=True)], "host", out)
+    def fill(folder: Path) -> None:
+        from edgeq.targets.builtin.target import load_target
+
+        _write([compile_tiny(load_target("host"), doubled=True)], "host", folder / "host")
+
+    return make_once("tiny-doubled", fill) / "host"
 
 
 @pytest.fixture

@@ -24,23 +24,32 @@ HARNESSES = ("json", "manifest", "code", "pack", "tokenizer", "text", "tensors")
 _ALONE = ("tensors",)
 """Harnesses that take no part of the library."""
 _WEIGHTS = 1 << 16
+FLAGS = ["-std=gnu11", "-O1", "-g", "-fno-sanitize-recover=all", "-ffp-contract=off", "-D_GNU_SOURCE"]
+FLAGS += ["-Wall", "-Wextra", "-Werror", f"-I{LIBEDGEQ / 'include'}"]
+"""How the library and programs of it are compiled with sanitizers."""
 _ROLES = {"mask_token": "[MASK]", "unk_token": "[UNK]", "pad_token": "[PAD]", "clean_up_tokenization_spaces": True}
+
+
+def compile_library(folder: Path) -> list[Path]:
+    """Compiles the library with the sanitizers into a folder, unless it is there; returns the object files.
+
+    They go into programs of libFuzzer and into others.
+    """
+    if not folder.is_dir():
+        folder.mkdir()
+        sources = map(str, sorted((LIBEDGEQ / "library").glob("*.c")))
+        command = ["clang", *FLAGS, "-fsanitize=fuzzer-no-link,address,undefined", "-c", *sources]
+        subprocess.run(command, check=True, cwd=folder)
+    return sorted(folder.glob("*.o"))
 
 
 def build(name: str, out: Path) -> Path:
     """Builds a harness in a folder, which keeps the library for the next one, and returns the program."""
-    program, library = out / f"fuzz_{name}", out / "library"
-    tables = HERE / "seeds" / "tokenizer"
-    command = ["clang", "-std=gnu11", "-O1", "-g", "-fno-sanitize-recover=all", "-ffp-contract=off", "-D_GNU_SOURCE"]
-    command += ["-Wall", "-Wextra", "-Werror", f"-I{LIBEDGEQ / 'include'}", f'-DEDGEQ_FUZZ_TABLES="{tables}"']
-    if name not in _ALONE and not library.is_dir():
-        library.mkdir()
-        sources = map(str, sorted((LIBEDGEQ / "library").glob("*.c")))
-        compiled = [*command, "-fsanitize=fuzzer-no-link,address,undefined", "-c", *sources]
-        subprocess.run(compiled, check=True, cwd=library)
-    parts = [str(HERE / f"fuzz_{name}.c"), *([] if name in _ALONE else map(str, sorted(library.glob("*.o"))))]
-    sanitizers = "-fsanitize=fuzzer,address,undefined"
-    subprocess.run([*command, sanitizers, *parts, "-lm", "-lpthread", "-o", str(program)], check=True)
+    program = out / f"fuzz_{name}"
+    parts = [HERE / f"fuzz_{name}.c", *([] if name in _ALONE else compile_library(out / "library"))]
+    command = ["clang", *FLAGS, f'-DEDGEQ_FUZZ_TABLES="{HERE / "seeds" / "tokenizer"}"']
+    command += ["-fsanitize=fuzzer,address,undefined", *map(str, parts), "-lm", "-lpthread", "-o", str(program)]
+    subprocess.run(command, check=True)
     return program
 
 

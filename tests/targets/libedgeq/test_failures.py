@@ -8,21 +8,21 @@ import pytest
 from edgeq.targets.toolchain.libedgeq import LIBEDGEQ
 
 SOURCE = Path(__file__).with_name("torture.c")
-SANITIZERS = {"address": "address,undefined", "thread": "thread"}
 
 
 @pytest.fixture(scope="module")
-def torture(make_once, needs):
+def torture(fuzz, sanitized_program, make_once, needs):
     """Returns a function that runs the program above with a sanitizer; a finding is a failure."""
     needs("clang", "clang-sanitizers")
 
     def build(sanitizer):
+        if sanitizer == "address":
+            return sanitized_program(SOURCE)
+
         def fill(folder):
-            flags = ["-std=gnu11", "-O1", "-g", "-ffp-contract=off", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]
-            flags += [f"-fsanitize={SANITIZERS[sanitizer]}", "-fno-sanitize-recover=all"]
             sources = [SOURCE, *sorted((LIBEDGEQ / "library").glob("*.c"))]
-            command = ["clang", *flags, f"-I{LIBEDGEQ / 'include'}", *map(str, sources), "-o", str(folder / "torture")]
-            subprocess.run([*command, "-lm", "-lpthread"], check=True)
+            command = ["clang", *fuzz.FLAGS, f"-fsanitize={sanitizer}", *map(str, sources)]
+            subprocess.run([*command, "-lm", "-lpthread", "-o", str(folder / "torture")], check=True)
 
         return make_once(f"torture-{sanitizer}", fill) / "torture"
 

@@ -1,20 +1,14 @@
 """The harnesses of libFuzzer build and find nothing in a short run; how long ones are made: targets/libedgeq/fuzz."""
 
-import importlib.util
-
 import pytest
 
 from edgeq.targets.toolchain.libedgeq import LIBEDGEQ
 
-_spec = importlib.util.spec_from_file_location("edgeq_fuzz", LIBEDGEQ / "fuzz" / "run.py")
-fuzz = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fuzz)
+HARNESSES = sorted(path.stem.removeprefix("fuzz_") for path in (LIBEDGEQ / "fuzz").glob("fuzz_*.c"))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, needs):
-    needs("clang", "clang-sanitizers")
-    return tmp_path_factory.mktemp("fuzz")
+def test_every_harness_is_known_by_name(fuzz):
+    assert sorted(fuzz.HARNESSES) == HARNESSES
 
 
 def test_seeds_of_tokenizers_are_tables_that_the_library_reads():
@@ -28,6 +22,6 @@ def test_seeds_of_tokenizers_are_tables_that_the_library_reads():
     assert len(seeds) >= 4
 
 
-@pytest.mark.parametrize("name", fuzz.HARNESSES)
-def test_a_short_run_finds_nothing(name, folder):
-    assert fuzz.run(name, runs=1500, folder=folder) >= 1500
+@pytest.mark.parametrize("name", HARNESSES)
+def test_a_short_run_finds_nothing(name, fuzz, fuzz_folder):
+    assert fuzz.run(name, runs=1500, folder=fuzz_folder) >= 1500

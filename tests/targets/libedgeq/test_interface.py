@@ -12,25 +12,15 @@ from edgeq.targets.bundle.packing import pack_bundle
 from edgeq.targets.bundle.tensor_sets import call_of_main, encode_calls
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest
-from edgeq.targets.toolchain.libedgeq import LIBEDGEQ
 
 SOURCE = Path(__file__).with_name("interface.c")
 NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
 
 
 @pytest.fixture(scope="module")
-def interface(make_once, needs):
+def interface(sanitized_program):
     """Returns a function that runs the program above under the sanitizers."""
-    needs("clang", "clang-sanitizers")
-
-    def fill(folder):
-        flags = ["-std=gnu11", "-O1", "-g", "-ffp-contract=off", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]
-        flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-        sources = [SOURCE, *sorted((LIBEDGEQ / "library").glob("*.c"))]
-        command = ["clang", *flags, f"-I{LIBEDGEQ / 'include'}", *map(str, sources), "-o", str(folder / "interface")]
-        subprocess.run([*command, "-lm", "-lpthread"], check=True)
-
-    program = make_once("interface", fill) / "interface"
+    program = sanitized_program(SOURCE)
 
     def run(bundle, what):
         command = [str(program), str(bundle), what]
