@@ -15,8 +15,9 @@ import pytest
 
 pytest_plugins = ["tests.system_tools", "tests.foreign_code", "tests.shared_kernels"]
 
-_LONG = {"bundle", "export", "factor", "kernels", "libedgeq", "parity"}
-"""Folders of files that compile models and C programs."""
+_LONG = {"bundle", "compiler", "export", "factor", "kernels", "libedgeq", "models", "parity"}
+_LONG |= {"recipes", "serve", "targets"}
+"""Folders of files that export and compile models and C programs."""
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 _MANY_MODULES = 200
@@ -29,8 +30,15 @@ VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS, *(f"word{i}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take longest come first, so that no process of `make test` is left alone with one at the end."""
-    items.sort(key=lambda item: item.path.parent.name not in _LONG)
+    """Files that take longest come first, so that no process of `make test` is left alone with one at the end.
+
+    Those of one folder share what is made once; they take turns with others, so that no process waits for another.
+    """
+    files: dict[Path, dict[Path, None]] = {}
+    for item in items:
+        files.setdefault(item.path.parent, {})[item.path] = None
+    turns = {file: turn for folder in files.values() for turn, file in enumerate(folder)}
+    items.sort(key=lambda item: (item.path.parent.name not in _LONG, turns[item.path]))
 
 
 def pytest_collection_finish() -> None:

@@ -16,6 +16,7 @@ CALLS = {
     "transformers.modeling_utils": ("PreTrainedModel.save_pretrained",),
     "transformers.tokenization_utils_base": ("PreTrainedTokenizerBase.save_pretrained",),
     "matplotlib.figure": ("Figure.savefig",),
+    "onnx.reference": ("ReferenceEvaluator.run",),
     "tvm.script.parser.core.doc": ("to_doc", "from_doc"),
 }
 """Functions by module; those of modules that a run never imports stay as they are."""

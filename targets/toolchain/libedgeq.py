@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
+import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from edgeq.errors import EdgeqError, UnsupportedError
@@ -33,6 +37,7 @@ COMPILE_FLAGS = (
     "-D_GNU_SOURCE",
     "-D_FILE_OFFSET_BITS=64",  # or a 32-bit machine could not even say that a file is too large
     "-O2",
+    "-g0",  # or zig would write what the linker leaves out again
     "-ffp-contract=off",  # sampling.c rounds after every operation
     "-fPIC",
     "-fvisibility=hidden",
@@ -127,12 +132,26 @@ def _compile(linker: Linker, arguments: list[str], out: Path, *, purpose: str) -
 def _cached(linker: Linker) -> Path:
     """The folder of what is built with this compiler from these sources."""
     folder = cache_folder() / "libedgeq" / _key(linker)
-    if not _is_intact(folder):
-        with new_folder(folder, made_of("compile", LIBRARY_NAME, PROGRAM_NAME, _DIGESTS)) as out:
-            _build(linker, out)
-            digests = {name: sha256(out / name) for name in (LIBRARY_NAME, PROGRAM_NAME)}
-            (out / _DIGESTS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+    if _is_intact(folder):
+        return folder
+    with _alone(folder):
+        if not _is_intact(folder):
+            with new_folder(folder, made_of("compile", LIBRARY_NAME, PROGRAM_NAME, _DIGESTS)) as out:
+                _build(linker, out)
+                digests = {name: sha256(out / name) for name in (LIBRARY_NAME, PROGRAM_NAME)}
+                (out / _DIGESTS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
     return folder
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits for another process that builds the same."""
+    import fcntl  # Windows has none
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _build(linker: Linker, out: Path) -> None:
@@ -148,10 +167,13 @@ def _build(linker: Linker, out: Path) -> None:
 
 def _objects(linker: Linker, sources: list[str], folder: Path) -> list[str]:
     folder.mkdir()
-    objects = []
-    for source in sources:
-        objects.append(str(folder / f"{Path(source).stem}.o"))
-        run_compiler(linker, [*COMPILE_FLAGS, "-c", source, "-o", objects[-1]], purpose="build libedgeq")
+    objects = [str(folder / f"{Path(source).stem}.o") for source in sources]
+
+    def compile_one(source: str, out: str) -> None:
+        run_compiler(linker, [*COMPILE_FLAGS, "-c", source, "-o", out], purpose="build libedgeq")
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(compile_one, sources, objects))
     return objects
 
 

@@ -229,13 +229,14 @@ def json_numbers() -> Callable[..., list[tuple[int, int]]]:
 
 @pytest.fixture(scope="session")
 def sanitized(make_once: MakeOnce) -> Path:
-    """``edgeq-run`` with the address and undefined-behaviour sanitizers; any finding is a crash."""
+    """``edgeq-run``, without a warning, and with the address and undefined-behaviour sanitizers."""
     from edgeq.targets.builtin.target import load_target
     from edgeq.targets.toolchain.libedgeq import build_runner
     from edgeq.targets.toolchain.linkers import find_linker
 
     def fill(folder: Path) -> None:
-        flags = ("-Werror", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+        flags = ("-Werror", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Wstrict-prototypes")
+        flags += ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
         build_runner(find_linker(load_target("host")), folder / "edgeq-run", extra_flags=flags)
 
     return make_once("sanitized", fill) / "edgeq-run"

@@ -1,12 +1,14 @@
 import dataclasses
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from edgeq.errors import EdgeqError
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.runtime.machine import this_machine
+from edgeq.targets.toolchain import libedgeq
 from edgeq.targets.toolchain import linkers as toolchain
 from edgeq.targets.toolchain.libedgeq import build_runner
 from edgeq.targets.toolchain.linkers import Linker, find_linker, install_command, run_compiler
@@ -30,7 +32,7 @@ def _program(folder, name):
 def test_zig_builds_the_runner(tmp_path):
     """It has no library for GCC's ``__builtin_cpu_supports``, without which the runner did not link on x86-64."""
     linker = find_linker(dataclasses.replace(load_target(NATIVE), linker="zig"))
-    build_runner(linker, tmp_path / "edgeq-run", extra_flags=("-Werror",))
+    build_runner(linker, tmp_path / "edgeq-run", extra_flags=("-Werror", "-O1"))
     result = subprocess.run([tmp_path / "edgeq-run", "--help"], capture_output=True, text=True, check=True)
     assert result.stdout.startswith("usage: edgeq-run BUNDLE")
 
@@ -97,3 +99,37 @@ def test_a_compiler_of_another_path_is_asked_again(tmp_path, monkeypatch):
     assert linker.version == "unknown"
     _program(tmp_path, "somecc")
     assert linker.version == "fake 1.0"
+
+
+def test_two_that_need_the_same_library_build_it_once(tmp_path, monkeypatch):
+    """The second asks for it while the first builds."""
+    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path / "cache"))
+    asked, building, built = threading.Semaphore(0), threading.Event(), []
+    is_intact = libedgeq._is_intact
+
+    def ask(folder):
+        found = is_intact(folder)
+        asked.release()
+        return found
+
+    def build(linker, out):
+        built.append(linker)
+        building.set()
+        for _ in range(3):  # twice by the first, without and with the lock, and once by the second
+            assert asked.acquire(timeout=60)
+        for name in (libedgeq.LIBRARY_NAME, libedgeq.PROGRAM_NAME):
+            (out / name).write_bytes(b"built")
+
+    monkeypatch.setattr(libedgeq, "_is_intact", ask)
+    monkeypatch.setattr(libedgeq, "_build", build)
+    linker = find_linker(load_target("host"))
+    threads = [
+        threading.Thread(target=libedgeq.build_library, args=(linker, tmp_path / f"{name}.so")) for name in "ab"
+    ]
+    threads[0].start()
+    assert building.wait(timeout=60)
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    assert len(built) == 1
+    assert [(tmp_path / f"{name}.so").read_bytes() for name in "ab"] == [b"built"] * 2
