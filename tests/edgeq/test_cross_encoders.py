@@ -19,7 +19,8 @@ from edgeq.models import TorchEncoder
 from edgeq.targets.bundle.text_settings import read_text_info
 
 library = pytest.importorskip(
-    "sentence_transformers", reason="needs sentence-transformers, which edgeq itself does not depend on"
+    "sentence_transformers",
+    reason="needs sentence-transformers, which `.venv/bin/pip install sentence-transformers` installs",
 )
 QUERY = "the cat sat"
 DOCUMENTS = ["a good movie", "the lazy cat sat on the mat", "word1 word2", "the dog", "cat sat"]
