@@ -1,132 +1,221 @@
-"""Texts a second through a bundle, tokenizing included, at several token budgets.
+"""Texts a second, tokenizing included, beside other engines.
 
-    python -m benchmarks.texts BUNDLE --texts dev.tsv [--results FILE] [--count 300] [--threads 1]
+    python -m benchmarks.texts --minilm FOLDER --data DATA --prepare           # every file; nothing is timed
+    python -m benchmarks.texts --minilm FOLDER --data DATA --workload stsb --threads 1
 
-The texts are sentences of an evaluation file, shuffled. The baseline runs them sixteen at a time in the order of
-arrival, each padded to the longest of its sixteen. Baseline and budgets take turns; the median of the ratios of the
-rounds is stated, by the processor time of the process (one thread: a busy machine changes it little) and by the clock.
+Workloads are ``stsb``, the sentences of STS-B's dev and test splits through MiniLM, and ``wikitext``, sentences and
+paragraphs of WikiText-2 of 5 to 512 tokens in random order through BERT-base. Each engine is a process of its own, held
+to as many cores as it has threads. In a round each embeds the same texts, the next ones of the workload; what counts is
+the median over rounds of the ratio of two engines in the same round. Every engine's embeddings of some texts are
+compared with those of PyTorch's float32, so that nobody is fast at something else. DATA holds the folders ``stsb`` and
+``wikitext2``, FOLDER is all-MiniLM-L6-v2.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
-import random
-import statistics
-import time
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import edgeq
 from benchmarks.machine import facts
-from edgeq.evaluate.data import read_rows
-from edgeq.targets.runtime.loader import Bundle
-from edgeq.targets.runtime.text_batches import BATCHES_OF_WINDOW, TOKEN_BUDGET
+from benchmarks.speed import prepare as speed
+from benchmarks.speed.contest import ENGINES as SPEED_ENGINES
+from benchmarks.speed.contest import Engine
+from benchmarks.speed.contestants import OWN, Contestant
+from benchmarks.texts.prepare import RECIPE, bundle, checkpoints
+from benchmarks.texts.workloads import SEED, WORKLOADS, Workload, texts_of
+from edgeq.files import write_text
+from edgeq.targets.devices.timing import paired_speedup
 
-BASELINE_BATCH = 16
-BUDGETS = (256, 512, 1024, 2048, 4096, 8192)
-SEED = 0
+REFERENCE = "sentence-transformers, PyTorch float32"
+_ENGINES = Path(__file__).parent / "engines"
+_REPOSITORY = Path(__file__).parents[2]
+_PEERS = (
+    (REFERENCE, "sentence_transformers_texts.py", "torch", 32),
+    ("sentence-transformers, ONNX int8", "sentence_transformers_texts.py", "onnx-int8", 8),
+    ("sentence-transformers, OpenVINO int8", "sentence_transformers_texts.py", "openvino-int8", 8),
+    ("ONNX Runtime float32", "onnxruntime_texts.py", "float32", 32),
+    ("ONNX Runtime int8 dynamic", "onnxruntime_texts.py", "int8", 8),
+    ("OpenVINO int8 post-training", "openvino_texts.py", "int8", 8),
+    ("CTranslate2 int8", "ctranslate2_texts.py", "int8", 8),
+)
+_LEAST_COSINE = {32: 0.9999, 8: 0.9}
+"""Mean cosine with the reference's embeddings below which an engine computes something else, by bits."""
+_SAMPLE = 64
+"""Texts on which an engine chooses its setting, and on which embeddings are compared."""
+
+
+@dataclasses.dataclass
+class _Row:
+    """What one engine did: why it did not take part, or its setting, cosine, seconds of each round."""
+
+    missing: str = ""
+    setting: str = ""
+    cosine: float = 0.0
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def main() -> int:
-    """Runs the benchmark and writes its results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("bundle", type=Path, help="bundle for this machine that embeds texts")
-    parser.add_argument("--texts", type=Path, required=True, help="table with columns sentence1 and sentence2")
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/texts/results.json"))
-    parser.add_argument("--count", type=int, default=300, help="texts, drawn from the table")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each")
-    parser.add_argument("--threads", type=int, default=1, help="threads of the kernels")
-    options = parser.parse_args()
-    bundle = edgeq.load(options.bundle, threads=options.threads)
-    texts = _texts(options.texts, options.count)
-    lengths = [len(ids) for ids in bundle.tokenize(texts)]
-    if sum(lengths) > BATCHES_OF_WINDOW * min(BUDGETS):
-        parser.error("the texts must lie within one window of every budget; give a smaller --count")
-    calls: dict[str, Callable[[], object]] = {"baseline": lambda: _in_order_of_arrival(bundle, texts)}
-    for budget in BUDGETS:
-        calls[str(budget)] = lambda budget=budget: bundle.encode(texts, token_budget=budget)
-    results = {
-        "machine": facts(),
-        "bundle": {"model": bundle.manifest.model.architecture, "recipe": bundle.manifest.recipe.get("name")},
-        "texts": {"file": options.texts.name, "count": len(texts), "tokens": sum(lengths)},
-        "threads": options.threads,
-        "seed": SEED,
-        "default_token_budget": TOKEN_BUDGET,
-        "rows": _measured(calls, lengths, options.rounds),
-    }
-    options.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    for row in results["rows"]:
-        print(
-            f"{row['batches']:>8}: {row['texts_per_cpu_second']:6.1f} texts a processor second, {row['ratio_cpu']:.2f} "
-            f"times the baseline (clock: {row['ratio_clock']:.2f}), {row['padded']:.2f} times the tokens"
-        )
+    """Prepares or measures, prints a table and writes the results."""
+    options = _arguments()
+    workloads = [workload for workload in WORKLOADS if options.workload in ("", workload.name)]
+    for workload in workloads:
+        _prepare(workload, options)
+    if options.prepare:
+        return 0
+    for workload in workloads:
+        for threads in options.threads:
+            entry = _measured(workload, threads, options)
+            _print(entry)
+            if options.results is not None:
+                _keep(options.results, entry)
     return 0
 
 
-def _texts(file: Path, count: int) -> list[str]:
-    rows = read_rows(file)
-    texts = sorted({cells[column] for _, cells in rows for column in ("sentence1", "sentence2")})
-    random.Random(SEED).shuffle(texts)  # noqa: S311
-    return texts[:count]
+def _contestants(workload: Workload, options: argparse.Namespace) -> list[tuple[Contestant, int]]:
+    """Returns every engine with its bits, the reference first."""
+    path = f"{_REPOSITORY}:{SPEED_ENGINES}"
+    found = [
+        (Contestant(name, str(_ENGINES / script), variant, options.peers_python, options.models / workload.model, bits,
+                    {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "true"}), bits)
+        for name, script, variant, bits in _PEERS
+    ]  # fmt: skip
+    own = bundle(workload.model, options.models)
+    name = f"{OWN} {RECIPE.removeprefix('ptq-')}"
+    return [*found, (Contestant(name, str(_ENGINES / "edgeq_texts.py"), "", Path(sys.executable), own, 8), 8)]
 
 
-def _in_order_of_arrival(bundle: Bundle, texts: list[str]) -> list[np.ndarray]:
-    encoded = bundle.tokenize(texts)
-    starts = range(0, len(texts), BASELINE_BATCH)
-    batches = (encoded[start : start + BASELINE_BATCH] for start in starts)
-    return [next(iter(bundle(**_padded(batch)).values())) for batch in batches]
+def _prepare(workload: Workload, options: argparse.Namespace) -> None:
+    checkpoints(workload.model, minilm=options.minilm, root=options.models, longest=workload.longest)
+    speed.float_onnx(workload.model, options.models)
+    for contestant, _ in _contestants(workload, options):
+        engine = Engine(contestant, 1)
+        answer = engine.make(contestant.variant)
+        engine.stop()
+        if "missing" in answer:
+            print(f"  {contestant.name}: {answer['missing']}", flush=True)
 
 
-def _padded(texts: list[list[int]]) -> dict[str, np.ndarray]:
-    shape = len(texts), max(map(len, texts))
-    ids, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)], mask[row, : len(text)] = text, 1
-    return {"input_ids": ids, "attention_mask": mask}
+def _measured(workload: Workload, threads: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Takes turns and returns an entry of the results."""
+    texts = texts_of(workload, options.data, options.models / workload.model / "float" / "tokenizer.json")
+    contestants = _contestants(workload, options)
+    rows = {contestant.name: _Row() for contestant, _ in contestants}
+    running: dict[str, Engine] = {}
+    with tempfile.TemporaryDirectory(prefix="edgeq-texts-") as scratch:
+        folder = Path(scratch)
+        sample = _write(folder / "sample.json", texts[-_SAMPLE:])
+        try:
+            for contestant, _ in contestants:
+                running[contestant.name] = engine = Engine(contestant, threads)
+                answer = engine.ask({
+                    "folder": str(contestant.folder.resolve()), "variant": contestant.variant, "threads": threads,
+                    "longest": workload.longest, "sample": sample, "output": str(folder / f"{contestant.name}.npy"),
+                })  # fmt: skip
+                if "missing" in answer:
+                    rows[contestant.name].missing = answer["missing"]
+                    running.pop(contestant.name).stop()
+                    continue
+                rows[contestant.name].setting, rows[contestant.name].versions = answer["setting"], answer["versions"]
+            _take_turns(running, rows, texts, options, folder)
+        finally:
+            for engine in running.values():
+                engine.stop()
+        _compare(rows, {contestant.name: bits for contestant, bits in contestants}, folder)
+    return {
+        "workload": workload.name, "model": workload.model, "goal": workload.goal, "threads": threads, "seed": SEED,
+        "texts_a_round": options.count, "machine": facts(), "compiler": speed.compiler_digest(),
+        "engines": [_result(name, row, rows, options.count) for name, row in rows.items()],
+    }  # fmt: skip
 
 
-def _measured(calls: dict[str, Callable[[], object]], lengths: list[int], rounds: int) -> list[dict[str, Any]]:
-    """Takes turns and returns a row for each call."""
-    cpu: dict[str, list[float]] = {name: [] for name in calls}
-    clock: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            before = time.process_time(), time.perf_counter()
-            call()
-            cpu[name].append(time.process_time() - before[0])
-            clock[name].append(time.perf_counter() - before[1])
-    return [
-        {
-            "batches": name,
-            "padded": _computed_tokens(name, lengths) / sum(lengths),
-            "texts_per_cpu_second": len(lengths) / statistics.median(cpu[name]),
-            "texts_per_second": len(lengths) / statistics.median(clock[name]),
-            "ratio_cpu": _ratio(cpu["baseline"], cpu[name]),
-            "ratio_clock": _ratio(clock["baseline"], clock[name]),
-        }
-        for name in calls
-    ]
+def _take_turns(
+    running: dict[str, Engine], rows: dict[str, _Row], texts: Sequence[str], options: argparse.Namespace, folder: Path
+) -> None:
+    names = list(running)
+    for number in range(options.rounds):
+        start = number * options.count % max(1, len(texts) - options.count)
+        file = _write(folder / "texts.json", texts[start : start + options.count])
+        shift = number % len(names)
+        for name in names[shift:] + names[:shift]:
+            answer = running[name].ask({"texts": file})
+            if "missing" in answer:
+                raise RuntimeError(f"{name}: {answer['missing']} in round {number + 1}")
+            rows[name].seconds.append(answer["seconds"])
 
 
-def _ratio(baseline: list[float], found: list[float]) -> float:
-    return statistics.median(one / other for one, other in zip(baseline, found, strict=True))
+def _compare(rows: dict[str, _Row], bits: dict[str, int], folder: Path) -> None:
+    """Fills in the cosines, and takes out who computes something else."""
+    reference = np.load(folder / f"{REFERENCE}.npy").astype(np.float64)
+    for name, row in rows.items():
+        if row.missing:
+            continue
+        row.cosine = float((np.load(folder / f"{name}.npy") * reference).sum(axis=1).mean())
+        if row.cosine < _LEAST_COSINE[bits[name]]:
+            row.missing = f"computes something else: mean cosine with the reference {row.cosine:.4f}"
 
 
-def _computed_tokens(name: str, lengths: list[int]) -> int:
-    """Tokens that the kernels see, padding included."""
-    if name == "baseline":
-        parts = [lengths[start : start + BASELINE_BATCH] for start in range(0, len(lengths), BASELINE_BATCH)]
-    else:
-        parts, left = [], sorted(lengths, reverse=True)
-        while left:
-            count = max(1, int(name) // left[0])
-            parts.append(left[:count])
-            left = left[count:]
-    return sum(len(part) * max(part) for part in parts)
+def _result(name: str, row: _Row, rows: dict[str, _Row], count: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": name, **dataclasses.asdict(row)}
+    if row.missing:
+        return found
+    found["texts_per_second"] = count / float(np.median(row.seconds))
+    if name.startswith(OWN):
+        found["versus"] = {}
+        for rival, other in rows.items():
+            if rival != name and not other.missing:
+                speedup = paired_speedup(other.seconds, row.seconds)
+                high = min(speedup.high, sys.float_info.max)
+                found["versus"][rival] = {"ratio": speedup.ratio, "low": speedup.low, "high": high}
+    return found
+
+
+def _print(entry: dict[str, Any]) -> None:
+    print(f"\n{entry['workload']}, {entry['model']}, {entry['threads']} threads")
+    for row in sorted(entry["engines"], key=lambda row: -row.get("texts_per_second", 0.0)):
+        if row["missing"]:
+            print(f"{row['name']:40} {row['missing']}")
+            continue
+        print(f"{row['name']:40} {row['texts_per_second']:8.1f} texts/s  cosine {row['cosine']:.4f}  {row['setting']}")
+        if "versus" in row:
+            rival, best = min(row["versus"].items(), key=lambda item: item[1]["ratio"])
+            print(f"    {best['ratio']:.2f} ({best['low']:.2f} to {best['high']:.2f}) beside {rival}; "
+                  f"goal {entry['goal']}")  # fmt: skip
+
+
+def _keep(file: Path, entry: dict[str, Any]) -> None:
+    entries = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    key = ("workload", "threads")
+    others = [other for other in entries if any(other[name] != entry[name] for name in key)]
+    write_text(file, json.dumps([*others, entry], indent=1) + "\n")
+
+
+def _write(file: Path, texts: Sequence[str]) -> str:
+    write_text(file, json.dumps(list(texts)))
+    return str(file)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minilm", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--prepare", action="store_true", help="make models, peers' files and bundles; time nothing")
+    parser.add_argument("--workload", default="", choices=("", *(workload.name for workload in WORKLOADS)))
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--count", type=int, default=200, help="texts of a round")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each engine; fewer than 6 support no claim")
+    parser.add_argument("--models", type=Path, default=Path("bench-output/texts"), help="folder where models are kept")
+    parser.add_argument("--peers-python", type=Path, default=Path(".venv-peers/bin/python"), help="has the peers")
+    parser.add_argument("--results", type=Path, help="file of results")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ import ctranslate2
 import numpy as np
 from turns import Call, Restore, ids, nothing, serve
 
-_TYPES = {"float32": "float32", "int8": "int8", "int8-bf16": "int8_bfloat16"}
+COMPUTE_TYPES = {"float32": "float32", "int8": "int8", "int8-bf16": "int8_bfloat16"}
+"""The engine's own names of variants."""
 
 
 def make(model: Path, variant: str) -> None:
@@ -53,7 +54,7 @@ def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     """Returns the call of one variant."""
     folder, given, tokens = str(Path(request["folder"]) / "ctranslate2"), ids(request), request["tokens"]
     settings = {
-        "device": "cpu", "compute_type": _TYPES[request["variant"]], "inter_threads": 1,
+        "device": "cpu", "compute_type": COMPUTE_TYPES[request["variant"]], "inter_threads": 1,
         "intra_threads": request["threads"],
     }  # fmt: skip
     if request["kind"] == "encode":

@@ -49,8 +49,8 @@ def make(model: Path, variant: str) -> None:
     openvino.save_model(made, file, compress_to_fp16=False)
 
 
-def load(request: dict[str, Any]) -> tuple[Call, Restore]:
-    """Returns the call of one variant."""
+def compiled_model(request: dict[str, Any]) -> openvino.CompiledModel:
+    """Returns the model of a request's ``folder`` and ``variant``, for its ``threads``."""
     variant = request["variant"]
     settings = {
         "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(request["threads"]),
@@ -58,7 +58,12 @@ def load(request: dict[str, Any]) -> tuple[Call, Restore]:
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(_GROUP if variant.startswith("weights") else 0),
     }  # fmt: skip
     core, file = openvino.Core(), Path(request["folder"]) / "openvino" / f"{_file_name(variant)}.xml"
-    compiled = core.compile_model(core.read_model(file), "CPU", settings)
+    return core.compile_model(core.read_model(file), "CPU", settings)
+
+
+def load(request: dict[str, Any]) -> tuple[Call, Restore]:
+    """Returns the call of one variant."""
+    compiled = compiled_model(request)
     asked, given, tokens = compiled.create_infer_request(), ids(request), request["tokens"]
     output = 0
     if request["kind"] == "encode":
