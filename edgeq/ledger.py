@@ -36,6 +36,7 @@ class Ledger:
             without biases); negative where factors are multiplied beforehand to more than the dense layer.
         vocabulary: Rows of tokens that stayed, and that there were; None where none was left out.
         left_out_bytes: What the other rows would take, stored as those that stayed.
+        int8_attention: How many self-attentions are int8; they store nothing.
     """
 
     path: str
@@ -46,6 +47,7 @@ class Ledger:
     replaced_weights: int = 0
     vocabulary: tuple[int, int] | None = None
     left_out_bytes: int = 0
+    int8_attention: int = 0
 
     @property
     def weights(self) -> int:
@@ -108,7 +110,7 @@ class Ledger:
             folder_bytes=self.folder_bytes,
         )
         pruned = None if self.vocabulary is None else LeftOut(*self.vocabulary, self.left_out_bytes)
-        return StoredBytes(self.path, self.form, totals, self.rows, pruned)
+        return StoredBytes(self.path, self.form, totals, self.rows, pruned, self.int8_attention)
 
     def to_json(self) -> dict[str, Any]:
         """Returns :meth:`stored` as plain JSON values."""
@@ -142,6 +144,7 @@ def ledger(path: str | Path) -> Ledger:
         folder_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
         vocabulary=None if pruned is None else (pruned.tokens, pruned.of),
         left_out_bytes=0 if pruned is None else _left_out(rows, stored, pruned),
+        int8_attention=stored.int8_attention,
     )
 
 
@@ -261,6 +264,8 @@ def summary_line(book: Ledger) -> str:
     if book.vocabulary is not None:
         tokens, of = book.vocabulary
         sentence += f"; {tokens:,} of {of:,} tokens stay, the others would take {megabytes(book.left_out_bytes)}"
+    if book.int8_attention:
+        sentence += f"; attention of {book.int8_attention} layers in int8"
     return sentence
 
 

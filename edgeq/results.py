@@ -275,6 +275,7 @@ class StoredBytes:
         totals: Sums.
         rows: One a low-bit matrix or float tensor, in stored order.
         vocabulary: Tokens that were left out; None where all stayed.
+        int8_attention: How many self-attentions are int8.
     """
 
     path: str
@@ -282,6 +283,7 @@ class StoredBytes:
     totals: LedgerTotals
     rows: tuple[LedgerRow, ...]
     vocabulary: LeftOut | None = None
+    int8_attention: int = 0
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
 

@@ -15,9 +15,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from edgeq.errors import UnsupportedError
 from edgeq.export.external_data import VIEW
 from edgeq.export.ops.operator import NodeFormat
-from edgeq.export.ops.registry import is_low_bit, node_format, operator_for
+from edgeq.export.ops.registry import is_low_bit, node_format, operator_for, reads_matrix
 from edgeq.formats.low_bit import OP_DOMAIN, PackedMatrix
 from edgeq.formats.packing import unpack
 
@@ -202,9 +203,15 @@ def to_stock_operators(model: onnx.ModelProto) -> list[str]:
 
     Raises:
         FormatError: If a node is malformed.
-        UnsupportedError: If a node of domain ``ai.edgeq`` is not one of ours.
+        UnsupportedError: If a node of domain ``ai.edgeq`` is not one of ours, or has no counterpart.
     """
     graph = model.graph
+    alone = next((node for node in graph.node if is_low_bit(node) and not reads_matrix(node)), None)
+    if alone is not None:
+        raise UnsupportedError(
+            f"{alone.name}: ONNX Runtime has no operator that computes {alone.op_type}; export with the default "
+            'flavour, or compress with attention = "float"'
+        )
     converter = _Converter(graph)
     products = [converter.described(node) for node in graph.node if is_low_bit(node) and node.op_type == "LowBitLinear"]
     nodes: list[onnx.NodeProto] = []

@@ -92,6 +92,11 @@ class ModelAdapter(abc.ABC):
         return {}
 
     @property
+    def int8_attention_names(self) -> list[str]:
+        """Modules of self-attention that can be int8; none of a family whose attention stays float."""
+        return []
+
+    @property
     def zero_buffers(self) -> list[str]:
         """Buffers that are zero in nearly all checkpoints, and then need not be stored."""
         return []

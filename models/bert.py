@@ -173,6 +173,14 @@ class BertAdapter(ModelAdapter):
         return dict.fromkeys(self._distance_tables, "distances are multiplied with every query, and are few")
 
     @property
+    def int8_attention_names(self) -> list[str]:
+        """See :attr:`ModelAdapter.int8_attention_names`."""
+        module, _, layer = self.linears_of_a_block[0].rpartition(".")
+        if (module, layer) != ("attention.self", "query") or self.positions != "absolute":
+            return []
+        return [f"{block}.{module}" for block in self.layer_names[1:]]
+
+    @property
     def _distance_tables(self) -> list[str]:
         if self.positions not in _RELATIVE:
             return []

@@ -36,6 +36,8 @@ ACTIVATION_LEVELS = 127
 """Largest magnitude of a quantized activation: the grid is -127..127."""
 ACTIVATION_MAX_FLOOR = 1e-30
 """A token whose largest magnitude is below this is quantized as if it were this (keeps 1/scale finite)."""
+LARGEST_INT8_HEAD = 2**24 // ACTIVATION_LEVELS**2
+"""Columns of a head whose int8 dot products float32 holds exactly."""
 
 # Zero points of the grids: binary has two levels around 0, two-bit grids are ternary (codes 0, 1, 2), balanced
 # (all four) or two's complement (-2..1), wider grids are symmetric with code 0 unused. A grid that follows the

@@ -82,6 +82,7 @@ class StoredModel:
         factorised: Weights, without biases, of the dense layer that each factorised module stands for; 0 for what
             several of them share.
         vocabulary: What was left out of its vocabulary; None if nothing was.
+        int8_attention: How many self-attentions are int8.
     """
 
     path: Path
@@ -92,6 +93,7 @@ class StoredModel:
     tensor_files: tuple[Path, ...]
     factorised: Mapping[str, int] = dataclasses.field(default_factory=dict)
     vocabulary: StoredVocabulary | None = None
+    int8_attention: int = 0
 
     def is_factor(self, tensor: str) -> bool:
         """Tells whether a tensor belongs to a factorised module, by its name."""
@@ -145,8 +147,7 @@ def _read_checkpoint(folder: Path) -> StoredModel:
             items = math.prod(entry.shape)
             tensors[name] = StoredTensor(name, entry.shape, dtype, entry.bytes // max(1, items), entry.bytes)
     matrices, kept = _from_config(folder, tensors, form="checkpoint")
-    special: dict[str, Any] = {"factorised": _factorised(folder), "vocabulary": _vocabulary(folder)}
-    return StoredModel(folder, "checkpoint", tensors, matrices, kept, tuple(files), **special)
+    return StoredModel(folder, "checkpoint", tensors, matrices, kept, tuple(files), **_special(folder))
 
 
 def _read_bundle(folder: Path) -> StoredModel:
@@ -175,8 +176,7 @@ def _read_bundle(folder: Path) -> StoredModel:
         )
     tensors = {tensor.name: tensor for tensor in listed}
     matrices, kept = _from_config(folder, tensors, form="bundle")
-    special: dict[str, Any] = {"factorised": _factorised(folder), "vocabulary": _vocabulary(folder)}
-    return StoredModel(folder, "bundle", tensors, matrices, kept, (weights,), **special)
+    return StoredModel(folder, "bundle", tensors, matrices, kept, (weights,), **_special(folder))
 
 
 def _from_config(
@@ -211,6 +211,26 @@ def _from_config(
             f"{config_file}: quantization_config is not as edgeq writes it ({error!r})"
         ) from error
     return matrices, kept
+
+
+def _special(folder: Path) -> dict[str, Any]:
+    """What few models have: fields of :class:`StoredModel`."""
+    return {
+        "factorised": _factorised(folder),
+        "vocabulary": _vocabulary(folder),
+        "int8_attention": _int8_attention(folder),
+    }
+
+
+def _int8_attention(folder: Path) -> int:
+    """Counts in ``config.json`` the self-attentions that are int8."""
+    config_file = folder / "config.json"
+    config = read_json_object(config_file) if config_file.is_file() else {}
+    quantization = config.get("quantization_config") or {}
+    names = quantization.get("int8_attention", []) if isinstance(quantization, dict) else None
+    if not isinstance(names, list):
+        raise FormatError(f"{config_file}: 'int8_attention' must list names")
+    return len(names)
 
 
 def _factorised(folder: Path) -> dict[str, int]:
@@ -269,8 +289,7 @@ def _read_onnx(graphs: Sequence[Path]) -> StoredModel:
     files = {*graphs, *(content.file for content in contents.values() if isinstance(content, _Place))}
     path = graphs[0] if len(graphs) == 1 else graphs[0].parent
     folder = graphs[0].parent
-    special: dict[str, Any] = {"factorised": _factorised(folder), "vocabulary": _vocabulary(folder)}
-    return StoredModel(path, "onnx", tensors, matrices, kept, tuple(sorted(files)), **special)
+    return StoredModel(path, "onnx", tensors, matrices, kept, tuple(sorted(files)), **_special(folder))
 
 
 def _load_graph(file: Path) -> Any:

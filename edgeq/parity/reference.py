@@ -18,6 +18,7 @@ from edgeq.checkpoint import Checkpoint
 from edgeq.export.ops.operator import NodeFormat
 from edgeq.models import TorchEncoder
 from edgeq.quant.activation import ulp_noise, with_noise
+from edgeq.quant.int8_attention import Int8Attention, Int8SelfAttention, int8_attention_names
 from edgeq.quant.modules import LowBitLinear, PackedModule
 
 
@@ -40,6 +41,29 @@ class RecordedLayer:
     constants: tuple[np.ndarray, ...]
     value: np.ndarray
     output: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedAttention:
+    """Int8 attention of the checkpoint, and what went in and out of it in one run.
+
+    Attributes:
+        name: Module name.
+        heads: Number of heads.
+        inputs: Queries, keys and values, float32 ``[batch, sequence, width]``, and the mask, float32
+            ``[batch, 1, 1, sequence]``.
+        output: float32 ``[batch, sequence, width]``.
+    """
+
+    name: str
+    heads: int
+    inputs: tuple[np.ndarray, ...]
+    output: np.ndarray
+
+    @property
+    def scale(self) -> float:
+        """Factor on the dot products."""
+        return float((self.output.shape[-1] // self.heads) ** -0.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +106,17 @@ class Reference:
             self.run([feed])
         return recorded
 
+    def record_attention(self, feed: Arrays) -> dict[str, RecordedAttention]:
+        """Runs one feed and returns all int8 attention that took part, by module name."""
+        recorded: dict[str, RecordedAttention] = {}
+        with contextlib.ExitStack() as stack:
+            for name, module in self._model.named_modules():
+                if isinstance(module, Int8Attention):
+                    stack.enter_context(_recording_attention(name, module, recorded))
+            if int8_attention_names(self._model):
+                self.run([feed])
+        return recorded
+
     def calls(self, feed: Arrays, *, seed: int | None = None) -> dict[str, Call]:
         """Runs one feed and returns what went in and out of every module without parts, by name.
 
@@ -117,7 +152,11 @@ class Reference:
 def quantized_values_of_a_token(model: nn.Module) -> int:
     """Counts the values that a model rounds to int8 for each token."""
     low_bit = [module for module in model.modules() if isinstance(module, LowBitLinear)]
-    return sum(module.in_features for module in low_bit if module.activation != "none")
+    attention = [module for module in model.modules() if isinstance(module, Int8SelfAttention)]
+    of_layers = sum(module.in_features for module in low_bit if module.activation != "none")
+    # Weights of values besides, of which there is one for each token that is seen.
+    of_attention = sum(layer.out_features for module in attention for layer in (module.query, module.key, module.value))
+    return of_layers + of_attention
 
 
 @contextlib.contextmanager
@@ -171,6 +210,19 @@ def _recording(name: str, module: PackedModule, recorded: dict[str, RecordedLaye
             arguments[0].detach().numpy().copy(),
             output.detach().numpy().copy(),
         )
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def _recording_attention(name: str, module: Int8Attention, recorded: dict[str, RecordedAttention]) -> Iterator[None]:
+    def keep(_: nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        inputs = tuple(argument.detach().numpy().copy() for argument in arguments)
+        recorded[name] = RecordedAttention(name, module.heads, inputs, output.detach().numpy().copy())
 
     handle = module.register_forward_hook(keep)
     try:

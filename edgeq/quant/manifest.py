@@ -12,6 +12,7 @@ from edgeq.errors import FormatError
 from edgeq.formats.low_bit import ACTIVATIONS, FORMAT_VERSION, Activation, PackedMatrix
 from edgeq.quant.buffers import set_buffer
 from edgeq.quant.float_layers import FLOAT_CLASSES, weight_rows
+from edgeq.quant.int8_attention import int8_attention_names, use_int8_attention
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear, PackedModule
 from edgeq.quant.output_bias import keep_biases_in_layers
 from edgeq.quant.placing import put_layer
@@ -20,6 +21,11 @@ from edgeq.quant.tied import TiedLayer, TiedModule
 
 QUANT_METHOD = "edgeq"
 _LARGEST_DIMENSION = 1 << 31
+_KEYS = frozenset(
+    {"quant_method", "format_version", "recipe", "tensors", "kept_float", "files"}
+    | {"tied", "zero_buffers", "factors", "vocabulary", "int8_attention"}
+)
+"""Keys of ``quantization_config``: another may change the result."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +108,7 @@ class QuantizationManifest:
         zero_buffers: Buffers that hold zeros and are not stored.
         factors: Description of factorised layers, which ``edgeq.factor`` writes and reads.
         vocabulary: Tokens that were left out; None if all stayed.
+        int8_attention: Modules of self-attention that is int8.
     """
 
     recipe: str
@@ -113,6 +120,7 @@ class QuantizationManifest:
     zero_buffers: tuple[str, ...] = ()
     factors: dict[str, Any] = dataclasses.field(default_factory=dict)
     vocabulary: LeftOutTokens | None = None
+    int8_attention: tuple[str, ...] = ()
 
     @classmethod
     def of_model(cls, model: nn.Module, result: CompressionResult) -> QuantizationManifest:
@@ -136,6 +144,7 @@ class QuantizationManifest:
             tied=tied,
             zero_buffers=result.zero_buffers,
             vocabulary=result.vocabulary,
+            int8_attention=int8_attention_names(model),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -146,6 +155,7 @@ class QuantizationManifest:
             "zero_buffers": list(self.zero_buffers),
             "factors": self.factors,
             "vocabulary": None if self.vocabulary is None else dataclasses.asdict(self.vocabulary),
+            "int8_attention": list(self.int8_attention),
         }
         return {
             "quant_method": QUANT_METHOD,
@@ -170,6 +180,11 @@ class QuantizationManifest:
                 f"config.json: the compressed checkpoint should have format version {FORMAT_VERSION}, "
                 f"found {value.get('format_version')!r}; use the edgeq that wrote it"
             )
+        if unknown := sorted(value.keys() - _KEYS):
+            raise FormatError(
+                f"config.json: quantization_config has a key {unknown[0]!r}, which this edgeq does not know; "
+                "use the edgeq that wrote it"
+            )
         recipe, tensors = value.get("recipe"), value.get("tensors")
         if not isinstance(recipe, dict) or not isinstance(tensors, dict):
             raise FormatError("config.json: quantization_config lacks 'recipe' or 'tensors'")
@@ -188,9 +203,10 @@ class QuantizationManifest:
             kept_float=kept,
             files=files,
             tied=_tied_layers(value.get("tied", {}), parsed),
-            zero_buffers=_zero_buffers(value.get("zero_buffers", [])),
+            zero_buffers=_names(value, "zero_buffers"),
             factors=factors,
             vocabulary=_left_out(value.get("vocabulary")),
+            int8_attention=_names(value, "int8_attention"),
         )
 
 
@@ -204,9 +220,10 @@ def _left_out(entry: object) -> LeftOutTokens | None:
     return LeftOutTokens(numbers[0], numbers[1], tuple(str(name) for name in matrices))
 
 
-def _zero_buffers(names: object) -> tuple[str, ...]:
+def _names(value: dict[str, Any], key: str) -> tuple[str, ...]:
+    names = value.get(key, [])
     if not isinstance(names, list) or any(not isinstance(name, str) for name in names):
-        raise FormatError("config.json: 'zero_buffers' must list names")
+        raise FormatError(f"config.json: {key!r} must list names")
     return tuple(names)
 
 
@@ -258,7 +275,18 @@ def insert_packed_modules(model: nn.Module, manifest: QuantizationManifest) -> N
             raise FormatError(f"config.json: layer {layer.table!r} should be a packed embedding")
         with found[name]:
             put_layer(model, name, layer.build(table))
+    use_int8_attention(model, _places_of(model, manifest.int8_attention))
     keep_biases_in_layers(model)
+
+
+def _places_of(model: nn.Module, modules: tuple[str, ...]) -> list[str]:
+    places = []
+    for stored_name in modules:
+        name = name_in(model, stored_name)
+        if name is None:
+            raise FormatError(f"config.json: {type(model).__name__} has no attention {stored_name!r} to be int8")
+        places.append(name)
+    return places
 
 
 def fill_zero_buffers(model: nn.Module, manifest: QuantizationManifest) -> None:

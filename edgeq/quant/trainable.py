@@ -11,6 +11,7 @@ from edgeq.errors import UsageError
 from edgeq.progress import Progress, silent
 from edgeq.quant.apply import check_coverage, check_ties, finite_weight_rows, float_record, packed_record, tie
 from edgeq.quant.float_layers import weight_rows
+from edgeq.quant.int8_attention import check_all_on, switch
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear
 from edgeq.quant.output_bias import keep_biases_in_layers
 from edgeq.quant.placing import put_layer
@@ -83,7 +84,7 @@ def set_stage(
         bits: Bits of the weights, never below what a layer is planned to end with; None leaves them.
         method: A method for this stage instead of the planned one, for layers that have not arrived at the bits that
             they are planned to end with.
-        activations: Whether planned activation quantizers are on; None leaves them.
+        activations: Whether planned activation quantizers are on, those of int8 attention among them; None leaves them.
 
     Raises:
         UsageError: If the model is not trainable, or the method has no such bits.
@@ -94,6 +95,8 @@ def set_stage(
             layer.change_bits(bits, method=method)
         if activations is not None and isinstance(layer, TrainableLinear | TiedTrainableLinear):
             layer.activation_on = activations and layer.activation is not None
+    if activations is not None:
+        switch(model, on=activations)
 
 
 def trainable_layers(model: nn.Module) -> dict[str, TrainableLayer | TiedTrainable]:
@@ -132,6 +135,7 @@ def freeze(model: nn.Module, *, progress: Progress = silent) -> list[LayerRecord
         FormatError: If a weight is not finite.
     """
     trainable_layers(model)
+    check_all_on(model)
     plans: tuple[LayerPlan, ...] = model.trainable_plans  # type: ignore[assignment]
     records: dict[str, LayerRecord] = {}
     for index, plan in enumerate(plans):

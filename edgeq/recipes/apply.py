@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from edgeq.errors import UsageError
+from edgeq.errors import UnsupportedError, UsageError
 from edgeq.factor.apply import factorise
 from edgeq.factor.evaluation import call_tokens
 from edgeq.factor.names import LayerNames, layer_names
@@ -17,6 +17,7 @@ from edgeq.quant.apply import apply_plans
 from edgeq.quant.buffers import drop_zero_buffers
 from edgeq.quant.calibrate import QUANTIZER
 from edgeq.quant.grids import GridName, grid_for
+from edgeq.quant.int8_attention import use_int8_attention
 from edgeq.quant.plan import CompressionResult, LayerKind, LayerPlan, LayerRecord
 from edgeq.quant.quantizers import METHOD_OF_BITS
 from edgeq.recipes.schema import Recipe
@@ -43,7 +44,9 @@ def plan_layers(recipe: Recipe, adapter: ModelAdapter, names: LayerNames | None 
 
     Raises:
         UsageError: If an override stores a layer in another way than the table it shares its weights with.
+        UnsupportedError: If the recipe wants int8 attention, and the model's cannot be.
     """
+    int8_attention_of(recipe, adapter)  # refused before anything is changed
     if names is None:
         lists = adapter.embedding_names, adapter.linear_names, adapter.tied_names, adapter.float_names
         names = LayerNames(*lists, matrices=[])
@@ -59,6 +62,22 @@ def plan_layers(recipe: Recipe, adapter: ModelAdapter, names: LayerNames | None 
         else:
             plans[name] = _plan(recipe, section, name, kind)
     return list(plans.values())
+
+
+def int8_attention_of(recipe: Recipe, adapter: ModelAdapter) -> list[str]:
+    """Returns the modules whose attention a recipe makes int8.
+
+    Raises:
+        UnsupportedError: If the model's attention cannot be.
+    """
+    if recipe.activations.attention == "float":
+        return []
+    if not adapter.int8_attention_names:
+        raise UnsupportedError(
+            f'recipe {recipe.name!r}: attention = "int8" is for BERT, RoBERTa, XLM-RoBERTa, CamemBERT and ELECTRA with '
+            f'absolute positions, found {adapter.architecture}; set attention = "float" in [activations]'
+        )
+    return adapter.int8_attention_names
 
 
 def factorise_model(model: Any, recipe: Recipe, adapter: ModelAdapter, *, progress: Progress = silent) -> LayerNames:
@@ -107,6 +126,7 @@ def compression_result(
     model: Any, recipe: Recipe, adapter: ModelAdapter, records: list[LayerRecord]
 ) -> CompressionResult:
     """Prepares a model whose layers are packed for being saved, and returns what was done to it."""
+    use_int8_attention(model, int8_attention_of(recipe, adapter))
     if any(record.tied_to is not None and record.bits < 32 for record in records):
         # transformers would tie "weight" attributes, which packed layers do not have; they are tied already.
         model.config.tie_word_embeddings = False

@@ -30,9 +30,10 @@ from edgeq.quant.calibrate import (
     Smooth,
     calibrate,
 )
+from edgeq.quant.int8_attention import use_int8_attention
 from edgeq.quant.plan import CompressionResult
 from edgeq.quant.trainable import make_trainable
-from edgeq.recipes.apply import compression_result, factorise_model, plan_layers
+from edgeq.recipes.apply import compression_result, factorise_model, int8_attention_of, plan_layers
 from edgeq.recipes.calibrate_section import (
     BlockReconstructionSection,
     CalibrateSection,
@@ -124,6 +125,7 @@ def calibrate_model(
         smooth.apply(model, adapter.migrations, texts=texts, run=run, seed=section.seed, progress=progress)
     reference = copy.deepcopy(model)
     make_trainable(model, plans, progress=progress)
+    use_int8_attention(model, int8_attention_of(recipe, adapter))
     state = CalibrationState(
         model=model,
         reference=reference,

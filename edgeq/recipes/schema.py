@@ -119,6 +119,12 @@ class Recipe(Section):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _check_attention(self) -> Recipe:
+        if self.activations.attention == "int8" and not self.weights.bits:
+            raise ValueError('attention = "int8" is for low-bit weights, found weights.bits = 0')
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _check_calibrate(self) -> Recipe:
         if self.calibrate is None:
             return self

@@ -78,21 +78,28 @@ class EmbeddingSection(_MatrixSection):
 
 
 class ActivationSection(Section):
-    """Inputs of linear layers.
+    """Inputs of linear layers, and what attention multiplies.
 
     Attributes:
         mode: ``dynamic``: int8 with one scale a token; ``static``: int8 with one learned scale a layer, of
             recipes that train; ``none``: float.
         quantizer: How a static scale is learned: ``lsq`` or ``pact``.
+        attention: ``int8``: queries, keys, values and the weights of values are rounded to int8 as well, one scale a
+            token and head; ``float``: they are not.
     """
+
+    added_keys: ClassVar[frozenset[str]] = frozenset({"attention"})
 
     mode: Literal["dynamic", "static", "none"] = "dynamic"
     quantizer: StaticMethod | None = None
+    attention: Literal["float", "int8"] = "float"
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> ActivationSection:
         if (self.mode == "static") != (self.quantizer is not None):
             raise ValueError('mode = "static" goes with quantizer = "lsq" or "pact", other modes without one')
+        if self.attention == "int8" and self.mode == "none":
+            raise ValueError('attention = "int8" goes with int8 inputs of linear layers, mode = "dynamic" or "static"')
         return self
 
 

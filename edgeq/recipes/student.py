@@ -13,10 +13,11 @@ from edgeq.distill.sentence import Pooling
 from edgeq.models import ModelAdapter
 from edgeq.progress import Progress, silent
 from edgeq.quant.apply import apply_plans
+from edgeq.quant.int8_attention import use_int8_attention
 from edgeq.quant.plan import CompressionResult, LayerPlan
 from edgeq.quant.trainable import freeze, make_trainable, set_stage, trainable_layers
 from edgeq.quant.trainable_layers import TrainableLayer
-from edgeq.recipes.apply import compression_result, factorise_model, plan_layers
+from edgeq.recipes.apply import compression_result, factorise_model, int8_attention_of, plan_layers
 from edgeq.recipes.families import check_family
 from edgeq.recipes.layers import kept_layers, reduce_layers
 from edgeq.recipes.request import TrainingRequest
@@ -126,6 +127,7 @@ def train_student(
     plans = plan_layers(recipe, adapter, factorise_model(student, recipe, adapter, progress=progress))
     low_bit = any(plan.grid is not None for plan in plans)
     _prepare(student, plans if low_bit else [], request, progress)
+    use_int8_attention(student, int8_attention_of(recipe, adapter))
     outcome = train(
         student,
         guide.model,

@@ -32,14 +32,15 @@ class Operator:
     Attributes:
         schema: The ONNX schema, with its shape inference attached.
         reference: Numpy meaning: arrays in input order, then the node's attributes by keyword.
-        variant: What a body cannot read from attributes: nodes of different variants need different bodies.
+        variant: What a body cannot read from attributes: nodes of different variants need different bodies. None for
+            an operator that reads no packed matrix, and has one body.
         body: FunctionProto in standard operators that fits all given nodes, which are of one variant, at a
             given opset (18 or later).
     """
 
     schema: onnx.defs.OpSchema
     reference: Callable[..., Any]
-    variant: Callable[[NodeFormat], str]
+    variant: Callable[[NodeFormat], str] | None
     body: Callable[[Sequence[NodeFormat], int], onnx.FunctionProto]
 
     @property

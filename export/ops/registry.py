@@ -5,12 +5,13 @@ from __future__ import annotations
 import onnx
 
 from edgeq.errors import FormatError, UnsupportedError
-from edgeq.export.ops import low_bit_embedding, low_bit_linear
+from edgeq.export.ops import int8_attention, low_bit_embedding, low_bit_linear
 from edgeq.export.ops.operator import NodeFormat, Operator, matrix_of, node_attributes
 from edgeq.formats.low_bit import OP_DOMAIN, OP_VERSION
 
 OPERATORS: dict[str, Operator] = {
-    operator.name: operator for operator in (low_bit_linear.OPERATOR, low_bit_embedding.OPERATOR)
+    operator.name: operator
+    for operator in (low_bit_linear.OPERATOR, low_bit_embedding.OPERATOR, int8_attention.OPERATOR)
 }
 
 for _operator in OPERATORS.values():
@@ -32,6 +33,11 @@ def operator_for(node: onnx.NodeProto) -> Operator:
 def is_low_bit(node: onnx.NodeProto) -> bool:
     """Tells whether a node belongs to domain ``ai.edgeq``."""
     return str(node.domain) == OP_DOMAIN
+
+
+def reads_matrix(node: onnx.NodeProto) -> bool:
+    """Tells whether a node is of domain ``ai.edgeq`` and reads a packed matrix."""
+    return is_low_bit(node) and operator_for(node).variant is not None
 
 
 def node_format(node: onnx.NodeProto, initializers: dict[str, onnx.TensorProto]) -> NodeFormat:
@@ -78,16 +84,18 @@ def attach_bodies(model: onnx.ModelProto) -> list[str]:
     if "" not in versions:
         raise FormatError("the model does not say which version of the standard operators it uses")
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-    uses: dict[str, dict[str, list[tuple[onnx.NodeProto, NodeFormat]]]] = {}
+    uses: dict[str, dict[str, list[tuple[onnx.NodeProto, NodeFormat | None]]]] = {}
     for node in model.graph.node:
         if is_low_bit(node):
-            operator, described = operator_for(node), node_format(node, initializers)
-            variants = uses.setdefault(operator.name, {})
-            variants.setdefault(operator.variant(described), []).append((node, described))
+            operator = operator_for(node)
+            described = None if operator.variant is None else node_format(node, initializers)
+            variant = "" if operator.variant is None or described is None else operator.variant(described)
+            uses.setdefault(operator.name, {}).setdefault(variant, []).append((node, described))
     bodies = []
     for name, variants in sorted(uses.items()):
         for variant, members in sorted(variants.items()):
-            body = OPERATORS[name].body([described for _, described in members], versions[""])
+            formats = [described for _, described in members if described is not None]
+            body = OPERATORS[name].body(formats, versions[""])
             body.overload = variant if len(variants) > 1 else ""
             for node, _ in members:
                 node.overload = body.overload

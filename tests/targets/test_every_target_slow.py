@@ -20,7 +20,8 @@ pytestmark = pytest.mark.slow
 NAMED = [summary.name for summary in list_targets() if summary.name != "host" and load_target(summary.name).loads_code]
 VERY_CORE = ["cortex-a7", "cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1"]
 """Cores that Debian's emulator models; others run on one that has every instruction."""
-RECIPES = ["ptq-w2a8", "ptq-w8a8"]
+INT8_ATTENTION = "int8-attention"
+RECIPES = ["ptq-w2a8", "ptq-w8a8", INT8_ATTENTION]
 CORES_OF_AARCH64 = ["cortex-a53", "cortex-a76", "max"]
 """Emulated cores, each of which chooses another code of a bundle for ``aarch64``."""
 PROMPTS = [[5, 80, 200, 17], [9], [(7 * i) % 283 for i in range(70)]]
@@ -36,7 +37,7 @@ def bert(float_checkpoint, tmp_path_factory):
             return made[recipe, target]
         folder, host = root / recipe, None
         if target == "host":
-            edgeq.compress_model(float_checkpoint, folder / "checkpoint", recipe=recipe)
+            edgeq.compress_model(float_checkpoint, folder / "checkpoint", recipe=_recipe_of(recipe, root))
             edgeq.export_onnx(folder / "checkpoint", folder / "onnx")
         else:
             host = make(recipe, "host")
@@ -47,6 +48,14 @@ def bert(float_checkpoint, tmp_path_factory):
         return made[recipe, target]
 
     return make
+
+
+def _recipe_of(name: str, folder: Path) -> str | Path:
+    if name != INT8_ATTENTION:
+        return name
+    file = folder / "recipe.toml"
+    file.write_text('extends = "ptq-w8a8"\nname = "int8-attention"\n[activations]\nattention = "int8"\n')
+    return file
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from edgeq.export.ops.registry import is_low_bit
+from edgeq.export.ops.registry import reads_matrix
 
 _GIVEN = "@given"
 _MOVES = frozenset(
@@ -136,7 +136,7 @@ def _operators_before(
 
 
 def _terms(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> int:
-    if is_low_bit(node):
+    if reads_matrix(node):
         return next(int(attribute.i) for attribute in node.attribute if attribute.name == "K")
     if node.op_type == "Gather":
         return 1

@@ -23,6 +23,7 @@ from edgeq.parity.diff.graph_layers import Layer, cut, given, layers_of, tapped
 from edgeq.parity.reference import Call, RecordedLayer, Reference
 from edgeq.parity.rules.end_to_end import FACTOR, Distance, distance, float_error, noise_runs
 from edgeq.parity.rules.isolated import Case, allowed
+from edgeq.parity.rules.isolated_attention import allowed_attention
 
 _MOST_NOISE_RUNS = 64
 """A search for a fault is not stopped by an envelope that is too wide, and should not keep someone waiting."""
@@ -81,6 +82,7 @@ class LayerWalk:
         calls = reference.calls(feed)
         self.layers = layers_of(model.graph, calls)
         self._low_bit = reference.record(feed)
+        self._attention = reference.record_attention(feed)
         self.values = self._values_of(calls)
         noisy = noise_runs(
             lambda seed: self._distances(self._values_of(reference.calls(feed, seed=seed))),
@@ -123,6 +125,9 @@ class LayerWalk:
         recorded = self._low_bit.get(layer.name)
         if recorded is not None:
             want, bound = _exact(recorded)
+        elif layer.name in self._attention:
+            limit = allowed_attention(self._attention[layer.name])
+            want, bound = limit.exact, limit.bound
         if bound is None:
             bound = np.full(want.shape, float_error(self._terms(layer), float(np.abs(want).max())))
         error = self._error(pieces[layer.output], want, bound)
@@ -169,7 +174,8 @@ class LayerWalk:
 
     def _count_quantized(self) -> int:
         layers = self._low_bit.values()
-        return sum(layer.value.size for layer in layers if layer.format.activation != "none")
+        of_attention = sum(value.size for one in self._attention.values() for value in one.inputs[:3])
+        return sum(layer.value.size for layer in layers if layer.format.activation != "none") + of_attention
 
 
 def first_outside(steps: Sequence[Step]) -> Step | None:

@@ -58,7 +58,8 @@ class EncoderParity(ParityRun):
     def operators_alone(self) -> OperatorsAlone:
         """See :meth:`ParityRun.operators_alone`."""
         longest = max(self.feeds.grid, key=lambda feed: int(feed["input_ids"].size))
-        return OperatorsAlone({"": self.exported}, self.reference.record(longest))
+        attention = self.reference.record_attention(longest)
+        return OperatorsAlone({"": self.exported}, self.reference.record(longest), attention=attention)
 
     def run_onnx_reference(self) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_reference`."""

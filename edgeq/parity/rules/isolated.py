@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ from onnx import helper
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.export.ops import OPERATORS
 from edgeq.export.ops.low_bit_linear import integer_sums, quantize_activation
-from edgeq.export.ops.registry import is_low_bit
+from edgeq.export.ops.registry import is_low_bit, reads_matrix
 from edgeq.formats.packing import unpack
 from edgeq.parity.reference import RecordedLayer
 from edgeq.results import Check
@@ -90,7 +91,7 @@ def isolate(model: onnx.ModelProto, layers: Mapping[str, RecordedLayer]) -> tupl
         FormatError: If a node belongs to no layer of the reference.
         UnsupportedError: If a low-bit layer of the reference became something else in the model.
     """
-    nodes = [node for node in model.graph.node if is_low_bit(node)]
+    nodes = [node for node in model.graph.node if reads_matrix(node)]
     names = [node.name.split("/")[0] for node in nodes]
     for node, name in zip(nodes, names, strict=True):
         if name not in layers:
@@ -156,8 +157,24 @@ def allowed(case: Case) -> Allowed:
     return Allowed(exact, bound, int(near.sum()), int((bound < 0.5 * step * factor).sum()))
 
 
+class Recorded(Protocol):
+    """What the reference recorded of an operator."""
+
+    @property
+    def name(self) -> str:
+        """Module name."""
+
+
+class Alone(Protocol):
+    """A case of any operator."""
+
+    @property
+    def layer(self) -> Recorded:
+        """What the reference recorded of it."""
+
+
 def check_isolated(
-    stage: str, cases: Sequence[Case], limits: Sequence[Allowed], outputs: Sequence[np.ndarray]
+    stage: str, cases: Sequence[Alone], limits: Sequence[Allowed], outputs: Sequence[np.ndarray]
 ) -> Check:
     """Applies the rule to the outputs of one backend, in the order of the cases."""
     share, worst, broken = 0.0, "", []

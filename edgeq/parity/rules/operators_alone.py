@@ -12,8 +12,9 @@ from edgeq.backends import Arrays
 from edgeq.backends.bundles import BundleAccess
 from edgeq.backends.onnx_reference import OnnxReference
 from edgeq.backends.onnx_runtime import OnnxRuntime
-from edgeq.parity.reference import RecordedLayer
+from edgeq.parity.reference import RecordedAttention, RecordedLayer
 from edgeq.parity.rules.isolated import Allowed, Case, allowed, check_isolated, isolate
+from edgeq.parity.rules.isolated_attention import allowed_attention, isolate_attention
 from edgeq.results import Check
 
 
@@ -25,14 +26,24 @@ class OperatorsAlone:
     Args:
         graphs: The exported graphs, with their weights; a single one has no name.
         layers: What the reference gave each of its low-bit layers, by module name.
+        attention: What it gave its int8 attention, by module name; of a model that is one graph.
 
     Raises:
         FormatError: If a node belongs to no layer of the reference.
         UnsupportedError: If a low-bit layer of the reference became something else in a graph.
     """
 
-    def __init__(self, graphs: Mapping[str, onnx.ModelProto], layers: Mapping[str, RecordedLayer]) -> None:
-        self._graphs = {name: _Alone(graph, layers) for name, graph in graphs.items()}
+    def __init__(
+        self,
+        graphs: Mapping[str, onnx.ModelProto],
+        layers: Mapping[str, RecordedLayer],
+        *,
+        attention: Mapping[str, RecordedAttention] | None = None,
+    ) -> None:
+        self._graphs: dict[str, _Alone | _AttentionAlone] = {}
+        self._graphs |= {name: _Alone(graph, layers) for name, graph in graphs.items()}
+        if attention is not None:
+            self._graphs["attention"] = _AttentionAlone(next(iter(graphs.values())), attention)
 
     def torch(self) -> list[Check]:
         """Checks what the reference itself computed."""
@@ -50,7 +61,7 @@ class OperatorsAlone:
         """Checks the compiler, for the processor of a bundle that this machine runs."""
         return self._checks(stage, lambda alone: access.compile_and_run(alone.model, alone.feed, bundle=bundle))
 
-    def _checks(self, stage: str, run: Callable[[_Alone], Arrays]) -> list[Check]:
+    def _checks(self, stage: str, run: Callable[[_Alone | _AttentionAlone], Arrays]) -> list[Check]:
         return [
             check_isolated(f"{stage} {name}".strip(), alone.cases, alone.limits, alone.in_order(run(alone)))
             for name, alone in self._graphs.items()
@@ -72,3 +83,18 @@ class _Alone:
     def in_order(self, outputs: Arrays) -> Sequence[np.ndarray]:
         cases: Sequence[Case] = self.cases
         return [outputs[case.output_name] for case in cases]
+
+
+class _AttentionAlone:
+    """The int8 attention of a graph."""
+
+    def __init__(self, graph: onnx.ModelProto, attention: Mapping[str, RecordedAttention]) -> None:
+        self.model, self.cases = isolate_attention(graph, attention)
+        self.feed = {name: value for case in self.cases for name, value in case.feed.items()}
+        self.limits: list[Allowed] = [allowed_attention(case.layer) for case in self.cases]
+
+    def recorded(self) -> Arrays:
+        return {case.output_name: case.layer.output for case in self.cases}
+
+    def in_order(self, outputs: Arrays) -> Sequence[np.ndarray]:
+        return [outputs[case.output_name] for case in self.cases]

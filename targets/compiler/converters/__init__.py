@@ -35,6 +35,7 @@ CONVERTERS: dict[str, Converter] = {
     FLOAT_PRODUCT: rows.multiply,
     GATHER_COLUMNS: rows.pick_columns,
     "Gelu": rows.gelu,
+    "Int8Attention": attention.integer_attention,
     LAST_TOKEN: rows.last_token,
     "LayerNormalization": rows.normalise,
     "LowBitEmbedding": rows.low_bit_embedding,

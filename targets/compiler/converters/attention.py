@@ -8,6 +8,7 @@ from typing import Any
 from tvm import relax
 
 from edgeq.errors import UnsupportedError
+from edgeq.formats.low_bit import LARGEST_INT8_HEAD
 from edgeq.targets.compiler.converters.kernel_calls import KernelCalls, is_size, shape_of, tensor
 from edgeq.targets.compiler.kernels.attention import attention
 from edgeq.targets.compiler.kernels.cached_attention import (
@@ -17,6 +18,7 @@ from edgeq.targets.compiler.kernels.cached_attention import (
     append_to_cache,
     cached_attention,
 )
+from edgeq.targets.compiler.kernels.int8_attention import int8_attention
 
 _REFUSED = ("is_causal", "softcap", "qk_matmul_output_mode")
 
@@ -35,6 +37,26 @@ def biased_attention(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any
     if not _is_mask(added[0]):
         added, last = [], calls.builder.emit(relax.op.add(added[0], last))
     return _attention(calls, inputs[:3], [*added, last], attrs)
+
+
+def integer_attention(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+    """``Int8Attention``: sums of integers for scores and for values."""
+    q, k, v, mask = inputs
+    heads = int(attrs["num_heads"])
+    width = int(shape_of(q)[-1]) if len(shape_of(q)) == 3 else 0
+    head_size = width // max(1, heads)
+    if heads < 1 or width != heads * head_size or not 1 <= head_size <= LARGEST_INT8_HEAD or not _is_mask(mask):
+        raise UnsupportedError(
+            f"{attrs['name']}: expected queries [batch, sequence, width], heads of 1 to {LARGEST_INT8_HEAD} columns "
+            f"and a mask [batch, 1, 1, keys], found queries {shape_of(q)}, {heads} heads and a mask {shape_of(mask)}"
+        )
+    scale = float(attrs["scale"])
+    return calls.isa_call(
+        ("int8_attention", heads, head_size, scale),
+        lambda isa: int8_attention(isa, heads, head_size, scale=scale),
+        [q, k, v, mask],
+        tensor(shape_of(q)),
+    )
 
 
 def _check_form(inputs: list[Any], attrs: dict[str, Any], *, most_inputs: int) -> None:

@@ -113,7 +113,8 @@ def _gather_values(p, o, v_rows):
 
 
 @macro
-def _copy_mask(p, mask, mask_row, batch):
+def copy_mask(p, mask, mask_row, batch):
+    """Copies the mask of one sequence, padded with zeros to whole vectors of keys."""
     for t in range(p.keys):
         mask_row[t] = mask[batch, 0, 0, t]
     for t in range(p.key_vectors * LANES - p.keys):
@@ -292,7 +293,7 @@ def attention(
         with T.sblock("root"):
             for head in T.parallel(batch * heads):
                 mask_row = T.alloc_buffer((p.key_vectors * LANES,), "float32")
-                _copy_mask(p, mask, mask_row, head // heads)
+                copy_mask(p, mask, mask_row, head // heads)
                 _one_head(unbiased, Operands(q, k, v, out, head // heads, head % heads * head_size), mask_row)
 
     @script.prim_func(s_tir=True)
@@ -325,7 +326,7 @@ def attention(
         with T.sblock("root"):
             for head in T.parallel(batch * heads):
                 mask_row = T.alloc_buffer((p.key_vectors * LANES,), "float32")
-                _copy_mask(p, mask, mask_row, head // heads)
+                copy_mask(p, mask, mask_row, head // heads)
                 _one_head(
                     p,
                     Operands(q, k, v, out, head // heads, head % heads * head_size, biases, head % heads),

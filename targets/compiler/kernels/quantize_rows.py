@@ -35,7 +35,8 @@ def padded_columns(columns: int) -> int:
     return -(-columns // COLUMN_PADDING) * COLUMN_PADDING
 
 
-def _codes(x: Any, inverse: Any) -> Any:
+def row_codes(x: Any, inverse: Any) -> Any:
+    """Codes of 16 values, or of one, as 32-bit integers."""
     limit = splat(float(ACTIVATION_LEVELS), x)
     rounded = round_half_even(x * splat(inverse, x))
     kind = "int32x16" if int(x.ty.dtype.lanes) == LANES else "int32"
@@ -43,8 +44,11 @@ def _codes(x: Any, inverse: Any) -> Any:
 
 
 @macro
-def _find_largest(row_in, peak, i, columns):
-    """The order of comparisons does not matter: four running maxima hide the latency of one."""
+def find_largest(row_in, peak, i, columns):
+    """Leaves the largest magnitude of row ``i`` in ``peak[0]``.
+
+    The order of comparisons does not matter: four running maxima hide the latency of one.
+    """
     peaks = registers((RUNNING,), "float32x16")
     for j in T.unroll(RUNNING):
         peaks[j] = T.broadcast(T.float32(ACTIVATION_MAX_FLOOR), LANES)
@@ -68,14 +72,14 @@ def _quantize_row(row_in, words_out, sums_out, i, inverse, columns):
     code = registers((1,), "int32")
     sums[0] = T.broadcast(T.int32(0), LANES)
     for c in range(columns // LANES):
-        codes[0] = _codes(row_in[i, T.ramp(c * LANES, 1, LANES)], inverse)
+        codes[0] = row_codes(row_in[i, T.ramp(c * LANES, 1, LANES)], inverse)
         sums[0] = sums[0] + codes[0]
         words_out[i, T.ramp(c * 4, 1, 4)] = T.reinterpret(T.cast(codes[0], "int8x16"), dtype="int32x4")
     total[0] = tree_sum(sums[0])
     for w in range(padded_columns(columns) // 4 - columns // LANES * 4):
         words_out[i, columns // LANES * 4 + w] = 0
     for c in range(columns // LANES * LANES, columns):
-        code[0] = _codes(row_in[i, c], inverse)
+        code[0] = row_codes(row_in[i, c], inverse)
         total[0] = total[0] + code[0]
         words_out[i, c // 4] = words_out[i, c // 4] | T.shift_left(code[0] & 255, T.cast(8 * (c % 4), "int32"))
     sums_out[i] = total[0]
@@ -86,7 +90,7 @@ def dynamic_row(row_in, words_out, scales_out, sums_out, i, columns):
     """Writes codes, scale and sum of row ``i``, whose scale is found."""
     peak = registers((1,), "float32")
     inverse = registers((1,), "float32")
-    _find_largest(row_in, peak, i, columns)
+    find_largest(row_in, peak, i, columns)
     scales_out[i] = peak[0] / T.float32(ACTIVATION_LEVELS)
     inverse[0] = T.float32(ACTIVATION_LEVELS) / peak[0]
     _quantize_row(row_in, words_out, sums_out, i, inverse[0], columns)

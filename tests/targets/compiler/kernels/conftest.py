@@ -24,7 +24,10 @@ Kernel = Callable[..., np.ndarray]
 
 @pytest.fixture(scope="session")
 def compile_kernel() -> Callable[..., Kernel]:
-    """Returns ``compile(prim_func, target_name)`` to a function of arrays; the last array is the output."""
+    """Returns ``compile(prim_func, target_name)`` to a function of arrays; the last array is the output.
+
+    A kernel that takes numbers behind its tensors is given them as ``numbers``.
+    """
     import tvm
 
     def compile_(prim_func: Any, target: str = RUNNABLE[0]) -> Kernel:
@@ -32,9 +35,9 @@ def compile_kernel() -> Callable[..., Kernel]:
         with tvm.transform.PassContext(opt_level=3, config=PASS_OPTIONS):
             library = tvm.compile(module, target=tvm.target.Target(load_target(target).tvm_target))
 
-        def run(*arrays: np.ndarray, outputs: int = 1) -> Any:
+        def run(*arrays: np.ndarray, outputs: int = 1, numbers: tuple[float, ...] = ()) -> Any:
             tensors = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays]
-            library["main"](*tensors)
+            library["main"](*tensors, *numbers)
             results = [t.numpy() for t in tensors[-outputs:]]
             return results[0] if outputs == 1 else results
 

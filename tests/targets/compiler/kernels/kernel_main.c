@@ -18,8 +18,21 @@ static int launch_one(Task task, void *data, int tasks) {
   return task(0, &group, data);
 }
 
+static void *allocate(int device, int number, uint64_t bytes, int code, int bits) {
+  (void)device, (void)number, (void)code, (void)bits;
+  return aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64);
+}
+
+static int release(int device, int number, void *memory) {
+  (void)device, (void)number;
+  free(memory);
+  return 0;
+}
+
 /* What compiled code calls of TVM's runtime. */
 int (*__TVMBackendParallelLaunch)(Task task, void *data, int tasks) = launch_one;
+void *(*__TVMBackendAllocWorkspace)(int device, int number, uint64_t bytes, int code, int bits) = allocate;
+int (*__TVMBackendFreeWorkspace)(int device, int number, void *memory) = release;
 
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t count) {
   fprintf(stderr, "%s: ", kind);

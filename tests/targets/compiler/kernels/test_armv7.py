@@ -19,6 +19,7 @@ from edgeq.targets.builtin.target import load_target
 from edgeq.targets.compiler.isa import isa_named
 from edgeq.targets.compiler.kernels.elementwise import elementwise
 from edgeq.targets.compiler.kernels.float_matmul import float_matmul
+from edgeq.targets.compiler.kernels.int8_attention import int8_attention
 from edgeq.targets.compiler.kernels.low_bit_matmul import low_bit_matmul
 from edgeq.targets.compiler.kernels.numerics import instructions_of
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns, quantize_rows
@@ -66,6 +67,18 @@ def emulate(tmp_path_factory, needs):
         return run
 
     return compile_
+
+
+def test_int8_attention_has_the_bits_of_this_machine(emulate, compile_kernel, runnable):
+    chance = np.random.default_rng(0)
+    q = chance.standard_normal((2, 5, 36)).astype(np.float32)
+    k, v = chance.standard_normal((2, 2, 19, 36)).astype(np.float32)
+    mask = np.where(chance.random((2, 1, 1, 19)) < 0.3, np.float32(-1e38), np.float32(0))
+    isa, here = isa_named(CORE.isa), isa_named(load_target(runnable[0]).isa)
+    with instructions_of(isa):
+        run = emulate(int8_attention(isa, 2, 18, scale=18**-0.5))
+    wanted = compile_kernel(int8_attention(here, 2, 18, scale=18**-0.5))(q, k, v, mask, np.zeros_like(q))
+    assert np.array_equal(run(q, k, v, mask, np.zeros_like(q))[-1], wanted)
 
 
 def _bits(array):
