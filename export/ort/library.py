@@ -12,7 +12,7 @@ from edgeq.files import check_new_file
 from edgeq.formats.low_bit import OP_DOMAIN, SUPPORTED_BITS
 from edgeq.progress import Progress, silent
 from edgeq.targets.builtin.target import Target, load_target, processor_levels
-from edgeq.targets.compiler.kernel_library import PACKED, QUANTIZERS, KernelObject, compile_kernel_object
+from edgeq.targets.compiler.kernel_library import PACKED, UNPACKED, KernelObject, compile_kernel_object
 from edgeq.targets.toolchain.libedgeq import LIBEDGEQ
 from edgeq.targets.toolchain.linkers import Linker, ffi_headers, find_linker, run_compiler
 
@@ -119,7 +119,7 @@ def kernel_table(objects: Sequence[KernelObject]) -> str:
     for built in objects:
         flags = ", ".join(f'"{flag}"' for flag in built.target.cpu_flags)
         entries = [f'"{built.target.isa}"', f"(const char *const[]){{{flags}, NULL}}"]
-        entries += [built.symbols[name] for name in QUANTIZERS]
+        entries += [built.symbols[name] for name in UNPACKED]
         for name in PACKED:
             row = ", ".join(built.symbols.get((name, width), "NULL") for width in SUPPORTED_BITS)
             entries.append(f"{{{row}}}")

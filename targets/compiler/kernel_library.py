@@ -2,8 +2,9 @@
 
 They are the kernels that bundles hold, for matrices of any size (``kernels/any_size.py``). Each is a function with
 TVM's calling convention: ``int f(void *, const TVMFFIAny *args, int32_t count, TVMFFIAny *result)``. Whoever links the
-object brings ``__TVMBackendParallelLaunch``, which starts threads, and ``TVMFFIErrorSetRaisedFromCStrParts``, which
-takes the message of a refused argument.
+object brings ``__TVMBackendParallelLaunch``, which starts threads, ``__TVMBackendAllocWorkspace`` and
+``__TVMBackendFreeWorkspace``, which give memory to a task, and ``TVMFFIErrorSetRaisedFromCStrParts``, which takes the
+message of a refused argument.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from edgeq.targets.compiler.library_output import without_library_output
 from edgeq.targets.compiler.objects import PASS_OPTIONS
 from edgeq.targets.compiler.tvm_import import import_tvm
 
-QUANTIZERS = ("quantize_dynamic", "quantize_static")
+UNPACKED = ("quantize_dynamic", "quantize_static", "attention")
+"""Kernels that read no packed matrix."""
 PACKED = ("product", "weight_only", "embedding")
 """Kernels that there is one of for each bit width."""
 
@@ -32,7 +34,7 @@ class KernelObject:
     Attributes:
         target: Level of processors that it runs on.
         path: The object file.
-        symbols: Names of its functions, by :data:`QUANTIZERS` or ``(kernel, bits)`` of :data:`PACKED`.
+        symbols: Names of its functions, by :data:`UNPACKED` or ``(kernel, bits)`` of :data:`PACKED`.
     """
 
     target: Target
@@ -69,11 +71,13 @@ def compile_kernel_object(target: Target, path: Path, *, bits: Sequence[int] = S
 def _kernels(target: Target, bits: Sequence[int]) -> dict[str | tuple[str, int], Callable[[], Any]]:
     from edgeq.targets.compiler.isa import isa_named  # these import TVM, which import_tvm() must do first
     from edgeq.targets.compiler.kernels import any_size
+    from edgeq.targets.compiler.kernels.int8_attention import any_int8_attention
 
     isa = isa_named(target.isa)
     kernels: dict[str | tuple[str, int], Callable[[], Any]] = {
         "quantize_dynamic": functools.partial(any_size.any_quantizer, static=False),
         "quantize_static": functools.partial(any_size.any_quantizer, static=True),
+        "attention": functools.partial(any_int8_attention, isa),
     }
     for width in bits:
         kernels["product", width] = functools.partial(any_size.any_low_bit_matmul, isa, width)

@@ -9,7 +9,7 @@
 #include "kernels.h"
 #include "ort_abi.h"
 
-enum { MAX_TENSORS = 7, MAX_ARGUMENTS = 10, MAX_RANK = 3, KERNEL_ALIGNMENT = 64 };
+enum { MAX_TENSORS = 7, MAX_ARGUMENTS = 10, MAX_RANK = 4, KERNEL_ALIGNMENT = 64 };
 
 typedef struct {
   int count;

@@ -15,6 +15,7 @@ typedef struct {
   const char *const *cpu_flags; /* as in /proc/cpuinfo; ends with NULL */
   Kernel quantize_dynamic;
   Kernel quantize_static;
+  Kernel attention;
   Kernel product[BIT_WIDTHS];
   Kernel weight_only[BIT_WIDTHS];
   Kernel embedding[BIT_WIDTHS];

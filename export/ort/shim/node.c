@@ -191,7 +191,7 @@ static OrtStatus *read_weight(PackedNode *node, const OrtKernelInfo *info) {
   return NULL;
 }
 
-OrtStatus *read_packed_node(PackedNode *node, const OrtApi *api, const OrtKernelInfo *info, const char *operator_name) {
+OrtStatus *open_node(PackedNode *node, const OrtApi *api, const OrtKernelInfo *info, const char *operator_name) {
   node->api = api;
   describe(node, info, operator_name);
   node->family = chosen_family();
@@ -199,6 +199,11 @@ OrtStatus *read_packed_node(PackedNode *node, const OrtApi *api, const OrtKernel
     return node_error(api, ORT_FAIL, node->where,
                       "this library has no kernels for this processor, or not those that EDGEQ_ORT_KERNELS names");
   }
+  return NULL;
+}
+
+OrtStatus *read_packed_node(PackedNode *node, const OrtApi *api, const OrtKernelInfo *info, const char *operator_name) {
+  TRY(open_node(node, api, info, operator_name));
   TRY(read_sizes(node, info));
   TRY(check_sizes(node));
   TRY(read_weight(node, info));

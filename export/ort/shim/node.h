@@ -25,6 +25,9 @@ typedef struct {
 OrtStatus *node_error(const OrtApi *api, int code, const char *where, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* Names the node and finds the kernels of this processor: what every operator begins with. */
+OrtStatus *open_node(PackedNode *node, const OrtApi *api, const OrtKernelInfo *info, const char *operator_name);
+
 /* Reads N, K, bits, zero_point, the packed weight (input 1) and the scale (input 2), and checks them. */
 OrtStatus *read_packed_node(PackedNode *node, const OrtApi *api, const OrtKernelInfo *info, const char *operator_name);
 

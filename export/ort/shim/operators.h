@@ -13,9 +13,10 @@ typedef struct {
 
 void describe_linear(OrtCustomOp *op);
 void describe_embedding(OrtCustomOp *op);
+void describe_attention(OrtCustomOp *op);
 
-/* Sets the sizes of output 0 to those of input 0 but the last `dropped`, then attribute `last`; symbolic ones keep
- * their names. Nothing is set where a size has neither value nor name. */
+/* Sets the sizes of output 0 to those of input 0 but the last `dropped`, then attribute `last` unless it is NULL;
+ * symbolic ones keep their names. Nothing is set where a size has neither value nor name. */
 OrtStatus *infer_sizes(const OrtCustomOp *op, OrtShapeInferContext *context, int dropped, const char *last);
 
 #endif

@@ -7,6 +7,8 @@
 #include "operators.h"
 #include "threads.h"
 
+enum { OPERATORS = 3 };
+
 static const char *provider(const OrtCustomOp *op) {
   (void)op;
   return NULL; /* the processor */
@@ -106,7 +108,9 @@ OrtStatus *infer_sizes(const OrtCustomOp *op, OrtShapeInferContext *context, int
   for (size_t i = 0; status == NULL && i < kept; i++) {
     if (sizes[i] < 0 && (names[i] == NULL || names[i][0] == '\0')) return NULL;
   }
-  if (status == NULL) status = read_last_size(api, context, last, &sizes[kept]);
+  if (status != NULL) return status;
+  if (last == NULL) return set_sizes(api, context, sizes, names, kept);
+  status = read_last_size(api, context, last, &sizes[kept]);
   if (status != NULL) return status;
   names[kept] = "";
   return set_sizes(api, context, sizes, names, kept + 1);
@@ -121,13 +125,14 @@ __attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOp
   }
   connect_kernels();
   /* ONNX Runtime keeps pointers to these as long as any session lives, and does not say when the last one ends. */
-  Operator *operators = calloc(2, sizeof *operators);
+  Operator *operators = calloc(OPERATORS, sizeof *operators);
   OrtCustomOpDomain *domain = NULL;
   if (operators == NULL) return api->CreateStatus(ORT_FAIL, "out of memory");
   describe_linear(&operators[0].op);
   describe_embedding(&operators[1].op);
+  describe_attention(&operators[2].op);
   OrtStatus *status = api->CreateCustomOpDomain("ai.edgeq", &domain);
-  for (int i = 0; i < 2 && status == NULL; i++) {
+  for (int i = 0; i < OPERATORS && status == NULL; i++) {
     describe_common(&operators[i], api);
     status = api->CustomOpDomain_Add(domain, &operators[i].op);
   }

@@ -23,8 +23,10 @@ typedef struct {
   atomic_int failed;
 } Launch;
 
-/* Each compiled family holds this pointer, and the linker makes one of all. */
+/* Each compiled family holds these pointers, and the linker makes one of all. */
 extern int (*__TVMBackendParallelLaunch)(Task, void *, int);
+extern void *(*__TVMBackendAllocWorkspace)(int device, int number, uint64_t bytes, int code, int bits);
+extern int (*__TVMBackendFreeWorkspace)(int device, int number, void *memory);
 
 static _Thread_local const OrtApi *thread_api;
 static _Thread_local const OrtKernelContext *thread_context;
@@ -68,7 +70,23 @@ static int parallel_launch(Task run, void *closure, int tasks) {
   return atomic_load(&launch.failed) ? -1 : 0;
 }
 
-void connect_kernels(void) { __TVMBackendParallelLaunch = parallel_launch; }
+/* Memory of one task of a kernel, which reports it if there is none. */
+static void *allocate_workspace(int device, int number, uint64_t bytes, int code, int bits) {
+  (void)device, (void)number, (void)code, (void)bits;
+  return aligned_alloc(KERNEL_ALIGNMENT, (size_t)(bytes + KERNEL_ALIGNMENT - 1) / KERNEL_ALIGNMENT * KERNEL_ALIGNMENT);
+}
+
+static int free_workspace(int device, int number, void *memory) {
+  (void)device, (void)number;
+  free(memory);
+  return 0;
+}
+
+void connect_kernels(void) {
+  __TVMBackendParallelLaunch = parallel_launch;
+  __TVMBackendAllocWorkspace = allocate_workspace;
+  __TVMBackendFreeWorkspace = free_workspace;
+}
 
 __attribute__((visibility("hidden"))) void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts,
                                                                              int32_t count) {

@@ -8,7 +8,7 @@
 /* Kernels that this thread calls from now on run on the session's threads, or on this one alone if `api` is NULL. */
 void use_threads_of(const OrtApi *api, const OrtKernelContext *context);
 
-/* Says which function starts the threads of kernels; to be called once before any kernel. */
+/* Says which functions start the threads of kernels and give them memory; to be called once before any kernel. */
 void connect_kernels(void);
 
 void clear_kernel_error(void);
