@@ -198,7 +198,9 @@ def _ledger(ledger: RunLedger) -> str:
         ],
     )
     folded = f"<details><summary>Every matrix of the checkpoint</summary>{detail}</details>"
-    return plots.size_plot(ledger) + table(columns, totals) + folded
+    int8 = ledger.checkpoint.int8_attention
+    attention = f"<p>The attention of {int8} layers multiplies int8, which stores nothing.</p>" if int8 else ""
+    return plots.size_plot(ledger) + table(columns, totals) + attention + folded
 
 
 def _latency(profile: RunProfile) -> str:

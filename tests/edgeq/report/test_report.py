@@ -175,6 +175,16 @@ def test_floats_without_a_reason_are_pointed_at(results):
     assert row["tensor"] in found[0].sentence
 
 
+def test_int8_attention_is_told_beside_the_bytes(results, write_run):
+    folder = write_run(results)
+    write_report(folder)
+    assert "multiplies int8" not in written(folder)
+    results["ledger"]["checkpoint"] = results["ledger"]["checkpoint"] | {"int8_attention": 6}
+    (folder / "ledger.json").write_text(json.dumps(results["ledger"]))
+    write_report(folder)
+    assert "The attention of 6 layers multiplies int8" in written(folder)
+
+
 def test_profile_lines_name_machine_and_operators(results):
     text = "\n".join(profile_lines(profile_of(results).measured["host"]))
     assert "75.0%" in text
