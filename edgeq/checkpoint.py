@@ -231,7 +231,7 @@ def save_checkpoint(
         manifest.files[WEIGHTS_NAME] = sha256(temporary / WEIGHTS_NAME)
         values = read_config(temporary)
         values["quantization_config"] = manifest.to_json()
-        text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+        text = json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n"
         (temporary / "config.json").write_text(text, encoding="utf-8")
         tokenizer.save_pretrained(temporary)
         settings.write(temporary)

@@ -14,8 +14,10 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from edgeq.errors import EdgeqError, FormatError, UsageError
+from edgeq.json_text import json_text
 from edgeq.reading import read_bytes, read_text
 
 MARKER = ".edgeq-output"
@@ -210,6 +212,11 @@ def write_text(path: Path, text: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 1, sort_keys: bool = False) -> None:
+    """Writes a value as a JSON file in one step; see :func:`~edgeq.json_text.json_text`."""
+    write_text(path, json_text(value, indent=indent, sort_keys=sort_keys) + "\n")
 
 
 def cache_folder() -> Path:

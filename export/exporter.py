@@ -112,7 +112,7 @@ def _copy_settings(checkpoint: Checkpoint, out: Path) -> None:
     if named.items() <= config.items():
         shutil.copyfile(source / "config.json", out / "config.json")
     else:
-        text = json.dumps(config | named, indent=2, sort_keys=True) + "\n"
+        text = json.dumps(config | named, indent=2, sort_keys=True, allow_nan=False) + "\n"
         (out / "config.json").write_text(text, encoding="utf-8")
     if isinstance(adapter, GenerativeAdapter | Seq2SeqAdapter):
         write_generation_settings(generation_settings(checkpoint.model, source), out)

@@ -40,5 +40,5 @@ def generation_settings(model: Any, folder: Path) -> dict[str, Any]:
 
 def write_generation_settings(settings: dict[str, Any], folder: Path) -> None:
     """Writes ``generation_config.json``, from which they count whatever ``config.json`` says."""
-    text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+    text = json.dumps(settings, indent=2, sort_keys=True, allow_nan=False) + "\n"
     (folder / GENERATION_FILE).write_text(text, encoding="utf-8")

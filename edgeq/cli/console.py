@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import rich.progress
 import rich.table
 
 from edgeq.errors import printable
+from edgeq.json_text import json_text
 from edgeq.progress import Progress, silent
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -35,16 +35,8 @@ def print_json_line(value: Any) -> None:
 
 def _json(value: Any, *, indent: int | None = None) -> str:
     r"""JSON with letters of all scripts as they are, and what a terminal would obey as ``\u`` and digits."""
-    text = json.dumps(_finite(value), indent=indent, ensure_ascii=False)
+    text = json_text(value, indent=indent, ascii_only=False)
     return _OBEYED.sub(lambda found: json.dumps(found.group())[1:-1], text)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def say(text: str) -> None:

@@ -128,9 +128,8 @@ def perplexity_loss(reference: Perplexity, result: Perplexity) -> Loss:
     counts = np.array([min(reference.context, reference.tokens - start) for start in starts])
     generator = np.random.default_rng(0)
     chosen = generator.integers(0, len(counts), (_RESAMPLES, len(counts)))
-    with np.errstate(over="ignore", invalid="ignore"):
-        drawn = [np.exp(part[chosen].sum(axis=1) / counts[chosen].sum(axis=1)) for part in sums]
-        increases = np.nan_to_num(drawn[1] - drawn[0], nan=np.inf)
+    drawn = [np.exp(part[chosen].sum(axis=1) / counts[chosen].sum(axis=1)) for part in sums]
+    increases = drawn[1] - drawn[0]
     tail = (1.0 - _CONFIDENCE) / 2.0
     low, high = np.quantile(increases, [tail, 1.0 - tail], method="nearest")
     return Loss(result.value - reference.value, float(low), float(high), reference.value / result.value)

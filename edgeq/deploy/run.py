@@ -18,8 +18,9 @@ from edgeq.deploy.state import (
     remove_if_nothing_was_done,
 )
 from edgeq.errors import UsageError
-from edgeq.files import Output, check_new_folder, write_text
+from edgeq.files import Output, check_new_folder, write_json
 from edgeq.formats.json_file import read_json_object
+from edgeq.json_text import json_text
 from edgeq.progress import Progress, silent
 from edgeq.report.gates import gate_results
 from edgeq.results import Accuracy
@@ -128,13 +129,13 @@ def check_parity(run: str | Path, *, progress: Progress = silent) -> dict[str, A
 
     with exclusive(folder):
         report = run_parity(folder, progress=progress)
-        write_text(folder / "parity.json", json.dumps(report.to_json(), indent=1) + "\n")
+        write_json(folder / "parity.json", report.to_json())
         if "parity" in state.stages:
             state.finish("parity", state.stages["parity"].key, ("parity.json",))
     data = folder / "accuracy.json"
     if data.is_file():
         report = report.with_data(Accuracy.from_json(read_json_object(data), data))
-    return json.loads(json.dumps(report.to_json()))
+    return json.loads(json_text(report.to_json()))
 
 
 def _check_place(folder: Path) -> None:

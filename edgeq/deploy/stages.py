@@ -19,7 +19,7 @@ from edgeq.deploy.request import DeployRequest
 from edgeq.deploy.size_check import check_stored_size
 from edgeq.deploy.training import placed
 from edgeq.export.exporter import CACHE_DTYPES, DEFAULT_CACHE, export_onnx
-from edgeq.files import write_text
+from edgeq.files import write_json
 from edgeq.ledger import ledger
 from edgeq.parity import run_parity
 from edgeq.progress import Progress
@@ -176,7 +176,7 @@ class _Work:
 
     def _keep_predictions(self, predictions: dict[str, Any]) -> None:
         about = {} if self.plan.data_digest is None else {"data_sha256": self.plan.data_digest}
-        write_text(self.out / PREDICTIONS_FILE, json.dumps(about | predictions) + "\n")
+        write_json(self.out / PREDICTIONS_FILE, about | predictions, indent=None)
 
     def parity(self, progress: Progress) -> None:
         self._write("parity.json", run_parity(self.out, progress=progress).to_json())
@@ -212,7 +212,7 @@ class _Work:
         return self.out / "bundles" / name
 
     def _write(self, name: str, value: Any) -> None:
-        write_text(self.out / name, json.dumps(value, indent=1) + "\n")
+        write_json(self.out / name, value)
 
 
 def _relative(value: Any, folder: Path) -> Any:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import FormatError, UsageError
-from edgeq.files import write_text
+from edgeq.files import write_json
 from edgeq.formats.json_file import read_json_object
 from edgeq.reading import sha256
 
@@ -95,7 +95,7 @@ class RunState:
             "about": self.about,
             "stages": {name: dataclasses.asdict(record) for name, record in self.stages.items()},
         }
-        write_text(self.folder / STATE_FILE, json.dumps(table, indent=1) + "\n")
+        write_json(self.folder / STATE_FILE, table)
 
     def is_current(self, stage: str, key: str, outputs: tuple[str, ...]) -> bool:
         """Whether a stage finished with this key and its files are untouched: none changed, gone or added."""

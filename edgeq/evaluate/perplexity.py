@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.errors import UsageError
+from edgeq.errors import EdgeqError, UsageError
 from edgeq.evaluate.data import TextFile
 from edgeq.progress import Progress, silent
 
+_MOST_LOSS = 700.0
+"""Natural logarithm of the largest perplexity that is measured; float64 ends at 709."""
 Score = Callable[[np.ndarray], np.ndarray]
 """A model on some backend: ids (int64, ``[batch, length]``, no padding) to the natural logarithm of the
 probability of each id after the first (float, ``[batch, length - 1]``)."""
@@ -26,7 +28,8 @@ class Perplexity:
         value: Perplexity per token: the exponential of the mean negative log-probability.
         tokens: Number of tokens that were predicted.
         word_perplexity: The same loss over the words (between white space) instead of the tokens, which can be
-            compared between models of different vocabularies; None where only a part of the text was read.
+            compared between models of different vocabularies; None where only a part of the text was read, or where
+            words are so long (there is no white space) that it is no finite number.
         windows: Number of times the model ran over a window.
         context: Longest window, in tokens that the model reads.
         stride: Tokens that each window after the first predicts.
@@ -72,6 +75,7 @@ def evaluate_perplexity(
 
     Raises:
         UsageError: If a number makes no sense, or the text has too few tokens.
+        EdgeqError: If the model gives a window probabilities of which there is no finite perplexity.
     """
     stride = context if stride is None else stride
     if context < 1 or not 1 <= stride <= context or batch_size < 1:
@@ -85,12 +89,13 @@ def evaluate_perplexity(
     partial = max_tokens is not None and max_tokens < len(ids) - 1
     ids = ids[: max_tokens + 1] if partial and max_tokens is not None else ids
     predicted, windows = _run(score, ids, context, stride, batch_size, progress)
+    _check_measurable(predicted, context, text)
     loss = -float(predicted.sum(dtype=np.float64))
     words = len(text.content.split())
     return Perplexity(
-        value=_exponential(loss / len(predicted)),
+        value=math.exp(loss / len(predicted)),
         tokens=len(predicted),
-        word_perplexity=None if partial else _exponential(loss / words),
+        word_perplexity=None if partial or loss / words > _MOST_LOSS else math.exp(loss / words),
         windows=windows,
         context=context,
         stride=stride,
@@ -146,9 +151,12 @@ def _windows(count: int, context: int, stride: int) -> Iterator[tuple[int, int, 
         yield stop - context, new, stop
 
 
-def _exponential(value: float) -> float:
-    """A broken model has an infinite perplexity, or none at all; neither must stop a report."""
-    try:
-        return math.exp(value)
-    except OverflowError:
-        return math.inf
+def _check_measurable(predicted: np.ndarray, context: int, text: TextFile) -> None:
+    """Refuses log-probabilities that no perplexity follows from, in the whole text or in one of its windows."""
+    starts = range(0, len(predicted), context)
+    loss = float(np.max([-predicted[start : start + context].mean(dtype=np.float64) for start in starts]))
+    if not loss <= _MOST_LOSS:  # NaN is no number below it either
+        raise EdgeqError(
+            f"{text.path}: the model gives a window of {context} tokens a mean log-probability of {-loss:.6g}, of "
+            "which no perplexity can be computed: its weights are damaged, or ruined by a recipe of too few bits"
+        )

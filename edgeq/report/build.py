@@ -9,8 +9,9 @@ from typing import Any
 
 import edgeq
 from edgeq.errors import FormatError, UsageError
-from edgeq.files import check_new_file, write_text
+from edgeq.files import check_new_file, write_json, write_text
 from edgeq.formats.json_file import read_json_object
+from edgeq.json_text import json_text
 from edgeq.report.page import GENERATOR, render
 from edgeq.report.training import read_training
 from edgeq.report.verdicts import verdicts
@@ -53,7 +54,7 @@ def write_report(run: str | Path, *, force: bool = False) -> dict[str, Any]:
         accuracy = Accuracy.from_json(report["accuracy"], folder / "accuracy.json")
         for part, kind in (("ledger", RunLedger), ("profile", RunProfile)):
             kind.from_json(report[part], folder / f"{part}.json")
-        report["parity"] = json.loads(json.dumps(parity.with_data(accuracy).to_json()))
+        report["parity"] = json.loads(json_text(parity.with_data(accuracy).to_json()))
         if "gates" in about:
             report["gates"] = about["gates"]
         if "training" in about:
@@ -64,6 +65,6 @@ def write_report(run: str | Path, *, force: bool = False) -> dict[str, Any]:
         raise FormatError(
             f"a result in {folder} is damaged ({error!r}); delete deploy.json and deploy again"
         ) from error
-    write_text(folder / "report.json", json.dumps(report, indent=1) + "\n")
+    write_json(folder / "report.json", report)
     write_text(folder / "report.html", page)
     return report

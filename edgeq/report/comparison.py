@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import string
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -12,7 +11,7 @@ from typing import Any
 
 import edgeq
 from edgeq.errors import FormatError, UsageError
-from edgeq.files import check_new_file, write_text
+from edgeq.files import check_new_file, write_json, write_text
 from edgeq.formats.json_file import read_json_object
 from edgeq.ledger import megabytes
 from edgeq.report import plots
@@ -92,7 +91,7 @@ def compare_runs(runs: Sequence[str | Path], out: str | Path, *, force: bool = F
     comparison = {"format": "edgeq-comparison", "format_version": 1, "edgeq": edgeq.__version__, **facts}
     comparison["of"] = ", ".join(sorted(names))
     comparison["models"] = [dataclasses.asdict(model) for model in ordered]
-    write_text(out.with_suffix(".json"), json.dumps(comparison, indent=1) + "\n")
+    write_json(out.with_suffix(".json"), comparison)
     write_text(out, _page(comparison, ordered))
     return comparison
 

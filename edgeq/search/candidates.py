@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
 from edgeq.errors import FormatError
-from edgeq.files import write_text
+from edgeq.files import write_json, write_text
 from edgeq.formats.json_file import read_json_object
 from edgeq.ledger import ledger
 from edgeq.progress import Progress
@@ -92,7 +91,7 @@ class Workshop:
         found = measure(load_checkpoint(folder), self._half)
         stored = int(ledger(folder).to_json()["totals"]["stored_bytes"])
         made = Candidate(method, recipe, metric_name(found), found.value, stored)
-        write_text(file, json.dumps(dataclasses.asdict(made), indent=1) + "\n")
+        write_json(file, dataclasses.asdict(made))
         return made
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from edgeq.errors import FormatError
 from edgeq.export.exporter import export_onnx
-from edgeq.files import write_text
+from edgeq.files import write_json
 from edgeq.formats.json_file import read_json_object
 from edgeq.progress import Progress
 from edgeq.targets.builtin.target import Target
@@ -76,7 +75,7 @@ class Stopwatch:
         export_onnx(checkpoint, work / "onnx", force=True, progress=progress)
         bundle = compile_bundle(work / "onnx", work / "bundle", target=self.target, force=True, progress=progress)
         found = self._told(bundle, progress)
-        write_text(file, json.dumps(dataclasses.asdict(found) | {"identity": self.identity}) + "\n")
+        write_json(file, dataclasses.asdict(found) | {"identity": self.identity}, indent=None)
         return found
 
     def _told(self, bundle: Path, progress: Progress) -> Latency:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.deploy.state import digest, fingerprint_source
 from edgeq.errors import UsageError
 from edgeq.evaluate.data import TextFile
-from edgeq.files import write_text
+from edgeq.files import write_json, write_text
 from edgeq.formats.json_file import read_json_object
 from edgeq.hub import resolve_source
 from edgeq.ledger import megabytes
@@ -256,7 +255,7 @@ class _Search:
             "study": state,
             "promise": self._promise(best),
         }
-        write_text(self._folder / STATE_FILE, json.dumps(report, indent=1) + "\n")
+        write_json(self._folder / STATE_FILE, report)
         write_page(report, self._folder / PAGE_FILE)
         return SearchResult(self._folder, report)
 
@@ -323,7 +322,7 @@ def _claim(folder: Path, identity: str) -> None:
     file = folder / STATE_FILE
     if not file.is_file():
         fresh = {"format": _FORMAT, "format_version": 1, "identity": identity}
-        write_text(file, json.dumps(fresh, indent=1) + "\n")
+        write_json(file, fresh)
         return
     state = read_json_object(file)
     if state.get("format") != _FORMAT or state.get("identity") != identity:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from edgeq.compress import trained_pooling
 from edgeq.errors import FormatError, UsageError
 from edgeq.evaluate.data import TextFile
 from edgeq.evaluate.perplexity import same_tokens
-from edgeq.files import write_text
+from edgeq.files import write_json, write_text
 from edgeq.formats.json_file import read_json_object
 from edgeq.models import ModelAdapter
 from edgeq.progress import Progress
@@ -102,7 +101,7 @@ class Structures:
         )
         fixed = fixed_bytes(model, plans)
         shaped = Shaped(fixed, fixed + narrowest_bytes(model, plans), tuple(layers))
-        write_text(file, json.dumps(dataclasses.asdict(shaped), indent=1) + "\n")
+        write_json(file, dataclasses.asdict(shaped))
         return shaped
 
     def _recipe(self, structure: Structure) -> Recipe:

@@ -20,6 +20,11 @@ class Figures:
     metric: str
     values: dict[str, float]
 
+    @classmethod
+    def from_json(cls, metric: str, values: dict[str, float | None]) -> Figures:
+        """Makes them from what a file holds, where null stands for a perplexity beyond all numbers."""
+        return cls(metric, {name: math.inf if value is None else value for name, value in values.items()})
+
     @property
     def value(self) -> float:
         """The figure by which models are compared."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from edgeq.files import write_text
+from edgeq.json_text import json_text
 
 
 class RunLog:
@@ -31,14 +31,7 @@ class RunLog:
         if not self._active:
             return
         with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(_finite(fields), allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity: a perplexity beyond all numbers is written as null."""
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+            stream.write(json_text(fields) + "\n")
 
 
 def _is_of(line: str, step: int) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
+
+from edgeq.json_text import json_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,4 +56,4 @@ class TrainingOutcome:
         values = dataclasses.asdict(self)
         del values["folder"]
         values["weights"] = str(self.weights.relative_to(self.folder))
-        return json.dumps(values, indent=2, sort_keys=True) + "\n"
+        return json_text(values, indent=2, sort_keys=True) + "\n"

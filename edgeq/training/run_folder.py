@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from edgeq.errors import UsageError
-from edgeq.files import made_of, new_folder, write_text
+from edgeq.files import made_of, new_folder, write_json
 from edgeq.formats.json_file import read_json_object
 from edgeq.formats.tensor_header import read_tensor_header
+from edgeq.json_text import json_text
 from edgeq.quant.trainable_layers import TrainableLayer
 from edgeq.training.tensors import load_tensors, load_weights, low_bit_layers, save_tensors
 
@@ -56,12 +57,12 @@ class RunFolder:
         if not file.exists():
             if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
                 raise UsageError(f"{self.path} holds something else than a training run; give another folder")
-            write_text(file, json.dumps(identity, indent=2, sort_keys=True) + "\n")
+            write_json(file, identity, indent=2, sort_keys=True)
             return
         if not resume:
             raise UsageError(f"{self.path} holds a training run; resume it, or give another folder")
         before = read_json_object(file)
-        now = json.loads(json.dumps(identity))
+        now = json.loads(json_text(identity))
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
                 raise UsageError(
@@ -97,7 +98,7 @@ class RunFolder:
             save_tensors(folder / _OPTIMIZER, _moments(model, optimizer))
             if objective:
                 save_tensors(folder / _OBJECTIVE, objective)
-            write_text(folder / "state.json", json.dumps({"step": step, **progress}) + "\n")
+            write_json(folder / "state.json", {"step": step, **progress}, indent=None)
         for folder in earlier:
             if folder.name != f"state-{step}":
                 shutil.rmtree(folder)
@@ -133,7 +134,7 @@ class RunFolder:
         """Writes the weights that a stage ends with, if it ends here."""
         with new_folder(self.stage_weights(name).parent, _STAGE) as folder:
             save_tensors(folder / _WEIGHTS, model.state_dict())
-            write_text(folder / "record.json", json.dumps(record, indent=2, sort_keys=True) + "\n")
+            write_json(folder / "record.json", record, indent=2, sort_keys=True)
 
     def stage_weights(self, name: str) -> Path:
         """Returns the file of the weights that a stage ends with."""

@@ -131,7 +131,7 @@ class Stage:
         self.best_values, self._seconds = progress["best_values"], progress["seconds"]
         self._sums, self._counted = progress["sums"], progress["counted"]
         if progress["metric"] is not None:
-            self._figures = Figures(progress["metric"], progress["values"])
+            self._figures = Figures.from_json(progress["metric"], progress["values"])
 
     def run(self) -> Figures | None:
         """Takes the steps that are left.

@@ -14,7 +14,7 @@ def to_lines(value: Any) -> str:
 
 
 def _lines(value: Any, indent: str) -> str:
-    flat = json.dumps(value, ensure_ascii=False)
+    flat = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if not isinstance(value, dict | list) or len(indent) + len(flat) <= _WIDTH or not value:
         return flat
     deeper = indent + " "

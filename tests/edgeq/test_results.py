@@ -1,11 +1,14 @@
 """Results of a run have one shape each, a version, and a published schema."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from edgeq.errors import FormatError
+from edgeq.formats.json_file import parse_json
+from edgeq.json_text import json_text
 from edgeq.results import FILES, Accuracy, Check, Loss, ParityReport, Score, accuracy_of, schemas
 
 ACCURACY = Accuracy(
@@ -19,6 +22,18 @@ ACCURACY = Accuracy(
     checks=(Check("bundle host", "task", True, "it agrees", {"relative": 1e-5}),),
 )
 PARITY = ParityReport((Check("tvm host", "isolated", False, "first encoder", {"values": 3}),), {"texts": 48})
+
+
+BROKEN = Check("tvm host", "isolated", False, "no numbers", {"share": math.inf, "rms": math.nan, "layer": "first"})
+
+
+def test_numbers_that_are_not_finite_are_null_and_read_back():
+    """What a broken stage gives must not make the report of its breach unreadable."""
+    report = ParityReport((BROKEN,), {})
+    text = json_text(report.to_json())
+    measured = parse_json(text, where="parity.json")["checks"][0]["measured"]
+    assert measured == {"share": None, "rms": None, "layer": "first"}
+    assert ParityReport.from_json(json.loads(text), Path("parity.json")) == report
 
 
 @pytest.mark.parametrize("result", [ACCURACY, PARITY, Accuracy(measured=False, reason="no data")])

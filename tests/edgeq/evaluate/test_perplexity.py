@@ -10,7 +10,7 @@ import transformers
 
 from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
-from edgeq.errors import UsageError
+from edgeq.errors import EdgeqError, UsageError
 from edgeq.evaluate.data import TextFile, read_text_file
 from edgeq.evaluate.perplexity import evaluate_perplexity
 from edgeq.models import GenerativeAdapter, TorchDecoder
@@ -101,13 +101,24 @@ def test_without_a_beginning_the_first_token_is_only_read() -> None:
     assert evaluate_perplexity(_uniform, tokenizer, _text("abcd"), context=9).tokens == 4
 
 
-@pytest.mark.parametrize(("probability", "expected"), [(-1e4, math.inf), (math.nan, math.nan)])
-def test_a_broken_model_is_measured_as_such(probability: float, expected: float) -> None:
-    def broken(ids: np.ndarray) -> np.ndarray:
-        return np.full((len(ids), ids.shape[1] - 1), probability)
+@pytest.mark.parametrize(("probability", "found"), [(-1e4, "-10000"), (math.nan, "nan"), (-math.inf, "-inf")])
+def test_a_broken_model_has_no_perplexity(probability: float, found: str) -> None:
+    """JSON has no infinity, and NaN would pass every limit: a model that gives either is refused, wherever it does."""
 
-    value = evaluate_perplexity(broken, _Tokenizer(), _text("abcd"), context=9).value
-    assert value == expected or (math.isnan(value) and math.isnan(expected))
+    def broken(ids: np.ndarray) -> np.ndarray:
+        scores = _uniform(ids)
+        scores[ids[:, 1:] == ord("d")] = probability
+        return scores
+
+    with pytest.raises(EdgeqError, match=f"log-probability of {found}, of which no perplexity can be computed"):
+        evaluate_perplexity(broken, _Tokenizer(), _text("abcdabc"), context=1)
+
+
+def test_words_without_an_end_have_no_perplexity() -> None:
+    """A text without white space is one word, however long: its perplexity per word is beyond all numbers."""
+    found = evaluate_perplexity(_uniform, _Tokenizer(), _text("ab" * 400), context=9)
+    assert found.word_perplexity is None
+    assert math.isfinite(found.value)
 
 
 @pytest.mark.parametrize(

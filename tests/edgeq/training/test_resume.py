@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
 
 from edgeq.errors import UsageError
+from edgeq.formats.json_file import read_json_object
 from edgeq.quant.trainable import make_trainable, set_stage
 from edgeq.training import StageSettings, TrainingSettings, train
+from edgeq.training.figures import Figures
 from edgeq.training.run_folder import RunFolder
 
 STAGES = (
@@ -130,6 +133,16 @@ def test_stopped_while_a_checkpoint_is_written(run, whole, tmp_path, monkeypatch
             run(tmp_path / "run")
     resumed, _ = run(tmp_path / "run")
     assert_same(whole[0], resumed)
+
+
+def test_a_perplexity_beyond_all_numbers_does_not_end_a_run(run, tmp_path, monkeypatch):
+    """JSON has no infinity: it is null in every file of the run, which is read again."""
+    infinite = Figures("perplexity", {"perplexity": math.inf, "loss": 900.0})
+    monkeypatch.setattr("edgeq.training.stage.evaluate_model", lambda *_, **__: infinite)
+    with pytest.raises(StoppedError):
+        run(tmp_path / "run", stop_after=9)
+    run(tmp_path / "run")
+    assert read_json_object(tmp_path / "run" / "result.json")["values"] == {"perplexity": None, "loss": 900.0}
 
 
 def test_a_finished_run_is_not_run_again(run, tmp_path):
