@@ -23,6 +23,7 @@ _READ = frozenset(
         "repetition_penalty",
     }
     | {"no_repeat_ngram_size", "min_length", "max_length", "min_new_tokens", "max_new_tokens"}
+    | {"bad_words_ids", "suppress_tokens", "renormalize_logits"}
     | {"eos_token_id", "bos_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id"}
 )
 """Settings that are read, here or with the model's tokens."""
@@ -45,12 +46,10 @@ _WITHOUT_EFFECT = frozenset(
 _NEUTRAL: dict[str, Any] = {
     "encoder_repetition_penalty": 1.0,
     "encoder_no_repeat_ngram_size": 0,
-    "bad_words_ids": None,
     "force_words_ids": None,
     "forced_decoder_ids": None,
     "constraints": None,
     "sequence_bias": None,
-    "suppress_tokens": None,
     "begin_suppress_tokens": None,
     "exponential_decay_length_penalty": None,
     "guidance_scale": 1.0,
@@ -66,8 +65,6 @@ _NEUTRAL: dict[str, Any] = {
     "stop_strings": None,
 }
 """Settings that change texts and that the runtimes do not have, with the values at which they change nothing."""
-_NEUTRAL_WITH_BEAMS: dict[str, Any] = {"renormalize_logits": False}
-"""The same, of those that matter where texts compete: one text's most likely token stays the most likely one."""
 _NEUTRAL_SAMPLING: dict[str, Any] = {"min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
 """The same, of those that only matter where tokens are drawn by chance, as callers may ask of any bundle."""
 _DEFAULT_TOP_K = 50
@@ -105,6 +102,8 @@ def read_generation_settings(folder: Path, *, with_source: bool) -> GenerationSe
             min_new_tokens=_count(config, "min_new_tokens", path),
             max_new_tokens=_count(config, "max_new_tokens", path, at_least=1),
             filters=Filters() if draws else _filters(table),
+            banned_ids=_banned_ids(config, path),
+            renormalize_logits=config.get("renormalize_logits", False),
         )
     except UsageError as error:
         raise FormatError(f"{path}: {error}; correct it and compile again") from error
@@ -124,6 +123,28 @@ def _filters(table: dict[str, Any]) -> Filters:
     return Filters(**found)
 
 
+def _banned_ids(config: dict[str, Any], path: Path) -> tuple[int, ...]:
+    """Tokens that never come: bad words of one token, but for one that ends a text, and those that are suppressed."""
+    ends = config.get("eos_token_id")
+    ends = ends if isinstance(ends, list) else [ends]
+    words, suppressed = config.get("bad_words_ids") or [], config.get("suppress_tokens") or []
+    if not isinstance(words, list) or not all(isinstance(word, list) and word for word in words):
+        raise FormatError(f"{path}: 'bad_words_ids' must be lists of token ids, found {words!r:.60}")
+    if any(len(word) > 1 for word in words):
+        raise UnsupportedError(
+            f"{path} asks for 'bad_words_ids' of several tokens, and the runtimes keep out single tokens only; "
+            "take them out of the file to compile without them"
+        )
+    banned = [token for word in words for token in word if token not in ends]
+    for key, tokens in (("bad_words_ids", banned), ("suppress_tokens", suppressed)):
+        if not isinstance(tokens, list) or not all(type(token) is int and token >= 0 for token in tokens):
+            raise FormatError(f"{path}: {key!r} must be token ids, found {tokens!r:.60}")
+    forced = [config.get(key) for key in ("forced_bos_token_id", "forced_eos_token_id")]
+    if any(token in forced for token in suppressed):
+        raise UnsupportedError(f"{path} forces and suppresses one token ('suppress_tokens'); take one of the two out")
+    return tuple(sorted({*banned, *suppressed}))
+
+
 def _count(config: dict[str, Any], key: str, path: Path, *, at_least: int = 0) -> int | None:
     value = config.get(key)
     if value is not None and not (type(value) is int and at_least <= value < 1 << 31):
@@ -132,15 +153,15 @@ def _count(config: dict[str, Any], key: str, path: Path, *, at_least: int = 0) -
 
 
 def _check_supported(config: dict[str, Any], path: Path, *, draws: bool, with_source: bool) -> None:
-    neutral = {**_NEUTRAL, **_NEUTRAL_SAMPLING, **(_NEUTRAL_WITH_BEAMS if with_source else {})}
-    known = {*_READ, *_WITHOUT_EFFECT, *_NEUTRAL, *_NEUTRAL_SAMPLING, *_NEUTRAL_WITH_BEAMS}
+    neutral = {**_NEUTRAL, **_NEUTRAL_SAMPLING}
+    known = {*_READ, *_WITHOUT_EFFECT, *neutral}
     if path.name == GENERATION_FILE and (unknown := sorted(set(config) - known)):
         raise UnsupportedError(
             f"{path} holds {', '.join(map(repr, unknown))}, which edgeq does not know and which may change texts; take "
             "it out of the file if it does not"
         )
     for key, value in neutral.items():
-        if config.get(key, value) not in (value, None):
+        if config.get(key, value) not in (value, None, []):  # an empty list says nothing either
             raise UnsupportedError(
                 f"{path} asks for {key!r} ({config[key]!r}), which no runtime of edgeq does; take it out of the "
                 "file to compile without it"

@@ -72,6 +72,8 @@ def _parse_settings(table: JsonTable, *, with_source: bool) -> GenerationSetting
             min_new_tokens=_optional(table, "min_new_tokens", at_least=0),
             max_new_tokens=_optional(table, "max_new_tokens", at_least=1),
             filters=_filters(table),
+            banned_ids=tuple(table.sequence("banned_ids")) if "banned_ids" in table.items else (),
+            renormalize_logits=table.value("renormalize_logits") if "renormalize_logits" in table.items else False,
         )
     except UsageError as error:
         raise FormatError(f"{table.where}: {error}") from error
@@ -121,6 +123,8 @@ def check_generation(manifest: Manifest) -> None:
         raise FormatError(f"'max_length' must be the context {generation.context}")
     if any(not 0 <= token < vocabulary for token in generation.end_ids):
         raise FormatError(f"'end_ids' must lie in 0..{vocabulary - 1}, found {generation.end_ids}")
+    if any(not 0 <= token < vocabulary for token in generation.settings.banned_ids):
+        raise FormatError(f"'banned_ids' must lie in 0..{vocabulary - 1}, found {generation.settings.banned_ids}")
     _check_state(manifest.state, encoder.state if encoder is not None else ())
     for spec in manifest.state:
         size = math.prod(generation.state_shape(spec.shape, 1)) * ITEM_BYTES[spec.dtype]

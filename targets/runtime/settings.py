@@ -10,6 +10,7 @@ from edgeq.targets.runtime.beams import ONE_BEAM, Beams
 from edgeq.targets.runtime.sampling import GREEDY, Sampling
 
 _MOST_TOKENS = 1 << 31
+_MOST_BANNED = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,8 @@ class GenerationSettings:
         min_new_tokens: New tokens before one may end the text, or None.
         max_new_tokens: Most new tokens, or None.
         filters: What tokens are drawn with where the caller asks for a temperature and ``sampling`` has none.
+        banned_ids: Tokens that never come.
+        renormalize_logits: Whether beams count what the other settings leave as all there is.
 
     Raises:
         UsageError: If a value is out of range.
@@ -61,8 +64,14 @@ class GenerationSettings:
     min_new_tokens: int | None = None
     max_new_tokens: int | None = None
     filters: Filters = Filters()
+    banned_ids: tuple[int, ...] = ()
+    renormalize_logits: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.renormalize_logits, bool):
+            raise UsageError(f"renormalize_logits must be true or false, found {self.renormalize_logits!r}")
+        if len(self.banned_ids) > _MOST_BANNED or not all(type(token) is int for token in self.banned_ids):
+            raise UsageError(f"banned_ids must be {_MOST_BANNED} token ids at most, found {self.banned_ids!r:.60}")
         for name in ("no_repeat_ngram_size", "min_length", "max_length", "min_new_tokens", "max_new_tokens"):
             value, least = getattr(self, name), int(name.startswith("max"))
             if value is None and name != "no_repeat_ngram_size" and name != "min_length":

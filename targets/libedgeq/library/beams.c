@@ -12,6 +12,7 @@ struct Search {
   Beams beams;
   const Rules *rules;
   double penalty;
+  bool renormalizes;
   size_t vocabulary, candidate_count, finished_count;
   Hypothesis *running;    /* as many as beams; scores are not divided by anything */
   Hypothesis *candidates; /* longer ones to choose from, the most likely first */
@@ -30,13 +31,18 @@ static Hypothesis *new_texts(Memory *memory, size_t count, size_t room) {
   return texts;
 }
 
-Search *search_new(Memory *memory, const Beams *beams, const Rules *rules, double repetition_penalty, size_t vocabulary) {
+Search *search_new(Memory *memory, const Settings *settings, const Rules *rules, size_t vocabulary) {
+  const Beams *beams = &settings->beams;
   Search *search = allocate(memory, 1, sizeof *search);
   size_t count = (size_t)beams->count, room = (size_t)rules->most;
   size_t ends = rules->ignore_end ? 0 : rules->generation->end_count;
   /* Even if every beam's most likely continuations end, enough others are left to go on with. */
   size_t wanted = (ends + 1 > 2 ? ends + 1 : 2) * count;
-  *search = (Search){.beams = *beams, .rules = rules, .penalty = repetition_penalty, .vocabulary = vocabulary};
+  *search = (Search){.beams = *beams,
+                     .rules = rules,
+                     .penalty = settings->sampling.repetition_penalty,
+                     .renormalizes = settings->renormalizes,
+                     .vocabulary = vocabulary};
   search->candidate_count = wanted < count * vocabulary ? wanted : count * vocabulary;
   search->running = new_texts(memory, count, room);
   search->candidates = new_texts(memory, search->candidate_count, room);
@@ -61,25 +67,32 @@ static void penalise(Search *search, const Tokens *text, double *values) {
   }
 }
 
+/* Makes probabilities of values whose exponentials are in proportion to them; of none, if all are impossible. */
+static void normalize_logarithms(double *values, size_t count) {
+  double largest_value = values[0], total = 0;
+  for (size_t i = 1; i < count; i++) largest_value = values[i] > largest_value ? values[i] : largest_value;
+  if (isinf(largest_value)) return;
+  for (size_t i = 0; i < count; i++) {
+    values[i] -= largest_value;
+    total += exp_of_negative(values[i]);
+  }
+  double log_total = natural_log(total);
+  for (size_t i = 0; i < count; i++) values[i] -= log_total;
+}
+
 /* Log-probabilities of what may follow a text. */
 static void log_probabilities(Search *search, const Tokens *text, const float *logits, double *out) {
   int64_t forced = forced_token(search->rules, text->count);
-  float largest_logit = logits[0];
-  double total = 0;
   if (forced >= 0) {
     for (size_t i = 0; i < search->vocabulary; i++) out[i] = (int64_t)i == forced ? 0.0 : -INFINITY;
     return;
   }
-  for (size_t i = 1; i < search->vocabulary; i++) largest_logit = logits[i] > largest_logit ? logits[i] : largest_logit;
-  for (size_t i = 0; i < search->vocabulary; i++) {
-    out[i] = (double)logits[i] - (double)largest_logit;
-    total += exp_of_negative(out[i]);
-  }
-  double log_total = natural_log(total);
-  for (size_t i = 0; i < search->vocabulary; i++) out[i] -= log_total;
+  for (size_t i = 0; i < search->vocabulary; i++) out[i] = (double)logits[i];
+  normalize_logarithms(out, search->vocabulary);
   if (search->penalty != 1) penalise(search, text, out);
   size_t count = banned_tokens(search->rules, text, search->banned);
   for (size_t i = 0; i < count; i++) out[search->banned[i]] = -INFINITY;
+  if (search->renormalizes) normalize_logarithms(out, search->vocabulary);
 }
 
 static void copy_hypothesis(Hypothesis *to, const Hypothesis *from, double score) {

@@ -12,7 +12,7 @@ typedef struct {
 
 typedef struct Search Search;
 
-Search *search_new(Memory *memory, const Beams *beams, const Rules *rules, double repetition_penalty, size_t vocabulary);
+Search *search_new(Memory *memory, const Settings *settings, const Rules *rules, size_t vocabulary);
 
 /* Takes the logits [beams, vocabulary] after each open text and makes all of them one token longer. Writes for each new
  * open text the number of the old one that it continues, and its newest token. Returns false when nothing is left to

@@ -4,6 +4,8 @@
 
 #include "state.h"
 
+enum { MOST_IDS = 1024 };
+
 /* [batch, heads, slots, ...]: slots are tokens, or vectors of tokens, of the sequence or of its source. */
 static void check_cache(const Json *json, const Spec *spec, bool of_source) {
   const char *slots = of_source ? "source_context" : "context";
@@ -78,18 +80,19 @@ static void read_source(edgeq_model *model, const Json *json, const JsonValue *t
   check_encode(model, json);
 }
 
-static void read_end_ids(edgeq_model *model, const Json *json, const JsonValue *table) {
-  Generation *generation = &model->generation;
-  const JsonValue *end_ids = json_member(json, table, "end_ids", JSON_ARRAY);
-  generation->end_ids = allocate(&model->memory, end_ids->count, sizeof *generation->end_ids);
-  json_check(json, end_ids->count <= 1024, "there are too many 'end_ids'");
-  for (const JsonValue *end = json_first(end_ids); end != NULL; end = end->next) {
-    bool fits = end->kind == JSON_INTEGER && end->integer >= 0 && end->integer < generation->vocabulary;
-    json_check(json, fits, "'end_ids' must be token ids");
+/* A list of token ids, each once. */
+static int64_t *read_ids(edgeq_model *model, const Json *json, const JsonValue *table, const char *key, size_t *count) {
+  const JsonValue *list = json_member(json, table, key, JSON_ARRAY);
+  json_check(json, list->count <= MOST_IDS, "there are too many '%s'", key);
+  int64_t *ids = allocate(&model->memory, list->count, sizeof *ids);
+  for (const JsonValue *id = json_first(list); id != NULL; id = id->next) {
+    bool fits = id->kind == JSON_INTEGER && id->integer >= 0 && id->integer < model->generation.vocabulary;
+    json_check(json, fits, "'%s' must be token ids", key);
     bool known = false;
-    for (size_t i = 0; i < generation->end_count; i++) known = known || generation->end_ids[i] == end->integer;
-    if (!known) generation->end_ids[generation->end_count++] = end->integer;
+    for (size_t i = 0; i < *count; i++) known = known || ids[i] == id->integer;
+    if (!known) ids[(*count)++] = id->integer;
   }
+  return ids;
 }
 
 /* Those of the source are what `encode` fills. */
@@ -128,8 +131,12 @@ void read_generation(edgeq_model *model, const Json *json) {
   if (rewrites) read_source(model, json, json_member(json, table, "source", JSON_OBJECT));
   check_state(model, json);
   check_main(model, json);
-  read_end_ids(model, json, table);
-  generation->settings = read_settings(json, json_member(json, table, "settings", JSON_OBJECT));
+  generation->end_ids = read_ids(model, json, table, "end_ids", &generation->end_count);
+  const JsonValue *settings = json_member(json, table, "settings", JSON_OBJECT);
+  generation->settings = read_settings(json, settings);
+  if (json_find(settings, "banned_ids") != NULL) { /* bundles of older releases have none */
+    generation->banned_ids = read_ids(model, json, settings, "banned_ids", &generation->banned_count);
+  }
   json_check(json, generation->settings.beams.count == 1 || (rewrites && generation->settings.sampling.temperature == 0),
              "beam search is for encoder-decoders, and draws no tokens by chance");
 }

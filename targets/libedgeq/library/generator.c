@@ -243,8 +243,7 @@ static void search_text(Generator *generator, Sequence *sequence) {
   int64_t *tokens = allocate(memory, count, sizeof *tokens);
   size_t *parents = allocate(memory, count, sizeof *parents);
   Decoder *decoder = decoder_open_beams(memory, generator->session, sequence->given, count);
-  Search *search = search_new(memory, &settings->beams, &sequence->rules, settings->sampling.repetition_penalty,
-                              decoder->vocabulary);
+  Search *search = search_new(memory, settings, &sequence->rules, decoder->vocabulary);
   for (size_t i = 0; i < count; i++) {
     tokens[i] = sequence->rules.prefix.ids[0];
     newest[i] = (Tokens){&tokens[i], 1};

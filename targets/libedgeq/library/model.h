@@ -41,6 +41,8 @@ typedef struct {
   int64_t source_context; /* most tokens of a source; 0 if the model reads none */
   int64_t start_id;       /* token that every written text starts with; it is not part of the text */
   int64_t forced_first, forced_last; /* -1 for none */
+  int64_t *banned_ids;               /* tokens that never come */
+  size_t banned_count;
   int64_t vocabulary;
   Settings settings;
 } Generation;

@@ -34,14 +34,17 @@ static size_t completions(const Rules *rules, const Tokens *made, int64_t *banne
 }
 
 size_t banned_tokens(const Rules *rules, const Tokens *made, int64_t *banned) {
-  size_t count = 0;
-  if ((int64_t)made->count < rules->fewest && !rules->ignore_end) {
-    count = rules->generation->end_count;
-    memcpy(banned, rules->generation->end_ids, count * sizeof *banned);
+  const Generation *generation = rules->generation;
+  size_t count = generation->banned_count;
+  if (count > 0) memcpy(banned, generation->banned_ids, count * sizeof *banned);
+  if ((int64_t)made->count < rules->fewest && !rules->ignore_end && generation->end_count > 0) {
+    memcpy(banned + count, generation->end_ids, generation->end_count * sizeof *banned);
+    count += generation->end_count;
   }
   return count + (rules->ngram_size > 0 ? completions(rules, made, banned + count) : 0);
 }
 
 size_t banned_room(const Rules *rules) {
-  return rules->generation->end_count + rules->prefix.count + (size_t)rules->most;
+  const Generation *generation = rules->generation;
+  return generation->banned_count + generation->end_count + rules->prefix.count + (size_t)rules->most;
 }

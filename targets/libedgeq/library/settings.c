@@ -40,7 +40,13 @@ static Beams read_beams(const Json *json, const JsonValue *table) {
   return beams;
 }
 
-/* Bundles of older releases have none. */
+/* Bundles of older releases have none of this. */
+static bool read_renormalizing(const Json *json, const JsonValue *table) {
+  const JsonValue *value = json_find(table, "renormalize_logits");
+  json_check(json, value == NULL || value->kind == JSON_BOOL, "'renormalize_logits' must be true or false");
+  return value != NULL && value->boolean;
+}
+
 static void read_filters(const Json *json, const JsonValue *table, Settings *settings) {
   settings->filter_top_k = 0;
   settings->filter_top_p = 1;
@@ -69,6 +75,7 @@ Settings read_settings(const Json *json, const JsonValue *table) {
       .max_length = read_count(json, table, "max_length", 1),
       .min_new_tokens = read_count(json, table, "min_new_tokens", 0),
       .max_new_tokens = read_count(json, table, "max_new_tokens", 1),
+      .renormalizes = read_renormalizing(json, table),
   };
   check_sampling(json->memory, &settings.sampling, EDGEQ_DAMAGED);
   read_filters(json, table, &settings);

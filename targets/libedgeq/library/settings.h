@@ -23,6 +23,7 @@ typedef struct {
   Beams beams;
   int64_t no_repeat_ngram_size; /* no sequence of so many tokens comes twice; 0 allows all */
   int64_t min_length, max_length, min_new_tokens, max_new_tokens;
+  bool renormalizes; /* beams: what is left after all rules counts as all there is */
 } Settings;
 
 /* The table `settings` of a manifest. */

@@ -54,7 +54,9 @@ def test_sampling_counts_only_where_tokens_are_drawn(tmp_path):
 @pytest.mark.parametrize(
     ("table", "with_source", "message"),
     [
-        ({"bad_words_ids": [[3]]}, True, r"asks for 'bad_words_ids' \(\[\[3\]\]\), which no runtime of edgeq does"),
+        ({"bad_words_ids": [[3], [4, 5]]}, True, "asks for 'bad_words_ids' of several tokens"),
+        ({"suppress_tokens": [2, 4], "forced_eos_token_id": 2}, True, "forces and suppresses one token"),
+        ({"begin_suppress_tokens": [2]}, True, r"'begin_suppress_tokens' \(\[2\]\), which no runtime of edgeq does"),
         ({"encoder_no_repeat_ngram_size": 3}, True, "asks for 'encoder_no_repeat_ngram_size'"),
         ({"num_beam_groups": 2, "num_beams": 4}, True, "asks for 'num_beam_groups'"),
         ({"do_sample": True, "min_p": 0.1}, False, "asks for 'min_p'"),
@@ -62,7 +64,6 @@ def test_sampling_counts_only_where_tokens_are_drawn(tmp_path):
         ({"typical_p": 0.9, "do_sample": False}, True, "asks for 'typical_p'"),
         ({"do_sample": True, "num_beams": 2}, True, "asks for 'num_beams' .* together with 'do_sample'"),
         ({"num_beams": 2}, False, "asks for 'num_beams' .* for a model without an encoder"),
-        ({"renormalize_logits": True}, True, "asks for 'renormalize_logits'"),
         ({"num_return_sequences": 3}, False, "asks for 'num_return_sequences'"),
         ({"max_time": 2.5}, False, "asks for 'max_time'"),
         ({"forced_decoder_ids": [[1, 2]]}, True, "asks for 'forced_decoder_ids'"),
@@ -87,6 +88,11 @@ def test_what_no_runtime_does_is_refused(tmp_path, table, with_source, message):
         ({"no_repeat_ngram_size": True}, "'no_repeat_ngram_size' must be an integer"),
         ({"do_sample": True, "temperature": -1}, "temperature must be a number"),
         ({"repetition_penalty": 0}, "repetition_penalty must be a number"),
+        ({"bad_words_ids": [3]}, "'bad_words_ids' must be lists of token ids"),
+        ({"bad_words_ids": [["a"]]}, "'bad_words_ids' must be token ids"),
+        ({"suppress_tokens": 3}, "'suppress_tokens' must be token ids"),
+        ({"suppress_tokens": list(range(2000))}, "banned_ids must be 1024 token ids at most"),
+        ({"renormalize_logits": 1}, "renormalize_logits must be true or false"),
     ],
 )
 def test_wrong_values_are_a_sentence(tmp_path, table, message):
@@ -97,8 +103,14 @@ def test_wrong_values_are_a_sentence(tmp_path, table, message):
 def test_settings_that_change_no_text_are_accepted(tmp_path):
     plain = {"use_cache": True, "pad_token_id": 3, "output_scores": True, "num_assistant_tokens": 20}
     assert _read(tmp_path, plain) == PLAIN_SETTINGS
-    # Without beams, the most likely token is the same before and after.
-    assert _read(tmp_path, {"renormalize_logits": True}, with_source=False) == PLAIN_SETTINGS
+    assert _read(tmp_path, {"suppress_tokens": [], "begin_suppress_tokens": [], "bad_words_ids": []}) == PLAIN_SETTINGS
+
+
+def test_settings_of_opus_mt(tmp_path):
+    """Padding is banned but for a model that ends texts with it, and beams count what is left as all there is."""
+    table = {"bad_words_ids": [[7], [2]], "suppress_tokens": [9, 7], "eos_token_id": 2, "renormalize_logits": True}
+    found = _read(tmp_path, table)
+    assert found == GenerationSettings(banned_ids=(7, 9), renormalize_logits=True)
 
 
 def test_the_file_that_governs_governs_alone(tmp_path):

@@ -26,11 +26,11 @@ def rewritten(bart_bundle, copy_of):
 
     folder = copy_of(bart_bundle)
 
-    def search(beams, ends, forced, *, penalty=1.0, **rules):
+    def search(beams, ends, forced, *, penalty=1.0, settings=GenerationSettings(), **rules):
         manifest = read_manifest(folder)
         source = dataclasses.replace(manifest.generation.source, forced_first=forced[0], forced_last=forced[1])
         generation = dataclasses.replace(
-            manifest.generation, source=source, end_ids=tuple(ends), settings=GenerationSettings()
+            manifest.generation, source=source, end_ids=tuple(ends), settings=settings
         )
         write_manifest(folder, dataclasses.replace(manifest, generation=generation))
         options = {"max_new_tokens": LIMIT, "beams": beams, "sampling": Sampling(repetition_penalty=penalty), **rules}
@@ -93,6 +93,19 @@ def test_rules_and_penalty_are_those_of_transformers(model, rewritten, rules, pe
         rewritten(beams, ends, (0, None), penalty=penalty, **rules),
         expected(model, beams, ends, (0, None), penalty=penalty, **rules),
     )
+
+
+@pytest.mark.parametrize("renormalizes", [False, True])
+@pytest.mark.parametrize("penalty", [1.0, 1.6])
+def test_banned_tokens_and_what_is_left_counts_as_all(model, rewritten, renormalizes, penalty):
+    """Opus-mt's files ban the padding token and make probabilities of what is left."""
+    beams, ends = Beams(4, 1.0), [*range(2, 40)]
+    free = rewritten(beams, ends, (None, None), penalty=penalty).ids
+    settings = GenerationSettings(banned_ids=(free[0], 1), renormalize_logits=renormalizes)
+    rules = {"bad_words_ids": [[free[0]], [1]], "renormalize_logits": renormalizes}
+    found = rewritten(beams, ends, (None, None), penalty=penalty, settings=settings)
+    assert found.ids[0] != free[0]
+    check(found, expected(model, beams, ends, (None, None), penalty=penalty, **rules))
 
 
 def test_the_last_token_goes_before_the_first(bart_bundle):
