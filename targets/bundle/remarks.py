@@ -15,7 +15,7 @@ def bundle_remarks(bundle: Path) -> list[str]:
     Args:
         bundle: The bundle, complete.
     """
-    if not (bundle / TOKENIZER_FILE).is_file():
+    if not (bundle / TOKENIZER_TABLE_FILE).is_file():
         return [
             f"the model's tokenizer has no {TOKENIZER_FILE} (it is Python code): this bundle takes token ids only, in "
             "Python, edgeq-run and libedgeq alike"

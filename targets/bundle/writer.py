@@ -24,7 +24,7 @@ from edgeq.formats.low_bit import WEIGHT_ALIGNMENT, aligned
 from edgeq.formats.tasks import GENERATING, TASKS
 from edgeq.formats.tokenizer_files import TOKENIZER_FILE
 from edgeq.progress import Progress, silent
-from edgeq.targets.builtin.target import Target, check_takes_bundles
+from edgeq.targets.builtin.target import Target, check_takes_bundles, load_target
 from edgeq.targets.bundle.generation_config import read_generation_settings
 from edgeq.targets.bundle.golden import GoldenRun, golden_runs, golden_source
 from edgeq.targets.bundle.host_model import HostModel, bundle_as_host_model, compiled_as_host_model
@@ -42,6 +42,7 @@ from edgeq.targets.bundle.model_info import (
 )
 from edgeq.targets.bundle.remarks import bundle_remarks
 from edgeq.targets.bundle.text_settings import check_labels, read_text_info, with_pooling
+from edgeq.targets.bundle.tokenizer.marian import MARIAN_FILES, MARIAN_VOCABULARY
 from edgeq.targets.bundle.tokenizer.table import write_tokenizer
 from edgeq.targets.runtime.digests import file_record
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
@@ -139,7 +140,7 @@ def compile_bundle(
     onnx_folder: Path | str,
     out: Path | str,
     *,
-    target: Target,
+    target: Target | Path | str,
     context: int | None = None,
     force: bool = False,
     progress: Progress = silent,
@@ -154,7 +155,7 @@ def compile_bundle(
     Args:
         onnx_folder: Folder that ``edgeq export`` wrote.
         out: Folder to write; it appears only when it is complete, and replaces an earlier bundle.
-        target: Processor to compile for.
+        target: Processor to compile for, or its name, or a target file.
         context: For models that make text: most tokens of a sequence, prompt included. The caches are made for it.
             None takes as many as the model has positions.
         force: Replace ``out`` whatever it holds.
@@ -174,6 +175,7 @@ def compile_bundle(
     """
     source, out = Path(onnx_folder), Path(out)
     check_exported(source)
+    target = target if isinstance(target, Target) else load_target(target)
     check_takes_bundles(target)
     # Everything cheap that can fail comes before minutes of compiling.
     sources = [source, *([host_bundle] if host_bundle is not None else [])]
@@ -297,10 +299,12 @@ def write_data(folder: Path, weights: Sequence[WeightTensor], content: Content) 
         for name in COPIED_FILES:
             if (content.files / name).is_file():
                 shutil.copyfile(content.files / name, folder / name)
+    task = content.model.task
+    needs = {"names": task in TOKEN_TASKS, "lower_case": task == "answer"}
     if (folder / TOKENIZER_FILE).is_file():
-        task = content.model.task
-        needs = {"names": task in TOKEN_TASKS, "lower_case": task == "answer"}
         write_tokenizer(folder / TOKENIZER_FILE, folder / TOKENIZER_TABLE_FILE, **needs)
+    elif content.files is not None and all((content.files / name).is_file() for name in MARIAN_FILES):
+        write_tokenizer(content.files / MARIAN_VOCABULARY, folder / TOKENIZER_TABLE_FILE, **needs)
     return data
 
 

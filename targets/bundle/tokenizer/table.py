@@ -1,40 +1,40 @@
-"""Writes ``tokenizer.bin``: a ``tokenizer.json`` as tables that ``edgeq-run`` maps and searches.
-
-The layout is described in ``targets/libedgeq/library/tokenizer_table.h``, which reads it.
-"""
+"""Writes ``tokenizer.bin``: a ``tokenizer.json`` as tables that ``edgeq-run`` maps and searches."""
 
 from __future__ import annotations
 
 import functools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.formats.tokenizer_files import check_tokenizer_json
-from edgeq.targets.bundle.tokenizer.characters import TEXT, matching
-from edgeq.targets.bundle.tokenizer.charsmap import cluster_sets, split_charsmap
+from edgeq.targets.bundle.tokenizer.characters import TEXT
 from edgeq.targets.bundle.tokenizer.frames import read_frames, trimming
 from edgeq.targets.bundle.tokenizer.joins import read_joins
+from edgeq.targets.bundle.tokenizer.layout import (
+    BYTE_PAIRS,
+    CHARACTER_PAIRS,
+    LEFT,
+    MARK,
+    NORMALIZED,
+    RIGHT,
+    SINGLE_WORD,
+    UNIGRAM,
+    UNKNOWN_PENALTY,
+    WHOLE_WORDS,
+    WORD_PIECES,
+    ModelSettings,
+    Rows,
+    TokenizerFile,
+)
+from edgeq.targets.bundle.tokenizer.marian import MARIAN_VOCABULARY, marian_tokenizer
 from edgeq.targets.bundle.tokenizer.roles import NONE, read_roles, tokenizer_settings
 from edgeq.targets.bundle.tokenizer.steps import Steps
 
-MAGIC = b"EQTOKEN3"
 MAGIC_OF_A_REASON = b"EQTOKEN0"
-WORD_PIECES, BYTE_PAIRS, WHOLE_WORDS, UNIGRAM, CHARACTER_PAIRS = range(5)
-"""Kinds of models: WordPiece, byte-level BPE, WordLevel, Unigram, BPE on characters."""
-MARK = "\u2581"
-"""What SentencePiece writes for a space."""
-UNKNOWN_PENALTY = 10.0
-"""How much less than the least likely token a character that is none counts, with Unigram."""
-LEFT, RIGHT, SINGLE_WORD, NORMALIZED = 1, 2, 4, 8
-"""Flags of added tokens: take space before or after, stand alone only, are looked for in normalized text."""
-
-Rows = Sequence[Sequence[int]]
 
 
 def write_tokenizer(source: Path, out: Path, *, names: bool = True, lower_case: bool = True) -> None:
@@ -43,7 +43,8 @@ def write_tokenizer(source: Path, out: Path, *, names: bool = True, lower_case: 
     One that ``edgeq-run`` does not know is translated into the reason, which it says when it is asked to use it.
 
     Args:
-        source: A ``tokenizer.json``; the ``tokenizer_config.json`` beside it says which tokens have a part to play.
+        source: A ``tokenizer.json``, or the ``vocab.json`` of a Marian tokenizer; the ``tokenizer_config.json`` beside
+            it says which tokens have a part to play.
         out: File to write.
         names: Keep the names of tokens, which models need that speak of single tokens.
         lower_case: Keep what letters become in lower case, which models need that compare texts.
@@ -51,6 +52,17 @@ def write_tokenizer(source: Path, out: Path, *, names: bool = True, lower_case: 
     Raises:
         FormatError: If the file is no tokenizer.
     """
+    try:
+        if source.name == MARIAN_VOCABULARY:
+            data = marian_tokenizer(source.parent, names=names).to_bytes()
+        else:
+            data = _translated(source, names=names, lower_case=lower_case)
+    except UnsupportedError as error:
+        data = MAGIC_OF_A_REASON + str(error).encode("utf-8")
+    out.write_bytes(data)
+
+
+def _translated(source: Path, *, names: bool, lower_case: bool) -> bytes:
     from tokenizers import Tokenizer
 
     check_tokenizer_json(source)
@@ -60,12 +72,8 @@ def write_tokenizer(source: Path, out: Path, *, names: bool = True, lower_case: 
         raise FormatError(f"{source} is no valid tokenizer ({error}); export the model again") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    try:
-        # As the library writes it: files of other versions leave things out, or write them in other ways.
-        data = _tables(json.loads(tokenizer.to_str()), tokenizer, source.parent, names=names, lower_case=lower_case)
-    except UnsupportedError as error:
-        data = MAGIC_OF_A_REASON + str(error).encode("utf-8")
-    out.write_bytes(data)
+    # As the library writes it: files of other versions leave things out, or write them in other ways.
+    return _tables(json.loads(tokenizer.to_str()), tokenizer, source.parent, names=names, lower_case=lower_case)
 
 
 def reason_of(path: Path) -> str | None:
@@ -80,83 +88,40 @@ def _tables(table: dict[str, Any], tokenizer: Any, folder: Path, *, names: bool,
     steps = Steps()
     steps.add_normalizer(table["normalizer"])
     steps.add_splitter(table["pre_tokenizer"])
-    spaces, words = (steps.program.add_set(matching(source)) for source in (r"\s", r"\w"))
     single, pair = read_frames(table, tokenizer)
     kind, rows = _model(table, steps)
     added = _added_tokens(table, tokenizer, steps)
     tokens = _decoded(tokenizer, steps, table, kind)
-    maps = [(one.first, one.last, one.kind, *steps.add_string(one.text.encode())) for one in steps.mappings]
-    trie: list[int] = []
-    texts = b""
-    if steps.charsmap:
-        units, texts = split_charsmap(steps.charsmap)
-        trie = units.tolist()
-    clusters = [steps.program.add_set(members) for members in cluster_sets()] if steps.charsmap else [spaces] * 3
     model = table["model"]
     scores = [score for _, score in model["vocab"]] if kind == UNIGRAM else []
-    settings = [
-        kind,
-        _unknown(model, kind),
-        model.get("max_input_chars_per_word") or 0,
-        int(bool(model.get("ignore_merges"))),
-        spaces,
-        words,
-        int(bool(model.get("byte_fallback"))),
-        int(bool(model.get("fuse_unk", kind == UNIGRAM))),
-        int(kind == UNIGRAM),
-        *_halves([min(scores) - UNKNOWN_PENALTY] if scores else [0.0]),
-        *clusters,
-    ]
     joins = read_joins(table["decoder"], steps) if names else None
     roles = [*read_roles(folder, tokenizer), *_counting(table), int(joins is not None), *_sides(folder)]
     numbers = range(_size(tokenizer) if names else 0)
     listed = [steps.add_string((tokenizer.id_to_token(number) or "").encode("utf-8")) for number in numbers]
-    special = sorted(token["id"] for token in table["added_tokens"] if token["special"])
-    lower = _lower_case(steps) if lower_case else []
-    first_ranges = np.cumsum([0, *(len(members) for members in steps.program.sets)]).tolist()
-    return _file(
-        [
-            _words([settings]),
-            b"",
-            b"",
-            bytes(steps.strings),
-            _words(tokens),
-            *(_words(part) for part in rows),
-            _words(list(zip(first_ranges, map(len, steps.program.sets), strict=False))),
-            _words([pair for members in steps.program.sets for pair in members]),
-            _words([steps.program.words]),
-            _words(steps.normalizers),
-            _words(steps.splitters),
-            _words(maps),
-            _words(steps.combining),
-            _words(added),
-            _words([trie]),
-            texts,
-            _words([_halves(_sorted_scores(rows[0], scores))]),
-            _words([roles]),
-            _words(listed),
-            _words([special]),
-            _words(single),
-            _words(pair),
-            _words(joins or []),
-            _words(lower),
-            _words(steps.compositions),
-        ]
-    )
-
-
-def _file(sections: list[bytes]) -> bytes:
-    """Puts sections behind a table of their places and sizes."""
-    place = len(MAGIC) + 8 * len(sections)
-    header, body = [], bytearray()
-    for section in sections:
-        header += [place + len(body), len(section)]
-        body += section + bytes(-len(section) % 4)
-    return MAGIC + _words([header]) + bytes(body)
-
-
-def _words(rows: Iterable[Sequence[int]]) -> bytes:
-    return np.array([word for row in rows for word in row], "<u4").tobytes()
+    return TokenizerFile(
+        steps=steps,
+        model=ModelSettings(
+            kind=kind,
+            unknown=_unknown(model, kind),
+            longest_word=model.get("max_input_chars_per_word") or 0,
+            whole_words_first=bool(model.get("ignore_merges")),
+            byte_fallback=bool(model.get("byte_fallback")),
+            fuses_unknown=bool(model.get("fuse_unk", kind == UNIGRAM)),
+            drops_first_space=int(kind == UNIGRAM),
+            unknown_score=min(scores) - UNKNOWN_PENALTY if scores else 0.0,
+        ),
+        tokens=tokens,
+        rows=rows,
+        scores=_sorted_scores(rows[0], scores),
+        added=added,
+        roles=roles,
+        names=listed,
+        special=sorted(token["id"] for token in table["added_tokens"] if token["special"]),
+        single=single,
+        pair=pair,
+        joins=joins or [],
+        lower=_lower_case(steps) if lower_case else [],
+    ).to_bytes()
 
 
 def _token(model: dict[str, Any], content: str | None) -> int:
@@ -168,11 +133,6 @@ def _unknown(model: dict[str, Any], kind: int) -> int:
     if kind == UNIGRAM:
         return NONE if model.get("unk_id") is None else int(model["unk_id"])
     return _token(model, model.get("unk_token"))
-
-
-def _halves(numbers: Sequence[float]) -> list[int]:
-    """Numbers of 64 bits as two words each."""
-    return np.array(numbers, "<f8").view("<u4").tolist()
 
 
 def _sorted_scores(words: Rows, scores: Sequence[float]) -> list[float]:

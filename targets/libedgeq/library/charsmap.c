@@ -19,14 +19,17 @@ static uint32_t distance(uint32_t unit) {
   return (unit >> 10) << ((unit & 0x200u) >> 6);
 }
 
-/* What the shortest piece that a text begins with becomes, or NULL if it begins with none. */
-static const char *mapped(const TokenizerTable *table, const char *text, size_t size, const Memory *memory) {
+/* What the shortest piece that a text begins with becomes, or with `length` the longest, whose bytes are counted there;
+ * NULL if it begins with none. */
+static const char *mapped(const TokenizerTable *table, const char *text, size_t size, size_t *length,
+                          const Memory *memory) {
+  const char *found = NULL;
   if (table->trie_size == 0) return NULL;
   uint32_t node = distance(table->trie[0]);
   for (size_t i = 0; i < size && text[i] != 0; i++) {
     uint32_t byte = (unsigned char)text[i];
     node ^= byte;
-    if (node >= table->trie_size || label_of(table->trie[node]) != byte) return NULL;
+    if (node >= table->trie_size || label_of(table->trie[node]) != byte) return found;
     uint32_t unit = table->trie[node];
     node ^= distance(unit);
     if ((unit & 0x100u) == 0) continue;
@@ -35,9 +38,11 @@ static const char *mapped(const TokenizerTable *table, const char *text, size_t 
       fail(memory, EDGEQ_DAMAGED, "the bundle's tokenizer is damaged: a text that its map names is not there; "
                                   "copy or compile the bundle again");
     }
-    return table->mapped + place;
+    found = table->mapped + place;
+    if (length == NULL) return found;
+    *length = i + 1;
   }
-  return NULL;
+  return found;
 }
 
 /* Hangul: leading consonants, vowels, trailing consonants, and syllables without and with one (Unicode, annex 29). */
@@ -98,7 +103,7 @@ void map_clusters(const TokenizerTable *table, const Traced *given, Traced *out)
   Changes changes = {.text = given, .out = out};
   for (size_t at = 0; at < size;) {
     size_t end = cluster_end(table, text, size, at);
-    const char *image = end - at < CLUSTER_BYTES ? mapped(table, text + at, end - at, memory) : NULL;
+    const char *image = end - at < CLUSTER_BYTES ? mapped(table, text + at, end - at, NULL, memory) : NULL;
     if (image != NULL) {
       put_image(&changes, image, characters_in(text + at, end - at));
       at = end;
@@ -106,7 +111,7 @@ void map_clusters(const TokenizerTable *table, const Traced *given, Traced *out)
     }
     while (at < end) {
       size_t after = character_after(text, at);
-      image = mapped(table, text + at, after - at, memory);
+      image = mapped(table, text + at, after - at, NULL, memory);
       if (image != NULL) {
         put_image(&changes, image, 1);
       } else {
@@ -114,6 +119,26 @@ void map_clusters(const TokenizerTable *table, const Traced *given, Traced *out)
       }
       at = after;
     }
+  }
+  changes_flush(&changes);
+}
+
+void map_longest(const TokenizerTable *table, const Traced *given, Traced *out) {
+  const char *text = given->text.data;
+  size_t size = given->text.size;
+  Changes changes = {.text = given, .out = out};
+  for (size_t at = 0; at < size;) {
+    size_t length = 0;
+    const char *image = mapped(table, text + at, size - at, &length, given->text.memory);
+    size_t end = image != NULL ? at + length : character_after(text, at);
+    /* A piece that ends inside a character is in no map that was made of texts. */
+    while (image != NULL && end < size && ((unsigned char)text[end] & 0xC0u) == 0x80u) end++;
+    if (image != NULL) {
+      put_image(&changes, image, characters_in(text + at, end - at));
+    } else {
+      changes_put(&changes, text + at, end - at, 0);
+    }
+    at = end;
   }
   changes_flush(&changes);
 }

@@ -9,4 +9,7 @@
  * tokenizers does it. */
 void map_clusters(const TokenizerTable *table, const Traced *text, Traced *out);
 
+/* The same of the longest piece at each place, as the package sentencepiece does it. */
+void map_longest(const TokenizerTable *table, const Traced *text, Traced *out);
+
 #endif

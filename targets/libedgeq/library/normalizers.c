@@ -33,7 +33,8 @@ static void take_step(const TokenizerTable *table, const Step *step, const Trace
   if (step->kind == MAP) map_characters(table, step, text, out);
   if (step->kind == REPLACE) replace(table, step, text, out);
   if (step->kind == COMPOSE) compose_characters(table, step, text, out);
-  if (step->kind == CHARSMAP) map_clusters(table, text, out);
+  if (step->kind == CHARSMAP && step->a == 0) map_clusters(table, text, out);
+  if (step->kind == CHARSMAP && step->a != 0) map_longest(table, text, out);
   if (step->kind == STRIP) strip(table, step, text, out);
   if (step->kind == PREPEND) {
     traced_add(out, table->strings + step->a, step->b, place_of(text, 0));

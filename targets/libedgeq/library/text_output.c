@@ -24,9 +24,12 @@ static size_t beginning(const char *text, size_t left) {
 
 static void convert(TextOutput *output, bool is_last, Buffer *text) {
   Buffer *held = &output->held;
-  size_t at = 0;
-  while (at < held->size) {
-    size_t left = held->size - at, size = character_size(held->data + at, left);
+  size_t at = 0, size_held = held->size;
+  /* Space at the end is kept until something follows it. */
+  bool drops_space = output->table->settings->drops_first_space == DROPS_ALL_SPACE;
+  while (drops_space && size_held > 0 && held->data[size_held - 1] == ' ') size_held--;
+  while (at < size_held) {
+    size_t left = size_held - at, size = character_size(held->data + at, left);
     if (size > 0) {
       buffer_add(text, held->data + at, size);
       at += size;
@@ -46,11 +49,13 @@ void text_output_add(TextOutput *output, int64_t token, Buffer *text) {
   if (token < 0 || (uint64_t)token >= table->token_count) return; /* the model may have more than its tokenizer */
   Words bytes = table->tokens[token];
   if (bytes.size > 0 && !output->has_begun) {
-    output->has_begun = true;
-    if (table->settings->drops_first_space && table->strings[bytes.place] == ' ') {
+    uint32_t drops = table->settings->drops_first_space;
+    size_t most = drops == DROPS_ALL_SPACE ? bytes.size : drops != 0;
+    for (; most > 0 && bytes.size > 0 && table->strings[bytes.place] == ' '; most--) {
       bytes.place++;
       bytes.size--;
     }
+    output->has_begun = drops != DROPS_ALL_SPACE || bytes.size > 0;
   }
   buffer_add(&output->held, table->strings + bytes.place, bytes.size);
   convert(output, false, text);
@@ -58,4 +63,5 @@ void text_output_add(TextOutput *output, int64_t token, Buffer *text) {
 
 void text_output_finish(TextOutput *output, Buffer *text) {
   convert(output, true, text);
+  output->held.size = 0;
 }

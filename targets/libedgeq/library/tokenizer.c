@@ -23,7 +23,8 @@ static void add_words(const TokenizerTable *table, const Traced *text, size_t st
       case BYTE_PAIRS: word_to_byte_pairs(table, &word, tokens); break;
       case WORD_PIECES: word_to_pieces(table, &word, tokens); break;
       case WHOLE_WORDS: word_to_token(table, &word, tokens); break;
-      case UNIGRAM: word_to_unigram(table, &word, tokens); break;
+      case UNIGRAM:
+      case SENTENCE_PIECES: word_to_unigram(table, &word, tokens); break;
       default: word_to_character_pairs(table, &word, tokens);
     }
     tokens->words++;
@@ -31,14 +32,31 @@ static void add_words(const TokenizerTable *table, const Traced *text, size_t st
   release_pieces(&pieces);
 }
 
-/* The longest added token that starts at a place, of those that are looked for in (un)normalized text. */
-static const AddedToken *added_at(const TokenizerTable *table, const char *text, size_t left, uint32_t normalized) {
+/* Bytes of an added token at the beginning of a text; 0 if it is not there. */
+static size_t size_at(const TokenizerTable *table, const AddedToken *added, const char *text, size_t left) {
+  const char *own = table->strings + added->text.place;
+  size_t size = added->text.size, half = size / 2;
+  if ((added->flags & ENCLOSES) == 0) return size <= left && memcmp(own, text, size) == 0 ? size : 0;
+  if (half > left || memcmp(own, text, half) != 0) return 0;
+  for (size_t at = half; at + half <= left; at++) {
+    if (memcmp(own + half, text + at, half) == 0) return at + half;
+  }
+  return 0;
+}
+
+/* The longest added token that starts at a place, of those that are looked for in (un)normalized text, and there; the
+ * first of several. */
+static const AddedToken *added_at(const TokenizerTable *table, const char *text, size_t left, bool begins,
+                                  uint32_t normalized, size_t *size) {
   const AddedToken *longest = NULL;
+  *size = 0;
   for (size_t i = 0; i < table->added_count; i++) {
     const AddedToken *added = &table->added[i];
-    bool fits = (added->flags & NORMALIZED) == normalized && added->text.size <= left &&
-                memcmp(table->strings + added->text.place, text, added->text.size) == 0;
-    if (fits && (longest == NULL || added->text.size > longest->text.size)) longest = added;
+    if ((added->flags & NORMALIZED) != normalized || (!begins && (added->flags & BEGINS))) continue;
+    size_t found = size_at(table, added, text, left);
+    if (found <= *size) continue;
+    longest = added;
+    *size = found;
   }
   return longest;
 }
@@ -72,15 +90,16 @@ static void add_added(const TokenizerTable *table, const Traced *text, size_t st
 static void cut_at_added(const TokenizerTable *table, const Traced *from, uint32_t normalized, SectionUse use,
                          TokenList *tokens) {
   const char *text = from->text.data;
-  size_t size = from->text.size, done = 0;
+  size_t size = from->text.size, done = 0, length = 0;
   uint32_t spaces = table->settings->space_set;
+  bool may_begin = true;
   for (size_t at = 0; at < size;) {
-    const AddedToken *added = added_at(table, text + at, size - at, normalized);
+    const AddedToken *added = added_at(table, text + at, size - at, may_begin && at == done, normalized, &length);
     if (added == NULL) {
       at = character_after(text, at);
       continue;
     }
-    size_t start = at, end = at + added->text.size;
+    size_t start = at, end = at + length;
     at = end;
     if ((added->flags & SINGLE_WORD) && touches_word(table, text, size, start, end)) continue;
     while ((added->flags & LEFT) && start > done &&
@@ -93,6 +112,7 @@ static void cut_at_added(const TokenizerTable *table, const Traced *from, uint32
     if (start > done) use(table, from, done, start, tokens);
     add_added(table, from, start, end, added->token, tokens);
     done = end;
+    may_begin = (added->flags & BEGINS) == 0;
     if (at < end) at = end;
   }
   if (done < size) use(table, from, done, size, tokens);

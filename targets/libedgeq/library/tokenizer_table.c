@@ -119,10 +119,11 @@ static void check_names(const TokenizerTable *table, const Reader *reader) {
 
 static void check_table(const TokenizerTable *table, const Reader *reader) {
   const TokenizerSettings *settings = table->settings;
-  check(reader, settings->model <= CHARACTER_PAIRS, "it is of an unknown kind");
+  check(reader, settings->model < MODEL_KINDS, "it is of an unknown kind");
   bool needs_bytes = settings->model == BYTE_PAIRS || settings->byte_fallback != 0;
   check(reader, !needs_bytes || table->byte_count == 256, "it lacks bytes");
-  check(reader, settings->model != UNIGRAM || table->score_words / 2 == table->word_count, "it lacks scores");
+  bool has_scores = settings->model == UNIGRAM || settings->model == SENTENCE_PIECES;
+  check(reader, !has_scores || table->score_words / 2 == table->word_count, "it lacks scores");
   bool ends = table->mapped_size == 0 || table->mapped[table->mapped_size - 1] == 0;
   check(reader, ends && is_utf8(table->mapped, table->mapped_size), "the texts of its map are no texts");
   check_characters(table, reader);
@@ -134,7 +135,9 @@ static void check_table(const TokenizerTable *table, const Reader *reader) {
     check(reader, is_string(table, table->tokens[i]), "a token lies outside of it");
   }
   for (size_t i = 0; i < table->added_count; i++) {
-    bool fits = is_string(table, table->added[i].text) && table->added[i].text.size > 0;
+    Words text = table->added[i].text;
+    bool encloses = (table->added[i].flags & ENCLOSES) != 0;
+    bool fits = is_string(table, text) && text.size > 0 && (!encloses || text.size % 2 == 0);
     check(reader, fits, "an added token lies outside of it");
   }
   if (table->roles != NULL) check_names(table, reader);

@@ -14,21 +14,27 @@
 
 #define NO_TOKEN UINT32_MAX
 
-enum { WORD_PIECES, BYTE_PAIRS, WHOLE_WORDS, UNIGRAM, CHARACTER_PAIRS };                 /* TokenizerSettings.model */
+/* TokenizerSettings.model; SENTENCE_PIECES is UNIGRAM as the package sentencepiece computes it: sums in 32 bits, and of
+ * unknown characters that follow each other a token of that name, if there is one among the `inner_words`. */
+enum { WORD_PIECES, BYTE_PAIRS, WHOLE_WORDS, UNIGRAM, CHARACTER_PAIRS, SENTENCE_PIECES, MODEL_KINDS };
 enum { MAP, REPLACE, SPLIT, PREFIX_SPACE, CHARSMAP, STRIP, PREPEND, METASPACE, COMPOSE, STEP_KINDS }; /* Step.kind */
 enum { PREPENDS = 1, CUTS = 2, AT_START = 4 }; /* what METASPACE does besides replacing spaces; AT_START: PREPENDS only there */
 enum { ISOLATED, REMOVED };                                /* what a SPLIT does with matches */
 enum { PAD, REPLACED, DECOMPOSED };                        /* CharacterMapping.kind */
 enum { FRAME_TOKEN, FRAME_FIRST, FRAME_SECOND, FRAME_KINDS };  /* FrameItem.kind */
 enum { JOIN_PIECES, JOIN_BYTES, JOIN_MARKS, JOIN_REPLACE, JOIN_BYTE_TOKENS, JOIN_FUSE, JOIN_STRIP, JOIN_KINDS }; /* Join.kind */
-enum { LEFT = 1, RIGHT = 2, SINGLE_WORD = 4, NORMALIZED = 8 }; /* AddedToken.flags */
+/* AddedToken.flags. BEGINS: is looked for at the beginning of a text only, or behind another added token. ENCLOSES: the
+ * first half of the text opens it, the second one closes it, whatever stands between. */
+enum { LEFT = 1, RIGHT = 2, SINGLE_WORD = 4, NORMALIZED = 8, BEGINS = 16, ENCLOSES = 32 };
+
+enum { DROPS_ALL_SPACE = 2 }; /* TokenizerSettings.drops_first_space */
 
 typedef struct {
   uint32_t model, unknown, longest_word, whole_words_first, space_set, word_set;
   uint32_t byte_fallback;  /* a character without a token becomes the tokens of its bytes, if `bytes` has all */
   uint32_t fuses_unknown;  /* unknown characters that follow each other become one token */
-  uint32_t drops_first_space; /* of a text that is written */
-  uint32_t unknown_score[2];                     /* a double: of a character without a token, with UNIGRAM */
+  uint32_t drops_first_space; /* of a text that is written; DROPS_ALL_SPACE: all at both ends */
+  uint32_t unknown_score[2];                     /* a double: of a character without a token, with scores */
   uint32_t extend_set, prepend_set, control_set; /* what grapheme clusters are made of */
 } TokenizerSettings;
 
@@ -54,7 +60,8 @@ typedef struct {
 } Range;
 
 /* MAP: mappings from `a`, `b` of them, and with `c` marks are put in order. REPLACE: pattern at `a`, string `b`, `c`.
- * SPLIT: pattern at `a`, ISOLATED or REMOVED, and with `c` what does not match counts as the match. CHARSMAP: none.
+ * SPLIT: pattern at `a`, ISOLATED or REMOVED, and with `c` what does not match counts as the match. CHARSMAP: with `a` the longest
+ * pieces are looked up, with 0 clusters and characters.
  * STRIP: characters of set `c` go from the left with `a`, from the right with `b`. PREPEND: string `a`, `b`. METASPACE:
  * string `a`, `b` for a space, PREPENDS and so on. COMPOSE: characters become the parts that mappings from `a`, `b` of them,
  * say, and then parts become one where they can. */
@@ -113,7 +120,7 @@ typedef struct {
   const char *strings;
   const Words *tokens;       /* bytes that a token stands for; none for special ones */
   const Word *words;         /* sorted by bytes */
-  const Word *inner_words;   /* word pieces that do not start a word */
+  const Word *inner_words;   /* word pieces that do not start a word; see SENTENCE_PIECES */
   const Merge *merges;       /* sorted by left, then right */
   const uint32_t *bytes;     /* tokens of the 256 bytes, with BYTE_PAIRS */
   const CharacterSet *sets;
@@ -125,7 +132,7 @@ typedef struct {
   const AddedToken *added;
   const uint32_t *trie;   /* CHARSMAP: a double array of pieces of text (Darts-clone) */
   const char *mapped;     /* its texts, each ended by a zero byte */
-  const uint32_t *scores; /* of words, with UNIGRAM: a double each */
+  const uint32_t *scores; /* of words, with UNIGRAM and SENTENCE_PIECES: a double each */
   const TokenRoles *roles; /* NULL in a file that has 20 sections */
   const Words *names;      /* of every token, special ones too */
   const uint32_t *special; /* tokens that are left out of texts, sorted */

@@ -18,8 +18,15 @@ typedef struct {
   size_t low, high;
 } Candidates;
 
-static void take_way(Way *way, double score, size_t start, uint32_t token) {
+/* Of equal ways the first one stays; the package sentencepiece adds in 32 bits. */
+static void take_way(const TokenizerTable *table, Way *way, double sum, size_t start, uint32_t token) {
+  double score = table->settings->model == SENTENCE_PIECES ? (double)(float)sum : sum;
   if (way->start == NOWHERE || score > way->score) *way = (Way){score, start, token};
+}
+
+/* The token of a character that no token stands for: with SENTENCE_PIECES none, since that may be the name of one. */
+static uint32_t unknown_of(const TokenizerTable *table) {
+  return table->settings->model == SENTENCE_PIECES ? NO_TOKEN : table->settings->unknown;
 }
 
 /* The first of the candidates whose byte at `depth` is `least` or more. */
@@ -52,17 +59,20 @@ static void continue_way(const TokenizerTable *table, const char *word, size_t s
     fit = (Candidates){first_with(table, fit, depth, byte), first_with(table, fit, depth, byte + 1)};
     if (fit.low >= fit.high) break;
     if (table->words[fit.low].text.size != depth + 1) continue;
-    take_way(&ways[start + depth + 1], score_of(table, fit.low) + ways[start].score, start, table->words[fit.low].token);
+    take_way(table, &ways[start + depth + 1], score_of(table, fit.low) + ways[start].score, start, table->words[fit.low].token);
     if (depth + 1 == character) is_known = true;
   }
   if (is_known) return;
   double unknown;
   memcpy(&unknown, table->settings->unknown_score, sizeof unknown);
-  take_way(&ways[start + character], unknown + ways[start].score, start, table->settings->unknown);
+  take_way(table, &ways[start + character], unknown + ways[start].score, start, unknown_of(table));
 }
 
 static void add_piece(const TokenizerTable *table, const WordText *word, size_t start, size_t end, TokenList *tokens) {
   uint32_t token = find_word(table, table->words, table->word_count, word->text + start, end - start);
+  if (token == NO_TOKEN) {
+    token = find_word(table, table->inner_words, table->inner_word_count, word->text + start, end - start);
+  }
   if (token != NO_TOKEN) {
     add_token(tokens, word, token, start, end);
   } else if (!add_fallback_bytes(table, word, start, end, tokens)) {
@@ -83,7 +93,7 @@ void word_to_unigram(const TokenizerTable *table, const WordText *word, TokenLis
   size_t count = 0;
   bool was_unknown = false;
   for (size_t end = size; end > 0; end = ways[end].start) {
-    bool is_unknown = ways[end].token == table->settings->unknown;
+    bool is_unknown = ways[end].token == unknown_of(table);
     if (is_unknown && was_unknown) count--;
     starts[count++] = ways[end].start;
     was_unknown = is_unknown;

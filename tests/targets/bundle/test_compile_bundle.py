@@ -17,7 +17,7 @@ def onnx_folder(compressed_onnx):
 
 @pytest.fixture(scope="module")
 def host(onnx_folder, tmp_path_factory):
-    return compile_bundle(onnx_folder, tmp_path_factory.mktemp("bundles") / "host", target=load_target("host"))
+    return compile_bundle(onnx_folder, tmp_path_factory.mktemp("bundles") / "host", target="host")  # by name, too
 
 
 @pytest.fixture(scope="module", params=["cortex-a72", "cortex-a76"])
