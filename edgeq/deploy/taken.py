@@ -126,7 +126,7 @@ def _limit(sentence: SentenceModel, adapter: ModelAdapter) -> Taken:
     if sentence.max_tokens is not None:
         limits.append((sentence.max_tokens, _transformer_file(sentence)))
     path = sentence.transformer / _TOKENIZER_FILE
-    if adapter.task not in GENERATING and path.is_file():
+    if adapter.task not in GENERATING and path.is_file() and sentence.max_tokens is None:
         limits.append((read_json_object(path).get("model_max_length"), _inside(sentence, path)))
     known = [(int(count), file) for count, file in limits if isinstance(count, int | float) and count >= 1]
     count, file = min(known, key=lambda limit: limit[0])

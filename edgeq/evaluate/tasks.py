@@ -33,15 +33,16 @@ def evaluate(
         sentence: What stands before and behind the model: the prompt of every text, the longest text, how embeddings
             are compared. None for a model that is no sentence model.
         labels: Label names in the order of the logits, for models that have labels.
-        max_length: Longer texts are cut to this many tokens, or read in parts where the task can do that.
+        max_length: Longer texts are cut to this many tokens, or read in parts where the task can do that; to fewer
+            where ``sentence`` or else the tokenizer says so.
         batch_size: Texts in one batch.
         progress: Told how many batches are done.
 
     Raises:
         UsageError: If the data are for another kind of model, or hold an unknown label.
     """
-    if sentence is not None and sentence.max_tokens is not None:
-        max_length = min(max_length, sentence.max_tokens)
+    own = sentence.max_tokens if sentence is not None else None
+    max_length = min(max_length, own or getattr(tokenizer, "model_max_length", max_length))
     prompt = Prompt.of(sentence, tokenizer)
     run = Batches(encode, tokenizer, max_length, batch_size, progress, prompt)
     return data.measure(run, Meaning(labels, sentence))

@@ -211,6 +211,11 @@ def _modules(folder: Path) -> list[_Module]:
     table = read_json(path)
     if not isinstance(table, list) or not table or not all(isinstance(entry, dict) for entry in table):
         raise FormatError(f"{path} is damaged: it should hold a list of modules")
+    names = [entry.get("name") for entry in table if entry.get("name") is not None]
+    if twice := next((name for number, name in enumerate(names) if name in names[:number]), None):
+        raise FormatError(
+            f"{path}: two modules have the name {twice!r}, of which sentence-transformers keeps one; give each its own"
+        )
     return [_module(folder, path, entry) for entry in table]
 
 

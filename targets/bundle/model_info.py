@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq.errors import FormatError, UsageError
 from edgeq.formats.json_file import read_json_object
-from edgeq.formats.sentence_model import read_sentence_model
+from edgeq.formats.sentence_model import SentenceModel, read_sentence_model
 from edgeq.formats.tasks import task_of_class
 from edgeq.targets.runtime.schema import ModelInfo
 
@@ -49,7 +49,8 @@ def read_model_info(folder: Path, *, context: int | None = None) -> ModelInfo:
         UsageError: If the folder has no configuration, or the model has no such context.
         FormatError: If a file is damaged.
     """
-    folder = read_sentence_model(folder).transformer
+    sentence = read_sentence_model(folder)
+    folder = sentence.transformer
     config = read_config(folder)
     path = folder / CONFIG_FILE
     architectures = config.get("architectures") or ["unknown"]
@@ -65,7 +66,7 @@ def read_model_info(folder: Path, *, context: int | None = None) -> ModelInfo:
         pooling="none",
         normalize=False,
         labels=_labels(config, path) if task.has_labels else (),
-        max_length=_context(config, path, context) if task.generates else _max_length(config, folder),
+        max_length=_context(config, path, context) if task.generates else _max_length(config, folder, sentence),
     )
 
 
@@ -162,7 +163,7 @@ def source_context(folder: Path) -> int:
         FormatError: If the configuration does not say it.
     """
     config = read_config(folder)
-    return min(_context(config, folder / CONFIG_FILE, None), _max_length(config, folder) or 1 << 40)
+    return min(_context(config, folder / CONFIG_FILE, None), _max_length(config, folder, None) or 1 << 40)
 
 
 def _token(path: Path, settings: dict[str, Any], key: str) -> int | None:
@@ -197,10 +198,11 @@ def _context(config: dict[str, Any], path: Path, wanted: int | None) -> int:
     return positions if wanted is None else wanted
 
 
-def _max_length(config: dict[str, Any], folder: Path) -> int | None:
+def _max_length(config: dict[str, Any], folder: Path, sentence: SentenceModel | None) -> int | None:
+    """The model's positions, or the tokenizer's limit, in whose place sentence-transformers puts its own."""
     limits = [config.get("max_position_embeddings")]
     tokenizer = folder / "tokenizer_config.json"
-    if tokenizer.is_file():
+    if tokenizer.is_file() and (sentence is None or sentence.max_tokens is None):
         # Tokenizers without a limit store 1e30, which is no smaller than the model's own.
         limits.append(read_json_object(tokenizer).get("model_max_length"))
     lengths = [int(limit) for limit in limits if isinstance(limit, int | float) and 1 <= limit < 1 << 40]

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.formats.json_file import read_json_object
-from edgeq.formats.sentence_model import Normalize, read_sentence_model
+from edgeq.formats.sentence_model import Normalize, SentenceModel, read_sentence_model
 from edgeq.targets.bundle.model_info import CONFIG_FILE
 from edgeq.targets.runtime.schema import ModelInfo, TensorSpec
 from edgeq.targets.runtime.text_info import EMBEDDING, POOLING_MASK, SIDES, TextInfo
@@ -20,6 +20,7 @@ _PROBLEMS = (None, "regression", "single_label_classification", "multi_label_cla
 _SCORES_OF_CROSS_ENCODERS = {
     "torch.nn.modules.linear.Identity": "none",
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
+    "torch.nn.modules.activation.Softmax": "softmax",
 }
 
 
@@ -45,7 +46,7 @@ def read_text_info(folder: Path, config: dict[str, Any], *, task: str, classes: 
         cuts=sentence.is_described or activation is not None,
         cut_side=_cut_side(sentence.transformer),
         similarity=sentence.similarity,
-        scores=_scores(folder / CONFIG_FILE, config, classes, activation) if task == "classify" else "none",
+        scores=_scores(sentence, folder / CONFIG_FILE, config, classes) if task == "classify" else "none",
     )
 
 
@@ -83,18 +84,25 @@ def check_labels(model: ModelInfo, folder: Path, *, classes: int) -> None:
         )
 
 
-def _scores(path: Path, config: dict[str, Any], classes: int, activation: Any) -> str:
-    """What transformers' pipeline does, or a cross-encoder for its one number."""
+def _scores(sentence: SentenceModel, path: Path, config: dict[str, Any], classes: int) -> str:
+    """What transformers' pipeline does, a cross-encoder, or in a folder that is also a cross-encoder's both of them.
+
+    A folder that sentence-transformers describes as a cross-encoder gives what that makes of each logit. A plain
+    classifier that was saved by an older release gives so for one number only: pipelines call it as well.
+    """
+    activation = sentence.score_activation or _cross_encoder_activation(config)
     problem = config.get("problem_type")
     if problem not in _PROBLEMS:
         raise FormatError(f"{path}: 'problem_type' must be one of {', '.join(map(str, _PROBLEMS))}, found {problem!r}")
-    if classes == 1 and activation is not None:
+    if activation is not None and (classes == 1 or sentence.is_cross_encoder):
         if activation not in _SCORES_OF_CROSS_ENCODERS:
             raise UnsupportedError(
-                f"{path}: activation {activation!r} of a cross-encoder is not supported, only "
+                f"{path.parent}: activation {activation!r} of a cross-encoder is not supported, only "
                 f"{', '.join(_SCORES_OF_CROSS_ENCODERS)}"
             )
         return _SCORES_OF_CROSS_ENCODERS[activation]
+    if sentence.is_cross_encoder:
+        return "sigmoid" if classes == 1 else "none"
     if problem == "regression":
         return "none"
     return "sigmoid" if problem == "multi_label_classification" or classes == 1 else "softmax"

@@ -82,8 +82,9 @@ class MeaningRun:
     def longest(self) -> int | None:
         """Most tokens that the library or the model reads."""
         checkpoint = self.compressed
-        limits: list[Any] = [self.sentence.max_tokens, checkpoint.adapter.max_positions]
-        limits.append(checkpoint.tokenizer.model_max_length)
+        # Sentence-transformers puts its limit in the place of the tokenizer's.
+        own = self.sentence.max_tokens or checkpoint.tokenizer.model_max_length
+        limits: list[Any] = [own, checkpoint.adapter.max_positions]
         return int(min(limit for limit in limits if limit is not None))
 
 

@@ -127,8 +127,17 @@ def test_long_texts_are_cut() -> None:
         longest.append(ids.shape[1])
         return _angle(ids, mask, types)
 
-    evaluate(record, _Tokenizer(), _similarity([("a" * 99, "b", 1.0), ("c", "d", 2.0)]), max_length=12)
+    data = _similarity([("a" * 99, "b", 1.0), ("c", "d", 2.0)])
+    evaluate(record, _Tokenizer(), data, max_length=12)
     assert max(longest) == 12
+    limited = _Tokenizer()
+    limited.model_max_length = 7  # what its folder says
+    longest.clear()
+    evaluate(record, limited, data, max_length=12)
+    assert max(longest) == 7
+    longest.clear()
+    evaluate(record, limited, data, max_length=12, sentence=SentenceModel(Path(), Path(), max_tokens=9))
+    assert max(longest) == 9  # sentence-transformers puts its limit in the place of the tokenizer's
 
 
 def test_a_model_that_answers_nonsense_scores_zero() -> None:

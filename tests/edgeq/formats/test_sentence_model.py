@@ -128,6 +128,8 @@ REFUSED: list[tuple[dict[str, Any], type[EdgeqError], str]] = [
     ({"modules": ({"path": "d", "type": OLD + "Dense"},)}, FormatError, "there is no"),
     ({"modules": ({"path": "n", "type": OLD + "Normalize", "kwargs": ["task"]},)}, UnsupportedError, "'kwargs'"),
     ({"modules": ({"type": OLD + "Normalize"},)}, FormatError, "has a 'type' and a 'path'"),
+    ({"modules": ({"path": "n", "name": "d", "type": OLD + "Normalize"},
+                  {"path": "", "name": "d", "type": OLD + "Dropout"})}, FormatError, "two modules have the name 'd'"),
     ({"sentence_bert_config_json": {"max_seq_length": 0}}, FormatError, "'max_seq_length' must be a positive"),
     ({"sentence_bert_config_json": {"tokenizer_args": {"use_fast": False}}}, UnsupportedError, "'tokenizer_args'"),
     ({"sentence_bert_config_json": {"query_expansion": {"length": 32}}}, UnsupportedError, "'query_expansion'"),

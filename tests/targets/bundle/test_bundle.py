@@ -222,6 +222,36 @@ def test_the_settings_of_a_cross_encoder_say_what_its_number_means(tmp_path):
     assert (info.scores, info.cuts) == ("none", True)
 
 
+@pytest.mark.parametrize(
+    ("activation", "classes", "scores"),
+    [
+        ("torch.nn.modules.linear.Identity", 3, "none"),
+        ("torch.nn.modules.activation.Sigmoid", 3, "sigmoid"),
+        ("torch.nn.modules.activation.Softmax", 3, "softmax"),
+        (None, 3, "none"),
+        (None, 1, "sigmoid"),
+    ],
+)
+def test_a_cross_encoder_with_several_labels_gives_what_its_library_gives(activation, classes, scores, tmp_path):
+    modules = [{"path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]
+    settings = {"model_type": "CrossEncoder", "activation_fn": activation}
+    folder = _folder(tmp_path, {}, modules=modules, config_sentence_transformers=settings)
+    assert read_text_info(folder, {}, task="classify", classes=classes).scores == scores
+
+
+def test_sentence_transformers_limit_takes_the_place_of_the_tokenizers(tmp_path):
+    modules = [{"path": "", "type": "sentence_transformers.models.Transformer"}]
+    modules.append({"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"})
+    config = {"architectures": ["BertModel"], "max_position_embeddings": 64}
+    folder = _folder(tmp_path, config, modules=modules, sentence_bert_config={"max_seq_length": 32})
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text("{}")
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 12}')
+    assert (read_model_info(folder).max_length, read_text_info(folder, config, task="embed").max_tokens) == (64, 32)
+    (folder / "sentence_bert_config.json").write_text("{}")
+    assert read_model_info(folder).max_length == 12
+
+
 def test_unknown_meanings_of_scores_are_refused(tmp_path):
     with pytest.raises(FormatError, match="'problem_type' must be one of"):
         read_text_info(tmp_path, {"problem_type": "ranking"}, task="classify", classes=2)
