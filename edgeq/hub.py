@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
-from edgeq.errors import UsageError
+from edgeq.errors import EdgeqError, UsageError
+from edgeq.formats.json_file import read_json
+from edgeq.formats.sentence_model import MODULES_FILE
 
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.jinja")
 """Configuration, weights without pickle, tokenizers; in folders of the repository too, where modules lie."""
@@ -49,8 +52,8 @@ def _download(name: str) -> Path:
 
     try:
         folder = snapshot(_WANTED)
-        if not any(folder.glob("*.safetensors")):
-            folder = snapshot((*_WANTED, *_PICKLES))
+        if lacking := _without_weights(folder):
+            folder = snapshot((*_WANTED, *(f"{place}{name}" for place in lacking for name in _PICKLES)))
     except errors.HFValidationError as error:
         raise UsageError(f"{name!r} is not a folder, and no name that the hub allows ({_one_line(error)})") from None
     except errors.GatedRepoError:
@@ -69,6 +72,19 @@ def _download(name: str) -> Path:
             f"({type(error).__name__}), nor is a copy in its cache; check the name and the network, or give a folder"
         ) from None
     return folder
+
+
+def _without_weights(folder: Path) -> list[str]:
+    """Places in the repository where weights belong and no safetensors lie: the model, and modules around it."""
+    places = [""]
+    with contextlib.suppress(EdgeqError, TypeError, KeyError):  # there are none, or damaged ones, as their reader says
+        modules = read_json(folder / MODULES_FILE)
+        places = [f"{entry['path']}/" if entry["path"] else "" for entry in modules if _has_weights(str(entry["type"]))]
+    return [place for place in places if not any((folder / place).glob("*.safetensors"))]
+
+
+def _has_weights(module: str) -> bool:
+    return module.rsplit(".", 1)[-1] in ("Transformer", "Dense", "LayerNorm")
 
 
 def _one_line(error: Any) -> str:

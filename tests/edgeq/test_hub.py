@@ -1,5 +1,6 @@
 """A model by its hub name, from a server on this machine: the user's cache, token and address are respected."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -66,6 +67,19 @@ def test_a_pickle_is_fetched_if_there_is_nothing_else(repository: Path, tmp_path
         done = _resolve(NAME, tmp_path / "cache", HF_ENDPOINT=address)
     assert (Path(done.stdout.strip()) / "pytorch_model.bin").is_file(), done.stderr
     assert "tf_model.h5" not in asked
+
+
+def test_pickles_of_modules_are_fetched_where_there_is_nothing_else(repository: Path, tmp_path: Path) -> None:
+    """A repository may have safetensors of the model, and of a module behind it a pickle only."""
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense"}
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
+    (repository / "modules.json").write_text(json.dumps(modules))
+    (repository / "2_Dense").mkdir()
+    torch.save({"linear.weight": torch.ones(2, 2)}, repository / "2_Dense" / "pytorch_model.bin")
+    with hub_of(repository, name=NAME) as (address, asked):
+        done = _resolve(NAME, tmp_path / "cache", HF_ENDPOINT=address)
+    assert (Path(done.stdout.strip()) / "2_Dense" / "pytorch_model.bin").is_file(), done.stderr
+    assert "pytorch_model.bin" not in asked
 
 
 def test_a_private_model_needs_the_users_token(repository: Path, tmp_path: Path) -> None:
