@@ -2,9 +2,9 @@
 
     python -m benchmarks.memory --work FOLDER [--model NAME ...] [--results FILE]
 
-Each stage runs in a process of its own, which runs the same stage on a small model first: libraries and their tables are
-there before the count begins. Counted is the growth of the resident set from then to its largest, files that are mapped
-included. Ends with 1 if a stage takes more than 2.5 times the checkpoint.
+Each stage runs in a process of its own, which runs the same stage on a small model first: libraries and their tables
+are there before the count begins. Counted is the growth of the resident set from then to its largest, files that are
+mapped included. Ends with 1 if a stage takes more than 2.5 times the checkpoint.
 """
 
 from __future__ import annotations
