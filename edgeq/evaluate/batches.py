@@ -30,14 +30,14 @@ class Prompt:
     excluded: int = 0
 
     @classmethod
-    def of(cls, sentence: SentenceModel | None, tokenizer: Any) -> Prompt:
-        """Returns the default prompt of a sentence model."""
+    def of(cls, sentence: SentenceModel | None, tokenizer: Any, *, max_length: int) -> Prompt:
+        """Returns the default prompt of a sentence model, whose texts are cut to ``max_length`` tokens."""
         name = sentence.default_prompt if sentence is not None else None
         text = sentence.prompts.get(name, "") if sentence is not None and name is not None else ""
         pooling = sentence.pooling if sentence is not None else None
         if not text or pooling is None or pooling.include_prompt:
             return cls(text)
-        ids = tokenizer(text)["input_ids"]
+        ids = tokenizer(text, truncation=True, max_length=max_length)["input_ids"]
         return cls(text, len(ids) - (ids[-1] in tokenizer.all_special_ids))
 
 

@@ -43,6 +43,6 @@ def evaluate(
     """
     own = sentence.max_tokens if sentence is not None else None
     max_length = min(max_length, own or getattr(tokenizer, "model_max_length", max_length))
-    prompt = Prompt.of(sentence, tokenizer)
+    prompt = Prompt.of(sentence, tokenizer, max_length=max_length)
     run = Batches(encode, tokenizer, max_length, batch_size, progress, prompt)
     return data.measure(run, Meaning(labels, sentence))

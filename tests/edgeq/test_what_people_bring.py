@@ -106,6 +106,24 @@ def test_everything_that_a_sentence_folder_says(
     assert "passage" in errors
 
 
+def test_a_prompt_that_is_longer_than_a_text_may_be(
+    command: Command, make_bert: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Sentence-transformers cuts the prompt as a text before it counts the tokens that the pooling leaves out."""
+    folder = make_bert(**SMALL)
+    kind = "sentence_transformers.models."
+    modules = [{"path": "", "type": f"{kind}Transformer"}, {"path": "pool", "type": f"{kind}Pooling"}]
+    _write(folder / "modules.json", modules)
+    _write(folder / "pool/config.json", {"pooling_mode": "mean", "include_prompt": False})
+    prompt = "the quick fox sat on the mat "
+    _write(folder / "config_sentence_transformers.json", {"prompts": {"p": prompt}, "default_prompt_name": "p"})
+    _write(folder / "sentence_bert_config.json", {"max_seq_length": 5})
+    bundle, _ = _bundle(command, folder, tmp_path)
+    _, found, _ = command("run", bundle, "--text", TEXTS[1], "--json")
+    states = _states(folder, prompt + TEXTS[1], truncation=True, max_length=5)
+    np.testing.assert_allclose(json.loads(found)[0]["embedding"], states[4], atol=1e-5)  # all but the first 4 of 5
+
+
 def test_one_logit(command: Command, make_bert: Callable[..., Path], tmp_path: Path) -> None:
     """The sigmoid of the one logit, and not 1.0."""
     folder = make_bert("BertForSequenceClassification", num_labels=1, **SMALL)

@@ -66,11 +66,12 @@ static const char *find_prompt(Memory *memory, const edgeq_model *model, const c
   fail(memory, EDGEQ_USAGE, "the bundle has no prompt '%s'; its prompts are: %s", name, known.data);
 }
 
-/* Tokens of the prompt with those before it, without a special one behind it. */
-static size_t count_prompt(Memory *memory, const edgeq_model *model, const char *prompt) {
+/* Tokens of the prompt with those before it, without a special one behind it; cut as a text is. */
+static size_t count_prompt(Memory *memory, const edgeq_model *model, const char *prompt, size_t longest) {
   const TextPart part = {prompt, strlen(prompt)};
   const TokenizerTable *table = &model->tokenizer;
-  Rows rows = encode_parts(memory, table, &part, 1, &(Framing){.longest = 0}, "the prompt");
+  const Framing framing = {.longest = longest, .cuts_left = model->texts.cuts_left};
+  Rows rows = encode_parts(memory, table, &part, 1, &framing, "the prompt");
   bool ends = table->single_count > 0 && table->single[table->single_count - 1].kind == FRAME_TOKEN;
   return rows.rows[0].count - ends;
 }
@@ -110,7 +111,7 @@ TextReader text_reader(Memory *memory, const edgeq_session *session, const edgeq
                              .is_traced = is_traced};
   bool reads_mask = find_input(&reading_function(model)->interface, "pooling_mask") != NULL;
   if (reads_mask && *reader.prompt != '\0' && model->no_tokenizer == NULL) {
-    reader.prompt_tokens = count_prompt(memory, model, reader.prompt);
+    reader.prompt_tokens = count_prompt(memory, model, reader.prompt, reader.framing.longest);
   }
   options->max_tokens = longest;
   return reader;
