@@ -100,11 +100,15 @@ def read_table(file: Path | str, column: str | None) -> list[InputText]:
         except csv.Error as error:
             raise FormatError(f"{file} is not a CSV file: {error}") from None
     header = cells[0] if cells else []
+    if twice := next((name for number, name in enumerate(header) if name in header[:number]), None):
+        raise FormatError(f"{file} has two columns {twice!r}; keep one of them")
     rows = []
     for number, row in enumerate(cells[1:], start=2):
         where = f"{file}, row {number},"
-        if not row:
-            continue
+        if row in ([], [""]):
+            if len(header) != 1:
+                continue
+            row = [""]  # in a table of texts alone a blank line is a text, and keeps its place
         if len(row) != len(header):
             raise FormatError(f"{where} should have {len(header)} columns, found {len(row)}")
         rows.append((where, dict(zip(header, row, strict=True))))

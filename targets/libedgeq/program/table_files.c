@@ -308,6 +308,18 @@ static Part quoted_value(Part value) {
   return (Part){json, strlen(json)};
 }
 
+/* Which of two columns of one name a text comes from is not to be guessed. */
+static void check_names(const Fields *header, const char *path) {
+  for (size_t i = 0; i < header->count; i++) {
+    Part name = header->fields[i].name;
+    for (size_t k = 0; k < i; k++) {
+      Part other = header->fields[k].name;
+      if (other.size != name.size || memcmp(other.data, name.data, name.size) != 0) continue;
+      stop(EXIT_FAULT, "%s has two columns '%.*s'; keep one of them", path, (int)(name.size < 60 ? name.size : 60), name.data);
+    }
+  }
+}
+
 void read_csv(Texts *texts, const char *path, const char *column) {
   InputFile file = read_text_file(path);
   size_t length = strlen(path), line = 1;
@@ -315,6 +327,7 @@ void read_csv(Texts *texts, const char *path, const char *column) {
   Scanner scanner = {file.data, file.data + file.size, path, 1};
   Fields header = {NULL, 0};
   for (bool is_last = file.size == 0; !is_last;) add_field(&header, (Field){read_cell(&scanner, has_tabs, &is_last), {NULL, 0}});
+  check_names(&header, path);
   while (scanner.at < scanner.end) {
     Fields row = {reserve(header.count, sizeof *row.fields), 0};
     scanner.line = ++line;

@@ -78,6 +78,8 @@ def test_standard_input(monkeypatch):
         ("a.jsonl", "\n", None, "holds no texts"),
         ("a.csv", "text,year\na\n", None, "row 2, should have 2 columns, found 1"),
         ("a.csv", 'text\n"a\n', None, "is not a CSV file"),
+        ("a.csv", "text,id,text\na,1,b\n", None, "has two columns 'text'"),
+        ("a.tsv", "id\tid\n1\t2\n", "id", "has two columns 'id'"),
         ("a.csv", "", None, "holds no texts"),
     ],
 )

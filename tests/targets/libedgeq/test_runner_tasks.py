@@ -111,6 +111,30 @@ def test_json_lines_come_back_with_their_ids_and_fields(made: Any, both: Any, tm
         assert (lines[0]["question"], lines[0]["context"]) == ("who left?", "Jane Doe left Paris.")
 
 
+@pytest.mark.parametrize(("name", "gap"), [("rows.csv", ","), ("rows.tsv", "\t")])
+def test_blank_lines_of_tables(made: Any, both: Any, tmp_path: Path, name: str, gap: str) -> None:
+    """Where a row is a text alone, a blank line is one and keeps its place; elsewhere it is no row."""
+    path = tmp_path / name
+    path.write_text("text\nthe river\n\nit left\n", encoding="utf-8")
+    (code, lines, err), (_, others, _) = both(made("classify", "bert"), "--csv", path)
+    assert (code, err) == (0, "")
+    _assert_same(lines, others)
+    assert [line["text"] for line in lines] == ["the river", "", "it left"]
+    path.write_text(f"id{gap}text\n1{gap}the river\n\n2{gap}it left\n\n", encoding="utf-8")
+    (code, lines, err), (_, others, _) = both(made("classify", "bert"), "--csv", path)
+    assert (code, err) == (0, "")
+    _assert_same(lines, others)
+    assert [line["id"] for line in lines] == ["1", "2"]
+
+
+def test_two_columns_of_one_name_are_a_sentence(made: Any, both: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,id,text\na,1,b\n", encoding="utf-8")
+    for code, _, err in both(made("classify", "bert"), "--csv", path):
+        assert code == 1
+        assert "rows.csv has two columns 'text'; keep one of them" in err
+
+
 def test_standard_input(made: Any, sanitized: Path, tmp_path: Path) -> None:
     bundle = made("classify", "bert").path
     (tmp_path / "lines").write_text(LINES, encoding="utf-8")
