@@ -223,8 +223,7 @@ def save_checkpoint(
     with new_folder(Path(folder), OUTPUT, force=force) as temporary:
         model.config.quantization_config = EdgeqConfig.from_dict(manifest.to_json())
         try:
-            with quiet_transformers():
-                model.save_pretrained(temporary, max_shard_size="100GB")
+            settings.save_model(temporary)
         finally:
             del model.config.quantization_config
         (temporary / WEIGHTS_NAME).chmod(0o644)  # safetensors creates it for its owner only
@@ -249,11 +248,17 @@ def save_float_checkpoint(
     """Writes a float model as a plain checkpoint; the arguments are those of :func:`save_checkpoint`."""
     settings = _Settings(model, settings_from, generation)
     with new_folder(Path(folder), OUTPUT, force=force) as temporary:
-        with quiet_transformers():
-            model.save_pretrained(temporary, max_shard_size="100GB")
+        settings.save_model(temporary)
         (temporary / WEIGHTS_NAME).chmod(0o644)  # safetensors creates it for its owner only
         tokenizer.save_pretrained(temporary)
         settings.write(temporary)
+
+
+class _AnySettings(transformers.GenerationConfig):  # type: ignore[misc]  # transformers is untyped
+    """Settings that are saved as they are: people's files hold what ``save_pretrained`` would refuse to write."""
+
+    def validate(self, *_: Any, **__: Any) -> None:
+        """Takes everything; what counts is written by :meth:`_Settings.write`."""
 
 
 class _Settings:
@@ -264,10 +269,23 @@ class _Settings:
     """
 
     def __init__(self, model: Any, source: Path | None, generation: dict[str, Any] | None) -> None:
+        self._model = model
         self._sentence = read_sentence_model(source) if source is not None else None
         self._generation = generation
         if generation is None and self._sentence is not None and model.can_generate():
             self._generation = generation_settings(model, self._sentence.transformer)
+
+    def save_model(self, folder: Path) -> None:
+        """Writes weights and configuration."""
+        own = getattr(self._model, "generation_config", None)
+        if self._generation is not None:
+            self._model.generation_config = _AnySettings()
+        try:
+            with quiet_transformers():
+                self._model.save_pretrained(folder, max_shard_size="100GB")
+        finally:
+            if self._generation is not None:
+                self._model.generation_config = own
 
     def write(self, folder: Path) -> None:
         """Writes the files into a folder that ``save_pretrained`` has written."""
@@ -422,11 +440,17 @@ def _load_float(folder: Path, adapter: ModelAdapter, weights: WeightFiles, *, ch
         except Exception as error:  # transformers reports what it dislikes by whatever then fails
             raise FormatError(f"the model in {folder} cannot be loaded: {_one_line(error)}") from error
         if (folder / _GENERATION_FILE).is_file() and model.can_generate():
-            model.generation_config = transformers.GenerationConfig.from_dict(
-                read_json_object(folder / _GENERATION_FILE)
-            )
+            model.generation_config = _generation_config(folder / _GENERATION_FILE)
     module: nn.Module = model.eval()
     return module
+
+
+def _generation_config(path: Path) -> Any:
+    values = read_json_object(path)
+    try:
+        return transformers.GenerationConfig.from_dict(values)
+    except Exception as error:  # the class checks values with whatever exception is at hand
+        raise FormatError(f"{path} holds settings that transformers refuses: {_one_line(error)}") from error
 
 
 def _complete_repeated(state: dict[str, torch.Tensor], adapter: ModelAdapter, where: Path) -> None:

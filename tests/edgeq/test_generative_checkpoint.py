@@ -267,3 +267,28 @@ def test_any_flipped_bit_of_the_weights_is_noticed(compressed: Path, tmp_path: P
         (folder / "model.safetensors").write_bytes(damaged)
         with pytest.raises(FormatError, match=r"model\.safetensors"):
             load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0.3, "top_p": 0.5, "eos_token_id": 0},  # as Llama's file has it, without "do_sample"
+        {"num_beams": 1, "length_penalty": 2.0, "early_stopping": True},
+    ],
+)
+def test_settings_that_transformers_would_not_write_are_kept(
+    settings: dict[str, Any], make_gpt2: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Such files are on the hub; ``save_pretrained`` raises on them, which must not end a compression."""
+    source = make_gpt2(n_layer=1)
+    (source / "generation_config.json").write_text(json.dumps(settings))
+    compress_model(source, tmp_path / "out", recipe="ptq-w8a8")
+    assert json.loads((tmp_path / "out" / "generation_config.json").read_text()) == settings
+    assert load_checkpoint(tmp_path / "out").model.can_generate()
+
+
+def test_settings_that_transformers_refuses_to_read(make_gpt2: Callable[..., Path], tmp_path: Path) -> None:
+    source = make_gpt2(n_layer=1)
+    (source / "generation_config.json").write_text(json.dumps({"num_return_sequences": 4}))
+    with pytest.raises(FormatError, match=r"generation_config\.json holds settings that transformers refuses: Greedy"):
+        compress_model(source, tmp_path / "out", recipe="ptq-w8a8")
