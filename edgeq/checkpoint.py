@@ -30,11 +30,12 @@ from edgeq.memory import give_back
 from edgeq.models import ModelAdapter, adapter_classes, adapter_for, is_of_pretraining, tasks_of
 from edgeq.models.generation_config import generation_settings, write_generation_settings
 from edgeq.models.sentence import SentenceHead, copy_module_weights
+from edgeq.models.transformers_release import RELEASE, TOKENIZER_OF_RELEASE_5, in_words_of_release
 from edgeq.quant.manifest import QUANT_METHOD, PackedTensor, QuantizationManifest
 from edgeq.quant.plan import CompressionResult
 from edgeq.quiet import quiet_transformers
 from edgeq.reading import sha256
-from edgeq.tensor_names import fit_names, heads_in
+from edgeq.tensor_names import fit_names, heads_in, other_names
 from edgeq.weight_files import WEIGHTS_NAME, WeightFiles, find_weights
 
 OUTPUT = Output("compress")
@@ -165,7 +166,7 @@ def load_tokenizer(folder: Path, *, lower_case: bool = False) -> Any:
     check_tokenizer_files(folder)
     try:
         with quiet_transformers():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = _tokenizer_class(folder).from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exception for damaged files
         raise FormatError(f"the tokenizer in {folder} cannot be loaded: {_one_line(error)}") from error
     # Some publishers leave "pad everything to 128" in tokenizer.json; edgeq pads and cuts by itself.
@@ -177,6 +178,14 @@ def load_tokenizer(folder: Path, *, lower_case: bool = False) -> Any:
     elif lower_case:
         raise UnsupportedError(f"{folder}: 'do_lower_case' is not supported for a tokenizer that is Python code")
     return tokenizer
+
+
+def _tokenizer_class(folder: Path) -> Any:
+    """Release 5 has another name for the class of tokenizers that ``tokenizer.json`` describes."""
+    path = folder / "tokenizer_config.json"
+    named = read_json_object(path).get("tokenizer_class") if path.is_file() else None
+    renamed = RELEASE < 5 and named == TOKENIZER_OF_RELEASE_5
+    return transformers.PreTrainedTokenizerFast if renamed else transformers.AutoTokenizer
 
 
 def _lower_case_first(backend: Any) -> None:
@@ -305,6 +314,7 @@ def _parse_config(folder: Path, values: dict[str, Any], weights: WeightFiles) ->
         raise UnsupportedError(f"{folder / _ADAPTER_CONFIG} describes an adapter (PEFT); merge it into the model first")
     model_type = plain.get("model_type") or _model_type(plain.get("architectures"), weights.tensors)
     plain["model_type"] = model_type
+    plain = in_words_of_release(plain)
     if model_type is None:
         raise UsageError(f"{path} names no model_type, and the names of the tensors do not tell it; add it")
     if not isinstance(model_type, str) or model_type not in transformers.models.auto.configuration_auto.CONFIG_MAPPING:
@@ -336,7 +346,7 @@ def _check_packed_tensors(path: Path, header: dict[str, TensorEntry], manifest: 
         if layer.bias:
             expected[f"{module}.bias"] = ("F32", (manifest.tensors[layer.table].spec.rows,))
     for name, (dtype, shape) in expected.items():
-        entry = header.get(name)
+        entry = next((header[one] for one in (name, *other_names(name)) if one in header), None)
         if entry is None:
             raise FormatError(f"{path} lacks tensor {name!r}, which config.json describes")
         if (entry.dtype, entry.shape) != (dtype, shape):

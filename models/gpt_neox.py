@@ -14,6 +14,7 @@ from edgeq.models.config_checks import check_epsilon, check_heads
 from edgeq.models.decoder import CachedDecoder, DecoderAdapter, Memory
 from edgeq.models.rotary import ROPE_KEYS, TURNED_BEHIND, Rotary, check_rotary
 from edgeq.models.stacks import Migration
+from edgeq.models.transformers_release import RELEASE
 
 
 class GptNeoxAdapter(DecoderAdapter):
@@ -24,7 +25,7 @@ class GptNeoxAdapter(DecoderAdapter):
     architectures: ClassVar[dict[str, Task]] = {"GPTNeoXForCausalLM": "generate"}
     table: ClassVar[str] = "gpt_neox.embed_in"
     first_state: ClassVar[str | None] = "gpt_neox.emb_dropout"
-    head: ClassVar[str] = "embed_out"
+    head: ClassVar[str] = "embed_out" if RELEASE < 5 else "lm_head"
     blocks: ClassVar[str] = "gpt_neox.layers"
     linears_of_a_block: ClassVar[tuple[str, ...]] = (
         *("attention.query_key_value", "attention.dense"),
@@ -134,7 +135,8 @@ class CachedGptNeox(CachedDecoder):
     def logits(self, state: torch.Tensor) -> torch.Tensor:
         """See :meth:`CachedDecoder.logits`."""
         model: Any = self.model
-        result: torch.Tensor = model.embed_out(model.gpt_neox.final_layer_norm(state))
+        head = getattr(model, GptNeoxAdapter.head)
+        result: torch.Tensor = head(model.gpt_neox.final_layer_norm(state))
         return result
 
     def _attention(self, layer: Any, state: torch.Tensor, memory: Memory) -> torch.Tensor:

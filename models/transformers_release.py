@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import transformers
 
+from edgeq.errors import UnsupportedError
+
 RELEASE = int(transformers.__version__.partition(".")[0])
 """The first number of the installed release."""
+TOKENIZER_OF_RELEASE_5 = "TokenizersBackend"
+"""What release 5 calls the class of tokenizers that ``tokenizer.json`` describes."""
 
 
 def padding_mask(attention_mask: torch.Tensor) -> torch.Tensor:
@@ -34,3 +40,71 @@ def additive_mask(attention_mask: torch.Tensor, dtype: torch.dtype) -> torch.Ten
         ``[batch, 1, 1, sequence]``.
     """
     return (1.0 - attention_mask[:, None, None, :].to(dtype)) * torch.finfo(dtype).min
+
+
+def in_words_of_release(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns a configuration in the words of the installed release of ``transformers``.
+
+    Release 5 writes ``rope_parameters``, which release 4 takes no notice of: it would turn by the angles of a base of
+    10,000, whatever the model was trained with. Release 5 itself reads both.
+
+    Args:
+        values: The contents of a ``config.json``.
+
+    Raises:
+        UnsupportedError: If release 4 has no words for them.
+    """
+    rope = values.get("rope_parameters")
+    if RELEASE >= 5 or not isinstance(rope, dict):
+        return values
+    others = {key: value for key, value in values.items() if key != "rope_parameters"}
+    if values["model_type"] == "modernbert":
+        return others | _modernbert(rope, values.get("layer_types"))
+    if values["model_type"] == "gpt_neox":
+        named = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
+    else:
+        named = {"rope_theta": "rope_theta"}
+    found = {named[key]: value for key, value in rope.items() if key in named}
+    scaling = {key: value for key, value in rope.items() if key not in named}
+    if scaling.get("rope_type", "default") != "default":
+        found["rope_scaling"] = scaling
+    elif unknown := sorted(set(scaling) - {"rope_type"}):
+        raise _no_words(f"rope_parameters with {unknown[0]!r}")
+    return others | found
+
+
+def is_misread(config: dict[str, Any], tokenizer: dict[str, Any]) -> bool:
+    """Tells whether the installed release misreads a folder of release 5, which edgeq reads all the same.
+
+    Args:
+        config: The contents of ``config.json``.
+        tokenizer: Those of ``tokenizer_config.json``.
+    """
+    is_later = isinstance(config.get("rope_parameters"), dict)
+    return RELEASE < 5 and (is_later or tokenizer.get("tokenizer_class") == TOKENIZER_OF_RELEASE_5)
+
+
+def _modernbert(rope: dict[str, Any], kinds: Any) -> dict[str, Any]:
+    """Angles of layers of both kinds; release 4 has no other order of them than a global one every so many."""
+    found = {}
+    for kind, key in (("full_attention", "global_rope_theta"), ("sliding_attention", "local_rope_theta")):
+        angles = rope.get(kind, {})
+        if not isinstance(angles, dict) or set(angles) - {"rope_theta", "rope_type"}:
+            raise _no_words(f"rope_parameters of {kind}")
+        if angles.get("rope_type", "default") != "default":
+            raise _no_words(f"rope_parameters of type {angles['rope_type']!r}")
+        found |= {key: angles["rope_theta"]} if "rope_theta" in angles else {}
+    if isinstance(kinds, list) and kinds:
+        is_global = [kind == "full_attention" for kind in kinds]
+        orders = {number: [not at % number for at in range(len(kinds))] for number in range(1, len(kinds) + 1)}
+        every = next((number for number, order in orders.items() if order == is_global), None)
+        if every is None:
+            raise _no_words("these layer_types")
+        found["global_attn_every_n_layers"] = every
+    return found
+
+
+def _no_words(what: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"config.json: {what} needs release 5 of transformers, and {transformers.__version__} is installed; install it"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,31 @@ import onnxruntime
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from edgeq.checkpoint import load_checkpoint
+from edgeq.compress import compress_model
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.export.exporter import export_onnx
 from edgeq.models import GenerativeAdapter, TorchDecoder, adapter_for, positions
 
 LLAMA = ["LlamaForCausalLM"]
+OF_RELEASE_5: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "llama": ("LlamaForCausalLM", {"rope_theta": 500.0}, {"rope_type": "default", "rope_theta": 500.0}),
+    "llama, scaled angles": (
+        "LlamaForCausalLM",
+        {"rope_theta": 700.0, "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+        {"rope_type": "linear", "factor": 4.0, "rope_theta": 700.0},
+    ),
+    "qwen2": ("Qwen2ForCausalLM", {"rope_theta": 900.0}, {"rope_type": "default", "rope_theta": 900.0}),
+    "gpt-neox": (
+        "GPTNeoXForCausalLM",
+        {"rotary_emb_base": 300, "rotary_pct": 0.5},
+        {"rope_type": "default", "rope_theta": 300.0, "partial_rotary_factor": 0.5},
+    ),
+}
+"""Class, angles in the words of release 4, and in those of release 5."""
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", {"tie_word_embeddings": True}),
     "llama, wide heads": ("LlamaForCausalLM", {"head_dim": 14, "num_key_value_heads": 4, "attention_bias": True}),
@@ -87,6 +105,39 @@ def test_a_family_from_its_checkpoint_to_its_graph(folder: Path, tmp_path: Path)
     [got] = session.run(["logits"], {**given, **past})
     rounded = TorchDecoder(checkpoint.model, adapter)(ids, mask, places)["logits"]
     np.testing.assert_allclose(got[mask == 1], rounded[mask == 1], atol=2e-3)  # a key on an edge of float16
+
+
+@pytest.mark.parametrize("case", OF_RELEASE_5)
+def test_a_folder_of_release_5_has_the_angles_that_it_names(case: str, make_decoder: Callable[..., Path]) -> None:
+    """Release 4 takes no notice of ``rope_parameters``: it would read another model out of the folder."""
+    architecture, config, rope = OF_RELEASE_5[case]
+    folder = make_decoder(architecture, **config)
+    ids, mask, _ = _left_padded()
+    tensors = {"input_ids": torch.from_numpy(ids[:1]), "attention_mask": torch.from_numpy(mask[:1])}
+    with torch.no_grad():
+        want = load_checkpoint(folder).model(**tensors).logits
+    values = json.loads((folder / "config.json").read_text())
+    kept = {key: value for key, value in values.items() if key not in {*config, "rope_scaling"}}
+    (folder / "config.json").write_text(json.dumps(kept | {"rope_parameters": rope}))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": "TokenizersBackend"}))
+    checkpoint = load_checkpoint(folder)
+    with torch.no_grad():
+        torch.testing.assert_close(checkpoint.model(**tensors).logits, want)
+    assert checkpoint.tokenizer.is_fast
+
+
+def test_a_head_has_two_names(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
+    """GPT-NeoX's is ``embed_out`` in files and release 4, and ``lm_head`` in release 5."""
+    folder = make_decoder("GPTNeoXForCausalLM")
+    tensors = load_file(folder / "model.safetensors")
+    want = tensors["embed_out.weight"]
+    assert torch.equal(load_checkpoint(folder).model.get_output_embeddings().weight, want)
+    tensors["lm_head.weight"] = tensors.pop("embed_out.weight")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert torch.equal(load_checkpoint(folder).model.get_output_embeddings().weight, want)
+    compress_model(folder, tmp_path / "out", recipe="ptq-w8a8")
+    assert load_checkpoint(tmp_path / "out").manifest is not None
 
 
 def test_token_by_token_equals_at_once(folder: Path) -> None:

@@ -17,6 +17,7 @@ from edgeq.checkpoint import load_checkpoint
 from edgeq.errors import UnsupportedError
 from edgeq.export.exporter import export_onnx
 from edgeq.models import adapter_for
+from edgeq.models.transformers_release import RELEASE, in_words_of_release
 from edgeq.recipes.layers import kept_layers
 
 CASES: dict[str, tuple[str, dict[str, Any], int]] = {
@@ -134,3 +135,20 @@ def test_a_layer_that_runs_many_times_is_stored_once(make_encoder: Callable[...,
         export_onnx(folder, tmp_path / folder.name)
         sizes.append((tmp_path / folder.name / "model.onnx.data").stat().st_size)
     assert sizes[0] == sizes[1]
+
+
+@pytest.mark.skipif(RELEASE >= 5, reason="release 5 of transformers reads its own words by itself")
+def test_modernbert_in_the_words_of_release_5() -> None:
+    local = {"rope_theta": 90.0, "rope_type": "default"}
+    angles = {"full_attention": {"rope_theta": 400.0}, "sliding_attention": local}
+    kinds = ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]
+    values = {"model_type": "modernbert", "rope_parameters": angles, "layer_types": kinds}
+    found = in_words_of_release(values)
+    assert "rope_parameters" not in found
+    assert (found["global_rope_theta"], found["local_rope_theta"]) == (400.0, 90.0)
+    assert found["global_attn_every_n_layers"] == 3
+    with pytest.raises(UnsupportedError, match="these layer_types needs release 5 of transformers"):
+        in_words_of_release(values | {"layer_types": kinds[1:]})
+    scaled = {"full_attention": {"rope_type": "yarn", "rope_theta": 1.0}}
+    with pytest.raises(UnsupportedError, match="of type 'yarn' needs release 5"):
+        in_words_of_release(values | {"rope_parameters": scaled})
