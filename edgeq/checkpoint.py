@@ -166,7 +166,7 @@ def load_tokenizer(folder: Path, *, lower_case: bool = False) -> Any:
     check_tokenizer_files(folder)
     try:
         with quiet_transformers():
-            tokenizer = _tokenizer_class(folder).from_pretrained(folder, local_files_only=True)
+            tokenizer = _tokenizer(folder)
     except Exception as error:  # the tokenizers library raises bare Exception for damaged files
         raise FormatError(f"the tokenizer in {folder} cannot be loaded: {_one_line(error)}") from error
     # Some publishers leave "pad everything to 128" in tokenizer.json; edgeq pads and cuts by itself.
@@ -180,12 +180,17 @@ def load_tokenizer(folder: Path, *, lower_case: bool = False) -> Any:
     return tokenizer
 
 
-def _tokenizer_class(folder: Path) -> Any:
-    """Release 5 has another name for the class of tokenizers that ``tokenizer.json`` describes."""
+def _tokenizer(folder: Path) -> Any:
+    """Release 5 has other names for the class that ``tokenizer.json`` describes, and for further special tokens."""
     path = folder / "tokenizer_config.json"
-    named = read_json_object(path).get("tokenizer_class") if path.is_file() else None
-    renamed = RELEASE < 5 and named == TOKENIZER_OF_RELEASE_5
-    return transformers.PreTrainedTokenizerFast if renamed else transformers.AutoTokenizer
+    settings = read_json_object(path) if path.is_file() else {}
+    kind: Any = transformers.AutoTokenizer
+    options: dict[str, Any] = {}
+    if RELEASE < 5 and settings.get("tokenizer_class") == TOKENIZER_OF_RELEASE_5:
+        kind = transformers.PreTrainedTokenizerFast
+    if RELEASE < 5 and isinstance(further := settings.get("extra_special_tokens"), list):
+        options = {"extra_special_tokens": {}, "additional_special_tokens": further}
+    return kind.from_pretrained(folder, local_files_only=True, **options)
 
 
 def _lower_case_first(backend: Any) -> None:

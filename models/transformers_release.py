@@ -86,7 +86,7 @@ def is_misread(config: dict[str, Any], tokenizer: dict[str, Any]) -> bool:
 
 def _modernbert(rope: dict[str, Any], kinds: Any) -> dict[str, Any]:
     """Angles of layers of both kinds; release 4 has no other order of them than a global one every so many."""
-    found = {}
+    found: dict[str, Any] = {}
     for kind, key in (("full_attention", "global_rope_theta"), ("sliding_attention", "local_rope_theta")):
         angles = rope.get(kind, {})
         if not isinstance(angles, dict) or set(angles) - {"rope_theta", "rope_type"}:

@@ -10,6 +10,7 @@ from typing import Any
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.formats.json_file import read_json_object
 from edgeq.formats.sentence_model import Normalize, SentenceModel, read_sentence_model
+from edgeq.formats.tasks import GENERATING, TASKS
 from edgeq.targets.bundle.model_info import CONFIG_FILE
 from edgeq.targets.runtime.schema import ModelInfo, TensorSpec
 from edgeq.targets.runtime.text_info import EMBEDDING, POOLING_MASK, SIDES, TextInfo
@@ -73,6 +74,22 @@ def with_pooling(model: ModelInfo, folder: Path, outputs: Sequence[TensorSpec]) 
         raise UnsupportedError(f"the graph in {folder} has no input {POOLING_MASK!r}; export it with `edgeq export`")
     mode = pooling.modes[0] if pooling is not None else "none"
     return dataclasses.replace(model, pooling=mode, normalize=bool(sentence.steps))
+
+
+def check_outputs(model: ModelInfo, folder: Path, outputs: Sequence[TensorSpec]) -> None:
+    """Raises :class:`FormatError` if the graph has not the outputs of what ``config.json`` says that it is."""
+    if model.task == "embed" or model.task in GENERATING:
+        return  # embeddings are made of whatever states there are, and the compiler has looked at decoders
+    found = {spec.name: spec.shape for spec in outputs}
+    for name, leading in TASKS[model.task].outputs.items():
+        rank = len(leading) + (name == "logits")
+        shape = found.get(name, ())
+        if len(shape) != rank or shape[: len(leading)] != leading:
+            raise FormatError(
+                f"{folder / CONFIG_FILE} names {model.architecture}, whose output is {name!r} of {rank} dimensions "
+                f"({', '.join(leading)} first), and the graph gives "
+                f"{', '.join(f'{one!r} {list(of)}' for one, of in found.items())}; export the model again"
+            )
 
 
 def check_labels(model: ModelInfo, folder: Path, *, classes: int) -> None:

@@ -41,7 +41,7 @@ from edgeq.targets.bundle.model_info import (
     within_tables,
 )
 from edgeq.targets.bundle.remarks import bundle_remarks
-from edgeq.targets.bundle.text_settings import check_labels, read_text_info, with_pooling
+from edgeq.targets.bundle.text_settings import check_labels, check_outputs, read_text_info, with_pooling
 from edgeq.targets.bundle.tokenizer.marian import MARIAN_FILES, MARIAN_VOCABULARY
 from edgeq.targets.bundle.tokenizer.table import write_tokenizer
 from edgeq.targets.runtime.digests import file_record
@@ -231,6 +231,7 @@ def describe(
     model = within_tables(exported.model, config, folder, limit=compiled.limit)
     reads = _source_info(folder, compiled, config, model) if model.task == "seq2seq" else None
     functions = _functions(compiled, config, model, reads)
+    check_outputs(model, folder, functions[MAIN].outputs)
     model = with_pooling(model, folder, functions[MAIN].outputs)
     text = _text_info(folder, config, model, functions[MAIN].outputs)
     makes_texts = bool(compiled.state)

@@ -120,11 +120,13 @@ def test_a_folder_of_release_5_has_the_angles_that_it_names(case: str, make_deco
     kept = {key: value for key, value in values.items() if key not in {*config, "rope_scaling"}}
     (folder / "config.json").write_text(json.dumps(kept | {"rope_parameters": rope}))
     settings = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": "TokenizersBackend"}))
+    later = {"tokenizer_class": "TokenizersBackend", "extra_special_tokens": ["<here>"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | later))
     checkpoint = load_checkpoint(folder)
     with torch.no_grad():
         torch.testing.assert_close(checkpoint.model(**tensors).logits, want)
     assert checkpoint.tokenizer.is_fast
+    assert "<here>" in checkpoint.tokenizer.all_special_tokens
 
 
 def test_a_head_has_two_names(make_decoder: Callable[..., Path], tmp_path: Path) -> None:

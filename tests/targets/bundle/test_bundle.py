@@ -11,7 +11,7 @@ from edgeq.targets.builtin.target import load_target
 from edgeq.targets.bundle.golden import GoldenRun, golden_inputs
 from edgeq.targets.bundle.host_model import bundle_as_host_model
 from edgeq.targets.bundle.model_info import read_model_info, recipe_of, within_tables
-from edgeq.targets.bundle.text_settings import check_labels, read_text_info, with_pooling
+from edgeq.targets.bundle.text_settings import check_labels, check_outputs, read_text_info, with_pooling
 from edgeq.targets.bundle.writer import Content, compile_bundle, write_bundle
 from edgeq.targets.compiler.limits import PositionLimit
 from edgeq.targets.runtime.manifest import read_manifest
@@ -250,6 +250,30 @@ def test_sentence_transformers_limit_takes_the_place_of_the_tokenizers(tmp_path)
     assert (read_model_info(folder).max_length, read_text_info(folder, config, task="embed").max_tokens) == (64, 32)
     (folder / "sentence_bert_config.json").write_text("{}")
     assert read_model_info(folder).max_length == 12
+
+
+@pytest.mark.parametrize(
+    ("task", "shapes", "fits"),
+    [
+        ("classify", {"logits": ("batch", 3)}, True),
+        ("classify", {"logits": ("batch", "sequence", 3)}, False),
+        ("classify", {"last_hidden_state": ("batch", "sequence", 8)}, False),
+        ("tag", {"logits": ("batch", "sequence", 3)}, True),
+        ("tag", {"logits": ("batch", 3)}, False),
+        ("answer", {"start_logits": ("batch", "sequence"), "end_logits": ("batch", "sequence")}, True),
+        ("answer", {"start_logits": ("batch", "sequence")}, False),
+        ("fill", {"logits": ("batch", "sequence", 99)}, True),
+        ("embed", {"states": ("batch", "sequence", 8)}, True),
+    ],
+)
+def test_the_graph_must_be_what_the_configuration_says(task, shapes, fits, tmp_path):
+    model = ModelInfo("SomeClass", task, "none", False, (), 8)
+    outputs = [TensorSpec(name, "float32", shape) for name, shape in shapes.items()]
+    if fits:
+        check_outputs(model, tmp_path, outputs)
+        return
+    with pytest.raises(FormatError, match=r"config\.json names SomeClass, whose output is .* and the graph gives"):
+        check_outputs(model, tmp_path, outputs)
 
 
 def test_unknown_meanings_of_scores_are_refused(tmp_path):
