@@ -12,6 +12,7 @@ from torch import nn
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.factor.insert import factor_specs, insert_factor_modules
 from edgeq.factor.kinds import FactorModule, FactorSettings, FactorSpec, SharedFactors
+from edgeq.finite import is_finite
 from edgeq.models import ModelAdapter
 from edgeq.progress import Progress, silent
 from edgeq.quant.float_layers import weight_rows
@@ -92,7 +93,7 @@ def _trained(
         weights[name] = weight_rows(module).detach().float().contiguous()
         bias = getattr(module, "bias", None)
         biases[name] = None if bias is None else bias.detach().float().clone()
-        if not bool(torch.isfinite(weights[name]).all()):
+        if not is_finite(weights[name]):
             raise FormatError(f"the weights of layer {name!r} hold NaN or infinity: the checkpoint is damaged")
     return weights, biases
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from edgeq.errors import FormatError, UnsupportedError
+from edgeq.finite import is_finite
 from edgeq.formats.low_bit import PackedMatrix
 from edgeq.progress import Progress, silent
 from edgeq.quant.float_layers import FLOAT_CLASSES, weight_rows
@@ -143,7 +144,7 @@ def finite_weight_rows(module: nn.Module, plan: LayerPlan) -> torch.Tensor:
             f"layer {plan.name!r} should be a float {plan.kind}, found {type(module).__name__}"
         )
     weight = weight_rows(module).detach().float().contiguous()
-    if not bool(torch.isfinite(weight).all()):
+    if not is_finite(weight):
         raise FormatError(
             f"the weights of layer {plan.name!r} hold NaN or infinity: the checkpoint is damaged"
         )

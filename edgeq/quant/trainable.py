@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from edgeq.errors import UsageError
+from edgeq.finite import is_finite
 from edgeq.progress import Progress, silent
 from edgeq.quant.apply import check_coverage, check_ties, finite_weight_rows, float_record, packed_record, tie
 from edgeq.quant.float_layers import weight_rows
@@ -177,7 +178,7 @@ def _tied_trainable(model: nn.Module, plan: LayerPlan) -> nn.Module:
 
 
 def _freeze_layer(model: nn.Module, plan: LayerPlan, layer: TrainableLinear | TrainableEmbedding) -> LayerRecord:
-    finite = bool(torch.isfinite(layer.weight).all())
+    finite = is_finite(layer.weight)
     if not finite:
         raise UsageError(
             f"the latent weights of layer {plan.name!r} hold NaN or infinity: training diverged; "

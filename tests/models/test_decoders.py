@@ -32,8 +32,8 @@ OF_RELEASE_5: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "qwen2": ("Qwen2ForCausalLM", {"rope_theta": 900.0}, {"rope_type": "default", "rope_theta": 900.0}),
     "gpt-neox": (
         "GPTNeoXForCausalLM",
-        {"rotary_emb_base": 300, "rotary_pct": 0.5},
-        {"rope_type": "default", "rope_theta": 300.0, "partial_rotary_factor": 0.5},
+        {"rotary_emb_base": 300, "rotary_pct": 0.4},
+        {"rope_type": "default", "rope_theta": 300.0, "partial_rotary_factor": 0.4},
     ),
 }
 """Class, angles in the words of release 4, and in those of release 5."""
