@@ -15,7 +15,7 @@ def test_what_c_does_not_read_is_said(host_bundle, copy_of, tmp_path):
     write_tokenizer(copy / "tokenizer.json", copy / "tokenizer.bin")
     (remark,) = bundle_remarks(copy)
     assert "tokenizer (pre-tokenizer UnicodeScripts): this bundle takes token ids only, in Python and in" in remark
-    (copy / "tokenizer.json").unlink()
+    (copy / "tokenizer.bin").unlink()
     (remark,) = bundle_remarks(copy)
     assert "has no tokenizer.json" in remark
     assert "takes token ids only" in remark

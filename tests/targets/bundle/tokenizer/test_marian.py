@@ -87,7 +87,8 @@ def test_tokens_are_those_of_transformers(
     found = tokens_of(bundle_with((tmp_path / "tokenizer.bin").read_bytes()), lines)
     different = [(line, one, other) for line, one, other in zip(lines, found, wanted, strict=True) if one != other]
     assert different == []
-    assert {number for ids in wanted for number in ids} > {*range(20), tokenizer.pad_token_id}  # special ones as well
+    special = {*range(3), tokenizer.pad_token_id}  # those that end and are unknown, a code of a language
+    assert {number for ids in wanted for number in ids} > special
 
 
 @pytest.mark.parametrize(
