@@ -268,7 +268,7 @@ def save_float_checkpoint(
         settings.write(temporary)
 
 
-class _AnySettings(transformers.GenerationConfig):  # type: ignore[misc]  # transformers is untyped
+class _AnySettings(transformers.GenerationConfig):
     """Settings that are saved as they are: people's files hold what ``save_pretrained`` would refuse to write."""
 
     def validate(self, *_: Any, **__: Any) -> None:
