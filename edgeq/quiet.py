@@ -10,14 +10,19 @@ import transformers
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silences its warnings and its bars: missing tensors are judged, and progress is told, by the caller."""
+    """Silences its warnings and its bars: missing tensors are judged, and progress is told, by the caller.
+
+    Inside another one nothing is to be done: a change of a level makes Python look at every logger of the process.
+    """
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
+    if verbosity != logging.ERROR:
+        logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        if verbosity != logging.ERROR:
+            logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()

@@ -36,6 +36,7 @@ from edgeq.parity.meaning.sentences import SentenceTransformers, is_available
 from edgeq.parity.reference import noise_in, quantized_values_of_a_token
 from edgeq.parity.rules.generated_texts import BundleText, check_drawn, check_generated
 from edgeq.parity.rules.meaning import Answer, check_answers, check_tokens
+from edgeq.quiet import quiet_transformers
 from edgeq.results import Check
 from edgeq.targets.runtime.loader import Bundle
 from edgeq.targets.runtime.manifest import read_manifest
@@ -131,8 +132,9 @@ def check_meaning(
         return Found(not_checked="the recipe left tokens out of the vocabulary: the float model reads other tokens")
     library: Library | None = None
     try:
-        library = kind.library(run)
-        return Found(tuple(kind.checks(run, library, kind.samples(run))), library.name)
+        with quiet_transformers():
+            library = kind.library(run)
+            return Found(tuple(kind.checks(run, library, kind.samples(run))), library.name)
     except NotCheckedError as error:
         return Found(not_checked=str(error))
     finally:
