@@ -14,6 +14,8 @@ SYMBOL_PREFIX = "__tvm_ffi_"
 """What TVM puts before the name of a kernel to make its symbol."""
 POINTERS = ("__TVMBackendParallelLaunch", "__TVMBackendAllocWorkspace", "__TVMBackendFreeWorkspace")
 """Pointers to functions that run tasks on threads and give kernels memory, which a runtime writes."""
+_OF_POINTERS = "__TVMBackend*"
+"""Names them for linkers: lld refuses a name that no kernel of a model has, and takes a pattern that fits none."""
 GIVEN = frozenset({"memcpy", "memset", "memmove", "TVMFFIErrorSetRaisedFromCStrParts", *POINTERS})
 """What a runtime gives a code file."""
 
@@ -45,7 +47,7 @@ def link_code(compiled: CompiledModel, out: Path, linker: Linker) -> None:
         for number, data in enumerate(compiled.kernels.values()):
             objects.append(Path(folder) / f"kernel{number}.o")
             objects[-1].write_bytes(data)
-        exports.write_text(f"{{ global: {SYMBOL_PREFIX}*; {'; '.join(POINTERS)}; local: *; }};\n", encoding="ascii")
+        exports.write_text(f"{{ global: {SYMBOL_PREFIX}*; {_OF_POINTERS}; local: *; }};\n", encoding="ascii")
         if objects[0].read_bytes()[18:20] == _ELF_ARM:
             objects.append(Path(folder) / "support.c")
             objects[-1].write_text(_ARMV7_SUPPORT, encoding="ascii")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import filecmp
 import os
 import shutil
@@ -27,6 +28,16 @@ def test_kernels_need_next_to_nothing(make_bundle, name):
     bundle = make_bundle(name)
     (target,) = read_manifest(bundle).targets
     assert undefined_symbols(bundle / target.code) <= {"memcpy", "memset", "TVMFFIErrorSetRaisedFromCStrParts"}
+
+
+@pytest.mark.parametrize("name", ["cortex-a72", "x86-64-v3"])
+def test_zig_links_kernels_that_start_no_threads(compile_tiny, tmp_path, name):
+    """Its linker refuses a list of exports with a name that no kernel has."""
+    target = load_target(name)
+    linker = find_linker(dataclasses.replace(target, linker="zig"))
+    assert linker.name == "zig"
+    link_code(compile_tiny(target), tmp_path / "code.so", linker)
+    assert undefined_symbols(tmp_path / "code.so") <= GIVEN
 
 
 def test_what_no_runtime_gives_is_refused(compile_tiny, tmp_path, monkeypatch):
