@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeq.cli.console import note, print_json, write_texts
-from edgeq.cli.run import MinNewTokens, NoRepeatNgramSize, RepetitionPenalty, Threads
+from edgeq.cli.run_options import MinNewTokens, NoRepeatNgramSize, RepetitionPenalty, Threads
 from edgeq.cli.verb import Json, verb
 from edgeq.errors import UsageError
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeq.cli.console import print_json_line
-from edgeq.cli.run import Threads
+from edgeq.cli.run_options import Threads
 from edgeq.cli.verb import Json, verb
 from edgeq.errors import UnsupportedError
 
