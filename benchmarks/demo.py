@@ -12,13 +12,13 @@ import importlib.util
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from edgeq.cli.console import print_table, progress_bars
 from edgeq.deploy import deploy
 from edgeq.doctor import target_findings
 from edgeq.errors import EdgeqError
 from edgeq.report.text import summary_table
+from edgeq.results import Report
 from edgeq.targets.runtime.loader import load
 from edgeq.targets.runtime.sampling import Sampling
 
@@ -53,8 +53,8 @@ def main() -> int:
         )
     print()
     print_table(*summary_table(result.report))
-    for verdict in result.report["verdicts"]:
-        print(f"[{verdict['level']}] {verdict['sentence']}")
+    for verdict in result.report.verdicts:
+        print(f"[{verdict.level}] {verdict.sentence}")
     if options.update_readme:
         _update_readme(REPOSITORY / "README.md", result.report)
     generator = _deploy_generator(options)
@@ -91,16 +91,16 @@ def _parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _update_readme(readme: Path, report: dict[str, Any]) -> None:
+def _update_readme(readme: Path, report: Report) -> None:
     """Puts the table, and what it was measured on, between the two marks in the README."""
     columns, rows = summary_table(report)
-    machine = report["profile"]["measured"]["host"]["machine"]
-    settings = report["profile"]["measured"]["host"]
+    measured = report.profile.measured["host"]
+    machine = measured.machine
     table = [columns, ["---"] * len(columns), *rows]
     lines = ["| " + " | ".join(row) + " |" for row in table]
     lines += [
         "",
-        f"{settings['batch']} x {settings['sequence']} tokens, {settings['threads']} threads, {machine['processor']}, "
+        f"{measured.batch} x {measured.sequence} tokens, {measured.threads} threads, {machine['processor']}, "
         f"{machine['cores']} cores, ONNX Runtime {machine['onnxruntime']}, {machine['date']}.",
     ]
     begin, end = "<!-- demo table: begin -->\n", "<!-- demo table: end -->"

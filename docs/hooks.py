@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -13,7 +12,6 @@ import supported
 
 ROOT = Path(__file__).parents[1]
 INCLUDE = re.compile(r"<!-- include: (\S+) -->")
-SCHEMAS_MARK = "<!-- generated: schemas -->"
 CLI_MARK, SUPPORTED_MARK = "<!-- generated: command line -->", "<!-- generated: supported -->"
 
 
@@ -48,13 +46,6 @@ def _verb(command: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _schemas() -> str:
-    from edgeq.results import schemas
-
-    blocks = [f"## {name}\n\n```json\n{json.dumps(schema, indent=2)}\n```\n" for name, schema in schemas().items()]
-    return "\n".join(blocks)
-
-
 def _included(match: re.Match[str]) -> str:
     """A header as code, or a README without its title; its links lead to files that are not part of the site."""
     text = (ROOT / match[1]).read_text(encoding="utf-8")
@@ -67,8 +58,6 @@ def _included(match: re.Match[str]) -> str:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fills the marks of a page; called by mkdocs."""
     markdown = INCLUDE.sub(_included, markdown)
-    if SCHEMAS_MARK in markdown:
-        markdown = markdown.replace(SCHEMAS_MARK, _schemas())
     if CLI_MARK in markdown:
         markdown = markdown.replace(CLI_MARK, command_line())
     return markdown.replace(SUPPORTED_MARK, supported.section()) if SUPPORTED_MARK in markdown else markdown

@@ -1,4 +1,4 @@
-"""The one protocol of everything that computes a model."""
+"""The one protocol of everything that computes a model from arrays; :mod:`edgeq.backends` implements it."""
 
 from __future__ import annotations
 

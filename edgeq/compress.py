@@ -22,7 +22,6 @@ from edgeq.distill.sentence import Pooling
 from edgeq.errors import FormatError, UsageError
 from edgeq.files import check_new_folder
 from edgeq.finite import check_finite
-from edgeq.formats.json_file import read_json_object
 from edgeq.formats.sentence_model import Normalize
 from edgeq.hub import resolve_source
 from edgeq.progress import Progress, silent
@@ -41,6 +40,9 @@ from edgeq.recipes import (
     load_recipe,
     train_student,
 )
+from edgeq.results import TrainingResult
+from edgeq.training import TrainingOutcome
+from edgeq.training.outcome import RESULT_FILE
 from edgeq.training.processes import first_process_writes
 from edgeq.vocabulary import PrunedVocabulary, prune_as, prune_vocabulary
 
@@ -144,15 +146,14 @@ def training_folder(out: str | Path) -> Path:
     return out.with_name(f"{out.name}-training")
 
 
-def training_result(out: str | Path, request: TrainingRequest) -> dict[str, Any]:
-    """Returns what the finished training of an output came to: folder, steps, and figures by name.
+def training_outcome(out: str | Path, request: TrainingRequest) -> TrainingOutcome:
+    """Returns what the finished training of an output came to.
 
     Raises:
         FormatError: If its ``result.json`` is damaged.
     """
     folder = Path(request.folder) if request.folder is not None else training_folder(out)
-    values = read_json_object(folder / "result.json")
-    return {"folder": str(folder)} | {key: values[key] for key in ("steps", "metric", "values", "stages")}
+    return TrainingOutcome(folder, TrainingResult.read(folder / RESULT_FILE))
 
 
 def _train(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+from edgeq.backends.log_probabilities import TorchLogProbabilities
 from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.evaluate.data import EvaluationSet, read_evaluation_set, read_text_file
 from edgeq.evaluate.perplexity import evaluate_perplexity
@@ -81,6 +82,11 @@ def perplexity(folder: Path, text: Path, *, tokens: int, context: int) -> float:
     checkpoint: Checkpoint = load_checkpoint(folder)
     decoder = TorchDecoder(checkpoint.model, checkpoint.adapter, cache_dtype=torch.float32)
     found = evaluate_perplexity(
-        decoder.score, checkpoint.tokenizer, read_text_file(text), context=context, max_tokens=tokens, batch_size=4
+        TorchLogProbabilities(decoder.score),
+        checkpoint.tokenizer,
+        read_text_file(text),
+        context=context,
+        max_tokens=tokens,
+        batch_size=4,
     )
     return found.value

@@ -22,10 +22,10 @@ from benchmarks.claims.training_logs import read_log, training_seconds
 from edgeq.compress import compress_model
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.files import write_text
-from edgeq.formats.json_file import read_json_object
 from edgeq.ledger import ledger
 from edgeq.progress import Progress, silent
 from edgeq.recipes import TrainingRequest, load_recipe
+from edgeq.results import TrainingResult
 
 REVISION = 2
 """Of the code that decides what a run comes to beside its recipe, kept in each record; those without one are of 1.
@@ -149,7 +149,7 @@ def run_claim(claim: Claim, places: Places, *, progress: Progress = silent) -> d
     else:
         result |= _measured(claim, checkpoint, places, progress)
         result["stored_bytes"] = ledger(checkpoint).to_json()["totals"]
-        result["steps"] = read_json_object(folder / "training" / "result.json")["steps"]
+        result["steps"] = TrainingResult.read(folder / "training" / "result.json").steps
     result["training_seconds"] = training_seconds(read_log(folder))
     result["seconds_of_last_start"] = round(time.monotonic() - started)
     result["setting"] = describe_setting()

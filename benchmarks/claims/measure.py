@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from edgeq.backends.log_probabilities import TorchLogProbabilities
+from edgeq.backends.pytorch import TorchBackend
 from edgeq.checkpoint import load_checkpoint
 from edgeq.errors import UsageError
 from edgeq.evaluate.data import read_evaluation_set, read_text_file
@@ -159,7 +161,7 @@ def measure_classifier(folder: Path, places: Places, *, progress: Progress = sil
     checkpoint = load_checkpoint(folder)
     data = read_evaluation_set(places.validation_data("sst2"), limit=places.limit)
     result = evaluate(
-        TorchEncoder(checkpoint.model, checkpoint.adapter),
+        TorchBackend(TorchEncoder(checkpoint.model, checkpoint.adapter)),
         checkpoint.tokenizer,
         data,
         labels=checkpoint.adapter.labels,
@@ -212,7 +214,7 @@ def measure_language_model(
     adapter: Any = checkpoint.adapter
     limits = [limit for limit in (most, places.limit) if limit is not None]
     result = evaluate_perplexity(
-        TorchDecoder(checkpoint.model, adapter).score,
+        TorchLogProbabilities(TorchDecoder(checkpoint.model, adapter).score),
         checkpoint.tokenizer,
         read_text_file(places.data / "wikitext2" / f"{split}.txt"),
         context=min(CONTEXT, adapter.max_positions),

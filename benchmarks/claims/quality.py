@@ -22,7 +22,7 @@ from benchmarks.claims.records import read_records
 from benchmarks.factors.calls import STEP, TEXT
 from edgeq.files import write_text
 from edgeq.formats.json_file import read_json_object
-from edgeq.report.plots import quality_plot
+from edgeq.report.plots import SizePoint, quality_plot
 
 FIGURES = {"sst2": ("accuracy", "accuracy"), "wikitext2": ("test", "perplexity")}
 """Where a run holds its figure, and what that is called, by task."""
@@ -135,7 +135,7 @@ def _setting(costs: Mapping[str, Any]) -> str:
 def picture(task: str, points: Sequence[Point]) -> str:
     """Returns an SVG file."""
     drawn = [
-        {"label": str(number), "bytes": point.bytes, "value": point.value, "is_float": False}
+        SizePoint(str(number), point.bytes, point.value)
         for number, point in enumerate(points, 1)
     ]
     inline = quality_plot(drawn, FIGURES[task][1])

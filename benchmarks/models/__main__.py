@@ -31,6 +31,7 @@ from edgeq.parity.meaning.pipelines import MeanOfFeatures, TextClassification
 from edgeq.parity.meaning.samples import Sample
 from edgeq.parity.meaning.sentence_encoder import EMBEDDER
 from edgeq.parity.meaning.sentences import SentenceTransformers, is_available
+from edgeq.results import Report
 from edgeq.targets.runtime.loader import load
 
 HERE = Path(__file__).parent
@@ -73,22 +74,22 @@ def _row(model: Model, recipe: str, source: Path, work: Path) -> dict[str, Any]:
     code, seconds, peak, said = _deploy(source, out, recipe, model)
     if not (out / "report.json").is_file():
         return about | {"works": False, "reason": said, "exit_code": code}
-    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    totals = report["ledger"]["bundles"]["host"]["totals"]
+    report = Report.read(out / "report.json")
+    totals = report.ledger.bundles["host"].totals
     found = about | {
         "works": True,
-        "parity": bool(report["parity"]["passed"]),
-        "library": report["parity"]["conditions"].get("library", ""),
-        "float_bytes": report["ledger"]["float"]["totals"]["stored_bytes"],
-        "bytes": totals["stored_bytes"],
+        "parity": report.parity.passed,
+        "library": report.parity.conditions.library,
+        "float_bytes": report.ledger.float.totals.stored_bytes,
+        "bytes": totals.stored_bytes,
         "seconds": round(seconds, 1),
         "peak_bytes": peak,
     }
-    accuracy = report["accuracy"]
-    if accuracy["measured"]:
-        stages = accuracy["stages"]
-        found |= {"metric": accuracy["metric"], "float_value": stages["torch float32"]["value"]}
-        found |= {"value": stages["bundle host"]["value"]}
+    accuracy = report.accuracy
+    if accuracy.measured:
+        stages = accuracy.stages
+        found |= {"metric": accuracy.metric, "float_value": stages["torch float32"].value}
+        found |= {"value": stages["bundle host"].value}
     return found | compare(model, source, out / "bundles" / "host")
 
 

@@ -83,11 +83,11 @@ class _Bench:
 
     def _compared(self, model: str, recipe: str, kind: str) -> dict[str, Any]:
         uniform = self._uniform(model, recipe)
-        size = int(ledger(uniform).to_json()["totals"]["stored_bytes"])
+        size = ledger(uniform).stored_bytes
         budget = size if kind == "best" else int(SMALLER * size)
         found = search(self._request(model, budget), self._work / f"{model}-{budget}")
         _, held = halves(self._evaluation[model], load_checkpoint(self._models[model]).adapter, seed=0)
-        own = self._work / f"{model}-{budget}" / found.report["best"]["checkpoint"]
+        own = self._work / f"{model}-{budget}" / found.report.chosen.checkpoint
         labels = load_checkpoint(own).adapter.labels
         values = [measure(load_checkpoint(folder), held) for folder in (own, uniform)]
         # What the uniform recipe loses beside the searched one: above 0, the search is better.
@@ -95,8 +95,8 @@ class _Bench:
         return {
             "budget": budget,
             "uniform_bytes": size,
-            "bytes": found.report["best"]["bytes"],
-            "method": found.report["best"]["method"],
+            "bytes": found.report.chosen.found.bytes,
+            "method": found.report.chosen.found.method,
             "value": round(values[0].value, 4),
             "uniform_value": round(values[1].value, 4),
             "gain": [round(one, 4) for one in (gain.low, gain.value, gain.high)],
@@ -105,15 +105,15 @@ class _Bench:
     def _promise(self, seed: int) -> dict[str, Any]:
         request = self._request("minilm", PROMISED_BYTES, methods=("nearest",), trials=1, seed=seed)
         found = search(request, self._work / f"promise-{seed}")
-        place = self._work / f"promise-{seed}" / found.report["best"]["checkpoint"]
+        place = self._work / f"promise-{seed}" / found.report.chosen.checkpoint
         unseen = Half(read_evaluation_set(self._data / "stsb" / "test.tsv"))
         source = load_checkpoint(self._models["minilm"])
         loss = loss_of(measure(source, unseen), measure(load_checkpoint(place), unseen), unseen, labels=[])
-        promise = found.report["promise"]
+        promise = found.report.promise
         return {
-            "promised": [round(promise[key], 4) for key in ("low", "loss", "high")],
+            "promised": [round(value, 4) for value in (promise.low, promise.loss, promise.high)],
             "found": round(loss.value, 4),
-            "kept": bool(promise["low"] <= loss.value <= promise["high"]),
+            "kept": bool(promise.low <= loss.value <= promise.high),
         }
 
     def _request(self, model: str, budget: int, **changes: Any) -> SearchRequest:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from edgeq.backends.base import Arrays
+from edgeq.arrays import Arrays
 from edgeq.backends.compiled import compiled_once
 from edgeq.targets.builtin.target import Target, load_target
 from edgeq.targets.devices.emulator import run_many, run_with_source

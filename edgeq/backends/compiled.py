@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edgeq.backends.base import Arrays
+from edgeq.arrays import Arrays
 from edgeq.targets.compiler.compile import compile_onnx
 from edgeq.targets.compiler.linking import link_code
 from edgeq.targets.compiler.run_plan import CompiledCode, aligned_zeros

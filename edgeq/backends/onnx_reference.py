@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from edgeq.backends.base import Arrays
+from edgeq.arrays import Arrays
 
 
 class OnnxReference:

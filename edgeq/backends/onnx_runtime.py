@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from edgeq.backends.base import Arrays
+from edgeq.arrays import Arrays
 from edgeq.backends.onnx_files import first_line
 from edgeq.errors import EdgeqError, FormatError
 

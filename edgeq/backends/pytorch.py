@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgeq.backends.base import Arrays
+from edgeq.arrays import Arrays
 
 
 class TorchBackend:

@@ -33,7 +33,7 @@ def compress(
 
     A recipe that trains can be interrupted: the same command with --resume goes on to the same result.
     """
-    from edgeq.compress import compress_model, training_result
+    from edgeq.compress import compress_model, training_outcome
     from edgeq.ledger import ledger, summary_line
 
     request = training.request(eval_data=eval_data, folder=training_folder)
@@ -50,15 +50,16 @@ def compress(
             remark=note,
         )
     book = ledger(out)
-    trained = None if request is None else training_result(out, request)
+    trained = None if request is None else training_outcome(out, request)
     if as_json:
         layers = [{"name": layer.name, "kind": layer.kind, "bits": layer.bits} for layer in result.layers]
         values = {"out": str(out), "layers": layers, "totals": book.to_json()["totals"]}
-        print_json(values | ({} if trained is None else {"training": trained}))
+        training = {} if trained is None else {"training": trained.result.to_json() | {"folder": str(trained.folder)}}
+        print_json(values | training)
         return
     if trained is not None:
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in trained["values"].items())
-        say(f"trained for {trained['steps']} steps{': ' if figures else ''}{figures}")
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in trained.result.values.items())
+        say(f"trained for {trained.result.steps} steps{': ' if figures else ''}{figures}")
     kinds = collections.Counter((row.kind, row.nominal_bits) for row in book.rows if row.is_low_bit)
     for (kind, bits), count in sorted(kinds.items()):
         say(f"{count:4} {kind} matrices at {bits} bits")

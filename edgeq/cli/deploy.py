@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from edgeq.cli.console import note, print_json, print_table, progress_bars, say
 from edgeq.cli.folders import Cache, Context, Opset, RecipeName, Source, Task
 from edgeq.cli.training_options import CalibrationData, TrainingOptions
 from edgeq.cli.verb import Force, Json, verb
+
+if TYPE_CHECKING:
+    from edgeq.results import Report
 
 Targets = Annotated[
     list[str] | None,
@@ -121,16 +124,16 @@ def deploy(
         raise typer.Exit(1)
 
 
-def _show(report: dict[str, Any], out: Path, *, as_json: bool) -> None:
+def _show(report: Report, out: Path, *, as_json: bool) -> None:
     from edgeq.report.text import summary_table, taken_lines
 
     if as_json:
-        print_json(report)
+        print_json(report.to_json())
         return
-    for line in taken_lines(report):
+    for line in taken_lines(report.about.taken):
         say(line)
     print_table(*summary_table(report))
-    for verdict in report["verdicts"]:
-        if verdict["topic"] in ("accuracy", "parity", "meaning", "gate"):
-            say(f"{verdict['level']:4}  {verdict['sentence']}")
+    for verdict in report.verdicts:
+        if verdict.topic in ("accuracy", "parity", "meaning", "gate"):
+            say(f"{verdict.level:4}  {verdict.sentence}")
     say(f"report: {out / 'report.html'}")

@@ -28,14 +28,15 @@ def diff(
     """
     from edgeq.parity import diff_layers
     from edgeq.report.text import diff_lines
+    from edgeq.results import DiffReport
 
     with progress_bars() as progress:
-        found = [each.to_json() for each in diff_layers(run, backends=backend or None, progress=progress)]
+        found = DiffReport(str(run), tuple(diff_layers(run, backends=backend or None, progress=progress)))
     if as_json:
-        print_json({"run": str(run), "within": all(each["within"] for each in found), "backends": found})
+        print_json(found.to_json())
     else:
-        for each in found:
+        for each in found.backends:
             for line in diff_lines(each, every_layer=layers):
                 say(line)
-    if not all(each["within"] for each in found):
+    if not found.within:
         raise typer.Exit(1)

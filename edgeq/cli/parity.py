@@ -22,9 +22,9 @@ def parity(
     with progress_bars() as progress:
         result = check_parity(run, progress=progress)
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
     else:
         for line in parity_lines(result):
             say(line)
-    if not result["passed"]:
+    if not result.passed:
         raise typer.Exit(1)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeq.cli.console import print_json, say
 from edgeq.cli.verb import Force, Json, verb
 from edgeq.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgeq.results import Result
 
 
 @verb("report", example="report ./run\nreport ./run-w8 ./run-w4 ./run-w2 --out comparison.html")
@@ -27,11 +30,12 @@ def report(
 
     if len(runs) > 1 and out is None:
         raise UsageError(f"{len(runs)} runs are compared in a page of their own; give its name by --out")
+    result: Result
     if out is not None:
-        summary, page = compare_runs(runs, out, force=force), out
+        result, page = compare_runs(runs, out, force=force), out
     else:
-        summary, page = write_report(runs[0], force=force), runs[0] / "report.html"
+        result, page = write_report(runs[0], force=force), runs[0] / "report.html"
     if as_json:
-        print_json(summary)
+        print_json(result.to_json())
     else:
         say(str(page))

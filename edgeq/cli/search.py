@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,79 @@ from edgeq.cli.folders import Source
 from edgeq.cli.training_options import CalibrationData
 from edgeq.cli.verb import Json, verb
 from edgeq.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgeq.search.report import MethodSet
+
+
+def _latency(text: str, *names: str, least: int | None = None) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel="Latency", min=least)
+
+
+def _tried(text: str, *names: str, least: int | None = None) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel="What is tried, and how long", min=least)
+
+
+@dataclasses.dataclass(frozen=True)
+class LatencyOptions:
+    """What latency is asked for, and where it is told."""
+
+    max_ms: Annotated[
+        float | None, _latency("Longest latency in milliseconds, measured here without --target or --on.")
+    ] = None
+    target: Annotated[
+        str | None,
+        _latency("Target of --max-ms: a name or a .toml file; one that is not here is estimated.", "--target", "-t"),
+    ] = None
+    on: Annotated[
+        str | None, _latency("Measure latency on a device, such as ssh://pi@192.168.1.7; with its --target.")
+    ] = None
+    threads: Annotated[int, _latency("Threads of a call that is measured.", least=1)] = 2
+    sequence: Annotated[int | None, _latency("Tokens of a text that is measured.", least=1)] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyOptions:
+    """What is tried, and how long."""
+
+    method: Annotated[
+        list[str] | None,
+        _tried("Calibration to try: nearest, error-feedback or distill; repeatable. Default: all three."),
+    ] = None
+    shapes: Annotated[
+        bool | None,
+        _tried(
+            "Try fewer blocks and factorised matrices too. Default: with --max-ms, since bits change no latency.",
+            "--shapes/--no-shapes",
+        ),
+    ] = None
+    vocabulary: Annotated[
+        Path | None, _tried("Try leaving out the tokens that the lines of this text file never need.")
+    ] = None
+    trials: Annotated[int, _tried("Candidates, those of all who join counted together.", least=1)] = 8
+    hours: Annotated[float | None, _tried("No candidate begins after this time.", least=0)] = None
+    storage: Annotated[
+        str | None,
+        _tried(
+            "Where the study lies: a file, or the URL of a database that Optuna takes. The same command in other "
+            "processes or on other machines joins it. Default: a file in OUT."
+        ),
+    ] = None
+    seed: Annotated[int, _tried("Splits the evaluation data, draws candidates.", least=0)] = 0
+
+    def methods(self) -> tuple[MethodSet, ...]:
+        """Returns the methods of calibration to try, the cheapest first.
+
+        Raises:
+            UsageError: If one is not known.
+        """
+        from edgeq.search.space import METHODS
+
+        if self.method is None:
+            return tuple(METHODS)
+        if unknown := [name for name in self.method if name not in METHODS]:
+            raise UsageError(f"--method should be one of {', '.join(METHODS)}, found {', '.join(unknown)}")
+        return tuple(name for name in METHODS if name in self.method)
 
 
 @verb(
@@ -41,44 +115,8 @@ def search(
         str, typer.Option(help="What --max-loss looks at: the worse end of the 95% interval (interval), or middle.")
     ] = "interval",
     calibration_data: CalibrationData = None,
-    max_ms: Annotated[
-        float | None, typer.Option(help="Longest latency in milliseconds, measured here without --target or --on.")
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--target", "-t", help="Target of --max-ms: a name or a .toml file; one that is not here is estimated."
-        ),
-    ] = None,
-    on: Annotated[
-        str | None, typer.Option(help="Measure latency on a device, such as ssh://pi@192.168.1.7; with its --target.")
-    ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of a call that is measured.")] = 2,
-    sequence: Annotated[int | None, typer.Option(min=1, help="Tokens of a text that is measured.")] = None,
-    shapes: Annotated[
-        bool | None,
-        typer.Option(
-            "--shapes/--no-shapes",
-            help="Try fewer blocks and factorised matrices too. Default: with --max-ms, since bits change no latency.",
-        ),
-    ] = None,
-    vocabulary: Annotated[
-        Path | None, typer.Option(help="Try leaving out the tokens that the lines of this text file never need.")
-    ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Candidates, those of all who join counted together.")] = 8,
-    hours: Annotated[float | None, typer.Option(min=0, help="No candidate begins after this time.")] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            help="Where the study lies: a file, or the URL of a database that Optuna takes. The same command in other "
-            "processes or on other machines joins it. Default: a file in OUT."
-        ),
-    ] = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(help="Calibration to try: nearest, error-feedback or distill; repeatable. Default: all three."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Splits the evaluation data, draws candidates.")] = 0,
+    latency: LatencyOptions,
+    study: StudyOptions,
     as_json: Json = False,
 ) -> None:
     """Find the bits of every matrix and table, the calibration and the shapes that lose least within a budget.
@@ -87,38 +125,35 @@ def search(
     Exits with 1 if --max-loss is not kept.
     """
     from edgeq.report.gates import parse_gates
+    from edgeq.results.base import plain
     from edgeq.search import SearchRequest
     from edgeq.search import search as search_recipe
     from edgeq.search.page import promise_sentence, study_sentence
-    from edgeq.search.space import METHODS
 
-    gates = parse_gates(max_loss=max_loss, loss_at=loss_at, max_bytes=max_bytes, max_ms=max_ms)
-    chosen = list(METHODS) if method is None else [name for name in METHODS if name in method]
-    if method is not None and len(chosen) != len(set(method)):
-        raise UsageError(f"--method should be one of {', '.join(METHODS)}, found {', '.join(method)}")
+    gates = parse_gates(max_loss=max_loss, loss_at=loss_at, max_bytes=max_bytes, max_ms=latency.max_ms)
     request = SearchRequest(
         source=source,
         eval_data=eval_data,
         max_bytes=gates.max_bytes or 0,
         max_loss=gates.max_loss,
         calibration_data=calibration_data,
-        methods=tuple(chosen),
+        methods=study.methods(),
         max_ms=gates.max_ms,
-        shapes=shapes,
-        vocabulary=vocabulary,
-        trials=trials,
-        hours=hours,
-        storage=storage,
-        target=target,
-        device=on,
-        threads=threads,
-        sequence=sequence,
-        seed=seed,
+        shapes=study.shapes,
+        vocabulary=study.vocabulary,
+        trials=study.trials,
+        hours=study.hours,
+        storage=study.storage,
+        target=latency.target,
+        device=latency.on,
+        threads=latency.threads,
+        sequence=latency.sequence,
+        seed=study.seed,
     )
     with progress_bars() as progress:
         result = search_recipe(request, out, progress=progress)
     if as_json:
-        print_json(result.report)
+        print_json(plain(result.report))
     else:
         say(promise_sentence(result.report))
         say(study_sentence(result.report))

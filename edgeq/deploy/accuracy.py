@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from edgeq.backends import Backend
+from edgeq.backends.bundles import LoadedBundle
+from edgeq.backends.pytorch import TorchBackend
 from edgeq.checkpoint import Checkpoint, load_checkpoint
-from edgeq.evaluate.batches import Encode
 from edgeq.evaluate.evaluation import Evaluation, EvaluationData
 from edgeq.evaluate.metrics import METRICS
 from edgeq.evaluate.tasks import evaluate
@@ -17,9 +18,9 @@ from edgeq.models.inference import TorchEncoder
 from edgeq.parity.rules.metric import check_labels, check_value
 from edgeq.progress import Progress
 from edgeq.quant.activation import ulp_noise
-from edgeq.results import Accuracy, Check, Loss, Score
+from edgeq.results import Accuracy, Check, Loss, Predictions, Score
 from edgeq.targets.bundle.model_info import read_model_info
-from edgeq.targets.runtime.loader import Bundle, load
+from edgeq.targets.runtime.loader import load
 
 FLOAT = "torch float32"
 COMPRESSED = "torch compressed"
@@ -36,7 +37,7 @@ def measure_accuracy(
     data: EvaluationData,
     task: str | None = None,
     progress: Progress,
-    keep: Callable[[dict[str, Any]], None] | None = None,
+    keep: Callable[[Predictions], None] | None = None,
 ) -> Accuracy:
     """Evaluates the stages of a run.
 
@@ -47,7 +48,7 @@ def measure_accuracy(
         data: The examples.
         task: What was made of the float checkpoint; see :func:`edgeq.checkpoint.load_checkpoint`.
         progress: Told the progress of each evaluation.
-        keep: Given the numbers of each stage for each example, as JSON values.
+        keep: Given what each stage made of each example.
 
     Returns:
         The metric of each stage, the loss of each against the float model, and whether every bundle agrees with
@@ -56,30 +57,27 @@ def measure_accuracy(
     float_model = load_checkpoint(source, task=task)
     compressed = load_checkpoint(checkpoint, task=task)
     longest = min(float_model.adapter.max_positions, read_model_info(source).max_length or 1 << 40)
-    encoders: dict[str, Encode] = {
-        FLOAT: TorchEncoder(float_model.model, float_model.adapter),
-        COMPRESSED: TorchEncoder(compressed.model, compressed.adapter),
-    }
+    models: dict[str, Backend] = {FLOAT: _torch(float_model), COMPRESSED: _torch(compressed)}
     for name, folder in bundles.items():
         bundle = load(folder)
         longest = min(longest, bundle.manifest.model.max_length or longest)
-        encoders[f"bundle {name}"] = _encoder(bundle)
+        models[f"bundle {name}"] = LoadedBundle(bundle)
     results = {
         # Tokens of a model whose vocabulary was pruned have other numbers.
         name: _evaluate(
-            encode, float_model if name == FLOAT else compressed, data, longest, progress=_named(name, progress)
+            model, float_model if name == FLOAT else compressed, data, longest, progress=_named(name, progress)
         )
-        for name, encode in encoders.items()
+        for name, model in models.items()
     }
     reference = results[FLOAT]
 
     def under_noise(seed: int) -> Evaluation:
         with ulp_noise(seed):
-            return _evaluate(encoders[COMPRESSED], compressed, data, longest, progress=_named("noise", progress))
+            return _evaluate(models[COMPRESSED], compressed, data, longest, progress=_named("noise", progress))
 
     if keep is not None:
-        stages = {name: entry.rows.tolist() for name, entry in results.items()}
-        keep({"metric": reference.metric, "stages": stages})
+        stages = {name: tuple(map(tuple, entry.rows.tolist())) for name, entry in results.items()}
+        keep(Predictions(reference.metric, stages))
     return Accuracy(
         measured=True,
         data=str(data.path),
@@ -94,6 +92,10 @@ def measure_accuracy(
         },
         checks=_checks(results, under_noise=under_noise),
     )
+
+
+def _torch(checkpoint: Checkpoint) -> TorchBackend:
+    return TorchBackend(TorchEncoder(checkpoint.model, checkpoint.adapter))
 
 
 def _checks(results: Mapping[str, Evaluation], *, under_noise: Callable[[int], Evaluation]) -> tuple[Check, ...]:
@@ -111,16 +113,6 @@ def _decisions(entry: Evaluation) -> np.ndarray:
     if entry.decisions is None:
         raise ValueError(f"{entry.metric} has no decisions")
     return entry.decisions
-
-
-def _encoder(bundle: Bundle) -> Encode:
-    names = {spec.name for spec in bundle.manifest.inputs}  # not all models know token types
-
-    def encode(ids: np.ndarray, mask: np.ndarray, types: np.ndarray, **masks: np.ndarray) -> dict[str, np.ndarray]:
-        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, **masks}
-        return bundle.run({name: values for name, values in given.items() if name in names})
-
-    return encode
 
 
 def metric_loss(reference: Evaluation, result: Evaluation) -> Loss:
@@ -143,14 +135,14 @@ def metric_loss(reference: Evaluation, result: Evaluation) -> Loss:
 
 
 def _evaluate(
-    encode: Encode, model: Checkpoint, data: EvaluationData, longest: int, *, progress: Progress
+    model: Backend, checkpoint: Checkpoint, data: EvaluationData, longest: int, *, progress: Progress
 ) -> Evaluation:
     return evaluate(
-        encode,
-        model.tokenizer,
+        model,
+        checkpoint.tokenizer,
         data,
-        sentence=model.sentence,
-        labels=model.adapter.labels,
+        sentence=checkpoint.sentence,
+        labels=checkpoint.adapter.labels,
         max_length=longest,
         progress=progress,
     )

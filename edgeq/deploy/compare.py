@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from scipy import stats
@@ -17,8 +17,7 @@ from edgeq.errors import FormatError, UsageError
 from edgeq.evaluate.evaluation import Evaluation
 from edgeq.evaluate.metrics import METRICS
 from edgeq.evaluate.perplexity import Perplexity
-from edgeq.formats.json_file import read_json_object
-from edgeq.results import Loss
+from edgeq.results import Accuracy, Baseline, Difference, Loss, PairedTests, Predictions, RunRecord
 
 PREDICTIONS_FILE = "predictions.json"
 _SWAPS = 2000
@@ -27,7 +26,7 @@ _PERPLEXITY = "perplexity"
 
 
 @dataclasses.dataclass(frozen=True)
-class Contestant:
+class _Model:
     """A model of a comparison.
 
     Attributes:
@@ -45,41 +44,14 @@ class Contestant:
     measured: Evaluation | Perplexity
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """One model against the first one, on the same examples.
-
-    Attributes:
-        label: The model.
-        value: Its metric.
-        difference: Its metric minus that of the first one.
-        low: Lower end of the 95% interval of the difference (paired bootstrap).
-        high: Upper end.
-        p: Probability of a difference as large as this one between two models that are equally good: McNemar's exact
-            test for shares of right answers, else exchanging the two models' answers example by example (window by
-            window).
-        verdict: ``better``, ``worse`` or ``cannot tell``.
-        needed: About how many examples would tell, where these do not; None where they do, or nothing differs.
-    """
-
-    label: str
-    value: float
-    difference: float
-    low: float
-    high: float
-    p: float
-    verdict: str
-    needed: int | None
-
-
-def compare(runs: Sequence[str | Path]) -> dict[str, Any]:
+def compare(runs: Sequence[str | Path]) -> PairedTests:
     """Compares the compressed models of several runs with the first one; that of one run with its float model.
 
     Args:
         runs: Folders that ``edgeq deploy`` wrote, measured on the same data.
 
     Returns:
-        JSON values: ``metric``, ``examples``, ``first`` (label and value), and ``models``, each with its difference.
+        The first model, and the difference of each other one from it.
 
     Raises:
         UsageError: If a folder is no finished run, nothing was measured, or runs were measured on different data.
@@ -88,71 +60,68 @@ def compare(runs: Sequence[str | Path]) -> dict[str, Any]:
     if not runs:
         raise UsageError("name one run or more that 'edgeq deploy' wrote")
     read = [_read(Path(run)) for run in runs]
-    contestants = [compressed for _, compressed in read] if len(runs) > 1 else [*read[0]]
-    contestants = _with_own_labels(contestants, runs)
-    first = contestants[0]
-    for other, run in zip(contestants[1:], [*runs[1:], runs[0]], strict=False):
+    models = [compressed for _, compressed in read] if len(runs) > 1 else [*read[0]]
+    models = _with_own_labels(models, runs)
+    first = models[0]
+    for other, run in zip(models[1:], [*runs[1:], runs[0]], strict=False):
         if (other.metric, other.data_sha256) != (first.metric, first.data_sha256):
             raise UsageError(f"{runs[0]} and {run} were measured on different data; deploy both with one --eval-data")
-    compared = [_against(first, other) for other in contestants[1:]]
-    return {
-        "metric": first.metric,
-        "examples": _count(first),
-        "first": {"label": first.label, "value": first.value},
-        "models": [dataclasses.asdict(one) for one in compared],
-    }
+    differences = tuple(_against(first, other) for other in models[1:])
+    return PairedTests(first.metric, _count(first), Baseline(first.label, first.value), differences)
 
 
-def _read(run: Path) -> tuple[Contestant, Contestant]:
+def _read(run: Path) -> tuple[_Model, _Model]:
     """Returns the float model and the compressed model of a run."""
     missing = [name for name in ("deploy.json", "accuracy.json") if not (run / name).is_file()]
     if missing:
         raise UsageError(f"{run} has no {missing[0]}; give folders that 'edgeq deploy' has finished")
-    accuracy = read_json_object(run / "accuracy.json")
-    if not accuracy.get("measured"):
+    if not Accuracy.read(run / "accuracy.json").measured:
         raise UsageError(f"{run} was not measured; deploy it again with --eval-data FILE")
     if not (run / PREDICTIONS_FILE).is_file():
         raise UsageError(f"{run} has no {PREDICTIONS_FILE}, which an older edgeq did not write; deploy it again")
-    found = read_json_object(run / PREDICTIONS_FILE)
+    found = Predictions.read(run / PREDICTIONS_FILE)
+    about = RunRecord.read(run / "deploy.json").about
     try:
-        about = read_json_object(run / "deploy.json")["about"]
-        name = f"{about['name']}, {about['recipe']['name']}"
         # Bundles compute what the compressed checkpoint computes; the last stage is what is deployed.
-        last = [stage for stage in found["stages"] if stage != FLOAT][-1]
-        return _contestant(f"{about['name']}, float32", FLOAT, found), _contestant(name, last, found)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise FormatError(f"a result in {run} is damaged ({error!r}); deploy again") from error
+        last = [stage for stage in found.stages if stage != FLOAT][-1]
+        return (
+            _model(f"{about.name}, float32", FLOAT, found),
+            _model(f"{about.name}, {about.recipe.name}", last, found),
+        )
+    except (KeyError, ValueError, IndexError) as error:
+        raise FormatError(f"{run / PREDICTIONS_FILE} is damaged ({error!r}); deploy again") from error
 
 
-def _contestant(label: str, stage: str, found: dict[str, Any]) -> Contestant:
-    answers = np.array(found["stages"][stage], np.float64)
-    metric, digest = str(found["metric"]), str(found["data_sha256"])
-    if metric == _PERPLEXITY:
+def _model(label: str, stage: str, found: Predictions) -> _Model:
+    answers = np.array(found.stages[stage], np.float64)
+    if found.metric == _PERPLEXITY:
+        if found.context is None:
+            raise ValueError("a perplexity without its context")
         value = math.exp(-float(answers.mean()))
-        measured = Perplexity(value, len(answers), None, 0, int(found["context"]), int(found["context"]), answers)
-        return Contestant(label, metric, value, digest, measured)
-    columns = len(METRICS[metric].columns)
+        measured = Perplexity(value, len(answers), None, 0, found.context, found.context, answers)
+        return _Model(label, found.metric, value, found.data_sha256, measured)
+    columns = len(METRICS[found.metric].columns)
     if answers.ndim != 2 or answers.shape[1] != columns:
         raise ValueError(f"numbers of shape {list(answers.shape)}, where {columns} an example are expected")
-    evaluation = Evaluation(metric, answers)
-    return Contestant(label, metric, evaluation.value, digest, evaluation)
+    evaluation = Evaluation(found.metric, answers)
+    return _Model(label, found.metric, evaluation.value, found.data_sha256, evaluation)
 
 
-def _with_own_labels(contestants: list[Contestant], runs: Sequence[str | Path]) -> list[Contestant]:
-    labels = [one.label for one in contestants]
-    if len(set(labels)) == len(labels) or len(runs) != len(contestants):
-        return contestants
+def _with_own_labels(models: list[_Model], runs: Sequence[str | Path]) -> list[_Model]:
+    labels = [one.label for one in models]
+    if len(set(labels)) == len(labels) or len(runs) != len(models):
+        return models
     return [
         dataclasses.replace(one, label=f"{one.label} ({Path(run).name})")
-        for one, run in zip(contestants, runs, strict=True)
+        for one, run in zip(models, runs, strict=True)
     ]
 
 
-def _count(one: Contestant) -> int:
+def _count(one: _Model) -> int:
     return one.measured.tokens if isinstance(one.measured, Perplexity) else one.measured.count
 
 
-def _against(first: Contestant, other: Contestant) -> Comparison:
+def _against(first: _Model, other: _Model) -> Difference:
     if isinstance(first.measured, Perplexity) and isinstance(other.measured, Perplexity):
         loss = perplexity_loss(first.measured, other.measured)
         difference, low, high = loss.value, loss.low, loss.high
@@ -166,9 +135,10 @@ def _against(first: Contestant, other: Contestant) -> Comparison:
     else:
         raise FormatError(f"{first.label} and {other.label} hold results of different kinds; deploy both again")
     tells = p < _SIGNIFICANT and not low <= 0.0 <= high
-    verdict = ("better" if good else "worse") if tells else "cannot tell"
+    told: Literal["better", "worse"] = "better" if good else "worse"
+    verdict: Literal["better", "worse", "cannot tell"] = told if tells else "cannot tell"
     needed = None if tells else _needed(_count(first), loss)
-    return Comparison(other.label, other.value, difference, low, high, p, verdict, needed)
+    return Difference(other.label, other.value, difference, low, high, p, verdict, needed)
 
 
 def _needed(count: int, loss: Loss) -> int | None:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from edgeq.backends import Backend
+from edgeq.backends.log_probabilities import BundleLogProbabilities, TorchLogProbabilities
 from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.deploy.accuracy import COMPRESSED, FLOAT
 from edgeq.errors import UnsupportedError
 from edgeq.evaluate.data import TextFile
 from edgeq.evaluate.perplexity import Perplexity, evaluate_perplexity, same_tokens
-from edgeq.evaluate.perplexity import Score as ScoreTexts
 from edgeq.models import GenerativeAdapter, TorchDecoder
 from edgeq.parity.rules.metric import check_value
 from edgeq.progress import Progress
 from edgeq.quant.activation import ulp_noise
-from edgeq.results import Accuracy, Loss, Score
-from edgeq.targets.runtime.decoder import Decoder
-from edgeq.targets.runtime.loader import Bundle, load
+from edgeq.results import Accuracy, Loss, Predictions, Score
+from edgeq.targets.runtime.loader import load
 
 MOST_TOKENS = 4096
 """Tokens that are predicted: a bundle makes a step for each."""
@@ -44,7 +43,7 @@ def measure_perplexity(
     cache_dtype: torch.dtype,
     task: str | None = None,
     progress: Progress,
-    keep: Callable[[dict[str, Any]], None] | None = None,
+    keep: Callable[[Predictions], None] | None = None,
 ) -> Accuracy:
     """Measures the stages of a run on the beginning of a text.
 
@@ -56,7 +55,7 @@ def measure_perplexity(
         cache_dtype: Type of the caches of the run.
         task: What was made of the float checkpoint; see :func:`edgeq.checkpoint.load_checkpoint`.
         progress: Told the progress of each measurement.
-        keep: Given the log-probability of each token at each stage, as JSON values.
+        keep: Given the log-probability of each token at each stage.
 
     Returns:
         The perplexity of each stage, how much of it compression cost, and whether every bundle agrees with PyTorch.
@@ -71,15 +70,15 @@ def measure_perplexity(
     loaded = {name: load(folder) for name, folder in bundles.items()}
     contexts = [bundle.generation.context for bundle in loaded.values()]
     window = min([_WINDOW, float_model.adapter.max_positions, *contexts])
-    scores = {
-        FLOAT: _torch_score(float_model, cache_dtype),
-        COMPRESSED: _torch_score(compressed, cache_dtype),
-        **{f"bundle {name}": bundle_score(bundle) for name, bundle in loaded.items()},
+    models: dict[str, Backend] = {
+        FLOAT: _torch_model(float_model, cache_dtype),
+        COMPRESSED: _torch_model(compressed, cache_dtype),
+        **{f"bundle {name}": BundleLogProbabilities(bundle) for name, bundle in loaded.items()},
     }
 
     def measure(name: str) -> Perplexity:
         return evaluate_perplexity(
-            scores[name],
+            models[name],
             (float_model if name == FLOAT else compressed).tokenizer,
             text,
             context=window,
@@ -92,11 +91,16 @@ def measure_perplexity(
         with ulp_noise(seed):
             return measure(COMPRESSED).value
 
-    found = {name: measure(name) for name in scores}
+    found = {name: measure(name) for name in models}
     reference = found[FLOAT]
     if keep is not None:
-        stages = {name: [float(f"{one:.7g}") for one in entry.log_probabilities] for name, entry in found.items()}
-        keep({"metric": "perplexity", "context": window, "stages": stages})
+        keep(
+            Predictions(
+                "perplexity",
+                {name: tuple(float(f"{one:.7g}") for one in entry.log_probabilities) for name, entry in found.items()},
+                context=window,
+            )
+        )
     bundle_values = {name: entry.value for name, entry in found.items() if name not in (FLOAT, COMPRESSED)}
     return Accuracy(
         measured=True,
@@ -135,31 +139,11 @@ def perplexity_loss(reference: Perplexity, result: Perplexity) -> Loss:
     return Loss(result.value - reference.value, float(low), float(high), reference.value / result.value)
 
 
-def bundle_score(bundle: Bundle) -> ScoreTexts:
-    """Returns a bundle as a function from ids to the log-probabilities of each after the first, step by step."""
-
-    def score(ids: np.ndarray) -> np.ndarray:
-        decoder = Decoder(bundle, batch=len(ids))
-        steps: Sequence[np.ndarray] = [
-            _log_probability(decoder.append(ids[:, step : step + 1].tolist()), ids[:, step + 1])
-            for step in range(ids.shape[1] - 1)
-        ]
-        return np.stack(steps, axis=1)
-
-    return score
-
-
-def _log_probability(logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    wide = logits.astype(np.float64)
-    wide -= wide.max(axis=1, keepdims=True)
-    likelihood: np.ndarray = np.take_along_axis(wide, chosen[:, None], axis=1)[:, 0]
-    return likelihood - np.log(np.exp(wide).sum(axis=1))
-
-
-def _torch_score(checkpoint: Checkpoint, cache_dtype: torch.dtype) -> ScoreTexts:
+def _torch_model(checkpoint: Checkpoint, cache_dtype: torch.dtype) -> TorchLogProbabilities:
     if not isinstance(checkpoint.adapter, GenerativeAdapter):
         raise UnsupportedError(f"{checkpoint.adapter.architecture} does not continue texts: it has no perplexity")
-    return TorchDecoder(checkpoint.model, checkpoint.adapter, cache_dtype=cache_dtype).score
+    decoder = TorchDecoder(checkpoint.model, checkpoint.adapter, cache_dtype=cache_dtype)
+    return TorchLogProbabilities(decoder.score)
 
 
 def _named(stage: str, progress: Progress) -> Progress:

@@ -49,7 +49,7 @@ def run_stages(stages: Sequence[Stage], state: RunState, *, progress: Progress) 
                 "stage": stage.name,
                 "edgeq": edgeq.__version__,
                 "parameters": stage.parameters,
-                "needs": {name: state.stages[name].digest for name in stage.needs},
+                "needs": {name: digest(state.stages[name].files) for name in stage.needs},
             }
         )
         if state.is_current(stage.name, key, stage.outputs):

@@ -12,7 +12,7 @@ from edgeq.checkpoint import read_adapter
 from edgeq.deploy.request import DeployRequest
 from edgeq.deploy.size_check import check_planned_size
 from edgeq.deploy.state import fingerprint_source
-from edgeq.deploy.taken import Taken, taken_from
+from edgeq.deploy.taken import taken_from
 from edgeq.deploy.training import training_folder_name, training_parameters
 from edgeq.doctor import diagnose
 from edgeq.errors import UnsupportedError, UsageError
@@ -24,6 +24,7 @@ from edgeq.formats.tasks import GENERATING
 from edgeq.hub import resolve_source
 from edgeq.reading import sha256
 from edgeq.recipes import Recipe, check_calibration_data, check_request, default_texts, load_recipe
+from edgeq.results import About, RecipeOfRun, Taken, TargetOfRun
 from edgeq.targets.builtin.target import Target, check_takes_bundles, load_target
 from edgeq.targets.bundle.model_info import read_model_info
 from edgeq.targets.runtime.machine import this_machine
@@ -89,23 +90,22 @@ class Plan:
         source = {"source": self.source_digest, "recipe": self.recipe.sha256}
         return source | asked | training_parameters(self.request.training) | calibration | vocabulary
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> About:
         """What the run is of, for ``deploy.json`` and the report."""
-        request = self.request
-        trained = {} if request.training is None else {"training": training_folder_name(self.compression)}
-        asked = {} if request.task is None else {"task": request.task}
-        gates = {"gates": request.gates.to_json()} if request.gates.any else {}
-        return trained | asked | gates | {
-            "name": self.name,
-            "source": str(request.source),
-            "source_folder": str(self.folder.absolute()),
-            "recipe": {key: getattr(self.recipe, key) for key in ("name", "summary", "sha256")},
-            "taken": [dataclasses.asdict(row) for row in self.taken],
-            "targets": {
-                name: {"summary": target.summary, "isa": target.isa, "cpu": target.cpu}
-                for name, target in self.targets.items()
+        request, recipe = self.request, self.recipe
+        return About(
+            name=self.name,
+            source=str(request.source),
+            source_folder=str(self.folder.absolute()),
+            recipe=RecipeOfRun(recipe.name, recipe.summary, recipe.sha256),
+            targets={
+                name: TargetOfRun(target.summary, target.isa, target.cpu) for name, target in self.targets.items()
             },
-        }
+            taken=self.taken,
+            task=request.task,
+            training=None if request.training is None else training_folder_name(self.compression),
+            gates=request.gates if request.gates.any else None,
+        )
 
 
 def make_plan(request: DeployRequest) -> Plan:

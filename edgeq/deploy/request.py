@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeq.report.gates import Gates
+from edgeq.results import Gates
 
 if TYPE_CHECKING:
     from edgeq.recipes import Recipe, TrainingRequest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +17,10 @@ from edgeq.deploy.state import (
     remove_if_nothing_was_done,
 )
 from edgeq.errors import UsageError
-from edgeq.files import Output, check_new_folder, write_json
-from edgeq.formats.json_file import read_json_object
-from edgeq.json_text import json_text
+from edgeq.files import Output, check_new_folder
 from edgeq.progress import Progress, silent
 from edgeq.report.gates import gate_results
-from edgeq.results import Accuracy
+from edgeq.results import Accuracy, ParityReport, Report
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
 
 if TYPE_CHECKING:
@@ -41,13 +38,13 @@ class DeployResult:
     """
 
     folder: Path
-    report: dict[str, Any]
+    report: Report
     ran: list[str]
 
     @property
     def passed(self) -> bool:
         """Whether every parity rule held, those on the evaluation data included, and every limit was kept."""
-        return bool(self.report["parity"]["passed"]) and all(gate.passed for gate in gate_results(self.report))
+        return self.report.parity.passed and all(gate.passed for gate in gate_results(self.report))
 
 
 def deploy(
@@ -109,12 +106,11 @@ def _run_alone(
             remove_if_nothing_was_done(folder)
 
 
-def check_parity(run: str | Path, *, progress: Progress = silent) -> dict[str, Any]:
+def check_parity(run: str | Path, *, progress: Progress = silent) -> ParityReport:
     """Checks the parity of a run again and writes ``parity.json``.
 
     Returns:
-        The contents of ``parity.json`` with the checks on the evaluation data, which deploy made; ``"passed"`` tells
-        whether every rule held.
+        The contents of ``parity.json`` with the checks on the evaluation data, which deploy made.
 
     Raises:
         UsageError: If the folder is not a run of deploy.
@@ -129,13 +125,11 @@ def check_parity(run: str | Path, *, progress: Progress = silent) -> dict[str, A
 
     with exclusive(folder):
         report = run_parity(folder, progress=progress)
-        write_json(folder / "parity.json", report.to_json())
+        report.write(folder / "parity.json")
         if "parity" in state.stages:
             state.finish("parity", state.stages["parity"].key, ("parity.json",))
     data = folder / "accuracy.json"
-    if data.is_file():
-        report = report.with_data(Accuracy.from_json(read_json_object(data), data))
-    return json.loads(json_text(report.to_json()))
+    return report.with_data(Accuracy.read(data).checks) if data.is_file() else report
 
 
 def _check_place(folder: Path) -> None:
@@ -164,4 +158,4 @@ def _run(plan: Plan, folder: Path, progress: Progress, remark: Callable[[str], N
     if state.stages:
         state.forget_all_but({stage.name for stage in stages})
     ran = run_stages(stages, state, progress=progress)
-    return DeployResult(folder, read_json_object(folder / "report.json"), ran)
+    return DeployResult(folder, Report.read(folder / "report.json"), ran)

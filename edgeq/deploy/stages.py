@@ -19,12 +19,12 @@ from edgeq.deploy.request import DeployRequest
 from edgeq.deploy.size_check import check_stored_size
 from edgeq.deploy.training import placed
 from edgeq.export.exporter import CACHE_DTYPES, DEFAULT_CACHE, export_onnx
-from edgeq.files import write_json
 from edgeq.ledger import ledger
 from edgeq.parity import run_parity
 from edgeq.progress import Progress
 from edgeq.report import write_report
-from edgeq.results import Accuracy, Profile, RunLedger, RunProfile
+from edgeq.results import Accuracy, Predictions, Profile, RunLedger, RunProfile, StoredBytes
+from edgeq.results.base import plain
 from edgeq.targets.builtin.target import Target
 from edgeq.targets.bundle.writer import compile_bundle
 from edgeq.targets.devices.profiler import profile_bundle
@@ -60,7 +60,7 @@ def stages_of(plan: Plan, out: Path, *, remark: Callable[[str], None] | None = N
         Stage("accuracy", ("accuracy.json", PREDICTIONS_FILE), ("compress", *native), source | data, work.accuracy),
         Stage("parity", ("parity.json",), ("compress", "export", *compiles), source, work.parity),
         Stage("profile", ("profile.json",), ("export float", *native), measuring, work.profile),
-        Stage("report", ("report.json", "report.html"), results, plan.about(), work.report),
+        Stage("report", ("report.json", "report.html"), results, plain(plan.about()), work.report),
     ]
 
 
@@ -133,13 +133,17 @@ class _Work:
     def ledger(self, progress: Progress) -> None:
         progress("counting bytes", 0, 1)
         books = RunLedger(
-            float=ledger(self.out / "float-onnx").stored(),
-            checkpoint=ledger(self.out / "checkpoint").stored(),
-            onnx=ledger(self.out / "onnx").stored(),
-            bundles={name: ledger(self.bundle(name)).stored() for name in self.plan.targets},
+            float=self._stored("float-onnx"),
+            checkpoint=self._stored("checkpoint"),
+            onnx=self._stored("onnx"),
+            bundles={name: self._stored(f"bundles/{name}") for name in self.plan.targets},
         )
-        self._write("ledger.json", _relative(books.to_json(), self.out))
+        books.write(self.out / "ledger.json")
         progress("counting bytes", 1, 1)
+
+    def _stored(self, part: str) -> StoredBytes:
+        """The bytes of a part, which is named relative to the run: one that was moved is still right about itself."""
+        return dataclasses.replace(ledger(self.out / part).stored(), path=part)
 
     def accuracy(self, progress: Progress) -> None:
         bundles = {name: self.bundle(name) for name in self.plan.native}
@@ -172,14 +176,14 @@ class _Work:
             if self.request.training is not None and self.request.training.eval_data is not None:
                 reason = "deploy measures no such data; see result.json of the training"
             result = Accuracy(measured=False, reason=reason)
-        self._write("accuracy.json", result.to_json())
+        result.write(self.out / "accuracy.json")
 
-    def _keep_predictions(self, predictions: dict[str, Any]) -> None:
-        about = {} if self.plan.data_digest is None else {"data_sha256": self.plan.data_digest}
-        write_json(self.out / PREDICTIONS_FILE, about | predictions, indent=None)
+    def _keep_predictions(self, predictions: Predictions) -> None:
+        known = dataclasses.replace(predictions, data_sha256=self.plan.data_digest or "")
+        known.write(self.out / PREDICTIONS_FILE)
 
     def parity(self, progress: Progress) -> None:
-        self._write("parity.json", run_parity(self.out, progress=progress).to_json())
+        run_parity(self.out, progress=progress).write(self.out / "parity.json")
 
     def profile(self, progress: Progress) -> None:
         measured = {}
@@ -190,7 +194,7 @@ class _Work:
                 measured[f"{name}, reading"] = self._profile(name, reading=True, progress=progress)
         reason = "not this machine's processor: an emulator proves numbers, never latency"
         others = {name: reason for name in self.plan.targets if name not in measured}
-        self._write("profile.json", RunProfile(measured, others).to_json())
+        RunProfile(measured, others).write(self.out / "profile.json")
 
     def _profile(self, name: str, *, reading: bool, progress: Progress) -> Profile:
         return profile_bundle(
@@ -210,15 +214,3 @@ class _Work:
 
     def bundle(self, name: str) -> Path:
         return self.out / "bundles" / name
-
-    def _write(self, name: str, value: Any) -> None:
-        write_json(self.out / name, value)
-
-
-def _relative(value: Any, folder: Path) -> Any:
-    """Cuts the run's own place out of paths, so that a run that was moved is still right about itself."""
-    if isinstance(value, dict):
-        return {key: _relative(entry, folder) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_relative(entry, folder) for entry in value]
-    return value.removeprefix(f"{folder}/") if isinstance(value, str) else value

@@ -8,7 +8,6 @@ that is repeated with the same outcome does not make the later ones repeat.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import hashlib
 import json
@@ -18,36 +17,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeq.errors import FormatError, UsageError
-from edgeq.files import write_json
-from edgeq.formats.json_file import read_json_object
+from edgeq.errors import UsageError
 from edgeq.reading import sha256
+from edgeq.results import About, RunRecord, StageRecord
 
 STATE_FILE = "deploy.json"
-_FORMAT = "edgeq-run"
-_FORMAT_VERSION = 1
 _LOCK_FILE = ".deploy.lock"
 _STAGE_FOLDERS = ("checkpoint", "onnx", "float-onnx")
 _RESULTS = ("accuracy", "parity", "ledger", "profile", "report")
 _STAGE_FILES = (STATE_FILE, *(f"{name}.json" for name in _RESULTS), "report.html")
-
-
-@dataclasses.dataclass(frozen=True)
-class StageRecord:
-    """A finished stage.
-
-    Attributes:
-        key: Digest of everything that the stage depended on.
-        files: SHA-256 of each file that it wrote, by path relative to the run's folder.
-    """
-
-    key: str
-    files: dict[str, str]
-
-    @property
-    def digest(self) -> str:
-        """One digest for all files of the stage."""
-        return digest(self.files)
 
 
 class RunState:
@@ -55,11 +33,11 @@ class RunState:
 
     Attributes:
         folder: The run's folder.
-        about: What the run is of: source, recipe, targets; written for people and for ``edgeq parity``.
+        about: What the run is of: source, recipe, targets.
         stages: Records of finished stages by name.
     """
 
-    def __init__(self, folder: Path, about: dict[str, Any], stages: dict[str, StageRecord]) -> None:
+    def __init__(self, folder: Path, about: About, stages: dict[str, StageRecord]) -> None:
         self.folder = folder
         self.about = about
         self.stages = stages
@@ -70,32 +48,17 @@ class RunState:
 
         Raises:
             UsageError: If the folder is not a run.
-            FormatError: If ``deploy.json`` is damaged.
+            FormatError: If ``deploy.json`` is damaged, or of another version.
         """
         file = folder / STATE_FILE
         if not file.is_file():
             raise UsageError(f"{folder} has no {STATE_FILE}; give a folder that 'edgeq deploy' wrote")
-        table = read_json_object(file)
-        try:
-            if table["format"] != _FORMAT or table["format_version"] != _FORMAT_VERSION:
-                raise FormatError(f"{file} should be {_FORMAT} version {_FORMAT_VERSION}; use another output folder")
-            stages = {
-                str(name): StageRecord(str(entry["key"]), {str(k): str(v) for k, v in entry["files"].items()})
-                for name, entry in table["stages"].items()
-            }
-            return cls(folder, dict(table["about"]), stages)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FormatError(f"{file} is damaged ({error!r}); delete it, and the stages run again") from error
+        record = RunRecord.read(file)
+        return cls(folder, record.about, dict(record.stages))
 
     def save(self) -> None:
         """Writes ``deploy.json`` in one step."""
-        table = {
-            "format": _FORMAT,
-            "format_version": _FORMAT_VERSION,
-            "about": self.about,
-            "stages": {name: dataclasses.asdict(record) for name, record in self.stages.items()},
-        }
-        write_json(self.folder / STATE_FILE, table)
+        RunRecord(self.about, self.stages).write(self.folder / STATE_FILE)
 
     def is_current(self, stage: str, key: str, outputs: tuple[str, ...]) -> bool:
         """Whether a stage finished with this key and its files are untouched: none changed, gone or added."""

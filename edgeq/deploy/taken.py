@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from edgeq.formats.sentence_model import (
 )
 from edgeq.formats.tasks import GENERATING
 from edgeq.models import ModelAdapter
+from edgeq.results import Taken
 from edgeq.targets.bundle.generation_config import read_generation_settings
 from edgeq.targets.bundle.model_info import CONFIG_FILE, read_generation_table
 from edgeq.targets.bundle.text_settings import read_text_info
@@ -38,21 +38,6 @@ _SCORES = {
     "sigmoid": "the sigmoid of each logit",
     "softmax": "the softmax of all logits",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Taken:
-    """One thing that decides results.
-
-    Attributes:
-        what: Such as ``pooling``.
-        value: What was taken, in words.
-        file: The file that says so, relative to the model's folder; ``default`` where none does.
-    """
-
-    what: str
-    value: str
-    file: str
 
 
 def taken_from(folder: Path, adapter: ModelAdapter) -> list[Taken]:

@@ -8,14 +8,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from edgeq.backends import Arrays, Backend
 from edgeq.formats.sentence_model import SentenceModel
 from edgeq.progress import Progress, silent
 
 T = TypeVar("T")
 
-Encode = Callable[..., dict[str, np.ndarray]]
-"""A model on some backend: ``input_ids, attention_mask, token_type_ids`` (int64, ``[batch, sequence]``)
-to float32 outputs by name. A model whose pooling leaves out its prompt also gets ``pooling_mask``."""
 Tokens = Mapping[str, Sequence[int]]
 """``input_ids`` and ``token_type_ids`` of a text."""
 Read = Callable[[int, dict[str, np.ndarray]], T]
@@ -46,7 +44,8 @@ class Batches:
     """A model with its tokenizer.
 
     Attributes:
-        encode: The model.
+        model: The model. It is given ``input_ids``, ``attention_mask`` and ``token_type_ids`` (int64,
+            ``[batch, sequence]``), and ``pooling_mask`` if its pooling leaves out its prompt.
         tokenizer: A ``transformers`` tokenizer.
         max_length: Most tokens of a text.
         batch_size: Texts in one batch; they are sorted by length, so that little is padded.
@@ -54,7 +53,7 @@ class Batches:
         prompt: What is put before every text.
     """
 
-    encode: Encode
+    model: Backend
     tokenizer: Any
     max_length: int
     batch_size: int = 32
@@ -94,12 +93,12 @@ class Batches:
         self.progress("evaluating", len(starts), len(starts))
         return [results[index] for index in range(len(texts))]
 
-    def _run(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
-        if not self.prompt.excluded:
-            return self.encode(ids, mask, types)
-        kept = np.ones_like(mask)
-        kept[:, : self.prompt.excluded] = 0
-        return self.encode(ids, mask, types, pooling_mask=kept)
+    def _run(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> Arrays:
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        if self.prompt.excluded:
+            feed["pooling_mask"] = np.ones_like(mask)
+            feed["pooling_mask"][:, : self.prompt.excluded] = 0
+        return self.model(feed)
 
     def _pad(self, rows: Sequence[Tokens]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         longest = max(len(row["input_ids"]) for row in rows)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from edgeq.backends import Backend
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.evaluate.data import TextFile
 from edgeq.progress import Progress, silent
 
 _MOST_LOSS = 700.0
 """Natural logarithm of the largest perplexity that is measured; float64 ends at 709."""
-Score = Callable[[np.ndarray], np.ndarray]
-"""A model on some backend: ids (int64, ``[batch, length]``, no padding) to the natural logarithm of the
-probability of each id after the first (float, ``[batch, length - 1]``)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Perplexity:
 
 
 def evaluate_perplexity(
-    score: Score,
+    model: Backend,
     tokenizer: Any,
     text: TextFile,
     *,
@@ -64,7 +62,9 @@ def evaluate_perplexity(
     token more to go by and takes longer. The last window ends with the text and is no shorter than the others.
 
     Args:
-        score: The model.
+        model: Given ``input_ids`` (int64, ``[batch, length]``, no padding), it returns ``log_probabilities``: the
+            natural logarithm of the probability of each id after the first (float, ``[batch, length - 1]``).
+            :mod:`edgeq.backends.log_probabilities` has such models.
         tokenizer: A ``transformers`` tokenizer.
         text: The text.
         context: Tokens of a window; at most the model's positions.
@@ -88,7 +88,7 @@ def evaluate_perplexity(
     ids = _stream(tokenizer, text)
     partial = max_tokens is not None and max_tokens < len(ids) - 1
     ids = ids[: max_tokens + 1] if partial and max_tokens is not None else ids
-    predicted, windows = _run(score, ids, context, stride, batch_size, progress)
+    predicted, windows = _run(model, ids, context, stride, batch_size, progress)
     _check_measurable(predicted, context, text)
     loss = -float(predicted.sum(dtype=np.float64))
     words = len(text.content.split())
@@ -128,15 +128,15 @@ def _stream(tokenizer: Any, text: TextFile) -> np.ndarray:
 
 
 def _run(
-    score: Score, ids: np.ndarray, context: int, stride: int, batch_size: int, progress: Progress
+    model: Backend, ids: np.ndarray, context: int, stride: int, batch_size: int, progress: Progress
 ) -> tuple[np.ndarray, int]:
     predicted = np.empty(len(ids) - 1, np.float32)
     windows = list(_windows(len(ids) - 1, context, stride))
     for first in range(0, len(windows), batch_size):
         progress("measuring perplexity", first, len(windows))
         chosen = windows[first : first + batch_size]
-        scores = score(np.stack([ids[start : stop + 1] for start, _, stop in chosen]))
-        for row, (start, new, stop) in zip(scores, chosen, strict=True):
+        outputs = model({"input_ids": np.stack([ids[start : stop + 1] for start, _, stop in chosen])})
+        for row, (start, new, stop) in zip(outputs["log_probabilities"], chosen, strict=True):
             predicted[new:stop] = row[new - start :]
     progress("measuring perplexity", len(windows), len(windows))
     return predicted, len(windows)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgeq.evaluate.batches import Batches, Encode, Prompt
+from edgeq.backends import Backend
+from edgeq.evaluate.batches import Batches, Prompt
 from edgeq.evaluate.evaluation import Evaluation, EvaluationData, Meaning
 from edgeq.formats.sentence_model import SentenceModel
 from edgeq.progress import Progress, silent
@@ -14,7 +15,7 @@ _DEFAULT_MAX_LENGTH = 512
 
 
 def evaluate(
-    encode: Encode,
+    model: Backend,
     tokenizer: Any,
     data: EvaluationData,
     *,
@@ -27,7 +28,7 @@ def evaluate(
     """Runs a model over evaluation data.
 
     Args:
-        encode: The model.
+        model: The model; see :class:`~edgeq.evaluate.batches.Batches`.
         tokenizer: A ``transformers`` tokenizer.
         data: The examples.
         sentence: What stands before and behind the model: the prompt of every text, the longest text, how embeddings
@@ -44,5 +45,5 @@ def evaluate(
     own = sentence.max_tokens if sentence is not None else None
     max_length = min(max_length, own or getattr(tokenizer, "model_max_length", max_length))
     prompt = Prompt.of(sentence, tokenizer, max_length=max_length)
-    run = Batches(encode, tokenizer, max_length, batch_size, progress, prompt)
+    run = Batches(model, tokenizer, max_length, batch_size, progress, prompt)
     return data.measure(run, Meaning(labels, sentence))

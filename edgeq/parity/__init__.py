@@ -20,8 +20,8 @@ measured or derived rather than picked by hand:
 Where a rule is broken, :func:`diff_layers` walks the layers in order and finds the first that leaves its envelope.
 """
 
-from edgeq.parity.diff import BACKENDS, BackendDiff, diff_layers
+from edgeq.parity.diff import BACKENDS, diff_layers
 from edgeq.parity.run import run_parity
-from edgeq.results import Check, ParityReport
+from edgeq.results import BackendDiff, Check, ParityReport
 
 __all__ = ["BACKENDS", "BackendDiff", "Check", "ParityReport", "diff_layers", "run_parity"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeq.backends.bundles import BundleAccess
-from edgeq.errors import FormatError
-from edgeq.formats.json_file import read_json_object
+from edgeq.results import About, RunRecord
 
 
 def bundles_of(folder: Path, access: BundleAccess) -> list[Path]:
@@ -15,16 +14,14 @@ def bundles_of(folder: Path, access: BundleAccess) -> list[Path]:
     return sorted(found, key=lambda path: (not access.is_native(path), path.name))
 
 
-def source_of(folder: Path) -> Path | None:
+def float_model_of(folder: Path) -> Path | None:
     """Returns the folder of the float model that ``deploy.json`` names, if it still exists.
 
     Raises:
         FormatError: If ``deploy.json`` is damaged.
     """
-    source = _about(folder, "source_folder")
-    if source is None and (folder / "deploy.json").is_file():
-        raise FormatError(f"{folder / 'deploy.json'} does not name the source; deploy again")
-    return Path(source) if source is not None and Path(source).is_dir() else None
+    about = _about(folder)
+    return Path(about.source_folder) if about is not None and Path(about.source_folder).is_dir() else None
 
 
 def task_of_source(folder: Path) -> str | None:
@@ -33,15 +30,11 @@ def task_of_source(folder: Path) -> str | None:
     Raises:
         FormatError: If ``deploy.json`` is damaged.
     """
-    return _about(folder, "task")
+    about = _about(folder)
+    return None if about is None else about.task
 
 
-def _about(folder: Path, key: str) -> str | None:
+def _about(folder: Path) -> About | None:
+    """What the run is of; None for a folder whose stages were run one by one."""
     path = folder / "deploy.json"
-    if not path.is_file():
-        return None
-    about = read_json_object(path).get("about")
-    value = about.get(key) if isinstance(about, dict) else 0
-    if value is not None and not isinstance(value, str):
-        raise FormatError(f"{path} is not as `edgeq deploy` writes it (about.{key}); deploy again")
-    return value
+    return RunRecord.read(path).about if path.is_file() else None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from edgeq.ledger import megabytes
 from edgeq.report.text import milliseconds, speedup, workload
-from edgeq.report.verdicts import Level, accuracy_verdict
-from edgeq.results import Accuracy, RunLedger, RunProfile, accuracy_of, ledger_of, profile_of
+from edgeq.report.verdicts import accuracy_verdict
+from edgeq.results import Accuracy, Level, ParityReport, Report, RunLedger, RunProfile
 
 _BASELINE = "onnxruntime float32"
 
@@ -43,12 +42,12 @@ class Answer:
     tiles: tuple[Tile, ...]
 
 
-def answer(report: dict[str, Any]) -> Answer:
-    """Answers the questions from the contents of ``report.json``, its verdicts included."""
-    bad = [verdict["sentence"] for verdict in report["verdicts"] if verdict["level"] == "bad"]
-    profile, accuracy = profile_of(report), accuracy_of(report)
-    size, machine = _size(ledger_of(report)), _machine(list(report["targets"]), profile)
-    tiles = (size, _speed(profile), _quality(accuracy), _proof(report["parity"]), machine)
+def answer(report: Report) -> Answer:
+    """Answers the questions from the results of a run, verdicts included."""
+    bad = [verdict.sentence for verdict in report.verdicts if verdict.level == "bad"]
+    profile, accuracy = report.profile, report.accuracy
+    size, machine = _size(report.ledger), _machine(list(report.about.targets), profile)
+    tiles = (size, _speed(profile), _quality(accuracy), _proof(report.parity), machine)
     if bad:
         return Answer("bad", f"No, not as it is. {bad[0]}", tiles)
     if not accuracy.measured:
@@ -92,10 +91,10 @@ def _quality(accuracy: Accuracy) -> Tile:
     return Tile("How good?", f"{score.value:.4f}", note)
 
 
-def _proof(parity: dict[str, Any]) -> Tile:
-    broken = sum(not check["passed"] for check in parity["checks"])
-    value = f"{broken} of {len(parity['checks'])} rules broken" if broken else "yes, proven"
-    note = "a parity rule is broken: see Parity" if broken else f"all {len(parity['checks'])} parity checks hold"
+def _proof(parity: ParityReport) -> Tile:
+    broken, count = len(parity.broken), len(parity.checks)
+    value = f"{broken} of {count} checks broken" if broken else "yes, proven"
+    note = "a parity rule is broken: see Parity" if broken else f"all {count} parity checks hold"
     return Tile("The same model?", value, note)
 
 

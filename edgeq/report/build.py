@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any
 
 import edgeq
-from edgeq.errors import FormatError, UsageError
-from edgeq.files import check_new_file, write_json, write_text
-from edgeq.formats.json_file import read_json_object
-from edgeq.json_text import json_text
+from edgeq.errors import UsageError
+from edgeq.files import check_new_file, write_text
 from edgeq.report.page import GENERATOR, render
 from edgeq.report.training import read_training
 from edgeq.report.verdicts import verdicts
-from edgeq.results import Accuracy, ParityReport, RunLedger, RunProfile
+from edgeq.results import Accuracy, ParityReport, Report, RunLedger, RunProfile, RunRecord
 
 _MARKER = b'"format": "edgeq-report"'
 _PARTS = ("accuracy", "parity", "ledger", "profile")
 
 
-def write_report(run: str | Path, *, force: bool = False) -> dict[str, Any]:
+def write_report(run: str | Path, *, force: bool = False) -> Report:
     """Writes ``report.json`` and ``report.html`` from the results in a run's folder.
 
     Args:
@@ -33,38 +29,35 @@ def write_report(run: str | Path, *, force: bool = False) -> dict[str, Any]:
 
     Raises:
         UsageError: If the folder is not a run, a result is not there yet, or something else is called like a report.
-        FormatError: If a result is damaged.
+        FormatError: If a result is damaged, or of another version.
     """
     folder = Path(run)
+    check_new_file(folder / "report.json", verb="report", marker=_MARKER, force=force)
+    check_new_file(folder / "report.html", verb="report", marker=GENERATOR, force=force)
+    report = read_results(folder)
+    page = render(report)
+    report.write(folder / "report.json")
+    write_text(folder / "report.html", page)
+    return report
+
+
+def read_results(folder: Path) -> Report:
+    """Reads the results in a run's folder, and judges them; same errors as :func:`write_report`."""
     state = folder / "deploy.json"
     if not state.is_file():
         raise UsageError(f"{folder} has no deploy.json; give a folder that 'edgeq deploy' wrote")
     missing = [f"{part}.json" for part in _PARTS if not (folder / f"{part}.json").is_file()]
     if missing:
         raise UsageError(f"{folder} has no {' and no '.join(missing)} yet; run 'edgeq deploy' again to finish it")
-    check_new_file(folder / "report.json", verb="report", marker=_MARKER, force=force)
-    check_new_file(folder / "report.html", verb="report", marker=GENERATOR, force=force)
-    report: dict[str, Any] = {"format": "edgeq-report", "format_version": 1, "edgeq": edgeq.__version__}
-    try:
-        about = read_json_object(state)["about"]
-        report |= {key: about[key] for key in ("name", "source", "recipe", "targets")}
-        report["taken"] = [{key: str(row[key]) for key in ("what", "value", "file")} for row in about.get("taken", [])]
-        report |= {part: read_json_object(folder / f"{part}.json") for part in _PARTS}
-        parity = ParityReport.from_json(report["parity"], folder / "parity.json")
-        accuracy = Accuracy.from_json(report["accuracy"], folder / "accuracy.json")
-        for part, kind in (("ledger", RunLedger), ("profile", RunProfile)):
-            kind.from_json(report[part], folder / f"{part}.json")
-        report["parity"] = json.loads(json_text(parity.with_data(accuracy).to_json()))
-        if "gates" in about:
-            report["gates"] = about["gates"]
-        if "training" in about:
-            report["training"] = read_training(folder / str(about["training"]))
-        report["verdicts"] = [dataclasses.asdict(verdict) for verdict in verdicts(report)]
-        page = render(report)
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
-        raise FormatError(
-            f"a result in {folder} is damaged ({error!r}); delete deploy.json and deploy again"
-        ) from error
-    write_json(folder / "report.json", report)
-    write_text(folder / "report.html", page)
-    return report
+    about = RunRecord.read(state).about
+    accuracy = Accuracy.read(folder / "accuracy.json")
+    report = Report(
+        edgeq=edgeq.__version__,
+        about=about,
+        accuracy=accuracy,
+        parity=ParityReport.read(folder / "parity.json").with_data(accuracy.checks),
+        ledger=RunLedger.read(folder / "ledger.json"),
+        profile=RunProfile.read(folder / "profile.json"),
+        training=None if about.training is None else read_training(folder / about.training),
+    )
+    return dataclasses.replace(report, verdicts=verdicts(report))

@@ -1,80 +1,18 @@
-"""Gates of a run: limits that a user gives, and whether the results keep them."""
+"""Gates of a run: how a user writes limits, and whether the results keep them."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import re
-from typing import Any, Literal, get_args
+from typing import get_args
 
 from edgeq.errors import UsageError
 from edgeq.ledger import megabytes
-from edgeq.results import Accuracy, Loss, RunLedger, accuracy_of, ledger_of, profile_of
+from edgeq.results import Accuracy, Gates, Loss, LossEnd, LossLimit, Report, RunLedger
 from edgeq.sizes import parse_bytes
 
-LossEnd = Literal["interval", "middle"]
-"""Which loss a gate looks at: the end of the 95% interval that is worse for the model, or the measured value."""
-
 _LOSS = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
-_POINT = 0.01
-_PERPLEXITY = "perplexity"
-
-
-@dataclasses.dataclass(frozen=True)
-class LossLimit:
-    """The largest loss of the metric.
-
-    Attributes:
-        amount: A number above or equal to 0.
-        relative: Whether it is per cent of the float model's value; otherwise it is points: hundredths of an accuracy
-            or a correlation, units of a perplexity.
-        end: Which loss must stay below it.
-    """
-
-    amount: float
-    relative: bool
-    end: LossEnd
-
-    def largest(self, metric: str, reference: float) -> float:
-        """Returns the largest loss in units of the metric, the float model's value being ``reference``."""
-        if self.relative:
-            return self.amount / 100.0 * abs(reference)
-        return self.amount if metric == _PERPLEXITY else self.amount * _POINT
-
-    def __str__(self) -> str:
-        if self.relative:
-            return f"{self.amount:g}% of the float model"
-        return f"{self.amount:g} {'point' if self.amount == 1 else 'points'}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Gates:
-    """Limits of a run; None for no limit.
-
-    Attributes:
-        max_loss: Of every stage's loss against the float model.
-        max_bytes: Of every bundle's weights as stored.
-        max_ms: Of the median latency of every bundle that was timed, in milliseconds.
-    """
-
-    max_loss: LossLimit | None = None
-    max_bytes: int | None = None
-    max_ms: float | None = None
-
-    @property
-    def any(self) -> bool:
-        """Whether there is a limit at all."""
-        return self != Gates()
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain JSON values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Gates:
-        """Reads what :meth:`to_json` returned."""
-        loss = values["max_loss"]
-        return cls(None if loss is None else LossLimit(**loss), values["max_bytes"], values["max_ms"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,16 +56,16 @@ def parse_gates(
     return Gates(loss, None if max_bytes is None else parse_bytes(max_bytes, option="--max-bytes"), max_ms)
 
 
-def gate_results(report: dict[str, Any]) -> list[GateResult]:
-    """Compares the contents of ``report.json`` with the limits that it holds; empty without any."""
-    if "gates" not in report:
+def gate_results(report: Report) -> list[GateResult]:
+    """Compares the results of a run with the limits that it was given; empty without any."""
+    gates = report.about.gates
+    if gates is None:
         return []
-    gates = Gates.from_json(report["gates"])
     results = []
     if gates.max_loss is not None:
-        results.append(_loss(accuracy_of(report), gates.max_loss))
+        results.append(_loss(report.accuracy, gates.max_loss))
     if gates.max_bytes is not None:
-        results.append(_bytes(ledger_of(report), gates.max_bytes))
+        results.append(_bytes(report.ledger, gates.max_bytes))
     if gates.max_ms is not None:
         results.append(_latency(report, gates.max_ms))
     return results
@@ -172,8 +110,8 @@ def _bytes(ledger: RunLedger, limit: int) -> GateResult:
     return GateResult(found <= limit, sentence)
 
 
-def _latency(report: dict[str, Any], limit: float) -> GateResult:
-    measured = {name: one for name, one in profile_of(report).measured.items() if name in report["targets"]}
+def _latency(report: Report, limit: float) -> GateResult:
+    measured = {name: one for name, one in report.profile.measured.items() if name in report.about.targets}
     if not measured:
         return GateResult(False, f"A latency of at most {limit:g} ms was asked for, but no bundle could be timed here.")
     medians = {name: 1e3 * one.timings["edgeq"].median for name, one in measured.items()}

@@ -6,13 +6,12 @@ import string
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
-from typing import Any
 
 from edgeq.ledger import grouped, megabytes
 from edgeq.report import plots
 from edgeq.report.answer import Answer, answer
-from edgeq.report.text import duration, library_of, milliseconds, not_checked, summary_table, workload
-from edgeq.results import Accuracy, RunLedger, RunProfile, accuracy_of, ledger_of, profile_of
+from edgeq.report.text import duration, milliseconds, summary_table, workload
+from edgeq.results import Accuracy, ParityReport, Report, RunLedger, RunProfile, Training
 
 GENERATOR = b'<meta name="generator" content="edgeq">'
 """What every page of edgeq holds, and pages of others do not."""
@@ -21,34 +20,29 @@ _LONGEST_NUMBER = 20
 """Characters of a number with its unit; a longer cell is a sentence that begins with one."""
 
 
-def render(report: dict[str, Any]) -> str:
-    """Returns the page.
-
-    Args:
-        report: Contents of ``report.json``.
-    """
-    recipe, targets = report["recipe"], ", ".join(report["targets"])
-    title = f"{report['name']} as {recipe['name']}"
+def render(report: Report) -> str:
+    """Returns the page."""
+    about, recipe = report.about, report.about.recipe
+    title = f"{about.name} as {recipe.name}"
     body = string.Template(resource("page.html")).substitute(
         title=escape(title),
         about=(
-            f"Source <code>{escape(report['source'])}</code>. Recipe <b>{escape(recipe['name'])}</b>: "
-            f"{escape(recipe['summary'])}. Targets: {escape(targets)}."
+            f"Source <code>{escape(about.source)}</code>. Recipe <b>{escape(recipe.name)}</b>: "
+            f"{escape(recipe.summary)}. Targets: {escape(', '.join(about.targets))}."
         ),
         answer=_answer(answer(report)),
         verdicts="\n".join(
-            f'<li class="{escape(verdict["level"])}">{escape(verdict["sentence"])}</li>'
-            for verdict in report["verdicts"]
+            f'<li class="{verdict.level}">{escape(verdict.sentence)}</li>' for verdict in report.verdicts
         ),
         summary=table(*summary_table(report)),
-        taken=_taken(report.get("taken", [])),
-        accuracy=_accuracy(accuracy_of(report)),
-        training=_training(report["training"]) if "training" in report else "",
-        parity=_parity(report["parity"]),
-        ledger=_ledger(ledger_of(report)),
-        latency=_latency(profile_of(report)),
+        taken=table(["what", "taken", "said by"], [[row.what, row.value, row.file] for row in about.taken]),
+        accuracy=_accuracy(report.accuracy),
+        training="" if report.training is None else _training(report.training),
+        parity=_parity(report.parity),
+        ledger=_ledger(report.ledger),
+        latency=_latency(report.profile),
     )
-    footer = f"edgeq {report['edgeq']}, recipe {recipe['name']} {recipe['sha256'][:12]}"
+    footer = f"edgeq {report.edgeq}, recipe {recipe.name} {recipe.sha256[:12]}"
     return document(body, title=title, footer=footer)
 
 
@@ -99,12 +93,6 @@ def resource(name: str) -> str:
     return resources.files("edgeq.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _taken(rows: Sequence[dict[str, str]]) -> str:
-    if not rows:
-        return "<p>Not recorded: this run is of an older edgeq.</p>"
-    return table(["what", "taken", "said by"], [[row["what"], row["value"], row["file"]] for row in rows])
-
-
 def _accuracy(accuracy: Accuracy) -> str:
     if not accuracy.measured:
         return f"<p>Not measured: {escape(accuracy.reason)}.</p>"
@@ -123,36 +111,33 @@ def _accuracy(accuracy: Accuracy) -> str:
     return plots.accuracy_plot(accuracy) + table(columns, rows) + note
 
 
-def _training(training: dict[str, Any]) -> str:
+def _training(training: Training) -> str:
     """A section of its own: most recipes need no training, and their page does not speak of it."""
     rows = []
-    for stage in training["stages"]:
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in stage["values"].items() if value is not None)
-        weights = "" if stage["weights_of"] is None else str(stage["weights_of"])
-        rows.append([stage["name"], str(stage["steps"]), duration(stage["seconds"]), weights, figures])
-    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in training["settings"].items())
+    for stage in training.stages:
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in stage.values.items())
+        weights = "" if stage.weights_of is None else str(stage.weights_of)
+        rows.append([stage.name, str(stage.steps), duration(stage.seconds), weights, figures])
+    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in training.settings.items())
     parts = [
         plots.training_plot(training),
         table(["stage", "steps", "time of its steps", "weights of step", "evaluation of these weights"], rows),
-        f'<p class="small">Task {escape(training["task"])}; {escape(settings)}. Figures are those of the model in '
+        f'<p class="small">Task {escape(training.task)}; {escape(settings)}. Figures are those of the model in '
         f"training; those of the packed one stand under Accuracy. The log is in "
-        f"<code>{escape(training['folder'])}</code>.</p>",
+        f"<code>{escape(training.folder)}</code>.</p>",
     ]
     return '<section id="training">\n<h2>Training</h2>\n' + "\n".join(parts) + "\n</section>"
 
 
-def _parity(parity: dict[str, Any]) -> str:
-    checks = parity["checks"]
-    rows = [
-        [check["stage"], check["rule"], "holds" if check["passed"] else "BROKEN", check["detail"]] for check in checks
-    ]
-    broken = [not check["passed"] for check in checks]
-    listing = table(["stage", "rule", "result", "found"], rows, marked=broken)
-    count = sum(broken)
+def _parity(parity: ParityReport) -> str:
+    checks, conditions = parity.checks, parity.conditions
+    rows = [[check.stage, check.rule, "holds" if check.passed else "BROKEN", check.detail] for check in checks]
+    listing = table(["stage", "rule", "result", "found"], rows, marked=[not check.passed for check in checks])
+    count = len(parity.broken)
     verdict = f"<b>{count} of {len(checks)} checks are broken.</b>" if count else f"All {len(checks)} checks hold."
-    verdict += "".join(f"<br>Not checked: {escape(reason)}." for reason in not_checked(parity))
-    if library := library_of(parity):
-        verdict += f"<br>Texts were compared with {escape(library)}."
+    verdict += "".join(f"<br>Not checked: {escape(reason)}." for reason in conditions.not_checked)
+    if conditions.library:
+        verdict += f"<br>Texts were compared with {escape(conditions.library)}."
     # A long list of good news is folded away; bad news never is.
     state = " open" if count else ""
     return f"<p>{verdict}</p><details{state}><summary>Every check</summary>{listing}</details>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import re
@@ -13,7 +14,7 @@ import matplotlib.figure
 from matplotlib.transforms import Bbox
 
 from edgeq.ledger import megabytes
-from edgeq.results import Accuracy, Profile, RunLedger
+from edgeq.results import Accuracy, Profile, RunLedger, TrainedStage, Training
 
 _BLUE, _ORANGE, _GREEN, _GREY, _RED = "#0072b2", "#e69f00", "#009e73", "#999999", "#d55e00"
 """Colours that colour-blind readers tell apart (Okabe and Ito's set)."""
@@ -37,6 +38,26 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class SizePoint:
+    """A model in a picture of quality against stored bytes; float ones are grey."""
+
+    label: str
+    bytes: float
+    value: float
+    is_float: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class LatencyPoint:
+    """A model in a picture of quality against latency; grey where another one is better in everything."""
+
+    label: str
+    milliseconds: float
+    value: float
+    on_front: bool
 
 
 def accuracy_plot(accuracy: Accuracy) -> str:
@@ -98,37 +119,37 @@ def operator_plot(measured: Profile) -> str:
     return _bars(f"operators-{_call_of(measured)}", names, shares, colours, labels, xlabel=xlabel)
 
 
-def training_plot(training: dict[str, Any]) -> str:
+def training_plot(training: Training) -> str:
     """The loss of every step that was logged and, below it, what evaluations found; stages apart."""
-    metric = training["metric"]
+    metric = training.metric
     rows = 1 + (metric is not None)
     with matplotlib.rc_context(_STYLE):
         figure = matplotlib.figure.Figure(figsize=(_WIDTH, 1.9 * rows), layout="constrained")
         panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
-        panels[0].plot(*_columns(training["loss"]), color=_BLUE, linewidth=1.2)
+        panels[0].plot(*_columns(training.loss), color=_BLUE, linewidth=1.2)
         panels[0].set_ylabel("loss of the training")
         if metric is not None:
-            found = [(one["step"], one["values"].get(metric)) for one in training["evaluations"]]
-            found = [(step, value) for step, value in found if value is not None]
-            chosen = [point for point in found if point[0] in {stage["weights_of"] for stage in training["stages"]}]
-            panels[1].plot(*_columns(found), color=_GREEN, marker="o", markersize=3, linewidth=1.2)
+            found = [(one.step, one.values.get(metric)) for one in training.evaluations]
+            points = [(step, value) for step, value in found if value is not None]
+            chosen = [point for point in points if point[0] in {stage.weights_of for stage in training.stages}]
+            panels[1].plot(*_columns(points), color=_GREEN, marker="o", markersize=3, linewidth=1.2)
             if chosen:
                 label = "weights that a stage ended with"
                 panels[1].plot(*_columns(chosen), "o", color=_ORANGE, markersize=6, label=label)
                 panels[1].legend(frameon=False)
             panels[1].set_ylabel(metric)
-        _mark_stages(panels, training["stages"])
+        _mark_stages(panels, training.stages)
         panels[-1].set_xlabel("step")
         return _svg(figure, "training")
 
 
-def _mark_stages(panels: Any, stages: Sequence[dict[str, Any]]) -> None:
+def _mark_stages(panels: Any, stages: Sequence[TrainedStage]) -> None:
     """A line where a stage ends and another begins, and the names above."""
     start = 0
     for stage in stages if len(stages) > 1 else ():
-        middle, start = start + stage["steps"] / 2, start + stage["steps"]
+        middle, start = start + stage.steps / 2, start + stage.steps
         panels[0].annotate(
-            stage["name"], (middle, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=_GREY
+            stage.name, (middle, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=_GREY
         )
         for panel in panels:
             panel.axvline(start, color=_GREY, linewidth=0.6, linestyle=":")
@@ -138,23 +159,23 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
     return [x for x, _ in points], [y for _, y in points]
 
 
-def quality_plot(points: Sequence[dict[str, Any]], metric: str) -> str:
+def quality_plot(points: Sequence[SizePoint], metric: str) -> str:
     """Quality against stored bytes: a point a model, the float ones grey.
 
     Args:
-        points: Each with ``label``, ``bytes``, ``value`` and ``is_float``.
+        points: The models.
         metric: What the values are.
     """
     with matplotlib.rc_context(_STYLE):
         figure = matplotlib.figure.Figure(figsize=(_WIDTH, 3.6), layout="constrained")
         axes = figure.add_subplot()
-        sizes = [point["bytes"] / 1e6 for point in points]
+        sizes = [point.bytes / 1e6 for point in points]
         for size, point in zip(sizes, points, strict=True):
-            axes.plot(size, point["value"], "o", color=_GREY if point["is_float"] else _BLUE, markersize=6)
+            axes.plot(size, point.value, "o", color=_GREY if point.is_float else _BLUE, markersize=6)
         axes.set_xscale("log", base=2)
         axes.set_xlim(2 ** math.floor(math.log2(min(sizes)) - 0.1), 2 ** math.ceil(math.log2(max(sizes)) + 0.1))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        values = [point["value"] for point in points]
+        values = [point.value for point in points]
         if min(values) > 0 and max(values) > _FAR_APART * min(values):
             axes.set_yscale("log")  # one ruined model would press all others together
         axes.margins(y=0.2)
@@ -162,15 +183,15 @@ def quality_plot(points: Sequence[dict[str, Any]], metric: str) -> str:
         axes.set_axisbelow(True)
         axes.set_xlabel("MB of tensors as stored; each line doubles")
         axes.set_ylabel(metric)
-        _label_points(axes, [(size, point["value"], point["label"]) for size, point in zip(sizes, points, strict=True)])
+        _label_points(axes, [(size, point.value, point.label) for size, point in zip(sizes, points, strict=True)])
         return _svg(figure, "quality")
 
 
-def latency_front_plot(points: Sequence[dict[str, Any]], metric: str, *, how: str) -> str:
+def latency_front_plot(points: Sequence[LatencyPoint], metric: str, *, how: str) -> str:
     """Quality against latency: a point a model, those in grey that another one is better than in everything.
 
     Args:
-        points: Each with ``label``, ``milliseconds``, ``value`` and ``on_front``.
+        points: The models.
         metric: What the values are.
         how: Whether the latency was measured, and where.
     """
@@ -178,14 +199,14 @@ def latency_front_plot(points: Sequence[dict[str, Any]], metric: str, *, how: st
         figure = matplotlib.figure.Figure(figsize=(_WIDTH, 3.2), layout="constrained")
         axes = figure.add_subplot()
         for point in points:
-            colour = _BLUE if point["on_front"] else _GREY
-            axes.plot(point["milliseconds"], point["value"], "o", color=colour, markersize=6)
+            colour = _BLUE if point.on_front else _GREY
+            axes.plot(point.milliseconds, point.value, "o", color=colour, markersize=6)
         axes.margins(x=0.15, y=0.2)
         axes.grid(color=_PALE, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.set_xlabel(f"milliseconds a call: {how}")
         axes.set_ylabel(metric)
-        _label_points(axes, [(point["milliseconds"], point["value"], point["label"]) for point in points])
+        _label_points(axes, [(point.milliseconds, point.value, point.label) for point in points])
         return _svg(figure, "latency-front")
 
 

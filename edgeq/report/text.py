@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 from edgeq.ledger import megabytes
-from edgeq.results import Accuracy, Profile, SpeedupClaim, Timing, accuracy_of, ledger_of, profile_of
+from edgeq.results import Accuracy, BackendDiff, ParityReport, Profile, Report, SpeedupClaim, Step, Taken, Timing
 
 _OPERATORS_SHOWN = 12
 
 
-def summary_table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def summary_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """The one table of a run: a row for each way to run the model.
 
     Returns:
         Column names, and rows of cells.
     """
-    accuracy, ledger, profile = accuracy_of(report), ledger_of(report), profile_of(report)
+    accuracy, ledger, profile = report.accuracy, report.ledger, report.profile
     metric = accuracy.metric if accuracy.measured else "accuracy"
     columns = ["model", metric, "weights", "vs float32", "median", "p95", "speed-up"]
     float_bytes = ledger.float.totals.stored_bytes
@@ -31,7 +32,7 @@ def summary_table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     for name, book in ledger.bundles.items():
         totals, measured = book.totals, profile.measured.get(name)
         cells = [
-            f"edgeq {report['recipe']['name']}, {name}",
+            f"edgeq {report.about.recipe.name}, {name}",
             _metric(accuracy, f"bundle {name}", "torch compressed"),
         ]
         cells += [megabytes(totals.stored_bytes), f"{totals.ratio:.2f}x"]
@@ -121,57 +122,41 @@ def profile_lines(measured: Profile) -> list[str]:
     return lines
 
 
-def taken_lines(report: dict[str, Any]) -> list[str]:
+def taken_lines(taken: Sequence[Taken]) -> list[str]:
     """What was taken from the model's folder, and the file that says it, as lines."""
-    return [f"{row['what'] + ':':14} {row['value']} ({row['file']})" for row in report.get("taken", [])]
+    return [f"{row.what + ':':14} {row.value} ({row.file})" for row in taken]
 
 
-def library_of(parity: dict[str, Any]) -> str:
-    """Returns the library that texts were compared with; empty if they were not."""
-    return str(_conditions(parity).get("library", ""))
-
-
-def _conditions(parity: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = parity.get("conditions", {})
-    return found
-
-
-def not_checked(parity: dict[str, Any]) -> list[str]:
-    """What a parity run did not check, each with the reason."""
-    return [str(reason) for reason in _conditions(parity).get("not_checked", [])]
-
-
-def parity_lines(parity: dict[str, Any]) -> list[str]:
+def parity_lines(parity: ParityReport) -> list[str]:
     """Every check of a parity run as a line, broken ones marked, then what was not checked."""
     lines = []
-    for check in parity["checks"]:
-        mark = "ok    " if check["passed"] else "BROKEN"
-        lines.append(f"{mark}  {check['stage']:24} {check['rule']:10} {check['detail']}")
-    lines += [f"not checked: {reason}" for reason in not_checked(parity)]
-    count = sum(not check["passed"] for check in parity["checks"])
-    total = len(parity["checks"])
+    for check in parity.checks:
+        mark = "ok    " if check.passed else "BROKEN"
+        lines.append(f"{mark}  {check.stage:24} {check.rule:10} {check.detail}")
+    lines += [f"not checked: {reason}" for reason in parity.conditions.not_checked]
+    count, total = len(parity.broken), len(parity.checks)
     lines.append(f"all {total} parity checks hold" if not count else f"{count} of {total} parity checks are BROKEN")
     return lines
 
 
-def diff_lines(found: dict[str, Any], *, every_layer: bool) -> list[str]:
+def diff_lines(found: BackendDiff, *, every_layer: bool) -> list[str]:
     """What one backend made of the layers, as lines: the first that leaves its envelope, and all if asked for."""
-    lines, first = [], found["first"]
+    lines, first = [], found.first
     if every_layer:
-        for step in found["steps"]:
-            mark = "ok     " if step["within"] else "OUTSIDE"
-            accumulated = f"accumulated {step['moved']:.2e} (limit {step['limit']:.2e})"
-            lines.append(f"{mark}  alone {step['error']:8.2g} of bound   {accumulated}  {_step(step)}")
-    layers = sum(step["part"] == "layer" for step in found["steps"])
+        for step in found.steps:
+            mark = "ok     " if step.within else "OUTSIDE"
+            accumulated = f"accumulated {step.moved:.2e} (limit {step.limit:.2e})"
+            lines.append(f"{mark}  alone {step.error:8.2g} of bound   {accumulated}  {_step(step)}")
+    layers = sum(step.part == "layer" for step in found.steps)
     if first is None:
-        return [*lines, f"{found['backend']}: all {layers} layers are within their envelopes"]
-    alone = f"alone its error is {first['error']:.3g} times its bound"
-    if first["error"] <= 1:
+        return [*lines, f"{found.backend}: all {layers} layers are within their envelopes"]
+    alone = f"alone its error is {first.error:.3g} times its bound"
+    if first.is_right_alone:
         alone = "alone it is within its bound"
-    accumulated = f"accumulated it is off by {first['moved']:.2e} of its size (limit {first['limit']:.2e})"
-    return [*lines, f"{found['backend']}: the first outside its envelope is {_step(first)}: {alone}, {accumulated}"]
+    accumulated = f"accumulated it is off by {first.moved:.2e} of its size (limit {first.limit:.2e})"
+    return [*lines, f"{found.backend}: the first outside its envelope is {_step(first)}: {alone}, {accumulated}"]
 
 
-def _step(step: dict[str, Any]) -> str:
-    operators = ", ".join(step["operators"])
-    return f"{step['name']} ({operators})" if step["part"] == "layer" else f"what {step['name']} reads ({operators})"
+def _step(step: Step) -> str:
+    operators = ", ".join(step.operators)
+    return f"{step.name} ({operators})" if step.part == "layer" else f"what {step.name} reads ({operators})"

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, Literal
-
 from edgeq.ledger import megabytes
 from edgeq.report.gates import gate_results
-from edgeq.report.text import library_of, not_checked, workload
-from edgeq.results import Accuracy, RunLedger, RunProfile, accuracy_of, ledger_of, profile_of
-
-Level = Literal["good", "warn", "bad"]
+from edgeq.report.text import workload
+from edgeq.results import Accuracy, Level, ParityReport, Report, RunLedger, RunProfile, Verdict
 
 # Shares of the float model's metric that a compressed model must keep to be called by these names.
 # They decide about words only; the numbers and their interval stand beside them.
@@ -25,25 +20,16 @@ _BUSY = 0.1
 """Share of processor time taken by other programs above which a reader of latencies is warned."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """One sentence about one topic (``accuracy``, ``parity``, ``meaning``, ``gate``, ``size`` or ``latency``)."""
-
-    topic: str
-    level: Level
-    sentence: str
-
-
-def verdicts(report: dict[str, Any]) -> list[Verdict]:
-    """Judges a report's results; the worst can be found by their level."""
-    return [
-        accuracy_verdict(accuracy_of(report)),
-        parity_verdict(report["parity"]),
-        *_meaning_verdicts(report["parity"]),
+def verdicts(report: Report) -> tuple[Verdict, ...]:
+    """Judges the results of a run; the worst can be found by their level."""
+    return (
+        accuracy_verdict(report.accuracy),
+        parity_verdict(report.parity),
+        *_meaning_verdicts(report.parity),
         *_gate_verdicts(report),
-        *_size_verdicts(ledger_of(report)),
-        *_latency_verdicts(profile_of(report)),
-    ]
+        *_size_verdicts(report.ledger),
+        *_latency_verdicts(report.profile),
+    )
 
 
 def accuracy_verdict(accuracy: Accuracy) -> Verdict:
@@ -74,39 +60,34 @@ def accuracy_verdict(accuracy: Accuracy) -> Verdict:
     return Verdict("accuracy", "bad", f"LARGE LOSS: the compressed model {share}: {numbers}; {advice}.")
 
 
-def parity_verdict(parity: dict[str, Any]) -> Verdict:
+def parity_verdict(parity: ParityReport) -> Verdict:
     """Says whether every rule held, and if not, where the first one broke."""
-    if parity["passed"]:
+    first = parity.first_breach
+    if first is None:
         return Verdict("parity", "good", "Every stage computes the same model: all parity rules hold.")
-    return Verdict("parity", "bad", f"PARITY IS BROKEN: {first_breach(parity)}.")
+    return Verdict("parity", "bad", f"PARITY IS BROKEN: {first.stage}, rule {first.rule}: {first.detail}.")
 
 
-def _meaning_verdicts(parity: dict[str, Any]) -> list[Verdict]:
+def _meaning_verdicts(parity: ParityReport) -> list[Verdict]:
     """Says what texts were compared with; that nothing was compared is news."""
-    library = library_of(parity)
-    if library and all(check["passed"] for check in parity["checks"] if check["rule"] == _MEANING):
+    library = parity.conditions.library
+    if library and all(check.passed for check in parity.checks if check.rule == _MEANING):
         return [Verdict(_MEANING, "good", f"Texts give what {library} gives on the float model's folder.")]
     begins = f"{_MEANING}: "
     return [
         Verdict(_MEANING, "warn", f"What texts give was not checked: {reason.removeprefix(begins)}.")
-        for reason in not_checked(parity)
+        for reason in parity.conditions.not_checked
         if reason.startswith(begins)
     ]
 
 
-def _gate_verdicts(report: dict[str, Any]) -> list[Verdict]:
+def _gate_verdicts(report: Report) -> list[Verdict]:
     """Says of every limit that the user gave whether it is kept."""
     words: dict[bool, tuple[Level, str]] = {True: ("good", "Limit kept"), False: ("bad", "LIMIT NOT KEPT")}
     return [
         Verdict("gate", words[one.passed][0], f"{words[one.passed][1]}: {one.sentence}")
         for one in gate_results(report)
     ]
-
-
-def first_breach(parity: dict[str, Any]) -> str:
-    """Names the first stage and rule that failed."""
-    broken = [check for check in parity["checks"] if not check["passed"]]
-    return f"{broken[0]['stage']}, rule {broken[0]['rule']}: {broken[0]['detail']}" if broken else "no stage is named"
 
 
 def _size_verdicts(ledger: RunLedger) -> list[Verdict]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
-from edgeq.errors import FormatError
 from edgeq.files import write_json, write_text
 from edgeq.formats.json_file import read_json_object
 from edgeq.ledger import ledger
 from edgeq.progress import Progress
+from edgeq.results.base import plain, validated
 from edgeq.search.quality import Half, measure, metric_name
-from edgeq.search.space import METHODS, MethodSet
+from edgeq.search.report import MethodSet
+from edgeq.search.space import METHODS
 
 CANDIDATES = "candidates"
 """Folder of the candidates in that of a search."""
@@ -89,15 +89,11 @@ class Workshop:
             return _read(file)
         folder = self.checkpoint(recipe, method, progress=progress)
         found = measure(load_checkpoint(folder), self._half)
-        stored = int(ledger(folder).to_json()["totals"]["stored_bytes"])
+        stored = ledger(folder).stored_bytes
         made = Candidate(method, recipe, metric_name(found), found.value, stored)
-        write_json(file, dataclasses.asdict(made))
+        write_json(file, plain(made))
         return made
 
 
 def _read(file: Path) -> Candidate:
-    values: dict[str, Any] = read_json_object(file)
-    try:
-        return Candidate(**values)
-    except TypeError as error:
-        raise FormatError(f"{file} is damaged ({error!r}); delete it") from error
+    return validated(Candidate, read_json_object(file), where=str(file), fix="delete it")

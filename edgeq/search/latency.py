@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from edgeq.errors import FormatError
 from edgeq.export.exporter import export_onnx
 from edgeq.files import write_json
 from edgeq.formats.json_file import read_json_object
 from edgeq.progress import Progress
+from edgeq.search.report import Latency
 from edgeq.targets.builtin.target import Target
 from edgeq.targets.bundle.writer import compile_bundle
 from edgeq.targets.devices.estimate.estimator import estimate_bundle
@@ -20,19 +20,6 @@ from edgeq.targets.devices.remote.profile import profile_on_device
 from edgeq.targets.runtime.machine import this_machine
 
 _ROUNDS = 12
-
-
-@dataclasses.dataclass(frozen=True)
-class Latency:
-    """What one call of a model takes.
-
-    Attributes:
-        milliseconds: Median of the calls, or the estimate.
-        how: ``measured here``, ``measured on ssh://...``, or ``ESTIMATE for NAME, not measured``.
-    """
-
-    milliseconds: float
-    how: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,19 +69,15 @@ class Stopwatch:
         if self.device is not None:
             remote = profile_on_device(
                 bundle, self.device, sequence=self.sequence, threads=self.threads, progress=progress
-            ).to_json()
-            return Latency(1e3 * _median(remote), f"measured on {remote['device']['device']}")
+            )
+            return Latency(1e3 * remote.profile.timings["edgeq"].median, f"measured on {remote.device}")
         if self.target.runs_on(this_machine()):
             here = profile_bundle(
                 bundle, sequence=self.sequence, threads=self.threads, rounds=_ROUNDS, progress=progress
             )
-            return Latency(1e3 * _median(here.to_json()), "measured here")
+            return Latency(1e3 * here.timings["edgeq"].median, "measured here")
         guessed = estimate_bundle(bundle, sequence=self.sequence, progress=progress)
         return Latency(1e3 * guessed.seconds, f"ESTIMATE for {self.target.name}, not measured")
-
-
-def _median(report: dict[str, Any]) -> float:
-    return float(report["timings"]["edgeq"]["median"])
 
 
 def _read(file: Path, identity: str) -> Latency:

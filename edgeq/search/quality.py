@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgeq.backends.log_probabilities import TorchLogProbabilities
+from edgeq.backends.pytorch import TorchBackend
 from edgeq.checkpoint import Checkpoint
 from edgeq.deploy.accuracy import metric_loss
 from edgeq.deploy.perplexity import perplexity_loss
@@ -78,7 +80,7 @@ def measure(checkpoint: Checkpoint, half: Half) -> Measured:
     adapter = checkpoint.adapter
     if isinstance(half.content, EvaluationData):
         return evaluate(
-            TorchEncoder(checkpoint.model, adapter),
+            TorchBackend(TorchEncoder(checkpoint.model, adapter)),
             checkpoint.tokenizer,
             half.content,
             sentence=checkpoint.sentence,
@@ -87,10 +89,15 @@ def measure(checkpoint: Checkpoint, half: Half) -> Measured:
         )
     if not isinstance(adapter, GenerativeAdapter):
         raise UnsupportedError(f"{adapter.architecture} does not continue texts: it has no perplexity")
-    score = TorchDecoder(checkpoint.model, adapter, cache_dtype=torch.float32).score
+    decoder = TorchDecoder(checkpoint.model, adapter, cache_dtype=torch.float32)
     window = min(_WINDOW, adapter.max_positions)
     return evaluate_perplexity(
-        score, checkpoint.tokenizer, half.content, context=window, max_tokens=_MOST_TOKENS, batch_size=8
+        TorchLogProbabilities(decoder.score),
+        checkpoint.tokenizer,
+        half.content,
+        context=window,
+        max_tokens=_MOST_TOKENS,
+        batch_size=8,
     )
 
 

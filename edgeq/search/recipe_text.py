@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from edgeq.search.sensitivity import GRIDS, Choice
+from edgeq.search.report import Choice
+from edgeq.search.sensitivity import GRIDS
 
 BASE = """[weights]
 bits = 8

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
-from edgeq.report.gates import LossLimit
-from edgeq.search.space import METHODS, MethodSet
+from edgeq.results import LossLimit
+from edgeq.search.report import MethodSet, SearchReport
+from edgeq.search.space import METHODS
 
 DEFAULT_TRIALS = 8
 """Candidates of a search, unless a user says otherwise."""
@@ -71,14 +71,14 @@ class SearchResult:
     """
 
     folder: Path
-    report: dict[str, Any]
+    report: SearchReport
 
     @property
     def passed(self) -> bool:
         """Whether the promised loss keeps the limit, if there is one."""
-        return bool(self.report["promise"]["kept"])
+        return self.report.promise.kept
 
     @property
     def interrupted(self) -> bool:
         """Whether candidates are left that were to be tried."""
-        return bool(self.report["study"]["interrupted"])
+        return self.report.study.interrupted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,7 @@ from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.deploy.state import digest, fingerprint_source
 from edgeq.errors import UsageError
 from edgeq.evaluate.data import TextFile
-from edgeq.files import write_json, write_text
-from edgeq.formats.json_file import read_json_object
+from edgeq.files import write_text
 from edgeq.hub import resolve_source
 from edgeq.ledger import megabytes
 from edgeq.progress import Progress, silent
@@ -20,14 +19,26 @@ from edgeq.reading import read_text, sha256
 from edgeq.recipes import default_texts
 from edgeq.report.page import GENERATOR
 from edgeq.search.candidates import CANDIDATES, RECIPE_FILE, Workshop
-from edgeq.search.latency import Latency, Stopwatch
+from edgeq.search.latency import Stopwatch
 from edgeq.search.page import write_page
 from edgeq.search.quality import Half, count_of, halves, loss_of, measure, metric_name
 from edgeq.search.recipe_text import base_text, recipe_text
+from edgeq.search.report import (
+    Choice,
+    Latency,
+    Measured,
+    MethodSet,
+    Predicted,
+    Promise,
+    SearchRecord,
+    SearchReport,
+    Structure,
+    StudyState,
+    Tried,
+)
 from edgeq.search.request import SearchRequest, SearchResult
-from edgeq.search.sensitivity import Choice
 from edgeq.search.solver import choose_widths, front, total_bytes, total_error
-from edgeq.search.space import METHODS, MethodSet, Space, Structure, space_of
+from edgeq.search.space import METHODS, Space, space_of
 from edgeq.search.storage import Storage
 from edgeq.search.structures import Shaped, Structures
 from edgeq.search.study import Choices, Outcome, RefusedError, Study
@@ -36,7 +47,6 @@ from edgeq.targets.devices.remote.address import parse_address
 
 STATE_FILE = "search.json"
 PAGE_FILE = "search.html"
-_FORMAT = "edgeq-search"
 
 
 def search(request: SearchRequest, out: str | Path, *, progress: Progress = silent) -> SearchResult:
@@ -205,13 +215,14 @@ class _Search:
         made = self._workshop.measured(text, choices.method, progress=self._named(choices.method))
         if made.bytes > self._request.max_bytes:
             raise RefusedError(f"its weights take {made.bytes:,} bytes, {self._request.max_bytes:,} were allowed")
-        found = dataclasses.asdict(made) | {
-            "share": choices.share,
-            "structure": dataclasses.asdict(structure),
-            "widths": {name: choice.bits for name, choice in widths.items()},
-            "predicted": {"bytes": shaped.fixed + total_bytes(widths), "error": total_error(widths)},
-            "latency": None if latency is None else dataclasses.asdict(latency),
-        }
+        found = Measured(
+            **vars(made),
+            share=choices.share,
+            structure=structure,
+            widths={name: choice.bits for name, choice in widths.items()},
+            predicted=_predicted(shaped, widths),
+            latency=latency,
+        )
         values = (made.value, float(made.bytes), *(() if latency is None else (latency.milliseconds,)))
         return Outcome(values, found)
 
@@ -220,73 +231,70 @@ class _Search:
 
     def _result(self, study: Study, *, interrupted: bool) -> SearchResult:
         """Chooses the best candidate, measures it on the other half, and writes what was found."""
-        tried = study.measured
-        if not tried:
-            reasons = "; ".join(sorted({one["reason"] for one in study.refused})[:3])
+        measured = study.measured
+        if not measured:
+            reasons = "; ".join(sorted({one.reason for one in study.refused})[:3])
             raise UsageError(f"no candidate keeps the limits ({reasons}); allow more, or more --trials")
-        sign = -1.0 if tried[0]["metric"] == "perplexity" else 1.0
-        best = max(tried, key=lambda one: sign * one["value"])
-        structure = Structure(**best["structure"])
-        shaped = self._structures.measured(structure, progress=self._progress)
+        sign = -1.0 if next(iter(measured.values())).metric == "perplexity" else 1.0
+        number, best = max(measured.items(), key=lambda one: sign * one[1].value)
+        shaped = self._structures.measured(best.structure, progress=self._progress)
         fronts = study.best_numbers
-        for one in tried:
-            one["on_front"] = one["number"] in fronts
-            place = self._workshop.place(one["recipe"])
-            one["file"] = str((place / RECIPE_FILE).relative_to(self._folder))
-            one["checkpoint"] = str((place / "checkpoint").relative_to(self._folder))
-            if not (place / RECIPE_FILE).is_file():  # made on another machine
-                write_text(place / RECIPE_FILE, one["recipe"])
-        write_text(self._folder / RECIPE_FILE, best["recipe"])
-        state = {"name": study.name, "storage": study.storage.shown, "refused": study.refused,
-                 "candidates": len(tried), "asked": self._request.trials, "interrupted": interrupted}  # fmt: skip
-        report = {
-            "format": _FORMAT,
-            "format_version": 1,
-            "identity": self._identity,
-            "source": str(self._request.source),
-            "budget": self._request.max_bytes,
-            "max_ms": self._request.max_ms,
-            "best": best,
-            "tried": tried,
-            "widths": best["widths"],
-            "predicted": best["predicted"],
-            "layers": [dataclasses.asdict(layer) for layer in shaped.layers],
-            "front": _front(shaped),
-            "study": state,
-            "promise": self._promise(best),
-        }
-        write_json(self._folder / STATE_FILE, report)
+        report = SearchReport(
+            source=str(self._request.source),
+            budget=self._request.max_bytes,
+            max_ms=self._request.max_ms,
+            best=number,
+            tried=tuple(self._placed(one, found, on_front=one in fronts) for one, found in measured.items()),
+            layers=tuple(shaped.layers),
+            front=tuple(_predicted(shaped, chosen) for chosen in front(shaped.layers)),
+            study=StudyState(
+                name=study.name,
+                storage=study.storage.shown,
+                candidates=len(measured),
+                asked=self._request.trials,
+                refused=study.refused,
+                interrupted=interrupted,
+            ),
+            promise=self._promise(best),
+        )
+        write_text(self._folder / RECIPE_FILE, best.recipe)
+        SearchRecord(self._identity, report).write(self._folder / STATE_FILE)
         write_page(report, self._folder / PAGE_FILE)
         return SearchResult(self._folder, report)
 
-    def _promise(self, best: dict[str, Any]) -> dict[str, Any]:
+    def _placed(self, number: int, found: Measured, *, on_front: bool) -> Tried:
+        """Makes sure that the recipe of a candidate, which another machine may have made, lies in this folder."""
+        place = self._workshop.place(found.recipe)
+        if not (place / RECIPE_FILE).is_file():
+            write_text(place / RECIPE_FILE, found.recipe)
+        inside = place.relative_to(self._folder)
+        return Tried(number, on_front, str(inside / RECIPE_FILE), str(inside / "checkpoint"), found)
+
+    def _promise(self, best: Measured) -> Promise:
         """Measures the best candidate, which another machine may have made, on the half that nobody looked at."""
         self._progress("checking on data that the search did not see", 0, 1)
-        folder = self._workshop.checkpoint(best["recipe"], best["method"], progress=self._progress)
+        folder = self._workshop.checkpoint(best.recipe, best.method, progress=self._progress)
         reference, result = measure(self._checkpoint, self._held), measure(load_checkpoint(folder), self._held)
         self._progress("checking on data that the search did not see", 1, 1)
         loss = loss_of(reference, result)
         limit = self._request.max_loss
         allowed = None if limit is None else limit.largest(metric_name(reference), reference.value)
         counted = loss.high if limit is None or limit.end == "interval" else loss.value
-        return {
-            "metric": metric_name(reference),
-            "examples": count_of(reference),
-            "float": reference.value,
-            "value": result.value,
-            "loss": loss.value,
-            "low": loss.low,
-            "high": loss.high,
-            "limit": None if limit is None else str(limit),
-            "kept": allowed is None or bool(counted <= allowed),
-        }
+        return Promise(
+            metric=metric_name(reference),
+            examples=count_of(reference),
+            reference=reference.value,
+            value=result.value,
+            loss=loss.value,
+            low=loss.low,
+            high=loss.high,
+            limit=None if limit is None else str(limit),
+            kept=allowed is None or bool(counted <= allowed),
+        )
 
 
-def _front(shaped: Shaped) -> list[dict[str, float]]:
-    def point(chosen: dict[str, Choice]) -> dict[str, float]:
-        return {"bytes": shaped.fixed + total_bytes(chosen), "error": total_error(chosen)}
-
-    return [point(chosen) for chosen in front(shaped.layers)]
+def _predicted(shaped: Shaped, widths: Mapping[str, Choice]) -> Predicted:
+    return Predicted(shaped.fixed + total_bytes(widths), total_error(widths))
 
 
 def _stopwatch(request: SearchRequest) -> Stopwatch | None:
@@ -321,9 +329,6 @@ def _claim(folder: Path, identity: str) -> None:
     """
     file = folder / STATE_FILE
     if not file.is_file():
-        fresh = {"format": _FORMAT, "format_version": 1, "identity": identity}
-        write_json(file, fresh)
-        return
-    state = read_json_object(file)
-    if state.get("format") != _FORMAT or state.get("identity") != identity:
+        SearchRecord(identity).write(file)
+    elif SearchRecord.read(file).identity != identity:
         raise UsageError(f"{folder} holds a search of another model or other data; give a new folder")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,40 +18,11 @@ from edgeq.quant.float_layers import weight_rows
 from edgeq.quant.grids import GridName, grid_for
 from edgeq.quant.plan import LayerPlan
 from edgeq.quant.scale_search import round_weight, search_scale
+from edgeq.search.report import Choice, SearchLayer
 
 GRIDS: dict[int, GridName] = {1: "binary", 2: "balanced", 4: "symmetric", 8: "symmetric"}
 """Widths that are tried, and the levels of each."""
 _FLOAT_BYTES = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """One width of a layer.
-
-    Attributes:
-        bits: Bits of one code.
-        bytes: Codes, padding and scales as stored.
-        error: Squared change of the model's output over its square, this layer alone being rounded.
-    """
-
-    bits: int
-    bytes: int
-    error: float
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchLayer:
-    """A layer whose width is searched.
-
-    Attributes:
-        name: Module name.
-        kind: ``linear`` or ``embedding``.
-        choices: Its widths, the narrowest first.
-    """
-
-    name: str
-    kind: str
-    choices: tuple[Choice, ...]
 
 
 def searched(plans: Sequence[LayerPlan]) -> list[LayerPlan]:

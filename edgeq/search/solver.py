@@ -8,7 +8,7 @@ import numpy as np
 from scipy import optimize, sparse
 
 from edgeq.errors import EdgeqError
-from edgeq.search.sensitivity import Choice, SearchLayer
+from edgeq.search.report import Choice, SearchLayer
 
 
 def choose_widths(layers: Sequence[SearchLayer], *, budget: int) -> dict[str, Choice]:

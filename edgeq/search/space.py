@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Literal
 
 from edgeq.models import ModelAdapter
+from edgeq.search.report import MethodSet, Structure
 
-MethodSet = Literal["nearest", "error-feedback", "distill"]
 METHODS: dict[MethodSet, tuple[str, ...]] = {
     "nearest": (),
     "error-feedback": ("error-feedback",),
@@ -28,29 +27,6 @@ FACTORS: dict[str, str] = {
 """Factors of feed-forward matrices, each of half the multiply-accumulates of the dense ones."""
 _FACTOR_BLOCKS = ("odd", "even", "all")
 _FEWEST_BLOCKS = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Structure:
-    """The shapes of a model.
-
-    Attributes:
-        blocks: Blocks that are kept of each stack's first to last, evenly spaced; 0 keeps all.
-        factor: ``none``, or a name in :data:`FACTORS` and the blocks that it is for, such as ``low-rank, odd``.
-        pruned: Whether tokens outside of the corpus are left out.
-    """
-
-    blocks: int = 0
-    factor: str = "none"
-    pruned: bool = False
-
-    @property
-    def label(self) -> str:
-        """A name for files: ``all``, or what differs from the float model."""
-        parts = [f"{self.blocks}-blocks"] if self.blocks else []
-        parts += [] if self.factor == "none" else [self.factor.replace(", ", "-")]
-        parts += ["pruned"] if self.pruned else []
-        return "-".join(parts) or "all"
 
 
 @dataclasses.dataclass(frozen=True)

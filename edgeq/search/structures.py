@@ -21,8 +21,9 @@ from edgeq.recipes import Recipe, calibration_texts, load_recipe, plan_layers
 from edgeq.recipes.apply import factorise_model
 from edgeq.recipes.layers import kept_layers, reduce_layers
 from edgeq.search.recipe_text import base_text
-from edgeq.search.sensitivity import Choice, SearchLayer, fixed_bytes, measure_sensitivity, narrowest_bytes
-from edgeq.search.space import Space, Structure
+from edgeq.search.report import Choice, SearchLayer, Structure
+from edgeq.search.sensitivity import fixed_bytes, measure_sensitivity, narrowest_bytes
+from edgeq.search.space import Space
 from edgeq.vocabulary import prune_vocabulary
 
 _TOKENS = 2048

@@ -10,7 +10,9 @@ from typing import Any
 
 from edgeq.errors import EdgeqError
 from edgeq.progress import Progress
-from edgeq.search.space import SHARES, MethodSet, Space, Structure
+from edgeq.results.base import plain, validated
+from edgeq.search.report import Measured, MethodSet, Refused, Structure
+from edgeq.search.space import SHARES, Space
 from edgeq.search.storage import Storage, is_alive
 
 _MOST_REPEATS = 50
@@ -43,11 +45,11 @@ class Outcome:
 
     Attributes:
         values: Quality, bytes and, where latency is asked for, milliseconds.
-        found: JSON values that tell all of it.
+        found: All that was measured.
     """
 
     values: tuple[float, ...]
-    found: dict[str, Any]
+    found: Measured
 
 
 class Study:
@@ -125,7 +127,7 @@ class Study:
                 ended, notes = state.PRUNED, {_REPEATED: True}
                 return True
             outcome = attempt(choices)
-            values, ended, notes = outcome.values, state.COMPLETE, {_FOUND: outcome.found}
+            values, ended, notes = outcome.values, state.COMPLETE, {_FOUND: plain(outcome.found)}
         except RefusedError as error:
             ended, notes = state.PRUNED, {_REASON: str(error)}
         except EdgeqError as error:
@@ -171,22 +173,23 @@ class Study:
         return [one.user_attrs[_REASON] for one in self._trials() if _REASON in one.user_attrs]
 
     @property
-    def measured(self) -> list[dict[str, Any]]:
-        """What was found out of each candidate that was measured, in the order in which they began."""
-        return [
-            {**one.user_attrs[_FOUND], "number": one.number}
+    def measured(self) -> dict[int, Measured]:
+        """What was found out of each candidate that was measured, by its number, in the order in which they began."""
+        where, fix = f"study {self.name}", "search in a new folder"
+        return {
+            one.number: validated(Measured, one.user_attrs[_FOUND], where=where, fix=fix)
             for one in self._trials()
             if one.state.name == "COMPLETE"
-        ]
+        }
 
     @property
-    def refused(self) -> list[dict[str, Any]]:
+    def refused(self) -> tuple[Refused, ...]:
         """Candidates that were not measured, with the reason."""
-        return [
-            {"number": one.number, "choices": dict(one.params), "reason": one.user_attrs[_REASON]}
+        return tuple(
+            Refused(one.number, dict(one.params), one.user_attrs[_REASON])
             for one in self._trials()
             if _REASON in one.user_attrs
-        ]
+        )
 
     @property
     def best_numbers(self) -> set[int]:

@@ -4,7 +4,7 @@ from edgeq.training.data import TaskData, encode_rows, load_pretraining_texts, l
 from edgeq.training.evaluation import Figures, evaluate_model
 from edgeq.training.examples import ExampleSet
 from edgeq.training.loop import BeginStage, train
-from edgeq.training.outcome import StageOutcome, TrainingOutcome
+from edgeq.training.outcome import TrainingOutcome
 from edgeq.training.run_folder import is_quantized_checkpoint, start_from, training_checkpoint
 from edgeq.training.settings import StageSettings, TaskName, TrainingSettings
 
@@ -12,7 +12,6 @@ __all__ = [
     "BeginStage",
     "ExampleSet",
     "Figures",
-    "StageOutcome",
     "StageSettings",
     "TaskData",
     "TaskName",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from edgeq.files import write_text
 from edgeq.json_text import json_text
+from edgeq.results import LogLine
 
 
 class RunLog:
@@ -26,12 +26,12 @@ class RunLog:
             kept = [line for line in file.read_text(encoding="utf-8").split("\n") if _is_of(line, step)]
             write_text(file, "".join(line + "\n" for line in kept))
 
-    def write(self, **fields: Any) -> None:
+    def write(self, line: LogLine) -> None:
         """Appends one line."""
         if not self._active:
             return
         with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(json_text(fields) + "\n")
+            stream.write(json_text(line.to_json()) + "\n")
 
 
 def _is_of(line: str, step: int) -> bool:

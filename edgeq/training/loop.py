@@ -19,16 +19,16 @@ from torch import nn
 from edgeq.distill import Objective
 from edgeq.distill.sentence import Pooling
 from edgeq.errors import UsageError
-from edgeq.files import write_text
 from edgeq.models import adapter_for
 from edgeq.progress import Progress, silent
+from edgeq.results import StageOutcome, TrainingResult, TrainingRun
 from edgeq.training.data import TaskData
 from edgeq.training.dropout import without_dropout
 from edgeq.training.evaluation import Figures
 from edgeq.training.fused_gelu import fused_gelu
 from edgeq.training.log import RunLog
 from edgeq.training.optimizer import Moments
-from edgeq.training.outcome import StageOutcome, TrainingOutcome
+from edgeq.training.outcome import RESULT_FILE, TrainingOutcome
 from edgeq.training.run_folder import RunFolder
 from edgeq.training.settings import StageSettings, TrainingSettings
 from edgeq.training.stage import Stage, StageContext
@@ -132,17 +132,17 @@ class _Run:
         if self.teacher is not None:
             self.teacher.to(self.accelerator.device).eval()
         state = self.folder.newest_state()
-        progress: dict[str, Any] = self.folder.read_progress(state) if state is not None else {}
-        self.outcomes = [StageOutcome.from_json(values) for values in progress.get("outcomes", [])]
-        log = RunLog(self.folder.log_file, step=progress.get("step", 0), active=self.accelerator.is_main_process)
-        first_step = progress.get("step", 0) - progress.get("stage_step", 0)
+        progress = None if state is None else self.folder.read_progress(state)
+        self.outcomes = [] if progress is None else list(progress.outcomes)
+        step, current = (0, 0) if progress is None else (progress.step, progress.stage)
+        log = RunLog(self.folder.log_file, step=step, active=self.accelerator.is_main_process)
+        first_step = step - (0 if progress is None else progress.stage_step)
         for index, settings in enumerate(self.settings.stages):
-            current = progress.get("stage", 0)
             self._begin(index, settings, load=index >= current)
             if index < current:
                 continue
             stage = Stage(self._context(log, index, first_step), settings)
-            if index == current and state is not None:
+            if index == current and state is not None and progress is not None:
                 stage.restore(state, progress)
             dropout = contextlib.nullcontext() if self.settings.dropout else without_dropout(self.student)
             with dropout, fused_gelu(self.student, self.teacher):
@@ -202,7 +202,7 @@ class _Run:
         if chosen:
             load_weights(self.student, self.folder.stage_weights(settings.name), quantizers=True)
         elif self.accelerator.is_main_process:
-            self.folder.save_stage(settings.name, self.student, {"step": stage.first_step + stage.steps})
+            self.folder.save_stage(settings.name, self.student, step=stage.first_step + stage.steps)
         self.accelerator.wait_for_everyone()
         values = dict(stage.best_values if chosen else (figures.values if figures is not None else {}))
         metric = figures.metric if figures is not None else None
@@ -210,26 +210,26 @@ class _Run:
 
     def _outcome(self, steps: int) -> TrainingOutcome:
         last = self.outcomes[-1]
-        weights = self.folder.stage_weights(last.name)
-        outcome = TrainingOutcome(self.folder.path, weights, steps, last.metric, last.values, tuple(self.outcomes))
+        weights = self.folder.stage_weights(last.name).relative_to(self.folder.path)
+        result = TrainingResult(str(weights), steps, last.metric, last.values, tuple(self.outcomes))
         if self.accelerator.is_main_process:
-            write_text(self.folder.path / "result.json", outcome.to_json())
+            result.write(self.folder.path / RESULT_FILE)
         self.accelerator.wait_for_everyone()
-        return outcome
+        return TrainingOutcome(self.folder.path, result)
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> TrainingRun:
         """What decides the weights that come out."""
         sets = {"train": self.data.train, "evaluation": self.data.evaluation, "augmented": self.data.augmented}
         sets["pretraining"] = self.data.pretraining
-        return {
-            "task": self.data.task,
-            "settings": self.settings.to_json(),
-            "losses": {name: dataclasses.asdict(one.settings) for name, one in self.objectives.items()},
-            "data": {name: examples.digest() for name, examples in sets.items() if examples is not None},
-            "processes": self.accelerator.num_processes,
-            "student": _digest(self.student),
-            "teacher": None if self.teacher is None else _digest(self.teacher),
-        }
+        return TrainingRun(
+            task=self.data.task,
+            settings=self.settings.to_json(),
+            losses={name: dataclasses.asdict(one.settings) for name, one in self.objectives.items()},
+            data={name: examples.digest() for name, examples in sets.items() if examples is not None},
+            processes=self.accelerator.num_processes,
+            student=_digest(self.student),
+            teacher=None if self.teacher is None else _digest(self.teacher),
+        )
 
 
 def _accelerator() -> Accelerator:

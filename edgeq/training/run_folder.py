@@ -14,8 +14,10 @@ from edgeq.errors import UsageError
 from edgeq.files import made_of, new_folder, write_json
 from edgeq.formats.json_file import read_json_object
 from edgeq.formats.tensor_header import read_tensor_header
-from edgeq.json_text import json_text
 from edgeq.quant.trainable_layers import TrainableLayer
+from edgeq.results import SavedProgress, TrainingResult, TrainingRun
+from edgeq.results.base import plain, validated
+from edgeq.training.outcome import RESULT_FILE
 from edgeq.training.tensors import load_tensors, load_weights, low_bit_layers, save_tensors
 
 _RUN = "run.json"
@@ -42,11 +44,11 @@ class RunFolder:
         self.path = Path(path)
         self.log_file = self.path / "log.jsonl"
 
-    def open(self, identity: dict[str, Any], *, resume: bool) -> None:
+    def open(self, identity: TrainingRun, *, resume: bool) -> None:
         """Begins a run, or makes sure that the one to be resumed is the same.
 
         Args:
-            identity: What decides the result: settings, data, losses; JSON values by name.
+            identity: What decides the result: settings, data, losses.
             resume: Whether a run that is there is gone on with.
 
         Raises:
@@ -57,12 +59,12 @@ class RunFolder:
         if not file.exists():
             if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
                 raise UsageError(f"{self.path} holds something else than a training run; give another folder")
-            write_json(file, identity, indent=2, sort_keys=True)
+            identity.write(file)
             return
         if not resume:
             raise UsageError(f"{self.path} holds a training run; resume it, or give another folder")
-        before = read_json_object(file)
-        now = json.loads(json_text(identity))
+        before = TrainingRun.read(file).to_json()
+        now = json.loads(json.dumps(identity.to_json()))
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
                 raise UsageError(
@@ -73,34 +75,32 @@ class RunFolder:
 
     def save_state(
         self,
-        step: int,
         *,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         objective: dict[str, torch.Tensor],
-        progress: dict[str, Any],
+        progress: SavedProgress,
     ) -> None:
-        """Writes the state after ``step`` steps, and drops the ones before it.
+        """Writes the state after ``progress.step`` steps, and drops the ones before it.
 
         Each state has a name of its own, because replacing a folder takes two renames: killed between them,
         the run would have no state at all.
 
         Args:
-            step: Steps done.
             model: The student, in the form it has in this stage.
             optimizer: Its optimizer, an AdamW.
             objective: What losses remember, by name.
-            progress: What else the run needs to go on; JSON values.
+            progress: What else the run needs to go on.
         """
         earlier = self._states()
-        with new_folder(self.path / f"state-{step}", _STATE) as folder:
+        with new_folder(self.path / f"state-{progress.step}", _STATE) as folder:
             save_tensors(folder / _WEIGHTS, model.state_dict())
             save_tensors(folder / _OPTIMIZER, _moments(model, optimizer))
             if objective:
                 save_tensors(folder / _OBJECTIVE, objective)
-            write_json(folder / "state.json", {"step": step, **progress}, indent=None)
+            write_json(folder / "state.json", plain(progress), indent=None)
         for folder in earlier:
-            if folder.name != f"state-{step}":
+            if folder.name != f"state-{progress.step}":
                 shutil.rmtree(folder)
 
     def newest_state(self) -> Path | None:
@@ -108,9 +108,14 @@ class RunFolder:
         states = self._states()
         return states[-1] if states else None
 
-    def read_progress(self, state: Path) -> dict[str, Any]:
-        """Returns the ``progress`` and ``step`` of a state."""
-        return read_json_object(state / "state.json")
+    def read_progress(self, state: Path) -> SavedProgress:
+        """Returns the ``progress`` of a state.
+
+        Raises:
+            FormatError: If it is damaged.
+        """
+        file = state / "state.json"
+        return validated(SavedProgress, read_json_object(file), where=str(file), fix="train again in another folder")
 
     def load_model(self, state: Path, model: nn.Module) -> None:
         """Puts the weights and quantizers of a state into ``model``, which has the form of the state's stage."""
@@ -130,11 +135,11 @@ class RunFolder:
         """Returns what losses remembered; empty if nothing."""
         return load_tensors(state / _OBJECTIVE) if (state / _OBJECTIVE).is_file() else {}
 
-    def save_stage(self, name: str, model: nn.Module, record: dict[str, Any]) -> None:
-        """Writes the weights that a stage ends with, if it ends here."""
+    def save_stage(self, name: str, model: nn.Module, *, step: int) -> None:
+        """Writes the weights that a stage ends with, if it ends here: those after ``step`` steps of all stages."""
         with new_folder(self.stage_weights(name).parent, _STAGE) as folder:
             save_tensors(folder / _WEIGHTS, model.state_dict())
-            write_json(folder / "record.json", record, indent=2, sort_keys=True)
+            write_json(folder / "record.json", {"step": step}, indent=None)
 
     def stage_weights(self, name: str) -> Path:
         """Returns the file of the weights that a stage ends with."""
@@ -160,8 +165,8 @@ def training_checkpoint(path: Path | str) -> Path:
         return path
     if (path / _WEIGHTS).is_file():
         return path / _WEIGHTS
-    if (path / "result.json").is_file():
-        return path / str(read_json_object(path / "result.json")["weights"])
+    if (path / RESULT_FILE).is_file():
+        return path / TrainingResult.read(path / RESULT_FILE).weights
     raise UsageError(f"{path} is no training checkpoint, or its run is not finished; give one of its folders")
 
 

@@ -18,6 +18,7 @@ from edgeq.distill.sentence import Pooling
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.models import ModelAdapter, adapter_for
 from edgeq.progress import Progress
+from edgeq.results import LogLine, SavedProgress, StageOutcome
 from edgeq.training.data import TaskData
 from edgeq.training.evaluation import evaluate_model
 from edgeq.training.figures import Figures
@@ -30,7 +31,6 @@ from edgeq.training.optimizer import (
     rate_of_weights,
     set_rate,
 )
-from edgeq.training.outcome import StageOutcome
 from edgeq.training.place import place_of
 from edgeq.training.quantizers import update_curvatures
 from edgeq.training.run_folder import RunFolder
@@ -117,7 +117,7 @@ class Stage:
                 f"processes and {run.accumulate} pieces each; give more examples or a larger batch_size"
             )
 
-    def restore(self, state: Path, progress: dict[str, Any]) -> None:
+    def restore(self, state: Path, progress: SavedProgress) -> None:
         """Goes on from a saved state of this stage."""
         context = self._context
         context.folder.load_model(state, context.student)
@@ -127,11 +127,11 @@ class Stage:
         context.objective.contrastive.load_state(
             {name.removeprefix(prefix): value for name, value in remembered.items() if name.startswith(prefix)}
         )
-        self._step, self._best = progress["stage_step"], progress["best"]
-        self.best_values, self._seconds = progress["best_values"], progress["seconds"]
-        self._sums, self._counted = progress["sums"], progress["counted"]
-        if progress["metric"] is not None:
-            self._figures = Figures.from_json(progress["metric"], progress["values"])
+        self._step, self._best = progress.stage_step, progress.best
+        self.best_values, self._seconds = dict(progress.best_values), progress.seconds
+        self._sums, self._counted = dict(progress.sums), progress.counted
+        if progress.metric is not None and progress.values is not None:
+            self._figures = Figures(progress.metric, progress.values)
 
     def run(self) -> Figures | None:
         """Takes the steps that are left.
@@ -224,15 +224,15 @@ class Stage:
 
     def _write_log(self) -> None:
         means = {name: total / self._counted for name, total in self._sums.items()}
-        fields = {
-            "step": self.first_step + self._step,
-            "stage": self._settings.name,
-            "epoch": round(self._step / self._place.order.steps_per_epoch, 4),
-            "learning_rate": rate_of_weights(self._optimizer),
-            **{name: float(f"{value:.6g}") for name, value in means.items()},
-            "seconds": round(self._seconds, 2),
-        }
-        self._context.log.write(**fields)
+        line = LogLine(
+            self.first_step + self._step,
+            self._settings.name,
+            losses={name: float(f"{value:.6g}") for name, value in means.items()},
+            epoch=round(self._step / self._place.order.steps_per_epoch, 4),
+            learning_rate=rate_of_weights(self._optimizer),
+            seconds=round(self._seconds, 2),
+        )
+        self._context.log.write(line)
         self._sums, self._counted = {}, 0
 
     def _evaluate_and_save(self, *, last: bool) -> None:
@@ -260,32 +260,31 @@ class Stage:
         )
         self._figures = figures
         step = self.first_step + self._step
-        context.log.write(step=step, stage=self._settings.name, evaluation=figures.values)
+        context.log.write(LogLine(step, self._settings.name, evaluation=dict(figures.values)))
         better = figures.better_than(self._best)
         if better or not self.best_values:  # even a first model that is no good is one to end with
             self._best, self.best_values = figures.value if better else None, dict(figures.values)
             if context.settings.select == "best" and context.accelerator.is_main_process:
-                record = {"step": step, "stage": self._settings.name, **figures.values}
-                context.folder.save_stage(self._settings.name, context.student, record)
+                context.folder.save_stage(self._settings.name, context.student, step=step)
 
     def _save(self) -> None:
         context = self._context
         remembered = self._remembered()
         if context.accelerator.is_main_process:
-            progress = {
-                "stage": context.index,
-                "stage_step": self._step,
-                "best": self._best,
-                "best_values": self.best_values,
-                "metric": None if self._figures is None else self._figures.metric,
-                "values": None if self._figures is None else self._figures.values,
-                "seconds": self._seconds,
-                "sums": self._sums,
-                "counted": self._counted,
-                "outcomes": [dataclasses.asdict(outcome) for outcome in context.outcomes],
-            }
+            progress = SavedProgress(
+                step=self.first_step + self._step,
+                stage=context.index,
+                stage_step=self._step,
+                best=self._best,
+                best_values=self.best_values,
+                metric=None if self._figures is None else self._figures.metric,
+                values=None if self._figures is None else dict(self._figures.values),
+                seconds=self._seconds,
+                sums=self._sums,
+                counted=self._counted,
+                outcomes=tuple(context.outcomes),
+            )
             context.folder.save_state(
-                self.first_step + self._step,
                 model=context.student,
                 optimizer=self._optimizer,
                 objective=remembered,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
+from edgeq.arrays import Backend
 from edgeq.formats.tasks import GENERATING
 from edgeq.targets.runtime.inputs import SEQUENCE
 from edgeq.targets.runtime.schema import DECODER_INPUTS, ENCODE, MAIN, ModelInfo, TensorSpec
@@ -19,10 +20,6 @@ _STEPS = 6
 """A decoder's longer prompt grows from one vector of keys into the next."""
 _SEED = 20240229
 
-Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
-"""A model: arrays by input name to arrays by output name. A decoder's keeps its state from call to call."""
-
-
 @dataclasses.dataclass(frozen=True)
 class GoldenRun:
     """Inputs of one call of a function and what it gives for them, by name."""
@@ -32,7 +29,7 @@ class GoldenRun:
     outputs: Mapping[str, np.ndarray]
 
 
-def golden_source(specs: tuple[TensorSpec, ...], model: ModelInfo, *, context: int, encode: Run) -> GoldenRun:
+def golden_source(specs: tuple[TensorSpec, ...], model: ModelInfo, *, context: int, encode: Backend) -> GoldenRun:
     """Makes the golden run of an encoder: sources of two lengths.
 
     Args:
@@ -47,14 +44,15 @@ def golden_source(specs: tuple[TensorSpec, ...], model: ModelInfo, *, context: i
 
 
 def golden_runs(
-    specs: tuple[TensorSpec, ...], model: ModelInfo, *, run: Run, source: GoldenRun | None = None
+    specs: tuple[TensorSpec, ...], model: ModelInfo, *, run: Backend, source: GoldenRun | None = None
 ) -> list[GoldenRun]:
     """Makes the golden runs: one, or for a decoder prompts of two lengths and then greedy steps.
 
     Args:
         specs: The model's inputs.
         model: Gives task and longest sequence.
-        run: The model on this machine; a decoder's with empty caches for :data:`BATCH` sequences.
+        run: The model on this machine. A decoder keeps its caches from call to call; they are empty, for :data:`BATCH`
+            sequences.
         source: What the encoder of an encoder-decoder has read.
     """
     inputs = golden_inputs(specs, model)

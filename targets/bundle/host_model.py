@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeq.arrays import Backend
 from edgeq.errors import UsageError
 from edgeq.targets.builtin.target import Target, load_target
-from edgeq.targets.bundle.golden import BATCH, Run
+from edgeq.targets.bundle.golden import BATCH
 from edgeq.targets.runtime.loader import Bundle, load
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.schema import ENCODE, MAIN, WEIGHTS_FILE, FunctionInfo, GenerationInfo
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 class HostModel:
     """The functions of a model on one state; ``encode`` is None unless it is an encoder-decoder."""
 
-    main: Run
-    encode: Run | None = None
+    main: Backend
+    encode: Backend | None = None
 
 
 def compiled_as_host_model(
@@ -93,7 +94,7 @@ def bundle_as_host_model(
     return HostModel(functools.partial(bundle.run, state=state), reads)
 
 
-def _by_name(code: CompiledCode, name: str, function: FunctionInfo, state: Mapping[str, np.ndarray]) -> Run:
+def _by_name(code: CompiledCode, name: str, function: FunctionInfo, state: Mapping[str, np.ndarray]) -> Backend:
     """A function of arrays by name."""
 
     def run(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

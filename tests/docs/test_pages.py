@@ -34,6 +34,12 @@ def test_what_the_readme_says_is_supported_is_current():
     assert text == load("supported").with_section(text), "run: python docs/supported.py"
 
 
+def test_the_published_schemas_are_current():
+    schemas = load("schemas")
+    found = {file.name: file.read_text() for file in schemas.FOLDER.iterdir()}
+    assert found == schemas.files(), "run: python docs/schemas.py"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgeq.backends.pytorch import TorchBackend
 from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
 from edgeq.evaluate.ranking import Query, Rankings
@@ -77,7 +78,7 @@ def test_rankings_are_measured_as_by_the_library(folder: tuple[Any, Path]) -> No
         Query(one["query"], (*one["positive"], *one["negative"]), (1.0, 1.0, 0.0, 0.0, 0.0)) for one in samples
     ]
     result = evaluate(
-        TorchEncoder(checkpoint.model, checkpoint.adapter),
+        TorchBackend(TorchEncoder(checkpoint.model, checkpoint.adapter)),
         checkpoint.tokenizer,
         Rankings(Path("samples"), queries),
         labels=checkpoint.adapter.labels,

@@ -22,7 +22,7 @@ from edgeq.formats.sentence_model import read_sentence_model
 from edgeq.formats.stored import read_stored_model
 from edgeq.formats.tensor_header import read_tensor_header
 from edgeq.formats.tokenizer_files import check_tokenizer_files
-from edgeq.parity.run_folder import source_of, task_of_source
+from edgeq.parity.run_folder import float_model_of, task_of_source
 from edgeq.quant.manifest import QuantizationManifest
 from edgeq.recipes import load_recipe
 from edgeq.targets.builtin.target import load_target
@@ -55,7 +55,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "added_tokens.json": check_tokenizer_files,
     "model.safetensors.index.json": find_weights,
     "manifest.json": read_stored_model,
-    "deploy.json": lambda f: (source_of(f), task_of_source(f), RunState.load(f)),
+    "deploy.json": lambda f: (float_model_of(f), task_of_source(f), RunState.load(f)),
     **dict.fromkeys(
         ["modules.json", "1_Pooling/config.json", "2_Dense/config.json", "sentence_bert_config.json",
          "config_sentence_transformers.json"],

@@ -9,7 +9,7 @@ import pytest
 from edgeq.errors import FormatError
 from edgeq.formats.json_file import parse_json
 from edgeq.json_text import json_text
-from edgeq.results import FILES, Accuracy, Check, Loss, ParityReport, Score, accuracy_of, schemas
+from edgeq.results import FILES, OTHERS, Accuracy, Check, Conditions, Loss, ParityReport, Score, schema_of
 
 ACCURACY = Accuracy(
     measured=True,
@@ -21,7 +21,7 @@ ACCURACY = Accuracy(
     losses={"bundle host": Loss(0.5, 0.1, 0.9, 0.98)},
     checks=(Check("bundle host", "task", True, "it agrees", {"relative": 1e-5}),),
 )
-PARITY = ParityReport((Check("tvm host", "isolated", False, "first encoder", {"values": 3}),), {"texts": 48})
+PARITY = ParityReport((Check("tvm host", "isolated", False, "first encoder", {"values": 3}),), Conditions(texts=48))
 
 
 BROKEN = Check("tvm host", "isolated", False, "no numbers", {"share": math.inf, "rms": math.nan, "layer": "first"})
@@ -29,7 +29,7 @@ BROKEN = Check("tvm host", "isolated", False, "no numbers", {"share": math.inf, 
 
 def test_numbers_that_are_not_finite_are_null_and_read_back():
     """What a broken stage gives must not make the report of its breach unreadable."""
-    report = ParityReport((BROKEN,), {})
+    report = ParityReport((BROKEN,))
     text = json_text(report.to_json())
     measured = parse_json(text, where="parity.json")["checks"][0]["measured"]
     assert measured == {"share": None, "rms": None, "layer": "first"}
@@ -46,14 +46,13 @@ def test_what_is_written_is_read_back(result):
 def test_all_accuracies_have_one_shape():
     assert ACCURACY.to_json().keys() == Accuracy(measured=False, reason="no data").to_json().keys()
     assert ACCURACY.reference == 20.0
-    assert accuracy_of({"accuracy": ACCURACY.to_json()}) == ACCURACY
 
 
 def test_a_bundle_that_differs_on_the_data_breaks_parity():
-    good = ParityReport((Check("tvm host", "isolated", True, "all"),), {})
+    good = ParityReport((Check("tvm host", "isolated", True, "all"),))
     wrong = Accuracy(measured=True, checks=(Check("bundle host", "task", False, "it differs"),))
-    assert good.with_data(ACCURACY).passed
-    assert good.with_data(wrong).first_breach.stage == "bundle host"
+    assert good.with_data(ACCURACY.checks).passed
+    assert good.with_data(wrong.checks).first_breach.stage == "bundle host"
 
 
 @pytest.mark.parametrize(
@@ -73,13 +72,13 @@ def test_a_real_run_keeps_the_published_schemas(deployed):
     """Every file of a run has the fields that its schema demands, no others, and values of their types."""
     for name, kind in FILES.items():
         table = json.loads((deployed.folder / name).read_text())
-        problems = list(_problems(table, schemas()[name], schemas()[name].get("$defs", {})))
+        problems = list(_problems(table, schema_of(kind), schema_of(kind).get("$defs", {})))
         assert problems == [], name
         assert json.loads(json.dumps(kind.from_json(table, deployed.folder / name).to_json())) == table
 
 
 def test_the_checker_of_schemas_finds_what_is_wrong():
-    schema = schemas()["accuracy.json"]
+    schema = schema_of(Accuracy)
     table = json.loads(json.dumps(ACCURACY.to_json()))
     for change in ({"examples": "many"}, {"more": 1}, {"unit": "pages"}, {"version": 0}, {"stages": {"x": {}}}):
         assert list(_problems(table | change, schema, schema["$defs"])), change
@@ -118,6 +117,15 @@ def _problems(value, schema, definitions, place="$"):
 
 
 def test_every_schema_names_its_format():
-    for name, schema in schemas().items():
-        assert schema["properties"]["format"]["const"] == f"edgeq-{Path(name).stem}"
-        json.dumps(schema)
+    formats = set()
+    for kind in (FILES | OTHERS).values():
+        properties = schema_of(kind)["properties"]
+        assert properties["version"]["const"] == kind.version
+        formats.add(properties["format"]["const"])
+    assert len(formats) == len(FILES | OTHERS)
+
+
+def test_numbers_that_are_not_finite_are_json_and_come_back(tmp_path):
+    Accuracy(measured=True, stages={"torch float32": Score(float("inf"))}).write(tmp_path / "accuracy.json")
+    assert '"value": "Infinity"' in (tmp_path / "accuracy.json").read_text()
+    assert Accuracy.read(tmp_path / "accuracy.json").stages["torch float32"].value == float("inf")

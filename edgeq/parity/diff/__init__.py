@@ -1,5 +1,5 @@
 """Finds the first layer where a backend differs from PyTorch."""
 
-from edgeq.parity.diff.backends import BACKENDS, BackendDiff, diff_layers
+from edgeq.parity.diff.backends import BACKENDS, diff_layers
 
-__all__ = ["BACKENDS", "BackendDiff", "diff_layers"]
+__all__ = ["BACKENDS", "diff_layers"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,44 +17,18 @@ from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.errors import UnsupportedError, UsageError
 from edgeq.factor.manifest import FactorManifest
 from edgeq.models import GenerativeAdapter, Seq2SeqAdapter, TorchDecoder, positions
-from edgeq.parity.diff.layer_walk import LayerWalk, Opener, Step, first_outside
+from edgeq.parity.diff.layer_walk import LayerWalk, Opener
 from edgeq.parity.inputs.encoder import make_feeds
 from edgeq.parity.inputs.encoder_decoder import ENCODER, FIRST_STEP, NEXT_STEP, torch_parts
 from edgeq.parity.reference import Reference
 from edgeq.parity.run_folder import task_of_source
 from edgeq.progress import Progress, silent
+from edgeq.results import BackendDiff
 from edgeq.targets.builtin.target import load_target
 
 BACKENDS = ("onnx-reference", "onnxruntime", _COMPILED := "tvm")
 _BATCH, _LENGTH = 2, 17
 """Odd, and one more than a register holds."""
-
-
-@dataclasses.dataclass(frozen=True)
-class BackendDiff:
-    """What one backend made of every layer.
-
-    Attributes:
-        backend: One of :data:`BACKENDS`.
-        steps: In the order of the graph.
-    """
-
-    backend: str
-    steps: tuple[Step, ...]
-
-    @property
-    def first(self) -> Step | None:
-        """The first step that leaves its envelope, or None."""
-        return first_outside(self.steps)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns JSON values."""
-        return {
-            "backend": self.backend,
-            "within": self.first is None,
-            "first": None if self.first is None else dataclasses.asdict(self.first),
-            "steps": [dataclasses.asdict(step) | {"within": step.is_within} for step in self.steps],
-        }
 
 
 def diff_layers(

@@ -12,7 +12,6 @@ Each layer is judged twice, as is what lies before it:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -24,43 +23,13 @@ from edgeq.parity.reference import Call, RecordedLayer, Reference
 from edgeq.parity.rules.end_to_end import FACTOR, Distance, distance, float_error, noise_runs
 from edgeq.parity.rules.isolated import Case, allowed
 from edgeq.parity.rules.isolated_attention import allowed_attention
+from edgeq.results import Step
 
 _MOST_NOISE_RUNS = 64
 """A search for a fault is not stopped by an envelope that is too wide, and should not keep someone waiting."""
 
 Opener = Callable[[onnx.ModelProto], Backend]
 """Opens a graph in some backend, which is then given arrays that the graph may not take."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """One thing that is judged, in the order of the graph.
-
-    Attributes:
-        name: Module name of the layer.
-        part: ``layer`` for the layer itself, ``before`` for the operators between it and the layers before it.
-        operators: The operators that it consists of.
-        error: Largest isolated error over its bound; infinite for results that are no numbers.
-        moved: Accumulated difference over the size of the values, both as root mean squares.
-        limit: What ``moved`` may be.
-    """
-
-    name: str
-    part: str
-    operators: tuple[str, ...]
-    error: float
-    moved: float
-    limit: float
-
-    @property
-    def is_right_alone(self) -> bool:
-        """Whether it is within its bound on the reference's own input."""
-        return self.error <= 1
-
-    @property
-    def is_within(self) -> bool:
-        """Whether it is right alone, and within its envelope with all that is before it."""
-        return self.is_right_alone and self.moved <= self.limit
 
 
 class LayerWalk:
@@ -176,11 +145,6 @@ class LayerWalk:
         layers = self._low_bit.values()
         of_attention = sum(value.size for one in self._attention.values() for value in one.inputs[:3])
         return sum(layer.value.size for layer in layers if layer.format.activation != "none") + of_attention
-
-
-def first_outside(steps: Sequence[Step]) -> Step | None:
-    """Returns the step that the search for a fault begins with: the first that leaves its envelope."""
-    return next((step for step in steps if not step.is_within), None)
 
 
 def _exact(layer: RecordedLayer) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,6 @@ import abc
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
 
 from edgeq.backends import Arrays
 from edgeq.backends.bundles import BundleAccess, EmulatedBundle
@@ -17,9 +16,9 @@ from edgeq.parity.reference import Reference
 from edgeq.parity.rules.bit_identical import check_bits
 from edgeq.parity.rules.end_to_end import check_distance, check_end_to_end, distance, noise_runs
 from edgeq.parity.rules.operators_alone import OperatorsAlone
-from edgeq.parity.run_folder import bundles_of, source_of, task_of_source
+from edgeq.parity.run_folder import bundles_of, float_model_of, task_of_source
 from edgeq.progress import Progress
-from edgeq.results import Check, ParityReport
+from edgeq.results import Check, Conditions, ParityReport
 from edgeq.targets.builtin.target import Target
 
 _STAGES_BESIDE_BUNDLES = 6
@@ -84,7 +83,9 @@ class ParityRun(abc.ABC):
         self._say("meaning")
         library = self._meaning_stage()
         self._progress("parity", self._steps, self._steps)
-        conditions = {**self.conditions(), "library": library, "not_checked": self.not_checked}
+        conditions = dataclasses.replace(
+            self.conditions(), library=library, not_checked=tuple(self.not_checked)
+        )
         return ParityReport(tuple(self.checks), conditions)
 
     @abc.abstractmethod
@@ -136,12 +137,12 @@ class ParityRun(abc.ABC):
         """Cuts the outputs of two bundles to what both were run on."""
 
     @abc.abstractmethod
-    def conditions(self) -> dict[str, Any]:
-        """Says what the stages were run on."""
+    def conditions(self) -> Conditions:
+        """Says what the stages were compared on."""
 
     def _float_stages(self) -> None:
         """What compression costs, and whether the baseline of the profile computes the float model."""
-        source = source_of(self.folder.path)
+        source = float_model_of(self.folder.path)
         if source is None:
             self.not_checked.append("torch float32: the float model of this run is not known, or gone")
             return
@@ -190,7 +191,7 @@ class ParityRun(abc.ABC):
             for bundle in self.bundles
             if access.is_native(bundle)
         ]
-        found = check_meaning(source_of(path), self.folder.checkpoint, native, task=task_of_source(path))
+        found = check_meaning(float_model_of(path), self.folder.checkpoint, native, task=task_of_source(path))
         self.checks += found.checks
         if found.not_checked:
             self.not_checked.append(f"meaning: {found.not_checked}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from edgeq.parity.kinds.text_generation import EMULATED_TOKENS, LOGITS, TextGene
 from edgeq.parity.reference import Reference
 from edgeq.parity.rules.operators_alone import OperatorsAlone
 from edgeq.progress import Progress
+from edgeq.results import Conditions
 
 _FILE = "model.onnx"
 
@@ -83,13 +83,13 @@ class DecoderParity(TextGenerationParity):
             found.append({LOGITS: np.stack([outputs[LOGITS] for outputs in calls], axis=1)})
         return found
 
-    def conditions(self) -> dict[str, Any]:
+    def conditions(self) -> Conditions:
         """See :meth:`ParityRun.conditions`."""
-        return {
-            "prompts": [[len(prompt) for prompt in text.prompts] for text in self.texts],
-            "new_tokens": [text.new for text in self.texts],
-            "noise_runs": len(self.noisy),
-        }
+        return Conditions(
+            noise_runs=len(self.noisy),
+            prompts=tuple(tuple(len(prompt) for prompt in text.prompts) for text in self.texts),
+            new_tokens=tuple(text.new for text in self.texts),
+        )
 
     def _decoder(self, checkpoint: Checkpoint) -> TorchDecoder:
         return TorchDecoder(checkpoint.model, _adapter_of(checkpoint), cache_dtype=self._cache_dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from edgeq.backends import Arrays, run_all
 from edgeq.backends.onnx_files import load_model
@@ -18,6 +17,7 @@ from edgeq.parity.rules.decisions import check_task, decisions
 from edgeq.parity.rules.end_to_end import check_end_to_end, distance, noise_runs
 from edgeq.parity.rules.operators_alone import OperatorsAlone
 from edgeq.progress import Progress
+from edgeq.results import Conditions
 
 _FILE = "model.onnx"
 
@@ -99,13 +99,13 @@ class EncoderParity(ParityRun):
         count = min(len(mine), len(theirs))
         return mine[:count], theirs[:count]
 
-    def conditions(self) -> dict[str, Any]:
+    def conditions(self) -> Conditions:
         """See :meth:`ParityRun.conditions`."""
-        return {
-            "feeds": [list(feed["input_ids"].shape) for feed in self.feeds.all],
-            "texts": len(self.folder.texts),
-            "noise_runs": len(self.noisy),
-        }
+        return Conditions(
+            noise_runs=len(self.noisy),
+            feeds=tuple(feed["input_ids"].shape for feed in self.feeds.all),
+            texts=len(self.folder.texts),
+        )
 
     def _make_feeds(self) -> Feeds:
         checkpoint = self.reference.checkpoint

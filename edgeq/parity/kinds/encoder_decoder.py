@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from edgeq.backends import Arrays, Backend
 from edgeq.backends.onnx_files import cache_type, load_model
@@ -25,6 +24,7 @@ from edgeq.parity.kinds.text_generation import EMULATED_TOKENS, TextGenerationPa
 from edgeq.parity.reference import Reference
 from edgeq.parity.rules.operators_alone import OperatorsAlone
 from edgeq.progress import Progress
+from edgeq.results import Conditions
 from edgeq.targets.bundle.model_info import read_target_tokens
 
 
@@ -90,13 +90,13 @@ class EncoderDecoderParity(TextGenerationParity):
             found.append(beginning.of_calls(*emulated.run_with_encoder_input(beginning.bundle_source, calls)))
         return found
 
-    def conditions(self) -> dict[str, Any]:
+    def conditions(self) -> Conditions:
         """See :meth:`ParityRun.conditions`."""
-        return {
-            "encoder_inputs": [[len(source) for source in text.sources] for text in self.texts],
-            "new_tokens": [text.new for text in self.texts],
-            "noise_runs": len(self.noisy),
-        }
+        return Conditions(
+            noise_runs=len(self.noisy),
+            encoder_inputs=tuple(tuple(len(source) for source in text.sources) for text in self.texts),
+            new_tokens=tuple(text.new for text in self.texts),
+        )
 
     def _parts(self, checkpoint: Checkpoint) -> dict[str, Backend]:
         if not isinstance(checkpoint.adapter, Seq2SeqAdapter):

@@ -12,8 +12,7 @@ from edgeq.deploy.compare import compare
 from edgeq.deploy.state import fingerprint_source as real
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
 from edgeq.report import write_report
-from edgeq.report.gates import Gates, LossLimit
-from edgeq.results import ParityReport
+from edgeq.results import Gates, LossLimit, ParityReport
 
 FOLDERS = ["bundles", "checkpoint", "float-onnx", "onnx"]
 RESULTS = [
@@ -43,33 +42,33 @@ def test_a_run_holds_what_the_readme_says(deployed):
 
 def test_the_report_holds_every_result(deployed):
     report = deployed.report
-    assert report["name"] == "tiny bert"
-    assert set(report["accuracy"]["stages"]) == {"torch float32", "torch compressed", "bundle host"}
-    assert report["accuracy"]["examples"] == 6
-    stages = {check["stage"] for check in report["parity"]["checks"]}
+    assert report.about.name == "tiny bert"
+    assert set(report.accuracy.stages) == {"torch float32", "torch compressed", "bundle host"}
+    assert report.accuracy.examples == 6
+    stages = {check.stage for check in report.parity.checks}
     assert any("onnxruntime" in stage for stage in stages)
     assert any("tvm host" in stage for stage in stages)
     assert {"torch float32, answers", "tvm host, Python, tokens", "tvm host, Python, answers"} <= stages
-    assert report["parity"]["conditions"]["library"]
-    assert {row["what"] for row in report["taken"]} == {"pooling", "normalisation", "prompt", "limit"}
-    assert set(report["profile"]["measured"]["host"]["timings"]) == {
+    assert report.parity.conditions.library
+    assert {row.what for row in report.about.taken} == {"pooling", "normalisation", "prompt", "limit"}
+    assert set(report.profile.measured["host"].timings) == {
         "edgeq", "onnxruntime float32", "onnxruntime int8 dynamic",
     }  # fmt: skip
-    assert report["ledger"]["bundles"]["host"]["totals"]["ratio"] > 3
+    assert report.ledger.bundles["host"].totals.ratio > 3
     assert "tiny bert as ptq-w4a8" in (deployed.folder / "report.html").read_text()
     json.loads((deployed.folder / "report.json").read_text(), parse_constant=pytest.fail)
 
 
 def test_checkpoint_onnx_and_bundle_store_the_same_matrices(deployed):
-    ledger = deployed.report["ledger"]
+    ledger = deployed.report.ledger
 
     def matrices(book):
-        return {row["tensor"]: row["nominal_bits"] for row in book["rows"] if row["kind"] in ("linear", "embedding")}
+        return {row.tensor: row.nominal_bits for row in book.rows if row.is_low_bit}
 
-    stored = matrices(ledger["checkpoint"])
-    assert matrices(ledger["bundles"]["host"]) == matrices(ledger["onnx"])
+    stored = matrices(ledger.checkpoint)
+    assert matrices(ledger.bundles["host"]) == matrices(ledger.onnx)
     # The pooler is not part of what an encoder is exported for.
-    assert set(stored) - set(matrices(ledger["onnx"])) == {"pooler.dense"}
+    assert set(stored) - set(matrices(ledger.onnx)) == {"pooler.dense"}
     assert set(stored.values()) == {4}
 
 
@@ -92,7 +91,7 @@ def test_what_changed_is_repeated_and_nothing_else(copied, float_checkpoint, run
     (copied / "accuracy.json").unlink()
     again = deploy(float_checkpoint, copied, **(run_options | {"rounds": 1, "eval_data": None}))
     assert again.ran == ["accuracy", "report"]
-    assert again.report["verdicts"][0]["sentence"].startswith("Accuracy was not measured")
+    assert again.report.verdicts[0].sentence.startswith("Accuracy was not measured")
 
 
 def test_limits_are_gates_of_the_run(copied, float_checkpoint, run_options):
@@ -104,16 +103,16 @@ def test_limits_are_gates_of_the_run(copied, float_checkpoint, run_options):
     broken = deploy(float_checkpoint, copied, **run_options, gates=Gates(max_bytes=stored - 1))
     assert broken.ran == ["report"]
     assert not broken.passed
-    assert [one["level"] for one in broken.report["verdicts"] if one["topic"] == "gate"] == ["bad"]
+    assert [one.level for one in broken.report.verdicts if one.topic == "gate"] == ["bad"]
     assert "LIMIT NOT KEPT" in (copied / "report.html").read_text()
     again = deploy(float_checkpoint, copied, **run_options)
     assert again.passed
-    assert "gates" not in again.report
+    assert again.report.about.gates is None
 
 
 def test_a_size_that_the_recipe_cannot_keep_is_refused(float_checkpoint, run_options, tmp_path, deployed):
-    book = deployed.report["ledger"]["bundles"]["host"]
-    matrices = sum(row["code_bytes"] + row["scale_bytes"] + row["padding_bytes"] for row in book["rows"])
+    book = deployed.report.ledger.bundles["host"]
+    matrices = sum(row.code_bytes + row.scale_bytes + row.padding_bytes for row in book.rows)
     with pytest.raises(UsageError, match=f"not possible with recipe .* alone take {matrices:,} bytes"):
         deploy(float_checkpoint, tmp_path / "a", **run_options, gates=Gates(max_bytes=matrices - 1))
     assert not list(tmp_path.iterdir())
@@ -144,8 +143,8 @@ def test_a_run_is_compared_with_its_float_model(deployed):
     result = compare([deployed.folder])
     assert result["examples"] == 6
     (found,) = result["models"]
-    losses = deployed.report["accuracy"]["losses"]["bundle host"]
-    assert found["difference"] == pytest.approx(-losses["value"])
+    losses = deployed.report.accuracy.losses["bundle host"]
+    assert found.difference == pytest.approx(-losses.value)
     assert found["verdict"] == "cannot tell"
 
 
@@ -198,17 +197,17 @@ def test_a_folder_of_someone_else_is_not_touched(float_checkpoint, tmp_path, run
 
 def test_the_checks_on_the_data_decide_for_edgeq_parity_too(copied, monkeypatch):
     """What makes deploy fail makes `edgeq parity` fail, without the data being at hand."""
-    own = ParityReport.from_json(json.loads((copied / "parity.json").read_text()), copied / "parity.json")
+    own = ParityReport.read(copied / "parity.json")
     monkeypatch.setattr("edgeq.parity.run_parity", lambda *_, **__: own)
-    assert check_parity(copied)["passed"]
+    assert check_parity(copied).passed
     accuracy = json.loads((copied / "accuracy.json").read_text())
     accuracy["checks"] = [{"stage": "bundle host", "rule": "task", "passed": False, "detail": "it differs"}]
     (copied / "accuracy.json").write_text(json.dumps(accuracy))
-    assert not check_parity(copied)["passed"]
+    assert not check_parity(copied).passed
     assert json.loads((copied / "parity.json").read_text())["passed"]
     report = write_report(copied)
     assert not DeployResult(copied, report, []).passed
-    assert any(verdict["level"] == "bad" and "it differs" in verdict["sentence"] for verdict in report["verdicts"])
+    assert any(verdict.level == "bad" and "it differs" in verdict.sentence for verdict in report.verdicts)
 
 
 def test_the_source_is_read_once(copied, float_checkpoint, run_options, monkeypatch):

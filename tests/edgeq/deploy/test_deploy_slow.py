@@ -51,9 +51,9 @@ def test_a_model_of_fewer_tokens_is_deployed_and_answers_as_its_pytorch_model(fl
     recipe.write_text("extends = 'ptq-w4a8'\nname = 'pruned'\n[vocabulary]\nkeep = 'corpus.txt'\n")
     result = deploy(float_checkpoint, tmp_path / "run", **(run_options | {"recipe": recipe}))
     assert result.passed
-    book = result.report["ledger"]["bundles"]["host"]
-    assert book["vocabulary"]["tokens"] < book["vocabulary"]["of"]
-    assert book["vocabulary"]["left_out_bytes"] > 0
+    book = result.report.ledger.bundles["host"]
+    assert book.vocabulary.tokens < book.vocabulary.of
+    assert book.vocabulary.left_out_bytes > 0
     bundle = edgeq.load(tmp_path / "run" / "bundles" / "host", threads=1)
     assert bundle.encode(["the cat sat", "an unknown word"]).shape == (2, 40)
 
@@ -70,20 +70,20 @@ def test_the_real_model_at_8_bits_is_as_good_smaller_and_faster(real_model, tmp_
     result = deploy(real_model, tmp_path / "run", recipe="ptq-w8a8", eval_data=DEMO_DATA, rounds=10)
     assert result.passed
     report = result.report
-    stages = report["accuracy"]["stages"]
-    assert stages["torch float32"]["value"] > 0.85
-    assert abs(stages["bundle host"]["value"] - stages["torch compressed"]["value"]) < 0.01
-    assert report["verdicts"][0]["level"] == "good"
-    assert report["ledger"]["bundles"]["host"]["totals"]["ratio"] > 3.9
-    speedup = report["profile"]["measured"]["host"]["speedups"]["onnxruntime float32"]
-    assert speedup["beyond_noise"]
-    assert speedup["ratio"] > 1.0
+    stages = report.accuracy.stages
+    assert stages["torch float32"].value > 0.85
+    assert abs(stages["bundle host"].value - stages["torch compressed"].value) < 0.01
+    assert report.verdicts[0].level == "good"
+    assert report.ledger.bundles["host"].totals.ratio > 3.9
+    speedup = report.profile.measured["host"].speedups["onnxruntime float32"]
+    assert speedup.beyond_noise
+    assert speedup.ratio > 1.0
 
 
 def test_the_real_model_at_2_bits_is_ruined_and_the_report_says_so(real_model, tmp_path):
     result = deploy(real_model, tmp_path / "run", recipe="ptq-w2a8", eval_data=DEMO_DATA, rounds=1)
     assert result.passed, "a bad model is still the same model at every stage"
-    assert result.report["verdicts"][0]["level"] == "bad"
+    assert result.report.verdicts[0].level == "bad"
     assert "LARGE LOSS" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -92,12 +92,12 @@ def test_models_that_make_text_are_deployed_whole(maker, request, tmp_path):
     source = request.getfixturevalue(maker)()
     result = deploy(source, tmp_path / "run", recipe="ptq-w4a8", rounds=2, sequence=20, threads=1)
     assert result.passed
-    measured = result.report["profile"]["measured"]["host"]
-    assert set(measured["timings"]) == {"edgeq", "onnxruntime float32", "onnxruntime int8 dynamic"}
-    assert measured["step"]
-    assert measured["source"] == (20 if maker == "make_bart" else 0)
-    reading = result.report["profile"]["measured"].get("host, reading", {})
-    assert reading.get("reading", False) == (maker == "make_bart")
-    rows = result.report["ledger"]["bundles"]["host"]["rows"]
-    assert {row["nominal_bits"] for row in rows if row["kind"] != "float"} == {4}
+    measured = result.report.profile.measured["host"]
+    assert set(measured.timings) == {"edgeq", "onnxruntime float32", "onnxruntime int8 dynamic"}
+    assert measured.step
+    assert measured.source == (20 if maker == "make_bart" else 0)
+    reading = result.report.profile.measured.get("host, reading")
+    assert (reading is not None and reading.reading) == (maker == "make_bart")
+    rows = result.report.ledger.bundles["host"].rows
+    assert {row.nominal_bits for row in rows if row.kind != "float"} == {4}
     assert "one token after 20 tokens" in (tmp_path / "run" / "report.html").read_text()

@@ -48,8 +48,8 @@ def test_a_run_goes_on_inside_its_training_and_ends_with_a_report(classifier, re
     assert len(trainings) == 1
     accuracy = json.loads((tmp_path / "run" / "accuracy.json").read_text())
     assert accuracy["measured"]
-    assert result.report["training"]["folder"] == trainings[0].parent.name
-    assert result.report["training"]["evaluations"]
+    assert result.report.training.folder == trainings[0].parent.name
+    assert result.report.training.evaluations
     trained = json.loads(trainings[0].read_text())["values"]["accuracy"]
     measured = accuracy["stages"]["torch compressed"]["value"]
     assert abs(measured - trained) <= 2 / 24  # what was trained is what was packed, but for rounding edges

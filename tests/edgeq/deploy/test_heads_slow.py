@@ -75,16 +75,16 @@ def test_every_head_is_deployed_whole(model: Path, head: str, tmp_path: Path) ->
         model, tmp_path / "run", recipe="ptq-w8a8", task=task, eval_data=_data(head, tmp_path / "data.jsonl"),
         rounds=2, sequence=16, threads=1,
     )  # fmt: skip
-    assert result.passed, [check for check in result.report["parity"]["checks"] if not check["passed"]]
-    accuracy = result.report["accuracy"]
-    assert accuracy["metric"] == metric
-    assert set(accuracy["stages"]) == {"torch float32", "torch compressed", "bundle host"}
-    assert [check["rule"] for check in accuracy["checks"]] == ["task"]
-    checks = {(check["stage"], check["rule"]) for check in result.report["parity"]["checks"]}
+    assert result.passed, result.report.parity.broken
+    accuracy = result.report.accuracy
+    assert accuracy.metric == metric
+    assert set(accuracy.stages) == {"torch float32", "torch compressed", "bundle host"}
+    assert [check.rule for check in accuracy.checks] == ["task"]
+    checks = {(check.stage, check.rule) for check in result.report.parity.checks}
     assert {("tvm host", "task"), ("tvm host", "end-to-end"), ("onnxruntime", "end-to-end")} <= checks
     page = (tmp_path / "run" / "report.html").read_text()
     assert metric in page
-    assert all(name in page for score in accuracy["stages"].values() for name in score["others"])
+    assert all(name in page for score in accuracy.stages.values() for name in score.others)
 
 
 @pytest.mark.parametrize(("model", "head"), [("masks", "masks"), ("tags", "tags")], indirect=["model"])
@@ -97,6 +97,6 @@ def test_a_head_is_trained_and_deployed(model: Path, head: str, tmp_path: Path) 
         model, tmp_path / "run", recipe=recipe, task=HEADS[head][1], training=request, eval_data=data,
         rounds=2, sequence=16, threads=1,
     )  # fmt: skip
-    assert result.passed, [check for check in result.report["parity"]["checks"] if not check["passed"]]
-    assert result.report["accuracy"]["metric"] == HEADS[head][2]
-    assert result.report["training"]["task"] == ("masked-words" if head == "masks" else "tags")
+    assert result.passed, result.report.parity.broken
+    assert result.report.accuracy.metric == HEADS[head][2]
+    assert result.report.training.task == ("masked-words" if head == "masks" else "tags")

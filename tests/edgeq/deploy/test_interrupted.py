@@ -11,6 +11,7 @@ import pytest
 from edgeq.deploy import deploy
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.recipes import TrainingRequest
+from tests.edgeq.runs import write_record
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_only_what_edgeq_left_half_written_is_removed(classifier, tmp_path):
     (run / ".checkpoint.x1y2z3.partial").mkdir(parents=True)
     (run / ".mine.partial").mkdir()
     (run / ".mine.json.backup").touch()
-    (run / "deploy.json").write_text('{"format": "edgeq-run", "format_version": 1, "about": {}, "stages": {}}')
+    write_record(run)
     stop, _ = _stop_at("loading the model", 0)
     with pytest.raises(KeyboardInterrupt):
         deploy(classifier, run, recipe="ptq-w8a8", progress=stop)

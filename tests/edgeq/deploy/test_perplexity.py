@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import edgeq
+from edgeq.backends.log_probabilities import BundleLogProbabilities
 from edgeq.checkpoint import load_checkpoint
-from edgeq.deploy.perplexity import bundle_score, measure_perplexity, perplexity_loss
+from edgeq.deploy.perplexity import measure_perplexity, perplexity_loss
 from edgeq.evaluate.data import TextFile
 from edgeq.evaluate.perplexity import Perplexity
 from edgeq.models import TorchDecoder
@@ -52,7 +53,7 @@ def test_a_bundle_scores_step_by_step_what_torch_scores_at_once(gpt2_onnx, gpt2_
     checkpoint = load_checkpoint(gpt2_onnx.parent / "checkpoint")
     ids = np.random.default_rng(0).integers(0, 283, (3, 12))
     want = TorchDecoder(checkpoint.model, checkpoint.adapter).score(ids)
-    got = bundle_score(edgeq.load(gpt2_bundle, threads=1))(ids)
+    got = BundleLogProbabilities(edgeq.load(gpt2_bundle, threads=1))({"input_ids": ids})["log_probabilities"]
     assert got.shape == want.shape == (3, 11)
     assert np.sqrt(np.mean((got - want) ** 2)) < 0.02
 

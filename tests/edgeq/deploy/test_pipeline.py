@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,9 @@ from edgeq.deploy.state import RunState, exclusive, fingerprint_source
 from edgeq.errors import FormatError, UsageError
 from edgeq.files import MARKER, Output, new_folder, write_text
 from edgeq.progress import silent
+from tests.edgeq.runs import about
+
+ROOT = Path(__file__).parents[3]
 
 
 class Run:
@@ -38,7 +42,7 @@ class Run:
 
     def go(self, progress=silent):
         known = (self.folder / "deploy.json").is_file()
-        state = RunState.load(self.folder) if known else RunState(self.folder, {}, {})
+        state = RunState.load(self.folder) if known else RunState(self.folder, about(), {})
         stages = [
             Stage("first", ("first",), (), self.parameters, self.first),
             Stage("second", ("second.json",), ("first",), {}, self.second),
@@ -117,6 +121,7 @@ VICTIM = """
     from edgeq.deploy.pipeline import Stage, run_stages
     from edgeq.deploy.state import RunState, exclusive
     from edgeq.files import MARKER, Output, new_folder, write_text
+    from tests.edgeq.runs import about
 
     folder = Path(sys.argv[1])
 
@@ -130,7 +135,7 @@ VICTIM = """
                 (folder / ".parity.json.k1ll3d").write_text("half")  # as a killed write_text leaves it
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    state = RunState.load(folder) if (folder / "deploy.json").is_file() else RunState(folder, {}, {})
+    state = RunState.load(folder) if (folder / "deploy.json").is_file() else RunState(folder, about(), {})
     stages = [
         Stage("first", ("first.json",), (), {}, first),
         Stage("second", ("bundles/host",), ("first",), {}, second),
@@ -143,7 +148,7 @@ VICTIM = """
 def test_a_killed_run_goes_on_where_it_was_and_leaves_nothing_half_written(tmp_path):
     def go(mode):
         script = textwrap.dedent(VICTIM)
-        return subprocess.run([sys.executable, "-c", script, tmp_path, mode], capture_output=True, text=True)
+        return subprocess.run([sys.executable, "-c", script, tmp_path, mode], capture_output=True, text=True, cwd=ROOT)
 
     assert go("kill").returncode == -signal.SIGKILL
     assert not (tmp_path / "bundles" / "host").exists()
@@ -173,8 +178,8 @@ def test_a_damaged_state_is_a_sentence(tmp_path, text):
 
 
 def test_a_state_of_another_version_is_refused(tmp_path):
-    (tmp_path / "deploy.json").write_text('{"format": "edgeq-run", "format_version": 99, "stages": {}, "about": {}}')
-    with pytest.raises(FormatError, match="version 1"):
+    (tmp_path / "deploy.json").write_text('{"format": "edgeq-run", "version": 99, "stages": {}, "about": {}}')
+    with pytest.raises(FormatError, match="should be edgeq-run version 2, found 'edgeq-run' version 99"):
         RunState.load(tmp_path)
 
 

@@ -7,6 +7,7 @@ import pytest
 from edgeq.checkpoint import read_adapter
 from edgeq.deploy.taken import taken_from
 from edgeq.report.text import taken_lines
+from edgeq.results import Taken
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 40}
 
@@ -89,6 +90,6 @@ def test_settings_of_generation(make_gpt2, make_bart):
 
 
 def test_lines_for_the_terminal():
-    table = {"taken": [{"what": "pooling", "value": "the first token", "file": "1_Pooling/config.json"}]}
-    assert taken_lines(table) == ["pooling:       the first token (1_Pooling/config.json)"]
-    assert taken_lines({}) == []
+    taken = [Taken("pooling", "the first token", "1_Pooling/config.json")]
+    assert taken_lines(taken) == ["pooling:       the first token (1_Pooling/config.json)"]
+    assert taken_lines([]) == []

@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 
+from edgeq.backends.pytorch import TorchBackend
 from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.errors import UsageError
 from edgeq.evaluate.answers import Question, Questions
@@ -36,7 +37,7 @@ def _words(count: int, seed: int) -> list[str]:
 
 def _evaluate(checkpoint: Checkpoint, data: Any, **options: Any) -> Any:
     return evaluate(
-        TorchEncoder(checkpoint.model, checkpoint.adapter),
+        TorchBackend(TorchEncoder(checkpoint.model, checkpoint.adapter)),
         checkpoint.tokenizer,
         data,
         labels=checkpoint.adapter.labels,
@@ -168,7 +169,10 @@ def test_a_reranker_and_an_embedding_model_rank(make_bert: Callable[..., Path]) 
     assert set(graded.others) == {"mrr@10"}
     embedder = load_checkpoint(make_bert())
     compared = evaluate(
-        TorchEncoder(embedder.model, embedder.adapter), embedder.tokenizer, data, sentence=embedder.sentence
+        TorchBackend(TorchEncoder(embedder.model, embedder.adapter)),
+        embedder.tokenizer,
+        data,
+        sentence=embedder.sentence,
     )
     assert compared.rows.shape == (2, 2)
     with pytest.raises(UsageError, match="ranks documents, which needs an embedding model"):

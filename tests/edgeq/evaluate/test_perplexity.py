@@ -8,6 +8,8 @@ import pytest
 import torch
 import transformers
 
+from edgeq.backends import Arrays
+from edgeq.backends.log_probabilities import TorchLogProbabilities
 from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
 from edgeq.errors import EdgeqError, UsageError
@@ -36,13 +38,20 @@ class _Counting:
     def __init__(self) -> None:
         self.windows: list[list[int]] = []
 
-    def __call__(self, ids: np.ndarray) -> np.ndarray:
+    def __call__(self, feed: Arrays, /) -> Arrays:
+        ids = feed["input_ids"]
         self.windows += ids.tolist()
-        return np.broadcast_to(-math.log(2) * np.arange(1, ids.shape[1]), (len(ids), ids.shape[1] - 1))
+        scores = -math.log(2) * np.arange(1, ids.shape[1])
+        return {"log_probabilities": np.broadcast_to(scores, (len(ids), ids.shape[1] - 1))}
 
 
-def _uniform(ids: np.ndarray) -> np.ndarray:
-    return np.full((len(ids), ids.shape[1] - 1), -math.log(7), np.float32)
+def _constant(feed: Arrays, value: float) -> Arrays:
+    rows, length = feed["input_ids"].shape
+    return {"log_probabilities": np.full((rows, length - 1), value, np.float32)}
+
+
+def _uniform(feed: Arrays, /) -> Arrays:
+    return _constant(feed, -math.log(7))
 
 
 def test_a_uniform_model_has_as_many_choices_as_tokens() -> None:
@@ -105,10 +114,10 @@ def test_without_a_beginning_the_first_token_is_only_read() -> None:
 def test_a_broken_model_has_no_perplexity(probability: float, found: str) -> None:
     """JSON has no infinity, and NaN would pass every limit: a model that gives either is refused, wherever it does."""
 
-    def broken(ids: np.ndarray) -> np.ndarray:
-        scores = _uniform(ids)
-        scores[ids[:, 1:] == ord("d")] = probability
-        return scores
+    def broken(feed: Arrays, /) -> Arrays:
+        scores = _uniform(feed)["log_probabilities"]
+        scores[feed["input_ids"][:, 1:] == ord("d")] = probability
+        return {"log_probabilities": scores}
 
     with pytest.raises(EdgeqError, match=f"log-probability of {found}, of which no perplexity can be computed"):
         evaluate_perplexity(broken, _Tokenizer(), _text("abcdabc"), context=1)
@@ -161,10 +170,10 @@ def test_real_models_follow_the_loss_of_transformers(make_gpt2: Callable[..., Pa
     for folder in (source, tmp_path / "w8"):
         checkpoint = load_checkpoint(folder)
         assert isinstance(checkpoint.adapter, GenerativeAdapter)
-        decoder = TorchDecoder(checkpoint.model, checkpoint.adapter)
+        model = TorchLogProbabilities(TorchDecoder(checkpoint.model, checkpoint.adapter).score)
         context = checkpoint.adapter.max_positions
         one, many = (
-            evaluate_perplexity(decoder.score, checkpoint.tokenizer, text, context=context, batch_size=batch)
+            evaluate_perplexity(model, checkpoint.tokenizer, text, context=context, batch_size=batch)
             for batch in (1, 4)
         )
         assert one.value == pytest.approx(many.value, rel=1e-4)

@@ -4,6 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeq.backends import Arrays
+from edgeq.backends.pytorch import TorchBackend
 from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
 from edgeq.errors import UsageError
@@ -42,10 +44,9 @@ def _labels(rows: list[tuple[str, str]]) -> EvaluationSet:
     )
 
 
-def _angle(
-    ids: np.ndarray, mask: np.ndarray, types: np.ndarray, pooling_mask: np.ndarray | None = None
-) -> dict[str, np.ndarray]:
+def _angle(feed: Arrays, /) -> Arrays:
     """Embeddings that point to the mean of their characters; those that begin and end a text do not count."""
+    ids, mask, pooling_mask = feed["input_ids"], feed["attention_mask"], feed.get("pooling_mask")
     angle = ids / 100.0
     states = np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
     states[(ids < 3) | (mask == 0)] = 0
@@ -66,7 +67,7 @@ def test_a_perfect_order_is_a_correlation_of_one() -> None:
 
 def test_neither_batching_nor_padding_changes_predictions(float_checkpoint: Path) -> None:
     checkpoint = load_checkpoint(float_checkpoint)
-    encode = TorchEncoder(checkpoint.model, checkpoint.adapter)
+    encode = TorchBackend(TorchEncoder(checkpoint.model, checkpoint.adapter))
     words = ["the", "cat", "sat", "quick", "brown", "fox", "good", "movie"]
     rng = np.random.default_rng(0)
     rows = [
@@ -79,15 +80,15 @@ def test_neither_batching_nor_padding_changes_predictions(float_checkpoint: Path
         vectors = []
         for text in (first, second):
             tokens = checkpoint.tokenizer(text, return_tensors="np")
-            states = encode(tokens["input_ids"], tokens["attention_mask"], tokens["token_type_ids"])
+            states = encode({name: tokens[name] for name in ("input_ids", "attention_mask", "token_type_ids")})
             vectors.append(states["last_hidden_state"][0].mean(axis=0))
         a, b = vectors
         assert cosine == pytest.approx(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)), abs=1e-5)
 
 
 def test_accuracy_counts_label_numbers_and_names() -> None:
-    def length_parity(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
-        odd = (mask.sum(axis=1) % 2).astype(np.float32)
+    def length_parity(feed: Arrays, /) -> Arrays:
+        odd = (feed["attention_mask"].sum(axis=1) % 2).astype(np.float32)
         return {"logits": np.stack([1 - odd, odd], axis=1)}
 
     data = _labels([("a", "1"), ("bb", "even"), ("ccc", "odd"), ("dddd", "odd")])
@@ -109,9 +110,9 @@ def test_accuracy_counts_label_numbers_and_names() -> None:
 def test_pairs_reach_the_model_with_token_types() -> None:
     seen = []
 
-    def record(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
-        seen.append((ids.tolist(), mask.tolist(), types.tolist()))
-        return {"logits": np.zeros((len(ids), 2), np.float32)}
+    def record(feed: Arrays, /) -> Arrays:
+        seen.append(tuple(feed[name].tolist() for name in ("input_ids", "attention_mask", "token_type_ids")))
+        return _logits(feed)
 
     examples = [Example("a", "bc", "0"), Example("a", None, "0")]
     evaluate(record, _Tokenizer(), EvaluationSet(Path("x"), "classification", examples), labels=["no", "yes"])
@@ -123,9 +124,9 @@ def test_pairs_reach_the_model_with_token_types() -> None:
 def test_long_texts_are_cut() -> None:
     longest = []
 
-    def record(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
-        longest.append(ids.shape[1])
-        return _angle(ids, mask, types)
+    def record(feed: Arrays, /) -> Arrays:
+        longest.append(feed["input_ids"].shape[1])
+        return _angle(feed)
 
     data = _similarity([("a" * 99, "b", 1.0), ("c", "d", 2.0)])
     evaluate(record, _Tokenizer(), data, max_length=12)
@@ -141,8 +142,8 @@ def test_long_texts_are_cut() -> None:
 
 
 def test_a_model_that_answers_nonsense_scores_zero() -> None:
-    def broken(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
-        return {"sentence_embedding": np.full((len(ids), 2), np.nan, np.float32)}
+    def broken(feed: Arrays, /) -> Arrays:
+        return {"sentence_embedding": np.full((len(feed["input_ids"]), 2), np.nan, np.float32)}
 
     data = _similarity([("a", "b", 1.0), ("c", "d", 2.0)])
     assert evaluate(broken, _Tokenizer(), data).value == 0.0
@@ -160,9 +161,10 @@ def test_similarities(similarity: str, expected: list[float]) -> None:
 def test_a_prompt_and_the_longest_text_are_those_of_the_folder() -> None:
     seen: list[np.ndarray] = []
 
-    def encode(ids: np.ndarray, mask: np.ndarray, types: np.ndarray, **masks: np.ndarray) -> dict[str, np.ndarray]:
-        seen.append(np.stack([ids, masks.get("pooling_mask", np.ones_like(ids))]))
-        return _angle(ids, mask, types, **masks)
+    def encode(feed: Arrays, /) -> Arrays:
+        ids = feed["input_ids"]
+        seen.append(np.stack([ids, feed.get("pooling_mask", np.ones_like(ids))]))
+        return _angle(feed)
 
     data = _similarity([("AAAA", "B", 1.0), ("CCC", "D", 2.0)])
     sentence = SentenceModel(Path(), Path(), prompts={"q": "qq"}, default_prompt="q", max_tokens=5)
@@ -179,8 +181,8 @@ def test_a_prompt_and_the_longest_text_are_those_of_the_folder() -> None:
     assert kept[:, 3:].all()
 
 
-def _logits(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
-    return {"logits": np.zeros((len(ids), 2), np.float32)}
+def _logits(feed: Arrays, /) -> Arrays:
+    return {"logits": np.zeros((len(feed["input_ids"]), 2), np.float32)}
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,7 @@ def test_the_real_model_loses_what_the_readme_says(minilm: Path, tmp_path: Path)
 
     def spearman(folder: Path) -> float:
         checkpoint = load_checkpoint(folder)
-        encode = TorchEncoder(checkpoint.model, checkpoint.adapter)
+        encode = TorchBackend(TorchEncoder(checkpoint.model, checkpoint.adapter))
         return evaluate(encode, checkpoint.tokenizer, data, sentence=checkpoint.sentence).value
 
     reference = spearman(minilm)

@@ -151,9 +151,9 @@ def test_wrong_positions_are_found_in_their_table(gpt2_run, edited):
     last = found.steps[-1]
     assert last.is_right_alone
     assert last.moved > last.limit
-    (line,) = diff_lines(found.to_json(), every_layer=False)
+    (line,) = diff_lines(found, every_layer=False)
     assert line.startswith("onnxruntime: the first outside its envelope is transformer.wpe (Gather): alone its error")
-    assert len(diff_lines(found.to_json(), every_layer=True)) == 1 + len(found.steps)
+    assert len(diff_lines(found, every_layer=True)) == 1 + len(found.steps)
 
 
 def test_results_that_are_no_numbers_are_outside(bert_run, edited):

@@ -20,6 +20,7 @@ from edgeq.parity.inputs.decoder import Continuation, make_continuations
 from edgeq.parity.kinds import text_generation
 from edgeq.parity.rules.chosen_tokens import Choices, ClearChoices, check_free_running, check_steps
 from edgeq.targets.builtin.target import load_target
+from tests.edgeq.runs import write_record
 
 MEANING = {
     (stage, "meaning")
@@ -39,7 +40,7 @@ def good_run(make_gpt2, exported, tmp_path_factory):
     run = shutil.copytree(compressed, tmp_path_factory.mktemp("generation") / "run")
     shutil.copytree(plain / "onnx", run / "float-onnx")
     edgeq.compile_bundle(run / "onnx", run / "bundles" / "host", target=load_target("host"))
-    (run / "deploy.json").write_text(json.dumps({"about": {"source_folder": str(plain / "checkpoint")}}))
+    write_record(run, source=plain / "checkpoint")
     return run
 
 

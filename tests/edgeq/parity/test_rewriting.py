@@ -17,6 +17,7 @@ from edgeq.parity import run_parity
 from edgeq.parity.inputs.encoder_decoder import PARTS, at_once, make_encoder_decoder_texts, torch_parts
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.bundle.model_info import TargetTokens
+from tests.edgeq.runs import write_record
 
 MEANING = {
     (stage, "meaning")
@@ -37,7 +38,7 @@ def good_run(make_bart, exported, tmp_path_factory):
     run = shutil.copytree(compressed, tmp_path_factory.mktemp("rewriting") / "run")
     shutil.copytree(plain / "onnx", run / "float-onnx")
     edgeq.compile_bundle(run / "onnx", run / "bundles" / "host", target=load_target("host"))
-    (run / "deploy.json").write_text(json.dumps({"about": {"source_folder": str(plain / "checkpoint")}}))
+    write_record(run, source=plain / "checkpoint")
     return run
 
 

@@ -258,8 +258,8 @@ def test_feeds_cover_batches_padding_and_texts():
 
 def test_report_names_the_first_breach():
     good, bad = Check("a", "task", True, "fine"), Check("b", "isolated", False, "broken")
-    report = ParityReport((good, bad, Check("c", "task", False, "too")), {})
+    report = ParityReport((good, bad, Check("c", "task", False, "too")))
     assert not report.passed
     assert report.first_breach == bad
     assert report.to_json()["checks"][1]["stage"] == "b"
-    assert ParityReport((good,), {}).passed
+    assert ParityReport((good,)).passed

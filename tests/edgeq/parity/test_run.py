@@ -16,6 +16,7 @@ from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.export.exporter import export_onnx
 from edgeq.export.external_data import ModelWriter
 from edgeq.parity import run_parity
+from tests.edgeq.runs import write_record
 
 
 def make_run(folder, checkpoint):
@@ -30,7 +31,7 @@ def good_run(float_checkpoint, compressed_checkpoint, compressed_onnx, exported,
     shutil.copytree(compressed_checkpoint, run / "checkpoint")
     shutil.copytree(compressed_onnx.parent, run / "onnx")
     shutil.copytree(exported(make_bert, None) / "onnx", run / "float-onnx")
-    (run / "deploy.json").write_text(json.dumps({"about": {"source_folder": str(float_checkpoint)}}))
+    write_record(run, source=float_checkpoint)
     return run
 
 

@@ -102,7 +102,7 @@ def test_training_changed_the_student_and_not_the_source(classifier: Path, sente
         folder=tmp_path / "run",
     )
     assert all(torch.equal(before[name], value) for name, value in source.model.state_dict().items())
-    assert [stage.name for stage in student.outcome.stages] == ["w8", "w4", "w2", "w2a8"]
+    assert [stage.name for stage in student.outcome.result.stages] == ["w8", "w4", "w2", "w2a8"]
     bits = {record.bits for record in student.result.layers}
     assert bits == {2, 8}  # 8: the classifier
     assert all(record.activation == "dynamic" for record in student.result.layers if record.kind == "linear")

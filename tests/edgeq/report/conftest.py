@@ -4,6 +4,10 @@ import json
 
 import pytest
 
+from edgeq.report.build import read_results
+from edgeq.results import RunRecord
+from tests.edgeq.runs import about
+
 TOTALS = {
     "weights": 22_700_000, "replaced_weights": 0, "stored_bytes": 23_400_000, "code_bytes": 22_000_000,
     "scale_bytes": 300_000, "padding_bytes": 100_000, "float_bytes": 1_000_000,
@@ -63,14 +67,9 @@ def results():
     }  # fmt: skip
     check = {"stage": "tvm host", "rule": "bit-identical", "passed": True, "detail": "0 bits differ"}
     return {
-        "deploy": {
-            "about": {
-                "name": "all-MiniLM-L6-v2",
-                "source": "models/all-MiniLM-L6-v2",
-                "recipe": {"name": "ptq-w8a8", "summary": "8 bits", "sha256": "ab" * 32},
-                "targets": {"host": {}, "cortex-a76": {}},
-            }
-        },
+        "deploy": RunRecord(
+            about(name="all-MiniLM-L6-v2", source="models/all-MiniLM-L6-v2", targets=("host", "cortex-a76")), {}
+        ).to_json(),
         "accuracy": {
             "format": "edgeq-accuracy", "version": 3, "checks": [], "unit": "examples", "reason": "",
             "measured": True, "data": "dev.tsv", "examples": 1500, "metric": "spearman",
@@ -85,7 +84,7 @@ def results():
             },
         },
         "parity": {
-            "format": "edgeq-parity", "version": 2, "conditions": {}, "passed": True,
+            "format": "edgeq-parity", "version": 3, "conditions": {}, "passed": True,
             "checks": [check, check | {"stage": "tvm cortex-a76"}],
         },
         "ledger": {
@@ -112,3 +111,9 @@ def write_run(tmp_path):
         return folder
 
     return write
+
+
+@pytest.fixture
+def read_run(write_run):
+    """Returns a function that writes results as a run's folder and reads them as a report."""
+    return lambda results: read_results(write_run(results))

@@ -8,7 +8,7 @@ import pytest
 
 from edgeq.errors import FormatError, UsageError
 from edgeq.report import compare_runs
-from edgeq.report.plots import quality_plot
+from edgeq.report.plots import SizePoint, quality_plot
 
 
 @pytest.fixture
@@ -35,12 +35,12 @@ def change(run, part, **values):
 
 def test_models_are_told_from_the_smallest_to_the_largest(three_runs, tmp_path):
     found = compare_runs(three_runs, tmp_path / "all.html")
-    names = [model["label"] for model in found["models"]]
+    names = [model.label for model in found.models]
     assert names == ["w2", "w4", "w8", "float32"]
-    assert [model["outdone_by"] for model in found["models"]] == ["", "", names[1], ""]
-    assert [model["value"] for model in found["models"]] == [0.5, 0.86, 0.85, 0.867]
+    assert [model.outdone_by for model in found.models] == ["", "", names[1], ""]
+    assert [model.value for model in found.models] == [0.5, 0.86, 0.85, 0.867]
     page = (tmp_path / "all.html").read_text(encoding="utf-8")
-    assert json.loads((tmp_path / "all.json").read_text()) == json.loads(json.dumps(found))
+    assert json.loads((tmp_path / "all.json").read_text()) == json.loads(json.dumps(found.to_json()))
     assert page.count("<svg") == 1
     assert "http" not in page
     assert re.search(r"<td>w4</td>.*0\.8600.*12\.00 MB.*7\.57x.*8\.00 ms.*2\.10x", page)
@@ -51,7 +51,7 @@ def test_of_perplexities_the_smaller_one_is_better(three_runs, tmp_path):
     for run in three_runs:
         change(run, "accuracy", metric="perplexity", unit="tokens")
     found = compare_runs(three_runs, tmp_path / "all.html")
-    outdone = {model["label"]: model["outdone_by"] for model in found["models"]}
+    outdone = {model.label: model.outdone_by for model in found.models}
     assert outdone == {"w2": "", "w4": "w2", "w8": "w2", "float32": "w2"}
 
 
@@ -59,23 +59,23 @@ def test_a_recipe_that_ran_twice_is_told_by_its_folder(three_runs, tmp_path):
     again = tmp_path / "again"
     three_runs[0].rename(again)
     change(three_runs[1], "deploy", about=json.loads((again / "deploy.json").read_text())["about"])
-    labels = [model["label"] for model in compare_runs([again, *three_runs[1:]], tmp_path / "all.html")["models"]]
+    labels = [model.label for model in compare_runs([again, *three_runs[1:]], tmp_path / "all.html").models]
     assert "w2 (w4)" in labels
 
 
 def test_of_several_models_labels_say_which(three_runs, tmp_path):
     about = json.loads((three_runs[0] / "deploy.json").read_text())["about"]
     change(three_runs[0], "deploy", about=about | {"name": "tiny"})
-    labels = [model["label"] for model in compare_runs(three_runs, tmp_path / "all.html")["models"]]
+    labels = [model.label for model in compare_runs(three_runs, tmp_path / "all.html").models]
     assert {"tiny, w2", "tiny, float32", "all-MiniLM-L6-v2, w4"} <= set(labels)
 
 
 def test_a_run_without_bundle_is_told_by_its_checkpoint(three_runs, tmp_path):
     ledger = json.loads((three_runs[0] / "ledger.json").read_text())
     change(three_runs[0], "ledger", bundles={})
-    model = compare_runs(three_runs[:1], tmp_path / "one.html")["models"][0]
-    assert model["bytes"] == ledger["checkpoint"]["totals"]["stored_bytes"]
-    assert (model["value"], model["median"]) == (0.866, None)
+    model = compare_runs(three_runs[:1], tmp_path / "one.html").models[0]
+    assert model.bytes == ledger["checkpoint"]["totals"]["stored_bytes"]
+    assert (model.value, model.median) == (0.866, None)
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_is_written(three_runs, tmp_path):
@@ -105,7 +105,7 @@ def test_a_damaged_result_is_named(three_runs, tmp_path):
 
 def test_labels_of_neighbours_do_not_change_sides():
     points = [
-        {"label": label, "bytes": size, "value": 0.9, "is_float": False}
+        SizePoint(label, size, 0.9)
         for label, size in (("left", 10_000_000), ("right", 10_100_000), ("far", 40_000_000))
     ]
     picture = quality_plot(points, "accuracy")

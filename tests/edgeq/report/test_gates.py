@@ -1,13 +1,30 @@
 """Limits of loss, bytes and latency: how they are written, and when they are kept."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from edgeq.errors import UsageError
-from edgeq.report.gates import Gates, LossLimit, gate_results, parse_gates
+from edgeq.report.gates import gate_results, parse_gates
 from edgeq.report.verdicts import verdicts
-from edgeq.results import LedgerTotals, Profile, RunLedger, RunProfile, StoredBytes, Timing
+from edgeq.results import (
+    Accuracy,
+    Gates,
+    LedgerTotals,
+    Loss,
+    LossLimit,
+    ParityReport,
+    Profile,
+    Report,
+    RunLedger,
+    RunProfile,
+    RunRecord,
+    Score,
+    StoredBytes,
+    Timing,
+)
+from tests.edgeq.runs import about, write_record
 
 
 def _ledger(stored_bytes: int) -> RunLedger:
@@ -25,24 +42,19 @@ def _profile(milliseconds: float) -> Profile:
     )  # fmt: skip
 
 
-def _report(gates: Gates, *, value: float = 0.86, low: float = 0.002, high: float = 0.012, metric: str = "spearman"):
+def _report(
+    gates: Gates | None, *, value: float = 0.86, low: float = 0.002, high: float = 0.012, metric: str = "spearman"
+) -> Report:
     reference = 0.87 if metric == "spearman" else 20.0
-    loss = abs(reference - value)
-    return {
-        "gates": gates.to_json(),
-        "targets": {"host": {}},
-        "accuracy": {
-            "format": "edgeq-accuracy",
-            "version": 3,
-            "measured": True,
-            "metric": metric,
-            "examples": 1500,
-            "stages": {"torch float32": {"value": reference}, "bundle host": {"value": value}},
-            "losses": {"bundle host": {"value": loss, "low": low, "high": high, "retained": value / reference}},
-        },
-        "ledger": _ledger(8_000_001).to_json(),
-        "profile": RunProfile({"host": _profile(6.0), "host, reading": _profile(60.0)}, {}).to_json(),
-    }
+    accuracy = Accuracy(
+        measured=True,
+        metric=metric,
+        examples=1500,
+        stages={"torch float32": Score(reference), "bundle host": Score(value)},
+        losses={"bundle host": Loss(abs(reference - value), low, high, value / reference)},
+    )
+    profile = RunProfile({"host": _profile(6.0), "host, reading": _profile(60.0)}, {})
+    return Report("1.0", about(gates=gates), accuracy, ParityReport(()), _ledger(8_000_001), profile)
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1%", "1%%", "nan"])
@@ -57,10 +69,11 @@ def test_what_is_no_latency_is_refused(number: float) -> None:
         parse_gates(max_loss=None, max_bytes=None, max_ms=number)
 
 
-def test_limits_survive_the_file_of_a_run() -> None:
+def test_limits_survive_the_file_of_a_run(tmp_path: Path) -> None:
     gates = parse_gates(max_loss="1.5%", loss_at="middle", max_bytes="8MB", max_ms=6)
     assert gates.any
-    assert Gates.from_json(gates.to_json()) == gates
+    write_record(tmp_path, gates=gates)
+    assert RunRecord.read(tmp_path / "deploy.json").about.gates == gates
     assert not parse_gates(max_loss=None, max_bytes=None, max_ms=None).any
 
 
@@ -98,7 +111,7 @@ def test_too_few_examples_to_tell_says_how_many_would() -> None:
 def test_a_loss_that_is_no_number_is_not_kept() -> None:
     gates = parse_gates(max_loss="50%", loss_at="middle", max_bytes=None, max_ms=None)
     report = _report(gates)
-    report["accuracy"]["losses"]["bundle host"]["value"] = float("nan")
+    report.accuracy.losses["bundle host"] = Loss(float("nan"), 0.0, 0.0, None)
     assert not gate_results(report)[0].passed
 
 
@@ -112,14 +125,11 @@ def test_bytes_and_milliseconds_are_held_against_their_limits() -> None:
 
 
 def test_a_run_without_limits_has_no_results() -> None:
-    report = _report(Gates())
-    del report["gates"]
-    assert gate_results(report) == []
+    assert gate_results(_report(None)) == []
 
 
 def test_a_limit_that_is_not_kept_is_a_bad_verdict() -> None:
     report = _report(Gates(max_bytes=10))
-    report |= {"parity": {"passed": True}, "profile": RunProfile({}, {}).to_json()}
     found = [(one.level, one.sentence) for one in verdicts(report) if one.topic == "gate"]
     assert len(found) == 1
     assert found[0][0] == "bad"

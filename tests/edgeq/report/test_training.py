@@ -8,6 +8,7 @@ from edgeq.errors import FormatError
 from edgeq.report import write_report
 from edgeq.report.text import duration
 from edgeq.report.training import read_training
+from edgeq.results import TrainingRun
 
 
 @pytest.fixture
@@ -21,7 +22,9 @@ def trained_run(results, write_run):
         {"name": "weights", "steps": 400, "metric": "accuracy", "values": {"accuracy": 0.75, "loss": 0.5}},
         {"name": "activations", "steps": 500, "metric": "accuracy", "values": {"accuracy": 0.85, "loss": 0.4}},
     ]
-    result = {"steps": 900, "metric": "accuracy", "values": stages[1]["values"], "stages": stages}
+    result = {"format": "edgeq-training", "version": 1, "weights": "stage-activations/weights.safetensors",
+              "steps": 900, "metric": "accuracy", "values": stages[1]["values"], "stages": stages}  # fmt: skip
+    identity = TrainingRun("classification <b>", settings, {}, {}, 1, "ab", None)
     lines = [
         {"step": step, "stage": "weights" if step <= 400 else "activations", "loss": 1 / step, "seconds": float(step)}
         for step in range(1, 901)
@@ -33,7 +36,7 @@ def trained_run(results, write_run):
     for name, step in (("weights", 400), ("activations", 600)):
         (folder / f"stage-{name}").mkdir(parents=True)
         (folder / f"stage-{name}" / "record.json").write_text(json.dumps({"step": step}))
-    (folder / "run.json").write_text(json.dumps({"task": "classification <b>", "settings": settings}))
+    identity.write(folder / "run.json")
     (folder / "result.json").write_text(json.dumps(result))
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return run
@@ -41,14 +44,14 @@ def trained_run(results, write_run):
 
 def test_a_training_is_read_as_it_went(trained_run):
     found = read_training(trained_run / "training-0123")
-    assert [stage["weights_of"] for stage in found["stages"]] == [400, 600]
-    assert [stage["seconds"] for stage in found["stages"]] == [400.0, 900.0]
-    assert found["settings"] == {"epochs": 2.0, "batch_size": 8, "learning_rate": 5e-5, "seed": 3, "select": "best"}
-    assert [one["values"]["accuracy"] for one in found["evaluations"]] == [0.75, 0.85, 0.80]
+    assert [stage.weights_of for stage in found.stages] == [400, 600]
+    assert [stage.seconds for stage in found.stages] == [400.0, 900.0]
+    assert found.settings == {"epochs": 2.0, "batch_size": 8, "learning_rate": 5e-5, "seed": 3, "select": "best"}
+    assert [one.values["accuracy"] for one in found.evaluations] == [0.75, 0.85, 0.80]
     # 899 losses in groups of three, each the mean at the step of its last.
-    assert len(found["loss"]) == 300
-    assert found["loss"][0] == (3, pytest.approx((1 + 1 / 2 + 1 / 3) / 3, rel=1e-5))
-    assert 100 not in dict(found["loss"])
+    assert len(found.loss) == 300
+    assert found.loss[0] == (3, pytest.approx((1 + 1 / 2 + 1 / 3) / 3, rel=1e-5))
+    assert 100 not in dict(found.loss)
 
 
 def test_the_page_tells_of_the_training(trained_run):
@@ -59,7 +62,7 @@ def test_the_page_tells_of_the_training(trained_run):
     assert "accuracy 0.85, loss 0.4" in page
     assert "epochs 2.0, batch size 8, learning rate 5e-05, seed 3, select best" in page
     assert "classification &lt;b&gt;" in page
-    assert report["training"]["steps"] == 900
+    assert report.training.steps == 900
 
 
 def test_a_training_without_evaluation_has_its_loss_alone(trained_run):
@@ -78,7 +81,7 @@ def test_a_training_without_evaluation_has_its_loss_alone(trained_run):
         ("log.jsonl", None, r"log\.jsonl is missing"),
         ("log.jsonl", "{", r"log\.jsonl, line 1, is damaged"),
         ("log.jsonl", "[]", "one a line"),
-        ("result.json", "{}", "is not as edgeq writes it"),
+        ("result.json", "{}", r"result\.json should be edgeq-training version 1"),
         ("run.json", "3", "should hold a JSON object"),
     ],
 )

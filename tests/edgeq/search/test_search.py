@@ -24,11 +24,12 @@ from edgeq.progress import Progress, silent
 from edgeq.recipes import load_recipe
 from edgeq.search import SearchRequest, search
 from edgeq.search.candidates import Workshop
-from edgeq.search.latency import Latency, Stopwatch
+from edgeq.search.latency import Stopwatch
 from edgeq.search.quality import Half, halves, measure
 from edgeq.search.recipe_text import recipe_text
+from edgeq.search.report import Latency, Structure
 from edgeq.search.solver import choose_widths, total_bytes
-from edgeq.search.space import Structure, space_of
+from edgeq.search.space import space_of
 from edgeq.search.structures import Structures
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "a", "cat", "sat", "good", "movie"]
@@ -80,12 +81,12 @@ def found(request_of: Callable[..., SearchRequest], tmp_path_factory: pytest.Tem
 
 def test_the_recipe_keeps_the_budget_to_the_byte(found: Any, float_checkpoint: Path) -> None:
     report = found.report
-    assert report["best"]["bytes"] == report["predicted"]["bytes"] <= 22_000
-    assert all(one["bytes"] == one["predicted"]["bytes"] for one in report["tried"])
-    checkpoint = found.folder / report["best"]["checkpoint"]
-    assert ledger(checkpoint).to_json()["totals"]["stored_bytes"] == report["best"]["bytes"]
+    assert report.chosen.found.bytes == report.chosen.found.predicted.bytes <= 22_000
+    assert all(one.found.bytes == one.found.predicted.bytes for one in report.tried)
+    checkpoint = found.folder / report.chosen.checkpoint
+    assert ledger(checkpoint).stored_bytes == report.chosen.found.bytes
     recipe = load_recipe(found.folder / "recipe.toml")
-    bits = {entry["name"]: report["widths"][entry["name"]] for entry in report["layers"]}
+    bits = {layer.name: report.chosen.found.widths[layer.name] for layer in report.layers}
     assert len(set(bits.values())) > 1  # a budget between two uniform ones mixes widths
     loaded = load_checkpoint(checkpoint)
     assert loaded.manifest is not None
@@ -95,34 +96,34 @@ def test_the_recipe_keeps_the_budget_to_the_byte(found: Any, float_checkpoint: P
 
 
 def test_the_promise_is_measured_on_the_other_half(found: Any, float_checkpoint: Path, pairs: Path) -> None:
-    promise = found.report["promise"]
-    assert promise["examples"] == 60
-    assert promise["loss"] == pytest.approx(promise["float"] - promise["value"])
-    assert promise["low"] <= promise["loss"] <= promise["high"]
+    promise = found.report.promise
+    assert promise.examples == 60
+    assert promise.loss == pytest.approx(promise.reference - promise.value)
+    assert promise.low <= promise.loss <= promise.high
     own, held = halves(pairs, load_checkpoint(float_checkpoint).adapter, seed=0)
     rows = [{(one.first, one.second) for one in half.content.examples} for half in (own, held)]
     assert not rows[0] & rows[1]
 
 
 def test_more_bits_move_the_output_less(found: Any) -> None:
-    for layer in found.report["layers"]:
-        errors = [choice["error"] for choice in layer["choices"]]
-        sizes = [choice["bytes"] for choice in layer["choices"]]
+    for layer in found.report.layers:
+        errors = [choice.error for choice in layer.choices]
+        sizes = [choice.bytes for choice in layer.choices]
         assert sizes == sorted(sizes)
         assert errors[-1] <= errors[0]
-    pooler = next(one for one in found.report["layers"] if one["name"] == "pooler.dense")
-    assert [choice["error"] for choice in pooler["choices"]] == [0.0] * 4  # nothing reads it
-    assert found.report["widths"]["pooler.dense"] == 1
+    pooler = next(one for one in found.report.layers if one.name == "pooler.dense")
+    assert [choice.error for choice in pooler.choices] == [0.0] * 4  # nothing reads it
+    assert found.report.chosen.found.widths["pooler.dense"] == 1
 
 
 def test_the_page_shows_the_promise_and_every_layer(found: Any) -> None:
     page = (found.folder / "search.html").read_text()
-    for one in found.report["tried"]:
-        shown = f"edgeq deploy {found.report['source']} ./run --recipe {found.folder / one['file']}" in page
-        assert shown == one["on_front"]
-        assert load_recipe(found.folder / one["file"]).name in one["recipe"]
+    for one in found.report.tried:
+        shown = f"edgeq deploy {found.report.source} ./run --recipe {found.folder / one.file}" in page
+        assert shown == one.on_front
+        assert load_recipe(found.folder / one.file).name in one.found.recipe
     assert "<svg" in page
-    assert all(layer["name"] in page for layer in found.report["layers"])
+    assert all(layer.name in page for layer in found.report.layers)
 
 
 def test_a_finished_search_measures_no_sensitivity_again(
@@ -133,7 +134,7 @@ def test_a_finished_search_measures_no_sensitivity_again(
 
     monkeypatch.setattr(structures_module, "measure_sensitivity", refuse)
     monkeypatch.setattr(candidates_module, "compress_model", refuse)
-    assert search(request_of(), found.folder).report["best"] == found.report["best"]
+    assert search(request_of(), found.folder).report.chosen == found.report.chosen
 
 
 def test_what_cannot_be_searched_is_refused(
@@ -188,8 +189,8 @@ def test_models_that_continue_texts_are_searched_by_perplexity(
         source=source, eval_data=text, calibration_data=texts, max_bytes=50_000, methods=("nearest",), trials=1
     )
     report = search(request, tmp_path / "out").report
-    assert report["promise"]["metric"] == "perplexity"
-    assert report["best"]["bytes"] == report["predicted"]["bytes"] <= 50_000
+    assert report.promise.metric == "perplexity"
+    assert report.chosen.found.bytes == report.chosen.found.predicted.bytes <= 50_000
 
 
 @pytest.mark.slow
@@ -219,15 +220,15 @@ def test_shapes_and_vocabulary_are_candidates_too(
         trials=10,
     )
     report = search(request, tmp_path / "out").report
-    tried = report["tried"]
+    tried = [one.found for one in report.tried]
     assert tried
-    assert all(one["bytes"] == one["predicted"]["bytes"] for one in tried)
-    assert all(one["latency"]["milliseconds"] <= 3.5 for one in tried)
-    assert {one["structure"]["blocks"] for one in tried} == {3}
-    assert any("4.00 ms" in one["reason"] for one in report["study"]["refused"])
+    assert all(one.bytes == one.predicted.bytes for one in tried)
+    assert all(one.latency.milliseconds <= 3.5 for one in tried)
+    assert {one.structure.blocks for one in tried} == {3}
+    assert any("4.00 ms" in one.reason for one in report.study.refused)
     assert "measured here" in (tmp_path / "out" / "search.html").read_text()
-    pruned = [one["structure"]["pruned"] for one in tried]
-    assert any(pruned) or any(one["choices"]["pruned"] for one in report["study"]["refused"])
+    pruned = [one.structure.pruned for one in tried]
+    assert any(pruned) or any(one.choices["pruned"] for one in report.study.refused)
     with pytest.raises(UsageError, match=r"--max-ms 2 is not possible .* take 3.00 ms \(measured here\)"):
         search(dataclasses.replace(request, max_ms=2.0), tmp_path / "out")
 
@@ -245,7 +246,7 @@ def test_factors_store_what_was_predicted(make_bert: Callable[..., Path], texts:
         file = tmp_path / "mine.toml"
         file.write_text(recipe_text("mine", "x", widths=widths, methods=(), tables=space.tables(structure)))
         compress_model(source, tmp_path / structure.label, recipe=file)
-        stored = ledger(tmp_path / structure.label).to_json()["totals"]["stored_bytes"]
+        stored = ledger(tmp_path / structure.label).stored_bytes
         assert stored == shaped.fixed + total_bytes(widths)
 
 
@@ -262,9 +263,9 @@ def test_an_interrupt_keeps_the_best_so_far(
     monkeypatch.setattr(Workshop, "measured", stops)
     result = search(request_of(), tmp_path / "out")
     assert result.interrupted
-    assert result.report["best"]["method"] == "nearest"
+    assert result.report.chosen.found.method == "nearest"
     assert (tmp_path / "out" / "recipe.toml").is_file()
     monkeypatch.setattr(Workshop, "measured", made)
     again = search(request_of(), tmp_path / "out")
     assert not again.interrupted
-    assert {one["method"] for one in again.report["tried"]} == {"nearest", "error-feedback"}
+    assert {one.found.method for one in again.report.tried} == {"nearest", "error-feedback"}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.errors import EdgeqError
-from edgeq.search.sensitivity import Choice, SearchLayer
+from edgeq.search.report import Choice, SearchLayer
 from edgeq.search.solver import choose_widths, front, smallest, total_bytes, total_error
 
 WIDTHS = (1, 2, 4, 8)

@@ -13,7 +13,8 @@ import pytest
 import edgeq.search.storage as storage_module
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.progress import silent
-from edgeq.search.space import METHODS, SHARES, Space, Structure, evenly
+from edgeq.search.report import Measured, Predicted, Structure
+from edgeq.search.space import METHODS, SHARES, Space, evenly
 from edgeq.search.storage import Storage
 from edgeq.search.study import Choices, Outcome, RefusedError, Study
 
@@ -25,7 +26,19 @@ DIRECTIONS = ["maximize", "minimize"]
 
 def _attempt(choices: Choices) -> Outcome:
     quality = list(METHODS).index(choices.method) + choices.share - choices.structure.blocks
-    return Outcome((quality, 100 * choices.share), {"value": quality, "choices": repr(choices)})
+    found = Measured(
+        choices.method,
+        recipe="",
+        metric="accuracy",
+        value=quality,
+        bytes=1,
+        share=choices.share,
+        structure=choices.structure,
+        widths={},
+        predicted=Predicted(1, 0.0),
+        latency=None,
+    )
+    return Outcome((quality, 100 * choices.share), found)
 
 
 def _study(storage: Storage, space: Space = SPACE, *, name: str = "one") -> Study:
@@ -46,8 +59,8 @@ def test_all_methods_come_first_and_nothing_is_tried_twice(tmp_path: Path) -> No
     assert seen[3].structure == Structure(pruned=True)
     assert len(seen) == len(set(seen)) == study.finished == 9
     assert all(one.method == "distill" for one in seen if one.structure.blocks)
-    best = max(study.measured, key=lambda one: one["value"])
-    assert best["number"] in study.best_numbers
+    measured = study.measured
+    assert max(measured, key=lambda number: measured[number].value) in study.best_numbers
 
 
 def test_a_small_space_ends_by_itself(tmp_path: Path) -> None:
@@ -93,8 +106,8 @@ def test_limits_and_failures_are_told(tmp_path: Path) -> None:
 
     study = _study(Storage(None, tmp_path))
     study.run(picky, trials=4, hours=None, progress=silent)
-    assert {one["reason"] for one in study.refused} == {"too slow", "the loss is not a number"}
-    assert {one["choices"]["method"] for one in study.refused if one["reason"] == "too slow"} == {"nearest"}
+    assert {one.reason for one in study.refused} == {"too slow", "the loss is not a number"}
+    assert {one.choices["method"] for one in study.refused if one.reason == "too slow"} == {"nearest"}
 
     def fails(choices: Choices) -> Outcome:
         raise EdgeqError(f"{choices.method} does not work")
@@ -143,7 +156,7 @@ def test_several_processes_share_a_database(tmp_path: Path) -> None:
     assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
     study = _study(Storage(url, tmp_path))
     assert 8 <= study.finished <= 9  # two may begin the last one at the same moment
-    choices = [one["choices"] for one in study.measured]
+    choices = [(one.method, one.share, one.structure) for one in study.measured.values()]
     assert len(choices) - len(set(choices)) <= 1
     processes = {one.user_attrs["process"] for one in study._trials() if one.state.name == "COMPLETE"}
     assert os.getpid() not in processes

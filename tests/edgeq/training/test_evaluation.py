@@ -9,6 +9,7 @@ import torch
 import transformers
 from scipy import stats
 
+from edgeq.backends.log_probabilities import TorchLogProbabilities
 from edgeq.errors import UsageError
 from edgeq.evaluate.perplexity import evaluate_perplexity
 from edgeq.models import TorchDecoder, adapter_for
@@ -55,7 +56,7 @@ def test_perplexity_is_that_of_the_measuring_side(make_gpt2, tmp_path):
     from edgeq.evaluate.data import read_text_file
 
     reference = TorchDecoder(model, adapter, cache_dtype=torch.float32)
-    expected = evaluate_perplexity(reference.score, tokenizer, read_text_file(file), context=20)
+    expected = evaluate_perplexity(TorchLogProbabilities(reference.score), tokenizer, read_text_file(file), context=20)
     assert figures.metric == "perplexity"
     assert figures.value == pytest.approx(expected.value, rel=1e-5)
     assert math.log(figures.value) == pytest.approx(figures.values["loss"])

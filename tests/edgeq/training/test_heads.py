@@ -83,7 +83,7 @@ def test_a_head_learns_its_task(source: Any, task: str, tmp_path: Path) -> None:
         settings=TrainingSettings(steps=60, batch_size=12, learning_rate=1e-2, dropout=False),
         objective=Objective(ObjectiveSettings(logits=0, labels=1), student=adapter, teacher=None),
     )  # fmt: skip
-    assert outcome.values[METRICS[task]] > max(0.9, before.value - 1e-9)
+    assert outcome.result.values[METRICS[task]] > max(0.9, before.value - 1e-9)
 
 
 @pytest.mark.parametrize("task", CLASSES)
@@ -111,7 +111,7 @@ def test_from_a_file_to_packed_weights(source: Any, plans: Any, task: str, tmp_p
     for name, bias in biases.items():
         assert torch.equal(student.get_submodule(name).bias, bias), name
     packed = evaluate_model(student, adapter, data)
-    assert packed.values.keys() == outcome.values.keys()
+    assert packed.values.keys() == outcome.result.values.keys()
 
 
 def test_words_are_left_out_anew_each_time_and_the_same_for_one_seed(source: Any, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_decoder_that_labels_texts_needs_its_padding_token(make_gpt2: Callable
         settings=TrainingSettings(steps=30, batch_size=2, learning_rate=1e-2, dropout=False),
         objective=Objective(ObjectiveSettings(logits=0, labels=1), student=adapter, teacher=None),
     )  # fmt: skip
-    assert outcome.values["accuracy"] == 1.0
+    assert outcome.result.values["accuracy"] == 1.0
     model.config.pad_token_id = None
     with pytest.raises(UsageError, match="pad_token_id is None, the tokenizer's 1"):
         load_task_data(file, None, tokenizer=tokenizer, adapter=adapter_for(model), max_length=8)

@@ -17,6 +17,7 @@ from edgeq.errors import FormatError, UsageError
 from edgeq.quant.grids import grid_for
 from edgeq.quant.plan import LayerPlan
 from edgeq.quant.trainable import make_trainable, quantizer_parameters
+from edgeq.results import LogLine
 from edgeq.training import ExampleSet, StageSettings, TrainingSettings
 from edgeq.training.batches import BatchOrder
 from edgeq.training.dropout import without_dropout
@@ -259,7 +260,7 @@ def test_dropout_modules_get_their_rate_back():
 
 def test_the_log_is_strict_json(tmp_path):
     log = RunLog(tmp_path / "log.jsonl", step=0)
-    log.write(step=1, evaluation={"perplexity": float("inf")})
+    log.write(LogLine(1, "train", evaluation={"perplexity": float("inf")}))
     assert json.loads((tmp_path / "log.jsonl").read_text())["evaluation"] == {"perplexity": None}
 
 

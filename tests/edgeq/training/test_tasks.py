@@ -66,7 +66,7 @@ def test_from_a_file_to_packed_weights(source, plans, tmp_path, task):
         settings=TrainingSettings(steps=4, batch_size=6, learning_rate=1e-3, evaluate_every=2),
         objective=Objective(ObjectiveSettings(**weights), student=adapter, teacher=adapter),
     )  # fmt: skip
-    assert outcome.metric == METRICS[task]
+    assert outcome.result.metric == METRICS[task]
     layers = {name: layer for name, layer in student.named_modules() if hasattr(layer, "decoded_weight")}
     decoded = {name: layer.decoded_weight().detach().clone() for name, layer in layers.items()}
     freeze(student)
@@ -74,5 +74,5 @@ def test_from_a_file_to_packed_weights(source, plans, tmp_path, task):
         assert torch.equal(student.get_submodule(name).dequantized(), weight), name
     # Codes of activations at a rounding edge may fall the other way when sums are taken in another order.
     packed = evaluate_model(student, adapter, data)
-    assert packed.values.keys() == outcome.values.keys()
-    assert packed.value == pytest.approx(outcome.values[packed.metric], rel=0.02, abs=0.06)
+    assert packed.values.keys() == outcome.result.values.keys()
+    assert packed.value == pytest.approx(outcome.result.values[packed.metric], rel=0.02, abs=0.06)

@@ -41,9 +41,9 @@ def test_a_classifier_learns_from_labels(classifier, labelled, losses, tmp_path)
         student, None, data=labelled, objective=losses(student, **ON_LABELS), out=tmp_path / "run",
         settings=settings(epochs=12, steps=None, learning_rate=3e-3, evaluate_every=None, dropout=False),
     )  # fmt: skip
-    assert outcome.metric == "accuracy"
-    assert outcome.values["accuracy"] > 0.9
-    assert outcome.steps == 12 * 11
+    assert outcome.result.metric == "accuracy"
+    assert outcome.result.values["accuracy"] > 0.9
+    assert outcome.result.steps == 12 * 11
 
 
 def test_a_student_follows_its_teacher(decoder, text, losses, tmp_path):
@@ -82,7 +82,7 @@ def test_the_student_ends_with_its_best_weights(classifier, labelled, losses, tm
         settings=settings(steps=40, learning_rate=5e-3, evaluate_every=5, dropout=False, schedule="constant"),
     )  # fmt: skip
     evaluations = [line["evaluation"]["accuracy"] for line in log_of(tmp_path / "run") if "evaluation" in line]
-    assert outcome.values["accuracy"] == max(evaluations)
+    assert outcome.result.values["accuracy"] == max(evaluations)
     other = classifier(9)
     start_from(other, tmp_path / "run")
     assert_same(weights_of(student), weights_of(other))
@@ -196,7 +196,7 @@ def test_bfloat16_products_leave_weights_in_float32(classifier, labelled, losses
         out=tmp_path / "run", settings=settings(bf16=True, steps=4),
     )  # fmt: skip
     assert all(value.dtype == torch.float32 for value in student.parameters())
-    assert math.isfinite(outcome.values["loss"])
+    assert math.isfinite(outcome.result.values["loss"])
 
 
 def test_dropout_is_back_after_a_run_without(classifier, labelled, losses, tmp_path):
@@ -240,7 +240,7 @@ def test_without_evaluation_the_last_weights_count(classifier, labelled, losses,
     outcome = train(
         student, None, data=data, objective=losses(student, **ON_LABELS), settings=settings(), out=tmp_path / "run"
     )
-    assert (outcome.metric, outcome.values) == (None, {})
+    assert (outcome.result.metric, outcome.result.values) == (None, {})
     assert outcome.weights.is_file()
 
 
@@ -261,7 +261,7 @@ def test_objectives_by_stage(classifier, labelled, losses, tmp_path):
     outcome = train(
         student, teacher, data=labelled, objective=objectives, settings=settings(stages=stages), out=tmp_path / "run"
     )
-    assert [(stage.name, stage.steps) for stage in outcome.stages] == [("layers", 4), ("answers", 8)]
+    assert [(stage.name, stage.steps) for stage in outcome.result.stages] == [("layers", 4), ("answers", 8)]
     lines = [line for line in log_of(tmp_path / "run") if "loss" in line]
     assert {"hidden"} <= lines[0].keys()
     assert "hidden" not in lines[-1]
@@ -281,7 +281,7 @@ def test_augmented_examples_are_read_in_their_stage(classifier, labelled, losses
         train(student, None, data=labelled, out=tmp_path / "a", **options)
     more = type(labelled)("classification", labelled.train, labelled.evaluation, labelled.train)
     outcome = train(student, None, data=more, out=tmp_path / "b", **options)
-    assert outcome.steps == 180 // 8
+    assert outcome.result.steps == 180 // 8
 
 
 def test_batches_too_small_for_their_pieces(classifier, labelled, losses, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import edgeq
+from edgeq.backends.onnx_runtime import OnnxRuntime
 from edgeq.checkpoint import load_tokenizer
 from edgeq.evaluate.data import read_evaluation_set
 from edgeq.evaluate.tasks import evaluate
@@ -91,20 +92,6 @@ def mean_loss(onnx_file, ids, options):
     return total / count
 
 
-def onnx_encoder(onnx_file):
-    """An encoder's file as a function of ids, mask and token types."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(onnx_file), options)
-    names = [value.name for value in session.get_outputs()]
-
-    def encode(ids, mask, types):
-        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-        return dict(zip(names, session.run(names, given), strict=True))
-
-    return encode
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", [8, 4, 2, 1])
 def test_sentences_are_as_similar_in_the_stock_flavour(bits, tmp_path):
@@ -117,7 +104,7 @@ def test_sentences_are_as_similar_in_the_stock_flavour(bits, tmp_path):
     edgeq.compress_model(source, tmp_path / "compressed", recipe=recipe)
     data, tokenizer = read_evaluation_set(SENTENCES), load_tokenizer(source)
     ours, stock = (
-        evaluate(onnx_encoder(edgeq.export_onnx(tmp_path / "compressed", tmp_path / flavour, flavour=flavour)),
+        evaluate(OnnxRuntime(edgeq.export_onnx(tmp_path / "compressed", tmp_path / flavour, flavour=flavour)),
                  tokenizer, data).value
         for flavour in ("edgeq", "stock")
     )  # fmt: skip
