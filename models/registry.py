@@ -5,56 +5,27 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from edgeq.discovery import modules_of
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.models.adapter import ModelAdapter, Task
-from edgeq.models.albert import AlbertAdapter
 from edgeq.models.architecture import choose_architecture
-from edgeq.models.bart import BartAdapter, BartClassifierAdapter
-from edgeq.models.bart_relatives import MarianAdapter, MBartAdapter, PegasusAdapter
-from edgeq.models.bert import BertAdapter
-from edgeq.models.deberta import DebertaV2Adapter
-from edgeq.models.decoder_classifiers import (
-    Gpt2ClassifierAdapter,
-    GptNeoxClassifierAdapter,
-    LlamaClassifierAdapter,
-    OptClassifierAdapter,
-    Qwen2ClassifierAdapter,
-)
-from edgeq.models.distilbert import DistilBertAdapter
-from edgeq.models.electra import ElectraAdapter
-from edgeq.models.gpt2 import Gpt2Adapter
-from edgeq.models.gpt_neox import GptNeoxAdapter
-from edgeq.models.llama import LlamaAdapter, Qwen2Adapter
-from edgeq.models.modernbert import ModernBertAdapter
-from edgeq.models.mpnet import MpnetAdapter
-from edgeq.models.opt import OptAdapter
-from edgeq.models.roberta import CamembertAdapter, RobertaAdapter, XlmRobertaAdapter
 from edgeq.plugins import MODELS, plugins
 
 RERANKING = "reranking"
 """Task of a classifier with one logit, which grades a document for a query."""
 
-_BUILTIN: tuple[type[ModelAdapter], ...] = (
-    *(BertAdapter, RobertaAdapter, XlmRobertaAdapter, CamembertAdapter, DistilBertAdapter),
-    *(ElectraAdapter, AlbertAdapter, MpnetAdapter, ModernBertAdapter, DebertaV2Adapter),
-    *(Gpt2Adapter, LlamaAdapter, Qwen2Adapter, OptAdapter, GptNeoxAdapter),
-    *(Gpt2ClassifierAdapter, LlamaClassifierAdapter, Qwen2ClassifierAdapter, OptClassifierAdapter),
-    GptNeoxClassifierAdapter,
-    *(BartAdapter, BartClassifierAdapter, MarianAdapter, PegasusAdapter, MBartAdapter),
-)
-
-
 @functools.cache
 def adapter_classes() -> dict[str, tuple[type[ModelAdapter], ...]]:
     """Returns the adapters, those of other packages included, by ``config.model_type``.
 
-    A family has one for each form that its models come in; the first one has what its checkpoints are by default.
+    A family has one for each form that its models come in. The first one has what its checkpoints are by default: those
+    that only classify come last.
 
     Raises:
         UsageError: If another package's adapter is none, or is for a family that has one.
     """
     found: dict[str, tuple[type[ModelAdapter], ...]] = {}
-    for builtin in _BUILTIN:
+    for builtin in sorted(_builtin(), key=lambda one: (one.family, set(one.architectures.values()) == {"classify"})):
         found[builtin.family] = (*found.get(builtin.family, ()), builtin)
     for plugin in plugins(MODELS):
         adapter = plugin.value
@@ -64,6 +35,19 @@ def adapter_classes() -> dict[str, tuple[type[ModelAdapter], ...]]:
             raise UsageError(f"{plugin.where} is for model type {adapter.family!r}, which has an adapter already")
         found[adapter.family] = (adapter,)
     return found
+
+
+def _builtin() -> list[type[ModelAdapter]]:
+    """The adapters that the files of this folder define: classes that say which model classes they are for."""
+    return [
+        value
+        for module in modules_of("edgeq.models")
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, ModelAdapter)
+        and value.__module__ == module.__name__
+        and "architectures" in vars(value)
+    ]
 
 
 def supported_architectures() -> list[str]:

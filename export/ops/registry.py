@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import onnx
 
+from edgeq.discovery import modules_of
 from edgeq.errors import FormatError, UnsupportedError
-from edgeq.export.ops import int8_attention, low_bit_embedding, low_bit_linear
 from edgeq.export.ops.operator import NodeFormat, Operator, matrix_of, node_attributes
 from edgeq.formats.low_bit import OP_DOMAIN, OP_VERSION
 
 OPERATORS: dict[str, Operator] = {
-    operator.name: operator
-    for operator in (low_bit_linear.OPERATOR, low_bit_embedding.OPERATOR, int8_attention.OPERATOR)
+    module.OPERATOR.name: module.OPERATOR for module in modules_of("edgeq.export.ops") if hasattr(module, "OPERATOR")
 }
+"""The operators that the files of this folder define, by name."""
 
 for _operator in OPERATORS.values():
     if not onnx.defs.has(_operator.name, OP_DOMAIN):

@@ -19,9 +19,9 @@ from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter, onnx_input
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.formats.low_bit import packed_shape
 from edgeq.formats.packing import unpack
-from edgeq.targets.compiler.converters import CONVERTERS, FLOAT_PRODUCT
+from edgeq.targets.compiler.converters import CONVERTERS
 from edgeq.targets.compiler.converters.kernel_calls import KernelCalls, shape_of
-from edgeq.targets.compiler.converters.rows import float_embedding
+from edgeq.targets.compiler.converters.rows import FLOAT_PRODUCT, float_embedding
 from edgeq.targets.compiler.graph import attributes
 from edgeq.targets.compiler.isa import Isa
 from edgeq.targets.compiler.kernels.float_matmul import panels

@@ -6,37 +6,14 @@ weights are decoded, so that a model is trained with the weights that it will be
 
 from __future__ import annotations
 
+from edgeq.discovery import classes_of
 from edgeq.errors import UsageError
 from edgeq.quant.grids import GridName
 from edgeq.quant.plan import GradientName, StartRule
 from edgeq.quant.quantizers.base import WeightQuantizer
-from edgeq.quant.quantizers.binary_weight import BinaryWeight
-from edgeq.quant.quantizers.elastic import Elastic
-from edgeq.quant.quantizers.grid_step import GridStep
-from edgeq.quant.quantizers.learned_step import LearnedStepSize, SymmetricLearnedStep
-from edgeq.quant.quantizers.loss_aware import LossAware
-from edgeq.quant.quantizers.module_scaling import ModuleScaling
-from edgeq.quant.quantizers.pact import Pact
-from edgeq.quant.quantizers.ternary_weight import TernaryWeight
-from edgeq.quant.quantizers.uniform import Uniform, UniformAsymmetric
-from edgeq.quant.quantizers.weight_statistics import WeightStatistics
 
-_CLASSES: tuple[type[WeightQuantizer], ...] = (
-    ModuleScaling,
-    Pact,
-    LearnedStepSize,
-    SymmetricLearnedStep,
-    LossAware,
-    BinaryWeight,
-    TernaryWeight,
-    Uniform,
-    UniformAsymmetric,
-    Elastic,
-    WeightStatistics,
-    GridStep,
-)
-QUANTIZERS: dict[str, type[WeightQuantizer]] = {quantizer.method: quantizer for quantizer in _CLASSES}
-"""Methods by their names in recipes."""
+QUANTIZERS: dict[str, type[WeightQuantizer]] = classes_of(__name__, WeightQuantizer, having="method")  # type: ignore[type-abstract]
+"""Methods by their names in recipes: whatever the files of this folder define."""
 
 METHOD_OF_BITS: dict[int, str] = {1: "bwn", 2: "twn", 4: "uniform", 8: "uniform"}
 """What stands in at a bit width for a method that does not define it, on the way down to one that it does."""

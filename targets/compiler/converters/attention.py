@@ -9,7 +9,7 @@ from tvm import relax
 
 from edgeq.errors import UnsupportedError
 from edgeq.formats.low_bit import LARGEST_INT8_HEAD
-from edgeq.targets.compiler.converters.kernel_calls import KernelCalls, is_size, shape_of, tensor
+from edgeq.targets.compiler.converters.kernel_calls import Converter, KernelCalls, is_size, shape_of, tensor
 from edgeq.targets.compiler.kernels.attention import attention
 from edgeq.targets.compiler.kernels.cached_attention import (
     CachedHead,
@@ -19,6 +19,8 @@ from edgeq.targets.compiler.kernels.cached_attention import (
     cached_attention,
 )
 from edgeq.targets.compiler.kernels.int8_attention import int8_attention
+from edgeq.targets.compiler.passes.attention_mask import BIASED_ATTENTION
+from edgeq.targets.compiler.passes.cache import CACHED_ATTENTION, SOURCE_ATTENTION, STORE_IN_CACHE
 
 _REFUSED = ("is_causal", "softcap", "qk_matmul_output_mode")
 
@@ -158,3 +160,13 @@ def store_in_cache(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any])
 def _cached_head(key_cache: Any, attrs: dict[str, Any]) -> CachedHead:
     _, heads, _, head_size, _ = shape_of(key_cache)
     return CachedHead(int(heads), int(head_size), str(key_cache.ty.dtype), int(attrs.get("group", 1)))
+
+
+CONVERTERS: dict[str, Converter] = {
+    "Attention": self_attention,
+    BIASED_ATTENTION: biased_attention,
+    CACHED_ATTENTION: attention_over_cache,
+    "Int8Attention": integer_attention,
+    SOURCE_ATTENTION: attention_over_source,
+    STORE_IN_CACHE: store_in_cache,
+}

@@ -88,3 +88,7 @@ def _name(key: Key) -> str:
         elif isinstance(detail, str) and detail != "none":
             parts.append(detail)
     return "_".join(parts)
+
+
+Converter = Callable[[KernelCalls, list[Any], dict[str, Any]], Any]
+"""From a node to Relax calls."""

@@ -9,12 +9,13 @@ from tvm import relax
 
 from edgeq.errors import FormatError
 from edgeq.formats.low_bit import PackedMatrix
-from edgeq.targets.compiler.converters.kernel_calls import KernelCalls, shape_of, tensor
+from edgeq.targets.compiler.converters.kernel_calls import Converter, KernelCalls, shape_of, tensor
 from edgeq.targets.compiler.kernels.float_matmul import float_matmul
 from edgeq.targets.compiler.kernels.low_bit_matmul import check_accumulator, low_bit_matmul
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns, quantize_rows
 from edgeq.targets.compiler.kernels.residual_matmul import residual_matmul
 from edgeq.targets.compiler.kernels.weight_only_matmul import weight_only_matmul
+from edgeq.targets.compiler.passes.float_linear import FLOAT_LINEAR
 
 
 def low_bit_linear(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
@@ -101,3 +102,9 @@ def packed_matrix(attrs: dict[str, Any], weight: Any, scale: Any) -> PackedMatri
             f"codes of {matrix.bits} bits, found {found}"
         )
     return matrix
+
+
+CONVERTERS: dict[str, Converter] = {
+    FLOAT_LINEAR: float_linear,
+    "LowBitLinear": low_bit_linear,
+}

@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.ir.expr import Constant
 
 from edgeq.errors import UnsupportedError
-from edgeq.targets.compiler.converters.kernel_calls import KernelCalls, shape_of, tensor
+from edgeq.targets.compiler.converters.kernel_calls import Converter, KernelCalls, shape_of, tensor
 from edgeq.targets.compiler.kernels import pooling
 from edgeq.targets.compiler.kernels.head_products import head_products
 
@@ -91,3 +91,11 @@ def _is_known(size: Any) -> bool:
 
 def _is(size: Any, value: int) -> bool:
     return _is_known(size) and int(size) == value
+
+
+CONVERTERS: dict[str, Converter] = {
+    "CumSum": running_sum,
+    "MatMul": product,
+    "ReduceL2": row_lengths,
+    "ReduceMax": largest_rows,
+}

@@ -11,7 +11,7 @@ from tvm import relax
 from tvm.ir.expr import Constant
 
 from edgeq.errors import UnsupportedError
-from edgeq.targets.compiler.converters.kernel_calls import KernelCalls, is_size, shape_of, tensor
+from edgeq.targets.compiler.converters.kernel_calls import Converter, KernelCalls, is_size, shape_of, tensor
 from edgeq.targets.compiler.converters.linear import packed_matrix, row_codes
 from edgeq.targets.compiler.kernels.elementwise import elementwise, product, scaled
 from edgeq.targets.compiler.kernels.gather_rows import gather_columns, gather_panel_rows, gather_rows
@@ -21,6 +21,13 @@ from edgeq.targets.compiler.kernels.quantized_layer_norm import quantized_layer_
 from edgeq.targets.compiler.kernels.rotary import Turns, rotary
 from edgeq.targets.compiler.kernels.sequence import last_token as last_token_kernel
 from edgeq.targets.compiler.kernels.sequence import token_positions as token_positions_kernel
+from edgeq.targets.compiler.passes.cache import LAST_TOKEN, TOKEN_POSITIONS
+from edgeq.targets.compiler.passes.relative_scores import GATHER_COLUMNS
+from edgeq.targets.compiler.passes.residual import RESIDUAL_LAYER_NORM
+from edgeq.targets.compiler.passes.shared_table import PANEL_GATHER
+
+FLOAT_PRODUCT = "FloatProduct"
+"""``Mul`` of float rows."""
 
 
 def low_bit_embedding(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
@@ -259,3 +266,24 @@ def last_token(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> 
     return calls.call(
         ("last_token", int(columns)), lambda: last_token_kernel(int(columns)), inputs, tensor([batch, columns])
     )
+
+
+CONVERTERS: dict[str, Converter] = {
+    "Erf": erf,
+    FLOAT_PRODUCT: multiply,
+    GATHER_COLUMNS: pick_columns,
+    "Gelu": gelu,
+    LAST_TOKEN: last_token,
+    "LayerNormalization": normalise,
+    "LowBitEmbedding": low_bit_embedding,
+    PANEL_GATHER: panel_embedding,
+    "RMSNormalization": divide_by_mean_square,
+    "Relu": relu,
+    RESIDUAL_LAYER_NORM: add_and_normalise,
+    "RotaryEmbedding": turn,
+    "Sigmoid": sigmoid,
+    "Silu": silu,
+    "Split": split,
+    "Tanh": tanh,
+    TOKEN_POSITIONS: token_positions,
+}
