@@ -25,7 +25,7 @@ from edgeq.formats.low_bit import PackedMatrix
 from edgeq.formats.sentence_model import SentenceModel, copy_sentence_settings, read_sentence_model
 from edgeq.formats.tensor_header import TensorEntry, read_tensor_header
 from edgeq.formats.tokenizer_files import check_tokenizer_files
-from edgeq.hf import EdgeqConfig, check_scales, verify_files
+from edgeq.hf import EdgeqConfig, check_scales, verify_packed_files
 from edgeq.memory import give_back
 from edgeq.models import ModelAdapter, adapter_classes, adapter_for, is_of_pretraining, tasks_of
 from edgeq.models.generation_config import generation_settings, write_generation_settings
@@ -120,7 +120,7 @@ def _checked_compressed(
     if weights.paths != (path,):
         raise UsageError(f"{folder} holds no {WEIGHTS_NAME}, in which edgeq stores compressed models")
     _check_packed_tensors(path, read_tensor_header(path), manifest)
-    verify_files(folder, manifest)
+    verify_packed_files(folder, manifest)
     _check_claimed_size(empty_model(folder, adapter), folder, manifest, weights)
     return _load_compressed(folder, adapter)
 

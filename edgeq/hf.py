@@ -75,7 +75,7 @@ class EdgeqQuantizer(HfQuantizer):
 
     def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> None:
         folder = Path(str(getattr(kwargs.get("config"), "_name_or_path", "")))
-        verify_files(folder, self._manifest)
+        verify_packed_files(folder, self._manifest)
         if not getattr(model.config, "add_pooling_layer", True) and getattr(model, "pooler", None) is not None:
             model.register_module("pooler", None)  # the checkpoint has none, and one of random weights would answer too
         insert_compressed_modules(model, self._manifest)
@@ -114,7 +114,7 @@ def insert_compressed_modules(model: nn.Module, manifest: QuantizationManifest) 
     insert_packed_modules(model, manifest)
 
 
-def verify_files(folder: Path, manifest: QuantizationManifest) -> None:
+def verify_packed_files(folder: Path, manifest: QuantizationManifest) -> None:
     """Compares the weight files in ``folder`` with the digests in the manifest.
 
     Raises:

@@ -33,7 +33,7 @@ Layout = Callable[[str], Dimensions]
 
 
 @dataclasses.dataclass(frozen=True)
-class Signature:
+class GraphSignature:
     """Inputs and outputs of one graph.
 
     Attributes:
@@ -56,7 +56,7 @@ class Signature:
         )
 
 
-def signature_of(part: ExportPart, adapter: ModelAdapter, *, cache_dtype: torch.dtype) -> Signature:
+def signature_of(part: ExportPart, adapter: ModelAdapter, *, cache_dtype: torch.dtype) -> GraphSignature:
     """Describes a graph of a model.
 
     Args:
@@ -72,7 +72,7 @@ def signature_of(part: ExportPart, adapter: ModelAdapter, *, cache_dtype: torch.
     example: list[Any] = [tensor for name, tensor in tensors.items() if not _is_cache(name)]
     if cache := [tensor for name, tensor in tensors.items() if _is_cache(name)]:
         example.append(cache)
-    return Signature(tuple(example), inputs, {name: layout(name) for name in part.output_names})
+    return GraphSignature(tuple(example), inputs, {name: layout(name) for name in part.output_names})
 
 
 def _layout(part: ExportPart, adapter: ModelAdapter) -> Layout:

@@ -20,7 +20,7 @@ from edgeq.export.passes.clean import drop_dead_code, plain_dimensions, share_de
 from edgeq.export.passes.joined import drop_joins
 from edgeq.export.passes.names import name_by_module
 from edgeq.export.passes.reshapes import keep_leading_axes
-from edgeq.export.signature import Signature, signature_of
+from edgeq.export.signature import GraphSignature, signature_of
 from edgeq.export.stock import to_stock_operators
 from edgeq.models import ModelAdapter
 from edgeq.models.adapter import ExportPart, GenerativeAdapter, Seq2SeqAdapter
@@ -124,7 +124,7 @@ def _parts(model: nn.Module, adapter: ModelAdapter, cache_dtype: torch.dtype) ->
 
 
 def _onnx_model(
-    part: ExportPart, signature: Signature, opset: int, adapter: ModelAdapter, *, place: Place | None
+    part: ExportPart, signature: GraphSignature, opset: int, adapter: ModelAdapter, *, place: Place | None
 ) -> onnx.ModelProto:
     graph = _traced(part.module, signature, f"{part.name} of {adapter.architecture} at opset {opset}", opset=opset)
     drop_dead_code(graph)
@@ -147,7 +147,7 @@ def _onnx_model(
     return proto
 
 
-def _traced(module: nn.Module, signature: Signature, what: str, *, opset: int) -> ir.Model:
+def _traced(module: nn.Module, signature: GraphSignature, what: str, *, opset: int) -> ir.Model:
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(

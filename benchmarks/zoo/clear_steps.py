@@ -28,7 +28,7 @@ from edgeq.files import write_text
 from edgeq.parity.inputs.decoder import NEW_TOKENS
 from edgeq.parity.inputs.encoder_decoder import EncoderDecoderText, generate_greedily, torch_parts
 from edgeq.parity.inputs.sentences import SENTENCES
-from edgeq.parity.kinds.base import RunFolder
+from edgeq.parity.kinds.base import ComparedRun
 from edgeq.parity.kinds.decoder import DecoderParity
 from edgeq.parity.kinds.encoder_decoder import EncoderDecoderParity
 from edgeq.parity.kinds.text_generation import TextGenerationParity
@@ -138,10 +138,10 @@ def measure(name: str, folder: Path, *, data: Path, texts: int) -> Iterator[dict
         groups = [given[start : start + TEXTS_TOGETHER] for start in range(0, len(given), TEXTS_TOGETHER)]
         if "masked" in kind and not is_bart:
             continue
-        runs = (kind_of_run(RunFolder(folder, checkpoint, {}, group), silent) for group in groups)
+        runs = (kind_of_run(ComparedRun(folder, checkpoint, {}, group), silent) for group in groups)
         yield summed(kind, [judged(run, folder) for run in runs])
     for kind, sources in (whole_sources(data, texts, tokenizer) if is_bart else {}).items():
-        whole = EncoderDecoderParity(RunFolder(folder, checkpoint, {}, []), silent)
+        whole = EncoderDecoderParity(ComparedRun(folder, checkpoint, {}, []), silent)
         whole.texts = written_to_the_end(folder, checkpoint, sources)
         yield summed(kind, [judged(whole, folder)])
 

@@ -9,7 +9,7 @@ from edgeq.backends.bundles import BundleAccess
 from edgeq.checkpoint import load_checkpoint
 from edgeq.errors import UsageError
 from edgeq.parity.inputs.sentences import SENTENCES
-from edgeq.parity.kinds.base import ParityRun, RunFolder
+from edgeq.parity.kinds.base import ComparedRun, ParityRun
 from edgeq.parity.kinds.decoder import DecoderParity
 from edgeq.parity.kinds.encoder import EncoderParity
 from edgeq.parity.kinds.encoder_decoder import EncoderDecoderParity
@@ -54,5 +54,5 @@ def run_parity(
             raise UsageError(f"{folder} is not a run of `edgeq deploy`: it holds no folder {name!r}")
     checkpoint = load_checkpoint(folder / "checkpoint", task=task_of_source(folder))
     kind = _GENERATING.get(checkpoint.adapter.task, EncoderParity)
-    about = RunFolder(folder, checkpoint, dict(targets or {}), list(texts), access or BundleAccess())
+    about = ComparedRun(folder, checkpoint, dict(targets or {}), list(texts), access or BundleAccess())
     return kind(about, progress).report()

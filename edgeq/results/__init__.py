@@ -12,7 +12,7 @@ from edgeq.results.diff import BackendDiff, DiffReport, Step
 from edgeq.results.gates import Gates, LossEnd, LossLimit
 from edgeq.results.ledger import LedgerRow, LedgerTotals, LeftOut, RunLedger, StoredBytes
 from edgeq.results.parity import Check, Conditions, ParityReport
-from edgeq.results.profile import Operator, Profile, RunProfile, SpeedupClaim, Timing
+from edgeq.results.profile import KernelShare, Profile, RunProfile, SpeedupClaim, Timing
 from edgeq.results.run import (
     About,
     Level,
@@ -50,6 +50,7 @@ __all__ = [
     "Difference",
     "Evaluation",
     "Gates",
+    "KernelShare",
     "LedgerRow",
     "LedgerTotals",
     "LeftOut",
@@ -58,7 +59,6 @@ __all__ = [
     "Loss",
     "LossEnd",
     "LossLimit",
-    "Operator",
     "PairedTests",
     "ParityReport",
     "Predictions",

@@ -57,7 +57,7 @@ class SpeedupClaim:
 
 
 @dataclasses.dataclass(frozen=True)
-class Operator:
+class KernelShare:
     """Time of one kernel in one call of the model: calls, seconds, and share of all kernels' time."""
 
     name: str
@@ -98,7 +98,7 @@ class Profile:
     rounds: int
     timings: dict[str, Timing]
     speedups: dict[str, SpeedupClaim]
-    operators: tuple[Operator, ...]
+    operators: tuple[KernelShare, ...]
     missing: dict[str, str]
     machine: dict[str, str]
     others: float | None

@@ -29,9 +29,9 @@ from edgeq.training.fused_gelu import fused_gelu
 from edgeq.training.log import RunLog
 from edgeq.training.optimizer import Moments
 from edgeq.training.outcome import RESULT_FILE, TrainingOutcome
-from edgeq.training.run_folder import RunFolder
+from edgeq.training.run_folder import TrainingFolder
 from edgeq.training.settings import StageSettings, TrainingSettings
-from edgeq.training.stage import Stage, StageContext
+from edgeq.training.stage import StageContext, StageTraining
 from edgeq.training.tensors import load_weights, put_weights
 
 BeginStage = Callable[[nn.Module, StageSettings], None]
@@ -83,7 +83,7 @@ def train(
         data=data,
         settings=settings,
         objectives=_by_stage(objective, settings),
-        folder=RunFolder(Path(out)),
+        folder=TrainingFolder(Path(out)),
         begin_stage=begin_stage,
         pooling=pooling,
         progress=progress,
@@ -102,7 +102,7 @@ class _Run:
         data: TaskData,
         settings: TrainingSettings,
         objectives: dict[str, Objective],
-        folder: RunFolder,
+        folder: TrainingFolder,
         begin_stage: BeginStage | None,
         pooling: Pooling,
         progress: Progress,
@@ -141,7 +141,7 @@ class _Run:
             self._begin(index, settings, load=index >= current)
             if index < current:
                 continue
-            stage = Stage(self._context(log, index, first_step), settings)
+            stage = StageTraining(self._context(log, index, first_step), settings)
             if index == current and state is not None and progress is not None:
                 stage.restore(state, progress)
             dropout = contextlib.nullcontext() if self.settings.dropout else without_dropout(self.student)
@@ -195,7 +195,7 @@ class _Run:
         goes_on = self.settings.across_stages == "continue" and own.initialise_from is None
         return self.moments if goes_on and own.pretraining_epochs is None else {}
 
-    def _finish(self, settings: StageSettings, stage: Stage, figures: Figures | None) -> None:
+    def _finish(self, settings: StageSettings, stage: StageTraining, figures: Figures | None) -> None:
         """Leaves the student with the weights that the stage ends with."""
         self.accelerator.wait_for_everyone()
         chosen = self.settings.select == "best" and figures is not None

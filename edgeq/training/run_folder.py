@@ -29,7 +29,7 @@ _STATE = made_of("compress", _WEIGHTS, _OPTIMIZER, _OBJECTIVE, "state.json")
 _STAGE = made_of("compress", _WEIGHTS, "record.json")
 
 
-class RunFolder:
+class TrainingFolder:
     """A folder that a run writes, and can be killed in at any moment.
 
     It holds ``run.json`` (what is trained on what), ``log.jsonl``, the newest ``state-<step>`` (weights,

@@ -33,7 +33,7 @@ from edgeq.training.optimizer import (
 )
 from edgeq.training.place import place_of
 from edgeq.training.quantizers import update_curvatures
-from edgeq.training.run_folder import RunFolder
+from edgeq.training.run_folder import TrainingFolder
 from edgeq.training.settings import StageSettings, TrainingSettings
 
 _SECONDS_BETWEEN_STATES = 600.0
@@ -68,7 +68,7 @@ class StageContext:
     data: TaskData
     settings: TrainingSettings
     objective: Objective
-    folder: RunFolder
+    folder: TrainingFolder
     log: RunLog
     index: int
     first_step: int
@@ -78,7 +78,7 @@ class StageContext:
     progress: Progress
 
 
-class Stage:
+class StageTraining:
     """A stage of a run.
 
     Args:

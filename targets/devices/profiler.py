@@ -22,7 +22,7 @@ import numpy as np
 
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.progress import Progress, silent
-from edgeq.results import Operator, Profile
+from edgeq.results import KernelShare, Profile
 from edgeq.targets.devices.int8_baseline import quantize_elsewhere
 from edgeq.targets.devices.timing import claim, paired_speedup, summarize
 from edgeq.targets.devices.workload import Workload, fitting_sequence, make_reading, make_workload
@@ -207,12 +207,12 @@ def _onnxruntime(file: Path, work: Workload, *, threads: int) -> Call:
     return lambda: session.run(None, feeds)
 
 
-def operators_of(runs: Sequence[Sequence[KernelTime]]) -> tuple[Operator, ...]:
+def operators_of(runs: Sequence[Sequence[KernelTime]]) -> tuple[KernelShare, ...]:
     """Returns the kernels of one run, longest first, each with the median of its time in several runs of the model."""
     by_name = [{kernel.name: kernel for kernel in kernels} for kernels in runs]
     seconds = {name: float(np.median([run[name].seconds for run in by_name])) for name in by_name[0]}
     whole = sum(seconds.values())
-    rows = [Operator(name, by_name[0][name].calls, spent, spent / whole) for name, spent in seconds.items()]
+    rows = [KernelShare(name, by_name[0][name].calls, spent, spent / whole) for name, spent in seconds.items()]
     return tuple(sorted(rows, key=lambda row: -row.seconds))
 
 

@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_new_file_is_enough(folder):
-    lines = ["from made_up.first import Base, First", "class Second(First): method = 'second'", "class Third(First): ..."]
+    lines = ["from made_up.first import Base, First", "class Second(First): method = 'second'", "class Odd(First): ..."]
     (folder / "second.py").write_text("\n".join(lines))
     (folder / "inside").mkdir()
     (folder / "inside" / "__init__.py").write_text("raise RuntimeError('packages inside are not looked at')")

@@ -25,7 +25,7 @@ _STAGES_BESIDE_BUNDLES = 6
 
 
 @dataclasses.dataclass(frozen=True)
-class RunFolder:
+class ComparedRun:
     """What a parity run is about.
 
     Attributes:
@@ -54,7 +54,7 @@ class ParityRun(abc.ABC):
         progress: Told which stage runs.
     """
 
-    def __init__(self, folder: RunFolder, progress: Progress) -> None:
+    def __init__(self, folder: ComparedRun, progress: Progress) -> None:
         self.folder = folder
         self.bundles = bundles_of(folder.path, folder.access)
         self.checks: list[Check] = []

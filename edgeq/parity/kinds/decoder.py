@@ -15,7 +15,7 @@ from edgeq.checkpoint import Checkpoint
 from edgeq.errors import UnsupportedError
 from edgeq.models import GenerativeAdapter, TorchDecoder
 from edgeq.parity.inputs.decoder import Continuation, make_continuations
-from edgeq.parity.kinds.base import RunFolder
+from edgeq.parity.kinds.base import ComparedRun
 from edgeq.parity.kinds.text_generation import EMULATED_TOKENS, LOGITS, TextGenerationParity
 from edgeq.parity.reference import Reference
 from edgeq.parity.rules.operators_alone import OperatorsAlone
@@ -28,7 +28,7 @@ _FILE = "model.onnx"
 class DecoderParity(TextGenerationParity):
     """Parity of a model that continues texts."""
 
-    def __init__(self, folder: RunFolder, progress: Progress) -> None:
+    def __init__(self, folder: ComparedRun, progress: Progress) -> None:
         super().__init__(folder, progress)
         self.exported = load_model(folder.path / "onnx" / _FILE)
         self._cache_dtype = cache_type(self.exported)

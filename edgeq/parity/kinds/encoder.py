@@ -10,7 +10,7 @@ from edgeq.backends.onnx_reference import OnnxReference
 from edgeq.backends.onnx_runtime import OnnxRuntime
 from edgeq.checkpoint import Checkpoint
 from edgeq.parity.inputs.encoder import Feeds, make_feeds
-from edgeq.parity.kinds.base import ParityRun, RunFolder
+from edgeq.parity.kinds.base import ComparedRun, ParityRun
 from edgeq.parity.reference import Reference
 from edgeq.parity.rules.bit_identical import check_bits, one_by_one
 from edgeq.parity.rules.decisions import check_task, decisions
@@ -25,7 +25,7 @@ _FILE = "model.onnx"
 class EncoderParity(ParityRun):
     """Parity of a model that is called once a text: it gives vectors, or labels of the text or its tokens."""
 
-    def __init__(self, folder: RunFolder, progress: Progress) -> None:
+    def __init__(self, folder: ComparedRun, progress: Progress) -> None:
         super().__init__(folder, progress)
         self.reference = self.reference_of(folder.checkpoint)
         self.feeds = self._make_feeds()

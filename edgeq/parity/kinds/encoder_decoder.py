@@ -19,7 +19,7 @@ from edgeq.parity.inputs.encoder_decoder import (
     make_encoder_decoder_texts,
     torch_parts,
 )
-from edgeq.parity.kinds.base import RunFolder
+from edgeq.parity.kinds.base import ComparedRun
 from edgeq.parity.kinds.text_generation import EMULATED_TOKENS, TextGenerationParity
 from edgeq.parity.reference import Reference
 from edgeq.parity.rules.operators_alone import OperatorsAlone
@@ -31,7 +31,7 @@ from edgeq.targets.bundle.model_info import read_target_tokens
 class EncoderDecoderParity(TextGenerationParity):
     """Parity of a model that generates a text from an encoder input."""
 
-    def __init__(self, folder: RunFolder, progress: Progress) -> None:
+    def __init__(self, folder: ComparedRun, progress: Progress) -> None:
         super().__init__(folder, progress)
         exported = folder.path / "onnx"
         self.exported = {name: load_model(exported / f"{name}.onnx") for name in PARTS}

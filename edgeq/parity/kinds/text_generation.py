@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeq.backends import Arrays
 from edgeq.errors import UnsupportedError
-from edgeq.parity.kinds.base import ParityRun, RunFolder
+from edgeq.parity.kinds.base import ComparedRun, ParityRun
 from edgeq.parity.reference import Reference
 from edgeq.parity.rules.bit_identical import check_bits
 from edgeq.parity.rules.chosen_tokens import RUNS, Choices, ClearChoices, check_free_running, check_steps
@@ -70,7 +70,7 @@ class TextGenerationParity(ParityRun):
     texts: Sequence[GeneratedText]
     reference: Reference
 
-    def __init__(self, folder: RunFolder, progress: Progress) -> None:
+    def __init__(self, folder: ComparedRun, progress: Progress) -> None:
         super().__init__(folder, progress)
         self.noisy: list[_NoiseRun] = []
 

@@ -12,7 +12,7 @@ from edgeq.formats.json_file import read_json_object
 from edgeq.quant.trainable import make_trainable, set_stage
 from edgeq.training import StageSettings, TrainingSettings, train
 from edgeq.training.figures import Figures
-from edgeq.training.run_folder import RunFolder
+from edgeq.training.run_folder import TrainingFolder
 
 STAGES = (
     StageSettings(name="eight", bits=8, activations=False),
@@ -117,7 +117,7 @@ def test_stopped_again_and_again(run, whole, tmp_path):
 @pytest.mark.parametrize(("method_name", "count"), [("save_state", 1), ("save_state", 4), ("save_stage", 3)])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_stopped_while_a_checkpoint_is_written(run, whole, tmp_path, monkeypatch, method_name, count, when):
-    original = getattr(RunFolder, method_name)
+    original = getattr(TrainingFolder, method_name)
     calls = []
 
     def interrupted(self, *args, **options):
@@ -128,7 +128,7 @@ def test_stopped_while_a_checkpoint_is_written(run, whole, tmp_path, monkeypatch
             raise StoppedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, method_name, interrupted)
+        patch.setattr(TrainingFolder, method_name, interrupted)
         with pytest.raises(StoppedError):
             run(tmp_path / "run")
     resumed, _ = run(tmp_path / "run")

@@ -9,7 +9,7 @@ import pytest
 
 from edgeq.errors import UsageError
 from edgeq.report.text import profile_lines
-from edgeq.results import Operator, Profile
+from edgeq.results import KernelShare, Profile
 from edgeq.targets.devices import profiler
 from edgeq.targets.devices.profiler import MOST_OTHERS, profile_bundle, take_turns
 from edgeq.targets.devices.timing import claim, paired_speedup, summarize
@@ -89,7 +89,7 @@ def report_of(speedup, others=None):
         bundle="b", target="host", sequence=8, batch=1, threads=1, rounds=2,
         timings={"edgeq": timing},
         speedups={"onnxruntime float32": claim(speedup, others=others, most_others=MOST_OTHERS)},
-        operators=(Operator("k", 1, 0.1, 1.0),), missing={}, machine={}, others=others,
+        operators=(KernelShare("k", 1, 0.1, 1.0),), missing={}, machine={}, others=others,
     )  # fmt: skip
 
 
