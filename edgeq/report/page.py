@@ -35,7 +35,10 @@ def render(report: Report) -> str:
             f'<li class="{verdict.level}">{escape(verdict.sentence)}</li>' for verdict in report.verdicts
         ),
         summary=table(*summary_table(report)),
-        taken=table(["what", "taken", "said by"], [[row.what, row.value, row.file] for row in about.taken]),
+        taken=table(
+            ["what", "as the model's folder has it", "file that says so"],
+            [[row.what, row.value, row.file] for row in about.taken],
+        ),
         accuracy=_accuracy(report.accuracy),
         training="" if report.training is None else _training(report.training),
         parity=_parity(report.parity),
@@ -55,7 +58,8 @@ def document(body: str, *, title: str, footer: str) -> str:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, marked: Sequence[bool] = ()) -> str:
     """Returns a table; columns of numbers are aligned right, marked rows stand out."""
-    numeric = [index > 0 and all(_is_number(row[index]) for row in rows) for index in range(len(columns))]
+    numbers = [all(_is_number(row[index]) for row in rows) for index in range(len(columns))]
+    numeric = [index > 0 and is_one and bool(rows) for index, is_one in enumerate(numbers)]
     classes = [' class="number"' if flag else "" for flag in numeric]
     head = "".join(f"<th{kind}>{escape(name)}</th>" for name, kind in zip(columns, classes, strict=True))
     lines = []

@@ -83,7 +83,7 @@ def size_plot(ledger: RunLedger) -> str:
             axes.barh(names, widths, left=left, color=colour, label=part, height=0.6)
             left = [start + width for start, width in zip(left, widths, strict=True)]
         for row, name in enumerate(names):
-            axes.text(left[row], row, f" {megabytes(books[name].totals.stored_bytes)}", va="center")
+            _write_beside(axes, left[row], row, megabytes(books[name].totals.stored_bytes))
         axes.set_xlim(0, 1.2 * max(left))
         axes.set_xlabel("MB of tensors as stored")
         axes.invert_yaxis()
@@ -102,7 +102,7 @@ def latency_plot(measured: Profile) -> str:
         colours = [_BLUE if name == "edgeq" else _GREY for name in names]
         axes.barh(names, medians, xerr=[[0.0] * len(names), tails], color=colours, height=0.6, capsize=3)
         for row, median in enumerate(medians):
-            axes.text(0, row, f" {median:.2f} ms", va="center", color="white", weight="bold")
+            _write_beside(axes, 0, row, f"{median:.2f} ms", colour="white", weight="bold")
         axes.set_xlabel("milliseconds a call: median, and a line to the 95th percentile")
         axes.invert_yaxis()
         return _svg(figure, f"latency-{_call_of(measured)}")
@@ -261,11 +261,16 @@ def _bars(
         axes.barh(range(len(names)), values, color=colours, height=0.6)
         axes.set_yticks(range(len(names)), names)
         for row, (value, label) in enumerate(zip(values, labels, strict=True)):
-            axes.text(max(value, 0.0), row, f" {label}", va="center", color=_RED if value < 0 else "black")
+            _write_beside(axes, max(value, 0.0), row, label, colour=_RED if value < 0 else "black")
         axes.set_xlim(min(0.0, *values), 1.15 * max(0.01, *values))
         axes.set_xlabel(xlabel)
         axes.invert_yaxis()
         return _svg(figure, plot)
+
+
+def _write_beside(axes: Any, end: float, row: int, label: str, *, colour: str = "black", weight: str = "normal") -> None:
+    """Writes a label behind the end of a bar: a space in front of it would be lost in a page."""
+    axes.annotate(label, (end, row), (4, 0), textcoords="offset points", va="center", color=colour, weight=weight)
 
 
 def _figure(rows: int) -> tuple[matplotlib.figure.Figure, Any]:

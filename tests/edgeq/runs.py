@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from edgeq.results import About, RecipeOfRun, RunRecord, TargetOfRun
+from edgeq.results import About, RecipeOfRun, RunRecord, Taken, TargetOfRun
 
 
 def about(*, name="model", recipe="ptq-w8a8", targets=("host",), source=Path("model"), **more):
@@ -13,7 +13,7 @@ def about(*, name="model", recipe="ptq-w8a8", targets=("host",), source=Path("mo
         source_folder=str(source),
         recipe=RecipeOfRun(recipe, "8 bits", "ab" * 32),
         targets={target: TargetOfRun("a processor", "portable", "generic") for target in targets},
-        taken=(),
+        taken=(Taken("pooling", "the mean of the tokens", "1_Pooling/config.json"),),
         **more,
     )
 
