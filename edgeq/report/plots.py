@@ -268,7 +268,9 @@ def _bars(
         return _svg(figure, plot)
 
 
-def _write_beside(axes: Any, end: float, row: int, label: str, *, colour: str = "black", weight: str = "normal") -> None:
+def _write_beside(
+    axes: Any, end: float, row: int, label: str, *, colour: str = "black", weight: str = "normal"
+) -> None:
     """Writes a label behind the end of a bar: a space in front of it would be lost in a page."""
     axes.annotate(label, (end, row), (4, 0), textcoords="offset points", va="center", color=colour, weight=weight)
 
