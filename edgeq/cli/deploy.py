@@ -25,7 +25,8 @@ EvalData = Annotated[
     typer.Option(
         help="What the task is measured on, and, for recipes that train, what the best model is chosen by: sentence "
         "pairs with scores, sentences with labels, queries with documents (.tsv, .csv, .jsonl), words with tags "
-        "(CoNLL, .jsonl), questions (SQuAD's .json, .jsonl), or for masked and continued texts a text."
+        "(CoNLL, .jsonl), questions (SQuAD's .json, .jsonl), or a text for models of masked words and models that "
+        "generate text."
     ),
 ]
 

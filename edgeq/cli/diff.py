@@ -19,7 +19,9 @@ def diff(
         list[str] | None,
         typer.Option("--backend", "-b", help="onnx-reference, onnxruntime or tvm; repeatable. Default: all that can."),
     ] = None,
-    layers: Annotated[bool, typer.Option("--layers", help="Print every layer, not only the first outside.")] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Print every layer, not only the first that leaves its envelope.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Walk the layers in order and mark the first that leaves its envelope; exit 1 if one does.

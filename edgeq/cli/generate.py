@@ -1,4 +1,4 @@
-"""``generate``: texts that a bundle continues."""
+"""``generate``: a bundle generates text after prompts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SHORTER_THAN_ASKED = {"context": "the context is full", "end": "the text ended"
 def generate(
     bundle: Annotated[Path, typer.Argument(help="Bundle of a decoder, for this machine.")],
     *,
-    prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="A text to continue; repeatable.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="A prompt; repeatable.")] = None,
     prompts_file: Annotated[
         Path | None,
         typer.Option(help="UTF-8 file with one prompt a line; - is standard input. Blank lines are skipped."),
@@ -68,7 +68,7 @@ def generate(
 
     prompts = [*(prompt or []), *(read_texts(prompts_file) if prompts_file is not None else [])]
     if not prompts:
-        raise UsageError("there is nothing to continue: give --prompt TEXT or --prompts-file FILE")
+        raise UsageError("there is no prompt: give --prompt TEXT or --prompts-file FILE")
     loaded = load(bundle, threads=threads)
     sampling = changed_sampling(
         loaded.generation.settings,

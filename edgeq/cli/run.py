@@ -37,7 +37,7 @@ def run(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Embed, classify, label, answer, fill, rank, summarise or infill; prints one JSON object a text, one a line.
+    """Call a bundle with texts: embed, classify, label, answer, fill, rank, summarise; prints one JSON object a text.
 
     With --json, prints one JSON list instead of lines. A blank line keeps its place, with no result. An encoder-decoder
     generates with the settings of its generation_config.json, without it greedily and at most 128 tokens; options
@@ -75,13 +75,13 @@ def _results(
     if task in ("embed", "classify", "generate"):
         results: Iterable[Result] = run_texts(loaded, texts, **options)
     elif task == "seq2seq":
-        results = _rewritten(loaded, texts, **options)
+        results = _generated(loaded, texts, **options)
     else:
         results = getattr(loaded, task)(texts, **options)
     return join_results(inputs, results)
 
 
-def _rewritten(
+def _generated(
     loaded: Bundle,
     texts: list[Any],
     *,
@@ -94,7 +94,7 @@ def _rewritten(
     from edgeq.targets.runtime.settings import changed_sampling
 
     if not all(isinstance(text, str) for text in texts):
-        raise UsageError(f"bundle {loaded.path} rewrites single texts; leave --pair and --pairs out")
+        raise UsageError(f"bundle {loaded.path} generates a text from one text; leave --pair and --pairs out")
     return loaded.rewrite(
         texts,
         sampling=changed_sampling(loaded.generation.settings, repetition_penalty=repetition_penalty),

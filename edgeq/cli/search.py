@@ -103,7 +103,7 @@ def search(
         Path,
         typer.Option(
             help="Sentence pairs with scores, or sentences with labels (.tsv, .csv, .jsonl), or a text for models that "
-            "continue texts. The search chooses by one half; the promised figure is measured on the other."
+            "generate text. The search chooses by one half; the promised figure is measured on the other."
         ),
     ],
     max_bytes: Annotated[str, typer.Option(help="Largest size of the weights as stored, such as 8MB or 7.5MiB.")],
@@ -119,7 +119,7 @@ def search(
     study: StudyOptions,
     as_json: Json = False,
 ) -> None:
-    """Find the bits of every matrix and table, the calibration and the shapes that lose least within a budget.
+    """Find bits of matrices and embedding tables, calibration and shapes that lose least within a budget.
 
     OUT/recipe.toml is the recipe, OUT/search.html the reasons. Ctrl-C keeps the best so far; the same command goes on.
     Exits with 1 if --max-loss is not kept.

@@ -1,4 +1,4 @@
-"""The task stage of models that continue texts: the perplexity of every stage on the same tokens of one text."""
+"""The task stage of models that generate text: the perplexity of every stage on the same tokens of one text."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def measure_perplexity(
 
     Raises:
         UsageError: If the text has too few tokens.
-        UnsupportedError: If the model does not continue texts.
+        UnsupportedError: If the model does not generate text.
     """
     float_model, compressed = load_checkpoint(source, task=task), load_checkpoint(checkpoint)
     if not same_tokens(float_model.tokenizer, compressed.tokenizer, text.content):
@@ -141,7 +141,7 @@ def perplexity_loss(reference: Perplexity, result: Perplexity) -> Loss:
 
 def _torch_model(checkpoint: Checkpoint, cache_dtype: torch.dtype) -> TorchLogProbabilities:
     if not isinstance(checkpoint.adapter, GenerativeAdapter):
-        raise UnsupportedError(f"{checkpoint.adapter.architecture} does not continue texts: it has no perplexity")
+        raise UnsupportedError(f"{checkpoint.adapter.architecture} does not generate text: it has no perplexity")
     decoder = TorchDecoder(checkpoint.model, checkpoint.adapter, cache_dtype=cache_dtype)
     return TorchLogProbabilities(decoder.score)
 

@@ -47,7 +47,7 @@ class Plan:
         recipe: The recipe.
         targets: Targets by name, in the user's order.
         data: Examples for the task stage, or None.
-        text: A text for the task stage of a model that continues texts, or None.
+        text: A text for the task stage of a model that generates text, or None.
         sequence: Tokens of a text in the profile.
         taken: What the model's folder says beside the weights, and where.
     """
@@ -202,7 +202,7 @@ def _text_of(folder: Path, task: str, eval_data: str | Path | None, *, trains: b
     if trains:
         return None
     if task == "generate":
-        raise UsageError(f"{folder} continues texts, so --eval-data should be a text file, found the table {eval_data}")
+        raise UsageError(f"{folder} generates text, so --eval-data should be a text file, found the table {eval_data}")
     raise UnsupportedError(
         f"{folder} generates a text from an encoder input, whose quality deploy does not measure: leave --eval-data out"
     )

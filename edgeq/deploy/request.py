@@ -26,7 +26,7 @@ class DeployRequest:
         calibration_data: Texts without labels, for recipes that calibrate; None for those that come with edgeq.
         targets: Names of targets or ``.toml`` files; one bundle each.
         name: What reports call the model; the last part of ``source`` if None.
-        eval_data: Examples to measure the task on, or a text for the perplexity of a model that continues texts;
+        eval_data: Examples to measure the task on, or a text for the perplexity of a model that generates text;
             without them the report says that nothing was measured.
         gates: Limits of loss, bytes and latency; a run that breaks one has not passed, and its report says so.
         opset: ONNX opset; the exporter's default if None.

@@ -1,4 +1,4 @@
-"""What a factorised layer costs to compute: multiply-adds and bytes read, for each way to compute it."""
+"""What a factorised layer costs to compute: multiply-accumulates and bytes read, for each way to compute it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Evaluate = Literal["auto", "factored", "up", "down", "dense"]
 _READ_TOGETHER = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin")
 
 MACS_PER_BYTE = 8
-"""Float multiply-adds that a core does while it reads one byte of weights from memory."""
+"""Float multiply-accumulates that a core does while it reads one byte of weights from memory."""
 MACS_PER_PRODUCT = 100_000
 """The same for starting one more product: a call, and a pass over its input and output."""
 _FLOAT_BYTES = 4
@@ -36,7 +36,7 @@ class Cost:
     products: int
 
     def total(self, tokens: int) -> float:
-        """Returns all of it for a number of tokens, in multiply-adds."""
+        """Returns all of it for a number of tokens, in multiply-accumulates."""
         return self.macs * tokens + MACS_PER_BYTE * _FLOAT_BYTES * self.weights + MACS_PER_PRODUCT * self.products
 
 

@@ -44,7 +44,7 @@ class Choice:
 def describe_choices(choices: Sequence[Choice]) -> list[str]:
     """Returns one line for all layers that cost the same and are computed in one way.
 
-    Costs are in millions of multiply-adds, for a text of ``TOKENS_OF_A_TEXT`` tokens and for one token.
+    Costs are in millions of multiply-accumulates, for a text of ``TOKENS_OF_A_TEXT`` tokens and for one token.
     """
     groups: dict[str, list[str]] = {}
     for choice in choices:

@@ -78,7 +78,7 @@ _ALL = (
     Task("fill", "words for a mask", ("fill-mask",), ("ForMaskedLM",), {"logits": EVERY_TOKEN}),
     Task(
         "generate",
-        "continues texts",
+        "generates text",
         ("text-generation",),
         ("LMHeadModel", "ForCausalLM"),
         {"logits": EVERY_TOKEN},
@@ -86,7 +86,7 @@ _ALL = (
     ),
     Task(
         "seq2seq",
-        "writes a text for a text",
+        "generates a text from a text",
         ("text2text-generation",),
         ("ForConditionalGeneration", "MTModel"),
         {"logits": EVERY_TOKEN},

@@ -45,7 +45,7 @@ def accuracy_verdict(accuracy: Accuracy) -> Verdict:
         f"({change} {loss.value:+.4f}, 95% interval {loss.low:+.4f} to {loss.high:+.4f})"
     )
     if kept is None:
-        return Verdict("accuracy", "warn", f"The float model itself is of no use on these data: {numbers}.")
+        return Verdict("accuracy", "warn", f"The float model itself scores 0 or less on these data: {numbers}.")
     if kept >= _SMALL_LOSS:
         size = "No loss beyond sampling noise" if loss.low <= 0.0 else "Small loss"
         return Verdict("accuracy", "good", f"{size}: {numbers}.")

@@ -34,7 +34,7 @@ Measured = Evaluation | Perplexity
 
 @dataclasses.dataclass(frozen=True)
 class Half:
-    """One half of the evaluation data: examples, or a text for models that continue texts."""
+    """One half of the evaluation data: examples, or a text for models that generate text."""
 
     content: EvaluationData | TextFile
 
@@ -88,7 +88,7 @@ def measure(checkpoint: Checkpoint, half: Half) -> Measured:
             max_length=adapter.max_positions,
         )
     if not isinstance(adapter, GenerativeAdapter):
-        raise UnsupportedError(f"{adapter.architecture} does not continue texts: it has no perplexity")
+        raise UnsupportedError(f"{adapter.architecture} does not generate text: it has no perplexity")
     decoder = TorchDecoder(checkpoint.model, adapter, cache_dtype=torch.float32)
     window = min(_WINDOW, adapter.max_positions)
     return evaluate_perplexity(

@@ -19,7 +19,7 @@ class SearchRequest:
 
     Attributes:
         source: Folder of a float checkpoint, or a hub name.
-        eval_data: Examples, or a text for models that continue texts; half of it is never looked at but for the end.
+        eval_data: Examples, or a text for models that generate text; half of it is never looked at but for the end.
         max_bytes: Largest size of the weights as stored.
         max_ms: Longest latency in milliseconds; None for no limit.
         max_loss: Largest loss on the half that the search does not see; None for no limit.

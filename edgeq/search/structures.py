@@ -54,7 +54,7 @@ class Structures:
         space: The choices.
         calibration_data: Texts without labels; None for those that come with edgeq.
         seed: Order of the texts.
-        text: The text that perplexities are measured on, for models that continue texts.
+        text: The text that perplexities are measured on, for models that generate text.
     """
 
     def __init__(

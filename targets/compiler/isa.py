@@ -1,7 +1,7 @@
 """What a kernel has to know about an instruction set.
 
 Element-wise float work is written on 16-lane vectors everywhere: LLVM splits them into what the core
-has, and since addition order and fused multiply-adds are spelled out, every core returns the same bits.
+has, and since addition order and fused multiply-accumulates are spelled out, every core returns the same bits.
 Only the 4-way integer dot product, its operands' signs and the tile sizes differ, and they are here.
 """
 

@@ -26,7 +26,7 @@ _FILE = "model.onnx"
 
 
 class DecoderParity(TextGenerationParity):
-    """Parity of a model that continues texts."""
+    """Parity of a model that generates text."""
 
     def __init__(self, folder: ComparedRun, progress: Progress) -> None:
         super().__init__(folder, progress)
@@ -103,5 +103,5 @@ class DecoderParity(TextGenerationParity):
 
 def _adapter_of(checkpoint: Checkpoint) -> GenerativeAdapter:
     if not isinstance(checkpoint.adapter, GenerativeAdapter):
-        raise UnsupportedError(f"{checkpoint.adapter.architecture} does not continue texts")
+        raise UnsupportedError(f"{checkpoint.adapter.architecture} is no decoder")
     return checkpoint.adapter

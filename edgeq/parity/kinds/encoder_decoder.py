@@ -100,5 +100,5 @@ class EncoderDecoderParity(TextGenerationParity):
 
     def _parts(self, checkpoint: Checkpoint) -> dict[str, Backend]:
         if not isinstance(checkpoint.adapter, Seq2SeqAdapter):
-            raise UnsupportedError(f"{checkpoint.adapter.architecture} does not write one text of another")
+            raise UnsupportedError(f"{checkpoint.adapter.architecture} is no encoder-decoder")
         return torch_parts(checkpoint.model, checkpoint.adapter, cache_dtype=self._cache_dtype)

@@ -23,7 +23,7 @@ from edgeq.targets.compiler.kernels.shapes import PARALLEL_ROWS
 from edgeq.targets.compiler.kernels.softmax import softmax_row
 
 BLOCKS = 4
-"""Key vectors of a tile: their sums are independent, which hides the latency of the multiply-adds."""
+"""Key vectors of a tile: their sums are independent, which hides the latency of the multiply-accumulates."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Element-wise functions that no other kernel could take in.
 
 Products have kernels of their own: TVM would fuse one with an addition behind it, and LLVM would then round once on a
-core with fused multiply-adds, and twice on another.
+core with fused multiply-accumulates, and twice on another.
 """
 
 from tvm import tirx

@@ -1,6 +1,6 @@
 """Kernels that make one vector of a text's tokens: sums and maxima over the sequence, and lengths of vectors.
 
-A sum has one accumulator for each number of the vector, fused multiply-adds in the order of the tokens, so that
+A sum has one accumulator for each number of the vector, fused multiply-accumulates in the order of the tokens, so that
 padding behind a text, whose weights are 0, changes nothing.
 """
 

@@ -78,7 +78,7 @@ def test_a_full_context_and_a_stop_text_are_told(run, gpt2_bundle, expected):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "there is nothing to continue"),
+        ([], "there is no prompt"),
         (["-p", ""], "prompt 1 is empty"),
         (["-p", "cat " * 200], "the model takes at most 150"),
         (["-p", "a", "-n", "0"], "max_new_tokens must be an integer of at least 1"),

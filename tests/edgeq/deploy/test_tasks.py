@@ -39,7 +39,7 @@ def test_a_model_that_continues_texts_is_measured_on_a_text(make_gpt2: Callable[
     table.write_text("sentence\tlabel\na\t1\n", encoding="utf-8")
     plan = plan_for(make_gpt2(), eval_data=text)
     assert (plan.data, plan.text.content) == (None, "the cat sat over the lazy dog\n")
-    with pytest.raises(UsageError, match="continues texts, so --eval-data should be a text file, found the table"):
+    with pytest.raises(UsageError, match="generates text, so --eval-data should be a text file, found the table"):
         plan_for(make_gpt2(), eval_data=table)
     with pytest.raises(UsageError, match=r"nowhere\.txt does not exist"):
         plan_for(make_gpt2(), eval_data=tmp_path / "nowhere.txt")

@@ -218,7 +218,7 @@ def test_a_float_model_of_no_use_is_no_verdict_on_the_compressed_one(results, wr
     accuracy = results["accuracy"]
     accuracy["losses"]["bundle host"] |= {"value": 0.02, "retained": None}
     sentence = write_report(write_run(results)).verdicts[0].sentence
-    assert sentence.startswith("The float model itself is of no use on these data: ")
+    assert sentence.startswith("The float model itself scores 0 or less on these data: ")
 
 
 def perplexity_results(results, *, retained=0.995, agrees=True):
