@@ -19,6 +19,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 import edgeq
 from edgeq.errors import UsageError
+from edgeq.evaluate.spans import best_span, windows_of
 
 SENTENCES = (
     "the river rose and Jane Doe of New York's U.N. bank left (Paris) in 1999, then Karl-Heinz Müller came: straße "
@@ -312,6 +313,25 @@ def test_answers_are_those_of_transformers(made: Any, family: str) -> None:
         expected = pipeline(question=question, context=context, **how)
         expected = expected if isinstance(expected, list) else [expected]
         _assert_same_answers(result.answers, expected, context, (question, context, how))
+
+
+def test_evaluation_decodes_the_answers_that_a_bundle_gives(made: Any) -> None:
+    """``edgeq.evaluate`` decodes the logits of every backend alike; what is shipped decodes them in C."""
+    bundle = made("answer", "bert")
+    tokenizer = _pipeline("question-answering", bundle).tokenizer
+    chance = random.Random(5)  # noqa: S311
+    for words in (8, 20, 60):
+        question, context = _text(chance, 2), _text(chance, words)
+        windows = windows_of(tokenizer, question, context, max_length=LONGEST)
+        logits = []
+        for window in windows:
+            given = {name: np.array([values]) for name, values in window.tokens.items()}
+            outputs = bundle.run({**given, "attention_mask": np.ones_like(given["input_ids"])})
+            logits.append((outputs["start_logits"][0], outputs["end_logits"][0]))
+        found = best_span(context, windows, logits, may_be_none=True)
+        (result,) = bundle.answer((question, context), handle_impossible_answer=True)
+        assert result.answers[0].answer.lower() == found.text.lower()
+        assert result.answers[0].score == pytest.approx(found.score, rel=1e-5)
 
 
 def test_answers_that_read_the_same_count_together(made: Any) -> None:
