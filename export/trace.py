@@ -14,14 +14,10 @@ from torch import nn
 
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.export.ops import attach_bodies
-from edgeq.export.passes.attention import merge_heads
-from edgeq.export.passes.attention_mask import hide_by_a_lesser_number, repeat_mask_rows
-from edgeq.export.passes.clean import drop_dead_code, plain_dimensions, share_derived_constants, strip_origin
-from edgeq.export.passes.joined import drop_joins
-from edgeq.export.passes.names import name_by_module
-from edgeq.export.passes.reshapes import keep_leading_axes
+from edgeq.export.passes import passes
 from edgeq.export.signature import GraphSignature, signature_of
 from edgeq.export.stock import to_stock_operators
+from edgeq.graph_passes import run_in_order
 from edgeq.models import ModelAdapter
 from edgeq.models.adapter import ExportPart, GenerativeAdapter, Seq2SeqAdapter
 from edgeq.models.cache import DEFAULT_CACHE_DTYPE
@@ -127,17 +123,7 @@ def _onnx_model(
     part: ExportPart, signature: GraphSignature, opset: int, adapter: ModelAdapter, *, place: Place | None
 ) -> onnx.ModelProto:
     graph = _traced(part.module, signature, f"{part.name} of {adapter.architecture} at opset {opset}", opset=opset)
-    drop_dead_code(graph)
-    drop_joins(graph)
-    keep_leading_axes(graph)
-    merge_heads(graph)
-    repeat_mask_rows(graph)
-    hide_by_a_lesser_number(graph)
-    drop_dead_code(graph)
-    share_derived_constants(graph)
-    name_by_module(graph, prefix=part.prefix)
-    plain_dimensions(graph, {**signature.inputs, **signature.outputs})
-    strip_origin(graph)
+    run_in_order(passes(prefix=part.prefix, interface={**signature.inputs, **signature.outputs}), graph)
     graph.ir_version = _IR_VERSION
     if place is not None:
         for name, value in graph.graph.initializers.items():

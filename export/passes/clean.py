@@ -11,13 +11,15 @@ from onnx_ir.passes import common
 import edgeq
 
 
-def drop_dead_code(model: ir.Model) -> None:
-    """Turns ``Constant`` nodes into initializers and removes identities and whatever is unused."""
+def drop_dead_code(model: ir.Model) -> int:
+    """Turns constants into initializers, removes identities and what is unused; returns how many nodes went."""
+    before = len(model.graph)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.IdentityEliminationPass()(model)
     common.CommonSubexpressionEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
     common.TopologicalSortPass()(model)
+    return before - len(model.graph)
 
 
 def share_derived_constants(model: ir.Model) -> int:
@@ -46,17 +48,18 @@ def share_derived_constants(model: ir.Model) -> int:
     return removed
 
 
-def strip_origin(model: ir.Model) -> None:
+def strip_origin(model: ir.Model) -> int:
     """Removes metadata (source paths, stack traces) and names edgeq as the producer.
 
     Without this the bytes of the file depend on where the checkpoint and the packages lie.
     """
-    common.ClearMetadataAndDocStringPass()(model)
+    result = common.ClearMetadataAndDocStringPass()(model)
     model.producer_name, model.producer_version = "edgeq", edgeq.__version__
     model.domain, model.doc_string = None, None
+    return int(result.modified)
 
 
-def plain_dimensions(model: ir.Model, interface: Mapping[str, Sequence[str | int]]) -> None:
+def plain_dimensions(model: ir.Model, interface: Mapping[str, Sequence[str | int]]) -> int:
     """Names the dimensions of inputs and outputs, and replaces all others, such as ``Min(512, sequence)``.
 
     ONNX knows names, not expressions: two equal expressions spelled differently would count as
@@ -65,16 +68,23 @@ def plain_dimensions(model: ir.Model, interface: Mapping[str, Sequence[str | int
     Args:
         model: Changed in place.
         interface: For each graph input and output, its leading dimensions, with the names that users know.
+
+    Returns:
+        The number of shapes rewritten.
     """
+    count = 0
     known = {size for sizes in interface.values() for size in sizes if isinstance(size, str)}
     for node in model.graph:
         for value in node.outputs:
             if value.shape is not None:
                 value.shape = ir.Shape([size if _is_known(size, known) else None for size in value.shape])
+                count += 1
     for value in (*model.graph.inputs, *model.graph.outputs):
         leading = interface[str(value.name)]
         if value.shape is not None:
             value.shape = ir.Shape([*leading, *list(value.shape)[len(leading) :]])
+            count += 1
+    return count
 
 
 def _is_known(size: int | ir.SymbolicDim, names: set[str]) -> bool:

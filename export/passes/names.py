@@ -15,12 +15,15 @@ import onnx_ir as ir
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
-def name_by_module(model: ir.Model, *, prefix: str = "model.") -> None:
+def name_by_module(model: ir.Model, *, prefix: str = "model.") -> int:
     """Names nodes ``module/OpType`` and their outputs alike, and constants as the checkpoint names them.
 
     Args:
         model: Changed in place; graph inputs and outputs keep their names.
         prefix: What the wrapper module that was traced put before every name of the checkpoint.
+
+    Returns:
+        The number of nodes.
     """
     _drop_prefix(model.graph, prefix)
     taken = {value.name for value in (*model.graph.inputs, *model.graph.outputs)} | set(model.graph.initializers)
@@ -38,6 +41,7 @@ def name_by_module(model: ir.Model, *, prefix: str = "model.") -> None:
             if not value.is_graph_output():
                 value.name = f"{name}:{index}" if index else name
     _name_unnamed_constants(model.graph)
+    return len(model.graph)
 
 
 def _drop_prefix(graph: ir.Graph, prefix: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import onnx
 
+from edgeq.graph_passes import Pass, run_in_order
 from edgeq.targets.compiler.graph import GraphView
 from edgeq.targets.compiler.passes.activation import fuse_activations, name_gates
 from edgeq.targets.compiler.passes.attention_mask import add_masks_in_attention, drop_mask_expansion
@@ -18,16 +19,32 @@ from edgeq.targets.compiler.passes.residual import add_in_products, fuse_residua
 from edgeq.targets.compiler.passes.row_codes import quantize_in_normalisations
 from edgeq.targets.compiler.passes.shared_table import share_tables
 
-PASSES = (
-    *(fold_constants, use_cache_in_place, drop_mask_expansion, add_masks_in_attention, pick_columns_once),
-    *(name_gates, fuse_float_linear, fuse_activations, fuse_residual_additions, add_in_products),
-    *(quantize_in_normalisations, share_tables),
+FOLDED = "nodes that read constants alone are gone"
+MASKS_READ_ONCE = "attention reads masks where they are smallest"
+GATES_NAMED = "gates are Silu nodes"
+FLOAT_LINEARS = "float layers are one node"
+ACTIVATIONS_FUSED = "layers apply their activations"
+RESIDUALS_NORMALISED = "additions in front of normalisations are taken in"
+
+PASSES: tuple[Pass[GraphView], ...] = (
+    Pass(fold_constants, ensures=(FOLDED,)),
+    Pass(use_cache_in_place, requires=(FOLDED,)),
+    Pass(drop_mask_expansion, ensures=(MASKS_READ_ONCE,)),
+    Pass(add_masks_in_attention, requires=(MASKS_READ_ONCE,)),
+    Pass(pick_columns_once),
+    Pass(name_gates, ensures=(GATES_NAMED,)),
+    Pass(fuse_float_linear, requires=(FOLDED,), ensures=(FLOAT_LINEARS,)),
+    Pass(fuse_activations, requires=(GATES_NAMED,), ensures=(ACTIVATIONS_FUSED,)),
+    Pass(
+        fuse_residual_additions, requires=(FLOAT_LINEARS, ACTIVATIONS_FUSED), ensures=(RESIDUALS_NORMALISED,)
+    ),
+    Pass(add_in_products, requires=(ACTIVATIONS_FUSED, RESIDUALS_NORMALISED)),
+    Pass(quantize_in_normalisations, requires=(RESIDUALS_NORMALISED,)),
+    Pass(share_tables, requires=(FLOAT_LINEARS,)),
 )
-"""In the order in which they run: a bias is taken in before an activation, both before residual additions."""
+"""In the order in which they run."""
 
 
-def run_passes(graph: onnx.GraphProto) -> None:
-    """Runs every pass over ``graph``, in place."""
-    view = GraphView(graph)
-    for apply in PASSES:
-        apply(view)
+def run_passes(graph: onnx.GraphProto) -> dict[str, int]:
+    """Runs every pass over ``graph``, in place; see :func:`edgeq.graph_passes.run_in_order`."""
+    return run_in_order(PASSES, GraphView(graph))

@@ -54,7 +54,7 @@ class _Layer:
     values: _Part | None
 
 
-def use_cache_in_place(view: GraphView) -> None:
+def use_cache_in_place(view: GraphView) -> int:
     """Rewrites a decoder with ``past_key_values`` inputs; other graphs are left alone.
 
     Raises:
@@ -62,13 +62,15 @@ def use_cache_in_place(view: GraphView) -> None:
     """
     past = {value.name: value for value in view.graph.input if value.name.startswith(_PAST)}
     if not past:
-        return
-    for attention in [node for node in view.graph.node if node.op_type == "Attention"]:
+        return 0
+    attentions = [node for node in view.graph.node if node.op_type == "Attention"]
+    for attention in attentions:
         _replace_attention(view, attention, _match(view, attention, past))
     replace_positions(view, PAST_LENGTHS)
     _replace_logits(view)
     _replace_interface(view, past)
     view.remove_unused()
+    return len(attentions)
 
 
 def _match(view: GraphView, attention: onnx.NodeProto, past: dict[str, onnx.ValueInfoProto]) -> _Layer:

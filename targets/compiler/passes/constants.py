@@ -19,11 +19,12 @@ from edgeq.targets.compiler.graph import GraphView, attributes
 Evaluate = Callable[[list[np.ndarray], dict[str, object]], np.ndarray]
 
 
-def fold_constants(view: GraphView) -> None:
+def fold_constants(view: GraphView) -> int:
     """Replaces nodes that read nothing but initializers by their values.
 
     A matrix that is only turned round for a product stays, since products read either orientation.
     """
+    count = 0
     for node in list(view.graph.node):
         known = _EVALUATE.get(node.op_type)
         if known is None or not node.input or any(name not in view.initializers for name in node.input):
@@ -39,6 +40,8 @@ def fold_constants(view: GraphView) -> None:
             reader.input[:] = [name if source == node.output[0] else source for source in reader.input]
         view.graph.node.remove(node)
         view.refresh()
+        count += 1
+    return count
 
 
 def _feeds_products_only(view: GraphView, transpose: onnx.NodeProto) -> bool:

@@ -9,11 +9,12 @@ from edgeq.targets.compiler.graph import GraphView, attributes
 FLOAT_LINEAR = "FloatLinear"
 
 
-def fuse_float_linear(view: GraphView) -> None:
+def fuse_float_linear(view: GraphView) -> int:
     """Replaces ``MatMul(x, W)``, ``Add(MatMul(x, W), b)`` and ``Gemm(x, W, b)`` by ``FloatLinear(x, W[, b])``.
 
     The attribute ``transposed`` is 1 where ``W`` is stored ``[N, K]``: in ``Gemm``, or behind a ``Transpose``.
     """
+    count = 0
     for node in list(view.graph.node):
         if node.op_type == "MatMul" and node.input[1] in view.initializers:
             _replace_matmul(view, node, node.input[1], transposed=0)
@@ -22,7 +23,11 @@ def fuse_float_linear(view: GraphView) -> None:
         elif node.op_type == "Gemm" and _is_plain_gemm(view, node):
             transposed = int(attributes(node).get("transB", 0) == 1)
             _replace(view, [node], list(node.input), transposed)
+        else:
+            continue
+        count += 1
     view.remove_unused()
+    return count
 
 
 def _turned_matrix(view: GraphView, name: str) -> str | None:

@@ -9,12 +9,13 @@ from edgeq.targets.compiler.graph import GraphView, attributes
 RESIDUAL_LAYER_NORM = "ResidualLayerNormalization"
 
 
-def fuse_residual_additions(view: GraphView) -> None:
+def fuse_residual_additions(view: GraphView) -> int:
     """Replaces ``LayerNormalization(Add(a, b))`` by one node with inputs ``a, b, gamma, beta``.
 
     Only where neither addend is broadcast in a way that the graph shows (a constant, or a row vector made from a
     table by positions): the kernel reads both with the same shape.
     """
+    count = 0
     for node in [n for n in view.graph.node if n.op_type == "LayerNormalization"]:
         addition = view.producer(node.input[0])
         if addition is not None and _can_fuse(view, addition, node):
@@ -22,13 +23,16 @@ def fuse_residual_additions(view: GraphView) -> None:
             fused = onnx.helper.make_node(RESIDUAL_LAYER_NORM, inputs, list(node.output), name=node.name)
             fused.attribute.extend(node.attribute)
             view.replace([addition, node], fused)
+            count += 1
+    return count
 
 
-def add_in_products(view: GraphView) -> None:
+def add_in_products(view: GraphView) -> int:
     """Replaces ``Add(LowBitLinear(x), r)`` by one ``LowBitLinear`` that adds its sixth input at the end.
 
     Only where ``r`` has a row for every token: results of layers and of look-ups of tokens, and sums with them.
     """
+    count = 0
     for node in [n for n in view.graph.node if n.op_type == "LowBitLinear"]:
         addition = view.only_consumer(node.output[0])
         if addition is None or addition.op_type != "Add" or attributes(node).get("activation", "none") == "none":
@@ -39,6 +43,8 @@ def add_in_products(view: GraphView) -> None:
             fused = onnx.helper.make_node(node.op_type, [*inputs, *others], list(addition.output), name=node.name)
             fused.attribute.extend(node.attribute)
             view.replace([node, addition], fused)
+            count += 1
+    return count
 
 
 def _has_all_rows(view: GraphView, name: str) -> bool:

@@ -10,7 +10,7 @@ from edgeq.targets.compiler.passes.float_linear import FLOAT_LINEAR
 PANEL_GATHER = "PanelGather"
 
 
-def share_tables(view: GraphView) -> None:
+def share_tables(view: GraphView) -> int:
     """Replaces ``Gather`` on a table that is otherwise read by transposed products only, by ``PanelGather``.
 
     The attribute ``rows`` is the number of the table's rows.
@@ -20,6 +20,7 @@ def share_tables(view: GraphView) -> None:
         for position, name in enumerate(node.input):
             if name in view.initializers:
                 readers.setdefault(name, []).append((node, position))
+    count = 0
     for name, uses in readers.items():
         look_ups = [node for node, position in uses if _is_look_up(node, position)]
         products = [node for node, position in uses if _is_product(node, position)]
@@ -28,6 +29,8 @@ def share_tables(view: GraphView) -> None:
                 del node.attribute[:]
                 node.attribute.append(onnx.helper.make_attribute("rows", view.initializers[name].dims[0]))
                 node.op_type = PANEL_GATHER
+                count += 1
+    return count
 
 
 def _is_look_up(node: onnx.NodeProto, position: int) -> bool:
