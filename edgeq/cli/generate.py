@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgeq.cli.console import note, print_json, write_texts
-from edgeq.cli.run_options import MinNewTokens, NoRepeatNgramSize, RepetitionPenalty, Threads
+from edgeq.cli.run_options import MinNewTokens, NoRepeatNgramSize, Threads
 from edgeq.cli.verb import Json, verb
 from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
     from edgeq.targets.runtime.generation import GeneratedText, Generation, Speed
 
-Temperature = Annotated[
-    float | None, typer.Option(help="0 takes the most likely token; 1 draws as the model says, less is sharper.")
-]
-TopK = Annotated[int | None, typer.Option(help="Draw from the K most likely tokens only; 0 from all.")]
-TopP = Annotated[
-    float | None, typer.Option(help="Draw from the most likely tokens that together have this probability only.")
-]
+
+def _sampling(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel="Sampling")
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingOptions:
+    """How a token is chosen; what is not given is as the bundle has it."""
+
+    temperature: Annotated[
+        float | None, _sampling("0 takes the most likely token; 1 draws as the model says, less is sharper.")
+    ] = None
+    top_k: Annotated[int | None, _sampling("Draw from the K most likely tokens only; 0 from all.")] = None
+    top_p: Annotated[
+        float | None, _sampling("Draw from the most likely tokens that together have this probability only.")
+    ] = None
+    repetition_penalty: Annotated[
+        float | None, _sampling("Penalty of tokens that the text already has; 1 is none.")
+    ] = None
+    seed: Annotated[int | None, _sampling("Start of the random numbers.")] = None
+
+
 _SHORTER_THAN_ASKED = {"context": "the context is full", "end": "the text ended", "stop": "a stop text came"}
 
 
@@ -43,12 +59,8 @@ def generate(
     ] = None,
     min_new_tokens: MinNewTokens = None,
     no_repeat_ngram_size: NoRepeatNgramSize = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    repetition_penalty: RepetitionPenalty = None,
+    sampling: SamplingOptions,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends a continuation; repeatable.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Start of the random numbers.")] = None,
     ignore_end: Annotated[bool, typer.Option("--ignore-end", help="Go on after the token that ends a text.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Most prompts that run together; texts do not depend on it.")] = 8,
     threads: Threads = None,
@@ -70,20 +82,12 @@ def generate(
     if not prompts:
         raise UsageError("there is no prompt: give --prompt TEXT or --prompts-file FILE")
     loaded = load(bundle, threads=threads)
-    sampling = changed_sampling(
-        loaded.generation.settings,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-    )
     generation = loaded.generate(
         prompts,
         max_new_tokens=max_new_tokens,
         min_new_tokens=min_new_tokens,
         no_repeat_ngram_size=no_repeat_ngram_size,
-        sampling=sampling,
+        sampling=changed_sampling(loaded.generation.settings, **vars(sampling)),
         stop=stop or [],
         ignore_end=ignore_end,
         batch=batch,

@@ -23,9 +23,6 @@ MinNewTokens = Annotated[
 NoRepeatNgramSize = Annotated[
     int | None, typer.Option("--no-repeat-ngram-size", help="Repeat no sequence of this many tokens; 0 allows all.")
 ]
-RepetitionPenalty = Annotated[
-    float | None, typer.Option(help="Penalty of tokens that the text already has; 1 is none.")
-]
 
 _TAKEN = {
     "embed": ("prompt_name", "on_long", "max_tokens"),

@@ -73,6 +73,10 @@ class StudyOptions:
     ] = None
     seed: Annotated[int, _tried("Splits the evaluation data, draws candidates.", least=0)] = 0
 
+    def fields(self) -> dict[str, Any]:
+        """Returns them as fields of :class:`edgeq.search.request.SearchRequest`."""
+        return {name: value for name, value in vars(self).items() if name != "method"} | {"methods": self.methods()}
+
     def methods(self) -> tuple[MethodSet, ...]:
         """Returns the methods of calibration to try, the cheapest first.
 
@@ -137,18 +141,12 @@ def search(
         max_bytes=gates.max_bytes or 0,
         max_loss=gates.max_loss,
         calibration_data=calibration_data,
-        methods=study.methods(),
         max_ms=gates.max_ms,
-        shapes=study.shapes,
-        vocabulary=study.vocabulary,
-        trials=study.trials,
-        hours=study.hours,
-        storage=study.storage,
         target=latency.target,
         device=latency.on,
         threads=latency.threads,
         sequence=latency.sequence,
-        seed=study.seed,
+        **study.fields(),
     )
     with progress_bars() as progress:
         result = search_recipe(request, out, progress=progress)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +13,45 @@ from edgeq.cli.console import print_json_line
 from edgeq.cli.run_options import Threads
 from edgeq.cli.verb import Json, verb
 from edgeq.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from edgeq.serve.limits import Limits
+
+
+def _limit(text: str, *, most: int | None = None) -> Any:
+    return typer.Option(min=1, max=most, help=text, rich_help_panel="Limits")
+
+
+@dataclasses.dataclass(frozen=True)
+class LimitOptions:
+    """What a request may ask for."""
+
+    max_body: Annotated[
+        str, typer.Option(help="Most bytes of a request, such as 4MB.", rich_help_panel="Limits")
+    ] = "4MB"
+    max_texts: Annotated[int, _limit("Most texts of a request.")] = 1024
+    max_tokens: Annotated[int, _limit("Most tokens of a request's texts together.")] = 131072
+    max_waiting: Annotated[int, _limit("Most texts that wait for a bundle.")] = 4096
+    together: Annotated[
+        int, _limit("Most generated texts that run together; each has a cache of its own.", most=1024)
+    ] = 8
+
+    def limits(self) -> Limits:
+        """Reads them.
+
+        Raises:
+            UsageError: If ``--max-body`` is no number of bytes.
+        """
+        from edgeq.serve.limits import Limits
+        from edgeq.sizes import parse_bytes
+
+        return Limits(
+            body=parse_bytes(self.max_body, option="--max-body"),
+            texts=self.max_texts,
+            tokens=self.max_tokens,
+            waiting=self.max_waiting,
+            together=self.together,
+        )
 
 
 @verb(
@@ -26,13 +67,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of them.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 8000,
     threads: Threads = None,
-    max_body: Annotated[str, typer.Option(help="Most bytes of a request, such as 4MB.")] = "4MB",
-    max_texts: Annotated[int, typer.Option(min=1, help="Most texts of a request.")] = 1024,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a request's texts together.")] = 131072,
-    max_waiting: Annotated[int, typer.Option(min=1, help="Most texts that wait for a bundle.")] = 4096,
-    together: Annotated[
-        int, typer.Option(min=1, max=1024, help="Most generated texts that run together; each has a cache of its own.")
-    ] = 8,
+    asked: LimitOptions,
     grace: Annotated[float, typer.Option(min=0, help="Seconds that requests have to end when the server stops.")] = 30,
     as_json: Json = False,
 ) -> None:
@@ -52,33 +87,27 @@ def serve(
         from edgeq.serve.server import serve as serve_app
     except ModuleNotFoundError as error:
         raise UnsupportedError(f"edgeq serve needs {error.name}: pip install 'edgeq[serve]'") from None
-    from edgeq.serve.limits import Limits
     from edgeq.serve.metrics import Metrics
     from edgeq.serve.models import bundle_names, load_models
-    from edgeq.sizes import parse_bytes
 
-    limits = Limits(
-        body=parse_bytes(max_body, option="--max-body"),
-        texts=max_texts,
-        tokens=max_tokens,
-        waiting=max_waiting,
-        together=together,
-    )
+    limits = asked.limits()
     named = bundle_names(bundles)
     bound = bound_socket(host, port)
     metrics = Metrics()
     with bound:
         models = load_models(named, limits=limits, metrics=metrics, threads=threads)
-        address = bound.getsockname()
-        shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-
-        def say() -> None:
-            if as_json:
-                tasks = {name: model.task for name, model in models.items()}
-                print_json_line({"address": f"http://{shown}:{address[1]}", "models": tasks})
-                sys.stdout.flush()
-                return
-            names = ", ".join(f"{name} ({model.task})" for name, model in models.items())
-            print(f"edgeq: serving {names} at http://{shown}:{address[1]}", file=sys.stderr, flush=True)  # noqa: T201
-
+        tasks = {name: model.task for name, model in models.items()}
+        say = functools.partial(_announce, bound.getsockname(), tasks, as_json=as_json)
         serve_app(Server(models, limits=limits, metrics=metrics).app(), bound, grace=grace, on_start=say)
+
+
+def _announce(address: tuple[Any, ...], tasks: dict[str, str], *, as_json: bool) -> None:
+    """Says where the models are to be had, as soon as requests can come."""
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    place = f"http://{host}:{address[1]}"
+    if as_json:
+        print_json_line({"address": place, "models": tasks})
+        sys.stdout.flush()
+        return
+    names = ", ".join(f"{name} ({task})" for name, task in tasks.items())
+    print(f"edgeq: serving {names} at {place}", file=sys.stderr, flush=True)  # noqa: T201

@@ -85,11 +85,7 @@ def measure_accuracy(
         unit=data.unit,
         metric=reference.metric,
         stages={name: Score(entry.value, entry.others) for name, entry in results.items()},
-        losses={
-            name: metric_loss(reference, entry)
-            for name, entry in results.items()
-            if name != FLOAT
-        },
+        losses={name: metric_loss(reference, entry) for name, entry in results.items() if name != FLOAT},
         checks=_checks(results, under_noise=under_noise),
     )
 

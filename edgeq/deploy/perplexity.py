@@ -24,6 +24,7 @@ from edgeq.targets.runtime.loader import load
 
 MOST_TOKENS = 4096
 """Tokens that are predicted: a bundle makes a step for each."""
+_METRIC = "perplexity"
 _WINDOW = 128
 _WINDOWS_AT_A_TIME = 8
 _RESAMPLES = 1000
@@ -94,24 +95,23 @@ def measure_perplexity(
     found = {name: measure(name) for name in models}
     reference = found[FLOAT]
     if keep is not None:
-        keep(
-            Predictions(
-                "perplexity",
-                {name: tuple(float(f"{one:.7g}") for one in entry.log_probabilities) for name, entry in found.items()},
-                context=window,
-            )
-        )
+        keep(_predictions(found, window))
     bundle_values = {name: entry.value for name, entry in found.items() if name not in (FLOAT, COMPRESSED)}
     return Accuracy(
         measured=True,
         data=str(text.path),
         examples=reference.tokens,
         unit="tokens",
-        metric="perplexity",
+        metric=_METRIC,
         stages={name: Score(entry.value) for name, entry in found.items()},
         losses={name: perplexity_loss(reference, entry) for name, entry in found.items() if name != FLOAT},
-        checks=check_value("perplexity", found[COMPRESSED].value, bundle_values, under_noise=under_noise),
+        checks=check_value(_METRIC, found[COMPRESSED].value, bundle_values, under_noise=under_noise),
     )
+
+
+def _predictions(found: Mapping[str, Perplexity], window: int) -> Predictions:
+    stages = {name: tuple(float(f"{one:.7g}") for one in entry.log_probabilities) for name, entry in found.items()}
+    return Predictions(_METRIC, stages, context=window)
 
 
 def perplexity_loss(reference: Perplexity, result: Perplexity) -> Loss:
