@@ -92,7 +92,7 @@ OLDEST := .venv-oldest
 NEWEST := .venv-newest
 COMPAT_TESTS := $(addprefix tests/,edgeq/test_hub_checkpoints.py edgeq/test_checkpoint.py edgeq/test_compress.py \
 	edgeq/test_generative_checkpoint.py edgeq/test_seq2seq_checkpoint.py models edgeq/deploy/test_deploy.py \
-	export/test_exporter.py export/test_decoder.py export/test_seq2seq.py export/test_stock.py edgeq/parity/test_meaning.py)
+	export/test_exporter.py export/test_decoder.py export/test_seq2seq.py export/test_stock.py edgeq/parity/meaning/test_meaning.py)
 PIP_OF = $(1)/bin/python -m pip install --disable-pip-version-check --quiet
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
