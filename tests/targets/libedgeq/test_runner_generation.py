@@ -4,18 +4,16 @@ import hashlib
 import json
 import random
 import struct
-import subprocess
 
 import numpy as np
 import pytest
 
 import edgeq
 from edgeq.targets.devices import emulator
-from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.settings import Filters, GenerationSettings, changed_sampling
+from tests.targets.libedgeq.program import NATIVE, run_program
 
-NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
 PROMPTS = [[5, 80, 200, 17], [9], [(7 * i) % 283 for i in range(140)]]
 
 
@@ -27,18 +25,6 @@ def board(gpt2_board):
 @pytest.fixture(scope="module")
 def host(gpt2_bundle):
     return edgeq.load(gpt2_bundle)
-
-
-def _run(program, *arguments):
-    # The process exits without freeing; leaks are not what is looked for.
-    result = subprocess.run(
-        [str(program), *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False,
-        env={"ASAN_OPTIONS": "detect_leaks=0"},
-    )  # fmt: skip
-    assert "Sanitizer" not in result.stderr, result.stderr
-    assert "runtime error" not in result.stderr, result.stderr
-    assert result.returncode in (0, 1, 2), result
-    return result
 
 
 @pytest.fixture
@@ -96,7 +82,7 @@ def test_a_temperature_brings_the_filters_of_a_model_that_draws_nothing(board, h
     changed, path = with_settings(board, settings), ids([9])
 
     def run(*flags):
-        result = _run(sanitized, changed, "--ids", path, "--generate", 20, "--json", "--seed", 4, *flags)
+        result = run_program(sanitized, changed, "--ids", path, "--generate", 20, "--json", "--seed", 4, *flags)
         return json.loads(result.stdout)["ids"]
 
     def expected(**values):
@@ -120,20 +106,20 @@ def test_c_sampling_is_pythons_on_any_logits(board, host, sanitized, ids):
     for seed in range(12):
         sampling = Sampling(temperature=0.5 + seed, top_k=seed * 30, top_p=1 - seed / 15, seed=seed)
         flags = ["--temperature", sampling.temperature, "--top-k", sampling.top_k, "--top-p", repr(sampling.top_p)]
-        result = _run(sanitized, board, "--ids", path, "--generate", 12, "--json", "--seed", seed, *flags)
+        result = run_program(sanitized, board, "--ids", path, "--generate", 12, "--json", "--seed", seed, *flags)
         (expected,) = host.generate([[9]], max_new_tokens=12, sampling=sampling).results()
         found = json.loads(result.stdout)
         assert (found["ids"], found["finish"]) == (expected.ids, expected.finish)
 
 
 def test_the_self_test_covers_every_step(board, sanitized, copy_of):
-    result = _run(sanitized, board, "--self-test")
+    result = run_program(sanitized, board, "--self-test")
     assert f"{7 * 2 * 283} output values agree with the golden ones in every bit" in result.stdout
     damaged = copy_of(board)
     data = bytearray((damaged / "golden.bin").read_bytes())
     data[json.loads((damaged / "manifest.json").read_text())["golden"][6]["outputs"][0]["offset"]] ^= 1
     (damaged / "golden.bin").write_bytes(data)
-    result = _run(sanitized, damaged, "--self-test", "--no-verify")
+    result = run_program(sanitized, damaged, "--self-test", "--no-verify")
     assert result.returncode == 1
     assert f"1 of {7 * 2 * 283} output values differ" in result.stderr
 
@@ -141,10 +127,10 @@ def test_the_self_test_covers_every_step(board, sanitized, copy_of):
 def test_text_and_json_tell_why_a_text_ended(board, host, ids):
     path = ids([5, 80], [9])
     expected = host.generate([[5, 80], [9]], max_new_tokens=5, ignore_end=True).results()
-    result = _run(board / "edgeq-run", board, "--ids", path, "--generate", 5, "--ignore-end")
+    result = run_program(board / "edgeq-run", board, "--ids", path, "--generate", 5, "--ignore-end")
     assert result.stdout == "".join(" ".join(map(str, r.ids)) + "\n" for r in expected)
     assert "line 2: 5 tokens (length), " in result.stderr
-    result = _run(board / "edgeq-run", board, "--ids", path, "--generate", 200, "--ignore-end", "--json")
+    result = run_program(board / "edgeq-run", board, "--ids", path, "--generate", 200, "--ignore-end", "--json")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(line["line"], line["finish"], len(line["ids"])) for line in lines] == [
         (1, "context", 149),
@@ -186,7 +172,7 @@ def test_sets_of_tensors_go_on_where_the_last_ended(board, host):
     ],
 )
 def test_wrong_options_are_a_sentence(board, sanitized, ids, options, message):
-    result = _run(sanitized, board, "--ids", ids([5]), *options)
+    result = run_program(sanitized, board, "--ids", ids([5]), *options)
     assert (result.returncode, result.stdout) == (2, "")
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -201,14 +187,14 @@ def test_wrong_options_are_a_sentence(board, sanitized, ids, options, message):
     ],
 )
 def test_wrong_prompts_are_refused_before_anything_runs(board, sanitized, ids, lines, message):
-    result = _run(sanitized, board, "--ids", ids(*lines), "--generate", 3)
+    result = run_program(sanitized, board, "--ids", ids(*lines), "--generate", 3)
     assert (result.returncode, result.stdout) == (2, "")
     assert message in result.stderr
 
 
 def test_a_bundle_that_makes_no_text_is_refused(make_bundle, ids):
     encoder = make_bundle(NATIVE)
-    result = _run(encoder / "edgeq-run", encoder, "--ids", ids([2]), "--generate", 3)
+    result = run_program(encoder / "edgeq-run", encoder, "--ids", ids([2]), "--generate", 3)
     assert result.returncode == 2
     assert "the bundle makes no text: it is for 'embed'" in result.stderr
 
@@ -230,7 +216,7 @@ def _set(tokens, past, new):
 )
 def test_lengths_are_checked(board, sanitized, tmp_path, tokens, past, new, message):
     (tmp_path / "in").write_bytes(_set(tokens, past, new))
-    result = _run(sanitized, board, "--tensors", tmp_path / "in", "--out", tmp_path / "out")
+    result = run_program(sanitized, board, "--tensors", tmp_path / "in", "--out", tmp_path / "out")
     assert result.returncode == 2
     assert message in result.stderr
     assert not (tmp_path / "out").exists()
@@ -269,7 +255,7 @@ def test_a_manifest_that_does_not_fit_a_decoder_is_refused(board, copy_of, sanit
         place = place[key]
     place[path[-1]] = value
     _write_manifest(odd, json.dumps(table).encode())
-    result = _run(sanitized, odd, "--self-test", "--no-verify")
+    result = run_program(sanitized, odd, "--self-test", "--no-verify")
     assert result.returncode == 1
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -288,6 +274,6 @@ def test_hostile_manifests_of_decoders_never_crash(board, copy_of, sanitized, js
         at, end = chance.choice(numbers)
         data[at:end] = chance.choice(values)
         _write_manifest(hostile, bytes(data))
-        result = _run(sanitized, hostile, "--self-test", "--no-verify")
+        result = run_program(sanitized, hostile, "--self-test", "--no-verify")
         refused += result.returncode != 0
     assert refused > 20

@@ -4,7 +4,6 @@ import hashlib
 import json
 import random
 import struct
-import subprocess
 
 import numpy as np
 import pytest
@@ -13,11 +12,10 @@ import edgeq
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.targets.devices import emulator
 from edgeq.targets.runtime.beams import Beams
-from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.settings import GenerationSettings
+from tests.targets.libedgeq.program import NATIVE, run_program
 
-NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
 TEXTS = [[0, 80, 200, 17, 45, 6, 99, 3, 120, 121, 122, 123, 44, 7, 8, 9, 10, 2], [9], [250, 251, 3], [5] * 41]
 SAMPLED = Sampling(temperature=1.5, top_k=60, top_p=0.95, repetition_penalty=1.3, seed=11)
 
@@ -30,18 +28,6 @@ def board(bart_board):
 @pytest.fixture(scope="module")
 def host(bart_bundle):
     return edgeq.load(bart_bundle)
-
-
-def _run(program, *arguments):
-    # The process exits without freeing; leaks are not what is looked for.
-    result = subprocess.run(
-        [str(program), *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False,
-        env={"ASAN_OPTIONS": "detect_leaks=0"},
-    )  # fmt: skip
-    assert "Sanitizer" not in result.stderr, result.stderr
-    assert "runtime error" not in result.stderr, result.stderr
-    assert result.returncode in (0, 1, 2), result
-    return result
 
 
 @pytest.fixture
@@ -74,7 +60,7 @@ def test_c_and_python_write_the_same_texts(board, host, options):
 @pytest.mark.slow
 def test_scores_and_ends_are_the_same_under_the_sanitizers(board, host, sanitized, ids):
     flags = ["--generate", 22, "--num-beams", 3, "--length-penalty", 1.7, "--early-stopping", "never", "--json"]
-    lines = [json.loads(line) for line in _run(sanitized, board, "--ids", ids, *flags).stdout.splitlines()]
+    lines = [json.loads(line) for line in run_program(sanitized, board, "--ids", ids, *flags).stdout.splitlines()]
     expected = host.rewrite(TEXTS, max_new_tokens=22, beams=Beams(3, 1.7, "never"))
     found = [(line["ids"], line["finish"], line["score"], line["prompt_tokens"]) for line in lines]
     assert found == [(result.ids, result.finish, result.score, result.tokens) for result in expected]
@@ -84,14 +70,14 @@ def test_a_batch_under_the_sanitizers_is_the_texts_one_by_one(board, host, sanit
     expected = host.rewrite(TEXTS, max_new_tokens=30, ignore_end=True, no_repeat_ngram_size=2)
     flags = ["--ids", ids, "--generate", 30, "--ignore-end", "--no-repeat-ngram-size", 2]
     for batch in (1, 3, 8):
-        result = _run(sanitized, board, *flags, "--batch", batch)
+        result = run_program(sanitized, board, *flags, "--batch", batch)
         assert result.stdout == "".join(" ".join(map(str, r.ids)) + "\n" for r in expected)
     assert "line 4: 30 tokens (length), " in result.stderr
 
 
 def test_the_self_test_reads_and_writes(board, host, sanitized, copy_of):
     count = host.golden_runs()[0][2]["last_hidden_state"].size + 7 * 2 * 283
-    result = _run(sanitized, board, "--self-test")
+    result = run_program(sanitized, board, "--self-test")
     assert result.stdout == f"self-test passed: {count} output values agree with the golden ones in every bit\n"
     damaged = copy_of(board)
     golden = json.loads((board / "manifest.json").read_text())["golden"]
@@ -99,7 +85,7 @@ def test_the_self_test_reads_and_writes(board, host, sanitized, copy_of):
         data = bytearray((board / "golden.bin").read_bytes())
         data[tensor["offset"]] ^= 1
         (damaged / "golden.bin").write_bytes(data)
-        result = _run(sanitized, damaged, "--self-test", "--no-verify")
+        result = run_program(sanitized, damaged, "--self-test", "--no-verify")
         assert result.returncode == 1
         assert f"1 of {count} output values differ" in result.stderr
 
@@ -169,7 +155,7 @@ def test_a_decoder_reads_no_source(gpt2_board, host):
     ],
 )
 def test_wrong_options_are_a_sentence(board, sanitized, ids, options, message):
-    result = _run(sanitized, board, "--ids", ids, *options)
+    result = run_program(sanitized, board, "--ids", ids, *options)
     assert (result.returncode, result.stdout) == (2, "")
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -180,7 +166,7 @@ def test_wrong_options_are_a_sentence(board, sanitized, ids, options, message):
 )
 def test_wrong_sources_are_refused_before_anything_runs(board, sanitized, tmp_path, text, message):
     (tmp_path / "ids").write_text(text)
-    result = _run(sanitized, board, "--ids", tmp_path / "ids", "--generate", 3)
+    result = run_program(sanitized, board, "--ids", tmp_path / "ids", "--generate", 3)
     assert (result.returncode, result.stdout) == (2, "")
     assert message in result.stderr
 
@@ -203,7 +189,7 @@ def _source_set(mask, length, function=1):
 )
 def test_sources_in_tensors_are_checked(board, sanitized, tmp_path, data, message):
     (tmp_path / "in").write_bytes(data)
-    result = _run(sanitized, board, "--tensors", tmp_path / "in", "--out", tmp_path / "out")
+    result = run_program(sanitized, board, "--tensors", tmp_path / "in", "--out", tmp_path / "out")
     assert result.returncode == 2
     assert message in result.stderr
     assert not (tmp_path / "out").exists()
@@ -245,7 +231,7 @@ def test_a_manifest_that_does_not_fit_is_refused(board, copy_of, sanitized, plac
         at = at[key]
     at[place[-1]] = value
     _write_manifest(odd, json.dumps(table).encode())
-    result = _run(sanitized, odd, "--self-test", "--no-verify")
+    result = run_program(sanitized, odd, "--self-test", "--no-verify")
     assert result.returncode == 1
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -268,7 +254,7 @@ def test_hostile_manifests_never_crash(board, copy_of, sanitized, json_numbers):
         job = chance.choice([["--self-test"], ["--generate", "4", "--num-beams", "2", "--ids"]])
         (hostile / "ids").write_text("5 6 7\n")
         files = [hostile / "ids"] if job[-1] == "--ids" else []
-        result = _run(sanitized, hostile, *job, *files, "--no-verify")
+        result = run_program(sanitized, hostile, *job, *files, "--no-verify")
         refused += result.returncode != 0
     assert refused > 15
 
