@@ -8,8 +8,9 @@
 
 #include "kernels.h"
 #include "ort_abi.h"
+#include "threads.h"
 
-enum { MAX_TENSORS = 7, MAX_ARGUMENTS = 10, MAX_RANK = 4, KERNEL_ALIGNMENT = 64 };
+enum { MAX_TENSORS = 7, MAX_ARGUMENTS = 10, MAX_RANK = 4 };
 
 typedef struct {
   int count;

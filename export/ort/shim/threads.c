@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernel_call.h"
 
 typedef struct {
   void *sync_handle;

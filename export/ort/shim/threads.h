@@ -14,7 +14,7 @@ void connect_kernels(void);
 void clear_kernel_error(void);
 const char *kernel_error(void);
 
-enum { SCRATCH_SLOTS = 5 };
+enum { SCRATCH_SLOTS = 5, KERNEL_ALIGNMENT = 64 };
 
 /* At least `size` bytes of this thread, aligned for kernels and kept until the slot is asked for again; NULL if there
  * is no memory. */
