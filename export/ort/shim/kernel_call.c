@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-
 static void add_tensor(KernelCall *call, const void *data, DLDataType type, int rank, const int64_t *sizes) {
   DLTensor *tensor = &call->tensors[call->tensor_count];
   int64_t *kept = call->sizes[call->tensor_count];

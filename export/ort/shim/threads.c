@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 typedef struct {
   void *sync_handle;
   int32_t num_task;
