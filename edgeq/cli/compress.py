@@ -54,8 +54,8 @@ def compress(
     if as_json:
         layers = [{"name": layer.name, "kind": layer.kind, "bits": layer.bits} for layer in result.layers]
         values = {"out": str(out), "layers": layers, "totals": book.to_json()["totals"]}
-        training = {} if trained is None else {"training": trained.result.to_json() | {"folder": str(trained.folder)}}
-        print_json(values | training)
+        more = {} if trained is None else {"training": trained.result.to_json() | {"folder": str(trained.folder)}}
+        print_json(values | more)
         return
     if trained is not None:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in trained.result.values.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 from edgeq.results.base import STRICT, Result
@@ -91,6 +92,6 @@ class Predictions(Result):
     __pydantic_config__ = STRICT
 
     metric: str
-    stages: dict[str, tuple[float | tuple[float, ...], ...]]
+    stages: Mapping[str, tuple[float | tuple[float, ...], ...]]
     context: int | None = None
     data_sha256: str = ""

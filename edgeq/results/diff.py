@@ -7,6 +7,9 @@ from typing import ClassVar, Literal
 
 from edgeq.results.base import WITH_DERIVED, Result
 
+Part = Literal["layer", "before"]
+"""The layer itself, or the operators between it and the layers before it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Step:
@@ -22,7 +25,7 @@ class Step:
     """
 
     name: str
-    part: Literal["layer", "before"]
+    part: Part
     operators: tuple[str, ...]
     error: float
     moved: float

@@ -24,6 +24,7 @@ from edgeq.parity.rules.end_to_end import FACTOR, Distance, distance, float_erro
 from edgeq.parity.rules.isolated import Case, allowed
 from edgeq.parity.rules.isolated_attention import allowed_attention
 from edgeq.results import Step
+from edgeq.results.diff import Part
 
 _MOST_NOISE_RUNS = 64
 """A search for a fault is not stopped by an envelope that is too wide, and should not keep someone waiting."""
@@ -103,7 +104,7 @@ class LayerWalk:
         return self._step(layer, "layer", (layer.node.op_type,), layer.output, error, whole)
 
     def _step(
-        self, layer: Layer, part: str, operators: tuple[str, ...], tensor: str, error: float, whole: Arrays
+        self, layer: Layer, part: Part, operators: tuple[str, ...], tensor: str, error: float, whole: Arrays
     ) -> Step:
         want = self.values[tensor]
         moved = self._distance(whole[tensor], want).rms / _size(want)
