@@ -1,6 +1,5 @@
 """One real run of the main job on a tiny model, shared by the tests that look at its results."""
 
-import json
 
 import pytest
 
@@ -33,6 +32,7 @@ def run_options(evaluation_file):
 def deployed(float_checkpoint, make_once, run_options):
     """The tiny BERT deployed for this machine; do not change its folder."""
     from edgeq.deploy import DeployResult, deploy
+    from edgeq.results import Report
 
     folder = make_once("deployed", lambda folder: deploy(float_checkpoint, folder / "run", **run_options)) / "run"
-    return DeployResult(folder, json.loads((folder / "report.json").read_text()), [])
+    return DeployResult(folder, Report.read(folder / "report.json"), [])

@@ -141,11 +141,11 @@ def test_limits_that_nothing_is_measured_for_are_refused(float_checkpoint, run_o
 
 def test_a_run_is_compared_with_its_float_model(deployed):
     result = compare([deployed.folder])
-    assert result["examples"] == 6
-    (found,) = result["models"]
+    assert result.examples == 6
+    (found,) = result.models
     losses = deployed.report.accuracy.losses["bundle host"]
     assert found.difference == pytest.approx(-losses.value)
-    assert found["verdict"] == "cannot tell"
+    assert found.verdict == "cannot tell"
 
 
 def test_a_damaged_bundle_is_named_by_parity(copied):
