@@ -2,7 +2,7 @@
 
     python -m benchmarks.factors --out FOLDER [--results FILE] [--threads 1]
 
-Contestants take turns; what is stated is the fastest turn of each. Models that lie in FOLDER already are not made
+Setups take turns; what is stated is the fastest turn of each. Models that lie in FOLDER already are not made
 again. Ends with 1 if an aim is missed.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import edgeq
 from benchmarks.factors.calls import CONTEXT, SEED, STEP, TEXT, Times, calls_of, take_turns
-from benchmarks.factors.models import CONTESTANTS, Contestant, make_checkpoint
+from benchmarks.factors.models import SETUPS, Setup, make_checkpoint
 from benchmarks.machine import facts
 from edgeq.ledger import ledger
 from edgeq.targets.builtin.target import load_target
@@ -28,7 +28,7 @@ AIMS: tuple[tuple[str, str, str, float], ...] = (
     ("GPT-2 small, kngpt2", "GPT-2 small, float32, ONNX Runtime", TEXT, 1.0),
     ("GPT-2 small, kngpt2", "GPT-2 small, float32, ONNX Runtime", STEP, 1.0),
 )
-"""Contestant, what it is compared with, the work, and the largest ratio of their times."""
+"""Setup, what it is compared with, the work, and the largest ratio of their times."""
 
 
 def main() -> int:
@@ -36,16 +36,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for models and bundles, about 5 GB")
     parser.add_argument("--results", type=Path, help="file to write (default: results.json in that folder)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of every contestant")
-    parser.add_argument("--rounds", type=int, default=12, help="turns of each contestant")
+    parser.add_argument("--threads", type=int, default=1, help="threads of every setup")
+    parser.add_argument("--rounds", type=int, default=12, help="turns of each setup")
     options = parser.parse_args()
     calls, sizes = {}, {}
-    for name, contestant in CONTESTANTS.items():
+    for name, setup in SETUPS.items():
         print(name, flush=True)
-        folder = _made(contestant, options.out)
+        folder = _made(setup, options.out)
         sizes[name] = ledger(folder).to_json()["totals"]
         calls[name] = calls_of(
-            folder, decoder=contestant.family == "gpt2", compiled=contestant.compiled, threads=options.threads
+            folder, decoder=setup.family == "gpt2", compiled=setup.compiled, threads=options.threads
         )
     times = take_turns(calls, rounds=options.rounds)
     checks = [_check(times, *aim) for aim in AIMS]
@@ -61,19 +61,19 @@ def main() -> int:
     return 0 if all(check["ok"] for check in checks) else 1
 
 
-def _made(contestant: Contestant, out: Path) -> Path:
-    """Makes what a contestant runs, unless it is there: a bundle, or an ONNX folder."""
-    dense = out / contestant.family
-    folder = out / (contestant.recipe or f"{contestant.family}-float32")
-    checkpoint = dense if contestant.recipe is None else folder / "checkpoint"
+def _made(setup: Setup, out: Path) -> Path:
+    """Makes what a setup runs, unless it is there: a bundle, or an ONNX folder."""
+    dense = out / setup.family
+    folder = out / (setup.recipe or f"{setup.family}-float32")
+    checkpoint = dense if setup.recipe is None else folder / "checkpoint"
     if not checkpoint.is_dir():
-        make_checkpoint(contestant, dense, checkpoint)
+        make_checkpoint(setup, dense, checkpoint)
     if not (folder / "onnx").is_dir():
         edgeq.export_onnx(checkpoint, folder / "onnx")
-    if not contestant.compiled:
+    if not setup.compiled:
         return folder / "onnx"
     if not (folder / "bundle").is_dir():
-        context: dict[str, Any] = {"context": CONTEXT} if contestant.family == "gpt2" else {}
+        context: dict[str, Any] = {"context": CONTEXT} if setup.family == "gpt2" else {}
         edgeq.compile_bundle(folder / "onnx", folder / "bundle", target=load_target("host"), **context)
     return folder / "bundle"
 

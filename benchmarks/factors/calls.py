@@ -18,7 +18,7 @@ _TURN_SECONDS = 0.5
 
 Call = Callable[[], object]
 Times = dict[str, dict[str, float]]
-"""Milliseconds by contestant and work."""
+"""Milliseconds by setup and work."""
 
 
 def calls_of(folder: Path, *, decoder: bool, compiled: bool, threads: int) -> dict[str, Call]:
@@ -50,7 +50,7 @@ def text_ids() -> np.ndarray:
 
 
 def take_turns(calls: dict[str, dict[str, Call]], *, rounds: int) -> Times:
-    """Returns milliseconds of the fastest call by contestant and work."""
+    """Returns milliseconds of the fastest call by setup and work."""
     timers = {
         (name, work): turn_seconds(call, _TURN_SECONDS) for name, works in calls.items() for work, call in works.items()
     }

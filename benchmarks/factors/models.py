@@ -25,7 +25,7 @@ _SPREAD = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
-class Contestant:
+class Setup:
     """One model of the benchmark.
 
     Attributes:
@@ -39,30 +39,30 @@ class Contestant:
     compiled: bool = True
 
 
-CONTESTANTS = {
-    "BERT-base, float32, ONNX Runtime": Contestant("bert", None, compiled=False),
-    "BERT-base, ptq-w8a8": Contestant("bert", "ptq-w8a8"),
-    "BERT-base, tucker-iii-64": Contestant("bert", "tucker-iii-64"),
-    "BERT-base, tucker-iv-72-384": Contestant("bert", "tucker-iv-72-384"),
-    "BERT-base, tucker-iv-72-384-w8a8-folded": Contestant("bert", "tucker-iv-72-384-w8a8-folded"),
-    "GPT-2 small, float32, ONNX Runtime": Contestant("gpt2", None, compiled=False),
-    "GPT-2 small, kngpt2": Contestant("gpt2", "kngpt2"),
+SETUPS = {
+    "BERT-base, float32, ONNX Runtime": Setup("bert", None, compiled=False),
+    "BERT-base, ptq-w8a8": Setup("bert", "ptq-w8a8"),
+    "BERT-base, tucker-iii-64": Setup("bert", "tucker-iii-64"),
+    "BERT-base, tucker-iv-72-384": Setup("bert", "tucker-iv-72-384"),
+    "BERT-base, tucker-iv-72-384-w8a8-folded": Setup("bert", "tucker-iv-72-384-w8a8-folded"),
+    "GPT-2 small, float32, ONNX Runtime": Setup("gpt2", None, compiled=False),
+    "GPT-2 small, kngpt2": Setup("gpt2", "kngpt2"),
 }
 
 
-def make_checkpoint(contestant: Contestant, dense: Path, out: Path) -> None:
-    """Writes a contestant's checkpoint: random factors of the recipe's shapes, packed if the recipe packs them.
+def make_checkpoint(setup: Setup, dense: Path, out: Path) -> None:
+    """Writes a setup's checkpoint: random factors of the recipe's shapes, packed if the recipe packs them.
 
     Args:
-        contestant: What to make.
+        setup: What to make.
         dense: Folder of the dense model, written if it is not there.
         out: Folder to write.
     """
     if not dense.is_dir():
-        _save_dense(contestant.family, dense)
-    if contestant.recipe is None:
+        _save_dense(setup.family, dense)
+    if setup.recipe is None:
         return
-    recipe = load_recipe(contestant.recipe)
+    recipe = load_recipe(setup.recipe)
     if recipe.factor is None:
         compress_model(dense, out, recipe=recipe)
         return

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.speed.contest import Outcome, compete
-from benchmarks.speed.contestants import OWN, Contestant, own, peers
+from benchmarks.speed.setups import OWN, Setup, own, peers
+from benchmarks.speed.turns import Outcome, run_in_turns
 from benchmarks.speed.works import WORKS, Work
 
 OTHERS = (0, 2, 4)
@@ -39,19 +39,19 @@ def beside_others(*, models: Path, python: Path, threads: int, rounds: int, scra
         why one is missing, and how much longer the best peer takes than edgeq (median over rounds of the ratio).
     """
     work = next(work for work in WORKS if work.group == "minilm" and work.tokens == 128 and RECIPE in work.recipes)
-    contestants = [peer for peer in peers(work, models=models, python=python) if peer.name in PEERS]
-    contestants.append(next(one for one in own(work, models=models) if one.variant == RECIPE))
+    setups = [peer for peer in peers(work, models=models, python=python) if peer.name in PEERS]
+    setups.append(next(one for one in own(work, models=models) if one.variant == RECIPE))
     return [
-        {"others": count, "threads": threads, **_table(_run(contestants, work, count, threads, rounds, scratch))}
+        {"others": count, "threads": threads, **_table(_run(setups, work, count, threads, rounds, scratch))}
         for count in OTHERS
     ]
 
 
 def _run(
-    contestants: list[Contestant], work: Work, others: int, threads: int, rounds: int, scratch: Path
+    setups: list[Setup], work: Work, others: int, threads: int, rounds: int, scratch: Path
 ) -> dict[str, Outcome]:
     with _computing(others):
-        return compete(contestants, work, threads=threads, rounds=rounds, limit=_LIMIT, scratch=scratch)
+        return run_in_turns(setups, work, threads=threads, rounds=rounds, limit=_LIMIT, scratch=scratch)
 
 
 @contextmanager

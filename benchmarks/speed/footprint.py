@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.speed import prepare
-from benchmarks.speed.contest import ENGINES, Engine
-from benchmarks.speed.contestants import OWN, REFERENCE, own, own_name, peers
+from benchmarks.speed.setups import OWN, REFERENCE, own, own_name, peers
+from benchmarks.speed.turns import ENGINES, Engine
 from benchmarks.speed.works import AVX2, HOST, Work
 
 STARTS = (
@@ -86,9 +86,9 @@ def starts(
         tokens = np.random.default_rng(0).integers(0, limit, (work.batch, work.tokens))
         ids.write_text("".join(" ".join(map(str, text)) + "\n" for text in tokens), encoding="ascii")
         programs: list[tuple[Footprint, Callable[[], dict[str, Any]]]] = []
-        for contestant in taking_part:
-            start = _engine_start(contestant, work, threads=threads, limit=limit, scratch=Path(scratch))
-            programs.append((Footprint(contestant.name), start))
+        for setup in taking_part:
+            start = _engine_start(setup, work, threads=threads, limit=limit, scratch=Path(scratch))
+            programs.append((Footprint(setup.name), start))
         runner = Footprint(RUNNER.format(own_name(work.recipes[0]).removeprefix(f"{OWN} ")))
         programs.append((runner, _runner_start(work, models=models, threads=threads, ids=ids)))
         for _ in range(rounds):
@@ -111,10 +111,10 @@ def compilation(model: str, recipe: str, *, models: Path) -> Footprint:
 
 
 def _engine_start(
-    contestant: Any, work: Work, *, threads: int, limit: int, scratch: Path
+    setup: Any, work: Work, *, threads: int, limit: int, scratch: Path
 ) -> Callable[[], dict[str, Any]]:
     def start() -> dict[str, Any]:
-        engine = Engine(contestant, threads)
+        engine = Engine(setup, threads)
         try:
             answer: dict[str, Any] = engine.load(work, limit=limit, output=scratch / "output.npy")
             return answer | {"process_seconds": time.perf_counter() - engine.started}

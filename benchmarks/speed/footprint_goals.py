@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 from benchmarks.speed import results
-from benchmarks.speed.contestants import OWN
 from benchmarks.speed.footprint import COMPILED, STARTS
+from benchmarks.speed.setups import OWN
 
 _KIB_IN_MIB, _KIB_IN_GIB = 1024, 1024**2
 _RUNNER_MIB = 33 + 36 + 12

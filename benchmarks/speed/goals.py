@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from benchmarks.speed.contestants import FLOOR, OWN, own_name
+from benchmarks.speed.setups import FLOOR, OWN, own_name
 
 Against = Literal["best engine", "best engine at the same bits", "ONNX Runtime float32", "integer floor", "batch 1"]
 
@@ -17,7 +17,7 @@ class Goal:
 
     Attributes:
         work: Beginning of the names of works.
-        recipe: Which of edgeq's contestants.
+        recipe: Which of edgeq's setups.
         against: With whom it is compared.
         factor: How many times faster; for the floor how many times slower at most; for a batch of one how many times
             more texts a second.
@@ -87,7 +87,7 @@ def verdicts(entry: dict[str, Any]) -> list[Verdict]:
     """Returns what came of the goals of one entry of results.
 
     Args:
-        entry: Entry of kind ``speed``. Goals whose contestants did not take part are left out.
+        entry: Entry of kind ``speed``. Goals whose setups did not take part are left out.
     """
     found = []
     for goal in GOALS:

@@ -3,7 +3,7 @@
     python -m benchmarks.speed.peers .venv-peers
 
 llama.cpp is compiled here, for this processor, which takes some minutes. A peer that cannot be installed is named and
-left out; the contest lists it as missing. Flags for installing torch come from the variable TORCH_PIP_FLAGS.
+left out; the benchmark lists it as missing. Flags for installing torch come from the variable TORCH_PIP_FLAGS.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> int:
     )
     failed = [what for what, arguments, environment in steps if not _install(folder, what, arguments, environment)]
     for what in failed:
-        print(f"not installed: {what}; the contest will list it as missing", file=sys.stderr)
+        print(f"not installed: {what}; the benchmark will list it as missing", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -25,9 +25,9 @@ from typing import Any
 
 from benchmarks.machine import facts
 from benchmarks.speed import footprint, prepare, results, tables
-from benchmarks.speed.contest import Engine, Outcome, compete
-from benchmarks.speed.contestants import OWN, Contestant, own, peers
 from benchmarks.speed.disassembly import avx512_instructions
+from benchmarks.speed.setups import OWN, Setup, own, peers
+from benchmarks.speed.turns import Engine, Outcome, run_in_turns
 from benchmarks.speed.works import AVX2, HOST, MODELS, SMOKE_WORKS, WORKS, Work
 from edgeq.files import write_text
 
@@ -65,10 +65,10 @@ def main() -> int:
 
 
 def rows(outcomes: dict[str, Outcome], bits: dict[str, int]) -> list[dict[str, Any]]:
-    """Returns what is kept of a contest: each engine, and how edgeq's contestants compare with all others.
+    """Returns what is kept of a benchmark: each engine, and how edgeq's setups compare with all others.
 
     Args:
-        outcomes: What :func:`~benchmarks.speed.contest.compete` returned.
+        outcomes: What :func:`~benchmarks.speed.turns.run_in_turns` returned.
         bits: Bits of the weights, by name.
     """
     import numpy as np
@@ -97,7 +97,7 @@ def _versus(name: str, outcomes: dict[str, Outcome]) -> dict[str, Any]:
 
 
 def _prepare(works: Sequence[Work], options: argparse.Namespace) -> None:
-    """Makes the files of all contestants; what a peer cannot make is said, and missed again in the contest."""
+    """Makes the files of all setups; what a peer cannot make is said, and missed again in the benchmark."""
     for model in dict.fromkeys(work.model for work in works):
         print(f"preparing {model} for the peers", flush=True)
         prepare.float_checkpoint(model, options.models)
@@ -114,7 +114,7 @@ def _prepare(works: Sequence[Work], options: argparse.Namespace) -> None:
         prepare.bundle(model, recipe, target=target, root=options.models)
 
 
-def _make(alike: Sequence[Contestant]) -> None:
+def _make(alike: Sequence[Setup]) -> None:
     """Has one process make the files of all variants of one engine."""
     engine = Engine(alike[0], _PREPARING_THREADS)
     for peer in alike:
@@ -125,26 +125,26 @@ def _make(alike: Sequence[Contestant]) -> None:
 
 
 def _speed(work: Work, threads: int, options: argparse.Namespace) -> dict[str, Any]:
-    contestants = [
+    setups = [
         *peers(work, models=options.models, python=options.peers_python),
         *own(work, models=options.models),
     ]
     rounds = 3 if options.smoke else options.rounds
     entry = _entry(results.SPEED, work.name, threads, rounds) | {"work": dataclasses.asdict(work)}
     with tempfile.TemporaryDirectory(prefix="edgeq-speed-") as scratch:
-        outcomes = compete(
-            contestants, work, threads=threads, rounds=rounds, limit=_vocabulary(work), scratch=Path(scratch)
+        outcomes = run_in_turns(
+            setups, work, threads=threads, rounds=rounds, limit=_vocabulary(work), scratch=Path(scratch)
         )
     if work.target == AVX2:
-        libraries = [next((one.folder / "code").glob("*.so")) for one in contestants if one.name.startswith(OWN)]
+        libraries = [next((one.folder / "code").glob("*.so")) for one in setups if one.name.startswith(OWN)]
         entry["avx512_instructions"] = [avx512_instructions(library) for library in libraries]
-    return _complete(entry, outcomes, contestants)
+    return _complete(entry, outcomes, setups)
 
 
-def _complete(entry: dict[str, Any], outcomes: dict[str, Outcome], contestants: Sequence[Contestant]) -> dict[str, Any]:
+def _complete(entry: dict[str, Any], outcomes: dict[str, Outcome], setups: Sequence[Setup]) -> dict[str, Any]:
     for outcome in outcomes.values():
         entry["versions"] |= outcome.versions
-    return entry | {"engines": rows(outcomes, {contestant.name: contestant.bits for contestant in contestants})}
+    return entry | {"engines": rows(outcomes, {setup.name: setup.bits for setup in setups})}
 
 
 def _start(work: Work, threads: int, options: argparse.Namespace) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.speed import results
-from benchmarks.speed.contestants import FLOOR, OWN
 from benchmarks.speed.footprint_goals import limits
 from benchmarks.speed.goals import Verdict, verdicts
+from benchmarks.speed.setups import FLOOR, OWN
 
 _MIB = 1024
 """KiB in one."""
@@ -64,7 +64,7 @@ def limits_table(entries: Sequence[dict[str, Any]]) -> str:
 
 
 def speed_table(entry: dict[str, Any]) -> str:
-    """Returns one work's engines, fastest first, and how edgeq's contestants compare with each."""
+    """Returns one work's engines, fastest first, and how edgeq's setups compare with each."""
     present = [row for row in entry["engines"] if not row["missing"]]
     owns = [row["name"] for row in present if row["name"].startswith(OWN) and "batch 1" not in row["name"]]
     columns = ["engine", "median", *([] if entry["work"]["kind"] != "step" else ["tokens/s"])]

@@ -37,7 +37,7 @@ class Work:
         group: What is measured together in a few minutes.
         model: Key of :data:`MODELS`.
         kind: Encoding texts, reading a prompt, or one step after a prompt.
-        recipes: How edgeq compresses the model; each is a contestant.
+        recipes: How edgeq compresses the model; each is a setup.
         tokens: Tokens of each text or prompt.
         batch: Texts in a call.
         target: What edgeq compiles for: this machine, or AVX2 with the peers held to it too.

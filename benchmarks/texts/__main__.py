@@ -26,9 +26,9 @@ import numpy as np
 
 from benchmarks.machine import facts
 from benchmarks.speed import prepare as speed
-from benchmarks.speed.contest import ENGINES as SPEED_ENGINES
-from benchmarks.speed.contest import Engine
-from benchmarks.speed.contestants import OWN, Contestant
+from benchmarks.speed.setups import OWN, Setup
+from benchmarks.speed.turns import ENGINES as SPEED_ENGINES
+from benchmarks.speed.turns import Engine
 from benchmarks.texts.prepare import RECIPE, bundle, checkpoints
 from benchmarks.texts.workloads import SEED, WORKLOADS, Workload, texts_of
 from edgeq.files import write_text
@@ -80,56 +80,56 @@ def main() -> int:
     return 0
 
 
-def _contestants(workload: Workload, options: argparse.Namespace) -> list[tuple[Contestant, int]]:
+def _setups(workload: Workload, options: argparse.Namespace) -> list[tuple[Setup, int]]:
     """Returns every engine with its bits, the reference first."""
     path = f"{_REPOSITORY}:{SPEED_ENGINES}"
     found = [
-        (Contestant(name, str(_ENGINES / script), variant, options.peers_python, options.models / workload.model, bits,
+        (Setup(name, str(_ENGINES / script), variant, options.peers_python, options.models / workload.model, bits,
                     {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "true"}), bits)
         for name, script, variant, bits in _PEERS
     ]  # fmt: skip
     own = bundle(workload.model, options.models)
     name = f"{OWN} {RECIPE.removeprefix('ptq-')}"
-    return [*found, (Contestant(name, str(_ENGINES / "edgeq_texts.py"), "", Path(sys.executable), own, 8), 8)]
+    return [*found, (Setup(name, str(_ENGINES / "edgeq_texts.py"), "", Path(sys.executable), own, 8), 8)]
 
 
 def _prepare(workload: Workload, options: argparse.Namespace) -> None:
     checkpoints(workload.model, minilm=options.minilm, root=options.models, longest=workload.longest)
     speed.float_onnx(workload.model, options.models)
-    for contestant, _ in _contestants(workload, options):
-        engine = Engine(contestant, 1)
-        answer = engine.make(contestant.variant)
+    for setup, _ in _setups(workload, options):
+        engine = Engine(setup, 1)
+        answer = engine.make(setup.variant)
         engine.stop()
         if "missing" in answer:
-            print(f"  {contestant.name}: {answer['missing']}", flush=True)
+            print(f"  {setup.name}: {answer['missing']}", flush=True)
 
 
 def _measured(workload: Workload, threads: int, options: argparse.Namespace) -> dict[str, Any]:
     """Takes turns and returns an entry of the results."""
     texts = texts_of(workload, options.data, options.models / workload.model / "float" / "tokenizer.json")
-    contestants = _contestants(workload, options)
-    rows = {contestant.name: _Row() for contestant, _ in contestants}
+    setups = _setups(workload, options)
+    rows = {setup.name: _Row() for setup, _ in setups}
     running: dict[str, Engine] = {}
     with tempfile.TemporaryDirectory(prefix="edgeq-texts-") as scratch:
         folder = Path(scratch)
         sample = _write(folder / "sample.json", texts[-_SAMPLE:])
         try:
-            for contestant, _ in contestants:
-                running[contestant.name] = engine = Engine(contestant, threads)
+            for setup, _ in setups:
+                running[setup.name] = engine = Engine(setup, threads)
                 answer = engine.ask({
-                    "folder": str(contestant.folder.resolve()), "variant": contestant.variant, "threads": threads,
-                    "longest": workload.longest, "sample": sample, "output": str(folder / f"{contestant.name}.npy"),
+                    "folder": str(setup.folder.resolve()), "variant": setup.variant, "threads": threads,
+                    "longest": workload.longest, "sample": sample, "output": str(folder / f"{setup.name}.npy"),
                 })  # fmt: skip
                 if "missing" in answer:
-                    rows[contestant.name].missing = answer["missing"]
-                    running.pop(contestant.name).stop()
+                    rows[setup.name].missing = answer["missing"]
+                    running.pop(setup.name).stop()
                     continue
-                rows[contestant.name].setting, rows[contestant.name].versions = answer["setting"], answer["versions"]
+                rows[setup.name].setting, rows[setup.name].versions = answer["setting"], answer["versions"]
             _take_turns(running, rows, texts, options, folder)
         finally:
             for engine in running.values():
                 engine.stop()
-        _compare(rows, {contestant.name: bits for contestant, bits in contestants}, folder)
+        _compare(rows, {setup.name: bits for setup, bits in setups}, folder)
     return {
         "workload": workload.name, "model": workload.model, "goal": workload.goal, "threads": threads, "seed": SEED,
         "texts_a_round": options.count, "machine": facts(), "compiler": speed.compiler_digest(),

@@ -13,11 +13,11 @@ from benchmarks.kernels import run as kernels
 from benchmarks.machine import facts, turn_seconds
 from benchmarks.speed import footprint, results, tables
 from benchmarks.speed import run as speed
-from benchmarks.speed.contest import ENGINES, Engine, Outcome, compete
-from benchmarks.speed.contestants import FLOOR, PEERS, Contestant, own, peers
 from benchmarks.speed.disassembly import count_avx512
 from benchmarks.speed.footprint_goals import limits
 from benchmarks.speed.goals import GOALS, verdicts
+from benchmarks.speed.setups import FLOOR, PEERS, Setup, own, peers
+from benchmarks.speed.turns import ENGINES, Engine, Outcome, run_in_turns
 from benchmarks.speed.works import AVX2, MODELS, SMOKE_WORKS, WORKS, multiply_adds
 
 
@@ -84,7 +84,7 @@ serve(load, make=make, packages=("numpy",))
 def fake(tmp_path):
     script = tmp_path / "fake_engine.py"
     script.write_text(FAKE_ENGINE.format(engines=str(ENGINES)))
-    return lambda name, variant, **more: Contestant(
+    return lambda name, variant, **more: Setup(
         name, str(script), variant, Path(sys.executable), tmp_path, **{"bits": 8, **more}
     )
 
@@ -96,8 +96,8 @@ def work():
 
 def test_every_work_has_a_model_and_every_goal_a_work():
     assert {work.model for work in (*WORKS, *SMOKE_WORKS)} <= MODELS.keys()
-    contestants = {(work.name, recipe) for work in WORKS for recipe in work.recipes}
-    assert {(goal.work, goal.recipe) for goal in GOALS} <= contestants
+    setups = {(work.name, recipe) for work in WORKS for recipe in work.recipes}
+    assert {(goal.work, goal.recipe) for goal in GOALS} <= setups
 
 
 def test_the_floor_counts_the_products_with_weights():
@@ -120,26 +120,26 @@ def test_programs_whose_start_is_measured_are_peers():
 
 
 def test_engines_take_turns_on_as_many_cores_as_threads(fake, work, tmp_path):
-    contestants = [fake("slow", "0.006"), fake("edgeq w8a8", "0.002"), fake("gone", "broken")]
-    outcomes = compete(contestants, work, threads=1, rounds=8, limit=10, scratch=tmp_path)
+    setups = [fake("slow", "0.006"), fake("edgeq w8a8", "0.002"), fake("gone", "broken")]
+    outcomes = run_in_turns(setups, work, threads=1, rounds=8, limit=10, scratch=tmp_path)
     assert outcomes["gone"].missing == "ValueError: does not run this"
     assert outcomes["slow"].versions == {"numpy": np.__version__}
     assert np.isclose(outcomes["edgeq w8a8"].similarity, 1)
     assert np.load(tmp_path / "slow.npy")[0, -1] == 1
-    rows = speed.rows(outcomes, {contestant.name: 8 for contestant in contestants})
+    rows = speed.rows(outcomes, {setup.name: 8 for setup in setups})
     assert rows[1]["versus"]["slow"]["ratio"] > 1.5
 
 
 def test_an_engine_that_computes_something_else_is_taken_out(fake, work, tmp_path):
     reference, other = fake("reference", "0"), fake("other", "0", environment={"FAKE_SIGN": "-1"})
-    outcomes = compete([reference, other], work, threads=1, rounds=1, limit=10, scratch=tmp_path)
+    outcomes = run_in_turns([reference, other], work, threads=1, rounds=1, limit=10, scratch=tmp_path)
     assert outcomes["other"].missing.startswith("computes something else: cosine with the reference -")
     assert not outcomes["reference"].missing
 
 
 def test_an_engine_that_computes_nothing_is_taken_out(fake, work, tmp_path):
     reference, other = fake("reference", "0"), fake("other", "0", environment={"FAKE_ROWS": "0"})
-    outcomes = compete([reference, other], work, threads=1, rounds=1, limit=10, scratch=tmp_path)
+    outcomes = run_in_turns([reference, other], work, threads=1, rounds=1, limit=10, scratch=tmp_path)
     assert outcomes["other"].missing == "its output has 0 numbers, the reference's 8"
 
 
@@ -152,8 +152,8 @@ def test_an_engine_makes_files_until_told_to_stop(fake, tmp_path):
 
 
 def test_a_bundle_that_is_not_there_is_listed_with_its_reason(work, tmp_path):
-    absent = Contestant("edgeq w8a8", "edgeq_engine.py", "", Path(sys.executable), tmp_path / "nothing", 8)
-    outcomes = compete([absent], work, threads=1, rounds=1, limit=10, scratch=tmp_path)
+    absent = Setup("edgeq w8a8", "edgeq_engine.py", "", Path(sys.executable), tmp_path / "nothing", 8)
+    outcomes = run_in_turns([absent], work, threads=1, rounds=1, limit=10, scratch=tmp_path)
     assert outcomes["edgeq w8a8"].missing.startswith("UsageError: ")
     assert "| edgeq w8a8 | missing: UsageError: " in tables.speed_table(_entry(outcomes, {"edgeq w8a8": 8}))
 

@@ -1,4 +1,4 @@
-"""Contestants take turns under equal conditions, and a profile says what it was measured on."""
+"""Baselines take turns under equal conditions, and a profile says what it was measured on."""
 
 import json
 import time
@@ -38,22 +38,22 @@ class Clock:
 
 @pytest.fixture
 def turns():
-    """Takes turns by a clock of its own; a contestant returns the seconds that it takes."""
+    """Takes turns by a clock of its own; a call returns the seconds that it takes."""
     clock = Clock()
 
-    def take(contestants, **options):
-        timed = {name: lambda call=call: clock.work(call()) for name, call in contestants.items()}
+    def take(calls, **options):
+        timed = {name: lambda call=call: clock.work(call()) for name, call in calls.items()}
         return take_turns(timed, clock=clock, rest=clock.rest, **options)
 
     take.clock = clock
     return take
 
 
-def test_every_contestant_has_every_round_and_the_order_rotates(turns):
+def test_every_call_has_every_round_and_the_order_rotates(turns):
     order = []
-    contestants = {name: lambda name=name: order.append(name) or 0.02 for name in ("a", "b", "c")}
+    calls = {name: lambda name=name: order.append(name) or 0.02 for name in ("a", "b", "c")}
     told = []
-    times = turns(contestants, rounds=3, progress=lambda what, done, total: told.append((done, total)))
+    times = turns(calls, rounds=3, progress=lambda what, done, total: told.append((done, total)))
     assert turns.clock.rests == 9
     assert {name: len(rounds) for name, rounds in times.items()} == {"a": 3, "b": 3, "c": 3}
     assert told == [(1, 3), (2, 3), (3, 3)]
@@ -66,7 +66,7 @@ def _round_starts(order, calls):
     return range(warm_up, len(order), 3 * calls)
 
 
-def test_a_faster_contestant_is_found_faster(turns):
+def test_a_faster_call_is_found_faster(turns):
     jitter = np.random.default_rng(0).uniform(0.9, 1.1, 1000)
     draws = iter(jitter)
     times = turns({"slow": lambda: 0.012 * next(draws), "fast": lambda: 0.006 * next(draws)}, rounds=7)

@@ -56,7 +56,7 @@ _CAN_BE_HELD = (_TORCH, _OPENVINO, _CTRANSLATE)
 
 
 @dataclasses.dataclass(frozen=True)
-class Contestant:
+class Setup:
     """An engine with one way to run the model.
 
     Attributes:
@@ -80,7 +80,7 @@ class Contestant:
     batch: int | None = None
 
 
-def peers(work: Work, *, models: Path, python: Path) -> list[Contestant]:
+def peers(work: Work, *, models: Path, python: Path) -> list[Setup]:
     """Returns the peers of a work; the reference, to which outputs are compared, comes first.
 
     Args:
@@ -90,20 +90,20 @@ def peers(work: Work, *, models: Path, python: Path) -> list[Contestant]:
     """
     only_avx2 = work.target == AVX2
     return [
-        Contestant(name, script, variant, python, models / work.model, bits, _HELD_TO_AVX2 if only_avx2 else {})
+        Setup(name, script, variant, python, models / work.model, bits, _HELD_TO_AVX2 if only_avx2 else {})
         for name, script, variant, bits in PEERS
         if not only_avx2 or (script in _CAN_BE_HELD and "bf" not in variant)
     ]
 
 
-def own(work: Work, *, models: Path) -> list[Contestant]:
+def own(work: Work, *, models: Path) -> list[Setup]:
     """Returns edgeq under every recipe of a work, and the floor."""
     found = [_own(work, recipe, models) for recipe in work.recipes]
     if work.beside_one:
         one = _own(work, work.recipes[0], models)
         found.append(dataclasses.replace(one, name=f"{one.name}, batch 1", batch=1))
     floor = f"{multiply_adds(work)}@{work.target}"
-    return [*found, Contestant(FLOOR, "floor_engine.py", floor, Path(sys.executable), models / work.model, 0)]
+    return [*found, Setup(FLOOR, "floor_engine.py", floor, Path(sys.executable), models / work.model, 0)]
 
 
 def own_name(recipe: str) -> str:
@@ -111,7 +111,7 @@ def own_name(recipe: str) -> str:
     return f"{OWN} {recipe.removeprefix('ptq-')}"
 
 
-def _own(work: Work, recipe: str, models: Path) -> Contestant:
+def _own(work: Work, recipe: str, models: Path) -> Setup:
     folder = prepare.bundle_folder(work.model, recipe, target=work.target, root=models)
     bits = int(recipe.removeprefix("ptq-w").split("a")[0].split("e")[0])
-    return Contestant(own_name(recipe), "edgeq_engine.py", recipe, Path(sys.executable), folder, bits)
+    return Setup(own_name(recipe), "edgeq_engine.py", recipe, Path(sys.executable), folder, bits)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.speed.contestants import FLOOR, LEAST_SIMILARITY, Contestant
+from benchmarks.speed.setups import FLOOR, LEAST_SIMILARITY, Setup
 from benchmarks.speed.works import Work
 
 ENGINES = Path(__file__).parent / "engines"
@@ -26,7 +26,7 @@ _TURN_SECONDS = 0.1
 
 @dataclasses.dataclass
 class Outcome:
-    """What one contestant did.
+    """What one setup did.
 
     Attributes:
         missing: Why it did not take part; empty if it did.
@@ -42,18 +42,18 @@ class Outcome:
 
 
 class Engine:
-    """The process of one contestant, held to as many cores as it has threads."""
+    """The process of one setup, held to as many cores as it has threads."""
 
-    def __init__(self, contestant: Contestant, threads: int) -> None:
+    def __init__(self, setup: Setup, threads: int) -> None:
         environment = os.environ | {
             "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
-            "PYTHONPATH": str(_REPOSITORY), **contestant.environment,
+            "PYTHONPATH": str(_REPOSITORY), **setup.environment,
         }  # fmt: skip
-        self._contestant, self._threads = contestant, threads
+        self._setup, self._threads = setup, threads
         self.started = time.perf_counter()
         with _cores(threads):
             self._process = subprocess.Popen(
-                [str(contestant.python), str(ENGINES / contestant.script)],
+                [str(setup.python), str(ENGINES / setup.script)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
             )  # fmt: skip
 
@@ -69,14 +69,14 @@ class Engine:
             ``load_seconds``, ``peak_kib`` and ``versions``, or ``missing``: the reason why it cannot.
         """
         return self.ask({
-            "folder": str(self._contestant.folder.resolve()), "variant": self._contestant.variant,
-            "threads": self._threads, "kind": work.kind, "batch": self._contestant.batch or work.batch,
+            "folder": str(self._setup.folder.resolve()), "variant": self._setup.variant,
+            "threads": self._threads, "kind": work.kind, "batch": self._setup.batch or work.batch,
             "tokens": work.tokens, "limit": limit, "output": str(output.resolve()),
         })  # fmt: skip
 
     def make(self, variant: str) -> Any:
         """Has the files of a variant made, which a later process loads; returns ``made`` or ``missing``."""
-        return self.ask({"make": True, "folder": str(self._contestant.folder.resolve()), "variant": variant})
+        return self.ask({"make": True, "folder": str(self._setup.folder.resolve()), "variant": variant})
 
     def ask(self, request: dict[str, Any]) -> Any:
         """Sends one request and returns the answer; ``missing`` if the process has ended."""
@@ -96,13 +96,13 @@ class Engine:
         self._process.communicate()
 
 
-def compete(
-    contestants: Sequence[Contestant], work: Work, *, threads: int, rounds: int, limit: int, scratch: Path
+def run_in_turns(
+    setups: Sequence[Setup], work: Work, *, threads: int, rounds: int, limit: int, scratch: Path
 ) -> dict[str, Outcome]:
-    """Runs the rounds; the first contestant's output is the reference of the others.
+    """Runs the rounds; the first setup's output is the reference of the others.
 
     Args:
-        contestants: Who takes part; the order changes from round to round.
+        setups: Who takes part; the order changes from round to round.
         work: The call.
         threads: Threads of each.
         rounds: Turns of each.
@@ -112,17 +112,17 @@ def compete(
     Raises:
         RuntimeError: If an engine ends in the middle.
     """
-    outcomes = {contestant.name: Outcome() for contestant in contestants}
+    outcomes = {setup.name: Outcome() for setup in setups}
     running: dict[str, Engine] = {}
     try:
-        for contestant in contestants:
-            engine = running[contestant.name] = Engine(contestant, threads)
-            answer = engine.load(work, limit=limit, output=scratch / f"{contestant.name}.npy")
+        for setup in setups:
+            engine = running[setup.name] = Engine(setup, threads)
+            answer = engine.load(work, limit=limit, output=scratch / f"{setup.name}.npy")
             if "missing" in answer:
-                outcomes[contestant.name].missing = answer["missing"]
-                running.pop(contestant.name).stop()
+                outcomes[setup.name].missing = answer["missing"]
+                running.pop(setup.name).stop()
                 continue
-            outcomes[contestant.name].versions = answer["versions"]
+            outcomes[setup.name].versions = answer["versions"]
         names = list(running)
         for index in range(rounds if names else 0):
             shift = index % len(names)
@@ -135,7 +135,7 @@ def compete(
     finally:
         for engine in running.values():
             engine.stop()
-    _compare(outcomes, contestants, scratch)
+    _compare(outcomes, setups, scratch)
     return outcomes
 
 
@@ -150,12 +150,12 @@ def _cores(threads: int) -> Iterator[None]:
         os.sched_setaffinity(0, available)
 
 
-def _compare(outcomes: dict[str, Outcome], contestants: Sequence[Contestant], scratch: Path) -> None:
+def _compare(outcomes: dict[str, Outcome], setups: Sequence[Setup], scratch: Path) -> None:
     """Fills in the similarities, over the first text where batches differ; takes out who computes something else."""
-    present = [c for c in contestants if not outcomes[c.name].missing and c.name != FLOOR]
+    present = [c for c in setups if not outcomes[c.name].missing and c.name != FLOOR]
     outputs = [np.load(scratch / f"{c.name}.npy")[:1].ravel().astype(np.float64) for c in present]
-    for contestant, output in zip(present, outputs, strict=True):
-        outcome, least = outcomes[contestant.name], LEAST_SIMILARITY.get(contestant.bits, -1.0)
+    for setup, output in zip(present, outputs, strict=True):
+        outcome, least = outcomes[setup.name], LEAST_SIMILARITY.get(setup.bits, -1.0)
         if output.shape != outputs[0].shape:  # OpenVINO's compressed weights on one AVX2 thread: nothing at all
             outcome.missing = f"its output has {output.size} numbers, the reference's {outputs[0].size}"
             continue
