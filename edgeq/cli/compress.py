@@ -58,7 +58,7 @@ def compress(
         print_json(values | more)
         return
     if trained is not None:
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in trained.result.values.items())
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in trained.result.values.items() if value is not None)
         say(f"trained for {trained.result.steps} steps{': ' if figures else ''}{figures}")
     kinds = collections.Counter((row.kind, row.nominal_bits) for row in book.rows if row.is_low_bit)
     for (kind, bits), count in sorted(kinds.items()):

@@ -119,7 +119,7 @@ def _training(training: Training) -> str:
     """A section of its own: most recipes need no training, and their page does not speak of it."""
     rows = []
     for stage in training.stages:
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in stage.values.items())
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in stage.values.items() if value is not None)
         weights = "" if stage.weights_of is None else str(stage.weights_of)
         rows.append([stage.name, str(stage.steps), duration(stage.seconds), weights, figures])
     settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in training.settings.items())

@@ -146,15 +146,19 @@ def diff_lines(found: BackendDiff, *, every_layer: bool) -> list[str]:
         for step in found.steps:
             mark = "ok     " if step.within else "OUTSIDE"
             accumulated = f"accumulated {step.moved:.2e} (limit {step.limit:.2e})"
-            lines.append(f"{mark}  alone {step.error:8.2g} of bound   {accumulated}  {_step(step)}")
+            lines.append(f"{mark}  alone {_times(step):>8} of bound   {accumulated}  {_step(step)}")
     layers = sum(step.part == "layer" for step in found.steps)
     if first is None:
         return [*lines, f"{found.backend}: all {layers} layers are within their envelopes"]
-    alone = f"alone its error is {first.error:.3g} times its bound"
+    alone = f"alone its error is {_times(first)} times its bound"
     if first.is_right_alone:
         alone = "alone it is within its bound"
     accumulated = f"accumulated it is off by {first.moved:.2e} of its size (limit {first.limit:.2e})"
     return [*lines, f"{found.backend}: the first outside its envelope is {_step(first)}: {alone}, {accumulated}"]
+
+
+def _times(step: Step) -> str:
+    return "infinite" if step.error is None else f"{step.error:.3g}"
 
 
 def _step(step: Step) -> str:

@@ -25,7 +25,7 @@ def plain(value: Any) -> Any:
     """Returns dataclasses, mappings and sequences as JSON values.
 
     A class names in ``derived`` what is written beside its fields because it follows from them. JSON has no number that
-    is not finite: ``"Infinity"``, ``"-Infinity"`` and ``"NaN"`` stand for those, and are read back as numbers.
+    is not finite: None stands for one, as in :func:`edgeq.json_text.json_text`.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
@@ -34,9 +34,7 @@ def plain(value: Any) -> Any:
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
-    return value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def validated(kind: type[Typed], table: Mapping[str, Any], *, where: str, fix: str) -> Typed:

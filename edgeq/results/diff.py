@@ -19,7 +19,7 @@ class Step:
         name: Module name of the layer.
         part: ``layer`` for the layer itself, ``before`` for the operators between it and the layers before it.
         operators: The operators that it consists of.
-        error: Largest isolated error over its bound; infinite for results that are no numbers.
+        error: Largest isolated error over its bound; None for results that are no numbers.
         moved: Accumulated difference over the size of the values, both as root mean squares.
         limit: What ``moved`` may be.
     """
@@ -27,7 +27,7 @@ class Step:
     name: str
     part: Part
     operators: tuple[str, ...]
-    error: float
+    error: float | None
     moved: float
     limit: float
 
@@ -37,7 +37,7 @@ class Step:
     @property
     def is_right_alone(self) -> bool:
         """Whether it is within its bound on the reference's own input."""
-        return self.error <= 1
+        return self.error is not None and self.error <= 1
 
     @property
     def within(self) -> bool:

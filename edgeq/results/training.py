@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from edgeq.results.base import STRICT, Result, validated
+from edgeq.results.base import STRICT, Result, plain, validated
 
-Figures = dict[str, float | None]
+Figures = Mapping[str, float | None]
 """Figures by name; None for one that is no finite number."""
 
 
@@ -27,7 +26,7 @@ class StageOutcome:
     name: str
     steps: int
     metric: str | None
-    values: dict[str, float]
+    values: Figures
 
     __pydantic_config__ = STRICT
 
@@ -53,7 +52,7 @@ class TrainingResult(Result):
     weights: str
     steps: int
     metric: str | None
-    values: dict[str, float]
+    values: Figures
     stages: tuple[StageOutcome, ...]
 
 
@@ -111,12 +110,12 @@ class LogLine:
     __pydantic_config__ = STRICT
 
     def to_json(self) -> dict[str, Any]:
-        """Returns JSON values, which has no infinity: what is not finite becomes None."""
-        first = {"step": self.step, "stage": self.stage}
+        """Returns JSON values."""
+        first: dict[str, Any] = {"step": self.step, "stage": self.stage}
         if self.evaluation is not None:
-            return first | {"evaluation": _finite(self.evaluation)}
+            return first | {"evaluation": plain(self.evaluation)}
         rates = {"epoch": self.epoch, "learning_rate": self.learning_rate}
-        return first | rates | _finite(self.losses) | {"seconds": self.seconds}
+        return first | rates | plain(self.losses) | {"seconds": self.seconds}
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any], *, where: str) -> LogLine:
@@ -133,10 +132,6 @@ class LogLine:
         fields: dict[str, Any] = {name: value for name, value in table.items() if name in names}
         losses = {name: value for name, value in table.items() if name not in names}
         return validated(cls, fields | {"losses": losses}, where=where, fix="train again")
-
-
-def _finite(figures: Figures) -> Figures:
-    return {name: value if value is not None and math.isfinite(value) else None for name, value in figures.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,9 +156,9 @@ class SavedProgress:
     stage: int
     stage_step: int
     best: float | None
-    best_values: dict[str, float]
+    best_values: Figures
     metric: str | None
-    values: dict[str, float] | None
+    values: Figures | None
     seconds: float
     sums: dict[str, float]
     counted: int
@@ -219,7 +214,7 @@ class Training:
     steps: int
     seconds: float
     metric: str | None
-    values: dict[str, float]
+    values: Figures
     stages: tuple[TrainedStage, ...]
     loss: tuple[tuple[int, float], ...]
     evaluations: tuple[Evaluation, ...]

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 LESS_IS_BETTER = "perplexity"
+
+
+def figures_of(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Returns figures that a file holds, where null stands for a perplexity beyond all numbers."""
+    return {name: math.inf if value is None else value for name, value in values.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +25,6 @@ class Figures:
 
     metric: str
     values: dict[str, float]
-
-    @classmethod
-    def from_json(cls, metric: str, values: dict[str, float | None]) -> Figures:
-        """Makes them from what a file holds, where null stands for a perplexity beyond all numbers."""
-        return cls(metric, {name: math.inf if value is None else value for name, value in values.items()})
 
     @property
     def value(self) -> float:

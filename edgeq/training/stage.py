@@ -21,7 +21,7 @@ from edgeq.progress import Progress
 from edgeq.results import LogLine, SavedProgress, StageOutcome
 from edgeq.training.data import TaskData
 from edgeq.training.evaluation import evaluate_model
-from edgeq.training.figures import Figures
+from edgeq.training.figures import Figures, figures_of
 from edgeq.training.log import RunLog
 from edgeq.training.optimizer import (
     Moments,
@@ -128,10 +128,10 @@ class StageTraining:
             {name.removeprefix(prefix): value for name, value in remembered.items() if name.startswith(prefix)}
         )
         self._step, self._best = progress.stage_step, progress.best
-        self.best_values, self._seconds = dict(progress.best_values), progress.seconds
+        self.best_values, self._seconds = figures_of(progress.best_values), progress.seconds
         self._sums, self._counted = dict(progress.sums), progress.counted
         if progress.metric is not None and progress.values is not None:
-            self._figures = Figures(progress.metric, progress.values)
+            self._figures = Figures(progress.metric, figures_of(progress.values))
 
     def run(self) -> Figures | None:
         """Takes the steps that are left.
@@ -276,7 +276,7 @@ class StageTraining:
                 stage=context.index,
                 stage_step=self._step,
                 best=self._best,
-                best_values=self.best_values,
+                best_values=dict(self.best_values),
                 metric=None if self._figures is None else self._figures.metric,
                 values=None if self._figures is None else dict(self._figures.values),
                 seconds=self._seconds,

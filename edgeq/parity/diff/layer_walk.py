@@ -108,7 +108,7 @@ class LayerWalk:
     ) -> Step:
         want = self.values[tensor]
         moved = self._distance(whole[tensor], want).rms / _size(want)
-        return Step(layer.name, part, operators, error, moved, self._limits[tensor])
+        return Step(layer.name, part, operators, error if np.isfinite(error) else None, moved, self._limits[tensor])
 
     def _error(self, got: np.ndarray, want: np.ndarray, bound: np.ndarray) -> float:
         want, bound = _last_token(got, want), _last_token(got, bound)

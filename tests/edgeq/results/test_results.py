@@ -123,9 +123,3 @@ def test_every_schema_names_its_format():
         assert properties["version"]["const"] == kind.version
         formats.add(properties["format"]["const"])
     assert len(formats) == len(FILES | OTHERS)
-
-
-def test_numbers_that_are_not_finite_are_json_and_come_back(tmp_path):
-    Accuracy(measured=True, stages={"torch float32": Score(float("inf"))}).write(tmp_path / "accuracy.json")
-    assert '"value": "Infinity"' in (tmp_path / "accuracy.json").read_text()
-    assert Accuracy.read(tmp_path / "accuracy.json").stages["torch float32"].value == float("inf")
