@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from edgeq.errors import FormatError
-from edgeq.files import write_text
+from edgeq.files import write_json
 from edgeq.formats.json_file import read_json_object
 
 Typed = TypeVar("Typed")
@@ -87,7 +86,7 @@ class Result:
 
     def write(self, file: Path) -> None:
         """Writes the file in one step."""
-        write_text(file, json.dumps(self.to_json(), indent=1) + "\n")
+        write_json(file, self.to_json())
 
     @classmethod
     def read(cls, file: Path) -> Self:

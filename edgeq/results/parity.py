@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from edgeq.results.base import STRICT, WITH_DERIVED, Result
@@ -18,16 +19,21 @@ class Check:
         rule: Which rule, such as ``isolated``; ``distance`` is a measurement that cannot fail.
         passed: Whether the rule held.
         detail: One line with what was measured and the limit.
-        measured: The numbers by name.
+        measured: The numbers by name; None stands for one that is not finite, as a broken stage has.
     """
 
     stage: str
     rule: str
     passed: bool
     detail: str
-    measured: dict[str, float | int | str] = dataclasses.field(default_factory=dict)
+    measured: Mapping[str, float | int | str | None] = dataclasses.field(default_factory=dict)
 
     __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        """Keeps what JSON can say, so that a report that is read back is the same."""
+        infinite = [name for name, one in self.measured.items() if isinstance(one, float) and not math.isfinite(one)]
+        object.__setattr__(self, "measured", {**self.measured, **dict.fromkeys(infinite)})
 
 
 @dataclasses.dataclass(frozen=True)
