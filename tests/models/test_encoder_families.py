@@ -76,7 +76,10 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
 @pytest.fixture(scope="module", params=list(CASES))
 def case(request: pytest.FixtureRequest, make_encoder: Callable[..., Path]) -> tuple[Path, int]:
     architecture, config, longest = CASES[request.param]
-    return make_encoder(architecture, **config), longest
+    # Two layers in one of each family, and where every second one differs.
+    one = "," in request.param and not request.param.startswith("modernbert")
+    layers = {"num_hidden_layers": 1} if one or request.param == "camembert" else {}
+    return make_encoder(architecture, **layers | config), longest
 
 
 def test_a_family_from_its_checkpoint_to_its_graph(case: tuple[Path, int], tmp_path: Path) -> None:
@@ -129,7 +132,7 @@ def test_a_recipe_that_trains_is_refused_for_a_layer_that_runs_many_times() -> N
 
 
 def test_a_layer_that_runs_many_times_is_stored_once(make_encoder: Callable[..., Path], tmp_path: Path) -> None:
-    few, many = (make_encoder("AlbertModel", embedding_size=24, num_hidden_layers=n) for n in (1, 3))
+    few, many = (make_encoder("AlbertModel", embedding_size=24, num_hidden_layers=n) for n in (1, 2))
     sizes = []
     for folder in (few, many):
         export_onnx(folder, tmp_path / folder.name)
