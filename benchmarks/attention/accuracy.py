@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,19 @@ from edgeq.recipes import apply_recipe, load_recipe
 def main() -> int:
     """Measures, prints a line for each way, and writes the file."""
     options = _arguments()
-    result = measure(options.model, options.data, recipe=options.recipe, text=options.text, limit=options.blocks)
+    chosen = [name for name in SCHEMES if not options.only or name in options.only]
+    result = measure(
+        options.model, options.data, recipe=options.recipe, text=options.text, limit=options.blocks, names=chosen
+    )
     if options.out is not None:
         write_text(options.out, json.dumps(result, indent=1) + "\n")
     return 0
 
 
-def measure(model: Path, data: Path, *, recipe: str, text: Path, limit: int) -> dict[str, Any]:
-    """Measures every way.
+def measure(
+    model: Path, data: Path, *, recipe: str, text: Path, limit: int, names: Sequence[str] = tuple(SCHEMES)
+) -> dict[str, Any]:
+    """Measures float attention and ways to quantize it.
 
     Args:
         model: A float checkpoint of an encoder.
@@ -44,6 +50,7 @@ def measure(model: Path, data: Path, *, recipe: str, text: Path, limit: int) -> 
         recipe: Recipe that it is compressed with.
         text: A text whose blocks have the greatest length.
         limit: How many blocks.
+        names: The ways that are wanted.
     """
     checkpoint = load_checkpoint(model)
     apply_recipe(checkpoint.model, load_recipe(recipe), checkpoint.adapter)
@@ -52,7 +59,7 @@ def measure(model: Path, data: Path, *, recipe: str, text: Path, limit: int) -> 
     examples = read_evaluation_data(data, checkpoint.adapter.task)
     rows: list[dict[str, Any]] = []
     base: tuple[list[np.ndarray], list[np.ndarray]] | None = None
-    for name, scheme in {"float attention": None, **SCHEMES}.items():
+    for name, scheme in {"float attention": None, **{name: SCHEMES[name] for name in names}}.items():
         seen: list[np.ndarray] = []
 
         def run(ids: np.ndarray, mask: np.ndarray, *rest: np.ndarray, seen: Any = seen) -> dict[str, np.ndarray]:
@@ -103,6 +110,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--text", type=Path, required=True, help="a text file, for blocks of the greatest length")
     parser.add_argument("--recipe", default="ptq-w8a8")
     parser.add_argument("--blocks", type=int, default=16, help="how many blocks")
+    parser.add_argument("--only", action="append", help="a way that is wanted; may be repeated")
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
