@@ -36,7 +36,6 @@ COMPILE_FLAGS = (
     "-std=c11",
     "-D_GNU_SOURCE",
     "-D_FILE_OFFSET_BITS=64",  # or a 32-bit machine could not even say that a file is too large
-    "-O2",
     "-g0",  # or zig would write what the linker leaves out again
     "-ffp-contract=off",  # sampling.c rounds after every operation
     "-fPIC",
@@ -47,8 +46,16 @@ COMPILE_FLAGS = (
     "-Wextra",
     f"-I{LIBEDGEQ / 'include'}",
 )
+_FAST = frozenset(
+    "run pool crc32 sha256 sha256_blocks sha256_lanes checked_file json sampling beams vectors numerics words "
+    "number_text".split()
+)
+"""Files whose loops take time that one can measure; the others are compiled to be small."""
 _LINK_FLAGS = ("-s", "-Wl,--build-id=none", "-Wl,--gc-sections")
 _SYSTEM_LIBRARIES = ("-lm", "-lpthread")
+_SMALL = "program/small"
+"""Sources that take the place of large functions of the C library in a static program."""
+_STATIC_FLAGS = ("-static", "-Wl,-z,norelro", f"-Wl,-T,{LIBEDGEQ / _SMALL / 'no_unwind_tables.ld'}")
 
 
 def build_library(linker: Linker, out: Path) -> None:
@@ -83,7 +90,7 @@ def build_runner(
     """
     if extra_flags:
         sources = [*_sources("library"), *_sources("program")]
-        _compile(linker, [*extra_flags, "-pie", *sources], out, purpose="build edgeq-run")
+        _compile(linker, ["-O2", *extra_flags, "-pie", *sources], out, purpose="build edgeq-run")
         return
     if target is not None and _has_static_linker(target):
         linker = _static_linker(target)
@@ -159,18 +166,23 @@ def _build(linker: Linker, out: Path) -> None:
         library = _objects(linker, _sources("library"), Path(temporary) / "library")
         program = _objects(linker, _sources("program"), Path(temporary) / "program")
         _compile(linker, ["-shared", *library], out / LIBRARY_NAME, purpose="build libedgeq")
-        # A static program of musl is at a fixed place; asked for -pie, zig's compiler would look for a dynamic linker.
-        kind = "-static" if linker.command[-1] in _STATIC_TRIPLES.values() else "-pie"
-        _compile(linker, [kind, *program, *library], out / PROGRAM_NAME, purpose="build edgeq-run")
+        if linker.command[-1] in _STATIC_TRIPLES.values():
+            # At a fixed place; asked for -pie, zig's compiler would look for a dynamic linker.
+            small = _objects(linker, _sources(_SMALL), Path(temporary) / "small", flags=("-fno-builtin",))
+            arguments = [*_STATIC_FLAGS, *program, *library, *small]
+        else:
+            arguments = ["-pie", *program, *library]
+        _compile(linker, arguments, out / PROGRAM_NAME, purpose="build edgeq-run")
     (out / PROGRAM_NAME).chmod(0o755)
 
 
-def _objects(linker: Linker, sources: list[str], folder: Path) -> list[str]:
+def _objects(linker: Linker, sources: list[str], folder: Path, *, flags: tuple[str, ...] = ()) -> list[str]:
     folder.mkdir()
     objects = [str(folder / f"{Path(source).stem}.o") for source in sources]
 
     def compile_one(source: str, out: str) -> None:
-        run_compiler(linker, [*COMPILE_FLAGS, "-c", source, "-o", out], purpose="build libedgeq")
+        level = "-O2" if Path(source).stem in _FAST else "-Os"
+        run_compiler(linker, [*COMPILE_FLAGS, level, *flags, "-c", source, "-o", out], purpose="build libedgeq")
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(compile_one, sources, objects))
@@ -178,8 +190,10 @@ def _objects(linker: Linker, sources: list[str], folder: Path) -> list[str]:
 
 
 def _key(linker: Linker) -> str:
-    digest = hashlib.sha256(repr((linker.command, linker.version, COMPILE_FLAGS[:-1], _LINK_FLAGS)).encode())
-    for path in sorted(path for part in ("include", "library", "program") for path in (LIBEDGEQ / part).glob("*.[ch]")):
+    flags = (COMPILE_FLAGS[:-1], sorted(_FAST), _LINK_FLAGS, _STATIC_FLAGS[:-1])
+    digest = hashlib.sha256(repr((linker.command, linker.version, flags)).encode())
+    files = (path for part in ("include", "library", "program") for path in (LIBEDGEQ / part).rglob("*"))
+    for path in sorted(path for path in files if path.suffix in (".c", ".h", ".ld")):
         digest.update(f"\0{path.relative_to(LIBEDGEQ).as_posix()}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -14,6 +14,7 @@ from edgeq.targets.builtin import target as target_file
 from edgeq.targets.builtin.target import list_targets, load_target
 from edgeq.targets.devices import emulator
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
+from edgeq.targets.runtime.schema import LIBRARY_FILE, RUNNER_FILE
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +25,8 @@ INT8_ATTENTION = "int8-attention"
 RECIPES = ["ptq-w2a8", "ptq-w8a8", INT8_ATTENTION]
 CORES_OF_AARCH64 = ["cortex-a53", "cortex-a76", "max"]
 """Emulated cores, each of which chooses another code of a bundle for ``aarch64``."""
+LARGEST = {"bert": 600 << 10, "gpt2": 700 << 10}
+"""Bytes of code, library and program for one kind of ARM processor with 64 bits."""
 PROMPTS = [[5, 80, 200, 17], [9], [(7 * i) % 283 for i in range(70)]]
 
 
@@ -58,11 +61,21 @@ def _recipe_of(name: str, folder: Path) -> str | Path:
     return file
 
 
+def _check_size(board, model):
+    """Everything native of a bundle, where it is for one kind of processor alone."""
+    manifest = read_manifest(board)
+    if manifest.targets[0].architecture != "aarch64" or len(manifest.targets) > 1:
+        return
+    native = [manifest.targets[0].code, RUNNER_FILE, LIBRARY_FILE]
+    assert sum((board / name).stat().st_size for name in native) <= LARGEST[model]
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", NAMED)
 def test_a_bert_gives_the_bits_of_this_machine(bert, name, recipe, needs_core):
     needs_core(name)
     board, host = bert(recipe, name), edgeq.load(bert(recipe, "host"))
+    _check_size(board, "bert")
     assert emulator.self_test(board).ok
     assert name not in VERY_CORE or f"-cpu {name}" in emulator.where_it_runs(board)
     chance = np.random.default_rng(5)
@@ -77,6 +90,7 @@ def test_a_bert_gives_the_bits_of_this_machine(bert, name, recipe, needs_core):
 def test_a_gpt2_makes_the_tokens_of_this_machine(gpt2_board, gpt2_bundle, name, needs_core):
     needs_core(name)
     board = gpt2_board(name)
+    _check_size(board, "gpt2")
     assert emulator.self_test(board).ok
     expected = edgeq.load(gpt2_bundle).generate(PROMPTS, max_new_tokens=20, ignore_end=True).results()
     found = emulator.generate(board, PROMPTS, max_new_tokens=20, ignore_end=True, batch=2)
@@ -119,5 +133,5 @@ def test_a_users_own_target_works_by_path(bert, tmp_path):
     own.write_text(builtin.read_text().replace('"cortex-a72"', '"my-board"', 1))
     target, host = load_target(own), bert("ptq-w2a8", "host")
     out = edgeq.compile_bundle(host.parents[1] / "onnx", tmp_path / "bundle", target=target, host_bundle=host)
-    assert read_manifest(out).target.name == "my-board"
+    assert read_manifest(out).name == "my-board"
     assert emulator.self_test(out, target=target).ok

@@ -31,11 +31,10 @@ static int whole_cores(long long quota, long long period) {
 static int cores_of_group(const char *folder) {
   char path[LONGEST_PATH + 32], line[64];
   snprintf(path, sizeof path, "%s/cpu.max", folder);
-  long long quota = 0, period = 0;
-  if (read_line(path, line, sizeof line) && sscanf(line, "%lld %lld", &quota, &period) == 2) {
-    return whole_cores(quota, period);
-  }
-  return INT_MAX;
+  if (!read_line(path, line, sizeof line)) return INT_MAX;
+  char *end = NULL;
+  long long quota = strtoll(line, &end, 10);
+  return whole_cores(quota, strtoll(end, NULL, 10)); /* "max" is no number, and so 0 */
 }
 
 /* Version 1: two files, and a quota of -1 for none. */
@@ -45,7 +44,7 @@ static int cores_of_old_group(const char *folder) {
   if (!read_line(path, quota, sizeof quota)) return INT_MAX;
   snprintf(path, sizeof path, "%s/cpu.cfs_period_us", folder);
   if (!read_line(path, period, sizeof period)) return INT_MAX;
-  return whole_cores(atoll(quota), atoll(period));
+  return whole_cores(strtoll(quota, NULL, 10), strtoll(period, NULL, 10));
 }
 
 /* The smallest limit from a group up to the one where `mount` is. In a container the path may be that of the world

@@ -243,7 +243,7 @@ static void check_options(const Options *options) {
 static int64_t threads_of_environment(void) {
   const char *text = getenv("OMP_NUM_THREADS");
   char *end = NULL;
-  long threads = text != NULL ? strtol(text, &end, 10) : 0;
+  long long threads = text != NULL ? strtoll(text, &end, 10) : 0;
   bool is_number = text != NULL && end != text && (*end == '\0' || *end == ',');
   return is_number && threads >= 1 && threads <= 1024 ? threads : 0;
 }

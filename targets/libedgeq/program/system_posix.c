@@ -3,6 +3,7 @@
 #if !defined(_WIN32)
 
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -61,7 +62,7 @@ long long peak_bytes(void) {
   char line[256];
   long long kilobytes = 0;
   while (status != NULL && fgets(line, sizeof line, status) != NULL) {
-    if (sscanf(line, "VmHWM: %lld kB", &kilobytes) == 1) break;
+    if (strncmp(line, "VmHWM:", 6) == 0) kilobytes = strtoll(line + 6, NULL, 10);
   }
   if (status != NULL) fclose(status);
   return kilobytes * 1024;
