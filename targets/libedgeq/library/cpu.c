@@ -21,16 +21,28 @@ typedef enum { BASE, EXTENDED, EXTENDED_MORE, EXTRA, SYSTEM, QUESTIONS } Questio
 static _Atomic uint32_t answers[QUESTIONS][4];
 static atomic_bool is_asked[QUESTIONS];
 
+static uint32_t answer(Question question, Register from);
+
+/* Whether the processor knows a question. All that have 64 bits know the first; each further look costs as much as one. */
+static bool is_known(Question question) {
+  switch (question) {
+    case EXTENDED: return (unsigned)__get_cpuid_max(0, NULL) >= 7;
+    case EXTENDED_MORE: return answer(EXTENDED, EAX) >= 1;
+    case EXTRA: return (unsigned)__get_cpuid_max(0x80000000, NULL) >= 0x80000001;
+    default: return true;
+  }
+}
+
 /* Asked by hand: what compilers have for it, not all of them can link. */
 static void ask(Question question, unsigned found[4]) {
   static const struct {
     unsigned leaf, subleaf;
   } LEAVES[] = {[BASE] = {1, 0}, [EXTENDED] = {7, 0}, [EXTENDED_MORE] = {7, 1}, [EXTRA] = {0x80000001, 0}};
+  if (!is_known(question)) return;
   if (question == SYSTEM) {
     __asm__ volatile("xgetbv" : "=a"(found[EAX]), "=d"(found[EDX]) : "c"(0));
-  } else if (!__get_cpuid_count(LEAVES[question].leaf, LEAVES[question].subleaf, &found[EAX], &found[EBX], &found[ECX],
-                                &found[EDX])) {
-    memset(found, 0, 4 * sizeof *found); /* a processor that does not know the question */
+  } else {
+    __cpuid_count(LEAVES[question].leaf, LEAVES[question].subleaf, found[EAX], found[EBX], found[ECX], found[EDX]);
   }
 }
 

@@ -12,7 +12,7 @@ SMALL = LIBEDGEQ / "program" / "small"
 FUNCTIONS = ("vsnprintf", "snprintf", "printf", "fprintf", "strtod", "strtoll", "qsort")
 KNOWN = re.compile(r"%(?:0\d)?(?:\.(?:\d+|\*))?(?:[sfgdux]|zu|ju|lld|llu)|%%")
 """Conversions that ``formats.c`` prints."""
-FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-fno-builtin", "-Wall", "-Wextra", "-Werror", "-Wno-missing-prototypes")
+FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-fno-builtin", "-Wall", "-Wextra", "-Werror")
 
 
 @pytest.fixture(scope="module")
