@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterable
@@ -97,6 +96,8 @@ def check_regular(paths: Iterable[Path]) -> None:
 
 def sha256(path: Path) -> str:
     """Returns the SHA-256 of a regular file as 64 hexadecimal digits."""
+    import hashlib  # loads OpenSSL, which a short call of a bundle does without
+
     with open_regular(Path(path)) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -30,7 +30,7 @@ from edgeq.targets.devices.estimate.estimator import estimate_bundle
 from edgeq.targets.devices.estimate.tools import find_llvm
 from edgeq.targets.devices.workload import made_up_texts
 from edgeq.targets.runtime.manifest import read_manifest
-from edgeq.targets.runtime.schema import RUNNER_FILE
+from edgeq.targets.runtime.names import RUNNER_FILE
 
 RUNS_OF_EACH = 5
 SHORTEST = 20e-6

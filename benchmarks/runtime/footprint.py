@@ -15,7 +15,8 @@ import numpy as np
 
 from edgeq.targets.bundle.tensor_sets import call_of_main, encode_calls
 from edgeq.targets.runtime.manifest import read_manifest
-from edgeq.targets.runtime.schema import GOLDEN_FILE, LIBRARY_FILE, MAIN, TOKENIZER_TABLE_FILE, WEIGHTS_FILE, Manifest
+from edgeq.targets.runtime.names import GOLDEN_FILE, LIBRARY_FILE, MAIN, TOKENIZER_TABLE_FILE, WEIGHTS_FILE
+from edgeq.targets.runtime.schema import Manifest
 
 _MODEL_FILES = {WEIGHTS_FILE, GOLDEN_FILE, TOKENIZER_TABLE_FILE}
 _FIRST_ID = 1000

@@ -26,7 +26,7 @@ def sign(
     the digests in the manifest.
     """
     from edgeq.targets.bundle.signing import new_key, sign_bundle
-    from edgeq.targets.runtime.schema import SIGNATURE_FILE
+    from edgeq.targets.runtime.names import SIGNATURE_FILE
 
     if new:
         new_key(key)

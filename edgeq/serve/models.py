@@ -59,10 +59,10 @@ class ServedModel:
     """
 
     def __init__(self, name: str, bundle: Bundle, *, limits: Limits, metrics: Metrics) -> None:
-        self.name, self.task, self.bundle = name, bundle.manifest.model.task, bundle
+        self.name, self.task, self.bundle = name, bundle.model.task, bundle
         self._limits, self._metrics = limits, metrics
         # Texts are counted while the bundle runs others: that needs memory of its own.
-        self._counting = Bundle(bundle.path, bundle.manifest, bundle.model, threads=1)
+        self._counting = bundle.beside(threads=1)
         self._queue: TextQueue | GenerationQueue
         if self.task in _GENERATES:
             self._queue = GenerationQueue(name, bundle, together=limits.together, waiting=limits.waiting)

@@ -10,7 +10,8 @@ import numpy as np
 from edgeq.arrays import Backend
 from edgeq.formats.tasks import GENERATING
 from edgeq.targets.runtime.inputs import SEQUENCE
-from edgeq.targets.runtime.schema import DECODER_INPUTS, ENCODE, MAIN, ModelInfo, TensorSpec
+from edgeq.targets.runtime.names import ENCODE, MAIN
+from edgeq.targets.runtime.schema import DECODER_INPUTS, ModelInfo, TensorSpec
 
 BATCH = 2
 _SEQUENCE = 9

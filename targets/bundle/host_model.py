@@ -17,7 +17,8 @@ from edgeq.targets.builtin.target import Target, load_target
 from edgeq.targets.bundle.golden import BATCH
 from edgeq.targets.runtime.loader import Bundle, load
 from edgeq.targets.runtime.machine import this_machine
-from edgeq.targets.runtime.schema import ENCODE, MAIN, WEIGHTS_FILE, FunctionInfo, GenerationInfo
+from edgeq.targets.runtime.names import ENCODE, MAIN, WEIGHTS_FILE
+from edgeq.targets.runtime.schema import FunctionInfo, GenerationInfo
 from edgeq.targets.toolchain.linkers import find_linker
 
 if TYPE_CHECKING:

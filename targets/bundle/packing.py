@@ -27,12 +27,7 @@ from edgeq.targets.builtin.target import Target
 from edgeq.targets.bundle.writer import contents_of
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
 from edgeq.targets.runtime.manifest_parser import is_plain_path
-from edgeq.targets.runtime.schema import (
-    MANIFEST_DIGEST_FILE,
-    MANIFEST_FILE,
-    RUNNER_FILE,
-    SIGNATURE_FILE,
-)
+from edgeq.targets.runtime.names import MANIFEST_DIGEST_FILE, MANIFEST_FILE, RUNNER_FILE, SIGNATURE_FILE
 from edgeq.targets.toolchain.libedgeq import build_static_runner
 
 MAGIC, END_MAGIC = b"EDGEQPK1", b"EDGEQEND"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgeq.formats.tokenizer_files import TOKENIZER_FILE
 from edgeq.targets.bundle.tokenizer.table import reason_of
-from edgeq.targets.runtime.schema import TOKENIZER_TABLE_FILE
+from edgeq.targets.runtime.names import TOKENIZER_TABLE_FILE
 
 
 def bundle_remarks(bundle: Path) -> list[str]:

@@ -14,7 +14,7 @@ from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.files import check_new_file, write_text
 from edgeq.reading import read_text
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
-from edgeq.targets.runtime.schema import MANIFEST_FILE, SIGNATURE_FILE
+from edgeq.targets.runtime.names import MANIFEST_FILE, SIGNATURE_FILE
 from edgeq.targets.runtime.signature import ED25519, PREHASHED, TRUSTED, PublicKey, signed_bytes
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import numpy as np
 
 from edgeq.errors import FormatError
 from edgeq.targets.runtime.inputs import checked_inputs
-from edgeq.targets.runtime.schema import ENCODE, Manifest, SourceInfo, TensorSpec
+from edgeq.targets.runtime.names import ENCODE
+from edgeq.targets.runtime.schema import Manifest, SourceInfo, TensorSpec
 
 _MAGIC = b"EQT1"
 _MAIN, _ENCODE = 0, 1

@@ -46,12 +46,11 @@ from edgeq.targets.bundle.tokenizer.marian import MARIAN_FILES, MARIAN_VOCABULAR
 from edgeq.targets.bundle.tokenizer.table import write_tokenizer
 from edgeq.targets.runtime.digests import file_record
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
-from edgeq.targets.runtime.schema import (
+from edgeq.targets.runtime.names import (
     CODE_FOLDER,
     ENCODE,
     FORMAT_NAME,
     GOLDEN_FILE,
-    ITEM_BYTES,
     LIBRARY_FILE,
     MAIN,
     MANIFEST_DIGEST_FILE,
@@ -60,6 +59,9 @@ from edgeq.targets.runtime.schema import (
     SIGNATURE_FILE,
     TOKENIZER_TABLE_FILE,
     WEIGHTS_FILE,
+)
+from edgeq.targets.runtime.schema import (
+    ITEM_BYTES,
     FileRecord,
     FunctionInfo,
     GenerationInfo,

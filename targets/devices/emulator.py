@@ -24,8 +24,9 @@ from edgeq.targets.bundle.tensor_sets import Call, call_of_encode, call_of_main,
 from edgeq.targets.runtime.beams import Beams
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
+from edgeq.targets.runtime.names import RUNNER_FILE
 from edgeq.targets.runtime.sampling import Sampling
-from edgeq.targets.runtime.schema import RUNNER_FILE, Manifest
+from edgeq.targets.runtime.schema import Manifest
 from edgeq.targets.runtime.self_test import SelfTest
 
 _TIMEOUT_S = 1800

@@ -26,7 +26,8 @@ from edgeq.results import KernelShare, Profile
 from edgeq.targets.devices.int8_baseline import quantize_elsewhere
 from edgeq.targets.devices.timing import claim, paired_speedup, summarize
 from edgeq.targets.devices.workload import Workload, fitting_sequence, make_reading, make_workload
-from edgeq.targets.runtime.loader import KernelTime, load
+from edgeq.targets.runtime.kernel_times import KernelTime
+from edgeq.targets.runtime.loader import load
 
 Call = Callable[[], Any]
 """One call of a backend with inputs that are always the same."""

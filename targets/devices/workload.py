@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import UsageError
+from edgeq.targets.runtime.kernel_times import KernelTime
 from edgeq.targets.runtime.loader import Bundle
-from edgeq.targets.runtime.schema import ENCODE, Manifest
-from edgeq.targets.runtime.session import KernelTime
+from edgeq.targets.runtime.names import ENCODE
+from edgeq.targets.runtime.schema import Manifest
 from edgeq.targets.runtime.state import State
 
 _PAST = "past_key_values."

@@ -9,11 +9,11 @@ import numpy as np
 
 from edgeq.errors import UsageError
 from edgeq.targets.runtime.state import State
+from edgeq.targets.runtime.text_reading import READS_A_SOURCE
 
 if TYPE_CHECKING:
     from edgeq.targets.runtime.loader import Bundle
 
-READS_A_SOURCE = "reads one text and writes another; use `edgeq run`"
 _CHUNK = 128
 """Tokens of a row in one call: bounds the memory of a long prompt. The bits do not depend on it."""
 

@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.errors import UsageError
-from edgeq.targets.runtime.decoder import READS_A_SOURCE
-from edgeq.targets.runtime.generation_options import generation_options
-from edgeq.targets.runtime.sampling import Sampling
+from edgeq.targets.runtime.text_reading import READS_A_SOURCE
 from edgeq.targets.runtime.texts import to_texts
 
 if TYPE_CHECKING:
     from edgeq.targets.runtime.loader import Bundle
-
-DEFAULT_BATCH = 8
-"""Prompts that run together: each needs a cache of its own."""
+    from edgeq.targets.runtime.native_generation import GenerationOptions
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,26 +93,11 @@ class Generation:
         bundle: Bundle,
         prompts: Sequence[str | Sequence[int]],
         *,
-        max_new_tokens: int | None,
-        sampling: Sampling | None,
-        min_new_tokens: int | None,
-        no_repeat_ngram_size: int | None,
-        stop: Sequence[str],
-        ignore_end: bool,
+        options: GenerationOptions,
         keep_logits: bool,
-        batch: int,
     ) -> None:
         if bundle.generation.source is not None:
             raise UsageError(f"bundle {bundle.path} {READS_A_SOURCE}")
-        options = generation_options(
-            max_new_tokens=max_new_tokens,
-            sampling=sampling,
-            min_new_tokens=min_new_tokens,
-            no_repeat_ngram_size=no_repeat_ngram_size,
-            stop=stop,
-            ignore_end=ignore_end,
-            batch=batch,
-        )
         self.speed = Speed()
         self._prompts = list(prompts)
         self._vocabulary = bundle.model.vocabulary

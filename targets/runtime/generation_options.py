@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeq.errors import UsageError
-from edgeq.targets.runtime import native
 from edgeq.targets.runtime.beams import Beams
+from edgeq.targets.runtime.native_generation import GenerationOptions
 from edgeq.targets.runtime.sampling import Sampling
 
 _EARLY = {False: 0, True: 1, "never": 2}
@@ -27,7 +27,7 @@ def generation_options(
     ignore_end: bool = False,
     stop: Sequence[str] = (),
     beams: Beams | None = None,
-) -> native.GenerationOptions:
+) -> GenerationOptions:
     """Returns ``edgeq_generation``; what is None is as the model's ``generation_config.json`` says.
 
     Raises:
@@ -41,8 +41,8 @@ def generation_options(
         "no_repeat_ngram_size": _count("no_repeat_ngram_size", no_repeat_ngram_size, at_least=0),
         "batch": _count("batch", batch, at_least=1),
     }
-    options = native.GenerationOptions(
-        size=ctypes.sizeof(native.GenerationOptions),
+    options = GenerationOptions(
+        size=ctypes.sizeof(GenerationOptions),
         **dict.fromkeys(("temperature", "top_p", "repetition_penalty", "length_penalty"), math.nan),
         **dict.fromkeys(("top_k", "seed", "beams", "early_stopping"), -1),
         **counts,

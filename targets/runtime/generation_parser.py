@@ -8,10 +8,10 @@ from edgeq.errors import FormatError, UsageError
 from edgeq.formats.tasks import GENERATING
 from edgeq.targets.runtime.beams import Beams
 from edgeq.targets.runtime.json_table import JsonTable
+from edgeq.targets.runtime.names import ENCODE
 from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.schema import (
     DECODER_INPUTS,
-    ENCODE,
     ITEM_BYTES,
     SOURCE_INPUTS,
     SOURCE_STATE,

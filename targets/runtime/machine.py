@@ -6,20 +6,26 @@ sentence instead of dying from an illegal instruction.
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from edgeq.errors import UnsupportedError
-from edgeq.targets.runtime.schema import TargetInfo
 
 _ALIASES = {"amd64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64", "armv7l": "armv7", "armv8l": "armv7"}
 """Other names that systems and packages use; ``armv8l`` is a 64-bit core that runs 32-bit programs."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Machine:
+class Processor(NamedTuple):
+    """What code needs: its target's name, the architecture and the instruction sets of ``/proc/cpuinfo``."""
+
+    name: str
+    architecture: str
+    cpu_flags: tuple[str, ...]
+
+
+class Machine(NamedTuple):
     """A processor as Linux describes it.
 
     Attributes:
@@ -77,7 +83,7 @@ def machine_from_cpuinfo(text: str, architecture: str) -> Machine:
     return Machine(architecture, flags, model)
 
 
-def check_machine(folder: Path, targets: Sequence[TargetInfo]) -> None:
+def check_machine(folder: Path, targets: Sequence[Processor]) -> None:
     """Raises UnsupportedError if a bundle has no code that can run in this process.
 
     Args:

@@ -10,15 +10,12 @@ import hashlib
 import os
 from pathlib import Path
 
-from edgeq.errors import FormatError, UsageError
-from edgeq.formats.json_file import parse_json
-from edgeq.reading import read_bytes, read_text
+from edgeq.errors import FormatError
 from edgeq.targets.runtime.digests import check_blocks, check_whole_files
-from edgeq.targets.runtime.manifest_parser import parse_manifest
-from edgeq.targets.runtime.schema import MANIFEST_DIGEST_FILE, MANIFEST_FILE, SIGNATURE_FILE, Manifest
-
-_MAX_MANIFEST_BYTES = 16 << 20
-_MAX_DIGEST_BYTES = 4096
+from edgeq.targets.runtime.manifest_file import read_manifest_file
+from edgeq.targets.runtime.manifest_parser import manifest_of
+from edgeq.targets.runtime.names import MANIFEST_DIGEST_FILE, MANIFEST_FILE, SIGNATURE_FILE
+from edgeq.targets.runtime.schema import Manifest
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -37,24 +34,7 @@ def read_manifest(bundle: Path) -> Manifest:
         FormatError: If the manifest is damaged, of another version, or disagrees with the files' sizes.
     """
     bundle = Path(bundle)
-    path = bundle / MANIFEST_FILE
-    if not bundle.is_dir():
-        raise UsageError(f"no bundle folder at {bundle}; make one with `edgeq compile`")
-    if not path.is_file():
-        raise UsageError(
-            f"{bundle} is not a bundle: it has no {MANIFEST_FILE}; make one with `edgeq compile`"
-        )
-    data = read_bytes(path, largest=_MAX_MANIFEST_BYTES)
-    _check_digest(bundle, data)
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path} is not UTF-8 ({error}); compile the bundle again") from error
-    table = parse_json(text, where=str(path))
-    try:
-        manifest = parse_manifest(table)
-    except FormatError as error:
-        raise FormatError(f"{path}: {error}; compile the bundle again") from error
+    manifest = manifest_of(read_manifest_file(bundle), bundle)
     for name, record in manifest.files.items():
         _check_size(bundle / name, record.bytes)
     return manifest
@@ -75,22 +55,6 @@ def unlisted_files(bundle: Path, manifest: Manifest) -> list[str]:
     known = {MANIFEST_FILE, MANIFEST_DIGEST_FILE, SIGNATURE_FILE, *manifest.files}
     found = (path.relative_to(bundle).as_posix() for path in Path(bundle).rglob("*") if not path.is_dir())
     return sorted(name for name in found if name not in known)
-
-
-def _check_digest(bundle: Path, data: bytes) -> None:
-    path = bundle / MANIFEST_DIGEST_FILE
-    try:
-        expected = read_text(path, largest=_MAX_DIGEST_BYTES, encoding="ascii").split()[0]
-    except (UsageError, FormatError, IndexError) as error:
-        raise FormatError(
-            f"cannot read {path}, the digest of {MANIFEST_FILE} ({error}); copy the bundle again"
-        ) from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != expected:
-        raise FormatError(
-            f"{bundle / MANIFEST_FILE} is damaged: its SHA-256 is {found[:12]}..., "
-            f"{MANIFEST_DIGEST_FILE} says {expected[:12]}...; copy or compile the bundle again"
-        )
 
 
 def _check_size(path: Path, expected: int) -> None:

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from edgeq.errors import FormatError
 from edgeq.formats.tasks import TASKS
 from edgeq.targets.runtime.generation_parser import check_generation, parse_generation
 from edgeq.targets.runtime.json_table import JsonTable
+from edgeq.targets.runtime.manifest_file import parse_manifest_file, root_of
+from edgeq.targets.runtime.names import ENCODE, GOLDEN_FILE, MAIN, MANIFEST_FILE, WEIGHTS_FILE
 from edgeq.targets.runtime.schema import (
     DIGEST_BLOCK,
-    ENCODE,
-    FORMAT_NAME,
-    FORMAT_VERSION,
-    GOLDEN_FILE,
-    MAIN,
     POOLINGS,
-    WEIGHTS_FILE,
     FileRecord,
     FunctionInfo,
     Manifest,
@@ -39,18 +36,27 @@ _FILE_NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._+-]*/)*[A-Za-z0-9_][A-Za-z0
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
+def manifest_of(data: bytes, bundle: Path) -> Manifest:
+    """Parses the manifest of a bundle, whatever files there are.
+
+    Raises:
+        FormatError: If it is damaged, or of another version.
+    """
+    path = bundle / MANIFEST_FILE
+    table = parse_manifest_file(data, path)
+    try:
+        return parse_manifest(table)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}; compile the bundle again") from error
+
+
 def parse_manifest(table: Any) -> Manifest:
     """Turns parsed JSON into a :class:`Manifest`.
 
     Raises:
         FormatError: If a key is missing, of the wrong type, or inconsistent with the others.
     """
-    root = JsonTable(table, "manifest")
-    if root.text("format") != FORMAT_NAME:
-        raise FormatError(f"'format' must be {FORMAT_NAME!r}, found {root.text('format')!r}")
-    version = root.items.get("version", root.items.get("format_version"))
-    if version != FORMAT_VERSION:
-        raise FormatError(f"it is of format version {version!r}, this edgeq reads version {FORMAT_VERSION}")
+    root = root_of(table)
     recipe = root.value("recipe")
     if recipe is not None and not isinstance(recipe, dict):
         raise FormatError("'recipe' must be a table or null")

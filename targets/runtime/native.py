@@ -1,16 +1,16 @@
 """libedgeq, the C library that every bundle carries: loaded from bytes whose digest was checked, and its interface.
 
-The structures are those of ``edgeq.h``, version 1.
+The structures are those of ``edgeq.h``, version 1. What only some tasks need is in ``native_tasks.py`` and
+``native_generation.py``: making a structure takes some 50 microseconds, and a start is short.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
-import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ import numpy as np
 
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
 from edgeq.reading import read_bytes
+from edgeq.targets.runtime.sha256 import sha256_of
 
 ABI_MAJOR = 1
 MAX_RANK = 8
-FINISHES = ("length", "end", "length", "context", "stop")
-"""Why a text ended, by number; the first stands for a text that was not made to its end."""
 MAIN, ENCODE = 0, 1
 """Numbers of the functions of a model."""
 OK, FAILED, USAGE, DAMAGED, UNSUPPORTED, NO_MEMORY, BUSY, CANCELLED, END = range(9)
@@ -37,6 +36,9 @@ _pointer = ctypes.c_void_p
 _size = ctypes.c_size_t
 _int32 = ctypes.c_int32
 _int64 = ctypes.c_int64
+
+Functions = Mapping[str, tuple[Any, ...]]
+"""Result and arguments of functions, by name."""
 
 
 class Tensor(ctypes.Structure):
@@ -101,18 +103,6 @@ class SessionOptions(ctypes.Structure):
     )
 
 
-class KernelTimeRecord(ctypes.Structure):
-    """``edgeq_kernel_time``."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("step", _size),
-        ("seconds", ctypes.c_double),
-        ("bytes", ctypes.c_uint64),
-        ("weight_bytes", ctypes.c_uint64),
-    )
-
-
 class Text(ctypes.Structure):
     """``edgeq_text``."""
 
@@ -148,192 +138,9 @@ class Reading(ctypes.Structure):
     _fields_ = (("tokens", _size), ("rows", _size), ("is_cut", _int32), ("reserved", _int32))
 
 
-class Token(ctypes.Structure):
-    """``edgeq_token``."""
-
-    _fields_ = (
-        ("id", _int64),
-        ("type", _int32),
-        ("sequence", _int32),
-        ("start", _size),
-        ("end", _size),
-        ("start_byte", _size),
-        ("end_byte", _size),
-        ("word", _size),
-    )
-
-
-TOKEN = np.dtype(Token)
-"""The same for arrays of tokens."""
-
-
-class Row(ctypes.Structure):
-    """``edgeq_row``."""
-
-    _fields_ = (("tokens", ctypes.POINTER(Token)), ("count", _size))
-
-
-class Encoding(ctypes.Structure):
-    """``edgeq_encoding``."""
-
-    _fields_ = (("rows", ctypes.POINTER(Row)), ("count", _size), ("reading", Reading))
-
-
-class TagOptions(ctypes.Structure):
-    """``edgeq_tag_options``."""
-
-    _fields_ = (
-        ("size", _size),
-        ("ignored", ctypes.POINTER(ctypes.c_char_p)),
-        ("ignored_count", _size),
-        ("aggregation", _int32),
-        ("reserved", _int32),
-    )
-
-
-class Entity(ctypes.Structure):
-    """``edgeq_entity``."""
-
-    _fields_ = (
-        ("label", ctypes.c_char_p),
-        ("word", _pointer),
-        ("word_size", _size),
-        ("score", ctypes.c_double),
-        ("start", _size),
-        ("end", _size),
-        ("start_byte", _size),
-        ("end_byte", _size),
-        ("index", _size),
-    )
-
-
-class Entities(ctypes.Structure):
-    """``edgeq_entities``."""
-
-    _fields_ = (("items", ctypes.POINTER(Entity)), ("count", _size))
-
-
-class AnswerOptions(ctypes.Structure):
-    """``edgeq_answer_options``."""
-
-    _fields_ = (
-        ("size", _size),
-        ("top_k", _int64),
-        ("longest", _int64),
-        ("may_be_none", _int32),
-        ("splits_words", _int32),
-    )
-
-
-class Answer(ctypes.Structure):
-    """``edgeq_answer``."""
-
-    _fields_ = (
-        ("text", _pointer),
-        ("text_size", _size),
-        ("score", ctypes.c_double),
-        ("start", _size),
-        ("end", _size),
-        ("start_byte", _size),
-        ("end_byte", _size),
-    )
-
-
-class Answers(ctypes.Structure):
-    """``edgeq_answers``."""
-
-    _fields_ = (("items", ctypes.POINTER(Answer)), ("count", _size))
-
-
-class FillOptions(ctypes.Structure):
-    """``edgeq_fill_options``."""
-
-    _fields_ = (("size", _size), ("targets", ctypes.POINTER(Text)), ("target_count", _size), ("top_k", _int64))
-
-
-class Filling(ctypes.Structure):
-    """``edgeq_filling``."""
-
-    _fields_ = (
-        ("token", _int64),
-        ("score", ctypes.c_double),
-        ("text", _pointer),
-        ("text_size", _size),
-        ("sequence", _pointer),
-        ("sequence_size", _size),
-    )
-
-
-class Fillings(ctypes.Structure):
-    """``edgeq_fillings``."""
-
-    _fields_ = (("items", ctypes.POINTER(Filling)), ("masks", _size), ("per_mask", _size))
-
-
-class Ranked(ctypes.Structure):
-    """``edgeq_ranked``."""
-
-    _fields_ = (("index", _size), ("score", ctypes.c_double))
-
-
-class GenerationOptions(ctypes.Structure):
-    """``edgeq_generation``."""
-
-    _fields_ = (
-        ("size", _size),
-        ("temperature", ctypes.c_double),
-        ("top_p", ctypes.c_double),
-        ("repetition_penalty", ctypes.c_double),
-        ("length_penalty", ctypes.c_double),
-        ("top_k", _int64),
-        ("seed", _int64),
-        ("beams", _int64),
-        ("no_repeat_ngram_size", _int64),
-        ("min_new_tokens", _int64),
-        ("max_new_tokens", _int64),
-        ("early_stopping", _int32),
-        ("ignore_end", _int32),
-        ("batch", _int64),
-        ("stop", ctypes.POINTER(ctypes.c_char_p)),
-        ("stop_count", _size),
-    )
-
-
-class PieceRecord(ctypes.Structure):
-    """``edgeq_piece``."""
-
-    _fields_ = (
-        ("index", _size),
-        ("token", _int64),
-        ("text", _pointer),
-        ("text_size", _size),
-        ("logits", _pointer),
-        ("finish", _int32),
-        ("reserved", _int32),
-    )
-
-
-class Generated(ctypes.Structure):
-    """``edgeq_generated``."""
-
-    _fields_ = (
-        ("ids", ctypes.POINTER(_int64)),
-        ("id_count", _size),
-        ("text", _pointer),
-        ("text_size", _size),
-        ("prompt_tokens", _size),
-        ("score", ctypes.c_double),
-        ("seconds", ctypes.c_double),
-        ("finish", _int32),
-        ("reserved", _int32),
-    )
-
-
-Watch = ctypes.CFUNCTYPE(None, _pointer, ctypes.POINTER(KernelTimeRecord))
-"""What :func:`edgeq_watch_kernels` calls."""
-
-_tensors, _texts = ctypes.POINTER(Tensor), ctypes.POINTER(Text)
-_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+TENSORS, TEXTS = ctypes.POINTER(Tensor), ctypes.POINTER(Text)
+OPTIONS, READINGS = ctypes.POINTER(TextOptions), ctypes.POINTER(Reading)
+_FUNCTIONS: Functions = {
     "edgeq_abi_version": (ctypes.c_uint32,),
     "edgeq_cores": (_int32,),
     "edgeq_open": (_int32, ctypes.c_char_p, ctypes.POINTER(OpenOptions), ctypes.POINTER(_pointer)),
@@ -344,34 +151,15 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "edgeq_session_close": (None, _pointer),
     "edgeq_session_error": (ctypes.c_char_p, _pointer),
     "edgeq_reset": (_int32, _pointer, _int64),
-    "edgeq_state": (_int32, _pointer, _size, _tensors),
-    "edgeq_run": (_int32, _pointer, _int32, _tensors, _tensors),
-    "edgeq_watch_kernels": (_int32, _pointer, Watch, _pointer),
-    "edgeq_generate_start": (_int32, _pointer, _texts, _size, ctypes.POINTER(GenerationOptions)),
-    "edgeq_generate_open": (_int32, _pointer, _int64),
-    "edgeq_generate_add": (_int32, _pointer, _texts, ctypes.POINTER(GenerationOptions), ctypes.POINTER(_size)),
-    "edgeq_generate_drop": (_int32, _pointer, _size),
-    "edgeq_generate_next": (_int32, _pointer, ctypes.POINTER(PieceRecord)),
-    "edgeq_generate_result": (_int32, _pointer, _size, ctypes.POINTER(Generated)),
+    "edgeq_state": (_int32, _pointer, _size, TENSORS),
+    "edgeq_run": (_int32, _pointer, _int32, TENSORS, TENSORS),
 }
-"""Result and arguments of each function that is used."""
-_options = ctypes.POINTER(TextOptions)
-_readings = ctypes.POINTER(Reading)
-_TEXT_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+"""Those that every library has, and every bundle needs."""
+_TEXT_FUNCTIONS: Functions = {
     "edgeq_cancel": (None, _pointer),
-    "edgeq_encode": (_int32, _pointer, _texts, _options, ctypes.POINTER(Encoding)),
-    "edgeq_detokenize": (
-        _int32, _pointer, ctypes.POINTER(_int64), _size, ctypes.POINTER(_pointer), ctypes.POINTER(_size),
-    ),
-    "edgeq_embed_texts": (_int32, _pointer, _texts, _size, _options, _pointer, _readings),
-    "edgeq_classify_texts": (_int32, _pointer, _texts, _size, _options, _pointer, _pointer, _readings),
-    "edgeq_tag": (_int32, _pointer, _texts, _size, _options, ctypes.POINTER(TagOptions), _pointer, _readings),
-    "edgeq_find_answers": (
-        _int32, _pointer, _texts, _size, _options, ctypes.POINTER(AnswerOptions), _pointer, _readings,
-    ),
-    "edgeq_fill": (_int32, _pointer, _texts, _size, _options, ctypes.POINTER(FillOptions), _pointer, _readings),
-    "edgeq_rank": (_int32, _pointer, _texts, _texts, _size, _options, ctypes.POINTER(Ranked), _readings),
-}  # fmt: skip
+    "edgeq_embed_texts": (_int32, _pointer, TEXTS, _size, OPTIONS, _pointer, READINGS),
+    "edgeq_classify_texts": (_int32, _pointer, TEXTS, _size, OPTIONS, _pointer, _pointer, READINGS),
+}
 """The same of those that libraries of the first version of the interface lack."""
 TEXTS_SINCE = 1
 """Minor version of the interface that brought them."""
@@ -392,7 +180,7 @@ def load_native(path: Path, digest: str) -> ctypes.CDLL:
         data = read_bytes(path)
     except EdgeqError as error:
         raise FormatError(f"{error}; copy the bundle again") from error
-    found = hashlib.sha256(data).hexdigest()
+    found = sha256_of(data)
     if found != digest:
         raise FormatError(
             f"{path} is damaged: its SHA-256 is {found[:12]}..., the manifest says {digest[:12]}...; "
@@ -407,10 +195,10 @@ def load_native(path: Path, digest: str) -> ctypes.CDLL:
 def _loaded(path: Path, data: bytes) -> ctypes.CDLL:
     try:
         library = _open(data)
-        _declare(library, _FUNCTIONS)
+        declare(library, _FUNCTIONS)
         minor = library.edgeq_abi_version() & 0xFFFF
         if minor >= TEXTS_SINCE:
-            _declare(library, _TEXT_FUNCTIONS)
+            declare(library, _TEXT_FUNCTIONS)
     except (OSError, AttributeError) as error:
         raise FormatError(f"{path} cannot be loaded ({error}); compile the bundle again") from error
     major = library.edgeq_abi_version() >> 16
@@ -421,12 +209,18 @@ def _loaded(path: Path, data: bytes) -> ctypes.CDLL:
     return library
 
 
-def _declare(library: ctypes.CDLL, functions: dict[str, tuple[Any, ...]]) -> None:
+def declare(library: ctypes.CDLL, functions: Functions) -> None:
+    """Says what functions of a library return and take.
+
+    Raises:
+        AttributeError: If it lacks one.
+    """
     for name, (result, *arguments) in functions.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
 
 
+@functools.cache
 def check_texts(library: ctypes.CDLL) -> None:
     """Raises :class:`UnsupportedError` if a library has not the functions that read texts for Python."""
     minor = library.edgeq_abi_version() & 0xFFFF
@@ -447,6 +241,8 @@ def _open(data: bytes) -> ctypes.CDLL:
             return ctypes.CDLL(f"/proc/self/fd/{descriptor}")
         finally:
             os.close(descriptor)
+    import tempfile  # takes long, and only systems without memfd_create need it
+
     with tempfile.NamedTemporaryFile(suffix=".so") as file:
         file.write(data)
         file.flush()

@@ -1,4 +1,4 @@
-"""What a bundle's ``manifest.json`` holds, and the names of the files beside it."""
+"""What a bundle's ``manifest.json`` holds."""
 
 from __future__ import annotations
 
@@ -7,22 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgeq.targets.runtime.json_lines import to_lines
+from edgeq.targets.runtime.names import CODE_FOLDER, FORMAT_NAME, FORMAT_VERSION, MAIN
 from edgeq.targets.runtime.settings import PLAIN_SETTINGS, GenerationSettings
 from edgeq.targets.runtime.text_info import PLAIN_TEXT, TextInfo
-
-FORMAT_NAME = "edgeq-bundle"
-FORMAT_VERSION = 2
-MANIFEST_FILE = "manifest.json"
-MANIFEST_DIGEST_FILE = "manifest.sha256"
-SIGNATURE_FILE = "manifest.json.minisig"
-CODE_FOLDER = "code"
-WEIGHTS_FILE = "weights.bin"
-GOLDEN_FILE = "golden.bin"
-RUNNER_FILE = "edgeq-run"
-TOKENIZER_TABLE_FILE = "tokenizer.bin"
-LIBRARY_FILE = "lib/libedgeq.so"
-MAIN, ENCODE = "main", "encode"
-"""Names of the functions: every model has the first, those that read a source before they write the second too."""
 
 ITEM_BYTES = {
     "float32": 4,

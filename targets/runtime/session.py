@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import math
 import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from edgeq.errors import UsageError
 from edgeq.targets.runtime import native
-from edgeq.targets.runtime.texts import Texts
+
+if TYPE_CHECKING:
+    from edgeq.targets.runtime import native_generation
+    from edgeq.targets.runtime.kernel_times import KernelTime
+    from edgeq.targets.runtime.texts import Texts
 
 
-@dataclasses.dataclass(frozen=True)
-class KernelTime:
-    """Time spent in one kernel during one run: calls and seconds in total."""
-
-    name: str
-    calls: int
-    seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Generated:
+class Generated(NamedTuple):
     """A text that was made: ids, text, tokens of its prompt or source, why it ended, and its score in beam search."""
 
     ids: list[int]
@@ -53,7 +46,9 @@ class Model:
         UnsupportedError: If the bundle is for another processor.
 
     Attributes:
+        task: What the model is for: a name of :data:`edgeq.formats.tasks.TASKS`.
         width: Values of an embedding, or number of classes; 0 for models that make text.
+        labels: Names of the classes of texts or tokens, in order of the logits.
         vocabulary: Number of tokens that a model that makes text knows, else 0.
         variant: Name of the target whose code runs.
     """
@@ -74,8 +69,9 @@ class Model:
         weakref.finalize(self, library.edgeq_close, self.handle)
         native.check(status, library.edgeq_error(self.handle) if self.handle else None)
         info = library.edgeq_model_info(self.handle).contents
+        self.task, self.variant = info.task.decode(), info.variant.decode()
+        self.labels = tuple(label.decode() for label in info.labels[: info.label_count])
         self.width, self.vocabulary = int(info.width), int(info.vocabulary)
-        self.variant = info.variant.decode()
 
 
 class Session:
@@ -92,8 +88,6 @@ class Session:
         self._library, self._lock = model.library, threading.Lock()
         status = self._library.edgeq_session_open(model.handle, ctypes.byref(options), ctypes.byref(self._handle))
         weakref.finalize(self, _close, model, self._handle)
-        self._piece = native.PieceRecord()
-        self._piece_place = ctypes.byref(self._piece)
         self._check(status)
 
     def reset(self, batch: int) -> None:
@@ -133,25 +127,16 @@ class Session:
 
     def time_kernels(self, function: int, inputs: Sequence[np.ndarray], outputs: int) -> list[KernelTime]:
         """Runs a function and returns the time of each kernel, longest first."""
-        spent: dict[str, list[float]] = {}
+        from edgeq.targets.runtime.kernel_times import watched
 
-        def note(_context: Any, record: Any) -> None:
-            spent.setdefault(record.contents.name.decode(), []).append(record.contents.seconds)
-
-        watch = native.Watch(note)
-        self._check(self._library.edgeq_watch_kernels(self._handle, watch, None))
-        try:
-            self.run(function, inputs, outputs)
-        finally:
-            self._check(self._library.edgeq_watch_kernels(self._handle, native.Watch(), None))
-        times = [KernelTime(name, len(seconds), sum(seconds)) for name, seconds in spent.items()]
-        return sorted(times, key=lambda kernel: -kernel.seconds)
+        return watched(self._library, self._handle, lambda: self.run(function, inputs, outputs), self._check)
 
     def embed(self, texts: Texts, options: native.TextOptions, width: int) -> tuple[np.ndarray, Any]:
         """Returns float32 ``[texts, width]`` and an array of ``edgeq_reading``."""
         count = len(texts.records)
         values, readings = np.empty((count, width), np.float32), (native.Reading * count)()
-        run = self._text_function("edgeq_embed_texts")
+        native.check_texts(self._library)
+        run = self._library.edgeq_embed_texts
         with self._lock:
             self._check(run(self._handle, texts.records, count, options, values.ctypes.data, readings))
         return values, readings
@@ -161,15 +146,18 @@ class Session:
         count = len(texts.records)
         logits, scores = np.empty((count, width), np.float32), np.empty((count, width), np.float64)
         readings = (native.Reading * count)()
-        run = self._text_function("edgeq_classify_texts")
+        native.check_texts(self._library)
+        run = self._library.edgeq_classify_texts
         with self._lock:
             given = (texts.records, count, options, logits.ctypes.data, scores.ctypes.data, readings)
             self._check(run(self._handle, *given))
         return logits, scores, readings
 
     def encode(self, texts: Texts, options: native.TextOptions) -> list[list[np.ndarray]]:
-        """Returns the rows of each text, as arrays of :data:`native.TOKEN`."""
-        encode, encoding = self._text_function("edgeq_encode"), native.Encoding()
+        """Returns the rows of each text, as arrays of :data:`native_tasks.TOKEN`."""
+        from edgeq.targets.runtime import native_tasks
+
+        encode, encoding = native_tasks.with_tasks(self._library).edgeq_encode, native_tasks.Encoding()
         found = []
         # A copy: the field itself is changed below, and reading it gives no pointer of its own.
         seconds = ctypes.cast(options.seconds, ctypes.POINTER(native.Text)) if options.seconds else None
@@ -182,7 +170,7 @@ class Session:
                     own.seconds = ctypes.pointer(seconds[index])
                 self._check(encode(self._handle, record, own, encoding))
                 rows = (encoding.rows[row] for row in range(encoding.count))
-                found.append([_tokens_of(row) for row in rows])
+                found.append([native_tasks.tokens_of(row) for row in rows])
         return found
 
     def find(
@@ -207,41 +195,51 @@ class Session:
         Returns:
             The results, and an array of ``edgeq_reading``.
         """
+        from edgeq.targets.runtime import native_tasks
+
         count = len(texts.records)
-        run, readings = self._text_function(function), (native.Reading * count)()
+        run, readings = getattr(native_tasks.with_tasks(self._library), function), (native.Reading * count)()
         with self._lock:
             self._check(run(self._handle, texts.records, count, options, own, found, readings))
             return [convert(table) for table in found], readings
 
     def rank(self, query: Texts, documents: Texts, options: native.TextOptions) -> tuple[list[tuple[int, float]], Any]:
         """Returns numbers and scores of documents, the best first, and the readings in the documents' order."""
+        from edgeq.targets.runtime import native_tasks
+
         count = len(documents.records)
-        run = self._text_function("edgeq_rank")
-        found, readings = (native.Ranked * count)(), (native.Reading * count)()
+        run = native_tasks.with_tasks(self._library).edgeq_rank
+        found, readings = (native_tasks.Ranked * count)(), (native.Reading * count)()
         with self._lock:
             self._check(run(self._handle, query.records, documents.records, count, options, found, readings))
         return [(one.index, one.score) for one in found], readings
 
     def cancel(self) -> None:
         """Ends the call that another thread has in this session, if any; it then raises."""
-        self._text_function("edgeq_cancel")(self._handle)
-
-    def _text_function(self, name: str) -> Any:
         native.check_texts(self._library)
-        return getattr(self._library, name)
+        self._library.edgeq_cancel(self._handle)
 
-    def start_generation(self, texts: Texts, options: native.GenerationOptions) -> None:
+    def start_generation(self, texts: Texts, options: native_generation.GenerationOptions) -> None:
         """Prepares prompts or sources; every one is checked."""
+        start = self._prepare_generation().edgeq_generate_start
         with self._lock:
-            start = self._library.edgeq_generate_start
             self._check(start(self._handle, texts.records, len(texts.records), ctypes.byref(options)))
 
     def open_generation(self, batch: int) -> None:
         """Forgets all texts; at most ``batch`` of those that are added run together."""
+        library = self._prepare_generation()
         with self._lock:
-            self._check(self._library.edgeq_generate_open(self._handle, batch))
+            self._check(library.edgeq_generate_open(self._handle, batch))
 
-    def add_text(self, text: Texts, options: native.GenerationOptions) -> int:
+    def _prepare_generation(self) -> ctypes.CDLL:
+        from edgeq.targets.runtime import native_generation
+
+        self._finishes = native_generation.FINISHES
+        self._piece, self._made = native_generation.PieceRecord(), native_generation.Generated()
+        self._piece_place = ctypes.byref(self._piece)
+        return native_generation.with_generation(self._library)
+
+    def add_text(self, text: Texts, options: native_generation.GenerationOptions) -> int:
         """Adds one text to those that are made, and returns its number."""
         number = ctypes.c_size_t()
         with self._lock:
@@ -273,30 +271,24 @@ class Session:
             logits = None
             if vocabulary and piece.logits:
                 logits = np.frombuffer(ctypes.string_at(piece.logits, 4 * vocabulary), np.float32)
-            finish = native.FINISHES[piece.finish] if piece.finish else ""
+            finish = self._finishes[piece.finish] if piece.finish else ""
             return piece.index, piece.token, text, finish, logits
 
     def generated(self, number: int) -> Generated:
         """Returns what was made of a text so far."""
-        record = native.Generated()
+        record = self._made
         with self._lock:
             self._check(self._library.edgeq_generate_result(self._handle, number, ctypes.byref(record)))
             text = ctypes.string_at(record.text, record.text_size).decode() if record.text_size else ""
             score = None if math.isnan(record.score) else record.score
             ids = record.ids[: record.id_count] if record.id_count else []
-            return Generated(ids, text, record.prompt_tokens, native.FINISHES[record.finish], score)
+            return Generated(ids, text, record.prompt_tokens, self._finishes[record.finish], score)
 
     def _check(self, status: int) -> None:
         if status == native.BUSY:
             raise UsageError("another thread uses these caches; give each thread a state of its own")
         if status != native.OK:
             native.check(status, self._library.edgeq_session_error(self._handle) if self._handle else None)
-
-
-def _tokens_of(row: native.Row) -> np.ndarray:
-    """The tokens of a row, as an array of their own."""
-    size = row.count * native.TOKEN.itemsize
-    return np.frombuffer(ctypes.string_at(row.tokens, size), native.TOKEN) if size else np.empty(0, native.TOKEN)
 
 
 def _close(model: Model, handle: ctypes.c_void_p) -> None:

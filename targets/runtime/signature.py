@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.reading import read_bytes, read_text
-from edgeq.targets.runtime.schema import MANIFEST_FILE, SIGNATURE_FILE
+from edgeq.targets.runtime.names import MANIFEST_FILE, SIGNATURE_FILE
 
 ED25519, PREHASHED = b"Ed", b"ED"
 """Algorithms: of the data itself, as minisign once did, and of its BLAKE2b-512, as it does now."""

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeq.errors import UsageError
-from edgeq.targets.runtime import native
-from edgeq.targets.runtime.text import given_texts, read_json, text_windows
+from edgeq.targets.runtime import native_tasks
+from edgeq.targets.runtime.text import read_json
 from edgeq.targets.runtime.text_options import text_options
+from edgeq.targets.runtime.text_reading import given_texts, text_windows
 from edgeq.targets.runtime.texts import Text, to_texts
 
 if TYPE_CHECKING:
-    from edgeq.targets.runtime.loader import Bundle
+    from edgeq.targets.runtime.text_calls import TextCalls
 
 AGGREGATIONS = ("none", "simple", "first", "average", "max")
 """How labels of tokens become labels of parts of a text, by the number that they have in the library."""
@@ -157,14 +158,16 @@ class Ranked:
 
 
 def tag(
-    bundle: Bundle, texts: Iterable[str], *, aggregation: str, ignore_labels: Sequence[str], **reading: Any
+    bundle: TextCalls, texts: Iterable[str], *, aggregation: str, ignore_labels: Sequence[str], **reading: Any
 ) -> list[TagResult]:
     """Labels parts of texts; see :meth:`edgeq.targets.runtime.loader.Bundle.tag`."""
     _check_task(bundle, "tag")
     if aggregation not in AGGREGATIONS:
         raise UsageError(f"an aggregation is one of {', '.join(AGGREGATIONS)}, found {aggregation!r}")
     ignored = (ctypes.c_char_p * len(ignore_labels))(*(label.encode("utf-8") for label in ignore_labels))
-    own = native.TagOptions(ctypes.sizeof(native.TagOptions), ignored, len(ignored), AGGREGATIONS.index(aggregation))
+    own = native_tasks.TagOptions(
+        ctypes.sizeof(native_tasks.TagOptions), ignored, len(ignored), AGGREGATIONS.index(aggregation)
+    )
     indexed = aggregation == "none"
 
     def entities(table: Any) -> list[Entity]:
@@ -176,11 +179,11 @@ def tag(
             for one in table.items[: table.count]
         ]  # fmt: skip
 
-    return _results(bundle, "edgeq_tag", texts, reading, own, native.Entities, entities, TagResult)
+    return _results(bundle, "edgeq_tag", texts, reading, own, native_tasks.Entities, entities, TagResult)
 
 
 def answer(
-    bundle: Bundle,
+    bundle: TextCalls,
     pairs: Iterable[tuple[str, str]],
     *,
     top_k: int,
@@ -191,26 +194,26 @@ def answer(
 ) -> list[AnswerResult]:
     """Finds answers; see :meth:`edgeq.targets.runtime.loader.Bundle.answer`."""
     _check_task(bundle, "answer")
-    own = native.AnswerOptions(
-        ctypes.sizeof(native.AnswerOptions), top_k, max_answer_len, handle_impossible_answer, not align_to_words
+    own = native_tasks.AnswerOptions(
+        ctypes.sizeof(native_tasks.AnswerOptions), top_k, max_answer_len, handle_impossible_answer, not align_to_words
     )
 
     def answers(table: Any) -> list[Answer]:
         items = table.items[: table.count]
         return [Answer(one.score, one.start, one.end, _text(one.text, one.text_size)) for one in items]
 
-    return _results(bundle, "edgeq_find_answers", pairs, reading, own, native.Answers, answers, AnswerResult)
+    return _results(bundle, "edgeq_find_answers", pairs, reading, own, native_tasks.Answers, answers, AnswerResult)
 
 
 def fill(
-    bundle: Bundle, texts: Iterable[str], *, top_k: int, targets: Sequence[str] | None, **reading: Any
+    bundle: TextCalls, texts: Iterable[str], *, top_k: int, targets: Sequence[str] | None, **reading: Any
 ) -> list[FillResult]:
     """Fills masks; see :meth:`edgeq.targets.runtime.loader.Bundle.fill`."""
     _check_task(bundle, "fill")
     if targets is not None and not targets:
         raise UsageError("at least one target is expected")
     chosen = to_texts(targets or [], "target")
-    own = native.FillOptions(ctypes.sizeof(native.FillOptions), chosen.records, len(chosen.records), top_k)
+    own = native_tasks.FillOptions(ctypes.sizeof(native_tasks.FillOptions), chosen.records, len(chosen.records), top_k)
 
     def fillings(table: Any) -> list[list[Filling]]:
         found = [
@@ -219,10 +222,10 @@ def fill(
         ]
         return [found[start : start + table.per_mask] for start in range(0, len(found), table.per_mask)]
 
-    return _results(bundle, "edgeq_fill", texts, reading, own, native.Fillings, fillings, FillResult)
+    return _results(bundle, "edgeq_fill", texts, reading, own, native_tasks.Fillings, fillings, FillResult)
 
 
-def rank(bundle: Bundle, query: str, documents: Iterable[str], *, top_k: int | None, **reading: Any) -> list[Ranked]:
+def rank(bundle: TextCalls, query: str, documents: Iterable[str], *, top_k: int | None, **reading: Any) -> list[Ranked]:
     """Sorts documents; see :meth:`edgeq.targets.runtime.loader.Bundle.rank`."""
     _check_task(bundle, "classify")
     given = list(documents)
@@ -238,14 +241,14 @@ def rank(bundle: Bundle, query: str, documents: Iterable[str], *, top_k: int | N
     ]
 
 
-def _check_task(bundle: Bundle, task: str) -> None:
-    own = bundle.manifest.model.task
+def _check_task(bundle: TextCalls, task: str) -> None:
+    own = bundle.model.task
     if own != task:
         raise UsageError(f"bundle {bundle.path} is for {own!r}, not for {task!r}")
 
 
 def _results(
-    bundle: Bundle,
+    bundle: TextCalls,
     function: str,
     texts: Iterable[Any],
     reading: dict[str, Any],

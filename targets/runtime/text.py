@@ -1,8 +1,7 @@
-"""Texts to embeddings or labels with a bundle."""
+"""Texts to embeddings or labels with a bundle, and what is known of each text beside them."""
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
@@ -11,16 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeq.errors import UsageError
-from edgeq.formats.tasks import TASKS
-from edgeq.targets.runtime import native
-from edgeq.targets.runtime.decoder import READS_A_SOURCE
 from edgeq.targets.runtime.scores import Scores, class_names
-from edgeq.targets.runtime.text_batches import windows
-from edgeq.targets.runtime.text_options import text_options
-from edgeq.targets.runtime.texts import Text, Texts, to_pairs
+from edgeq.targets.runtime.text_reading import given_texts, task_of, text_windows
+from edgeq.targets.runtime.texts import Text
 
 if TYPE_CHECKING:
-    from edgeq.targets.runtime.loader import Bundle
+    from edgeq.targets.runtime import native
+    from edgeq.targets.runtime.text_calls import TextCalls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +65,7 @@ def read_json(text: Text, tokens: int, *, truncated: bool, rows: int) -> dict[st
     return table
 
 
-def run_texts(bundle: Bundle, texts: Iterable[Text], **reading: Any) -> Iterator[TextResult]:
+def run_texts(bundle: TextCalls, texts: Iterable[Text], **reading: Any) -> Iterator[TextResult]:
     """Runs texts through a bundle and yields the results in the order of the texts.
 
     Texts of about the same length run together, so little padding is computed; neither that nor the budget changes a
@@ -85,50 +81,21 @@ def run_texts(bundle: Bundle, texts: Iterable[Text], **reading: Any) -> Iterator
         UsageError: If a text is empty or longer than the model allows, the model has no such prompt, an option makes no
             sense, or the bundle has no tokenizer.
     """
-    results = _embedded if _task_of(bundle) == "embed" else _classified
+    results = _embedded if task_of(bundle) == "embed" else _classified
     found = (results(bundle, window, options) for window, options in text_windows(texts, reading))
     # A bad text among the first ones is found here, and not when a result is asked for.
     first = list(itertools.islice(found, 1))
     return itertools.chain.from_iterable(itertools.chain(first, found))
 
 
-def _task_of(bundle: Bundle) -> str:
-    """The task of a bundle that gives one vector a text."""
-    task = bundle.manifest.model.task
-    if task == "generate":
-        raise UsageError(f"bundle {bundle.path} continues texts; use `edgeq generate`")
-    if task == "seq2seq":
-        raise UsageError(f"bundle {bundle.path} {READS_A_SOURCE}")
-    if task not in ("embed", "classify"):
-        does = TASKS[task].does
-        raise UsageError(
-            f"bundle {bundle.path} gives {does}, neither embeddings nor labels of texts; use `Bundle.{task}`"
-        )
-    return task
-
-
-def encode(bundle: Bundle, texts: Iterable[Text], **reading: Any) -> np.ndarray:
-    """Returns one vector a text; see :meth:`edgeq.targets.runtime.loader.Bundle.encode`."""
-    if _task_of(bundle) == "classify":
-        raise UsageError(f"bundle {bundle.path} classifies texts and gives labels, not embeddings; use predict()")
-    width = bundle.model.width
-    parts = []
-    for window, options in text_windows(texts, reading):
-        given = given_texts(window, options)
-        parts.append(bundle.session.embed(given, options, width)[0])
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts) if parts else np.empty((0, width), np.float32)
-
-
-def predict(bundle: Bundle, texts: Iterable[Text], **reading: Any) -> list[TextResult]:
+def predict(bundle: TextCalls, texts: Iterable[Text], **reading: Any) -> list[TextResult]:
     """Returns label and scores of each text; see :meth:`edgeq.targets.runtime.loader.Bundle.predict`."""
-    if _task_of(bundle) == "embed":
+    if task_of(bundle) == "embed":
         raise UsageError(f"bundle {bundle.path} embeds texts and gives no labels; use encode()")
     return list(run_texts(bundle, texts, **reading))
 
 
-def tokenize(bundle: Bundle, texts: Iterable[Text], **reading: Any) -> list[list[int]]:
+def tokenize(bundle: TextCalls, texts: Iterable[Text], **reading: Any) -> list[list[int]]:
     """Returns the token ids of each text; see :meth:`edgeq.targets.runtime.loader.Bundle.tokenize`."""
     ids: list[list[int]] = []
     for window, options in text_windows(texts, reading):
@@ -137,22 +104,7 @@ def tokenize(bundle: Bundle, texts: Iterable[Text], **reading: Any) -> list[list
     return ids
 
 
-def text_windows(texts: Iterable[Text], reading: dict[str, Any]) -> Iterator[tuple[list[Text], native.TextOptions]]:
-    """Yields texts in windows of bounded size with the options of their call, which number them on."""
-    options = text_options(**reading)
-    for window in windows(texts, token_budget=options.token_budget):
-        yield window, options
-        options.first_number += len(window)
-
-
-def given_texts(window: list[Text], options: native.TextOptions) -> Texts:
-    """Returns a window as the library takes it; second texts of pairs go into the options."""
-    texts, seconds = to_pairs(window, first=options.first_number)
-    options.seconds = None if seconds is None else ctypes.cast(seconds, ctypes.POINTER(native.Text))
-    return texts
-
-
-def _embedded(bundle: Bundle, window: list[Text], options: native.TextOptions) -> list[TextResult]:
+def _embedded(bundle: TextCalls, window: list[Text], options: native.TextOptions) -> list[TextResult]:
     vectors, readings = bundle.session.embed(given_texts(window, options), options, bundle.model.width)
     return [
         TextResult(text, reading.tokens, bool(reading.is_cut), embedding=vector, rows=reading.rows)
@@ -160,9 +112,9 @@ def _embedded(bundle: Bundle, window: list[Text], options: native.TextOptions) -
     ]
 
 
-def _classified(bundle: Bundle, window: list[Text], options: native.TextOptions) -> list[TextResult]:
+def _classified(bundle: TextCalls, window: list[Text], options: native.TextOptions) -> list[TextResult]:
     width = bundle.model.width
-    names = class_names(bundle.manifest.model.labels, width)
+    names = class_names(bundle.model.labels, width)
     _, found, readings = bundle.session.classify(given_texts(window, options), options, width)
     return [
         TextResult(text, reading.tokens, bool(reading.is_cut), scores=Scores(names, tuple(values)), rows=reading.rows)

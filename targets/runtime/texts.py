@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,8 +15,7 @@ Text = str | tuple[str, str]
 """A text, or a pair of texts that the model reads together."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Texts:
+class Texts(NamedTuple):
     """Texts as the library takes them.
 
     Attributes:

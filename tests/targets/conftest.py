@@ -92,7 +92,8 @@ def _write(compiled: list[Any], name: str, out: Path) -> Path:
     from edgeq.targets.builtin.target import load_target
     from edgeq.targets.bundle.golden import GoldenRun, golden_inputs
     from edgeq.targets.bundle.writer import Content, write_bundle
-    from edgeq.targets.runtime.schema import MAIN, FunctionInfo, ModelInfo, TensorSpec
+    from edgeq.targets.runtime.names import MAIN
+    from edgeq.targets.runtime.schema import FunctionInfo, ModelInfo, TensorSpec
     from edgeq.targets.toolchain.linkers import find_linker
 
     target = load_target(name)

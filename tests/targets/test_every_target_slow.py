@@ -14,7 +14,7 @@ from edgeq.targets.builtin import target as target_file
 from edgeq.targets.builtin.target import list_targets, load_target
 from edgeq.targets.devices import emulator
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
-from edgeq.targets.runtime.schema import LIBRARY_FILE, RUNNER_FILE
+from edgeq.targets.runtime.names import LIBRARY_FILE, RUNNER_FILE
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,8 @@ from edgeq.targets.builtin.target import Target
 from edgeq.targets.bundle.tensor_sets import Call, encode_calls
 from edgeq.targets.devices.emulator import install_command, is_emulator_ready
 from edgeq.targets.devices.estimate.machine_code import MachineCode
-from edgeq.targets.runtime.schema import RUNNER_FILE, Manifest
+from edgeq.targets.runtime.names import RUNNER_FILE
+from edgeq.targets.runtime.schema import Manifest
 from edgeq.targets.toolchain.linkers import Linker, run_compiler
 
 INSTALL = "apt-get install --no-install-recommends qemu-user"

@@ -24,7 +24,8 @@ from edgeq.targets.devices.estimate.processor_model import cycles_of_blocks
 from edgeq.targets.devices.estimate.tools import find_llvm
 from edgeq.targets.devices.workload import Texts, fitting_sequence, made_up_sources, made_up_texts
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
-from edgeq.targets.runtime.schema import RUNNER_FILE, Manifest, TargetInfo
+from edgeq.targets.runtime.names import RUNNER_FILE
+from edgeq.targets.runtime.schema import Manifest, TargetInfo
 
 MODELLED = 0.995
 """Share of the executed instructions whose blocks are modelled, most executed first. The others get the average."""

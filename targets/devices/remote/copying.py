@@ -14,7 +14,8 @@ from edgeq.progress import Progress
 from edgeq.reading import sha256
 from edgeq.targets.devices.remote.connection import Connection
 from edgeq.targets.runtime.manifest import verify_files
-from edgeq.targets.runtime.schema import MANIFEST_DIGEST_FILE, MANIFEST_FILE, RUNNER_FILE, Manifest
+from edgeq.targets.runtime.names import MANIFEST_DIGEST_FILE, MANIFEST_FILE, RUNNER_FILE
+from edgeq.targets.runtime.schema import Manifest
 
 _BLOCK = 1 << 18
 

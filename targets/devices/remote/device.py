@@ -89,7 +89,7 @@ def device_from_answer(text: str) -> Device:
     cores = len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE))
     speeds, sensors = _numbers(parts, "scaling_cur_freq"), _numbers(parts, "temp")
     return Device(
-        machine=dataclasses.replace(machine, model=_arm_cores(cpuinfo) or machine.model),
+        machine=machine._replace(model=_arm_cores(cpuinfo) or machine.model),
         board=parts.get(_BOARD, ""),
         cores=cores,
         governors=tuple(sorted({value for path, value in parts.items() if path.endswith("scaling_governor")})),

@@ -22,9 +22,10 @@ from edgeq.targets.devices.remote.copying import Copied, copy_bundle
 from edgeq.targets.devices.remote.device import Device, check_device, read_device
 from edgeq.targets.devices.timing import summarize
 from edgeq.targets.devices.workload import Texts, fitting_sequence, made_up_sources, made_up_texts
+from edgeq.targets.runtime.kernel_times import KernelTime
 from edgeq.targets.runtime.manifest import read_manifest
-from edgeq.targets.runtime.schema import RUNNER_FILE, Manifest
-from edgeq.targets.runtime.session import KernelTime
+from edgeq.targets.runtime.names import RUNNER_FILE
+from edgeq.targets.runtime.schema import Manifest
 
 
 @dataclasses.dataclass(frozen=True)

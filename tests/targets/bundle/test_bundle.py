@@ -15,7 +15,8 @@ from edgeq.targets.bundle.text_settings import check_labels, check_outputs, read
 from edgeq.targets.bundle.writer import Content, compile_bundle, write_bundle
 from edgeq.targets.compiler.limits import PositionLimit
 from edgeq.targets.runtime.manifest import read_manifest
-from edgeq.targets.runtime.schema import MAIN, FunctionInfo, ModelInfo, TensorSpec
+from edgeq.targets.runtime.names import MAIN
+from edgeq.targets.runtime.schema import FunctionInfo, ModelInfo, TensorSpec
 from edgeq.targets.runtime.text_info import TextInfo
 from edgeq.targets.toolchain.linkers import find_linker
 

@@ -14,7 +14,7 @@ from edgeq.targets.devices import profiler
 from edgeq.targets.devices.profiler import MOST_OTHERS, profile_bundle, take_turns
 from edgeq.targets.devices.timing import claim, paired_speedup, summarize
 from edgeq.targets.devices.workload import make_reading, make_workload
-from edgeq.targets.runtime.loader import KernelTime
+from edgeq.targets.runtime.kernel_times import KernelTime
 from edgeq.targets.runtime.schema import TensorSpec
 
 

@@ -164,7 +164,8 @@ def _make(folder: Path, task: str, tokenizer: Tokenizer, roles: dict[str, Any], 
     from edgeq.targets.builtin.target import load_target
     from edgeq.targets.bundle.golden import GoldenRun, golden_inputs
     from edgeq.targets.bundle.writer import Content, write_bundle
-    from edgeq.targets.runtime.schema import MAIN, FunctionInfo, ModelInfo, TensorSpec
+    from edgeq.targets.runtime.names import MAIN
+    from edgeq.targets.runtime.schema import FunctionInfo, ModelInfo, TensorSpec
     from edgeq.targets.runtime.text_info import TextInfo
     from edgeq.targets.toolchain.linkers import find_linker
 

@@ -1,0 +1,15 @@
+"""Names that every bundle has: of its files, of its format, and of the functions of a model."""
+
+FORMAT_NAME = "edgeq-bundle"
+FORMAT_VERSION = 2
+MANIFEST_FILE = "manifest.json"
+MANIFEST_DIGEST_FILE = "manifest.sha256"
+SIGNATURE_FILE = "manifest.json.minisig"
+CODE_FOLDER = "code"
+WEIGHTS_FILE = "weights.bin"
+GOLDEN_FILE = "golden.bin"
+RUNNER_FILE = "edgeq-run"
+TOKENIZER_TABLE_FILE = "tokenizer.bin"
+LIBRARY_FILE = "lib/libedgeq.so"
+MAIN, ENCODE = "main", "encode"
+"""Names of the functions: every model has the first, those that read a source before they write the second too."""
