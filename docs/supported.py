@@ -18,8 +18,8 @@ BEGIN, END = "<!-- supported: begin -->\n", "<!-- supported: end -->"
 _RUNS = {
     "natively": "natively",
     "emulator": "in an emulator",
-    "wine": "under wine, as sources",
-    "built only": "nowhere, built and linked only, as sources",
+    "wine": "under wine",
+    "built only": "nowhere, only built and linked",
 }
 
 
@@ -43,7 +43,8 @@ def targets() -> str:
     """Returns the built-in targets by where the tests run their code."""
     lines = []
     for run, words in _RUNS.items():
-        names = [f"`{summary.name}`" for summary in list_targets() if load_target(summary.name).run == run]
+        found = [load_target(summary.name) for summary in list_targets() if load_target(summary.name).run == run]
+        names = [f"`{target.name}`" + ("" if target.loads_code else " (as sources)") for target in found]
         lines.append(f"- {words}: {', '.join(names)}\n")
     return f"Targets, by where the tests run their code (`edgeq targets` says more):\n\n{''.join(lines)}"
 

@@ -1,10 +1,14 @@
 """What is imported when: the board's runtime stays light, and no module exists twice."""
 
+import ast
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import edgeq
 
 HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "pydantic", "typer", "rich", "matplotlib", "scipy"}
 LINKED = {"export", "targets", "models"}
@@ -28,11 +32,35 @@ def test_import_edgeq_costs_nothing():
     assert len(names - bare) < 20, "modules of Python's own library take time too"
 
 
-def test_the_boards_runtime_needs_numpy_and_tvm_only():
+RUNTIME = ("edgeq.errors", "edgeq.formats", "edgeq.reading", "edgeq.targets.runtime")
+"""What of ours the runtime of a board may import."""
+
+
+def imports_of(path):
+    """Every module that a file imports, at any place."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def test_the_boards_runtime_imports_numpy_and_little_of_ours():
+    known = {*sys.stdlib_module_names, "numpy", "cryptography"}  # the last one for signatures, where it is asked for
+    files = [*(Path(edgeq.__file__).parent / "targets" / "runtime").glob("*.py")]
+    files += [Path(edgeq.__file__).parent / name for name in ("errors.py", "reading.py")]
+    assert len(files) > 30
+    for path in files:
+        for name in imports_of(path):
+            is_ours = any(name == allowed or name.startswith(f"{allowed}.") for allowed in RUNTIME)
+            assert is_ours or name.split(".")[0] in known, f"{path.name} imports {name}"
+
+
+def test_the_boards_runtime_needs_numpy_only():
     names = modules_after(
         "import edgeq.targets.runtime.loader, edgeq.targets.runtime.text, edgeq; edgeq.load"
     )
-    assert not names & HEAVY
+    assert not names & (HEAVY | {"tvm"})
     assert not names & LINKED
 
 

@@ -197,6 +197,24 @@ def test_a_bundle_that_was_replaced_runs_its_new_code(host_bundle, doubled_bundl
     assert second.path == first.path
     np.testing.assert_array_equal(second(input_ids=IDS)["last_hidden_state"], 2 * before)
     np.testing.assert_array_equal(first(input_ids=IDS)["last_hidden_state"], before)
+    assert first.manifest.files != second.manifest.files
+
+
+def test_an_embedding_loads_only_what_it_needs(host_bundle):
+    """Everything else takes milliseconds of a start that has few: OpenSSL, the manifest's parser, other tasks."""
+    code = (
+        "import sys, numpy\n"
+        "before = set(sys.modules)\n"
+        "import edgeq\n"
+        f"edgeq.load({str(host_bundle)!r}).encode(['the cat'])\n"
+        "print(*(set(sys.modules) - before))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    loaded = set(result.stdout.split())
+    runtime = "edgeq.targets.runtime."
+    assert f"{runtime}text_reading" in loaded
+    late = {runtime + name for name in ("schema", "manifest", "tasks", "text", "generation", "native_tasks", "signature")}
+    assert not loaded & {"hashlib", "_hashlib", "tempfile", "random", "concurrent.futures", "dataclasses", *late}
 
 
 @pytest.mark.parametrize("threads", [1, 2])
