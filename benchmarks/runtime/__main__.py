@@ -18,6 +18,7 @@ from typing import Any
 import edgeq
 from benchmarks.machine import facts
 from benchmarks.runtime import busy, calls, footprint, starts
+from benchmarks.runtime.format_1 import QUOTED
 from benchmarks.speed import prepare
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.toolchain.linkers import find_linker, run_compiler
@@ -37,7 +38,9 @@ def main() -> int:
     parser.add_argument("--part", action="append", choices=list(PARTS), help="measure this part; may be repeated")
     parser.add_argument("--rounds", type=int, default=30, help="turns of each")
     options = parser.parse_args()
+    options.models = options.models.resolve()
     results = json.loads(options.results.read_text(encoding="utf-8")) if options.results.is_file() else {}
+    results["format 1, quoted"] = QUOTED
     for name in options.part or PARTS:
         measured = PARTS[name](options)
         results[name] = {"machine": facts(), "seed": calls.SEED, "measured": measured}
@@ -112,7 +115,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "sizes": _sizes,
     "environment": lambda _: footprint.environment(_REPOSITORY),
     "starts": _starts,
-    "python_starts": lambda options: starts.python_starts(_minilm(options), rounds=options.rounds),
+    "python_starts": lambda options: starts.python_starts(_minilm(options), _REPOSITORY, rounds=options.rounds),
     "memory": _memory,
     "calls": _calls,
     "python_costs": lambda options: calls.python_costs(_minilm(options), _gpt2(options)),

@@ -83,8 +83,8 @@ def _outside(library: ctypes.CDLL, call: Callable[[], int], times: int) -> dict[
 
         return run
 
+    call()  # after which every function that is used is known
     functions = {name: function for name, function in vars(library).items() if name.startswith("edgeq_")}
-    call()
     rows = []
     try:
         for name, function in functions.items():

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +49,21 @@ def sizes(bundle: Path) -> dict[str, int]:
     return {**found, "all": sum(found.values()), "library": found[LIBRARY_FILE]}
 
 
-def environment(repository: Path) -> dict[str, Any]:
-    """Bytes of an environment that holds ``edgeq[runtime]`` and nothing else, by package."""
+@contextmanager
+def runtime_environment(repository: Path) -> Iterator[Path]:
+    """An environment that holds ``edgeq[runtime]`` and nothing else, for as long as it is used."""
     with tempfile.TemporaryDirectory(prefix="edgeq-environment-") as folder:
         venv.create(folder, with_pip=False)
         python = str(Path(folder) / "bin" / "python")
         command = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", f"{repository}[runtime]"]
         subprocess.run(command, check=True)
-        packages = next(Path(folder).glob("lib/python*/site-packages"))
+        yield Path(folder)
+
+
+def environment(repository: Path) -> dict[str, Any]:
+    """Bytes of an environment that holds ``edgeq[runtime]`` and nothing else, by package."""
+    with runtime_environment(repository) as folder:
+        packages = next(folder.glob("lib/python*/site-packages"))
         found = {path.name: _bytes(path) for path in sorted(packages.iterdir())}
     numpy = sum(size for name, size in found.items() if name.startswith("numpy"))
     return {"all": sum(found.values()), "without_numpy": sum(found.values()) - numpy, "packages": found}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.runtime.footprint import runtime_environment
 
 REPEATS = 20
 """Calls after the first, by which the model's own time is known."""
@@ -62,12 +63,21 @@ def _parts(taken: dict[str, list[float]], way: str, middle: Callable[[Sequence[f
     }
 
 
-def python_starts(bundle: Path, *, rounds: int) -> dict[str, float]:
-    """Milliseconds of a fresh process from its start to the first result of a bundle, and of its parts, in turns."""
+def python_starts(bundle: Path, repository: Path, *, rounds: int) -> dict[str, float]:
+    """Milliseconds of a fresh process from its start to the first result of a bundle, and of its parts, in turns.
+
+    They run in an environment of ``edgeq[runtime]``: one for developing has finders of its own, which take time. (`-I`
+    keeps the checkout out of the way.)
+    """
+    with runtime_environment(repository) as folder:
+        return _python_starts(str(folder / "bin" / "python"), bundle, rounds)
+
+
+def _python_starts(python: str, bundle: Path, rounds: int) -> dict[str, float]:
     commands = {
-        "python": [sys.executable, "-c", "pass"],
-        "import numpy": [sys.executable, "-c", "import numpy"],
-        "first result": [sys.executable, "-c", _IMPORT.format(bundle=str(bundle), text=TEXT)],
+        "python": [python, "-I", "-c", "pass"],
+        "import numpy": [python, "-I", "-c", "import numpy"],
+        "first result": [python, "-I", "-c", _IMPORT.format(bundle=str(bundle), text=TEXT)],
     }
     taken = _in_turns(commands, rounds)
     return {name: 1e3 * float(np.min(seconds)) for name, seconds in taken.items()}

@@ -24,7 +24,7 @@ HARNESSES = ("json", "manifest", "code", "pack", "tokenizer", "text", "tensors")
 _ALONE = ("tensors",)
 """Harnesses that take no part of the library."""
 _DIGESTS = ("sha256", "sha256_blocks", "sha256_lanes", "crc32")
-"""Files in which no byte of an input leads anywhere: libFuzzer need not follow it there, which takes most of the time."""
+"""Files in which no byte of an input leads anywhere: libFuzzer need not follow it, which takes most of the time."""
 _WEIGHTS = 1 << 16
 FLAGS = ["-std=gnu11", "-O1", "-g", "-fno-sanitize-recover=all", "-ffp-contract=off", "-D_GNU_SOURCE"]
 FLAGS += ["-Wall", "-Wextra", "-Werror", f"-I{LIBEDGEQ / 'include'}"]

@@ -213,7 +213,7 @@ def test_an_embedding_loads_only_what_it_needs(host_bundle):
     loaded = set(result.stdout.split())
     runtime = "edgeq.targets.runtime."
     assert f"{runtime}text_reading" in loaded
-    late = {runtime + name for name in ("schema", "manifest", "tasks", "text", "generation", "native_tasks", "signature")}
+    late = {runtime + name for name in ("schema", "manifest", "tasks", "text", "generation", "native_tasks")}
     assert not loaded & {"hashlib", "_hashlib", "tempfile", "random", "concurrent.futures", "dataclasses", *late}
 
 
