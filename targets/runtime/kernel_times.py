@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -36,6 +37,13 @@ Watch = ctypes.CFUNCTYPE(None, _pointer, ctypes.POINTER(KernelTimeRecord))
 """What ``edgeq_watch_kernels`` calls."""
 
 
+@functools.cache
+def with_kernel_times(library: ctypes.CDLL) -> ctypes.CDLL:
+    """Returns a library whose function that watches kernels may be called."""
+    declare(library, {"edgeq_watch_kernels": (ctypes.c_int32, _pointer, Watch, _pointer)})
+    return library
+
+
 def watched(
     library: ctypes.CDLL, session: ctypes.c_void_p, run: Callable[[], Any], check: Callable[[int], None]
 ) -> list[KernelTime]:
@@ -47,17 +55,17 @@ def watched(
         run: What calls a function of the model.
         check: Raises the error of a status.
     """
-    declare(library, {"edgeq_watch_kernels": (ctypes.c_int32, _pointer, Watch, _pointer)})
+    watch_kernels = with_kernel_times(library).edgeq_watch_kernels
     spent: dict[str, list[float]] = {}
 
     def note(_context: Any, record: Any) -> None:
         spent.setdefault(record.contents.name.decode(), []).append(record.contents.seconds)
 
     watch = Watch(note)
-    check(library.edgeq_watch_kernels(session, watch, None))
+    check(watch_kernels(session, watch, None))
     try:
         run()
     finally:
-        check(library.edgeq_watch_kernels(session, Watch(), None))
+        check(watch_kernels(session, Watch(), None))
     times = [KernelTime(name, len(seconds), sum(seconds)) for name, seconds in spent.items()]
     return sorted(times, key=lambda kernel: -kernel.seconds)

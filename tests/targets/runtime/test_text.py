@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import edgeq
-from edgeq.errors import FormatError, UsageError
+from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.targets.runtime import native
+from edgeq.targets.runtime.kernel_times import Watch, with_kernel_times
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.runtime.scores import Scores, class_names
 from edgeq.targets.runtime.text import run_texts
@@ -55,11 +56,11 @@ def test_texts_of_mixed_lengths_keep_their_order_and_their_bits(bundle, token_bu
 def _most_bytes(bundle, work):
     """Bytes of the tensors of the kernel that has most of them, in any call."""
     found = []
-    watch = native.Watch(lambda _, record: found.append(record.contents.bytes))
-    library, handle = bundle.model.library, bundle.session._handle
+    watch = Watch(lambda _, record: found.append(record.contents.bytes))
+    library, handle = with_kernel_times(bundle.model.library), bundle.session._handle
     assert library.edgeq_watch_kernels(handle, watch, None) == native.OK
     work()
-    assert library.edgeq_watch_kernels(handle, native.Watch(), None) == native.OK
+    assert library.edgeq_watch_kernels(handle, Watch(), None) == native.OK
     return max(found)
 
 
@@ -245,8 +246,13 @@ def test_names_and_json_of_scores():
     ],
 )
 def test_a_manifest_with_an_impossible_table_of_texts_is_refused(changes, message, host_bundle, copy_of):
+    copy = copy_of(host_bundle)
+    manifest = read_manifest(copy)
+    write_manifest(copy, dataclasses.replace(manifest, text=dataclasses.replace(manifest.text, **changes)))
     with pytest.raises(FormatError, match=message):
-        _with_text(copy_of(host_bundle), **changes)
+        read_manifest(copy)
+    with pytest.raises(EdgeqError, match=message if "similarity" in changes else r"manifest\.json: '"):
+        _ = edgeq.load(copy).manifest  # what the library does not use, it does not read
 
 
 def test_a_bundle_without_tokenizer(host_bundle, copy_of):
