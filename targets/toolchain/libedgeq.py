@@ -56,7 +56,7 @@ _LINK_FLAGS = ("-s", "-Wl,--build-id=none", "-Wl,--gc-sections")
 _SYSTEM_LIBRARIES = ("-lm", "-lpthread")
 _SMALL = "program/small"
 """Sources that take the place of large functions of the C library in a static program."""
-_STATIC_FLAGS = ("-static", "-Wl,-z,norelro", f"-Wl,-T,{LIBEDGEQ / _SMALL / 'no_unwind_tables.ld'}")
+_STATIC_FLAGS = ("-static", "-Wl,-z,norelro", "-T", str(LIBEDGEQ / _SMALL / "no_unwind_tables.ld"))
 
 
 def build_library(linker: Linker, out: Path) -> None:

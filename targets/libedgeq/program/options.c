@@ -13,6 +13,8 @@
 static const char *const USAGE[] = {
     "usage: edgeq-run BUNDLE --self-test | TEXTS | --ids FILE | --tensors IN --out OUT | --profile IN\n"
     "\n"
+    "Runs a compiled model on texts: prints embeddings, labels, answers or generated texts, one line a text.\n"
+    "\n"
     "  BUNDLE           folder that `edgeq compile` made, or file that `edgeq pack` made; a program that\n"
     "                   `edgeq pack --executable` made has its own, and takes none\n"
     "  --self-test      run the stored input; exit 1 if one bit of the output differs\n"
@@ -37,7 +39,7 @@ static const char *const USAGE[] = {
     "  --ignore-labels A,B         labels that are left out (default: O)\n"
     "  --top-k K        answers (default 1), tokens for a mask (default 5), documents (default all)\n"
     "  --max-answer-tokens N       most tokens of an answer (default 15)\n"
-    "  --allow-no-answer           that there is no answer is one too\n"
+    "  --allow-no-answer           count \"there is no answer\" as an answer\n"
     "  --targets A,B    tokens to choose from for a mask\n"
     "\n",
     "  --ids FILE       one text a line, as token ids separated by spaces\n"
@@ -210,7 +212,7 @@ static void check_options(const Options *options) {
                                  options->csv};
   int jobs = options->self_test;
   for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) jobs += sources[i] != NULL;
-  if (options->bundle == NULL) stop(EXIT_USAGE, "name a bundle; see --help");
+  if (options->bundle == NULL) stop(EXIT_USAGE, "name a bundle, the folder that `edgeq compile` made; see --help");
   if (options->verify_all && options->no_verify) {
     stop(EXIT_USAGE, "--verify-all and --no-verify exclude each other; see --help");
   }
