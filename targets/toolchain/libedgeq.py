@@ -47,9 +47,9 @@ COMPILE_FLAGS = (
     f"-I{LIBEDGEQ / 'include'}",
 )
 _FAST = (
-    *("run", "pool", "vectors", "sampling", "beams", "numerics"),
+    *("run", "pool", "vectors", "sampling", "numerics"),
     *("crc32", "checked_file", "sha256", "sha256_blocks", "sha256_lanes"),
-    *("json", "words", "number_text"),
+    *("json", "number_text"),
 )
 """Files whose loops take time that one can measure; the others are compiled to be small."""
 _LINK_FLAGS = ("-s", "-Wl,--build-id=none", "-Wl,--gc-sections")
