@@ -62,6 +62,6 @@ def test_parity_tells_which_checks_failed(monkeypatch, tmp_path):
     from edgeq.results import Check, ParityReport
 
     checks = [Check("a", "b", passed, "why", {}) for passed in (True, False)]
-    monkeypatch.setattr(run, "run_parity", lambda _: ParityReport(checks, {}))
+    monkeypatch.setattr(run, "run_parity", lambda _: ParityReport(checks))
     found = stage.parity("gpt2-small", tmp_path)
     assert (found["passed"], found["checks"], [check["passed"] for check in found["breaches"]]) == (False, 2, [False])
