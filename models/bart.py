@@ -64,13 +64,14 @@ class BartLayers(ModelAdapter):
 
     @property
     def without_effect(self) -> dict[str, object]:
-        """Keys of fairseq's that say how the family is made anyway; ``transformers`` reads none of them."""
+        """Keys that say how the family is made anyway: fairseq's, and one that release 5 reads of decoders alone."""
         return {
             "normalize_before": self.norms_before,
             "add_final_layer_norm": self.norms_before,
             "normalize_embedding": self.normed_embeddings,
             "static_position_embeddings": not self.learned_positions,
             "add_bias_logits": False,
+            "is_decoder": False,
         }
 
     def check_config(self) -> None:

@@ -69,8 +69,12 @@ def squared_error(weight: torch.Tensor, scale: torch.Tensor, grid: Grid) -> torc
 
 def squared_sum(weight: torch.Tensor) -> torch.Tensor:
     """Returns the sum of the squares of a matrix: float64."""
-    parts = [weight[rows].double().square().sum() for rows in _row_chunks(weight)]
-    return torch.stack(parts).sum()
+    chunks = _row_chunks(weight)
+    sums = torch.empty(len(chunks), dtype=torch.float64)
+    for number, rows in enumerate(chunks):
+        # Into a place that is there: small results between large temporaries keep the C library from reusing these.
+        sums[number] = weight[rows].double().square().sum()
+    return sums.sum()
 
 
 def _peak(weight: torch.Tensor, *, per_row: bool) -> torch.Tensor:

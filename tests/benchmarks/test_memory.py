@@ -22,9 +22,9 @@ def _run_folder(folder: Path, source: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def folders(make_bert: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A run with an embedding table of 70 MB, most of the model, and a small one that brings the libraries in first."""
+    """A run with a table of many narrow rows, most of its 96 MB, and a small one that brings the libraries in first."""
     place = tmp_path_factory.mktemp("memory")
-    large = make_bert(vocab_size=70_000, hidden_size=256, num_attention_heads=2, num_hidden_layers=1)
+    large = make_bert(vocab_size=250_037, hidden_size=96, num_attention_heads=2, num_hidden_layers=1)
     return _run_folder(place / "large", large), _run_folder(place / "small", make_bert(num_hidden_layers=1))
 
 

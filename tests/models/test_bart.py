@@ -10,6 +10,7 @@ from torch import nn
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.models import Seq2SeqAdapter, TorchPart, adapter_for
+from edgeq.models.transformers_release import RELEASE
 from edgeq.recipes import apply_recipe, load_recipe
 
 Arrays = dict[str, np.ndarray]
@@ -164,7 +165,11 @@ def test_other_variants_are_refused(values: dict[str, Any], found: str) -> None:
         ({"d_model": 100, "decoder_attention_heads": 12, "encoder_attention_heads": 4}, "100 and 12"),
         ({"vocab_size": 0}, "vocab_size"),
         ({"decoder_layers": 10**9}, "decoder_layers"),
-        ({"encoder_ffn_dim": 12.5}, "12.5"),
+        pytest.param(
+            {"encoder_ffn_dim": 12.5},
+            "12.5",
+            marks=pytest.mark.skipif(RELEASE >= 5, reason="release 5 of transformers makes no such configuration"),
+        ),
     ],
 )
 def test_impossible_sizes_are_refused(values: dict[str, Any], found: str) -> None:
