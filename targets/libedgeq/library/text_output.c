@@ -25,8 +25,8 @@ static size_t beginning(const char *text, size_t left) {
 static void convert(TextOutput *output, bool is_last, Buffer *text) {
   Buffer *held = &output->held;
   size_t at = 0, size_held = held->size;
-  /* Space at the end is kept until something follows it. */
-  bool drops_space = output->table->settings->drops_first_space == DROPS_ALL_SPACE;
+  /* Space at the end is kept until something follows it; bytes without a table are a part of a text. */
+  bool drops_space = output->table != NULL && output->table->settings->drops_first_space == DROPS_ALL_SPACE;
   while (drops_space && size_held > 0 && held->data[size_held - 1] == ' ') size_held--;
   while (at < size_held) {
     size_t left = size_held - at, size = character_size(held->data + at, left);

@@ -10,7 +10,7 @@ void tokenizer_encode(const TokenizerTable *table, const char *text, size_t size
 
 /* Text from tokens that come one by one. */
 typedef struct {
-  const TokenizerTable *table;
+  const TokenizerTable *table; /* or NULL for bytes that are held already, a part of a text */
   Buffer held; /* the beginning of a character */
   bool has_begun;
 } TextOutput;
