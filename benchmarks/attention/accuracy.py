@@ -19,6 +19,8 @@ import numpy as np
 
 from benchmarks.attention.schemes import SCHEMES, attention_in
 from benchmarks.machine import facts
+from edgeq.arrays import Arrays
+from edgeq.backends.pytorch import TorchBackend
 from edgeq.checkpoint import load_checkpoint
 from edgeq.evaluate.kinds import read_evaluation_data
 from edgeq.evaluate.tasks import evaluate
@@ -55,6 +57,7 @@ def measure(
     checkpoint = load_checkpoint(model)
     apply_recipe(checkpoint.model, load_recipe(recipe), checkpoint.adapter)
     encoder = TorchEncoder(checkpoint.model, checkpoint.adapter)
+    backend = TorchBackend(encoder)
     blocks = _blocks(checkpoint, text, limit)
     examples = read_evaluation_data(data, checkpoint.adapter.task)
     rows: list[dict[str, Any]] = []
@@ -62,9 +65,9 @@ def measure(
     for name, scheme in {"float attention": None, **{name: SCHEMES[name] for name in names}}.items():
         seen: list[np.ndarray] = []
 
-        def run(ids: np.ndarray, mask: np.ndarray, *rest: np.ndarray, seen: Any = seen) -> dict[str, np.ndarray]:
-            outputs = encoder(ids, mask, *rest)
-            seen.append(_kept(outputs, mask))
+        def run(feed: Arrays, /, seen: list[np.ndarray] = seen) -> Arrays:
+            outputs = backend(feed)
+            seen.append(_kept(outputs, feed["attention_mask"]))
             return outputs
 
         with contextlib.nullcontext() if scheme is None else attention_in(scheme):

@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 
 from edgeq.backends.log_probabilities import TorchLogProbabilities
+from edgeq.backends.pytorch import TorchBackend
 from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.evaluate.data import EvaluationSet, read_evaluation_set, read_text_file
 from edgeq.evaluate.perplexity import evaluate_perplexity
@@ -68,7 +69,7 @@ def accuracy(folder: Path, file: Path) -> float:
     """Returns the share of a classifier's labels that are right."""
     checkpoint = load_checkpoint(folder)
     found = evaluate(
-        TorchEncoder(checkpoint.model, checkpoint.adapter),
+        TorchBackend(TorchEncoder(checkpoint.model, checkpoint.adapter)),
         checkpoint.tokenizer,
         read_evaluation_set(file),
         labels=checkpoint.adapter.labels,

@@ -192,7 +192,7 @@ def test_factors_without_training(make_bert: Callable[..., Path], tmp_path: Path
         ("tucker-iii-32", "[factor]\nfold = true", "factor.fold is for packed factors"),
         ("tucker-iv-72-384-w2a8", '[factor]\nevaluate = "dense"', "factor.evaluate is for float factors"),
         ("tucker-iii-32", "[factor]\nembedding_factor = 2", "embedding_factor is for kronecker"),
-        ("kngpt2", "[factor]\nrank = 2", "rank is for tucker and low-rank"),
+        ("kngpt2", "[factor]\nrank = 2", "rank is for low-rank and tucker"),
         ("tucker-iii-32", '[factor]\nblocks = "odd"', "blocks is for kronecker and low-rank"),
         ("kngpt2", '[factor.attention]\nleft = [2, 2]', "either the left or the right factor"),
         ("low-rank-64", '[factor]\nevaluate = "up"', "is for tucker"),
