@@ -146,10 +146,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         FormatError: If the file is not a JSON object.
     """
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}")
+        raise UsageError(f"there is no folder {folder}; give the folder of a model")
     path = folder / "config.json"
     if not path.is_file():
-        raise UsageError(f"{folder} is not a model folder: it holds no config.json")
+        raise UsageError(f"{folder} is not a model folder: it holds no config.json; give a Hugging Face checkpoint")
     return read_json_object(path)
 
 
@@ -499,7 +499,7 @@ def _check_no_other_head(weights: WeightFiles, adapter: ModelAdapter, prefix: st
         tasks = " or ".join(tasks_of([adapter.architecture, *others]))
         raise UsageError(
             f"{where} holds {heads[others[0]][0]!r} of {' or '.join(others)}, but config.json names no architecture; "
-            f"say by --task what to make of it ({tasks})"
+            f"choose its task with --task ({tasks})"
         )
 
 

@@ -37,7 +37,7 @@ def resolve_source(source: str | Path) -> Path:
     except (OSError, ValueError) as error:  # names too long for a file system, or with a zero byte
         raise UsageError(f"there is no folder {str(source)!r} ({error})") from None
     if isinstance(source, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UsageError(f"there is no folder {name!r}")
+        raise UsageError(f"there is no folder {name!r}; give the folder of a model, or its name on the hub")
     return _download(name)
 
 
@@ -68,7 +68,7 @@ def _download(name: str) -> Path:
         ) from None
     except Exception as error:  # hub and HTTP clients raise many unrelated classes; all mean "not obtained"
         raise UsageError(
-            f"{name!r} is not a folder, and no such model could be had from the Hugging Face hub "
+            f"{name!r} is not a folder, and the model cannot be loaded from the Hugging Face hub "
             f"({type(error).__name__}), nor is a copy in its cache; check the name and the network, or give a folder"
         ) from None
     return folder

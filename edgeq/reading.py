@@ -27,7 +27,7 @@ def open_regular(path: Path) -> BufferedReader:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise UsageError(f"{path} does not exist") from None
+        raise UsageError(f"{path} does not exist; check the name") from None
     except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
         raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:

@@ -87,7 +87,7 @@ def find_weights(folder: Path) -> WeightFiles:
             return _read_shards(folder / f"{name}{_INDEX}", read)
     found = sorted(path.name for pattern in _OTHERS for path in folder.glob(pattern))
     if not found:
-        raise UsageError(f"{folder} holds no {WEIGHTS_NAME}")
+        raise UsageError(f"{folder} holds no {WEIGHTS_NAME}; give a checkpoint as save_pretrained writes it")
     raise UnsupportedError(
         f"{folder} holds no {WEIGHTS_NAME} and no {_PICKLE}, found {found[0]}; save the model with save_pretrained"
     )

@@ -33,7 +33,7 @@ def compile_(
         str, typer.Option("--target", "-t", help="Target (see 'edgeq targets') or a .toml file.")
     ] = "host",
     form: Annotated[
-        Form, typer.Option("--form", help="'bundle', or 'sources': for a project that has its own compiler.")
+        Form, typer.Option("--form", help="'bundle', or 'sources' for a project with its own compiler.")
     ] = Form.BUNDLE,
     context: Context = None,
     force: Force = False,

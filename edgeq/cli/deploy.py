@@ -23,16 +23,16 @@ Targets = Annotated[
 EvalData = Annotated[
     Path | None,
     typer.Option(
-        help="What the task is measured on, and, for recipes that train, what the best model is chosen by: sentence "
-        "pairs with scores, sentences with labels, queries with documents (.tsv, .csv, .jsonl), words with tags "
-        "(CoNLL, .jsonl), questions (SQuAD's .json, .jsonl), or a text for models of masked words and models that "
-        "generate text."
+        help="Data to measure the task on and, for recipes that train, to choose the best model with: sentence pairs "
+        "with scores, sentences with labels, queries with documents (.tsv, .csv, .jsonl), words with tags "
+        "(CoNLL, .jsonl), questions (SQuAD's .json, .jsonl), or a text file for masked language models and models "
+        "that generate text."
     ),
 ]
 
 
 def _gate(text: str) -> Any:
-    return typer.Option(help=text, rich_help_panel="Gates")
+    return typer.Option(help=text, rich_help_panel="Limits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +49,12 @@ class GateOptions:
     loss_at: Annotated[
         str,
         _gate(
-            "What --max-loss looks at: the end of the 95% interval that is worse for the model (interval), or the "
-            "measured loss (middle)."
+            "Which loss --max-loss limits: the worse end of the measured loss's 95% interval (interval), or the "
+            "measured loss itself (middle)."
         ),
     ] = "interval"
     max_bytes: Annotated[
-        str | None, _gate("Largest size of the weights as stored, such as 8MB or 7.5MiB.")
+        str | None, _gate("Largest size of the stored weights, such as 8MB or 7.5MiB.")
     ] = None
     max_ms: Annotated[float | None, _gate("Largest median latency in milliseconds, on this machine.")] = None
 
@@ -69,7 +69,7 @@ class GateOptions:
 def deploy(
     source: Source,
     out: Annotated[
-        Path, typer.Argument(help="Folder of the run; an unfinished run goes on where it stopped.")
+        Path, typer.Argument(help="Folder of the run; an unfinished run continues where it stopped.")
     ],
     *,
     recipe: RecipeName,
@@ -79,14 +79,14 @@ def deploy(
     calibration_data: CalibrationData = None,
     training: TrainingOptions,
     gates: GateOptions,
-    name: Annotated[str | None, typer.Option(help="What the report calls the model.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model in the report.")] = None,
     opset: Opset = None,
     cache: Cache = "float16",
     context: Context = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of the latency measurement.")] = 20,
     sequence: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens of a text in the latency measurement. Default: 128, or what the model takes."),
+        typer.Option(min=1, help="Tokens per text in the latency measurement. Default: 128, or what the model takes."),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads in the latency measurement.")] = 2,
     force: Force = False,
@@ -94,8 +94,8 @@ def deploy(
 ) -> None:
     """Do the whole job: compress, export, compile, evaluate, check parity, profile, report.
 
-    An unfinished run, its training included, goes on where it stopped. Exits with 1 if a parity rule is broken or a
-    limit of --max-loss, --max-bytes or --max-ms is not kept; the report says so too.
+    An unfinished run, its training included, continues where it stopped. Exits with 1 if a parity rule is broken or
+    the model exceeds --max-loss, --max-bytes or --max-ms; the report says so too.
     """
     from edgeq.deploy import DeployRequest, carry_out
     from edgeq.report.gates import parse_gates

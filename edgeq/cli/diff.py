@@ -17,16 +17,17 @@ def diff(
     *,
     backend: Annotated[
         list[str] | None,
-        typer.Option("--backend", "-b", help="onnx-reference, onnxruntime or tvm; repeatable. Default: all that can."),
+        typer.Option("--backend", "-b", help="onnx-reference, onnxruntime or tvm; repeatable. Default: all possible."),
     ] = None,
     layers: Annotated[
-        bool, typer.Option("--layers", help="Print every layer, not only the first that leaves its envelope.")
+        bool, typer.Option("--layers", help="Print every layer, not only the first outside its envelope.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Walk the layers in order and mark the first that leaves its envelope; exit 1 if one does.
+    """Compare the layers in order and name the first that leaves its envelope; exit 1 if one does.
 
-    Each layer is judged on PyTorch's own input (isolated) and in the run of the whole model (accumulated).
+    The envelope of a layer is the largest difference from PyTorch that rounding can explain. Each layer is compared on
+    PyTorch's own input (isolated) and on what the layers before it computed (accumulated).
     """
     from edgeq.parity import diff_layers
     from edgeq.report.text import diff_lines

@@ -41,7 +41,7 @@ def estimate(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Estimate the time of each kernel on one core of another processor. This is no measurement.
+    """Estimate the time of each kernel on one core of another processor; nothing is measured.
 
     Instructions are counted in an emulator. Their cycles come from LLVM's model of the pipeline, and the time of
     memory accesses from the bandwidth in the target file.

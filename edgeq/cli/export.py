@@ -24,7 +24,7 @@ def export(
         str,
         typer.Option(
             help="edgeq: ai.edgeq ops with bodies. stock: ONNX Runtime's own packed ops, fast without a library "
-            "(release 1.23 or later; 2-bit weights 1.28), activations rounded in blocks."
+            "(release 1.23 or later; 2-bit weights 1.28), but activations are rounded in blocks."
         ),
     ] = "edgeq",
     force: Force = False,

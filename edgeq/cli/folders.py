@@ -11,7 +11,7 @@ from edgeq.errors import UsageError
 from edgeq.formats.tasks import PIPELINES
 
 Out = Annotated[
-    Path, typer.Argument(help="Folder to write; only an earlier output of this verb is replaced, and only on success.")
+    Path, typer.Argument(help="Folder to write; an earlier output of this verb is replaced at the end.")
 ]
 Source = Annotated[str, typer.Argument(help="Folder of a Hugging Face checkpoint, or a hub name.")]
 RecipeName = Annotated[
@@ -20,17 +20,17 @@ RecipeName = Annotated[
 Task = Annotated[
     str | None,
     typer.Option(
-        help=f"What to make of the model: {', '.join(PIPELINES)}. Default: what it was made for, and the encoder of "
-        "one that was only pre-trained."
+        help=f"Task of the model: {', '.join(PIPELINES)}. Default: what config.json says, and feature-extraction for a "
+        "model that was only pre-trained."
     ),
 ]
-Opset = Annotated[int | None, typer.Option(help="ONNX opset, 18 to 23; the exporter's default if not given.")]
+Opset = Annotated[int | None, typer.Option(help="ONNX opset, 18 to 23. Default: the exporter's.")]
 Cache = Annotated[
     str, typer.Option(help="Type of the key/value cache of models that generate text: float16 or float32.")
 ]
 Context = Annotated[
     int | None,
-    typer.Option(help="For models that generate text: most tokens, prompt included. Default: all positions."),
+    typer.Option(help="Models that generate text: largest number of tokens, prompt included. Default: all positions."),
 ]
 
 

@@ -1,4 +1,4 @@
-"""``generate``: a bundle generates text after prompts."""
+"""``generate``: a bundle generates text from prompts."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class SamplingOptions:
     """How a token is chosen; what is not given is as the bundle has it."""
 
     temperature: Annotated[
-        float | None, _sampling("0 takes the most likely token; 1 draws as the model says, less is sharper.")
+        float | None, _sampling("0 is greedy, 1 samples with the model's probabilities; less is sharper.")
     ] = None
-    top_k: Annotated[int | None, _sampling("Draw from the K most likely tokens only; 0 from all.")] = None
+    top_k: Annotated[int | None, _sampling("Sample from the K most likely tokens only; 0 is all.")] = None
     top_p: Annotated[
-        float | None, _sampling("Draw from the most likely tokens that together have this probability only.")
+        float | None, _sampling("Sample from the most likely tokens whose probabilities add up to this only.")
     ] = None
     repetition_penalty: Annotated[
-        float | None, _sampling("Penalty of tokens that the text already has; 1 is none.")
+        float | None, _sampling("Penalty for tokens that the text already has; 1 is none.")
     ] = None
-    seed: Annotated[int | None, _sampling("Start of the random numbers.")] = None
+    seed: Annotated[int | None, _sampling("Seed of the random numbers.")] = None
 
 
-_SHORTER_THAN_ASKED = {"context": "the context is full", "end": "the text ended", "stop": "a stop text came"}
+_SHORTER_THAN_ASKED = {"context": "the context is full", "end": "the text ended", "stop": "a stop text was generated"}
 
 
 @verb(
@@ -52,23 +52,23 @@ def generate(
     prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="A prompt; repeatable.")] = None,
     prompts_file: Annotated[
         Path | None,
-        typer.Option(help="UTF-8 file with one prompt a line; - is standard input. Blank lines are skipped."),
+        typer.Option(help="UTF-8 file with one prompt per line; - is standard input. Blank lines are skipped."),
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", "-n", help="Most tokens to generate for a prompt.")
+        int | None, typer.Option("--max-new-tokens", "-n", help="Largest number of tokens to generate for a prompt.")
     ] = None,
     min_new_tokens: MinNewTokens = None,
     no_repeat_ngram_size: NoRepeatNgramSize = None,
     sampling: SamplingOptions,
-    stop: Annotated[list[str] | None, typer.Option(help="Text that ends a continuation; repeatable.")] = None,
-    ignore_end: Annotated[bool, typer.Option("--ignore-end", help="Go on after the token that ends a text.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Most prompts that run together; texts do not depend on it.")] = 8,
+    stop: Annotated[list[str] | None, typer.Option(help="Stop when this text was generated; repeatable.")] = None,
+    ignore_end: Annotated[bool, typer.Option("--ignore-end", help="Do not stop at the end-of-text token.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Largest number of prompts generated together.")] = 8,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Generate text after prompts; it appears token by token, its speed at the end.
+    """Generate text from prompts, printed token by token; the speed follows at the end.
 
-    Settings that are not given come from the model's generation_config.json. Without it the choice is greedy, and at
+    Settings that are not given come from the model's generation_config.json. Without it generation is greedy, and at
     most 100 tokens are generated.
 
     With --json, prints one object with text, ids and tokens_per_second (for several prompts a list of them in

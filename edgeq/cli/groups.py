@@ -8,7 +8,7 @@ import typer.core
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "The main job": ("deploy",),
-    "Make, stage by stage": ("compress", "export", "compile", "search", "pack", "unpack", "sign", "ort-library"),
+    "Build, stage by stage": ("compress", "export", "compile", "search", "pack", "unpack", "sign", "ort-library"),
     "Prove": ("parity", "diff", "verify", "size", "profile", "estimate", "report", "compare"),
     "Run": ("run", "generate", "serve"),
     "Look up": ("recipes", "targets", "doctor"),

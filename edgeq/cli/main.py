@@ -29,7 +29,7 @@ def _global_options(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Compress BERT, GPT-2 and BART, compile them for small CPUs, and prove what came out."""
+    """Compress BERT, GPT-2 and BART models, compile them for CPUs, and prove that the result is the same model."""
 
 
 # Each verb has a module of its name, which registers it when it is imported, and imports what is heavy (torch, onnx,

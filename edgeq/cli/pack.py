@@ -24,7 +24,7 @@ def pack(
 ) -> None:
     """Write a bundle as one file, which `edgeq-run` and libedgeq read like the folder.
 
-    With --executable it is a program that runs where nothing is installed, no C library either:
+    With --executable it is a program that needs nothing installed, not even a C library:
     `./minilm --text "..."`.
     """
     from edgeq.targets.bundle.packing import pack_bundle, pack_program

@@ -37,7 +37,7 @@ def run(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Call a bundle with texts: embed, classify, label, answer, fill, rank, summarise; prints one JSON object a text.
+    """Call a bundle with texts: embed, classify, label, answer, fill, rank, summarise; prints JSON for each text.
 
     With --json, prints one JSON list instead of lines. A blank line keeps its place, with no result. An encoder-decoder
     generates with the settings of its generation_config.json, without it greedily and at most 128 tokens; options

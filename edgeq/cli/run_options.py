@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from edgeq.targets.runtime.loader import Bundle
 
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads of the kernels; results do not depend on it.")
+    int | None,
+    typer.Option(
+        min=1, help="Threads of the kernels; the results do not depend on it. Default: OMP_NUM_THREADS or all cores."
+    ),
 ]
 MinNewTokens = Annotated[
-    int | None, typer.Option("--min-new-tokens", help="Tokens to generate before one may end the text.")
+    int | None, typer.Option("--min-new-tokens", help="Smallest number of tokens before the text may end.")
 ]
 NoRepeatNgramSize = Annotated[
     int | None, typer.Option("--no-repeat-ngram-size", help="Repeat no sequence of this many tokens; 0 allows all.")
@@ -66,26 +69,26 @@ class TextInputs:
     """Where the texts come from."""
 
     text: Annotated[list[str] | None, _text("A text; repeatable.", "--text")] = None
-    file: Annotated[Path | None, _text("UTF-8 file with one text a line; - is standard input.", "--file")] = None
+    file: Annotated[Path | None, _text("UTF-8 file with one text per line; - is standard input.", "--file")] = None
     jsonl: Annotated[
-        Path | None, _text("File with one JSON object a line; id and other fields come back.", "--jsonl")
+        Path | None, _text("File with one JSON object per line; id and other fields are kept in the output.", "--jsonl")
     ] = None
     table: Annotated[
-        Path | None, _text("CSV table with a header (.tsv: with tabs); other columns come back.", "--csv")
+        Path | None, _text("CSV table with a header (.tsv: with tabs); other columns are kept in the output.", "--csv")
     ] = None
     column: Annotated[
         str | None,
-        _text("Where --jsonl and --csv have the text. Default: text, sentence or question.", "--column"),
+        _text("Field or column of the text in --jsonl and --csv. Default: text, sentence or question.", "--column"),
     ] = None
-    pair: Annotated[tuple[str, str] | None, _text("Two texts that the model reads together.", "--pair")] = None
+    pair: Annotated[tuple[str, str] | None, _text("Two texts that the model takes as one input.", "--pair")] = None
     pairs: Annotated[
-        Path | None, _text("UTF-8 file with a pair of texts a line, a tab between them.", "--pairs")
+        Path | None, _text("UTF-8 file with one pair of texts per line, separated by a tab.", "--pairs")
     ] = None
-    question: Annotated[str | None, _text("A question; the answer is in --context.", "--question")] = None
-    context: Annotated[str | None, _text("Where the answer is looked for.", "--context")] = None
-    query: Annotated[str | None, _text("Sort --documents by how well they fit it.", "--query")] = None
+    question: Annotated[str | None, _text("A question to answer from --context.", "--question")] = None
+    context: Annotated[str | None, _text("Text that holds the answer to --question.", "--context")] = None
+    query: Annotated[str | None, _text("Query to sort --documents by, best match first.", "--query")] = None
     documents: Annotated[
-        Path | None, _text("UTF-8 file with one document a line; - is standard input.", "--documents")
+        Path | None, _text("UTF-8 file with one document per line; - is standard input.", "--documents")
     ] = None
 
     def read(self) -> list[InputText]:
@@ -130,45 +133,47 @@ class TaskOptions:
     """What is asked of the model; not every option applies to every task."""
 
     prompt_name: Annotated[
-        str | None, _asked("Sentence models: which prompt is put before every text.", "--prompt-name")
+        str | None, _asked("Sentence models: name of the prompt to put before every text.", "--prompt-name")
     ] = None
     on_long: Annotated[
         str | None,
         _asked(
-            "Longer texts than the model takes: error, cut, or split into rows (embeddings and logits are "
-            "averaged by tokens). Default: as the model's folder says.",
+            "What to do with a text longer than the model takes: error, cut, or split it into rows (embeddings and "
+            "logits are averaged by tokens). Default: the setting in the model's folder.",
             "--on-long",
         ),
     ] = None
-    max_tokens: Annotated[int | None, _asked("Most tokens of a text or row.", "--max-tokens")] = None
-    overlap: Annotated[int | None, _asked("Tokens that rows of a long text share.", "--overlap")] = None
+    max_tokens: Annotated[int | None, _asked("Largest number of tokens in a text or row.", "--max-tokens")] = None
+    overlap: Annotated[int | None, _asked("Tokens shared by two rows of a long text.", "--overlap")] = None
     aggregation: Annotated[
-        str | None, _asked("Labels of tokens: none, simple (default), first, average, max.", "--aggregation")
+        str | None, _asked("How token labels are joined: none, simple (default), first, average, max.", "--aggregation")
     ] = None
     ignore_labels: Annotated[
-        str | None, _asked("Labels that are left out, with commas between. Default: O.", "--ignore-labels")
+        str | None, _asked("Labels to leave out, separated by commas. Default: O.", "--ignore-labels")
     ] = None
     top_k: Annotated[
-        int | None, _asked("Answers (default 1), tokens for a mask (5), documents (all).", "--top-k")
+        int | None, _asked("Number of answers (default 1), tokens for a mask (5) or documents (all).", "--top-k")
     ] = None
     max_answer_tokens: Annotated[
-        int | None, _asked("Most tokens of an answer. Default: 15.", "--max-answer-tokens")
+        int | None, _asked("Largest number of tokens in an answer. Default: 15.", "--max-answer-tokens")
     ] = None
-    allow_no_answer: Annotated[bool, _asked("That there is no answer is one too.", "--allow-no-answer")] = False
+    allow_no_answer: Annotated[bool, _asked("Allow the result 'no answer'.", "--allow-no-answer")] = False
     targets: Annotated[
-        str | None, _asked("Tokens to choose from for a mask, with commas between.", "--targets")
+        str | None, _asked("Tokens to choose from for a mask, separated by commas.", "--targets")
     ] = None
-    max_new_tokens: Annotated[int | None, _generated("Most tokens to generate.", "--max-new-tokens", "-n")] = None
+    max_new_tokens: Annotated[
+        int | None, _generated("Largest number of tokens to generate.", "--max-new-tokens", "-n")
+    ] = None
     min_new_tokens: Annotated[
-        int | None, _generated("Tokens to generate before one may end the text.", "--min-new-tokens")
+        int | None, _generated("Smallest number of tokens before the text may end.", "--min-new-tokens")
     ] = None
     no_repeat_ngram_size: Annotated[
         int | None, _generated("Repeat no sequence of this many tokens; 0 allows all.", "--no-repeat-ngram-size")
     ] = None
     repetition_penalty: Annotated[
-        float | None, _generated("Penalty of tokens that the text already has; 1 is none.", "--repetition-penalty")
+        float | None, _generated("Penalty for tokens that the text already has; 1 is none.", "--repetition-penalty")
     ] = None
-    num_beams: Annotated[int | None, _generated("Texts that beam search keeps; 1 is greedy.", "--num-beams")] = None
+    num_beams: Annotated[int | None, _generated("Number of beams in beam search; 1 is greedy.", "--num-beams")] = None
     length_penalty: Annotated[
         float | None, _generated("Beam search: above 0 favours longer texts.", "--length-penalty")
     ] = None

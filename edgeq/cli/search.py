@@ -31,17 +31,21 @@ class LatencyOptions:
     """What latency is asked for, and where it is told."""
 
     max_ms: Annotated[
-        float | None, _latency("Longest latency in milliseconds, measured here without --target or --on.")
+        float | None, _latency("Largest latency in milliseconds, measured here unless --target or --on is given.")
     ] = None
     target: Annotated[
         str | None,
-        _latency("Target of --max-ms: a name or a .toml file; one that is not here is estimated.", "--target", "-t"),
+        _latency(
+            "Target of --max-ms: a name or a .toml file; another processor than this one is estimated.",
+            "--target",
+            "-t",
+        ),
     ] = None
     on: Annotated[
-        str | None, _latency("Measure latency on a device, such as ssh://pi@192.168.1.7; with its --target.")
+        str | None, _latency("Measure latency on a device, such as ssh://pi@192.168.1.7; needs its --target.")
     ] = None
-    threads: Annotated[int, _latency("Threads of a call that is measured.", least=1)] = 2
-    sequence: Annotated[int | None, _latency("Tokens of a text that is measured.", least=1)] = None
+    threads: Annotated[int, _latency("Threads in the latency measurement.", least=1)] = 2
+    sequence: Annotated[int | None, _latency("Tokens in each text of the latency measurement.", least=1)] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,16 +66,16 @@ class StudyOptions:
     vocabulary: Annotated[
         Path | None, _tried("Try leaving out the tokens that the lines of this text file never need.")
     ] = None
-    trials: Annotated[int, _tried("Candidates, those of all who join counted together.", least=1)] = 8
-    hours: Annotated[float | None, _tried("No candidate begins after this time.", least=0)] = None
+    trials: Annotated[int, _tried("Number of candidates, of all processes that share the study.", least=1)] = 8
+    hours: Annotated[float | None, _tried("Start no candidate after this many hours.", least=0)] = None
     storage: Annotated[
         str | None,
         _tried(
-            "Where the study lies: a file, or the URL of a database that Optuna takes. The same command in other "
-            "processes or on other machines joins it. Default: a file in OUT."
+            "Where the study is stored: a file, or the URL of a database that Optuna takes. The same command in other "
+            "processes or on other machines joins the study. Default: a file in OUT."
         ),
     ] = None
-    seed: Annotated[int, _tried("Splits the evaluation data, draws candidates.", least=0)] = 0
+    seed: Annotated[int, _tried("Seed that splits the evaluation data and chooses candidates.", least=0)] = 0
 
     def fields(self) -> dict[str, Any]:
         """Returns them as fields of :class:`edgeq.search.request.SearchRequest`."""
@@ -101,32 +105,35 @@ class StudyOptions:
 )
 def search(
     source: Source,
-    out: Annotated[Path, typer.Argument(help="Folder of the search; one that was stopped goes on.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the search; one that was stopped continues.")],
     *,
     eval_data: Annotated[
         Path,
         typer.Option(
-            help="Sentence pairs with scores, or sentences with labels (.tsv, .csv, .jsonl), or a text for models that "
-            "generate text. The search chooses by one half; the promised figure is measured on the other."
+            help="Sentence pairs with scores, sentences with labels (.tsv, .csv, .jsonl), or a text for models "
+            "that generate text. The search chooses by one half; the promised quality is measured on the other."
         ),
     ],
-    max_bytes: Annotated[str, typer.Option(help="Largest size of the weights as stored, such as 8MB or 7.5MiB.")],
+    max_bytes: Annotated[str, typer.Option(help="Largest size of the stored weights, such as 8MB or 7.5MiB.")],
     max_loss: Annotated[
         str | None,
         typer.Option(help="Largest loss: per cent of the float model's value (1%) or points (0.5); else exit code 1."),
     ] = None,
     loss_at: Annotated[
-        str, typer.Option(help="What --max-loss looks at: the worse end of the 95% interval (interval), or middle.")
+        str,
+        typer.Option(
+            help="Which loss --max-loss limits: interval (worse end of its 95% interval) or middle (measured loss)."
+        ),
     ] = "interval",
     calibration_data: CalibrationData = None,
     latency: LatencyOptions,
     study: StudyOptions,
     as_json: Json = False,
 ) -> None:
-    """Find bits of matrices and embedding tables, calibration and shapes that lose least within a budget.
+    """Find the recipe with the smallest loss within a size limit: bits, calibration and shapes.
 
-    OUT/recipe.toml is the recipe, OUT/search.html the reasons. Ctrl-C keeps the best so far; the same command goes on.
-    Exits with 1 if --max-loss is not kept.
+    OUT/recipe.toml is the recipe, OUT/search.html shows how it was chosen. Ctrl-C keeps the best so far; the same
+    command continues. Exits with 1 if --max-loss is exceeded.
     """
     from edgeq.report.gates import parse_gates
     from edgeq.results.base import plain

@@ -27,13 +27,13 @@ class LimitOptions:
     """What a request may ask for."""
 
     max_body: Annotated[
-        str, typer.Option(help="Most bytes of a request, such as 4MB.", rich_help_panel="Limits")
+        str, typer.Option(help="Largest size of a request, such as 4MB.", rich_help_panel="Limits")
     ] = "4MB"
-    max_texts: Annotated[int, _limit("Most texts of a request.")] = 1024
-    max_tokens: Annotated[int, _limit("Most tokens of a request's texts together.")] = 131072
-    max_waiting: Annotated[int, _limit("Most texts that wait for a bundle.")] = 4096
+    max_texts: Annotated[int, _limit("Largest number of texts in a request.")] = 1024
+    max_tokens: Annotated[int, _limit("Largest number of tokens in all texts of a request.")] = 131072
+    max_waiting: Annotated[int, _limit("Largest number of texts waiting for a bundle.")] = 4096
     together: Annotated[
-        int, _limit("Most generated texts that run together; each has a cache of its own.", most=1024)
+        int, _limit("Largest number of texts generated together; each has its own cache.", most=1024)
     ] = 8
 
     def limits(self) -> Limits:
@@ -64,22 +64,22 @@ def serve(
         list[str], typer.Argument(help="Bundles for this machine, each PATH or NAME=PATH.", metavar="BUNDLE...")
     ],
     *,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of them.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
     threads: Threads = None,
     asked: LimitOptions,
-    grace: Annotated[float, typer.Option(min=0, help="Seconds that requests have to end when the server stops.")] = 30,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds for requests to finish when the server stops.")] = 30,
     as_json: Json = False,
 ) -> None:
     """Answer HTTP requests: embeddings, completions, reranking, labels.
 
-    /v1/embeddings, /v1/completions (streaming too) and /v1/models are as OpenAI has them; /rerank as Cohere has it;
-    /predict, /health and /metrics (Prometheus) besides. Requests that arrive together run together. Ctrl-C or SIGTERM
-    lets running requests end first.
+    /v1/embeddings, /v1/completions (streaming too) and /v1/models follow OpenAI's API, /rerank follows Cohere's;
+    /predict, /health and /metrics (Prometheus) are edgeq's own. Requests that arrive together are computed together.
+    Ctrl-C or SIGTERM stops the server after the running requests have finished.
 
-    There is no password and no encryption: put a proxy before it where others reach it.
+    There is no password and no encryption: put a proxy in front of it if others can reach it.
 
-    With --json, prints a line of JSON with address and models as soon as requests can come.
+    With --json, prints a line of JSON with address and models once the server accepts requests.
     """
     try:
         from edgeq.serve.app import Server

@@ -15,12 +15,12 @@ from edgeq.cli.verb import Force, Json, verb
 def sign(
     bundle: Annotated[Path, typer.Argument(help="Bundle to sign.")],
     *,
-    key: Annotated[Path, typer.Option("--key", help="Secret key of minisign, without a password.")],
-    new: Annotated[bool, typer.Option("--new-key", help="Make the key first, and KEY.pub to give away.")] = False,
+    key: Annotated[Path, typer.Option("--key", help="minisign secret key without a password.")],
+    new: Annotated[bool, typer.Option("--new-key", help="Create the key first, and KEY.pub, its public key.")] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Sign a bundle, so that `edgeq verify --public-key` and `edgeq.load(public_key=...)` know who signed it.
+    """Sign a bundle: `edgeq verify --public-key` and `edgeq.load(public_key=...)` then check who signed it.
 
     The signature is minisign's (ed25519): `minisign -V -p KEY.pub -m BUNDLE/manifest.json` checks it too, and with it
     the digests in the manifest.

@@ -17,11 +17,11 @@ def size(
     path: Annotated[Path, typer.Argument(help="Checkpoint folder, ONNX file or folder, or bundle.")],
     *,
     tensors: Annotated[
-        bool, typer.Option("--tensors", help="One row for every tensor, small ones too.")
+        bool, typer.Option("--tensors", help="Print one row for every tensor.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Print the ledger: every stored byte, by tensor, and why floats stayed floats."""
+    """Print the ledger: every stored byte, by tensor, and why some tensors stayed float."""
     book = ledger(path)
     if as_json:
         print_json(book.to_json())

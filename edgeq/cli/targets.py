@@ -15,7 +15,7 @@ def targets(*, as_json: Json = False) -> None:
     "tested" says where the project's tests run the code of a target: natively, in an emulator, under wine, or nowhere
     ("built only": it is compiled and linked).
 
-    Any verb that takes a target takes the path of a file like those in edgeq/targets/builtin, too.
+    Any verb that takes a target also takes the path of a .toml file like those in edgeq/targets/builtin.
     """
     from edgeq.targets.builtin.target import list_targets
 

@@ -18,7 +18,7 @@ def _option(text: str, *names: str) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=_PANEL)
 
 
-EvalData = Annotated[str | None, _option("Held-out data; the best model on them is kept.")]
+EvalData = Annotated[str | None, _option("Held-out data; the model that is best on it is kept.")]
 TrainingFolder = Annotated[
     Path | None, _option("Folder for the training's checkpoints and log. Default: OUT-training, beside OUT.")
 ]
@@ -38,28 +38,28 @@ class TrainingOptions:
     train_data: Annotated[
         str | None,
         _option(
-            "Data to train on: .tsv, .csv, .jsonl or text file, or a data set of the hub (name:configuration:split)."
+            "Data to train on: .tsv, .csv, .jsonl or text file, or a dataset on the hub (name:configuration:split)."
         ),
     ] = None
     teacher: Annotated[
         str | None, _option("Folder or hub name of the model to learn from. Default: the source.")
     ] = None
-    epochs: Annotated[float | None, _option("Passes over the data, instead of the recipe's.")] = None
+    epochs: Annotated[float | None, _option("Passes over the training data. Default: the recipe's.")] = None
     budget: Annotated[str | None, _option("One of the recipe's named budgets, such as A, B or C.")] = None
     seed: Annotated[int | None, _option("Seed of the training. Default: 0.")] = None
-    resume: Annotated[bool, _option("Go on with an interrupted training.", "--resume")] = False
+    resume: Annotated[bool, _option("Continue an interrupted training.", "--resume")] = False
     start_from: Annotated[
         Path | None,
         _option(
-            "Training checkpoint to start from instead of the source's weights: folder of a training or of its stage."
+            "Training checkpoint to start from instead of the source's weights: folder of a training or a phase."
         ),
     ] = None
     pretrain_data: Annotated[
         str | None,
-        _option("Texts without labels to learn from before the task: a text file, or data with a column of texts."),
+        _option("Texts without labels to train on before the task: a text file, or data with a column of texts."),
     ] = None
     augment_model: Annotated[
-        str | None, _option("Masked language model for recipes that augment with one: folder or hub name.")
+        str | None, _option("Masked language model for recipes that augment data with one: folder or hub name.")
     ] = None
 
     def request(

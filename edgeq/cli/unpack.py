@@ -13,7 +13,7 @@ from edgeq.cli.verb import Force, Json, verb
 
 @verb("unpack", example="unpack minilm.edgeq ./minilm")
 def unpack(
-    file: Annotated[Path, typer.Argument(help="What `edgeq pack` wrote.")],
+    file: Annotated[Path, typer.Argument(help="File that `edgeq pack` wrote.")],
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     *,
     force: Force = False,

@@ -17,7 +17,7 @@ from edgeq.errors import EdgeqError, printable
 
 app = typer.Typer(
     name="edgeq",
-    help="Compress BERT, GPT-2 and BART, compile them for small CPUs, and prove what came out.",
+    help="Compress BERT, GPT-2 and BART models, compile them for CPUs, and prove that the result is the same model.",
     cls=OrderedVerbs,
     epilog=EPILOG,
     no_args_is_help=True,
@@ -26,15 +26,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Force = Annotated[
-    bool, typer.Option("--force", help="Replace what is there, even if this verb did not write it: it is erased.")
+    bool, typer.Option("--force", help="Erase and replace the output, even if this verb did not write it.")
 ]
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 _INTERRUPTED = (
-    "edgeq: interrupted; nothing half-written is left, and what was finished is kept: the same command goes on with it "
-    "(a training of 'edgeq compress' with --resume)"
+    "edgeq: interrupted; no half-written output is left, and what was finished is kept: the same command continues "
+    "(a training of 'edgeq compress' needs --resume)"
 )
 INTERRUPTED = 130
 """The shell's exit code for a program that Ctrl-C ended."""

@@ -21,14 +21,14 @@ def verify(
     bundle: Annotated[Path, typer.Argument(help="Bundle to check.")],
     *,
     public_key: Annotated[
-        str | None, typer.Option("--public-key", help="minisign's .pub file or its second line: who must have signed.")
+        str | None, typer.Option("--public-key", help="Key of the signer: minisign's .pub file or its second line.")
     ] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Check every file of a bundle against its sha256 and its signature, then run its self-test, bit for bit.
 
-    With --public-key, the bundle must be signed with that key, and nothing in it is run before that is known. A
+    With --public-key, the bundle must be signed with that key, and nothing in it runs before that is checked. A
     bundle for another processor runs under the emulator of that processor.
     """
     from edgeq.targets.devices.emulator import self_test, where_it_runs
@@ -40,7 +40,8 @@ def verify(
     except UnsupportedError:
         where, result = where_it_runs(bundle), self_test(bundle)
     else:
-        where, result = f"in this process, {loaded.threads} threads", loaded.self_test()
+        threads_used = "1 thread" if loaded.threads == 1 else f"{loaded.threads} threads"
+        where, result = f"in this process, {threads_used}", loaded.self_test()
     if not result.ok:
         raise EdgeqError(f"{bundle} failed its self-test ({where}): {result.detail}; compile it again")
     if as_json:

@@ -148,7 +148,7 @@ def read_sentence_model(folder: Path) -> SentenceModel:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}")
+        raise UsageError(f"there is no folder {folder}; give the folder of a model")
     if not (folder / MODULES_FILE).is_file():
         return SentenceModel(folder, folder)
     modules = _modules(folder)

@@ -66,7 +66,7 @@ def read_log(file: Path) -> list[LogLine]:
         if line:
             table = parse_json(line, where=f"{file}, line {number},")
             if not isinstance(table, dict):
-                raise FormatError(f"{file} should hold JSON objects, one a line; the file is damaged")
+                raise FormatError(f"{file} should hold JSON objects, one per line; the file is damaged")
             found.append(LogLine.from_json(table, where=f"{file}, line {number},"))
     return found
 

@@ -177,7 +177,7 @@ class GenerationQueue:
         """One text, by the model's own beams."""
         options = dict(job.options)
         if options.pop("stop"):
-            message = "stop: a model that searches beams knows no stop texts; leave it out"
+            message = "stop: a model that searches beams takes no stop texts; leave it out"
             job.give(RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, message, field="stop"))
             return
         try:

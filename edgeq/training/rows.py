@@ -84,7 +84,7 @@ def _of_hub(source: str, split: Split) -> Rows:
     except Exception as error:  # hub, HTTP clients and builders raise many unrelated classes
         reason = " ".join(str(error).split())[:200]
         raise UsageError(
-            f"{source!r} is no file, and no such data set could be had from the Hugging Face hub "
+            f"{source!r} is no file, and the data set cannot be loaded from the Hugging Face hub "
             f"({type(error).__name__}: {reason}); check the name and the network, or give a file"
         ) from None
     cells = [{str(key): value if isinstance(value, str) else str(value) for key, value in row.items()} for row in table]

@@ -59,7 +59,7 @@ def read_model_info(folder: Path, *, context: int | None = None) -> ModelInfo:
     architecture = architectures[0]
     task = task_of_class(architecture)
     if context is not None and not task.generates:
-        raise UsageError(f"--context is for models that make text, and {architecture} does not; leave it out")
+        raise UsageError(f"--context is for models that generate text, and {architecture} does not; leave it out")
     return ModelInfo(
         architecture=architecture,
         task=task.name,

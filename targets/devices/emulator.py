@@ -106,7 +106,7 @@ def run_with_source(
     manifest = read_manifest(folder)
     reads = manifest.generation.source if manifest.generation is not None else None
     if reads is None:
-        raise UsageError(f"bundle {folder} reads no source; leave it out")
+        raise UsageError(f"bundle {folder} has no encoder input; leave it out")
     calls = [call_of_encode(source, manifest, reads), *(call_of_main(given, manifest) for given in inputs)]
     encoded, *rest = _run_sets(folder, manifest, calls, target=target, threads=threads)
     return encoded, rest
@@ -267,11 +267,11 @@ def _command(folder: Path, manifest: Manifest, target: Target | None) -> list[st
             return [str(runner)]
         raise UnsupportedError(
             f"bundle {folder} is for {info.name}, which has {', '.join(missing)}; this machine lacks them, and "
-            "no emulator of it is known; run it on such a machine"
+            "edgeq knows no emulator that has them; run the bundle on such a machine"
         )
     if emulator is None:
         raise UnsupportedError(
-            f"bundle {folder} is for {info.name} ({info.architecture}), and no emulator of it is known; add "
+            f"bundle {folder} is for {info.name} ({info.architecture}), and edgeq knows no emulator of it; add "
             "one to its target file"
         )
     raise UnsupportedError(

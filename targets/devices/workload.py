@@ -160,9 +160,11 @@ def made_up_sources(manifest: Manifest, folder: Path, *, batch: int, sequence: i
     """Makes what :func:`make_reading` reads, from the manifest alone; ``folder`` is for messages."""
     source = manifest.generation.source if manifest.generation is not None else None
     if source is None:
-        raise UsageError(f"bundle {folder} reads no source; leave --reading out")
+        raise UsageError(f"bundle {folder} has no encoder input; leave --reading out")
     if sequence > source.context:
-        raise UsageError(f"--sequence must be at most {source.context} for sources of {folder}, found {sequence}")
+        raise UsageError(
+            f"--sequence must be at most {source.context} for encoder inputs of {folder}, found {sequence}"
+        )
     limit = (manifest.functions[ENCODE].inputs[0].maximum or 0) + 1
     ids = np.random.default_rng(0).integers(0, limit, (batch, sequence), dtype=np.int64)
     lengths = np.full(batch, sequence, np.int64)

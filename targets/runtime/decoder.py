@@ -35,7 +35,7 @@ class Decoder:
 
     def __init__(self, bundle: Bundle, *, batch: int = 1) -> None:
         if (bundle.generation.source is not None) != self._has_source:
-            reason = "continues texts; use `edgeq generate`" if self._has_source else READS_A_SOURCE
+            reason = "generates text from prompts; use `edgeq generate`" if self._has_source else READS_A_SOURCE
             raise UsageError(f"bundle {bundle.path} {reason}")
         self._bundle = bundle
         self._context = bundle.generation.context

@@ -78,7 +78,7 @@ def _parse_settings(table: JsonTable, *, with_source: bool) -> GenerationSetting
     except UsageError as error:
         raise FormatError(f"{table.where}: {error}") from error
     if settings.beams.count > 1 and (not with_source or settings.sampling.temperature != 0):
-        raise FormatError(f"{table.where}: beam search is for encoder-decoders, and draws no tokens by chance")
+        raise FormatError(f"{table.where}: beam search is for encoder-decoders, and does no sampling")
     return settings
 
 
@@ -105,11 +105,13 @@ def check_generation(manifest: Manifest) -> None:
         raise FormatError(f"a model for {manifest.model.task!r} and 'generation' do not belong together")
     if generation is None:
         if encoder is not None or manifest.state:
-            raise FormatError(f"{ENCODE!r} and a state belong to models that make text")
+            raise FormatError(f"{ENCODE!r} and a state belong to models that generate text")
         return
     sourced = {manifest.model.task == "seq2seq", generation.source is not None, encoder is not None}
     if len(sourced) != 1:
-        raise FormatError(f"a model for {manifest.model.task!r}, its source and {ENCODE!r} do not belong together")
+        raise FormatError(
+            f"a model for {manifest.model.task!r}, its encoder input and {ENCODE!r} do not belong together"
+        )
     wanted = DECODER_INPUTS if generation.source is None else TARGET_INPUTS
     _check_interface("a decoder", manifest.inputs, wanted)
     (*others, logits) = manifest.outputs
@@ -140,7 +142,7 @@ def _check_state(state: tuple[TensorSpec, ...], of_source: tuple[TensorSpec, ...
         raise FormatError("a decoder has caches, 'state' is empty")
     if of_source != tuple(spec for spec in state if spec.name.startswith(SOURCE_STATE)):
         found = [spec.name for spec in of_source]
-        raise FormatError(f"the state of {ENCODE!r} must be the caches of the source, found {found}")
+        raise FormatError(f"the state of {ENCODE!r} must be the caches of the encoder input, found {found}")
     for spec in state:
         names = {size for size in spec.shape if isinstance(size, str)}
         sizes = _SOURCE_SIZES if spec in of_source else _STATE_SIZES

@@ -122,7 +122,8 @@ class Bundle(TextCalls):
         model = self.manifest.model
         if self.manifest.generation is None:
             raise UsageError(
-                f"bundle {self.path} makes no text: {model.architecture} is for {model.task!r}; run it with `edgeq run`"
+                f"bundle {self.path} generates no text: {model.architecture} is for {model.task!r}; "
+                "run it with `edgeq run`"
             )
         return self.manifest.generation
 
@@ -304,7 +305,7 @@ class Bundle(TextCalls):
 
         function, generation, limits = self.manifest.functions.get(name), self.manifest.generation, self.manifest.model
         if function is None:
-            raise UsageError(f"bundle {self.path} reads no source; use `edgeq generate`")
+            raise UsageError(f"bundle {self.path} has no encoder input; use `edgeq generate`")
         if name == ENCODE and generation is not None and generation.source is not None:
             limits = dataclasses.replace(limits, max_length=generation.source.context)
         arrays = checked_inputs(inputs, function.inputs, model=limits)

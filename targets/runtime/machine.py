@@ -100,5 +100,5 @@ def check_machine(folder: Path, targets: Sequence[Processor]) -> None:
     if all(machine.lacks(target.cpu_flags) for target in targets):
         raise UnsupportedError(
             f"bundle {folder} is for {least.name}, which has {', '.join(machine.lacks(least.cpu_flags))}; this machine "
-            f"({machine.model}) has not; compile it for `host` here"
+            f"({machine.model}) lacks them; compile it for `host` here"
         )

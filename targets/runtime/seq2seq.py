@@ -81,7 +81,7 @@ def rewrite(
         UsageError: If the bundle reads no source, or a text or an option makes no sense.
     """
     if bundle.generation.source is None:
-        raise UsageError(f"bundle {bundle.path} reads no source; use `edgeq generate`")
+        raise UsageError(f"bundle {bundle.path} has no encoder input; use `edgeq generate`")
     if beams is None and sampling is not None and sampling.temperature != 0:
         beams = ONE_BEAM
     options = generation_options(

@@ -27,7 +27,7 @@ def read_texts(path: Path | str, *, keep_blank: bool = False) -> list[str]:
     lines = [line.strip("\r") for line in content.removesuffix("\n").split("\n")]
     texts = [line if line.strip() else "" for line in lines]
     if not any(texts):
-        raise UsageError(f"{path} holds no text: one text a line is expected")
+        raise UsageError(f"{path} holds no text; give one text per line")
     return texts if keep_blank else [text for text in texts if text]
 
 

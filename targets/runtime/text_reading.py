@@ -17,7 +17,7 @@ from edgeq.targets.runtime.texts import Text, Texts, to_pairs
 if TYPE_CHECKING:
     from edgeq.targets.runtime.text_calls import TextCalls
 
-READS_A_SOURCE = "reads one text and writes another; use `edgeq run`"
+READS_A_SOURCE = "generates a text from a text; use `edgeq run`"
 _TEXTS = ctypes.POINTER(native.Text)
 
 
@@ -31,7 +31,7 @@ def task_of(bundle: TextCalls) -> str:
     if task == "embed" or task == "classify":
         return task
     if task == "generate":
-        raise UsageError(f"bundle {bundle.path} continues texts; use `edgeq generate`")
+        raise UsageError(f"bundle {bundle.path} generates text from prompts; use `edgeq generate`")
     if task == "seq2seq":
         raise UsageError(f"bundle {bundle.path} {READS_A_SOURCE}")
     from edgeq.formats.tasks import TASKS

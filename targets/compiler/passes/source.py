@@ -44,7 +44,7 @@ def join_encoder(encoder: onnx.GraphProto, first_step: onnx.GraphProto) -> onnx.
     view, step = GraphView(joined), GraphView(first_step)
     keys = [value for value in first_step.output if value.name.endswith(".encoder.key")]
     if not keys or STATES not in {value.name for value in first_step.input}:
-        raise UnsupportedError("the decoder's first step makes no keys of the source; export it with edgeq export")
+        raise UnsupportedError("the decoder's first step has no keys of the encoder input; export it with edgeq export")
     joined.node.append(helper.make_node("Sub", [SOURCE_LENGTHS, SOURCE_LENGTHS], [_NO_PAST], name=_NO_PAST))
     joined.node.insert(0, joined.node.pop())
     view.refresh()
@@ -95,7 +95,7 @@ def _copy(view: GraphView, step: GraphView, name: str, renamed: dict[str, str]) 
         return name
     node = step.producer(name)
     if node is None:
-        raise UnsupportedError(f"the keys of the source depend on {name!r}; export the model with edgeq export")
+        raise UnsupportedError(f"the keys of the encoder input depend on {name!r}; export the model with edgeq export")
     inputs = [_copy(view, step, source, renamed) for source in node.input]
     copy = onnx.NodeProto()
     copy.CopyFrom(node)

@@ -45,7 +45,7 @@ static void read_sources(Decoder *decoder, const Tokens *sources, size_t first, 
   size_t output_count = decoder->session->model->functions[EDGEQ_ENCODE].interface.output_count;
   edgeq_tensor *outputs = allocate(memory, output_count, sizeof *outputs);
   state_use_rows(decoder->session->state, (int64_t)first, (int64_t)count);
-  run_function(decoder->session, EDGEQ_ENCODE, inputs, outputs, "a source: ");
+  run_function(decoder->session, EDGEQ_ENCODE, inputs, outputs, "an encoder input: ");
   release(memory, ids);
   release(memory, mask);
   release(memory, outputs);

@@ -118,11 +118,11 @@ void read_generation(edgeq_model *model, const Json *json) {
   json_check(json, has_table == generates, "the task '%s' and 'generation' do not belong together", task);
   json_check(json, rewrites == (model->functions[EDGEQ_ENCODE].plan != NULL),
              "the task '%s' and 'encode' do not belong together", task);
-  json_check(json, generates || main->interface.state_count == 0, "only models that make text keep caches");
+  json_check(json, generates || main->interface.state_count == 0, "only models that generate text keep caches");
   if (!generates) return;
   const JsonValue *source = json_find(table, "source");
   bool has_source = source != NULL && source->kind != JSON_NULL;
-  json_check(json, has_source == rewrites, "the task '%s' and the source of 'generation' do not belong together", task);
+  json_check(json, has_source == rewrites, "the task '%s' and 'source' of 'generation' do not belong together", task);
   const Spec *logits = main->interface.output_count > 0 ? main->interface.outputs : NULL;
   json_check(json, logits != NULL && logits->rank == 2 && logits->shape[1] > 0, "a decoder gives no logits");
   generation->vocabulary = logits->shape[1];
@@ -138,5 +138,5 @@ void read_generation(edgeq_model *model, const Json *json) {
     generation->banned_ids = read_ids(model, json, settings, "banned_ids", &generation->banned_count);
   }
   json_check(json, generation->settings.beams.count == 1 || (rewrites && generation->settings.sampling.temperature == 0),
-             "beam search is for encoder-decoders, and draws no tokens by chance");
+             "beam search is for encoder-decoders, and does no sampling");
 }

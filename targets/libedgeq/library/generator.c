@@ -43,7 +43,7 @@ static Generator *generator_new(edgeq_session *session, int64_t batch, size_t te
   const edgeq_model *model = session->model;
   generator_end(session);
   if (model->generation.context == 0) {
-    fail(memory, EDGEQ_USAGE, "the bundle makes no text: it is for '%s'", model->info.task);
+    fail(memory, EDGEQ_USAGE, "the bundle generates no text: it is for '%s'", model->info.task);
   }
   if (batch < 1 || batch > MOST_TOGETHER) {
     fail(memory, EDGEQ_USAGE, "batch must be an integer in 1..%d, found %lld", MOST_TOGETHER, (long long)batch);

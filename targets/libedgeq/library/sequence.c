@@ -31,10 +31,10 @@ void sequence_ask(Sequence *sequence, const edgeq_generation *options) {
   sequence->settings = changed_settings(memory, &model->generation.settings, options);
   sequence->rules.ignore_end = options->ignore_end != 0;
   if (sequence->settings.beams.count > 1 && !reads_source(model)) {
-    fail(memory, EDGEQ_USAGE, "beam search is for bundles that read a source; ask for 1 beam");
+    fail(memory, EDGEQ_USAGE, "beam search is for encoder-decoders; ask for 1 beam");
   }
   if (sequence->settings.beams.count > 1 && options->stop_count > 0) {
-    fail(memory, EDGEQ_USAGE, "beam search knows no stop texts; ask for 1 beam");
+    fail(memory, EDGEQ_USAGE, "beam search takes no stop texts; ask for 1 beam");
   }
   sequence->stops = allocate(memory, options->stop_count, sizeof *sequence->stops);
   for (size_t i = 0; i < options->stop_count; i++) {

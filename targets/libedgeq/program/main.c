@@ -149,10 +149,10 @@ static void run_profile(const edgeq_model *model, edgeq_session *session, const 
 static void check_task(const edgeq_model *model, const Options *options) {
   const edgeq_info *info = edgeq_model_info(model);
   if (options->generate && info->context == 0) {
-    stop(EXIT_USAGE, "the bundle makes no text: it is for '%s'; leave --generate out", info->task);
+    stop(EXIT_USAGE, "the bundle generates no text: it is for '%s'; leave --generate out", info->task);
   }
   if (has_texts(options) && !options->tokens && !options->generate && info->context > 0) {
-    stop(EXIT_USAGE, "the bundle makes texts: say of how many tokens, with --generate N");
+    stop(EXIT_USAGE, "the bundle generates text: give --generate N");
   }
 }
 

@@ -60,7 +60,7 @@ static void read_lines_of_ids(Texts *texts, const char *path) {
     text->ids = read_ids(at, stop, &text->count, path, text->line);
     at = stop < end ? stop + 1 : end;
   }
-  if (texts->count == 0) stop(EXIT_USAGE, "%s is empty: one line of token ids a text is expected", path);
+  if (texts->count == 0) stop(EXIT_USAGE, "%s is empty: give one line of token ids per text", path);
 }
 
 /* Cuts a line at its only tab. */
@@ -92,7 +92,7 @@ static void read_lines(Texts *texts, const char *path, bool of_pairs) {
     any |= text->size > 0;
     at = next;
   }
-  if (!any) stop(EXIT_USAGE, "%s holds no text: one text a line is expected", path);
+  if (!any) stop(EXIT_USAGE, "%s holds no text; give one text per line", path);
 }
 
 static Text *add_argument(Texts *texts, const char *text) {

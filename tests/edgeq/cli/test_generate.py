@@ -72,7 +72,7 @@ def test_a_full_context_and_a_stop_text_are_told(run, gpt2_bundle, expected):
     stop = expected[0].text[-2:]
     code, out, err = run(gpt2_bundle, "--prompt", "the cat sat", "-n", 500, "--ignore-end", "--stop", stop)
     assert (code, out) == (0, "the cat sat" + expected[0].text[: expected[0].text.index(stop)] + "\n")
-    assert "a stop text came" in err
+    assert "a stop text was generated" in err
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_wrong_input_is_one_sentence_and_exit_2(run, gpt2_bundle, arguments, mes
 def test_a_damaged_bundle_and_a_bundle_that_makes_no_text_are_refused(run, gpt2_bundle, deployed, tmp_path):
     code, out, err = run(deployed.folder / "bundles" / "host", "--prompt", "the cat")
     assert (code, out) == (2, "")
-    assert "makes no text: BertModel is for 'embed'; run it with `edgeq run`" in err
+    assert "generates no text: BertModel is for 'embed'; run it with `edgeq run`" in err
     damaged = shutil.copytree(gpt2_bundle, tmp_path / "damaged")
     data = bytearray((damaged / "weights.bin").read_bytes())
     data[100] ^= 1

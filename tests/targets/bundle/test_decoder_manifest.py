@@ -67,7 +67,7 @@ def test_inputs_of_another_interface_are_refused(table):
 def test_a_state_belongs_to_models_that_make_text(table):
     table["model"]["task"] = "embed"
     table["generation"] = None
-    with pytest.raises(FormatError, match="a state belong to models that make text"):
+    with pytest.raises(FormatError, match="a state belong to models that generate text"):
         parse_manifest(table)
 
 

@@ -203,5 +203,5 @@ def test_reading_is_a_call_of_the_encoder(tmp_path):
     with pytest.raises(UsageError, match="--sequence must be at most 12 for sources"):
         make_reading(bundle, batch=1, sequence=13)
     bundle.generation.source = None
-    with pytest.raises(UsageError, match="reads no source; leave --reading out"):
+    with pytest.raises(UsageError, match="has no encoder input; leave --reading out"):
         make_reading(bundle, batch=1, sequence=3)

@@ -156,7 +156,7 @@ def test_sets_of_tensors_go_on_where_the_last_ended(board, host):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "the bundle makes texts: say of how many tokens, with --generate N"),
+        ([], "the bundle generates text: give --generate N"),
         (["--generate", "0"], "--generate takes a number in 1.."),
         (["--generate", "3", "--repeat", "3"], "--generate goes with neither --repeat nor --raw"),
         (["--generate", "3", "--temperature", "-1"], "temperature must be a number"),
@@ -196,7 +196,7 @@ def test_a_bundle_that_makes_no_text_is_refused(make_bundle, ids):
     encoder = make_bundle(NATIVE)
     result = run_program(encoder / "edgeq-run", encoder, "--ids", ids([2]), "--generate", 3)
     assert result.returncode == 2
-    assert "the bundle makes no text: it is for 'embed'" in result.stderr
+    assert "the bundle generates no text: it is for 'embed'" in result.stderr
 
 
 def _set(tokens, past, new):

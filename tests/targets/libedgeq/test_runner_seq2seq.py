@@ -132,16 +132,16 @@ def test_sets_of_tensors_read_a_source_first(board, host):
 @pytest.mark.slow
 def test_a_decoder_reads_no_source(gpt2_board, host):
     source, sets, _, _ = _sets(host)
-    with pytest.raises(UsageError, match="reads no source"):
+    with pytest.raises(UsageError, match="has no encoder input"):
         emulator.run_with_source(gpt2_board(NATIVE), source, sets)
-    with pytest.raises(EdgeqError, match="beam search is for bundles that read a source"):
+    with pytest.raises(EdgeqError, match="beam search is for encoder-decoders"):
         emulator.generate(gpt2_board(NATIVE), [[3]], max_new_tokens=2, beams=Beams(2))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "the bundle makes texts: say of how many tokens, with --generate N"),
+        ([], "the bundle generates text: give --generate N"),
         (["--generate", "many"], "--generate takes a number in 1.."),
         (["--generate", "3", "--num-beams", "65"], "--num-beams takes a number in 1..64"),
         (["--generate", "3", "--length-penalty", "2"], "belong to beam search; ask for more than 1 beam"),

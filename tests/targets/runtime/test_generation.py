@@ -208,11 +208,11 @@ def test_wrong_prompts_and_options_are_a_sentence(bundle, prompts, options, mess
 def test_a_bundle_that_makes_no_text_says_so(host_bundle, bundle):
     encoder = edgeq.load(host_bundle)
     for ask in (lambda: encoder.generate("a", max_new_tokens=1), encoder.new_state, lambda: Decoder(encoder)):
-        with pytest.raises(UsageError, match="makes no text: TinyModel is for 'embed'"):
+        with pytest.raises(UsageError, match="generates no text: TinyModel is for 'embed'"):
             ask()
     from edgeq.targets.runtime.text import run_texts
 
-    with pytest.raises(UsageError, match="continues texts; use `edgeq generate`"):
+    with pytest.raises(UsageError, match="generates text from prompts; use `edgeq generate`"):
         run_texts(bundle, ["a"])
 
 
@@ -263,7 +263,7 @@ def _config(folder, **changes):
         (0, {}, UsageError, "--context must lie in"),
         (None, {"n_positions": "many"}, FormatError, "'n_positions' must be a positive integer"),
         (None, {"eos_token_id": "</s>"}, FormatError, "'eos_token_id' must be one or several token ids"),
-        (5, {"architectures": ["BertModel"]}, UsageError, "--context is for models that make text"),
+        (5, {"architectures": ["BertModel"]}, UsageError, "--context is for models that generate text"),
     ],
 )
 def test_a_wrong_context_or_configuration_is_found_before_compiling(

@@ -121,7 +121,7 @@ def test_an_encoder_decoders_texts_join_too(bart_bundle):
 
 
 def test_a_batch_needs_a_bundle_that_makes_text(host_bundle, bundle):
-    with pytest.raises(UsageError, match="makes no text"):
+    with pytest.raises(UsageError, match="generates no text"):
         GenerationBatch(edgeq.load(host_bundle), size=2)
     with pytest.raises(UsageError, match=r"batch must be an integer in 1\.\.1024, found 0"):
         GenerationBatch(bundle, size=0)

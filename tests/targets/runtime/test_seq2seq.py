@@ -146,7 +146,7 @@ def test_wrong_use_is_a_sentence(bundle, texts, options, message):
 def test_each_kind_of_bundle_names_the_verb_for_it(bundle, gpt2_bundle):
     uses = (lambda: bundle.generate("a", max_new_tokens=1), lambda: Decoder(bundle), lambda: run_texts(bundle, "a"))
     for wrong in uses:
-        with pytest.raises(UsageError, match="reads one text and writes another; use `edgeq run`"):
+        with pytest.raises(UsageError, match="generates a text from a text; use `edgeq run`"):
             wrong()
     decoder = edgeq.load(gpt2_bundle)
     for wrong in (lambda: decoder.rewrite("a"), lambda: SourceDecoder(decoder, [[1]])):
@@ -190,7 +190,7 @@ WRONG = [
     (("generation", "source", "forced_first"), "x", "'forced_first' must be an integer"),
     (("functions", "encode", "outputs"), [], "at least one input and one output"),
     (("functions", "encode", "inputs", 0, "maximum"), 400, r"must lie in 0\.\.282"),
-    (("functions", "main", "state", 2, "shape", 2), "context_blocks", "must be the caches of the source"),
+    (("functions", "main", "state", 2, "shape", 2), "context_blocks", "must be the caches of the encoder input"),
     (("functions", "main", "state", 0, "shape", 2), "source_context_blocks", "must be floats"),
     (("functions", "main", "inputs", 3, "minimum"), 0, r"'source_lengths' of an encoder-decoder must lie in 1\.\.41"),
     (("golden", 0, "inputs"), [], "'golden' does not hold the function's inputs"),
