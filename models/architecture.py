@@ -60,7 +60,7 @@ def tasks_of(known: Sequence[str]) -> list[str]:
 def _for_task(task: str, known: Sequence[str], model_type: str) -> str:
     if task not in PIPELINES:
         hint = nearest_name_hint(task, list(PIPELINES))
-        raise UsageError(f"there is no task {task!r}{hint}; known are {', '.join(PIPELINES)}")
+        raise UsageError(f"there is no task {task!r}{hint} (known: {', '.join(PIPELINES)})")
     for name in known:
         if PIPELINES[task].is_of(name):
             return name

@@ -105,7 +105,7 @@ def _builtin_text(name: str) -> str:
     if name not in names:
         hint = nearest_name_hint(name, names)
         raise UsageError(
-            f"there is no recipe {name!r}{hint}; known are {', '.join(names)}, or give a .toml file"
+            f"there is no recipe {name!r}{hint} (known: {', '.join(names)}; or give a .toml file)"
         )
     return _builtin()[name].read_text(encoding="utf-8")
 

@@ -110,7 +110,7 @@ def training_settings(
         if budget not in section.budgets:
             hint = nearest_name_hint(budget, list(section.budgets))
             known = ", ".join(section.budgets) or "none"
-            raise UsageError(f"recipe {recipe.name!r} has no budget {budget!r}{hint}; known are {known}")
+            raise UsageError(f"recipe {recipe.name!r} has no budget {budget!r}{hint} (known: {known})")
         epochs = section.budgets[budget]
     values = section.model_dump(exclude={"epochs", "budgets"})
     stages = _stages(recipe.stage)

@@ -19,6 +19,7 @@ from edgeq.results import Accuracy, Profile, RunLedger, TrainedStage, Training
 _BLUE, _ORANGE, _GREEN, _GREY, _RED = "#0072b2", "#e69f00", "#009e73", "#999999", "#d55e00"
 """Colours that colour-blind readers tell apart (Okabe and Ito's set)."""
 _PALE = "#e6e9ec"
+"""Grid lines; the page has its own colour for them, light or dark."""
 _WIDTH = 7.2
 _BYTES = {"codes": _BLUE, "scales": _ORANGE, "padding": _GREY, "float": _GREEN}
 _OPERATORS_SHOWN = 10
@@ -101,9 +102,10 @@ def latency_plot(measured: Profile) -> str:
         figure, axes = _figure(len(names))
         colours = [_BLUE if name == "edgeq" else _GREY for name in names]
         axes.barh(names, medians, xerr=[[0.0] * len(names), tails], color=colours, height=0.6, capsize=3)
-        for row, median in enumerate(medians):
-            _write_beside(axes, 0, row, f"{median:.2f} ms", colour="white", weight="bold")
-        axes.set_xlabel("milliseconds a call: median, and a line to the 95th percentile")
+        for row, (median, tail) in enumerate(zip(medians, tails, strict=True)):
+            _write_beside(axes, median + tail, row, f"{median:.2f} ms")  # in a short bar it would not fit
+        axes.set_xlim(0.0, 1.15 * max(median + tail for median, tail in zip(medians, tails, strict=True)))
+        axes.set_xlabel("milliseconds per call: median, and a line to the 95th percentile")
         axes.invert_yaxis()
         return _svg(figure, f"latency-{_call_of(measured)}")
 
@@ -127,7 +129,7 @@ def training_plot(training: Training) -> str:
         figure = matplotlib.figure.Figure(figsize=(_WIDTH, 1.9 * rows), layout="constrained")
         panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
         panels[0].plot(*_columns(training.loss), color=_BLUE, linewidth=1.2)
-        panels[0].set_ylabel("loss of the training")
+        panels[0].set_ylabel("training loss")
         if metric is not None:
             found = [(one.step, one.values.get(metric)) for one in training.evaluations]
             points = [(step, value) for step, value in found if value is not None]
@@ -269,10 +271,10 @@ def _bars(
 
 
 def _write_beside(
-    axes: Any, end: float, row: int, label: str, *, colour: str = "black", weight: str = "normal"
+    axes: Any, end: float, row: int, label: str, *, colour: str = "black"
 ) -> None:
     """Writes a label behind the end of a bar: a space in front of it would be lost in a page."""
-    axes.annotate(label, (end, row), (4, 0), textcoords="offset points", va="center", color=colour, weight=weight)
+    axes.annotate(label, (end, row), (4, 0), textcoords="offset points", va="center", color=colour)
 
 
 def _figure(rows: int) -> tuple[matplotlib.figure.Figure, Any]:
@@ -293,4 +295,5 @@ def _svg(figure: matplotlib.figure.Figure, name: str) -> str:
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
     text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
     text = text.replace("#000000", "currentColor")  # lines and letters in the page's colour, light or dark
+    text = text.replace(_PALE, "var(--thin)")
     return text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1).strip()

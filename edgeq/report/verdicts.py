@@ -72,10 +72,10 @@ def _meaning_verdicts(parity: ParityReport) -> list[Verdict]:
     """Says what texts were compared with; that nothing was compared is news."""
     library = parity.conditions.library
     if library and all(check.passed for check in parity.checks if check.rule == _MEANING):
-        return [Verdict(_MEANING, "good", f"Texts give what {library} gives on the float model's folder.")]
+        return [Verdict(_MEANING, "good", f"Results for texts agree with {library} on the float model's folder.")]
     begins = f"{_MEANING}: "
     return [
-        Verdict(_MEANING, "warn", f"What texts give was not checked: {reason.removeprefix(begins)}.")
+        Verdict(_MEANING, "warn", f"Results for texts were not compared with a library: {reason.removeprefix(begins)}.")
         for reason in parity.conditions.not_checked
         if reason.startswith(begins)
     ]

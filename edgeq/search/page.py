@@ -32,7 +32,7 @@ def write_page(report: SearchReport, file: Path) -> None:
         front=plots.quality_plot(_measured(report), promise.metric),
         latency=_latency_plot(report),
         commands=table(
-            ["", promise.metric, "weights", "latency", "calibration", "shapes", "deployed by"],
+            ["", promise.metric, "weights", "latency", "calibration", "shapes", "command"],
             [_candidate(one, report, file.parent) for one in report.tried if one.on_front],
         ),
         tried=table(
@@ -41,7 +41,7 @@ def write_page(report: SearchReport, file: Path) -> None:
         ),
         study=escape(study_sentence(report)),
         plot=plots.quality_plot(_predicted(report), "predicted change of the output"),
-        layers=table(["layer", "chosen", *(f"{bits} bits" for bits in GRIDS)], _rows(report)),
+        layers=table(["layer", "chosen", *(_bits(bits) for bits in GRIDS)], _rows(report)),
     )
     write_text(file, document(body, title=title, footer=f"edgeq {edgeq.__version__}"))
 
@@ -53,16 +53,16 @@ def _template() -> str:
 def promise_sentence(report: SearchReport) -> str:
     """Says what the recipe is worth on data that the search did not see."""
     promise, best = report.promise, report.chosen.found
-    change = "increase" if promise.metric == "perplexity" else "loss"
+    is_text = promise.metric == "perplexity"
+    change, unit = ("increase", "tokens") if is_text else ("loss", "examples")
     sentence = (
-        f"{megabytes(best.bytes)} of weights, calibrated by {best.method} ({shapes_of(best.structure)}): "
+        f"{megabytes(best.bytes)} of weights, calibration {best.method}, {shapes_of(best.structure)}: "
         f"{promise.metric} {promise.value:.4f} against {promise.reference:.4f} of the float model on "
-        f"{promise.examples} that the "
-        f"search did not see ({change} {promise.loss:+.4f}, 95% interval {promise.low:+.4f} to "
-        f"{promise.high:+.4f})."
+        f"{promise.examples} {unit} that the search did not see ({change} {promise.loss:+.4f}, 95% interval "
+        f"{promise.low:+.4f} to {promise.high:+.4f})."
     )
     if best.latency is not None:
-        sentence += f" A call takes {best.latency.milliseconds:.2f} ms ({best.latency.how})."
+        sentence += f" Latency: {best.latency.milliseconds:.2f} ms ({best.latency.how})."
     if promise.limit is not None:
         sentence += f" The limit of {promise.limit} is {'kept' if promise.kept else 'NOT kept'}."
     return sentence
@@ -73,9 +73,9 @@ def study_sentence(report: SearchReport) -> str:
     study = report.study
     sentence = f"{study.candidates} of {study.asked} candidates were measured"
     if study.refused:
-        sentence += f", {len(study.refused)} were not (the last: {study.refused[-1].reason})"
+        sentence += f", {len(study.refused)} were refused (the last: {study.refused[-1].reason})"
     if study.interrupted:
-        sentence += "; interrupted, the same command goes on"
+        sentence += "; the search was interrupted, and the same command continues it"
     return f"{sentence}. The study {study.name} is in {study.storage}."
 
 
@@ -84,7 +84,7 @@ def shapes_of(structure: Structure) -> str:
     parts = [f"{structure.blocks} blocks"] if structure.blocks else []
     parts += [] if structure.factor == "none" else [structure.factor]
     parts += ["vocabulary pruned"] if structure.pruned else []
-    return "; ".join(parts) or "as the float model"
+    return "; ".join(parts) or "shapes of the float model"
 
 
 def _candidate(one: Tried, report: SearchReport, folder: Path) -> list[str]:
@@ -111,7 +111,7 @@ def _measured(report: SearchReport) -> list[plots.SizePoint]:
 def _latency_plot(report: SearchReport) -> str:
     how = report.chosen.found.latency
     if how is None:
-        return '<p class="small">Latency was not asked for (--max-ms, --target or --on).</p>'
+        return '<p class="small">Latency was not measured; --max-ms, --target or --on ask for it.</p>'
     points = [
         plots.LatencyPoint(str(one.number), one.found.latency.milliseconds, one.found.value, on_front=one.on_front)
         for one in report.tried
@@ -127,12 +127,16 @@ def _predicted(report: SearchReport) -> list[plots.SizePoint]:
     return [*points, plots.SizePoint("chosen", chosen.bytes, max(chosen.error, smallest))]
 
 
+def _bits(bits: int) -> str:
+    return "1 bit" if bits == 1 else f"{bits} bits"
+
+
 def _rows(report: SearchReport) -> list[list[str]]:
     widths = report.chosen.found.widths
     return [
         [
             layer.name,
-            f"{widths[layer.name]} bits",
+            _bits(widths[layer.name]),
             *(f"{choice.error:.2g}, {choice.bytes:,} B" for choice in layer.choices),
         ]
         for layer in report.layers

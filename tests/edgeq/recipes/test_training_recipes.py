@@ -123,7 +123,7 @@ def test_budgets() -> None:
     assert [training_settings(recipe, budget=budget).epochs for budget in "ABC"] == [3, 9, 18]
     assert training_settings(recipe).epochs == 18
     assert training_settings(recipe, epochs=0.5).epochs == 0.5
-    with pytest.raises(UsageError, match=r"no budget 'D'.*known are A, B, C"):
+    with pytest.raises(UsageError, match=r"no budget 'D'.*known: A, B, C"):
         training_settings(recipe, budget="D")
     with pytest.raises(UsageError, match="not both"):
         training_settings(recipe, budget="A", epochs=3)

@@ -42,6 +42,7 @@ def test_models_are_told_from_the_smallest_to_the_largest(three_runs, tmp_path):
     page = (tmp_path / "all.html").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "all.json").read_text()) == json.loads(json.dumps(found.to_json()))
     assert page.count("<svg") == 1
+    assert "stroke: var(--thin)" in page, "grid lines of one colour are too bright or too dark"
     assert "http" not in page
     assert re.search(r"<td>w4</td>.*0\.8600.*12\.00 MB.*7\.57x.*8\.00 ms.*2\.10x", page)
     assert "spearman (more is better) on 1500 examples of <code>dev.tsv</code>" in page

@@ -36,6 +36,7 @@ def test_the_page_is_self_contained_and_well_formed(results, write_run):
     assert "http" not in page
     assert "<script" not in page
     assert page.count("<svg") == 4
+    assert "#ffffff" not in page, "white letters beside a bar cannot be read"
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     referenced = re.findall(r'(?:url\(|href=")#([^)"]+)', page)

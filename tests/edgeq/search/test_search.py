@@ -123,6 +123,8 @@ def test_the_page_shows_the_promise_and_every_layer(found: Any) -> None:
         assert shown == one.on_front
         assert load_recipe(found.folder / one.file).name in one.found.recipe
     assert "<svg" in page
+    assert f"{found.report.promise.examples} examples that the search did not see" in page
+    assert '<a class="skip" href="#front">' in page
     assert all(layer.name in page for layer in found.report.layers)
 
 
