@@ -36,15 +36,19 @@ Place = Callable[[str, ir.TensorProtocol], ir.TensorProtocol]
 _IR_VERSION = 10  # the first with function overloads; newer ones lock out older runtimes
 
 
-def check_opset(opset: int) -> None:
+def check_opset(opset: int, adapter: ModelAdapter | None = None) -> None:
     """Refuses versions of the standard operators that the exporter does not write.
 
     Raises:
-        UsageError: If ``opset`` is not in 18..23.
+        UsageError: If ``opset`` is not in 18..23, or is too old for the model.
     """
     if opset not in SUPPORTED_OPSETS:
         first, last = SUPPORTED_OPSETS[0], SUPPORTED_OPSETS[-1]
         raise UsageError(f"opset must be {first} to {last}, found {opset}")
+    if adapter is not None and opset < adapter.least_opset:
+        raise UsageError(
+            f"{adapter.architecture} needs opset {adapter.least_opset} (rotary positions, RMSNorm), found {opset}"
+        )
 
 
 def check_flavour(flavour: str) -> None:
@@ -89,12 +93,8 @@ def onnx_models(
         UsageError: If the opset or the flavour is not supported.
         EdgeqError: If torch cannot trace the model.
     """
-    check_opset(opset)
+    check_opset(opset, adapter)
     check_flavour(flavour)
-    if opset < adapter.least_opset:
-        raise UsageError(
-            f"{adapter.architecture} needs opset {adapter.least_opset} (rotary positions, RMSNorm), found {opset}"
-        )
     for part in _parts(model, adapter, cache_dtype):
         signature = signature_of(part, adapter, cache_dtype=cache_dtype)
         proto = _onnx_model(part, signature, opset, adapter, place=None if flavour == STOCK else place)

@@ -20,6 +20,7 @@ from edgeq.evaluate.data import TextFile, read_text_file
 from edgeq.evaluate.evaluation import EvaluationData
 from edgeq.evaluate.kinds import read_evaluation_data
 from edgeq.export.exporter import CACHE_DTYPES
+from edgeq.export.trace import check_opset
 from edgeq.formats.tasks import GENERATING
 from edgeq.hub import resolve_source
 from edgeq.reading import sha256
@@ -163,6 +164,8 @@ def _check_task(folder: Path, request: DeployRequest) -> tuple[str, int]:
     context, sequence = request.context, request.sequence
     adapter = read_adapter(folder, task=request.task)
     writes = adapter.task in GENERATING
+    if request.opset is not None:
+        check_opset(request.opset, adapter)
     if context is not None and not writes:
         raise UsageError(
             f"--context is for models that generate text, and {adapter.architecture} does not; leave it out"

@@ -130,6 +130,12 @@ def test_a_size_that_only_the_matrices_tell_stops_the_run_before_it_compiles(flo
     assert not (tmp_path / "run" / "bundles").exists()
 
 
+def test_an_opset_that_is_not_exported_is_refused_before_the_work(float_checkpoint, run_options, tmp_path):
+    with pytest.raises(UsageError, match="opset must be 18 to 23, found 3"):
+        deploy(float_checkpoint, tmp_path / "run", **run_options, opset=3)
+    assert not list(tmp_path.iterdir())
+
+
 def test_limits_that_nothing_is_measured_for_are_refused(float_checkpoint, run_options, tmp_path):
     loss = Gates(max_loss=LossLimit(1.0, relative=True, end="middle"))
     with pytest.raises(UsageError, match="--eval-data"):

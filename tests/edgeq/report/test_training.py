@@ -72,7 +72,7 @@ def test_a_training_without_evaluation_has_its_loss_alone(trained_run):
         part |= {"metric": None, "values": {}}
     file.write_text(json.dumps(values))
     write_report(trained_run)
-    assert "loss of the training" in (trained_run / "report.html").read_text(encoding="utf-8")
+    assert "training loss" in (trained_run / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_training_without_evaluation_has_its_loss_alone(trained_run):
     [
         ("log.jsonl", None, r"log\.jsonl is missing"),
         ("log.jsonl", "{", r"log\.jsonl, line 1, is damaged"),
-        ("log.jsonl", "[]", "one a line"),
+        ("log.jsonl", "[]", "one per line"),
         ("result.json", "{}", r"result\.json should be edgeq-training version 1"),
         ("run.json", "3", "should hold a JSON object"),
     ],

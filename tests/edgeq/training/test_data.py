@@ -162,7 +162,7 @@ def test_data_sets_of_the_hub(loaded, monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=unreachable))
-    with pytest.raises(UsageError, match=r"'glue:sst2' is no file, and no such data set .*no route"):
+    with pytest.raises(UsageError, match=r"'glue:sst2' is no file, and the data set cannot be loaded .*no route"):
         read_data("glue:sst2", split="train")
 
 

@@ -200,7 +200,7 @@ def test_reading_is_a_call_of_the_encoder(tmp_path):
     assert work.inputs["source_lengths"].tolist() == [12, 12]
     (tmp_path / "encoder_model.onnx").write_bytes(b"")
     assert profiler._timed_graph(tmp_path, work).name == "encoder_model.onnx"
-    with pytest.raises(UsageError, match="--sequence must be at most 12 for sources"):
+    with pytest.raises(UsageError, match="--sequence must be at most 12 for encoder inputs"):
         make_reading(bundle, batch=1, sequence=13)
     bundle.generation.source = None
     with pytest.raises(UsageError, match="has no encoder input; leave --reading out"):
