@@ -55,10 +55,10 @@ def _download(name: str) -> Path:
         if lacking := _without_weights(folder):
             folder = snapshot((*_WANTED, *(f"{place}{name}" for place in lacking for name in _PICKLES)))
     except errors.HFValidationError as error:
-        raise UsageError(f"{name!r} is not a folder, and no name that the hub allows ({_one_line(error)})") from None
+        raise UsageError(f"{name!r} is neither a folder nor a valid name on the hub ({_one_line(error)})") from None
     except errors.GatedRepoError:
         raise UsageError(
-            f"{name!r} is given only to those who accepted its terms on the hub: do so there, then log in with "
+            f"{name!r} needs its terms to be accepted on the hub: do so there, then log in with "
             "`hf auth login` or set HF_TOKEN"
         ) from None
     except errors.RepositoryNotFoundError:

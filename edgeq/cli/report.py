@@ -29,7 +29,7 @@ def report(
     from edgeq.report import compare_runs, write_report
 
     if len(runs) > 1 and out is None:
-        raise UsageError(f"{len(runs)} runs are compared in a page of their own; give its name by --out")
+        raise UsageError(f"{len(runs)} runs are compared in a new page; give its name with --out")
     result: Result
     if out is not None:
         result, page = compare_runs(runs, out, force=force), out

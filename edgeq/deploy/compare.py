@@ -58,7 +58,7 @@ def compare(runs: Sequence[str | Path]) -> PairedTests:
         FormatError: If a result is damaged.
     """
     if not runs:
-        raise UsageError("name one run or more that 'edgeq deploy' wrote")
+        raise UsageError("give one or more folders that 'edgeq deploy' wrote")
     read = [_read(Path(run)) for run in runs]
     models = [compressed for _, compressed in read] if len(runs) > 1 else [*read[0]]
     models = _with_own_labels(models, runs)

@@ -67,7 +67,7 @@ class ObjectiveSettings:
             if not 0 <= value < float("inf"):
                 raise UsageError(f"the weight of the loss {name!r} should be 0 or more, found {value!r}")
         if not any(self._weights().values()):
-            raise UsageError("all losses have weight 0; give one of them a weight above 0")
+            raise UsageError("all losses have weight 0; set at least one weight above 0")
         for name in ("temperature", "contrastive_temperature"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UsageError(f"{name} should be above 0, found {getattr(self, name)!r}")

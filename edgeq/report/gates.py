@@ -49,7 +49,7 @@ def parse_gates(
     if max_loss is not None:
         found = _LOSS.fullmatch(max_loss.strip())
         if found is None:
-            raise UsageError(f"--max-loss should be per cent such as 1% or points such as 0.5, found {max_loss!r}")
+            raise UsageError(f"--max-loss should be a percentage such as 1% or points such as 0.5, found {max_loss!r}")
         loss = LossLimit(float(found[1]), found[2] == "%", ends[loss_at])
     if max_ms is not None and not (math.isfinite(max_ms) and max_ms > 0):
         raise UsageError(f"--max-ms should be a number of milliseconds above 0, found {max_ms:g}")

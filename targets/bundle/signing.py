@@ -73,16 +73,16 @@ def read_secret_key(path: Path | str) -> SecretKey:
     try:
         data = base64.b64decode(read_text(path, largest=_LARGEST_KEY_FILE).splitlines()[1], validate=True)
     except (FormatError, IndexError, ValueError) as error:
-        raise UsageError(f"{path} is no secret key of minisign") from error
+        raise UsageError(f"{path} is not a minisign secret key; give one, or create it with --new-key") from error
     if len(data) != _SECRET_KEY_BYTES or data[:2] != ED25519 or data[4:6] != _CHECKSUM:
-        raise UsageError(f"{path} is no secret key of minisign")
+        raise UsageError(f"{path} is not a minisign secret key; give one, or create it with --new-key")
     if data[2:4] != _PLAIN:
         raise UsageError(
             f"{path} is encrypted; sign with `minisign -S -s {path} -m BUNDLE/{MANIFEST_FILE}`, or with another key"
         )
     number, seed, public = data[54:62], data[62:94], data[94:126]
     if _private(seed).public_key().public_bytes_raw() != public:
-        raise UsageError(f"{path} is damaged: its two halves are no pair")
+        raise UsageError(f"{path} is damaged: its two halves do not belong together; create a new one with --new-key")
     return SecretKey(seed, PublicKey(number, public))
 
 

@@ -74,9 +74,9 @@ def read_public_key(path_or_text: Path | str) -> PublicKey:
     try:
         data = base64.b64decode(lines[0], validate=True)
     except (IndexError, binascii.Error) as error:
-        raise UsageError(f"{text} is no public key of minisign; give the .pub file or its second line") from error
+        raise UsageError(f"{text} is not a minisign public key; give the .pub file or its second line") from error
     if len(data) != 42 or data[:2] != ED25519:
-        raise UsageError(f"{text} is no public key of minisign; give the .pub file or its second line")
+        raise UsageError(f"{text} is not a minisign public key; give the .pub file or its second line")
     return PublicKey(data[2:10], data[10:])
 
 
@@ -97,7 +97,7 @@ def read_signature(bundle: Path) -> Signature | None:
     except (IndexError, binascii.Error):
         fits = False
     if not fits:
-        raise FormatError(f"{path} is no signature of minisign; sign the bundle again")
+        raise FormatError(f"{path} is not a minisign signature; sign the bundle again")
     return Signature(data[:2], data[2:10], data[10:], lines[2].removeprefix(TRUSTED), of_comment)
 
 
@@ -158,4 +158,4 @@ def _lines(path: Path, mistake: type[EdgeqError]) -> list[str]:
     try:
         return read_text(path, largest=_LARGEST_FILE).splitlines()
     except EdgeqError as error:
-        raise mistake(f"{path} is no file of minisign: {error}") from error
+        raise mistake(f"{path} is not a minisign file: {error}") from error

@@ -33,13 +33,13 @@ def text_options(
         UsageError: If a value makes no sense.
     """
     if on_long not in ON_LONG:
-        raise UsageError(f"long texts: one of error, cut and split is expected, found {on_long!r}")
+        raise UsageError(f"on_long must be error, cut or split, found {on_long!r}")
     if token_budget < 1:
         raise UsageError(f"the token budget must be at least 1, found {token_budget}")
     if overlap is not None and overlap < 0:
         raise UsageError(f"the overlap of rows must be at least 0, found {overlap}")
     if max_tokens is not None and max_tokens < 1:
-        raise UsageError(f"the most tokens of a text must be at least 1, found {max_tokens}")
+        raise UsageError(f"max_tokens must be at least 1, found {max_tokens}")
     return native.TextOptions(
         size=ctypes.sizeof(native.TextOptions),
         prompt_name=None if prompt_name is None else prompt_name.encode("utf-8", "surrogateescape"),

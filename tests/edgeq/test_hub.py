@@ -98,5 +98,5 @@ def test_what_is_no_name_is_a_folder_that_is_missing(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["no spaces/allowed here", "zero\x00byte"])
 def test_a_name_that_the_hub_cannot_have(name: str) -> None:
-    with pytest.raises(UsageError, match="no name that the hub allows"):
+    with pytest.raises(UsageError, match="valid name on the hub"):
         resolve_source(name)

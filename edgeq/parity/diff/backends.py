@@ -51,7 +51,7 @@ def diff_layers(
     if unknown := [name for name in backends or () if name not in BACKENDS]:
         raise UsageError(f"there is no backend {unknown[0]!r}; there are {', '.join(BACKENDS)}")
     if not (folder / "checkpoint").is_dir() or not (folder / "onnx").is_dir():
-        raise UsageError(f"{folder} is not a run of `edgeq deploy`: it holds no checkpoint or no onnx")
+        raise UsageError(f"{folder} is not a run of `edgeq deploy`: it lacks 'checkpoint' or 'onnx'; deploy again")
     checkpoint = load_checkpoint(folder / "checkpoint", task=task_of_source(folder))
     _check_layers(checkpoint)
     chosen = _chosen(checkpoint, backends)
@@ -71,7 +71,7 @@ def _check_layers(checkpoint: Checkpoint) -> None:
     factors = FactorManifest.from_json(checkpoint.manifest.factors if checkpoint.manifest else {})
     if name := next((name for name, spec in factors.layers.items() if not spec.walks_layer_by_layer), None):
         raise UnsupportedError(
-            f"{name} is a slice of a Tucker bank, whose products the exported graph orders otherwise than PyTorch; "
+            f"{name} is a slice of a Tucker bank, whose matmuls the exported graph orders differently than PyTorch; "
             "edgeq diff does not walk such models, `edgeq parity` compares them"
         )
 

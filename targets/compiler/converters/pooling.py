@@ -21,7 +21,7 @@ def product(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any
     if [len(shape) for shape in shapes] == [3, 3] and _is(shapes[0][1], 1) and _is_known(shapes[1][2]):
         return _weighted_rows(calls, inputs)
     raise UnsupportedError(
-        f"{attrs['name']}: a product of tensors of shape {shapes[0]} and {shapes[1]} has no kernel, only with a "
+        f"{attrs['name']}: a matmul of tensors of shape {shapes[0]} and {shapes[1]} has no kernel, only with a "
         "constant matrix, of heads with a matrix of each head, or of one row of weights and the states of a text"
     )
 

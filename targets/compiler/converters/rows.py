@@ -182,7 +182,7 @@ def multiply(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> An
         )
     if [str(size) for size in shape_of(x)] != [str(size) for size in shape_of(factor)]:
         raise UnsupportedError(
-            f"{attrs['name']}: a product of tensors of shape {shape_of(x)} and {shape_of(factor)} has no kernel, "
+            f"{attrs['name']}: multiplying tensors of shape {shape_of(x)} and {shape_of(factor)} has no kernel, "
             "only of equal shapes, or with one number"
         )
     return calls.call(

@@ -201,7 +201,7 @@ def test_long_texts_are_split_into_rows(host_bundle, copy_of):
     (cut,) = run_texts(bundle, ["w1 w2 w3 w4 w5"], on_long="cut")
     np.testing.assert_array_equal(cut.embedding, bundle.encode("w1 w2")[0])
     assert cut.truncated
-    with pytest.raises(UsageError, match="one of error, cut and split is expected, found 'maybe'"):
+    with pytest.raises(UsageError, match="on_long must be error, cut or split, found 'maybe'"):
         bundle.encode(["w1"], on_long="maybe")
 
 
