@@ -151,8 +151,8 @@ def _page(comparison: RunComparison) -> str:
         ]
         for model in models
     ]
-    columns = ["model", metric, "weights", "vs float32", "median", "speed-up", "outdone by"]
-    better = "less is better" if metric == LESS_IS_BETTER else "more is better"
+    columns = ["model", metric, "weights", "vs float32", "median", "speed-up", "dominated by"]
+    better = "lower is better" if metric == LESS_IS_BETTER else "higher is better"
     title = f"{comparison.of}: quality against stored bytes"
     body = string.Template(resource("comparison.html")).substitute(
         title=escape(title),

@@ -103,8 +103,8 @@ def latency_plot(measured: Profile) -> str:
         colours = [_BLUE if name == "edgeq" else _GREY for name in names]
         axes.barh(names, medians, xerr=[[0.0] * len(names), tails], color=colours, height=0.6, capsize=3)
         for row, (median, tail) in enumerate(zip(medians, tails, strict=True)):
-            _write_beside(axes, median + tail, row, f"{median:.2f} ms")  # in a short bar it would not fit
-        axes.set_xlim(0.0, 1.15 * max(median + tail for median, tail in zip(medians, tails, strict=True)))
+            _write_beside(axes, median + tail, row, f"median {median:.2f} ms")  # in a short bar it would not fit
+        axes.set_xlim(0.0, 1.25 * max(median + tail for median, tail in zip(medians, tails, strict=True)))
         axes.set_xlabel("milliseconds per call: median, and a line to the 95th percentile")
         axes.invert_yaxis()
         return _svg(figure, f"latency-{_call_of(measured)}")

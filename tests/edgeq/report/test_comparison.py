@@ -45,7 +45,7 @@ def test_models_are_told_from_the_smallest_to_the_largest(three_runs, tmp_path):
     assert "stroke: var(--thin)" in page, "grid lines of one colour are too bright or too dark"
     assert "http" not in page
     assert re.search(r"<td>w4</td>.*0\.8600.*12\.00 MB.*7\.57x.*8\.00 ms.*2\.10x", page)
-    assert "spearman (more is better) on 1500 examples of <code>dev.tsv</code>" in page
+    assert "spearman (higher is better) on 1500 examples of <code>dev.tsv</code>" in page
 
 
 def test_of_perplexities_the_smaller_one_is_better(three_runs, tmp_path):
