@@ -128,7 +128,7 @@ def test_every_changed_byte_of_a_signature_is_seen(signed, at, flip):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "is no public key"), ("x\ny\n", "is no public key"), ("a\n" + PUBLIC[:-4] + "\n", "is no public key")],
+    [("", "is not a minisign public key"), ("x\ny\n", "is not a minisign public key"), ("a\n" + PUBLIC[:-4] + "\n", "is not a minisign public key")],
 )
 def test_what_is_no_key_is_a_sentence(signed, tmp_path, text, message):
     (tmp_path / "odd.pub").write_text(text)
