@@ -126,13 +126,10 @@ def test_every_changed_byte_of_a_signature_is_seen(signed, at, flip):
         path.write_bytes(original)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("", "is not a minisign public key"), ("x\ny\n", "is not a minisign public key"), ("a\n" + PUBLIC[:-4] + "\n", "is not a minisign public key")],
-)
-def test_what_is_no_key_is_a_sentence(signed, tmp_path, text, message):
+@pytest.mark.parametrize("text", ["", "x\ny\n", "a\n" + PUBLIC[:-4] + "\n"])
+def test_what_is_no_key_is_a_sentence(signed, tmp_path, text):
     (tmp_path / "odd.pub").write_text(text)
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match="is not a minisign public key"):
         edgeq.load(signed[0], public_key=tmp_path / "odd.pub")
 
 
