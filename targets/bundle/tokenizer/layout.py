@@ -1,4 +1,4 @@
-"""The layout of ``tokenizer.bin``, as ``targets/libedgeq/library/tokenizer_table.h`` reads it."""
+"""The layout of ``tokenizer.bin``, which ``targets/libedgeq/library/tokenizer_table.h`` describes too."""
 
 from __future__ import annotations
 

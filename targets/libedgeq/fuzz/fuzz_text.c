@@ -4,6 +4,7 @@
 #include "../library/encoding.h"
 #include "../library/token_texts.h"
 #include "../library/tokenizer.h"
+#include "../library/tokenizer_file.h"
 #include "../library/utf8.h"
 #include "fuzz.h"
 
@@ -15,7 +16,7 @@ static size_t tables_read;
 static void check_table(void *argument) {
   FuzzInput *input = argument;
   const char *reason = NULL;
-  tables[tables_read] = tokenizer_table(input->memory, (Mapping){input->data, input->size}, "tokenizer.bin", &reason);
+  tables[tables_read] = read_tokenizer_table(input->memory, (Mapping){input->data, input->size}, "tokenizer.bin", &reason);
   if (reason != NULL) abort(); /* or nothing that follows would say anything */
 }
 

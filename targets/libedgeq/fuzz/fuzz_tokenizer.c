@@ -1,6 +1,7 @@
 #include "../library/encoding.h"
 #include "../library/token_texts.h"
 #include "../library/tokenizer.h"
+#include "../library/tokenizer_file.h"
 #include "fuzz.h"
 
 static const char TEXT[] = "The Caf\u00e9  sat's <mask> 12 \u6c49\u5b57 \ud55c\uad6d a\u0301\u0323!\n<s> ## ab\tab <|endoftext|>";
@@ -8,7 +9,7 @@ static const char TEXT[] = "The Caf\u00e9  sat's <mask> 12 \u6c49\u5b57 \ud55c\u
 static void body(void *argument) {
   FuzzInput *input = argument;
   const char *reason = NULL;
-  TokenizerTable table = tokenizer_table(input->memory, (Mapping){input->data, input->size}, "tokenizer.bin", &reason);
+  TokenizerTable table = read_tokenizer_table(input->memory, (Mapping){input->data, input->size}, "tokenizer.bin", &reason);
   if (reason != NULL) return;
   Buffer text = {.memory = input->memory};
   const TextPart parts[] = {{TEXT, sizeof TEXT - 1}, {TEXT + 20, 30}};

@@ -1,4 +1,4 @@
-/* The functions of edgeq.h that read texts. */
+/* The functions of edgeq.h that read texts, but for edgeq_text_defaults: reading.c has it. */
 #include <string.h>
 
 #include "answers.h"
@@ -10,10 +10,6 @@
 #include "tags.h"
 #include "tokenizer.h"
 #include "vectors.h"
-
-void edgeq_text_defaults(edgeq_text_options *options) {
-  *options = (edgeq_text_options){.size = sizeof *options, .token_budget = 256, .overlap = -1, .first_number = 1};
-}
 
 static void check_task(const edgeq_session *session, const char *task) {
   const char *own = session->model->info.task;

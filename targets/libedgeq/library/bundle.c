@@ -7,6 +7,7 @@
 #include "cpu.h"
 #include "generation_table.h"
 #include "pool.h"
+#include "tokenizer_file.h"
 #include "vectors.h"
 
 enum { FORMAT_VERSION = 2, MOST_LABELS = 1 << 20 };
@@ -298,7 +299,7 @@ static void read_tokenizer(Reader *reader, const Source *source, Mapping file) {
     return;
   }
   char *path = path_in(reader->scratch, source, "tokenizer.bin");
-  model->tokenizer = tokenizer_table(reader->memory, file, path, &model->no_tokenizer);
+  model->tokenizer = read_tokenizer_table(reader->memory, file, path, &model->no_tokenizer);
 }
 
 /* The last size of an output, if every call gives the same one: the manifest may only have a name for it. */

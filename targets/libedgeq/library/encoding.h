@@ -6,6 +6,7 @@
 #include <stdbool.h>
 
 #include "edgeq.h"
+#include "memory.h"
 #include "tokenizer_table.h"
 
 typedef struct {

@@ -5,7 +5,6 @@
 
 #define DEFAULT_ALLOCATOR edgeq_own_DEFAULT_ALLOCATOR
 #define SHA256_ROUND edgeq_own_SHA256_ROUND
-#define add_character edgeq_own_add_character
 #define add_fallback_bytes edgeq_own_add_fallback_bytes
 #define add_origin edgeq_own_add_origin
 #define add_token edgeq_own_add_token
@@ -167,6 +166,7 @@
 #define read_specs edgeq_own_read_specs
 #define read_stored edgeq_own_read_stored
 #define read_text edgeq_own_read_text
+#define read_tokenizer_table edgeq_own_read_tokenizer_table
 #define read_type edgeq_own_read_type
 #define reading_of edgeq_own_reading_of
 #define reallocate edgeq_own_reallocate
@@ -227,7 +227,6 @@
 #define token_list edgeq_own_token_list
 #define token_name edgeq_own_token_name
 #define tokenizer_encode edgeq_own_tokenizer_encode
-#define tokenizer_table edgeq_own_tokenizer_table
 #define traced_add edgeq_own_traced_add
 #define traced_copy edgeq_own_traced_copy
 #define traced_like edgeq_own_traced_like

@@ -9,7 +9,11 @@
 #ifndef EDGEQ_PACK_H
 #define EDGEQ_PACK_H
 
-#include "source.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "memory.h"
+#include "platform.h"
 
 typedef struct {
   const char *name;

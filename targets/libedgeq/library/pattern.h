@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "memory.h"
 #include "tokenizer_table.h"
 
 /* Operations; operands follow in the next words of the code:

@@ -10,8 +10,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "source.h"
-
 #define NO_TOKEN UINT32_MAX
 
 /* TokenizerSettings.model; SENTENCE_PIECES is UNIGRAM as the package sentencepiece computes it: sums in 32 bits, and of
@@ -145,9 +143,5 @@ typedef struct {
       trie_size, mapped_size, score_words, name_count, special_count, single_count, pair_count, join_count, lower_count,
       composition_count;
 } TokenizerTable;
-
-/* Reads the table and checks that nothing in it points outside; `path` names the file. Fails if it does. If it holds a
- * reason instead, `*reason` gets it and the table is empty. */
-TokenizerTable tokenizer_table(Memory *memory, Mapping file, const char *path, const char **reason);
 
 #endif

@@ -54,8 +54,3 @@ size_t put_character(char *out, uint32_t code) {
   out[0] = (char)((0xF00 >> size & 0xFF) | code);
   return size;
 }
-
-void add_character(Buffer *out, uint32_t code) {
-  char bytes[4];
-  buffer_add(out, bytes, put_character(bytes, code));
-}

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "buffer.h"
+#include "names.h"
 
 /* Bytes of the character at `at`, of which `left` are there; 0 if they are no UTF-8. */
 size_t character_size(const char *at, size_t left);
@@ -21,8 +21,5 @@ size_t character_before(const char *text, size_t at);
 
 /* Writes a character, at most 4 bytes; returns how many. */
 size_t put_character(char *out, uint32_t character);
-
-/* Appends a character. */
-void add_character(Buffer *out, uint32_t character);
 
 #endif

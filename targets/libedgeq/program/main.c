@@ -13,6 +13,7 @@
 #include "results.h"
 #include "system.h"
 #include "tensor_file.h"
+#include "text_sources.h"
 #include "texts.h"
 
 static edgeq_model *open_model(const Options *options) {

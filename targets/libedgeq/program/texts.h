@@ -2,8 +2,11 @@
 #ifndef EDGEQ_TEXTS_H
 #define EDGEQ_TEXTS_H
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #include "edgeq.h"
-#include "options.h"
 
 /* A text; one without characters is a blank line, which keeps its place. */
 typedef struct {
@@ -25,9 +28,6 @@ typedef struct {
   Text *items;
   size_t count;
 } Texts;
-
-/* The texts that the options name; none for other jobs. */
-Texts read_texts(const Options *options);
 
 /* Turns texts into ids, for what runs on ids: --generate, --raw, --repeat. Blank lines are left out. */
 void encode_texts(edgeq_session *session, Texts *texts);

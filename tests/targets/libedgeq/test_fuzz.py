@@ -13,7 +13,7 @@ def test_every_harness_is_known_by_name(fuzz):
 
 def test_seeds_of_tokenizers_are_tables_that_the_library_reads():
     """Others would be refused at their first bytes, and a million runs would say nothing."""
-    reader = (LIBEDGEQ / "library" / "tokenizer_table.c").read_text()
+    reader = (LIBEDGEQ / "library" / "tokenizer_file.c").read_text()
     seeds = list((LIBEDGEQ / "fuzz" / "seeds" / "tokenizer").iterdir())
     for seed in seeds:
         version = seed.read_bytes()[:8].decode("ascii")

@@ -1,4 +1,4 @@
-#include "tokenizer_table.h"
+#include "tokenizer_file.h"
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -175,7 +175,7 @@ static void read_names(TokenizerTable *table, Reader *reader) {
   table->compositions = section(reader, sizeof *table->compositions, &table->composition_count);
 }
 
-TokenizerTable tokenizer_table(Memory *memory, Mapping file, const char *path, const char **reason) {
+TokenizerTable read_tokenizer_table(Memory *memory, Mapping file, const char *path, const char **reason) {
   TokenizerTable table = {0};
   Reader reader = {memory, file, path, 0};
   size_t one = 0;
