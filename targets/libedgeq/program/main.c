@@ -12,6 +12,7 @@
 #include "profile.h"
 #include "results.h"
 #include "system.h"
+#include "task_options.h"
 #include "tensor_file.h"
 #include "text_sources.h"
 #include "texts.h"
@@ -155,6 +156,7 @@ static void check_task(const edgeq_model *model, const Options *options) {
   if (has_texts(options) && !options->tokens && !options->generate && info->context > 0) {
     stop(EXIT_USAGE, "the bundle generates text: give --generate N");
   }
+  check_task_options(options, info->task);
 }
 
 int main(int count, char **arguments) {

@@ -79,21 +79,85 @@ static const char *const USAGE[] = {
 
 typedef enum { TEXT, PAIR, FLAG, INTEGER, NUMBER, LENGTH } Kind;
 
-/* An option: where its value goes, and for integers the range. */
+/* Jobs that take an option, a bit each. */
+enum {
+  ANY = (1 << JOBS) - 1,
+  TAG = 1 << JOB_TAG,
+  ANSWER = 1 << JOB_ANSWER,
+  FILL = 1 << JOB_FILL,
+  RANK = 1 << JOB_RANK,
+  GENERATE = 1 << JOB_GENERATE,
+  TEXTS = ANY & ~(GENERATE | 1 << JOB_IDS | 1 << JOB_RAW),
+};
+
+/* An option: its Kind, which jobs take it, where its value goes, and for integers the range. */
 typedef struct {
   const char *name;
-  Kind kind;
-  void *to;
-  int64_t least, most;
+  unsigned char kind;
+  unsigned short jobs, to; /* place in Options */
+  unsigned char least;
+  int64_t most;
 } Option;
+
+#define AT(field) offsetof(Options, field)
+
+static const Option KNOWN[] = {
+    {"--ids", TEXT, ANY, AT(ids), 0, 0},
+    {"--text", TEXT, ANY, AT(text), 0, 0},
+    {"--file", TEXT, ANY, AT(file), 0, 0},
+    {"--pair", PAIR, ANY, AT(pair), 0, 0},
+    {"--pairs", TEXT, ANY, AT(pairs), 0, 0},
+    {"--query", TEXT, RANK, AT(query), 0, 0},
+    {"--documents", TEXT, ANY, AT(documents), 0, 0},
+    {"--question", TEXT, ANY, AT(question), 0, 0},
+    {"--context", TEXT, ANY, AT(context), 0, 0},
+    {"--jsonl", TEXT, ANY, AT(jsonl), 0, 0},
+    {"--csv", TEXT, ANY, AT(csv), 0, 0},
+    {"--column", TEXT, ANY, AT(column), 0, 0},
+    {"--prompt-name", TEXT, TEXTS, AT(reading.prompt_name), 0, 0},
+    {"--on-long", TEXT, TEXTS, AT(on_long), 0, 0},
+    {"--max-tokens", INTEGER, TEXTS | 1 << JOB_IDS, AT(reading.max_tokens), 1, INT32_MAX},
+    {"--overlap", INTEGER, TEXTS, AT(reading.overlap), 0, INT32_MAX},
+    {"--aggregation", TEXT, TAG, AT(aggregation), 0, 0},
+    {"--ignore-labels", TEXT, TAG, AT(ignored), 0, 0},
+    {"--max-answer-tokens", INTEGER, ANSWER, AT(answering.longest), 1, INT32_MAX},
+    {"--allow-no-answer", FLAG, ANSWER, AT(may_be_none), 0, 0},
+    {"--targets", TEXT, FILL, AT(targets), 0, 0},
+    {"--tokens", FLAG, ANY, AT(tokens), 0, 0},
+    {"--tensors", TEXT, ANY, AT(tensors), 0, 0},
+    {"--out", TEXT, ANY, AT(out), 0, 0},
+    {"--profile", TEXT, ANY, AT(profile), 0, 0},
+    {"--variant", TEXT, ANY, AT(variant), 0, 0},
+    {"--self-test", FLAG, ANY, AT(self_test), 0, 0},
+    {"--json", FLAG, ANY, AT(json), 0, 0},
+    {"--raw", FLAG, ANY, AT(raw), 0, 0},
+    {"--no-verify", FLAG, ANY, AT(no_verify), 0, 0},
+    {"--verify-all", FLAG, ANY, AT(verify_all), 0, 0},
+    {"--ignore-end", FLAG, ANY, AT(ignore_end), 0, 0},
+    {"--repeat", INTEGER, ANY, AT(repeat), 1, 1000000},
+    {"--threads", INTEGER, ANY, AT(threads), 1, 1024},
+    {"--batch", INTEGER, ANY, AT(generation.batch), 1, 1024},
+    {"--generate", LENGTH, ANY, 0, 1, INT32_MAX},
+    {"--min-new-tokens", INTEGER, ANY, AT(generation.min_new_tokens), 0, INT32_MAX},
+    {"--no-repeat-ngram-size", INTEGER, ANY, AT(generation.no_repeat_ngram_size), 0, INT32_MAX},
+    {"--num-beams", INTEGER, ANY, AT(generation.beams), 1, 64},
+    {"--top-k", INTEGER, ANSWER | FILL | RANK | GENERATE, AT(top_k), 0, UINT32_MAX},
+    {"--seed", INTEGER, ANY, AT(generation.seed), 0, INT64_MAX},
+    {"--temperature", NUMBER, ANY, AT(generation.temperature), 0, 0},
+    {"--top-p", NUMBER, ANY, AT(generation.top_p), 0, 0},
+    {"--repetition-penalty", NUMBER, ANY, AT(generation.repetition_penalty), 0, 0},
+    {"--length-penalty", NUMBER, ANY, AT(generation.length_penalty), 0, 0},
+    {"--early-stopping", TEXT, ANY, AT(early_stopping), 0, 0},
+};
+
+#undef AT
 
 static int64_t integer(const Option *option, const char *value) {
   char *end = NULL;
   errno = 0;
   long long number = strtoll(value, &end, 10);
   if (errno != 0 || end == value || *end != '\0' || number < option->least || number > option->most) {
-    stop(EXIT_USAGE, "%s takes a number in %lld..%lld, found '%s'", option->name, (long long)option->least,
-         (long long)option->most, value);
+    stop(EXIT_USAGE, "%s takes a number in %d..%lld, found '%s'", option->name, option->least, (long long)option->most, value);
   }
   return number;
 }
@@ -114,22 +178,23 @@ static void set_length(const Option *option, const char *value, Options *options
 }
 
 /* Sets one option; returns how many arguments it took. */
-static int set(const Option *option, const char *value, const char *second) {
+static int set(Options *options, const Option *option, const char *value, const char *second) {
+  char *to = (char *)options + option->to;
   if (option->kind == FLAG) {
-    *(bool *)option->to = true;
+    *(bool *)(void *)to = true;
     return 1;
   }
   if (value == NULL) stop(EXIT_USAGE, "%s needs a value; see --help", option->name);
-  if (option->kind == TEXT) *(const char **)option->to = value;
+  if (option->kind == TEXT) *(const char **)(void *)to = value;
   if (option->kind == PAIR) {
     if (second == NULL) stop(EXIT_USAGE, "%s needs two values; see --help", option->name);
-    ((const char **)option->to)[0] = value;
-    ((const char **)option->to)[1] = second;
+    ((const char **)(void *)to)[0] = value;
+    ((const char **)(void *)to)[1] = second;
     return 3;
   }
-  if (option->kind == INTEGER) *(int64_t *)option->to = integer(option, value);
-  if (option->kind == NUMBER) *(double *)option->to = number(option, value);
-  if (option->kind == LENGTH) set_length(option, value, option->to);
+  if (option->kind == INTEGER) *(int64_t *)(void *)to = integer(option, value);
+  if (option->kind == NUMBER) *(double *)(void *)to = number(option, value);
+  if (option->kind == LENGTH) set_length(option, value, options);
   return 2;
 }
 
@@ -259,61 +324,16 @@ Options read_options(int count, char **arguments) {
   edgeq_answer_defaults(&options.answering);
   edgeq_fill_defaults(&options.filling);
   options.top_k = -1;
-  const Option known[] = {
-      {"--ids", TEXT, &options.ids, 0, 0},
-      {"--text", TEXT, &options.text, 0, 0},
-      {"--file", TEXT, &options.file, 0, 0},
-      {"--pair", PAIR, options.pair, 0, 0},
-      {"--pairs", TEXT, &options.pairs, 0, 0},
-      {"--query", TEXT, &options.query, 0, 0},
-      {"--documents", TEXT, &options.documents, 0, 0},
-      {"--question", TEXT, &options.question, 0, 0},
-      {"--context", TEXT, &options.context, 0, 0},
-      {"--jsonl", TEXT, &options.jsonl, 0, 0},
-      {"--csv", TEXT, &options.csv, 0, 0},
-      {"--column", TEXT, &options.column, 0, 0},
-      {"--prompt-name", TEXT, &options.reading.prompt_name, 0, 0},
-      {"--on-long", TEXT, &options.on_long, 0, 0},
-      {"--max-tokens", INTEGER, &options.reading.max_tokens, 1, INT32_MAX},
-      {"--overlap", INTEGER, &options.reading.overlap, 0, INT32_MAX},
-      {"--aggregation", TEXT, &options.aggregation, 0, 0},
-      {"--ignore-labels", TEXT, &options.ignored, 0, 0},
-      {"--max-answer-tokens", INTEGER, &options.answering.longest, 1, INT32_MAX},
-      {"--allow-no-answer", FLAG, &options.may_be_none, 0, 0},
-      {"--targets", TEXT, &options.targets, 0, 0},
-      {"--tokens", FLAG, &options.tokens, 0, 0},
-      {"--tensors", TEXT, &options.tensors, 0, 0},
-      {"--out", TEXT, &options.out, 0, 0},
-      {"--profile", TEXT, &options.profile, 0, 0},
-      {"--variant", TEXT, &options.variant, 0, 0},
-      {"--self-test", FLAG, &options.self_test, 0, 0},
-      {"--json", FLAG, &options.json, 0, 0},
-      {"--raw", FLAG, &options.raw, 0, 0},
-      {"--no-verify", FLAG, &options.no_verify, 0, 0},
-      {"--verify-all", FLAG, &options.verify_all, 0, 0},
-      {"--ignore-end", FLAG, &options.ignore_end, 0, 0},
-      {"--repeat", INTEGER, &options.repeat, 1, 1000000},
-      {"--threads", INTEGER, &options.threads, 1, 1024},
-      {"--batch", INTEGER, &generation->batch, 1, 1024},
-      {"--generate", LENGTH, &options, 1, INT32_MAX},
-      {"--min-new-tokens", INTEGER, &generation->min_new_tokens, 0, INT32_MAX},
-      {"--no-repeat-ngram-size", INTEGER, &generation->no_repeat_ngram_size, 0, INT32_MAX},
-      {"--num-beams", INTEGER, &generation->beams, 1, 64},
-      {"--top-k", INTEGER, &options.top_k, 0, UINT32_MAX},
-      {"--seed", INTEGER, &generation->seed, 0, INT64_MAX},
-      {"--temperature", NUMBER, &generation->temperature, 0, 0},
-      {"--top-p", NUMBER, &generation->top_p, 0, 0},
-      {"--repetition-penalty", NUMBER, &generation->repetition_penalty, 0, 0},
-      {"--length-penalty", NUMBER, &generation->length_penalty, 0, 0},
-      {"--early-stopping", TEXT, &options.early_stopping, 0, 0},
-  };
   for (int i = 1; i < count;) {
     const Option *option = NULL;
-    for (size_t k = 0; k < sizeof known / sizeof *known; k++) {
-      if (strcmp(arguments[i], known[k].name) == 0) option = &known[k];
+    for (size_t k = 0; k < sizeof KNOWN / sizeof *KNOWN; k++) {
+      if (strcmp(arguments[i], KNOWN[k].name) == 0) option = &KNOWN[k];
     }
     if (option != NULL) {
-      i += set(option, i + 1 < count ? arguments[i + 1] : NULL, i + 2 < count ? arguments[i + 2] : NULL);
+      for (int job = 0; job < JOBS; job++) {
+        if (!(option->jobs >> job & 1)) options.refused[job] = option->name;
+      }
+      i += set(&options, option, i + 1 < count ? arguments[i + 1] : NULL, i + 2 < count ? arguments[i + 2] : NULL);
     } else if (strcmp(arguments[i], "--help") == 0 || strcmp(arguments[i], "-h") == 0) {
       for (size_t k = 0; k < sizeof USAGE / sizeof *USAGE; k++) fputs(USAGE[k], stdout);
       exit(0);

@@ -7,6 +7,10 @@
 
 #include "edgeq.h"
 
+/* What a bundle is run for: its own task (JOB_READ: to embed or classify texts), or what an option asks for (JOB_IDS: to run
+ * token ids; JOB_RAW: to print or compare what the model computes). */
+typedef enum { JOB_READ, JOB_TAG, JOB_ANSWER, JOB_FILL, JOB_RANK, JOB_TOKENS, JOB_GENERATE, JOB_IDS, JOB_RAW, JOBS } JobKind;
+
 typedef struct {
   const char *bundle, *ids, *text, *file, *tensors, *profile, *out, *variant, *early_stopping;
   const char *pair[2], *pairs, *jsonl, *csv, *column;      /* where texts come from, besides */
@@ -18,6 +22,7 @@ typedef struct {
   edgeq_generation generation; /* how texts are made */
   int64_t top_k;               /* of answers, fillings or documents; -1 if not given */
   bool may_be_none;
+  const char *refused[JOBS]; /* of the options that are given one that changes nothing of this job; NULL if all do */
   edgeq_text_options reading;
   edgeq_tag_options tagging;
   edgeq_answer_options answering;

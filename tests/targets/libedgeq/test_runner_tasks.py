@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import edgeq.cli.main as cli
+from tests.targets.libedgeq.program import run_program
 from tests.targets.runtime.test_tasks import SENTENCES, WORDS, made
 
 __all__ = ["made"]
@@ -200,3 +201,47 @@ def test_wrong_options_are_a_sentence(made: Any, sanitized: Path, options: list[
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "refused"),
+    [
+        ("classify", ["--text", "a", "--top-k", 3], "--top-k"),
+        ("classify", ["--text", "a", "--targets", "b"], "--targets"),
+        ("classify", ["--text", "a", "--overlap", 2, "--max-answer-tokens", 15], "--max-answer-tokens"),
+        ("classify", ["--query", "a", "--documents", "lines", "--ignore-labels", "O"], "--ignore-labels"),
+        ("tag", ["--text", "a", "--top-k", 3], "--top-k"),
+        ("tag", ["--text", "a", "--allow-no-answer"], "--allow-no-answer"),
+        ("answer", ["--pair", "a", "b", "--aggregation", "max"], "--aggregation"),
+        ("fill", ["--text", "[MASK]", "--allow-no-answer"], "--allow-no-answer"),
+    ],
+)
+def test_options_of_another_task_are_refused(
+    made: Any, both: Any, tmp_path: Path, task: str, options: list[Any], refused: str
+) -> None:
+    (tmp_path / "lines").write_text("a\n", encoding="utf-8")
+    given = [tmp_path / option if option == "lines" else option for option in options]
+    for code, lines, err in both(made(task, "bert"), *given):
+        assert (code, lines) == (2, [])
+        assert refused in err
+        assert "does not apply" in err
+        assert err.endswith("leave it out\n")
+        assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--text", "a", "--raw", "--on-long", "cut"], "--on-long does not apply with --raw"),
+        (["--text", "a", "--repeat", "2", "--prompt-name", "q"], "--prompt-name does not apply with --repeat"),
+        (["--text", "a", "--tokens", "--top-k", "2"], "--top-k does not apply with --tokens"),
+        (["--query", "a", "--documents", "-", "--raw"], "--query does not apply with --raw"),
+        (["--self-test", "--max-tokens", "5"], "--max-tokens does not apply with --self-test"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(
+    made: Any, sanitized: Path, options: list[str], message: str
+) -> None:
+    done = run_program(sanitized, made("classify", "bert").path, "--no-verify", *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"edgeq-run: {message}; leave it out\n"
