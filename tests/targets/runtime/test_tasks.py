@@ -325,8 +325,9 @@ def test_evaluation_decodes_the_answers_that_a_bundle_gives(made: Any) -> None:
         question, context = _text(chance, 2), _text(chance, words)
         windows = windows_of(tokenizer, question, context, max_length=LONGEST)
         logits = []
+        names = {spec.name for spec in bundle.inputs}  # this model has no token types
         for window in windows:
-            given = {name: np.array([values]) for name, values in window.tokens.items()}
+            given = {name: np.array([values]) for name, values in window.tokens.items() if name in names}
             outputs = bundle.run({**given, "attention_mask": np.ones_like(given["input_ids"])})
             logits.append((outputs["start_logits"][0], outputs["end_logits"][0]))
         found = best_span(context, windows, logits, may_be_none=True)
