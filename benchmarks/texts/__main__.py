@@ -80,23 +80,22 @@ def main() -> int:
     return 0
 
 
-def _setups(workload: Workload, options: argparse.Namespace) -> list[tuple[Setup, int]]:
-    """Returns every engine with its bits, the reference first."""
-    path = f"{_REPOSITORY}:{SPEED_ENGINES}"
+def _setups(workload: Workload, options: argparse.Namespace) -> list[Setup]:
+    """Returns every engine, the reference first."""
+    environment = {"PYTHONPATH": f"{_REPOSITORY}:{SPEED_ENGINES}", "TOKENIZERS_PARALLELISM": "true"}
+    model, python = options.models / workload.model, options.peers_python
     found = [
-        (Setup(name, str(_ENGINES / script), variant, options.peers_python, options.models / workload.model, bits,
-                    {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "true"}), bits)
+        Setup(name, str(_ENGINES / script), variant, python, model, bits, environment)
         for name, script, variant, bits in _PEERS
-    ]  # fmt: skip
-    own = bundle(workload.model, options.models)
-    name = f"{OWN} {RECIPE.removeprefix('ptq-')}"
-    return [*found, (Setup(name, str(_ENGINES / "edgeq_texts.py"), "", Path(sys.executable), own, 8), 8)]
+    ]
+    name, own = f"{OWN} {RECIPE.removeprefix('ptq-')}", bundle(workload.model, options.models)
+    return [*found, Setup(name, str(_ENGINES / "edgeq_texts.py"), "", Path(sys.executable), own, 8, environment)]
 
 
 def _prepare(workload: Workload, options: argparse.Namespace) -> None:
     checkpoints(workload.model, minilm=options.minilm, root=options.models, longest=workload.longest)
     speed.float_onnx(workload.model, options.models)
-    for setup, _ in _setups(workload, options):
+    for setup in _setups(workload, options):
         engine = Engine(setup, 1)
         answer = engine.make(setup.variant)
         engine.stop()
@@ -108,13 +107,13 @@ def _measured(workload: Workload, threads: int, options: argparse.Namespace) -> 
     """Takes turns and returns an entry of the results."""
     texts = texts_of(workload, options.data, options.models / workload.model / "float" / "tokenizer.json")
     setups = _setups(workload, options)
-    rows = {setup.name: _Row() for setup, _ in setups}
+    rows = {setup.name: _Row() for setup in setups}
     running: dict[str, Engine] = {}
     with tempfile.TemporaryDirectory(prefix="edgeq-texts-") as scratch:
         folder = Path(scratch)
         sample = _write(folder / "sample.json", texts[-_SAMPLE:])
         try:
-            for setup, _ in setups:
+            for setup in setups:
                 running[setup.name] = engine = Engine(setup, threads)
                 answer = engine.ask({
                     "folder": str(setup.folder.resolve()), "variant": setup.variant, "threads": threads,
@@ -129,7 +128,7 @@ def _measured(workload: Workload, threads: int, options: argparse.Namespace) -> 
         finally:
             for engine in running.values():
                 engine.stop()
-        _compare(rows, {setup.name: bits for setup, bits in setups}, folder)
+        _compare(rows, {setup.name: setup.bits for setup in setups}, folder)
     return {
         "workload": workload.name, "model": workload.model, "goal": workload.goal, "threads": threads, "seed": SEED,
         "texts_a_round": options.count, "machine": facts(), "compiler": speed.compiler_digest(),

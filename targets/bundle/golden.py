@@ -66,8 +66,8 @@ def golden_runs(
     steps = min(_STEPS, (model.max_length or _STEPS) - int(lengths.max()))
     for step in range(steps):
         (logits,) = runs[-1].outputs.values()
-        likeliest = np.argmax(logits, axis=1).astype(np.int64)
-        arrays = (likeliest[:, None], lengths + step, np.ones_like(lengths))
+        most_likely = np.argmax(logits, axis=1).astype(np.int64)
+        arrays = (most_likely[:, None], lengths + step, np.ones_like(lengths))
         following = dict(zip(DECODER_INPUTS, arrays, strict=True)) | of_source
         runs.append(GoldenRun(MAIN, following, run(following)))
     return runs

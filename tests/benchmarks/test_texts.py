@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from benchmarks.speed.turns import ENGINES
 from benchmarks.texts.__main__ import _result, _Row
 from benchmarks.texts.workloads import WORKLOADS, texts_of
 
 _SCRIPT = Path(__file__).parents[2] / "benchmarks" / "texts" / "engines" / "text_turns.py"
 
 
-@pytest.fixture(scope="module")
-def turns() -> ModuleType:
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module that engines import from their own folder."""
+    monkeypatch.syspath_prepend(str(ENGINES))
     spec = importlib.util.spec_from_file_location("text_turns", _SCRIPT)
     assert spec is not None
     assert spec.loader is not None

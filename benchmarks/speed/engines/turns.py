@@ -44,7 +44,7 @@ def serve(
     sys.stdout = sys.stderr  # what libraries print must not come between the answers
     request = json.loads(sys.stdin.readline())
     while request.get("make"):
-        _say(answers, _made(make, request))
+        say(answers, made(make, request))
         line = sys.stdin.readline()
         if not line:
             return
@@ -55,13 +55,13 @@ def serve(
         output = np.asarray(call(), np.float32)
         ready = time.perf_counter() - _STARTED
     except Exception as error:  # what a peer cannot do is a fact of the run, and reported as one
-        _say(answers, _reason(error))
+        say(answers, reason(error))
         return
     np.save(Path(request["output"]), output)
     versions = {name: importlib.metadata.version(name) for name in packages}
-    _say(answers, {"load_seconds": ready - imported, "peak_kib": _peak_kib(), "versions": versions})
+    say(answers, {"load_seconds": ready - imported, "peak_kib": _peak_kib(), "versions": versions})
     for line in sys.stdin:
-        _say(answers, _turn(call, restore, json.loads(line)["seconds"]))
+        say(answers, _turn(call, restore, json.loads(line)["seconds"]))
 
 
 def ids(request: dict[str, Any]) -> np.ndarray:
@@ -70,20 +70,23 @@ def ids(request: dict[str, Any]) -> np.ndarray:
     return np.random.default_rng(0).integers(0, request["limit"], (request["batch"], width))
 
 
-def _made(make: Callable[[Path, str], None] | None, request: dict[str, Any]) -> dict[str, Any]:
+def made(make: Callable[[Path, str], None] | None, request: dict[str, Any]) -> dict[str, Any]:
+    """Makes the files that a request asks for, and returns the answer."""
     try:
         if make is not None:
             make(Path(request["folder"]), request["variant"])
     except Exception as error:  # as above
-        return _reason(error)
+        return reason(error)
     return {"made": True}
 
 
-def _reason(error: Exception) -> dict[str, Any]:
+def reason(error: Exception) -> dict[str, Any]:
+    """Returns the answer of an engine that cannot do what it was asked for."""
     return {"missing": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
 
 
-def _say(answers: TextIO, answer: Any) -> None:
+def say(answers: TextIO, answer: Any) -> None:
+    """Sends an answer: a line of JSON."""
     print(json.dumps(answer), file=answers, flush=True)
 
 

@@ -1,6 +1,6 @@
 """The side of an engine: one process that loads a model, then embeds the texts that it is given when its turn comes.
 
-Runs in the peers' environment, so it needs the standard library, numpy and what the engine needs.
+Runs in the peers' environment, so it needs the standard library, numpy and ``turns`` of ``benchmarks/speed/engines``.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
+from turns import made, reason, say
 
 Embed = Callable[[list[str]], np.ndarray]
 Load = Callable[[dict[str, Any]], Mapping[str, Embed]]
@@ -34,23 +35,23 @@ def serve(load: Load, *, make: Callable[[Path, str], None] | None = None, packag
     sys.stdout = sys.stderr  # what libraries print must not come between the answers
     request = json.loads(sys.stdin.readline())
     if request.get("make"):
-        _say(answers, _made(make, request))
+        say(answers, made(make, request))
         return
     try:
         settings = load(request)
         sample = _texts(request["sample"])
         name, embed = min(settings.items(), key=lambda setting: _seconds(setting[1], sample))
     except Exception as error:  # what a peer cannot do is a fact of the run, and reported as one
-        _say(answers, _reason(error))
+        say(answers, reason(error))
         return
     np.save(Path(request["output"]), embed(sample))
     versions = {package: importlib.metadata.version(package) for package in packages}
-    _say(answers, {"setting": name, "versions": versions})
+    say(answers, {"setting": name, "versions": versions})
     for line in sys.stdin:
         texts = _texts(json.loads(line)["texts"])
         start = time.perf_counter()
         embed(texts)
-        _say(answers, {"seconds": time.perf_counter() - start})
+        say(answers, {"seconds": time.perf_counter() - start})
 
 
 def grouped(tokenizer: Any, run: Callable[[list[list[int]]], np.ndarray], *, longest: int, budget: int) -> Embed:
@@ -106,20 +107,3 @@ def _seconds(embed: Embed, texts: list[str]) -> float:
 
 def _texts(file: str) -> list[str]:
     return list(json.loads(Path(file).read_text(encoding="utf-8")))
-
-
-def _made(make: Callable[[Path, str], None] | None, request: dict[str, Any]) -> dict[str, Any]:
-    try:
-        if make is not None:
-            make(Path(request["folder"]), request["variant"])
-    except Exception as error:  # as above
-        return _reason(error)
-    return {"made": True}
-
-
-def _reason(error: Exception) -> dict[str, Any]:
-    return {"missing": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-
-
-def _say(answers: TextIO, answer: Any) -> None:
-    print(json.dumps(answer), file=answers, flush=True)
