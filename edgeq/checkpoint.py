@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Iterable
@@ -30,12 +31,18 @@ from edgeq.memory import give_back
 from edgeq.models import ModelAdapter, adapter_classes, adapter_for, is_of_pretraining, tasks_of
 from edgeq.models.generation_config import generation_settings, write_generation_settings
 from edgeq.models.sentence import SentenceHead, copy_module_weights
-from edgeq.models.transformers_release import RELEASE, TOKENIZER_OF_RELEASE_5, in_words_of_release
+from edgeq.models.transformers_release import (
+    RELEASE,
+    TOKENIZER_OF_RELEASE_5,
+    in_words_of_release,
+    other_names,
+    renamed_for_release,
+)
 from edgeq.quant.manifest import QUANT_METHOD, PackedTensor, QuantizationManifest
 from edgeq.quant.plan import CompressionResult
 from edgeq.quiet import quiet_transformers
 from edgeq.reading import sha256
-from edgeq.tensor_names import fit_names, heads_in, other_names
+from edgeq.tensor_names import fit_names, heads_in
 from edgeq.weight_files import WEIGHTS_NAME, WeightFiles, find_weights
 
 OUTPUT = Output("compress")
@@ -122,7 +129,7 @@ def _checked_compressed(
     _check_packed_tensors(path, read_tensor_header(path), manifest)
     verify_packed_files(folder, manifest)
     _check_claimed_size(empty_model(folder, adapter), folder, manifest, weights)
-    return _load_compressed(folder, adapter)
+    return _load_compressed(folder, adapter, manifest)
 
 
 def read_adapter(folder: Path, *, task: str | None = None) -> ModelAdapter:
@@ -405,8 +412,14 @@ def empty_model(folder: Path, adapter: ModelAdapter) -> nn.Module:
     return model
 
 
-def _load_compressed(folder: Path, adapter: ModelAdapter) -> nn.Module:
-    options = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
+def _load_compressed(folder: Path, adapter: ModelAdapter, manifest: QuantizationManifest) -> nn.Module:
+    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
+    modules = dict(empty_model(folder, adapter).named_children())
+    renamed = {new: old for new, old in renamed_for_release().items() if old in modules}
+    options["key_mapping"] = {rf"^{new}\.": f"{old}." for new, old in renamed.items()} or None
+    # Not the file's own words, which release 4 would read past where release 5 wrote them.
+    options["config"] = copy.deepcopy(adapter.config)
+    options["config"].quantization_config = manifest.to_json()
     with quiet_transformers():
         try:
             model, info = adapter.model_class.from_pretrained(folder, output_loading_info=True, **options)

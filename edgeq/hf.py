@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
@@ -15,6 +16,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.factor.insert import insert_factor_modules
 from edgeq.factor.manifest import FactorManifest
+from edgeq.models.transformers_release import RELEASE
 from edgeq.quant.manifest import (
     QUANT_METHOD,
     QuantizationManifest,
@@ -74,6 +76,11 @@ class EdgeqQuantizer(HfQuantizer):
         return self.update_dtype(dtype)
 
     def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> None:
+        if RELEASE < 5 and getattr(model.config, "rope_parameters", None) is not None:
+            raise UnsupportedError(
+                "config.json has 'rope_parameters', which release 5 of transformers wrote and "
+                f"{transformers.__version__} would not read; install release 5, or load the folder with edgeq"
+            )
         folder = Path(str(getattr(kwargs.get("config"), "_name_or_path", "")))
         verify_packed_files(folder, self._manifest)
         if not getattr(model.config, "add_pooling_layer", True) and getattr(model, "pooler", None) is not None:
@@ -85,6 +92,16 @@ class EdgeqQuantizer(HfQuantizer):
             if keeps_all and any(isinstance(child, PackedModule) for child in module.children()):
                 # Release 5 would give random weights to layers by their names, and packed ones have none of these.
                 module._is_hf_initialized = True  # type: ignore[assignment]
+
+    def update_missing_keys(self, model: Any, missing_keys: list[str], *_: Any) -> list[str]:
+        """Refuses what release 4 of ``transformers`` would fill with whatever lies in memory."""
+        packed = {name for name, module in model.named_modules() if isinstance(module, PackedModule)}
+        if lost := sorted(key for key in missing_keys if key.rpartition(".")[0] in packed):
+            raise FormatError(
+                f"the checkpoint {model.config.name_or_path} lacks tensor {lost[0]!r} of {type(model).__name__}; "
+                "compress the model again"
+            )
+        return missing_keys
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
         fill_zero_buffers(model, self._manifest)

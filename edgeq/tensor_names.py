@@ -12,6 +12,7 @@ import torch
 from transformers.models.auto import modeling_auto
 
 from edgeq.errors import FormatError, UsageError
+from edgeq.models.transformers_release import other_names
 from edgeq.quiet import quiet_transformers
 from edgeq.weight_files import Stored
 
@@ -19,8 +20,6 @@ _WRAPPERS = re.compile(r"(?:module|_orig_mod|0|auto_model)\.")
 """What DataParallel, torch.compile and sentence-transformers put before all names."""
 _OLD_NAMES = ((re.compile(r"(^|\.)gamma$"), r"\1weight"), (re.compile(r"(^|\.)beta$"), r"\1bias"))
 """How checkpoints that were converted from TensorFlow call the weights of a LayerNorm."""
-_RENAMED = (("embed_out.", "lm_head."),)
-"""Beginnings of names that releases 4 and 5 of transformers have for one tensor: GPT-NeoX's output head."""
 _LEFTOVERS = re.compile(r"(?:^|\.)(?:position_ids|attn\.bias|attn\.masked_bias|crossattention\.(?:masked_)?bias)$")
 """Constants that older releases stored and newer ones compute: counts of positions, causal masks."""
 _MAPPINGS = (
@@ -162,12 +161,6 @@ def _candidates(name: str, prefix: str) -> list[str]:
         plain = plain.removeprefix("model.")  # of Lightning's modules
     bare = _without_prefix(plain, prefix)
     return list(dict.fromkeys([name, plain, f"{prefix}.{bare}", bare, *other_names(bare)]))
-
-
-def other_names(name: str) -> list[str]:
-    """Returns what another release of transformers calls a tensor; usually nothing else."""
-    pairs = (*_RENAMED, *((new, old) for old, new in _RENAMED))
-    return [other + name.removeprefix(own) for own, other in pairs if name.startswith(own)]
 
 
 def _plain(name: str) -> str:

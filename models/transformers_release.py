@@ -15,6 +15,21 @@ TOKENIZER_OF_RELEASE_5 = "TokenizersBackend"
 """What release 5 calls the class of tokenizers that ``tokenizer.json`` describes."""
 
 
+_RENAMED = (("embed_out", "lm_head"),)
+"""Modules that releases 4 and 5 have under two names: GPT-NeoX's output head."""
+
+
+def other_names(name: str) -> list[str]:
+    """Returns what the other release calls a module, or a tensor of it; usually nothing else."""
+    pairs = (*_RENAMED, *((new, old) for old, new in _RENAMED))
+    return [other + name.removeprefix(own) for own, other in pairs if name == own or name.startswith(f"{own}.")]
+
+
+def renamed_for_release() -> dict[str, str]:
+    """Returns what release 4 calls the modules that release 5 renamed; release 5 knows the old names by itself."""
+    return {new: old for old, new in _RENAMED} if RELEASE < 5 else {}
+
+
 def padding_mask(attention_mask: torch.Tensor) -> torch.Tensor:
     """Returns the mask as BERT and its kin take it without expanding it to sequence x sequence for every text.
 

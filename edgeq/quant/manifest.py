@@ -10,6 +10,7 @@ from torch import nn
 
 from edgeq.errors import FormatError
 from edgeq.formats.low_bit import ACTIVATIONS, FORMAT_VERSION, Activation, PackedMatrix
+from edgeq.models.transformers_release import other_names
 from edgeq.quant.buffers import set_buffer
 from edgeq.quant.float_layers import FLOAT_CLASSES, weight_rows
 from edgeq.quant.int8_attention import int8_attention_names, use_int8_attention
@@ -325,5 +326,5 @@ def name_in(model: nn.Module, name: str) -> str | None:
     """Finds a stored layer in a model that may be the bare encoder of it, or the encoder with a head."""
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     present = dict(model.named_modules(remove_duplicate=False))
-    candidates = (name, name.removeprefix(prefix), prefix + name)
+    candidates = (name, name.removeprefix(prefix), prefix + name, *other_names(name))
     return next((candidate for candidate in candidates if candidate in present), None)

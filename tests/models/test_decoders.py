@@ -20,6 +20,7 @@ from edgeq.compress import compress_model
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.export.exporter import export_onnx
 from edgeq.models import GenerativeAdapter, TorchDecoder, adapter_for, positions
+from edgeq.models.transformers_release import RELEASE
 
 LLAMA = ["LlamaForCausalLM"]
 OF_RELEASE_5: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -109,25 +110,36 @@ def test_a_family_from_its_checkpoint_to_its_graph(folder: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("case", OF_RELEASE_5)
-def test_a_folder_of_release_5_has_the_angles_that_it_names(case: str, make_decoder: Callable[..., Path]) -> None:
+def test_a_folder_of_release_5_has_the_angles_that_it_names(
+    case: str, make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
     """Release 4 takes no notice of ``rope_parameters``: it would read another model out of the folder."""
     architecture, config, rope = OF_RELEASE_5[case]
-    folder = make_decoder(architecture, **config)
+    folder, compressed = make_decoder(architecture, **config), tmp_path / "out"
+    compress_model(folder, compressed, recipe="ptq-w8a8")
     ids, mask, _ = _left_padded()
     tensors = {"input_ids": torch.from_numpy(ids[:1]), "attention_mask": torch.from_numpy(mask[:1])}
     with torch.no_grad():
-        want = load_checkpoint(folder).model(**tensors).logits
+        want = [load_checkpoint(each).model(**tensors).logits for each in (folder, compressed)]
+    for each, logits in zip((folder, compressed), want, strict=True):
+        _in_words_of_release_5(each, config, rope)
+        checkpoint = load_checkpoint(each)
+        with torch.no_grad():
+            torch.testing.assert_close(checkpoint.model(**tensors).logits, logits)
+        assert checkpoint.tokenizer.is_fast
+        assert "<here>" in checkpoint.tokenizer.all_special_tokens
+    if RELEASE < 5:
+        with pytest.raises(UnsupportedError, match="'rope_parameters', which release 5"):
+            transformers.AutoModelForCausalLM.from_pretrained(compressed)
+
+
+def _in_words_of_release_5(folder: Path, config: dict[str, Any], rope: dict[str, Any]) -> None:
     values = json.loads((folder / "config.json").read_text())
     kept = {key: value for key, value in values.items() if key not in {*config, "rope_scaling"}}
     (folder / "config.json").write_text(json.dumps(kept | {"rope_parameters": rope}))
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     later = {"tokenizer_class": "TokenizersBackend", "extra_special_tokens": ["<here>"]}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | later))
-    checkpoint = load_checkpoint(folder)
-    with torch.no_grad():
-        torch.testing.assert_close(checkpoint.model(**tensors).logits, want)
-    assert checkpoint.tokenizer.is_fast
-    assert "<here>" in checkpoint.tokenizer.all_special_tokens
 
 
 def test_a_head_has_two_names(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
@@ -140,7 +152,22 @@ def test_a_head_has_two_names(make_decoder: Callable[..., Path], tmp_path: Path)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     assert torch.equal(load_checkpoint(folder).model.get_output_embeddings().weight, want)
     compress_model(folder, tmp_path / "out", recipe="ptq-w8a8")
-    assert load_checkpoint(tmp_path / "out").manifest is not None
+    own = load_checkpoint(tmp_path / "out").model.get_output_embeddings().dequantized()
+    _as_the_other_release_names_it(tmp_path / "out")
+    assert torch.equal(load_checkpoint(tmp_path / "out").model.get_output_embeddings().dequantized(), own)
+
+
+def _as_the_other_release_names_it(folder: Path) -> None:
+    """Renames the packed head of a compressed GPT-NeoX."""
+    stored = load_file(folder / "model.safetensors")
+    old, new = ("embed_out", "lm_head") if "embed_out.scale" in stored else ("lm_head", "embed_out")
+    stored = {name.replace(f"{old}.", f"{new}."): tensor for name, tensor in stored.items()}
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    manifest = config["quantization_config"]
+    manifest["tensors"][new] = manifest["tensors"].pop(old)
+    manifest["files"] = {}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def test_token_by_token_equals_at_once(folder: Path) -> None:
