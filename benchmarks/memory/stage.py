@@ -82,7 +82,10 @@ def _accuracy(folder: Path) -> None:
 
 def _parity(folder: Path) -> None:
     from edgeq.parity.run import run_parity
+    from edgeq.results import About, RecipeOfRun, RunRecord
 
+    source = str(folder / "float")
+    RunRecord(About("model", source, source, RecipeOfRun(RECIPE, "", ""), {}, ()), {}).write(folder / "deploy.json")
     run_parity(folder)
 
 

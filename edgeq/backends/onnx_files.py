@@ -10,15 +10,19 @@ import torch
 from edgeq.errors import FormatError
 
 
-def load_model(path: Path) -> onnx.ModelProto:
-    """Loads an ONNX model with its external data.
+def load_model(path: Path, *, weights: bool = True) -> onnx.ModelProto:
+    """Loads an ONNX model.
+
+    Args:
+        path: The file.
+        weights: Load its external data as well.
 
     Raises:
         FormatError: If the file or its data is damaged.
     """
     try:
         onnx.checker.check_model(str(path))  # the file: a model in memory would be serialized with its weights
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=weights)
     except Exception as error:  # protobuf, the checker and the file system each raise types of their own
         raise FormatError(f"{path} is not a valid ONNX model ({first_line(error)}); export it again") from error
     return model

@@ -71,6 +71,10 @@ class PackedModule(nn.Module):
             self._decoded, self._decoded_from = decoded.to(self.weight_packed.device), self._source
         return self._decoded
 
+    def forget_decoded(self) -> None:
+        """Gives back the memory of the decoded codes; the next call decodes them again."""
+        self._decoded, self._decoded_from = None, ()
+
     @property
     def is_decoded(self) -> bool:
         """Whether all codes are decoded already, and still those of the buffer."""

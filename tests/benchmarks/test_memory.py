@@ -49,6 +49,15 @@ def test_exporting_holds_no_copy_too_many(folders: tuple[Path, Path]) -> None:
     _check(("export", "export float"), large, small)
 
 
+@pytest.mark.slow  # compiles two models
+def test_comparing_holds_no_copy_too_many(folders: tuple[Path, Path]) -> None:
+    large, small = folders
+    for folder in folders:
+        for stage in ("compress", "export", "export float"):
+            STAGES[stage](folder)
+    _check(("compile", "accuracy", "parity"), large, small)
+
+
 def test_the_count_sees_a_copy_that_is_gone_again() -> None:
     def work() -> None:
         b"x" * (1 << 27)

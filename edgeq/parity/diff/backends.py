@@ -150,7 +150,7 @@ def _opener(name: str, compiled_feed: Arrays) -> Opener:
         return _Taking(model, OnnxReference(model))
 
     def runtime(model: onnx.ModelProto) -> Backend:
-        return _Taking(model, OnnxRuntime(model.SerializeToString()))
+        return _Taking(model, OnnxRuntime(model.SerializeToString(), decodes_each_call=True))
 
     def tvm(model: onnx.ModelProto) -> Backend:
         return lambda feed: compiled_once(model, {**feed, **compiled_feed}, target=load_target("host"))

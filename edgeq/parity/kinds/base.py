@@ -14,10 +14,11 @@ from edgeq.memory import give_back
 from edgeq.parity.meaning import NativeBundle, check_meaning
 from edgeq.parity.reference import Reference
 from edgeq.parity.rules.bit_identical import check_bits
-from edgeq.parity.rules.end_to_end import check_distance, check_end_to_end, distance, noise_runs
+from edgeq.parity.rules.end_to_end import Distance, check_distance, check_end_to_end, distance, noise_runs
 from edgeq.parity.rules.operators_alone import OperatorsAlone
 from edgeq.parity.run_folder import bundles_of, float_model_of, task_of_source
 from edgeq.progress import Progress
+from edgeq.quant.modules import PackedModule
 from edgeq.results import Check, Conditions, ParityReport
 from edgeq.targets.builtin.target import Target
 
@@ -75,9 +76,11 @@ class ParityRun(abc.ABC):
         self.checks += alone.torch()
         self._say("ONNX reference")
         self.checks += alone.onnx_reference()
+        give_back()  # as every backend is closed before the next one opens
         self.compare("onnx reference", self.run_onnx_reference())
         self._say("ONNX Runtime")
         self.checks += alone.onnx_runtime()
+        give_back()
         self.compare("onnxruntime", self.run_onnx_runtime(self.folder.path / "onnx"))
         self._bundle_stages(alone)
         self._say("meaning")
@@ -146,20 +149,29 @@ class ParityRun(abc.ABC):
         if source is None:
             self.not_checked.append("torch float32: the float model of this run is not known, or gone")
             return
-        model, scored = self.reference_of(load_checkpoint(source, task=task_of_source(self.folder.path))), self.scored()
-        outputs = self.results(self.run_reference(model))
+        baseline, scored = self.folder.path / "float-onnx", self.scored()
+        has_baseline = any(baseline.glob("*.onnx"))
+        outputs, envelope = self._float_model(source, with_noise=has_baseline)
         self.checks.append(check_distance("torch compressed", self.results(self.want), outputs, scored))
-        baseline = self.folder.path / "float-onnx"
-        if not any(baseline.glob("*.onnx")):
+        if not has_baseline:
             self.not_checked.append("onnxruntime float32: the run holds no float-onnx")
             return
+        give_back()  # the float model
+        found = distance(self.results(self.run_onnx_runtime(baseline)), outputs, scored)
+        self.checks.append(check_end_to_end("onnxruntime float32", found, envelope))
+
+    def _float_model(self, source: Path, *, with_noise: bool) -> tuple[list[Arrays], list[Distance]]:
+        """Runs the float model, clean and under noise, and forgets it."""
+        model = self.reference_of(load_checkpoint(source, task=task_of_source(self.folder.path)))
+        outputs = self.results(self.run_reference(model))
+        if not with_noise:
+            return outputs, []
         envelope = noise_runs(
-            lambda seed: distance(self.results(self.run_reference(model, seed=seed)), outputs, scored),
+            lambda seed: distance(self.results(self.run_reference(model, seed=seed)), outputs, self.scored()),
             lambda moved: [moved.rms],
             quantized_values=0,
         )
-        found = distance(self.results(self.run_onnx_runtime(baseline)), outputs, scored)
-        self.checks.append(check_end_to_end("onnxruntime float32", found, envelope))
+        return outputs, envelope
 
     def _bundle_stages(self, alone: OperatorsAlone) -> None:
         """Bundles that run here come first: what they compute is what every other one must compute."""
@@ -171,6 +183,7 @@ class ParityRun(abc.ABC):
             self._say(stage)
             if self.folder.access.is_native(bundle):
                 self.checks += alone.compiled(stage, bundle, access=self.folder.access)
+                give_back()
                 got = self.run_native(stage, bundle)
             else:
                 got = self.run_emulated(bundle)
@@ -197,7 +210,14 @@ class ParityRun(abc.ABC):
             self.not_checked.append(f"meaning: {found.not_checked}")
         return found.library
 
+    def forget_decoded(self) -> None:
+        """Gives back the reference's decoded weights, which take as much as the float model."""
+        for module in self.folder.checkpoint.model.modules():
+            if isinstance(module, PackedModule):
+                module.forget_decoded()
+
     def _say(self, stage: str) -> None:
+        self.forget_decoded()
         give_back()  # the next stage loads its own models
         self._progress(f"parity: {stage}", self._done, self._steps)
         self._done += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from edgeq.backends import Arrays
 from edgeq.backends.onnx_files import cache_type, load_model
@@ -30,8 +31,7 @@ class DecoderParity(TextGenerationParity):
 
     def __init__(self, folder: ComparedRun, progress: Progress) -> None:
         super().__init__(folder, progress)
-        self.exported = load_model(folder.path / "onnx" / _FILE)
-        self._cache_dtype = cache_type(self.exported)
+        self._cache_dtype = cache_type(load_model(folder.path / "onnx" / _FILE, weights=False))
         self.reference = self.reference_of(folder.checkpoint)
         self.texts: list[Continuation] = make_continuations(
             self._decoder(folder.checkpoint),
@@ -63,12 +63,18 @@ class DecoderParity(TextGenerationParity):
     def operators_alone(self) -> OperatorsAlone:
         """See :meth:`ParityRun.operators_alone`."""
         lone = self.texts[-1]
-        return OperatorsAlone({"": self.exported}, self.reference.record({**lone.feed, **self._empty(lone)}))
+        layers = self.reference.record({**lone.feed, **self._empty(lone)})
+        self.forget_decoded()
+        return OperatorsAlone({"": self.exported()}, layers)
 
     def run_onnx_reference(self) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_reference`."""
-        evaluator = OnnxReference(self.exported)
+        evaluator = OnnxReference(self.exported())
         return [text.whole(evaluator, self._empty(text)) for text in self.texts]
+
+    def exported(self) -> onnx.ModelProto:
+        """Loads the exported model, which nobody holds while others compute."""
+        return load_model(self.folder.path / "onnx" / _FILE)
 
     def run_onnx_runtime(self, folder: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_runtime`."""

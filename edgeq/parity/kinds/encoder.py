@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
+
 from edgeq.backends import Arrays, run_all
 from edgeq.backends.onnx_files import load_model
 from edgeq.backends.onnx_reference import OnnxReference
@@ -39,7 +41,6 @@ class EncoderParity(ParityRun):
             lambda outputs: [distance(outputs, self.want, self.feeds.all).rms],
             quantized_values=self.reference.quantized_values(self.feeds.all),
         )
-        self.exported = load_model(self.folder.path / "onnx" / _FILE)
 
     def reference_of(self, checkpoint: Checkpoint) -> Reference:
         """See :meth:`ParityRun.reference_of`."""
@@ -59,15 +60,21 @@ class EncoderParity(ParityRun):
         """See :meth:`ParityRun.operators_alone`."""
         longest = max(self.feeds.grid, key=lambda feed: int(feed["input_ids"].size))
         attention = self.reference.record_attention(longest)
-        return OperatorsAlone({"": self.exported}, self.reference.record(longest), attention=attention)
+        layers = self.reference.record(longest)
+        self.forget_decoded()
+        return OperatorsAlone({"": self.exported()}, layers, attention=attention)
 
     def run_onnx_reference(self) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_reference`."""
-        return run_all(OnnxReference(self.exported), self.feeds.all)
+        return run_all(OnnxReference(self.exported()), self.feeds.all)
+
+    def exported(self) -> onnx.ModelProto:
+        """Loads the exported model, which nobody holds while others compute."""
+        return load_model(self.folder.path / "onnx" / _FILE)
 
     def run_onnx_runtime(self, folder: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_runtime`."""
-        return run_all(OnnxRuntime(folder / _FILE), self.feeds.all)
+        return run_all(OnnxRuntime(folder / _FILE, decodes_each_call=True), self.feeds.all)
 
     def compare(self, stage: str, got: list[Arrays]) -> None:
         """Compares a stage with PyTorch on the feeds it was run on: all of them, or the grid."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
+
 from edgeq.backends import Arrays, Backend
 from edgeq.backends.onnx_files import cache_type, load_model
 from edgeq.backends.onnx_reference import OnnxReference
@@ -34,8 +36,7 @@ class EncoderDecoderParity(TextGenerationParity):
     def __init__(self, folder: ComparedRun, progress: Progress) -> None:
         super().__init__(folder, progress)
         exported = folder.path / "onnx"
-        self.exported = {name: load_model(exported / f"{name}.onnx") for name in PARTS}
-        self._cache_dtype = cache_type(self.exported[NEXT_STEP])
+        self._cache_dtype = cache_type(load_model(exported / f"{NEXT_STEP}.onnx", weights=False))
         self.reference = self.reference_of(folder.checkpoint)
         adapter = folder.checkpoint.adapter
         self.texts: list[EncoderDecoderText] = make_encoder_decoder_texts(
@@ -69,12 +70,18 @@ class EncoderDecoderParity(TextGenerationParity):
 
     def operators_alone(self) -> OperatorsAlone:
         """See :meth:`ParityRun.operators_alone`."""
-        return OperatorsAlone(self.exported, self.reference.record(self.texts[-1].feed))
+        layers = self.reference.record(self.texts[-1].feed)
+        self.forget_decoded()
+        return OperatorsAlone(self.exported(), layers)
 
     def run_onnx_reference(self) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_reference`."""
-        evaluators = {name: OnnxReference(model) for name, model in self.exported.items()}
+        evaluators = {name: OnnxReference(model) for name, model in self.exported().items()}
         return [at_once(text.feed, evaluators) for text in self.texts]
+
+    def exported(self) -> dict[str, onnx.ModelProto]:
+        """Loads the exported graphs, which nobody holds while others compute."""
+        return {name: load_model(self.folder.path / "onnx" / f"{name}.onnx") for name in PARTS}
 
     def run_onnx_runtime(self, folder: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_runtime`."""

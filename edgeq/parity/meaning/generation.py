@@ -68,6 +68,10 @@ class Generator(Library):
         stored = read_json_object(source / _SETTINGS_FILE) if (source / _SETTINGS_FILE).is_file() else {}
         self._has_length = any(0 < (stored.get(key) or 0) <= NEW_TOKENS for key in _LENGTHS)
 
+    def let_go(self) -> None:
+        """See :meth:`Library.let_go`."""
+        self._replaceable.let_go()
+
     def use(self, model: nn.Module) -> None:
         """See :meth:`Library.use`."""
         self._replaceable.use(model)

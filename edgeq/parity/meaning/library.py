@@ -56,8 +56,12 @@ class Library(abc.ABC):
     """What reports call it."""
 
     @abc.abstractmethod
+    def let_go(self) -> None:
+        """Gives back the memory of the library's own model; another is used from now on."""
+
+    @abc.abstractmethod
     def use(self, model: nn.Module) -> None:
-        """Lets a model of the same class compute from now on; the memory of the library's own is given back."""
+        """Lets a model of the same class compute from now on."""
 
     @abc.abstractmethod
     def read(self, sample: Sample) -> Reading | Refusal:
@@ -86,10 +90,13 @@ class Replaceable:
 
         model.forward = forward
 
-    def use(self, other: Any) -> None:
-        """Lets another model compute."""
+    def let_go(self) -> None:
+        """Gives back the memory of the model's own weights."""
         for parameter in self._model.parameters():
             parameter.data = torch.empty(0, dtype=parameter.dtype)
+
+    def use(self, other: Any) -> None:
+        """Lets another model compute."""
         self._forward = other.forward
         if hasattr(self._model, "get_encoder") and getattr(self._model.config, "is_encoder_decoder", False):
             self._model.get_encoder = other.get_encoder

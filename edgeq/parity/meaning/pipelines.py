@@ -42,6 +42,10 @@ class Pipeline(Library):
         self._pipeline.model.eval()
         self._model = Replaceable(self._pipeline.model)
 
+    def let_go(self) -> None:
+        """See :meth:`Library.let_go`."""
+        self._model.let_go()
+
     def use(self, model: nn.Module) -> None:
         """See :meth:`Library.use`."""
         self._model.use(model)

@@ -12,6 +12,7 @@ import torch
 from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.formats.json_file import read_json_object
 from edgeq.formats.sentence_model import SentenceModel, read_sentence_model
+from edgeq.memory import give_back
 from edgeq.models.transformers_release import is_misread
 from edgeq.parity.meaning.bundle_reader import (
     drawn_in_python,
@@ -226,12 +227,14 @@ class _Inside:
         """Lets another model compute, and returns what the library now says of the texts that it can read."""
         self._model = checkpoint.model
         self._library.use(checkpoint.model)
+        give_back()  # the model before it
         pairs = zip(self._samples, self.own, strict=True)
         self._clean = [one if isinstance(one, Refusal) else self._library.read(sample) for sample, one in pairs]
         return self._clean
 
     def check_float_model(self, run: MeaningRun) -> Check:
         """Whether the float model that edgeq reads from the folder is the one that the library reads."""
+        self._library.let_go()
         got = self.use(load_checkpoint(run.source, task=run.task))
         return self.check(_FLOAT_STAGE, self.own, got)
 

@@ -48,12 +48,15 @@ class SentenceEncoder:
 
         self._model.forward = forward
 
-    def use(self, compute: Compute) -> None:
-        """Lets another model compute from now on, and gives back the memory of the library's own."""
+    def let_go(self) -> None:
+        """Gives back the memory of the library's own model."""
         import torch
 
         for parameter in self._model.parameters():
             parameter.data = torch.empty(0)
+
+    def use(self, compute: Compute) -> None:
+        """Lets another model compute from now on."""
         self._compute = compute
 
     def read(self, text: str | list[str], prompt_name: str | None) -> Any:
@@ -127,6 +130,7 @@ def _serve(folder: str, kind: str) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if not request["own"]:
+            encoder.let_go()
             encoder.use(compute)
         try:
             result = encoder.read(request["text"], request["prompt_name"])

@@ -45,6 +45,10 @@ class SentenceTransformers(Library):
         self.name = f"sentence-transformers {self._engine.version}, {kind}.{method}"
         self._compute: Callable[[dict[str, Any]], np.ndarray] | None = None
 
+    def let_go(self) -> None:
+        """See :meth:`Library.let_go`."""
+        self._engine.let_go()
+
     def use(self, model: nn.Module) -> None:
         """See :meth:`Library.use`."""
         output = "last_hidden_state" if self._kind == sentence_encoder.EMBEDDER else "logits"
@@ -123,6 +127,9 @@ class _Here:
         except Exception as error:
             raise _LibraryError(f"{type(error).__name__}: {error}") from error
 
+    def let_go(self) -> None:
+        self._encoder.let_go()
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -157,6 +164,9 @@ class _Elsewhere:
         while "call" in (line := self._line()):
             self._say({"result": sentence_encoder.packed(compute(sentence_encoder.unpacked(line["call"])))})
         return sentence_encoder.unpacked(line["result"]), sentence_encoder.unpacked(line["given"])
+
+    def let_go(self) -> None:
+        """Its memory is not this process's; it is given back once another model is used."""
 
     def close(self) -> None:
         for stream in (self._process.stdin, self._process.stdout):

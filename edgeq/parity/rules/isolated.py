@@ -121,6 +121,8 @@ def isolate(model: onnx.ModelProto, layers: Mapping[str, RecordedLayer]) -> tupl
 def _rows_of(value: np.ndarray, rows: int, *, width: int | None) -> np.ndarray:
     """Brings a recorded array to ``[1, rows, width]`` (``[1, rows]`` for ids), repeating rows as needed."""
     flat = value.reshape(-1) if width is None else value.reshape(-1, width)
+    if len(flat) == rows:
+        return flat[None]  # the recorded array itself
     repeated: np.ndarray = np.take(flat, np.arange(rows) % len(flat), axis=0)[None]
     return repeated
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -40,10 +41,13 @@ class OperatorsAlone:
         *,
         attention: Mapping[str, RecordedAttention] | None = None,
     ) -> None:
+        self._files = tempfile.TemporaryDirectory(prefix="edgeq-operators-")
+        folder = Path(self._files.name)
         self._graphs: dict[str, _Alone | _AttentionAlone] = {}
-        self._graphs |= {name: _Alone(graph, layers) for name, graph in graphs.items()}
+        self._graphs |= {name: _Alone(graph, layers, folder / f"{name}.onnx") for name, graph in graphs.items()}
         if attention is not None:
-            self._graphs["attention"] = _AttentionAlone(next(iter(graphs.values())), attention)
+            graph = next(iter(graphs.values()))
+            self._graphs["attention"] = _AttentionAlone(graph, attention, folder / "attention.onnx")
 
     def torch(self) -> list[Check]:
         """Checks what the reference itself computed."""
@@ -51,15 +55,21 @@ class OperatorsAlone:
 
     def onnx_reference(self) -> list[Check]:
         """Checks the ONNX reference evaluator."""
-        return self._checks("onnx reference", lambda alone: OnnxReference(alone.model)(alone.feed))
+        return self._checks("onnx reference", lambda alone: OnnxReference(onnx.load(alone.path))(alone.feed))
 
     def onnx_runtime(self) -> list[Check]:
         """Checks ONNX Runtime."""
-        return self._checks("onnxruntime", lambda alone: OnnxRuntime(alone.model.SerializeToString())(alone.feed))
+        return self._checks(
+            "onnxruntime", lambda alone: OnnxRuntime(alone.path, decodes_each_call=True)(alone.feed)
+        )
 
     def compiled(self, stage: str, bundle: Path, *, access: BundleAccess) -> list[Check]:
         """Checks the compiler, for the processor of a bundle that this machine runs."""
-        return self._checks(stage, lambda alone: access.compile_and_run(alone.model, alone.feed, bundle=bundle))
+
+        def run(alone: _Alone | _AttentionAlone) -> Arrays:
+            return access.compile_and_run(onnx.load(alone.path), alone.feed, bundle=bundle)
+
+        return self._checks(stage, run)
 
     def _checks(self, stage: str, run: Callable[[_Alone | _AttentionAlone], Arrays]) -> list[Check]:
         return [
@@ -70,10 +80,12 @@ class OperatorsAlone:
 
 
 class _Alone:
-    """The operators of one graph."""
+    """The operators of one graph; the file at ``path`` holds them, and memory what goes in and out of them."""
 
-    def __init__(self, graph: onnx.ModelProto, layers: Mapping[str, RecordedLayer]) -> None:
-        self.model, self.cases = isolate(graph, layers)
+    def __init__(self, graph: onnx.ModelProto, layers: Mapping[str, RecordedLayer], path: Path) -> None:
+        model, self.cases = isolate(graph, layers)
+        onnx.save(model, path)
+        self.path = path
         self.feed = {case.input_name: case.value for case in self.cases}
         self.limits: list[Allowed] = [allowed(case) for case in self.cases]
 
@@ -86,10 +98,12 @@ class _Alone:
 
 
 class _AttentionAlone:
-    """The int8 attention of a graph."""
+    """The int8 attention of a graph; the file at ``path`` holds it."""
 
-    def __init__(self, graph: onnx.ModelProto, attention: Mapping[str, RecordedAttention]) -> None:
-        self.model, self.cases = isolate_attention(graph, attention)
+    def __init__(self, graph: onnx.ModelProto, attention: Mapping[str, RecordedAttention], path: Path) -> None:
+        model, self.cases = isolate_attention(graph, attention)
+        onnx.save(model, path)
+        self.path = path
         self.feed = {name: value for case in self.cases for name, value in case.feed.items()}
         self.limits: list[Allowed] = [allowed_attention(case.layer) for case in self.cases]
 

@@ -7,7 +7,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
+from edgeq.backends import onnx_reference
 from edgeq.backends.bundles import BundleAccess
 from edgeq.backends.onnx_reference import OnnxReference
 from edgeq.backends.onnx_runtime import OnnxRuntime
@@ -147,6 +149,22 @@ def test_the_evaluator_is_given_the_right_overload():
     assert (outputs["Neg"][0], outputs["Abs"][0]) == (3.0, 3.0)
     outputs = OnnxReference(model)({"x": np.array([2.0], np.float32)})
     assert (outputs["Neg"][0], outputs["Abs"][0]) == (-2.0, 2.0)
+
+
+def test_what_saves_memory_changes_no_bit(compressed_onnx, monkeypatch):
+    """Graphs that are evaluated in parts, and weights that are decoded in each call."""
+    monkeypatch.setattr(onnx_reference, "_NODES_OF_A_PART", 5)
+    model = onnx.load(compressed_onnx)
+    ids = np.arange(3, 17).reshape(2, 7)
+    feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    feed = {value.name: feed[value.name] for value in model.graph.input}
+    whole = ReferenceEvaluator(onnx_reference._without_overloads(model)).run(None, feed)
+    parts = OnnxReference(model)
+    assert len(parts._evaluators) > 5
+    decoded, once = OnnxRuntime(compressed_onnx, decodes_each_call=True), OnnxRuntime(compressed_onnx)
+    for number, value in enumerate(model.graph.output):
+        assert np.array_equal(parts(feed)[value.name], whole[number])
+        assert np.array_equal(decoded(feed)[value.name], once(feed)[value.name])
 
 
 def test_classifiers_are_judged_by_their_labels(make_bert, tmp_path):
