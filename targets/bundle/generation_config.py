@@ -88,7 +88,9 @@ def read_generation_settings(folder: Path, *, with_source: bool) -> GenerationSe
     path, table = read_generation_table(folder)
     config = {"top_k": _DEFAULT_TOP_K, **table}
     config = {key: value for key, value in config.items() if value is not None}
-    draws = config.get("do_sample", False) is True
+    draws = config.get("do_sample", False)
+    if not isinstance(draws, bool):
+        raise FormatError(f"{path}: 'do_sample' must be true or false, found {draws!r:.60}")
     _check_supported(config, path, draws=draws, with_source=with_source)
     try:
         settings = GenerationSettings(
@@ -166,6 +168,11 @@ def _check_supported(config: dict[str, Any], path: Path, *, draws: bool, with_so
                 f"{path} asks for {key!r} ({config[key]!r}), which no runtime of edgeq does; take it out of the "
                 "file to compile without it"
             )
+    if config.get("cache_implementation") == "quantized":
+        raise UnsupportedError(
+            f"{path} asks for 'cache_implementation' ('quantized'), which changes texts and which no runtime of edgeq "
+            "does; take it out of the file to compile without it"
+        )
     beams = config.get("num_beams", 1)
     if beams != 1 and (draws or not with_source):
         reason = "together with 'do_sample'" if with_source else "for a model without an encoder"

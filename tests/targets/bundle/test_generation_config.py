@@ -67,6 +67,7 @@ def test_sampling_counts_only_where_tokens_are_drawn(tmp_path):
         ({"num_return_sequences": 3}, False, "asks for 'num_return_sequences'"),
         ({"max_time": 2.5}, False, "asks for 'max_time'"),
         ({"forced_decoder_ids": [[1, 2]]}, True, "asks for 'forced_decoder_ids'"),
+        ({"cache_implementation": "quantized"}, False, "asks for 'cache_implementation'"),
         ({"top_h": 0.4}, False, "holds 'top_h', which edgeq does not know"),
     ],
 )
@@ -93,6 +94,7 @@ def test_what_no_runtime_does_is_refused(tmp_path, table, with_source, message):
         ({"suppress_tokens": 3}, "'suppress_tokens' must be token ids"),
         ({"suppress_tokens": list(range(2000))}, "banned_ids must be 1024 token ids at most"),
         ({"renormalize_logits": 1}, "renormalize_logits must be true or false"),
+        ({"do_sample": 1}, "'do_sample' must be true or false, found 1"),
     ],
 )
 def test_wrong_values_are_a_sentence(tmp_path, table, message):
