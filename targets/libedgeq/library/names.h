@@ -115,6 +115,7 @@
 #define map_characters edgeq_own_map_characters
 #define map_clusters edgeq_own_map_clusters
 #define map_file edgeq_own_map_file
+#define map_longest edgeq_own_map_longest
 #define map_manifest edgeq_own_map_manifest
 #define map_regular_file edgeq_own_map_regular_file
 #define map_whole_file edgeq_own_map_whole_file

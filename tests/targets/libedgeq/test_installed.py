@@ -19,12 +19,22 @@ def _run(*command, **options):
     return result.stdout
 
 
+def _visible(file):
+    """Names that an object file or a static library defines for others."""
+    names = _run("nm", "-g", "--defined-only", file).splitlines()
+    return {line.split()[2] for line in names if len(line.split()) == 3}
+
+
 @pytest.mark.needs("clang")
-def test_clang_has_no_warning(tmp_path):
-    """gcc's are looked for with more flags where the programs of other tests are built."""
+def test_clang_has_no_warning_and_every_visible_name_is_edgeqs(tmp_path):
+    """gcc's warnings are looked for with more flags where the programs of other tests are built."""
     flags = [*COMPILE_FLAGS, "-O0", "-Werror", "-Wshadow", "-Wstrict-prototypes", "-Wpedantic", "-Wno-gnu"]
     for part in ("library", "program"):
-        _run("clang", *flags, "-c", *sorted((LIBEDGEQ / part).glob("*.c")), cwd=tmp_path)
+        (tmp_path / part).mkdir()
+        _run("clang", *flags, "-c", *sorted((LIBEDGEQ / part).glob("*.c")), cwd=tmp_path / part)
+    found = set().union(*map(_visible, (tmp_path / "library").glob("*.o")))
+    assert "edgeq_open" in found
+    assert {name for name in found if not name.startswith("edgeq_")} == set()
 
 
 def test_headers_stand_alone(needs, tmp_path):
@@ -58,8 +68,7 @@ def _build(source, out, *options):
 
 @pytest.mark.slow
 def test_a_static_library_shows_only_its_interface(tree):
-    names = _run("nm", "-g", "--defined-only", next(tree.rglob("libedgeq.a"))).splitlines()
-    found = {line.split()[2] for line in names if len(line.split()) == 3}
+    found = _visible(next(tree.rglob("libedgeq.a")))
     assert "edgeq_open" in found
     assert {name for name in found if not name.startswith("edgeq_")} == set()
 
