@@ -17,13 +17,13 @@ from typing import Any
 
 import edgeq
 from benchmarks.machine import facts
-from benchmarks.runtime import busy, calls, footprint, starts
-from benchmarks.runtime.format_1 import QUOTED
+from benchmarks.runtime import busy, calls, footprint, format_1, starts
 from benchmarks.speed import prepare
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.toolchain.linkers import find_linker, run_compiler
 
 BOARD = "cortex-a76"
+GPT2_RECIPE = "ptq-w2e2a8"
 _REPOSITORY = Path(__file__).parents[2]
 _RESULTS = Path(__file__).with_name("results.json")
 
@@ -34,13 +34,14 @@ def main() -> int:
     parser.add_argument("--models", type=Path, required=True, help="folder that keeps what is made")
     parser.add_argument("--minilm", type=Path, required=True, help="checkpoint of all-MiniLM-L6-v2")
     parser.add_argument("--peers", type=Path, help="interpreter of the peers' environment; None: without them")
+    parser.add_argument("--format-1", type=Path, help="checkout of format_1.COMMIT; None: without it")
     parser.add_argument("--results", type=Path, default=_RESULTS)
     parser.add_argument("--part", action="append", choices=list(PARTS), help="measure this part; may be repeated")
     parser.add_argument("--rounds", type=int, default=30, help="turns of each")
     options = parser.parse_args()
     options.models = options.models.resolve()
     results = json.loads(options.results.read_text(encoding="utf-8")) if options.results.is_file() else {}
-    results["format 1, quoted"] = QUOTED
+    results["format 1, quoted"] = format_1.QUOTED
     for name in options.part or PARTS:
         measured = PARTS[name](options)
         results[name] = {"machine": facts(), "seed": calls.SEED, "measured": measured}
@@ -58,7 +59,7 @@ def _minilm(options: argparse.Namespace, target: str = "host") -> Path:
 
 
 def _gpt2(options: argparse.Namespace, target: str = "host") -> Path:
-    onnx = prepare.low_bit_onnx("gpt2-small", "ptq-w2e2a8", root=options.models)
+    onnx = prepare.low_bit_onnx("gpt2-small", GPT2_RECIPE, root=options.models)
     return _bundle(onnx, onnx.parent, target)
 
 
@@ -111,6 +112,26 @@ def _busy(options: argparse.Namespace) -> Any:
         )
 
 
+def _format_1(options: argparse.Namespace) -> Any:
+    """Both formats are compiled from the same checkpoints, each by its own code."""
+    if options.format_1 is None:
+        return "left out: no checkout of format 1 was given"
+    old, targets = options.models / "format-1", ("host", format_1.PROGRAM_TARGET)
+    decoder = prepare.float_checkpoint("gpt2-small", options.models)
+    checkout = options.format_1.resolve()
+    format_1.make_bundles(checkout, options.minilm.resolve(), busy.RECIPE, old / "minilm", targets=targets)
+    format_1.make_bundles(checkout, decoder, GPT2_RECIPE, old / "gpt2-small", targets=["host"])
+    encoders = {"1": old / "minilm" / "host", "2": _minilm(options)}
+    programs = {"1": old / "minilm" / format_1.PROGRAM_TARGET, "2": _minilm(options, format_1.PROGRAM_TARGET)}
+    pairs = {"1": (encoders["1"], old / "gpt2-small" / "host"), "2": (encoders["2"], _gpt2(options))}
+    found: dict[str, Any] = {"commit": format_1.COMMIT}
+    for threads in (1, 2):
+        found[f"{threads} threads"] = format_1.calls_in_turns(checkout, pairs, threads=threads, rounds=options.rounds)
+    found["starts"] = format_1.starts_in_turns(checkout, encoders, programs, rounds=options.rounds)
+    found["native_bytes"] = {name: format_1.native_bytes(bundle) for name, bundle in programs.items()}
+    return found
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "sizes": _sizes,
     "environment": lambda _: footprint.environment(_REPOSITORY),
@@ -120,6 +141,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "calls": _calls,
     "python_costs": lambda options: calls.python_costs(_minilm(options), _gpt2(options)),
     "busy": _busy,
+    "format_1": _format_1,
 }
 """Functions that measure, by the name of the part."""
 

@@ -43,7 +43,7 @@ def starts(bundle: Path, empty: Path, *, rounds: int) -> dict[str, Any]:
     for way, options in WAYS.items():
         commands[way] = [str(bundle / "edgeq-run"), str(bundle), "--text", TEXT, *options]
         commands[f"{way}, repeated"] = [*commands[way], "--repeat", str(REPEATS)]
-    taken = _in_turns(commands, rounds)
+    taken = in_turns(commands, rounds)
     found: dict[str, Any] = {"rounds": rounds}
     for name, middle in (("least", np.min), ("median", np.median)):
         found[name] = {"empty_ms": 1e3 * middle(taken["empty"])}
@@ -79,11 +79,12 @@ def _python_starts(python: str, bundle: Path, rounds: int) -> dict[str, float]:
         "import numpy": [python, "-I", "-c", "import numpy"],
         "first result": [python, "-I", "-c", _IMPORT.format(bundle=str(bundle), text=TEXT)],
     }
-    taken = _in_turns(commands, rounds)
+    taken = in_turns(commands, rounds)
     return {name: 1e3 * float(np.min(seconds)) for name, seconds in taken.items()}
 
 
-def _in_turns(commands: dict[str, list[str]], rounds: int) -> dict[str, list[float]]:
+def in_turns(commands: dict[str, list[str]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each command from start to end, one after the other, so many times."""
     taken: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(rounds):
         for name, command in commands.items():
