@@ -41,7 +41,7 @@ static int cores_of_group(const char *folder) {
 static int cores_of_old_group(const char *folder) {
   char path[LONGEST_PATH + 32], quota[64], period[64];
   snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", folder);
-  if (!read_line(path, quota, sizeof quota)) return INT_MAX;
+  if (!read_line(path, quota, sizeof quota) || *quota == '-') return INT_MAX;
   snprintf(path, sizeof path, "%s/cpu.cfs_period_us", folder);
   if (!read_line(path, period, sizeof period)) return INT_MAX;
   return whole_cores(strtoll(quota, NULL, 10), strtoll(period, NULL, 10));
@@ -51,7 +51,7 @@ static int cores_of_old_group(const char *folder) {
  * outside: folders that are not there limit nothing. */
 static int smallest(const char *mount, const char *group, int (*cores_of)(const char *folder)) {
   char folder[LONGEST_PATH];
-  int length = snprintf(folder, sizeof folder, "%s%s", mount, group), cores = INT_MAX;
+  int length = snprintf(folder, sizeof folder, "%s%s", mount, strcmp(group, "/") == 0 ? "" : group), cores = INT_MAX;
   if (length < 0 || length >= (int)sizeof folder) return INT_MAX;
   for (;;) {
     int found = cores_of(folder);
@@ -78,6 +78,7 @@ static int cores_of_line(const char *root, char *line) {
   if (strstr(names, ",cpu,") == NULL) return INT_MAX;
   snprintf(mount, sizeof mount, "%s/sys/fs/cgroup/%s", root, controllers);
   int cores = smallest(mount, group, cores_of_old_group);
+  if (strcmp(controllers, "cpu") == 0) return cores;
   snprintf(mount, sizeof mount, "%s/sys/fs/cgroup/cpu", root);
   int other = smallest(mount, group, cores_of_old_group);
   return other < cores ? other : cores;

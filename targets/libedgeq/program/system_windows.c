@@ -47,6 +47,9 @@ char **program_arguments(int *count, char **arguments) {
 FILE *open_file(const char *path, const char *mode) {
   wchar_t *wide_path = to_wide(path), *wide_mode = to_wide(mode);
   FILE *file = _wfopen(wide_path, wide_mode);
+  DWORD found = file == NULL ? GetFileAttributesW(wide_path) : INVALID_FILE_ATTRIBUTES;
+  /* It calls a folder a matter of permission. */
+  if (found != INVALID_FILE_ATTRIBUTES && (found & FILE_ATTRIBUTE_DIRECTORY) != 0) errno = EISDIR;
   free(wide_path);
   free(wide_mode);
   return file;

@@ -236,7 +236,7 @@ def test_a_program_for_windows_gives_the_bits_of_a_bundle(sources, windows_progr
     assert run(strange, "--self-test").returncode == 0
     missing = run(tmp_path / "none.edgeq", "--self-test")
     assert (missing.returncode, missing.stderr.count("no bundle folder at")) == (2, 1)
-    assert "is not a file" in run(model, "--ids", tmp_path, "--generate", "3").stderr
+    assert "Is a directory" in run(model, "--ids", tmp_path, "--generate", "3").stderr
 
 
 @pytest.mark.slow
