@@ -1,1 +1,1 @@
-"""What a board needs to run a bundle from Python: numpy, tvm, and tokenizers for text."""
+"""What a board needs to run a bundle from Python: numpy, and the library that the bundle carries."""

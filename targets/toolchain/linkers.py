@@ -17,7 +17,7 @@ from edgeq.targets.builtin.target import Target
 from edgeq.targets.runtime.machine import this_machine
 
 _OLDEST_GLIBC = "2.28"
-"""C library that the TVM runtime wheels (manylinux_2_28) need, so older boards cannot run bundles anyway."""
+"""Of the C library that bundles run with where no other is asked for: Debian 10's, of 2018."""
 _NATIVE_COMPILERS = ("cc", "gcc", "clang")
 _DEBIAN_NAMES = {"aarch64": "arm64", "armv7": "armhf", "riscv64": "riscv64", "x86_64": "amd64"}
 _GNU_TRIPLES = {"armv7": "arm-linux-gnueabihf"}

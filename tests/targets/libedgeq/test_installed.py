@@ -1,6 +1,9 @@
-"""The library as others build it: CMake's install tree, find_package, add_subdirectory, and the examples on top."""
+"""Library and package as others have them: CMake's install tree, an environment of pip's, the examples on top."""
 
+import shutil
 import subprocess
+import sys
+import venv
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,8 @@ import pytest
 import edgeq
 from edgeq.targets.toolchain.libedgeq import COMPILE_FLAGS, LIBEDGEQ
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+REPOSITORY = Path(__file__).parents[3]
+EXAMPLES = REPOSITORY / "examples"
 TEXTS = ("w1 w5", "w2 w18 w7")
 
 
@@ -91,3 +95,41 @@ def test_the_example_in_cpp_streams_a_text(tree, gpt2_bundle, tmp_path):
     assert found.stdout == expected
     wrong = subprocess.run([program, "/no/such", "x"], capture_output=True, text=True, check=False)
     assert (wrong.returncode, wrong.stderr) == (1, "no bundle folder at /no/such: No such file or directory\n")
+
+
+@pytest.fixture(scope="module")
+def python(make_once):
+    """Python of an environment that holds edgeq as pip installs it, numpy, and nothing else."""
+
+    def fill(folder):
+        source = folder / "source"
+        source.mkdir()
+        for name in ("edgeq", "export", "targets", "models"):
+            shutil.copytree(REPOSITORY / name, source / name, symlinks=True)
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(REPOSITORY / name, source / name)
+        venv.create(folder / "environment", with_pip=False)
+        interpreter = folder / "environment" / "bin" / "python"
+        offline = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
+        _run(sys.executable, "-m", "pip", "--python", interpreter, "install", *offline, source)
+        packages = next((folder / "environment").glob("lib/python*/site-packages"))
+        for path in Path(np.__file__).parents[1].glob("numpy*"):
+            (packages / path.name).symlink_to(path)
+
+    return make_once("edgeq-environment", fill) / "environment" / "bin" / "python"
+
+
+@pytest.mark.slow
+def test_the_examples_in_python_run_without_the_checkout(python, tree, host_bundle, gpt2_bundle, tmp_path):
+    compared = _run(python, EXAMPLES / "python" / "compare.py", host_bundle, *TEXTS, cwd=tmp_path)
+    program = _build(EXAMPLES / "c", tmp_path / "found", f"-DCMAKE_PREFIX_PATH={tree}") / "compare"
+    assert compared == _run(program, host_bundle, *TEXTS)
+    expected = _run(gpt2_bundle / "edgeq-run", gpt2_bundle, "--text", "the cat", "--generate", 12)
+    assert _run(python, EXAMPLES / "python" / "stream.py", gpt2_bundle, "the cat", "12", cwd=tmp_path) == expected
+    wrong = subprocess.run(
+        [python, EXAMPLES / "python" / "stream.py", "/no/such", "x", "1"], capture_output=True, text=True, check=False
+    )
+    assert (wrong.returncode, len(wrong.stderr.splitlines())) == (1, 1)
+    where = _run(python, "-c", "import edgeq, sys; print(edgeq.__file__, 'tvm' in sys.modules)", cwd=tmp_path)
+    assert str(python.parents[1]) in where
+    assert where.endswith("False\n")
