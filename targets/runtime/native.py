@@ -221,6 +221,7 @@ def declare(library: ctypes.CDLL, functions: Functions) -> None:
 
 
 @functools.cache
+@functools.cache
 def check_texts(library: ctypes.CDLL) -> None:
     """Raises :class:`UnsupportedError` if a library has not the functions that read texts for Python."""
     minor = library.edgeq_abi_version() & 0xFFFF

@@ -136,8 +136,8 @@ class Session:
         count = len(texts.records)
         values, readings = np.empty((count, width), np.float32), (native.Reading * count)()
         native.check_texts(self._library)
-        # values.ctypes.data would run code of numpy in Python: a fifth of all that Python adds to a call.
-        place = values.__array_interface__["data"][0]
+        # numpy's own ways to say where an array lies take a fifth of all that Python adds to a call.
+        place = ctypes.byref(ctypes.c_char.from_buffer(values))
         with self._lock:
             status = self._library.edgeq_embed_texts(self._handle, texts.records, count, options, place, readings)
             if status != native.OK:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 
 from edgeq.errors import UsageError
 from edgeq.targets.runtime import native
@@ -32,6 +33,15 @@ def text_options(
     Raises:
         UsageError: If a value makes no sense.
     """
+    options = native.TextOptions.from_buffer_copy(_without_prompt(token_budget, on_long, overlap, max_tokens))
+    if prompt_name is not None:
+        options.prompt_name = prompt_name.encode("utf-8", "surrogateescape")
+    return options
+
+
+@functools.lru_cache(maxsize=16)
+def _without_prompt(token_budget: int, on_long: str | None, overlap: int | None, max_tokens: int | None) -> bytes:
+    """Returns the structure's bytes: to copy them takes a fifth of the time of making them."""
     if on_long not in ON_LONG:
         raise UsageError(f"on_long must be error, cut or split, found {on_long!r}")
     if token_budget < 1:
@@ -40,14 +50,15 @@ def text_options(
         raise UsageError(f"the overlap of rows must be at least 0, found {overlap}")
     if max_tokens is not None and max_tokens < 1:
         raise UsageError(f"max_tokens must be at least 1, found {max_tokens}")
-    return native.TextOptions(
-        size=ctypes.sizeof(native.TextOptions),
-        prompt_name=None if prompt_name is None else prompt_name.encode("utf-8", "surrogateescape"),
-        token_budget=min(token_budget, _MOST),
-        max_tokens=min(max_tokens or 0, _MOST),
-        overlap=-1 if overlap is None else min(overlap, _MOST),
-        on_long=ON_LONG[on_long],
-        first_number=1,
+    return bytes(
+        native.TextOptions(
+            size=ctypes.sizeof(native.TextOptions),
+            token_budget=min(token_budget, _MOST),
+            max_tokens=min(max_tokens or 0, _MOST),
+            overlap=-1 if overlap is None else min(overlap, _MOST),
+            on_long=ON_LONG[on_long],
+            first_number=1,
+        )
     )
 
 

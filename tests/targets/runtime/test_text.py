@@ -11,6 +11,7 @@ from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.runtime.scores import Scores, class_names
 from edgeq.targets.runtime.text import run_texts
 from edgeq.targets.runtime.text_files import read_pairs, read_texts
+from edgeq.targets.runtime.text_options import text_options
 
 
 @pytest.fixture
@@ -203,6 +204,14 @@ def test_long_texts_are_split_into_rows(host_bundle, copy_of):
     assert cut.truncated
     with pytest.raises(UsageError, match="on_long must be error, cut or split, found 'maybe'"):
         bundle.encode(["w1"], on_long="maybe")
+
+
+def test_options_of_a_call_are_its_own():
+    changed = text_options(max_tokens=4)
+    changed.first_number, changed.prompt_name = 7, b"query"
+    again = text_options(max_tokens=4)
+    assert (again.first_number, again.prompt_name, again.max_tokens) == (1, None, 4)
+    assert (text_options().max_tokens, text_options(prompt_name="query").prompt_name) == (0, b"query")
 
 
 def test_scores_of_a_split_text_are_those_of_its_average_logits(host_bundle, copy_of):
