@@ -254,7 +254,8 @@ static void load_code(Reader *reader, const BundleFiles *files) {
   const edgeq_open_options *options = reader->options;
   size_t count = sizeof given / sizeof *given;
   if (options->kernels == NULL) {
-    reader->elf = elf_load(reader->memory, files->code.data.data, files->code.data.size, reader->code, given, count);
+    reader->elf = files->code;
+    elf_load(reader->memory, reader->elf, reader->code, given, count);
     reader->model->code = elf_start(reader->elf);
     return;
   }

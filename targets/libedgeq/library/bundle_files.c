@@ -115,19 +115,13 @@ static CheckedFile with_checks(Memory *memory, Memory *scratch, const Source *so
   return checked;
 }
 
-/* A file may be replaced while it is read: code is copied first, and the copy is compared and run. */
-static void copy_code(Memory *scratch, ListedFile *file) {
-  char *copy = allocate_data(scratch, file->data.size);
-  if (file->data.size > 0) memcpy(copy, file->data.data, file->data.size);
-  file->data.data = copy;
-  file->is_mapped = false;
-}
-
 BundleFiles read_files(Memory *memory, Memory *scratch, const Source *source, const Json *json, const char *code,
                        const edgeq_open_options *options) {
   const JsonValue *list = json_member(json, json->root, "files", JSON_OBJECT);
   ListedFile *files = allocate(scratch, list->count, sizeof *files);
   BundleFiles kept = {0};
+  CheckedFile code_file = {0};
+  bool loads_code = options->kernels == NULL;
   bool all = compares_all(scratch, source, list, code, options), later = !all && !options->skip_digests;
   size_t count = 0;
   for (const JsonValue *item = json_first(list); item != NULL; item = item->next) {
@@ -135,13 +129,13 @@ BundleFiles read_files(Memory *memory, Memory *scratch, const Source *source, co
     CheckedFile *wanted = strcmp(name, WEIGHTS) == 0     ? &kept.weights
                           : strcmp(name, GOLDEN) == 0    ? &kept.golden
                           : strcmp(name, TOKENIZER) == 0 ? &kept.tokenizer
-                          : strcmp(name, code) == 0      ? &kept.code
+                          : strcmp(name, code) == 0      ? &code_file
                                                          : NULL;
     json_check(json, plain_name(name), "'%s' is not a plain file name", name);
-    size_t most = wanted == &kept.code ? LARGEST_CODE : LARGEST_BYTES;
+    size_t most = wanted == &code_file ? LARGEST_CODE : LARGEST_BYTES;
     size_t size = (size_t)json_integer(json, item, "bytes", 0, (int64_t)most);
     if (wanted == NULL && !all) continue;
-    Memory *keeps = wanted != NULL && wanted != &kept.code ? memory : scratch;
+    Memory *keeps = wanted != NULL && wanted != &code_file ? memory : scratch;
     const Mapping *data = map_file(keeps, source, name, LARGEST_BYTES, EDGEQ_DAMAGED);
     if (data->size != size) {
       fail(scratch, EDGEQ_DAMAGED, "%s has %zu bytes, the manifest says %zu; copy the bundle again",
@@ -149,15 +143,20 @@ BundleFiles read_files(Memory *memory, Memory *scratch, const Source *source, co
     }
     ListedFile *file = &files[count++];
     *file = (ListedFile){item, *data, can_forget(source)};
-    if (wanted == &kept.code) copy_code(scratch, file);
+    if (wanted == &code_file && loads_code) {
+      /* A file may be replaced while it is read: the copy is compared and run. */
+      kept.code = elf_copy(memory, data->data, data->size);
+      file->data.data = elf_start(kept.code);
+      file->is_mapped = false;
+    }
     if (wanted != NULL) {
       *wanted = later ? with_checks(keeps, scratch, source, json, file) : (CheckedFile){.data = file->data};
     }
   }
-  json_check(json, kept.weights.data.data != NULL && (kept.code.data.data != NULL || options->kernels != NULL),
+  json_check(json, kept.weights.data.data != NULL && (kept.code != NULL || !loads_code),
              "'files' lacks weights.bin or %s", code);
   if (all) compare(scratch, source, json, files, count, (int)options->threads);
-  check_bytes(scratch, &kept.code, kept.code.data.data, kept.code.data.size);
+  check_bytes(scratch, &code_file, code_file.data.data, code_file.data.size);
   check_bytes(scratch, &kept.tokenizer, kept.tokenizer.data.data, kept.tokenizer.data.size);
   return kept;
 }

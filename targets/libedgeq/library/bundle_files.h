@@ -4,11 +4,12 @@
 #define EDGEQ_BUNDLE_FILES_H
 
 #include "checked_file.h"
+#include "elf.h"
 #include "json.h"
 
 typedef struct {
   CheckedFile weights, golden, tokenizer; /* of no bytes where there is no such file */
-  CheckedFile code;                       /* a copy: what was compared is what runs */
+  Elf *code; /* a copy: what was compared is what runs; NULL if kernels are linked in */
 } BundleFiles;
 
 /* Maps manifest.json for as long as `memory` lasts and compares it with manifest.sha256. */

@@ -45,11 +45,14 @@ enum { MACHINE = EM_RISCV, RELATIVE = R_RISCV_RELATIVE, ABSOLUTE = R_RISCV_64, G
 enum { MACHINE = -1, RELATIVE = -1, ABSOLUTE = -1, GLOBAL = -1, JUMP = -1 };
 #endif
 
-enum { MOST_PAGES = 1 << 15, SMALLEST_RELOCATION = 2 * sizeof(uintptr_t) };
+enum { MOST_PAGES = 1 << 15, MOST_SEGMENTS = 16, SMALLEST_RELOCATION = 2 * sizeof(uintptr_t) };
+/* What segments move up by, each by some pages: never touched, these take no memory. */
+enum { ROOM = 1 << 20 };
 
 struct Elf {
-  char *pages; /* the loaded code, from address `lowest` of the file on */
-  size_t size;
+  char *pages;  /* the file, then the loaded code, from its address 0 on */
+  size_t bytes; /* of pages */
+  size_t size;  /* of what was put there */
   const SymbolEntry *symbols;
   size_t symbol_count;
   const char *names;
@@ -59,9 +62,9 @@ struct Elf {
 typedef struct {
   Memory *memory;
   Elf *elf;
-  const char *data, *file;
-  size_t size;
-  const Segment *segments;
+  const char *file;
+  size_t page;
+  Segment segments[MOST_SEGMENTS]; /* those that are loaded, and others */
   size_t segment_count;
   uintptr_t table[DT_NUM]; /* of the dynamic section */
   uintptr_t gnu_hash;
@@ -79,7 +82,7 @@ static void check(const Loader *loader, bool fits, const char *reason) {
 
 static void unload(void *elf) {
   Elf *loaded = elf;
-  if (loaded->pages != NULL) free_pages(loaded->pages, loaded->size);
+  if (loaded->pages != NULL) free_pages(loaded->pages, loaded->bytes);
 }
 
 /* `bytes` bytes of loaded code at an address of the file; all of it is readable. */
@@ -89,51 +92,73 @@ static char *loaded(const Loader *loader, uintptr_t address, size_t bytes) {
   return loader->elf->pages + address;
 }
 
-static void check_header(Loader *loader) {
+static void read_header(Loader *loader) {
   static const unsigned char magic[] = {0x7F, 'E', 'L', 'F', CLASS, ELFDATA2LSB};
+  const Elf *elf = loader->elf;
   Header header;
-  check(loader, loader->size >= sizeof header && memcmp(loader->data, magic, sizeof magic) == 0,
+  check(loader, elf->size >= sizeof header && memcmp(elf->pages, magic, sizeof magic) == 0,
         "it is no ELF code for this size of addresses");
-  memcpy(&header, loader->data, sizeof header);
+  memcpy(&header, elf->pages, sizeof header);
   check(loader, header.e_type == ET_DYN, "it is no shared object");
   if (header.e_machine != MACHINE) {
     fail(loader->memory, EDGEQ_UNSUPPORTED, "%s is code for another processor; compile the bundle for this one",
          loader->file);
   }
-  bool fits = header.e_phentsize == sizeof(Segment) && header.e_phoff % sizeof(uintptr_t) == 0 &&
-              header.e_phoff <= loader->size &&
-              header.e_phnum <= (loader->size - header.e_phoff) / sizeof(Segment);
-  check(loader, fits, "its segments lie outside of it");
-  loader->segments = (const Segment *)(const void *)(loader->data + header.e_phoff);
+  bool fits = header.e_phentsize == sizeof(Segment) && header.e_phoff <= elf->size &&
+              header.e_phnum <= (elf->size - header.e_phoff) / sizeof(Segment) && header.e_phnum <= MOST_SEGMENTS;
+  check(loader, fits, "its segments lie outside of it, or are too many");
   loader->segment_count = header.e_phnum;
+  memcpy(loader->segments, elf->pages + header.e_phoff, header.e_phnum * sizeof(Segment));
 }
 
-/* Copies the segments to where they belong. */
-static void copy_segments(Loader *loader) {
-  size_t page = page_size(), end = 0;
+/* Returns where the last segment ends. Each begins behind the one before it, in the file and in memory, and no earlier in
+ * memory than in the file: so they can be moved to their places, the last one first. */
+static size_t check_segments(const Loader *loader) {
+  size_t size = loader->elf->size, most = loader->page * MOST_PAGES, end = 0, end_in_file = 0;
   for (size_t i = 0; i < loader->segment_count; i++) {
     const Segment *segment = &loader->segments[i];
     check(loader, segment->p_type != PT_TLS && segment->p_type != PT_INTERP, "it needs variables of threads");
     check(loader, segment->p_type != PT_GNU_STACK || !(segment->p_flags & PF_X), "it wants to execute its stack");
     if (segment->p_type != PT_LOAD) continue;
     check(loader, !(segment->p_flags & PF_W) || !(segment->p_flags & PF_X), "it wants to change its instructions");
-    bool fits = segment->p_offset <= loader->size && segment->p_filesz <= loader->size - segment->p_offset &&
-                segment->p_memsz >= segment->p_filesz && segment->p_vaddr <= page * MOST_PAGES &&
-                segment->p_memsz <= page * MOST_PAGES;
-    check(loader, fits, "a segment lies outside of it");
-    if (segment->p_vaddr + segment->p_memsz > end) end = segment->p_vaddr + segment->p_memsz;
+    bool fits = segment->p_offset <= size && segment->p_filesz <= size - segment->p_offset &&
+                segment->p_memsz >= segment->p_filesz && segment->p_vaddr <= most && segment->p_memsz <= most &&
+                segment->p_offset >= end_in_file && segment->p_vaddr >= end && segment->p_vaddr >= segment->p_offset;
+    check(loader, fits, "a segment lies outside of it, or before another");
+    end = segment->p_vaddr + segment->p_memsz;
+    end_in_file = segment->p_offset + segment->p_filesz;
   }
   check(loader, end > 0, "it holds no code");
-  loader->elf->size = (end + page - 1) / page * page;
-  loader->elf->pages = new_pages(loader->elf->size);
-  if (loader->elf->pages == NULL) {
-    fail(loader->memory, EDGEQ_NO_MEMORY, "out of memory (%zu bytes of code)", loader->elf->size);
+  return (end + loader->page - 1) / loader->page * loader->page;
+}
+
+static char *new_room(Memory *memory, size_t bytes) {
+  char *pages = new_pages(bytes);
+  if (pages == NULL) fail(memory, EDGEQ_NO_MEMORY, "out of memory (%zu bytes of code)", bytes);
+  return pages;
+}
+
+/* Moves the segments to where they belong, and leaves zeros between them. */
+static void move_segments(Loader *loader) {
+  Elf *elf = loader->elf;
+  size_t end = check_segments(loader), filled = elf->size;
+  if (end > elf->bytes) {
+    char *pages = new_room(loader->memory, end);
+    memcpy(pages, elf->pages, filled);
+    free_pages(elf->pages, elf->bytes);
+    elf->pages = pages;
+    elf->bytes = end;
   }
-  for (size_t i = 0; i < loader->segment_count; i++) {
+  for (size_t i = loader->segment_count; i-- > 0;) {
     const Segment *segment = &loader->segments[i];
     if (segment->p_type != PT_LOAD) continue;
-    memcpy(loader->elf->pages + segment->p_vaddr, loader->data + segment->p_offset, segment->p_filesz);
+    memmove(elf->pages + segment->p_vaddr, elf->pages + segment->p_offset, segment->p_filesz);
+    size_t behind = segment->p_vaddr + segment->p_filesz;
+    if (behind < filled) memset(elf->pages + behind, 0, filled - behind);
+    filled = filled < segment->p_vaddr ? filled : segment->p_vaddr;
   }
+  memset(elf->pages, 0, filled);
+  elf->size = end;
 }
 
 static void read_dynamic(Loader *loader) {
@@ -274,7 +299,7 @@ static void fill_in(const Loader *loader) {
 
 /* Code may be executed, everything else only read, but for what the code writes to. */
 static void protect(const Loader *loader) {
-  size_t page = page_size();
+  size_t page = loader->page;
   for (size_t i = 0; i < loader->segment_count; i++) {
     const Segment *segment = &loader->segments[i];
     if (segment->p_type != PT_LOAD || (segment->p_flags & PF_W)) continue;
@@ -287,18 +312,25 @@ static void protect(const Loader *loader) {
   }
 }
 
-Elf *elf_load(Memory *memory, const char *data, size_t size, const char *file, const Symbol *given, size_t given_count) {
+Elf *elf_copy(Memory *memory, const char *data, size_t size) {
   Elf *elf = allocate_with(memory, sizeof *elf, unload);
-  Loader loader = {.memory = memory, .elf = elf, .data = data, .file = file, .size = size, .given = given,
-                   .given_count = given_count};
-  check_header(&loader);
-  copy_segments(&loader);
+  elf->size = size;
+  elf->bytes = size + ROOM;
+  elf->pages = new_room(memory, elf->bytes);
+  if (size > 0) memcpy(elf->pages, data, size);
+  return elf;
+}
+
+void elf_load(Memory *memory, Elf *elf, const char *file, const Symbol *given, size_t given_count) {
+  Loader loader = {
+      .memory = memory, .elf = elf, .file = file, .page = page_size(), .given = given, .given_count = given_count};
+  read_header(&loader);
+  move_segments(&loader);
   read_dynamic(&loader);
   read_symbols(&loader);
   relocate_all(&loader);
   fill_in(&loader);
   protect(&loader);
-  return elf;
 }
 
 void *elf_find(const Elf *elf, const char *name) {
@@ -310,15 +342,19 @@ void *elf_find(const Elf *elf, const char *name) {
   return NULL;
 }
 
-const void *elf_start(const Elf *elf) { return elf->pages; }
+const char *elf_start(const Elf *elf) { return elf->pages; }
 
 #else
 
-Elf *elf_load(Memory *memory, const char *data, size_t size, const char *file, const Symbol *given, size_t given_count) {
-  (void)data, (void)size, (void)given, (void)given_count;
+Elf *elf_copy(Memory *memory, const char *data, size_t size) {
+  (void)data, (void)size;
   fail(memory, EDGEQ_UNSUPPORTED,
-       "%s cannot be loaded: libedgeq loads code on Linux only; link the kernels into the program (edgeq compile --form "
-       "sources)", file);
+       "the bundle's code cannot be loaded: libedgeq loads code on Linux only; link the kernels into the program "
+       "(edgeq compile --form sources)");
+}
+
+void elf_load(Memory *memory, Elf *elf, const char *file, const Symbol *given, size_t given_count) {
+  (void)memory, (void)elf, (void)file, (void)given, (void)given_count;
 }
 
 void *elf_find(const Elf *elf, const char *name) {
@@ -326,7 +362,7 @@ void *elf_find(const Elf *elf, const char *name) {
   return NULL;
 }
 
-const void *elf_start(const Elf *elf) {
+const char *elf_start(const Elf *elf) {
   (void)elf;
   return NULL;
 }

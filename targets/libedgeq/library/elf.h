@@ -12,15 +12,18 @@ typedef struct {
 
 typedef struct Elf Elf;
 
-/* Loads the `size` bytes at `data` (aligned to 8), until it is given back with release(). `file` names them in messages.
- * Everything that the code asks for must be among the `given` symbols; a symbol of theirs that the code defines as data
- * (a pointer) gets the address instead. Fails if it is no code for this processor, or is damaged. */
-Elf *elf_load(Memory *memory, const char *data, size_t size, const char *file, const Symbol *given, size_t given_count);
+/* A copy of the `size` bytes of a file, until it is given back with release(). */
+Elf *elf_copy(Memory *memory, const char *data, size_t size);
+
+/* Makes a copy fit to run where it lies; to be called once. `file` names it in messages. Everything that the code asks for
+ * must be among the `given` symbols; a symbol of theirs that the code defines as data (a pointer) gets the address instead.
+ * Fails if it is no code for this processor, or is damaged. */
+void elf_load(Memory *memory, Elf *elf, const char *file, const Symbol *given, size_t given_count);
 
 /* Address of a symbol that the code defines, or NULL. */
 void *elf_find(const Elf *elf, const char *name);
 
-/* Where address 0 of the file lies. */
-const void *elf_start(const Elf *elf);
+/* Where the copy lies; then, where address 0 of the loaded code does. */
+const char *elf_start(const Elf *elf);
 
 #endif

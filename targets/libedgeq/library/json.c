@@ -10,7 +10,10 @@
 #include "utf8.h"
 
 /* Keys are compared one by one, so an object may not have many. */
-enum { MAX_DEPTH = 32, MAX_KEYS = 1024, CHUNK = 1 << 15 };
+enum { MAX_DEPTH = 32, MAX_KEYS = 1024 };
+
+/* Of the memory that values are put in: enough for most manifests. What is not touched takes none. */
+enum { CHUNK = 1 << 18 };
 
 typedef struct {
   Memory *memory;

@@ -61,6 +61,7 @@
 #define decoder_reorder edgeq_own_decoder_reorder
 #define element_bytes edgeq_own_element_bytes
 #define element_name edgeq_own_element_name
+#define elf_copy edgeq_own_elf_copy
 #define elf_find edgeq_own_elf_find
 #define elf_load edgeq_own_elf_load
 #define elf_start edgeq_own_elf_start
