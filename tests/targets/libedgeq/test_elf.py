@@ -11,7 +11,12 @@ from edgeq.targets.toolchain.libedgeq import LIBEDGEQ
 CODE = """
 static int counter = 40, zeros[5000];
 int *given, *const table[] = {&counter, &zeros[4999]};
-int __tvm_ffi_sum(void) { zeros[4999] += 2; return *table[0] + *table[1] + *given; }
+int __tvm_ffi_sum(void) {
+  int sum = *table[0] + *given;
+  *table[1] += 2;
+  for (int i = 0; i < 5000; i++) sum += zeros[i];
+  return sum;
+}
 """
 PROGRAM = """
 #include <stdio.h>
