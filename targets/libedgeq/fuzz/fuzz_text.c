@@ -8,7 +8,8 @@
 #include "../library/utf8.h"
 #include "fuzz.h"
 
-static const char *const NAMES[] = {"words.bin", "bytes.bin", "unigram.bin", "characters.bin", "composed.bin"};
+static const char *const NAMES[] = {"words.bin",    "bytes.bin",  "unigram.bin",    "characters.bin",
+                                    "composed.bin", "mapped.bin", "decomposed.bin", "marian.bin"};
 enum { TABLES = sizeof NAMES / sizeof *NAMES };
 static TokenizerTable tables[TABLES]; /* read once: checking one takes longer than most texts */
 static size_t tables_read;

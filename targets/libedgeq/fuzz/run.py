@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeq.targets.bundle.tokenizer.charsmap import make_charsmap
 from edgeq.targets.bundle.tokenizer.table import write_tokenizer
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ _ALONE = ("tensors",)
 _DIGESTS = ("sha256", "sha256_blocks", "sha256_lanes", "crc32")
 """Files in which no byte of an input leads anywhere: libFuzzer need not follow it, which takes most of the time."""
 _WEIGHTS = 1 << 16
+_LONGEST = 1 << 17
+"""Bytes of an input: libFuzzer cuts seeds that are longer, and a table that is cut is refused at once."""
 FLAGS = ["-std=gnu11", "-O1", "-g", "-fno-sanitize-recover=all", "-ffp-contract=off", "-D_GNU_SOURCE"]
 FLAGS += ["-Wall", "-Wextra", "-Werror", f"-I{LIBEDGEQ / 'include'}"]
 """How the library and programs of it are compiled with sanitizers."""
@@ -69,7 +72,7 @@ def run(name: str, *, runs: int, corpus: Path | None = None, folder: Path | None
         program = build(name, folder or Path(temporary))
         found = corpus or Path(temporary) / "corpus"
         found.mkdir(parents=True, exist_ok=True)
-        command = [str(program), str(found), str(HERE / "seeds" / name), f"-runs={runs}", f"-max_len={1 << 16}"]
+        command = [str(program), str(found), str(HERE / "seeds" / name), f"-runs={runs}", f"-max_len={_LONGEST}"]
         command += ["-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1", f"-artifact_prefix={temporary}/"]
         result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if result.returncode != 0:
@@ -102,17 +105,55 @@ def make_tokenizer_seeds() -> None:
     """Writes tables of small tokenizers of each kind that the library knows, from today's compiler."""
     for label, tokenizer in _tokenizers().items():
         with tempfile.TemporaryDirectory() as folder:
-            source, table = Path(folder) / "tokenizer.json", Path(folder) / "tokenizer.bin"
+            source = Path(folder) / "tokenizer.json"
             tokenizer.save(str(source))
-            # Letters in lower case would be most of a file, and there is nothing in them to get wrong.
             source.with_name("tokenizer_config.json").write_text(json.dumps(_ROLES))
-            write_tokenizer(source, table, lower_case=False)
-            _write("tokenizer", f"{label}.bin", table.read_bytes())
+            _write_table(label, source)
+    with tempfile.TemporaryDirectory() as folder:
+        _write_table("marian", _marian(Path(folder)))
+
+
+def _write_table(label: str, source: Path) -> None:
+    table = source.with_name("tokenizer.bin")
+    # Letters in lower case would be most of a file, and there is nothing in them to get wrong.
+    write_tokenizer(source, table, lower_case=False)
+    data = table.read_bytes()
+    if len(data) > _LONGEST:
+        raise SystemExit(f"{label} has {len(data)} bytes, more than inputs have")
+    _write("tokenizer", f"{label}.bin", data)
+
+
+def _marian(folder: Path) -> Path:
+    """Files as of opus-mt, whose map of texts is a small one."""
+    import sentencepiece
+
+    rules = folder / "rules.tsv"
+    rules.write_text("A\t61\nE9\t65\n65 301\t65\n2028\t20\nFB01\t66 69\nAD\t\n", encoding="ascii")
+    options = {"vocab_size": 40, "character_coverage": 1.0, "hard_vocab_limit": False, "minloglevel": 2}
+    for name, lines in (("source", ["the cat sat", "a cafe"]), ("target", ["die Katze", "ein Haus"])):
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines * 40),
+            model_prefix=str(folder / name),
+            normalization_rule_tsv=str(rules),
+            **options,
+        )
+        (folder / f"{name}.model").rename(folder / f"{name}.spm")
+    files = [str(folder / f"{name}.spm") for name in ("source", "target")]
+    models = [sentencepiece.SentencePieceProcessor(model_file=file) for file in files]
+    pieces = sorted({model.id_to_piece(number) for model in models for number in range(3, model.get_piece_size())})
+    names = ["</s>", "<unk>", ">>deu<<", *pieces, "<pad>"]
+    (folder / "vocab.json").write_text(json.dumps({name: number for number, name in enumerate(names)}))
+    settings = {"source_lang": "en", "target_lang": "de", "tokenizer_class": "MarianTokenizer", "model_max_length": 60}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder / "vocab.json"
 
 
 def _tokenizers() -> dict[str, tokenizers.Tokenizer]:
-    """WordPiece as of BERT, byte-level BPE as of GPT-2, Unigram as of XLM-RoBERTa, BPE on characters as of Llama."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    """WordPiece as of BERT, byte-level BPE as of GPT-2, Unigram as of XLM-RoBERTa, BPE on characters as of Llama.
+
+    Besides these, one each that composes characters, takes them apart, and maps them as SentencePiece does.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cafe", "cat", "sat", "##s", "##at", "1", "2", "!"]
     words = Tokenizer(models.WordPiece({piece: at for at, piece in enumerate(pieces)}, unk_token=pieces[1]))
@@ -143,7 +184,16 @@ def _tokenizers() -> dict[str, tokenizers.Tokenizer]:
     )
     composed = Tokenizer(models.WordLevel({pieces[1]: 0, "caf\u00e9": 1}, unk_token=pieces[1]))
     composed.normalizer, composed.pre_tokenizer = normalizers.NFC(), pre_tokenizers.Whitespace()
+    mapped = Tokenizer(models.Unigram(scored, unk_id=3, byte_fallback=False))
+    texts = {"\u00e9": "e", "e\u0301": "e", "\ufb01": "fi", "\u2028": " ", "\u00ad": "", "\uff21": "A"}
+    charsmap = make_charsmap({text.encode(): normal for text, normal in texts.items()})
+    spaces = normalizers.Replace(Regex(" {2,}"), " ")
+    mapped.normalizer = normalizers.Sequence([normalizers.Precompiled(charsmap), spaces])
+    mapped.pre_tokenizer, mapped.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    decomposed = Tokenizer(models.WordLevel({pieces[1]: 0, "cafe\u0301": 1}, unk_token=pieces[1]))
+    decomposed.normalizer, decomposed.pre_tokenizer = normalizers.NFD(), pre_tokenizers.Whitespace()
     others = {"unigram": unigram, "characters": of_characters, "composed": composed}
+    others |= {"mapped": mapped, "decomposed": decomposed}
     return {"words": words, "bytes": of_bytes, **others}
 
 

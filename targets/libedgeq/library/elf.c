@@ -63,7 +63,7 @@ typedef struct {
   Memory *memory;
   Elf *elf;
   const char *file;
-  size_t page;
+  size_t page, file_size; /* tables of symbols have no more entries than the file has room for, whatever it says of memory */
   Segment segments[MOST_SEGMENTS]; /* those that are loaded, and others */
   size_t segment_count;
   uintptr_t table[DT_NUM]; /* of the dynamic section */
@@ -194,7 +194,7 @@ static size_t count_symbols(const Loader *loader) {
   if (plain != 0) return word_at(loader, plain + 4);
   check(loader, hash != 0, "it has no symbols");
   size_t buckets = word_at(loader, hash), first = word_at(loader, hash + 4), filter = word_at(loader, hash + 8);
-  check(loader, buckets <= loader->elf->size / 4 && filter <= loader->elf->size / sizeof(uintptr_t),
+  check(loader, buckets <= loader->file_size / 4 && filter <= loader->file_size / sizeof(uintptr_t),
         "its symbols lie outside of it");
   uintptr_t at = hash + 16 + filter * sizeof(uintptr_t), chains = at + buckets * 4;
   size_t last = 0;
@@ -203,7 +203,7 @@ static size_t count_symbols(const Loader *loader) {
     last = symbol > last ? symbol : last;
   }
   if (last < first) return first;
-  while ((word_at(loader, chains + 4 * (last - first)) & 1) == 0) last++;
+  while (last - first < loader->file_size / 4 && (word_at(loader, chains + 4 * (last - first)) & 1) == 0) last++;
   return last + 1;
 }
 
@@ -213,7 +213,7 @@ static void read_symbols(Loader *loader) {
   bool fits = symbols != 0 && symbols % sizeof(uintptr_t) == 0 && loader->table[DT_SYMENT] == sizeof(SymbolEntry);
   check(loader, fits, "its symbols are not as expected");
   elf->symbol_count = count_symbols(loader);
-  check(loader, elf->symbol_count <= elf->size / sizeof(SymbolEntry), "its symbols lie outside of it");
+  check(loader, elf->symbol_count <= loader->file_size / sizeof(SymbolEntry), "its symbols lie outside of it");
   elf->symbols = (const SymbolEntry *)(const void *)loaded(loader, symbols, elf->symbol_count * sizeof(SymbolEntry));
   elf->names_size = loader->table[DT_STRSZ];
   elf->names = loaded(loader, loader->table[DT_STRTAB], elf->names_size);
@@ -323,7 +323,8 @@ Elf *elf_copy(Memory *memory, const char *data, size_t size) {
 
 void elf_load(Memory *memory, Elf *elf, const char *file, const Symbol *given, size_t given_count) {
   Loader loader = {
-      .memory = memory, .elf = elf, .file = file, .page = page_size(), .given = given, .given_count = given_count};
+      .memory = memory, .elf = elf, .file = file, .page = page_size(), .file_size = elf->size, .given = given,
+      .given_count = given_count};
   read_header(&loader);
   move_segments(&loader);
   read_dynamic(&loader);
