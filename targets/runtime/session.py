@@ -137,7 +137,7 @@ class Session:
         values, readings = np.empty((count, width), np.float32), (native.Reading * count)()
         native.check_texts(self._library)
         # numpy's own ways to say where an array lies take a fifth of all that Python adds to a call.
-        place = ctypes.byref(ctypes.c_char.from_buffer(values))
+        place = ctypes.byref(ctypes.c_char.from_buffer(values.data))
         with self._lock:
             status = self._library.edgeq_embed_texts(self._handle, texts.records, count, options, place, readings)
             if status != native.OK:

@@ -129,13 +129,14 @@ def _marian(folder: Path) -> Path:
 
     rules = folder / "rules.tsv"
     rules.write_text("A\t61\nE9\t65\n65 301\t65\n2028\t20\nFB01\t66 69\nAD\t\n", encoding="ascii")
-    options = {"vocab_size": 40, "character_coverage": 1.0, "hard_vocab_limit": False, "minloglevel": 2}
     for name, lines in (("source", ["the cat sat", "a cafe"]), ("target", ["die Katze", "ein Haus"])):
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(lines * 40),
             model_prefix=str(folder / name),
             normalization_rule_tsv=str(rules),
-            **options,
+            vocab_size=40,
+            hard_vocab_limit=False,
+            minloglevel=2,
         )
         (folder / f"{name}.model").rename(folder / f"{name}.spm")
     files = [str(folder / f"{name}.spm") for name in ("source", "target")]
