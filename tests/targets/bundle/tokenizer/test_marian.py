@@ -41,13 +41,17 @@ def _trained(folder: Path, name: str, lines: Iterable[str], **options: Any) -> N
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files as opus-mt has them. Two tokens of the source have no number of their own, as happens on the hub."""
-    folder = tmp_path_factory.mktemp("marian")
-    for name, lines in (("source", SOURCE), ("target", TARGET)):
-        _trained(folder, name, lines)
+    return make_folder(tmp_path_factory.mktemp("marian"))
+
+
+def make_folder(folder: Path, *, source: Sequence[str] = SOURCE, **options: Any) -> Path:
+    """Writes a tokenizer whose source side is trained on some lines."""
+    for name, lines in (("source", source), ("target", TARGET)):
+        _trained(folder, name, lines, **(options if name == "source" else {}))
     files = [str(folder / f"{name}.spm") for name in ("source", "target")]
     models = [sentencepiece.SentencePieceProcessor(model_file=file) for file in files]
     pieces = sorted({model.id_to_piece(number) for model in models for number in range(3, model.get_piece_size())})
-    assert {"ou", "▁the"} & set(pieces)
+    assert source is not SOURCE or {"ou", "▁the"} & set(pieces)
     names = ["</s>", "<unk>", ">>deu<<", *(piece for piece in pieces if piece not in ("ou", "▁the")), "<pad>"]
     (folder / "vocab.json").write_text(json.dumps({name: number for number, name in enumerate(names)}))
     settings = {"source_lang": "en", "target_lang": "de", "tokenizer_class": "MarianTokenizer", "model_max_length": 60}

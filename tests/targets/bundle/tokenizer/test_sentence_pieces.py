@@ -178,12 +178,6 @@ def test_any_text(made: Any, tokens_of: Any, texts: list[str]) -> None:
         _compare(made(name), tokens_of, [f"a{text}" for text in [*texts, ""]])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["xlm-roberta", "albert", "llama"])
-def test_ten_thousand_lines(made: Any, tokens_of: Any, name: str) -> None:
-    _compare(made(name), tokens_of, [_line(seed) for seed in range(10_000, 20_000)])
-
-
 @given(
     st.dictionaries(st.text("aé\u0301汉x", min_size=1, max_size=3).map(str.encode), st.text("XYZ", max_size=3)),
     st.text("aé\u0301汉x", max_size=9),
