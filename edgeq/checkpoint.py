@@ -29,7 +29,7 @@ from edgeq.formats.tokenizer_files import check_tokenizer_files
 from edgeq.hf import EdgeqConfig, check_scales, verify_packed_files
 from edgeq.memory import give_back
 from edgeq.models import ModelAdapter, adapter_classes, adapter_for, is_of_pretraining, tasks_of
-from edgeq.models.generation_config import generation_settings, write_generation_settings
+from edgeq.models.generation_config import generation_settings, settings_of_config, write_generation_settings
 from edgeq.models.sentence import SentenceHead, copy_module_weights
 from edgeq.models.transformers_release import (
     RELEASE,
@@ -467,8 +467,10 @@ def _load_float(folder: Path, adapter: ModelAdapter, weights: WeightFiles, *, ch
             )
         except Exception as error:  # transformers reports what it dislikes by whatever then fails
             raise FormatError(f"the model in {folder} cannot be loaded: {_one_line(error)}") from error
-        if (folder / _GENERATION_FILE).is_file() and model.can_generate():
-            model.generation_config = _generation_config(folder / _GENERATION_FILE)
+        if model.can_generate():
+            is_file = (folder / _GENERATION_FILE).is_file()
+            stored = _generation_config(folder / _GENERATION_FILE) if is_file else settings_of_config(model, folder)
+            model.generation_config = stored
     module: nn.Module = model.eval()
     return module
 
