@@ -20,13 +20,14 @@ from edgeq.models import adapter_for
 from edgeq.models.transformers_release import RELEASE, in_words_of_release
 from edgeq.recipes.layers import kept_layers
 
+_ELECTRA_BY_DISTANCE = ("ElectraModel", {"position_embedding_type": "relative_key", "embedding_size": 40}, 39)
 CASES: dict[str, tuple[str, dict[str, Any], int]] = {
     "xlm-roberta": ("XLMRobertaModel", {"type_vocab_size": 1}, 37),
     "xlm-roberta, a classifier": ("XLMRobertaForSequenceClassification", {"num_labels": 3, "type_vocab_size": 1}, 37),
     "camembert": ("CamembertForSequenceClassification", {"hidden_act": "gelu_new", "type_vocab_size": 1}, 37),
     "electra": ("ElectraModel", {"embedding_size": 24}, 39),
     "electra, a classifier": ("ElectraForSequenceClassification", {"embedding_size": 40, "num_labels": 3}, 39),
-    "electra, distances": ("ElectraModel", {"position_embedding_type": "relative_key", "embedding_size": 40}, 39),
+    **({"electra, distances": _ELECTRA_BY_DISTANCE} if RELEASE < 5 else {}),  # which release 5 does not compute
     "albert": ("AlbertModel", {"embedding_size": 24, "num_hidden_layers": 3}, 39),
     "albert, groups": (
         "AlbertForSequenceClassification",

@@ -15,6 +15,7 @@ import torch
 
 import edgeq
 from edgeq.checkpoint import load_checkpoint
+from edgeq.models.transformers_release import RELEASE
 from edgeq.parity.meaning import NativeBundle, check_meaning
 from edgeq.parity.meaning import run as meaning_run
 from edgeq.parity.meaning.sentences import PYTHON_VARIABLE
@@ -205,6 +206,9 @@ def test_heads_mean_what_the_pipelines_say(make_bert, make_once, source, task):
 
     run = make_once(f"meaning-{task}", fill)
     report = found(run, task=task)
+    if RELEASE >= 5 and task == "question-answering":
+        assert "has been removed from transformers" in report.not_checked
+        return
     assert report.not_checked == ""
     assert [(check.stage, check.detail) for check in report.checks if not check.passed] == []
     assert {check.stage for check in report.checks} >= TOKENS | ANSWERS
