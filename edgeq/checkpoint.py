@@ -28,7 +28,7 @@ from edgeq.formats.tensor_header import TensorEntry, read_tensor_header
 from edgeq.formats.tokenizer_files import check_tokenizer_files
 from edgeq.hf import EdgeqConfig, check_scales, verify_packed_files
 from edgeq.memory import give_back
-from edgeq.models import ModelAdapter, adapter_classes, adapter_for, is_of_pretraining, tasks_of
+from edgeq.models import ModelAdapter, adapter_classes, adapter_for, check_family, is_of_pretraining, tasks_of
 from edgeq.models.generation_config import generation_settings, settings_of_config, write_generation_settings
 from edgeq.models.sentence import SentenceHead, copy_module_weights
 from edgeq.models.transformers_release import (
@@ -331,6 +331,8 @@ def _parse_config(folder: Path, values: dict[str, Any], weights: WeightFiles) ->
         raise UsageError(f"{path} names no model_type, and the names of the tensors do not tell it; add it")
     if not isinstance(model_type, str) or model_type not in transformers.models.auto.configuration_auto.CONFIG_MAPPING:
         raise UnsupportedError(f"{path}: model type {model_type!r} is unknown")
+    architectures = plain.get("architectures")
+    check_family(model_type, str(architectures[0]) if isinstance(architectures, list) and architectures else None)
     try:
         return transformers.AutoConfig.for_model(**plain)
     except Exception as error:  # config classes check values with whatever exception is at hand

@@ -75,13 +75,14 @@ class EdgeqQuantizer(HfQuantizer):
         """Older name of :meth:`update_dtype`."""
         return self.update_dtype(dtype)
 
-    def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> None:
+    def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
         if RELEASE < 5 and getattr(model.config, "rope_parameters", None) is not None:
             raise UnsupportedError(
                 "config.json has 'rope_parameters', which release 5 of transformers wrote and "
                 f"{transformers.__version__} would not read; install release 5, or load the folder with edgeq"
             )
-        folder = Path(str(getattr(kwargs.get("config"), "_name_or_path", "")))
+        files = kwargs.get("checkpoint_files") or ()
+        folder = Path(files[0]).parent if files else Path(str(model.config.name_or_path))
         verify_packed_files(folder, self._manifest)
         if not getattr(model.config, "add_pooling_layer", True) and getattr(model, "pooler", None) is not None:
             model.register_module("pooler", None)  # the checkpoint has none, and one of random weights would answer too
@@ -91,7 +92,7 @@ class EdgeqQuantizer(HfQuantizer):
             keeps_all = not module._non_persistent_buffers_set
             if keeps_all and any(isinstance(child, PackedModule) for child in module.children()):
                 # Release 5 would give random weights to layers by their names, and packed ones have none of these.
-                module._is_hf_initialized = True  # type: ignore[assignment]
+                module._is_hf_initialized = True
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], *_: Any) -> list[str]:
         """Refuses what release 4 of ``transformers`` would fill with whatever lies in memory."""

@@ -4,7 +4,7 @@ from edgeq.models.adapter import CacheShape, ExportPart, GenerativeAdapter, Mode
 from edgeq.models.architecture import is_of_pretraining, tasks_of
 from edgeq.models.decoder_classifiers import DecoderClassifierAdapter
 from edgeq.models.inference import TorchDecoder, TorchEncoder, TorchPart, positions
-from edgeq.models.registry import adapter_classes, adapter_for, supported_architectures
+from edgeq.models.registry import adapter_classes, adapter_for, check_family, supported_architectures
 from edgeq.models.stacks import AttentionTap, LayerStack, Migration
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "TorchPart",
     "adapter_classes",
     "adapter_for",
+    "check_family",
     "is_of_pretraining",
     "positions",
     "supported_architectures",

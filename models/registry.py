@@ -79,12 +79,8 @@ def adapter_for(config_or_model: Any, task: str | None = None, *, exact: bool = 
     """
     config = getattr(config_or_model, "config", config_or_model)
     named = type(config_or_model).__name__ if config is not config_or_model else _named(config)
-    adapters = adapter_classes().get(config.model_type)
-    if adapters is None:
-        raise UnsupportedError(
-            f"{named or 'this model'} (model type {config.model_type!r}) is not supported; "
-            f"edgeq supports {', '.join(supported_architectures())}"
-        )
+    check_family(config.model_type, named)
+    adapters = adapter_classes()[config.model_type]
     by_name = {name: adapter for adapter in adapters for name in adapter.architectures}
     exact = exact or config is not config_or_model
     name = choose_architecture(named, list(by_name), model_type=config.model_type, task=task, exact=exact)
@@ -95,6 +91,15 @@ def adapter_for(config_or_model: Any, task: str | None = None, *, exact: bool = 
             f"({', '.join(chosen.labels)}); take it for text-classification"
         )
     return chosen
+
+
+def check_family(model_type: str, named: str | None) -> None:
+    """Raises :class:`UnsupportedError` if no adapter knows a ``model_type``, of which ``named`` is a class."""
+    if model_type not in adapter_classes():
+        raise UnsupportedError(
+            f"{named or 'this model'} (model type {model_type!r}) is not supported; "
+            f"edgeq supports {', '.join(supported_architectures())}"
+        )
 
 
 def _named(config: Any) -> str | None:
