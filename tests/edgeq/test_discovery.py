@@ -8,6 +8,7 @@ from edgeq.discovery import classes_of, modules_of
 from edgeq.export.ops.registry import OPERATORS
 from edgeq.factor.kinds import KINDS, METHODS
 from edgeq.models.registry import adapter_classes
+from edgeq.parity.rules.rule import Rule
 from edgeq.quant.quantizers import QUANTIZERS
 from edgeq.targets.compiler.converters import CONVERTERS
 
@@ -53,5 +54,7 @@ def test_every_room_is_found_whole():
     assert set(METHODS) == {"kronecker", "low-rank", "tucker"}
     assert {"LowBitLinear", "LowBitEmbedding"} <= set(OPERATORS)
     assert {"LowBitLinear", "Attention", "MatMul", "Gelu"} <= set(CONVERTERS)
+    rules = classes_of("edgeq.parity.rules", Rule, having="name")
+    assert set(rules) == {"bit-identical", "chosen tokens", "decisions", "end-to-end", "isolated"}
     assert [adapter.__name__ for adapter in adapter_classes()["gpt2"]] == ["Gpt2Adapter", "Gpt2ClassifierAdapter"]
     assert [adapter.__name__ for adapter in adapter_classes()["bart"]] == ["BartAdapter", "BartClassifierAdapter"]

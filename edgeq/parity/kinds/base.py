@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edgeq.backends import Arrays
@@ -13,9 +14,9 @@ from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.memory import give_back
 from edgeq.parity.meaning import NativeBundle, check_meaning
 from edgeq.parity.reference import Reference
-from edgeq.parity.rules.bit_identical import check_bits
 from edgeq.parity.rules.end_to_end import Distance, check_distance, check_end_to_end, distance, noise_runs
 from edgeq.parity.rules.operators_alone import OperatorsAlone
+from edgeq.parity.rules.rule import Again, BundleOutputs, OperatorOutputs, Outputs, Part, Rule, StageOutputs, rules_for
 from edgeq.parity.run_folder import bundles_of, float_model_of, task_of_source
 from edgeq.progress import Progress
 from edgeq.quant.modules import PackedModule
@@ -47,13 +48,15 @@ class ComparedRun:
 class ParityRun(abc.ABC):
     """All stages of one run; ``checks`` grows from stage to stage.
 
-    A kind of model says what its reference is, what it is run on, and how a stage's outputs are judged. The
-    outputs of a stage are one mapping for each thing that it was run on.
+    A kind of model says what its reference is, what it is run on, and what of a stage's outputs is judged; the rules
+    judge. The outputs of a stage are one mapping for each thing that it was run on. A subclass sets ``reference``.
 
     Args:
         folder: The run.
         progress: Told which stage runs.
     """
+
+    reference: Reference
 
     def __init__(self, folder: ComparedRun, progress: Progress) -> None:
         self.folder = folder
@@ -61,6 +64,8 @@ class ParityRun(abc.ABC):
         self.checks: list[Check] = []
         self.not_checked: list[str] = []
         self.want: list[Arrays] = []
+        self.noise_runs = 0
+        self._rules: list[Rule] = []
         self._progress = progress
         self._steps = _STAGES_BESIDE_BUNDLES + len(self.bundles)
         self._done = 0
@@ -68,20 +73,20 @@ class ParityRun(abc.ABC):
     def report(self) -> ParityReport:
         """Runs all stages."""
         self._say("PyTorch")
-        self.measure_reference()
+        self._measure_reference()
         self._say("PyTorch float32")
         self._float_stages()
         self._say("operators alone")
         alone = self.operators_alone()
-        self.checks += alone.torch()
+        self._judge_operators(alone.torch())
         self._say("ONNX reference")
-        self.checks += alone.onnx_reference()
+        self._judge_operators(alone.onnx_reference())
         give_back()  # as every backend is closed before the next one opens
-        self.compare("onnx reference", self.run_onnx_reference())
+        self._judge_stage("onnx reference", self.run_onnx_reference())
         self._say("ONNX Runtime")
-        self.checks += alone.onnx_runtime()
+        self._judge_operators(alone.onnx_runtime())
         give_back()
-        self.compare("onnxruntime", self.run_onnx_runtime(self.folder.path / "onnx"))
+        self._judge_stage("onnxruntime", self.run_onnx_runtime(self.folder.path / "onnx"))
         self._bundle_stages(alone)
         self._say("meaning")
         library = self._meaning_stage()
@@ -92,10 +97,6 @@ class ParityRun(abc.ABC):
         return ParityReport(tuple(self.checks), conditions)
 
     @abc.abstractmethod
-    def measure_reference(self) -> None:
-        """Runs the reference, clean (``want``) and under noise."""
-
-    @abc.abstractmethod
     def reference_of(self, checkpoint: Checkpoint) -> Reference:
         """Wraps a checkpoint, float or compressed, as a reference."""
 
@@ -104,12 +105,16 @@ class ParityRun(abc.ABC):
         """Runs a reference on everything, under noise if a seed is given."""
 
     @abc.abstractmethod
-    def scored(self) -> list[Arrays]:
-        """Says which tokens of the outputs count, as :func:`edgeq.parity.rules.end_to_end.distance` reads it."""
+    def count_quantized(self) -> int:
+        """Counts the values that one run of the reference rounds to int8."""
 
-    def results(self, outputs: list[Arrays]) -> list[Arrays]:
-        """Returns what the model is for, of all its outputs."""
-        return outputs
+    @abc.abstractmethod
+    def judged(self, outputs: list[Arrays]) -> Outputs:
+        """Says what of a stage's outputs is judged, and which tokens of it count."""
+
+    @abc.abstractmethod
+    def beginning(self, outputs: list[Arrays]) -> list[Arrays]:
+        """Cuts the outputs of a whole run to what a bundle under an emulator is run on."""
 
     @abc.abstractmethod
     def operators_alone(self) -> OperatorsAlone:
@@ -124,24 +129,52 @@ class ParityRun(abc.ABC):
         """Runs an exported model, the compressed one or the float baseline, in ONNX Runtime."""
 
     @abc.abstractmethod
-    def run_native(self, stage: str, bundle: Path) -> list[Arrays]:
-        """Runs a bundle of this machine in all ways that must agree, and appends those checks."""
+    def run_native(self, stage: str, bundle: Path) -> tuple[list[Arrays], BundleOutputs]:
+        """Runs a bundle of this machine: its outputs, and what it gives in all ways that must agree."""
 
     @abc.abstractmethod
     def run_emulated(self, bundle: Path) -> list[Arrays]:
         """Runs a bundle of another machine, possibly on less than everything."""
 
     @abc.abstractmethod
-    def compare(self, stage: str, got: list[Arrays]) -> None:
-        """Compares a stage with the reference, end to end and by its task, and appends those checks."""
-
-    @abc.abstractmethod
     def shared(self, mine: list[Arrays], theirs: list[Arrays]) -> tuple[list[Arrays], list[Arrays]]:
-        """Cuts the outputs of two bundles to what both were run on."""
+        """Cuts the outputs of two stages to what both were run on."""
 
     @abc.abstractmethod
     def conditions(self) -> Conditions:
         """Says what the stages were compared on."""
+
+    def _measure_reference(self) -> None:
+        """Runs the reference, clean (``want``) and under noise."""
+        self.want = self.run_reference(self.reference)
+        self._rules = rules_for(self.judged(self.want))
+        runs = noise_runs(
+            self._watch,
+            lambda moved: moved,
+            quantized_values=self.count_quantized(),
+            fewest=max(rule.fewest_noise_runs for rule in self._rules),
+        )
+        self.noise_runs = len(runs)
+
+    def _watch(self, seed: int) -> Sequence[float]:
+        """Shows the rules one run of the reference under noise; returns how far it moved what they judge."""
+        got = self.run_reference(self.reference, seed=seed)
+        whole, beginning = (self._beside_reference("noise", each) for each in (got, self.beginning(got)))
+        return [moved for rule in self._rules for moved in rule.watch(whole, beginning)]
+
+    def _beside_reference(self, stage: str, got: list[Arrays]) -> StageOutputs:
+        _, want = self.shared(got, self.want)
+        return StageOutputs(stage, self.judged(got), self.judged(want), is_whole=_shapes(want) == _shapes(self.want))
+
+    def _judge_operators(self, stage: Iterable[OperatorOutputs]) -> None:
+        self.checks += [check for each in stage for rule in self._rules for check in rule.of_operators(each)]
+
+    def _judge_stage(self, stage: str, got: list[Arrays]) -> None:
+        outputs = self._beside_reference(stage, got)
+        self.checks += [check for rule in self._rules for check in rule.of_stage(outputs)]
+
+    def _judge_bundle(self, bundle: BundleOutputs) -> None:
+        self.checks += [check for rule in self._rules for check in rule.of_bundle(bundle)]
 
     def _float_stages(self) -> None:
         """What compression costs, and whether the baseline of the profile computes the float model."""
@@ -149,29 +182,33 @@ class ParityRun(abc.ABC):
         if source is None:
             self.not_checked.append("torch float32: the float model of this run is not known, or gone")
             return
-        baseline, scored = self.folder.path / "float-onnx", self.scored()
+        baseline = self.folder.path / "float-onnx"
         has_baseline = any(baseline.glob("*.onnx"))
-        outputs, envelope = self._float_model(source, with_noise=has_baseline)
-        self.checks.append(check_distance("torch compressed", self.results(self.want), outputs, scored))
+        floats, envelope = self._float_model(source, with_noise=has_baseline)
+        compressed = self.judged(self.want).results
+        self.checks.append(check_distance("torch compressed", compressed.arrays, floats.arrays, floats.feeds))
         if not has_baseline:
             self.not_checked.append("onnxruntime float32: the run holds no float-onnx")
             return
         give_back()  # the float model
-        found = distance(self.results(self.run_onnx_runtime(baseline)), outputs, scored)
+        found = self._distance_from(floats, self.run_onnx_runtime(baseline))
         self.checks.append(check_end_to_end("onnxruntime float32", found, envelope))
 
-    def _float_model(self, source: Path, *, with_noise: bool) -> tuple[list[Arrays], list[Distance]]:
+    def _float_model(self, source: Path, *, with_noise: bool) -> tuple[Part, list[Distance]]:
         """Runs the float model, clean and under noise, and forgets it."""
         model = self.reference_of(load_checkpoint(source, task=task_of_source(self.folder.path)))
-        outputs = self.results(self.run_reference(model))
+        floats = self.judged(self.run_reference(model)).results
         if not with_noise:
-            return outputs, []
+            return floats, []
         envelope = noise_runs(
-            lambda seed: distance(self.results(self.run_reference(model, seed=seed)), outputs, self.scored()),
+            lambda seed: self._distance_from(floats, self.run_reference(model, seed=seed)),
             lambda moved: [moved.rms],
             quantized_values=0,
         )
-        return outputs, envelope
+        return floats, envelope
+
+    def _distance_from(self, want: Part, got: list[Arrays]) -> Distance:
+        return distance(self.judged(got).results.arrays, want.arrays, want.feeds)
 
     def _bundle_stages(self, alone: OperatorsAlone) -> None:
         """Bundles that run here come first: what they compute is what every other one must compute."""
@@ -182,17 +219,18 @@ class ParityRun(abc.ABC):
             stage = f"tvm {bundle.name}"
             self._say(stage)
             if self.folder.access.is_native(bundle):
-                self.checks += alone.compiled(stage, bundle, access=self.folder.access)
+                self._judge_operators(alone.compiled(stage, bundle, access=self.folder.access))
                 give_back()
-                got = self.run_native(stage, bundle)
+                got, ways = self.run_native(stage, bundle)
+                self._judge_bundle(ways)
             else:
                 got = self.run_emulated(bundle)
-            self.compare(stage, got)
+            self._judge_stage(stage, got)
             if first is None:
                 first = (stage, got)
             else:
                 mine, theirs = self.shared(got, first[1])
-                self.checks.append(check_bits(stage, mine, theirs, against=first[0]))
+                self._judge_bundle(BundleOutputs(stage, [Again("", mine, theirs, against=first[0])]))
 
     def _meaning_stage(self) -> str:
         """Texts through bundles and through the float model's own library, which is returned."""
@@ -225,3 +263,7 @@ class ParityRun(abc.ABC):
     def emulated(self, bundle: Path) -> EmulatedBundle:
         """Returns a bundle of another machine, under the emulator that its target names."""
         return self.folder.access.emulate(bundle, self.folder.targets.get(bundle.name))
+
+
+def _shapes(outputs: list[Arrays]) -> list[dict[str, tuple[int, ...]]]:
+    return [{name: value.shape for name, value in batch.items()} for batch in outputs]

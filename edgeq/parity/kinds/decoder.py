@@ -42,7 +42,7 @@ class DecoderParity(TextGenerationParity):
         )
 
     def count_quantized(self) -> int:
-        """See :meth:`TextGenerationParity.count_quantized`."""
+        """See :meth:`ParityRun.count_quantized`."""
         return self.reference.quantized_values([{"input_ids": np.concatenate(text.rows)} for text in self.texts])
 
     def reference_of(self, checkpoint: Checkpoint) -> Reference:
@@ -92,7 +92,7 @@ class DecoderParity(TextGenerationParity):
     def conditions(self) -> Conditions:
         """See :meth:`ParityRun.conditions`."""
         return Conditions(
-            noise_runs=len(self.noisy),
+            noise_runs=self.noise_runs,
             prompts=tuple(tuple(len(prompt) for prompt in text.prompts) for text in self.texts),
             new_tokens=tuple(text.new for text in self.texts),
         )

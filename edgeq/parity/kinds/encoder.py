@@ -14,10 +14,9 @@ from edgeq.checkpoint import Checkpoint
 from edgeq.parity.inputs.encoder import Feeds, make_feeds
 from edgeq.parity.kinds.base import ComparedRun, ParityRun
 from edgeq.parity.reference import Reference
-from edgeq.parity.rules.bit_identical import check_bits, one_by_one
-from edgeq.parity.rules.decisions import check_task, decisions
-from edgeq.parity.rules.end_to_end import check_end_to_end, distance, noise_runs
+from edgeq.parity.rules.bit_identical import one_by_one
 from edgeq.parity.rules.operators_alone import OperatorsAlone
+from edgeq.parity.rules.rule import Again, BundleOutputs, Outputs, Part
 from edgeq.progress import Progress
 from edgeq.results import Conditions
 
@@ -31,16 +30,10 @@ class EncoderParity(ParityRun):
         super().__init__(folder, progress)
         self.reference = self.reference_of(folder.checkpoint)
         self.feeds = self._make_feeds()
-        self.noisy: list[list[Arrays]] = []
 
-    def measure_reference(self) -> None:
-        """See :meth:`ParityRun.measure_reference`."""
-        self.want = self.run_reference(self.reference)
-        self.noisy = noise_runs(
-            lambda seed: self.run_reference(self.reference, seed=seed),
-            lambda outputs: [distance(outputs, self.want, self.feeds.all).rms],
-            quantized_values=self.reference.quantized_values(self.feeds.all),
-        )
+    def count_quantized(self) -> int:
+        """See :meth:`ParityRun.count_quantized`."""
+        return self.reference.quantized_values(self.feeds.all)
 
     def reference_of(self, checkpoint: Checkpoint) -> Reference:
         """See :meth:`ParityRun.reference_of`."""
@@ -52,9 +45,15 @@ class EncoderParity(ParityRun):
             return reference.run(self.feeds.all)
         return reference.run_with_noise(self.feeds.all, seed=seed)
 
-    def scored(self) -> list[Arrays]:
-        """See :meth:`ParityRun.scored`."""
-        return self.feeds.all
+    def judged(self, outputs: list[Arrays]) -> Outputs:
+        """See :meth:`ParityRun.judged`."""
+        feeds, grid = self.feeds.all[: len(outputs)], len(self.feeds.grid)
+        texts = Part(outputs[grid:], feeds[grid:]) if len(outputs) > grid else None
+        return Outputs({"": Part(outputs, feeds)}, texts=texts)
+
+    def beginning(self, outputs: list[Arrays]) -> list[Arrays]:
+        """See :meth:`ParityRun.beginning`."""
+        return outputs[: len(self.feeds.grid)]
 
     def operators_alone(self) -> OperatorsAlone:
         """See :meth:`ParityRun.operators_alone`."""
@@ -76,26 +75,18 @@ class EncoderParity(ParityRun):
         """See :meth:`ParityRun.run_onnx_runtime`."""
         return run_all(OnnxRuntime(folder / _FILE, decodes_each_call=True), self.feeds.all)
 
-    def compare(self, stage: str, got: list[Arrays]) -> None:
-        """Compares a stage with PyTorch on the feeds it was run on: all of them, or the grid."""
-        feeds, want = self.feeds.all[: len(got)], self.want[: len(got)]
-        envelope = [distance(run[: len(got)], want, feeds) for run in self.noisy]
-        self.checks.append(check_end_to_end(stage, distance(got, want, feeds), envelope))
-        texts = feeds[len(self.feeds.grid) :]
-        if texts:
-            decided = [decisions(run[-len(texts) :], texts) for run in (got, want, *self.noisy)]
-            self.checks.append(check_task(stage, decided[0], decided[1], decided[2:]))
-
-    def run_native(self, stage: str, bundle: Path) -> list[Arrays]:
+    def run_native(self, stage: str, bundle: Path) -> tuple[list[Arrays], BundleOutputs]:
         """See :meth:`ParityRun.run_native`."""
         access = self.folder.access
         two, one = access.load(bundle, threads=2), access.load(bundle, threads=1, verify=False)
         got, grid = run_all(two.run, self.feeds.all), self.feeds.grid
         whole, single = got[: len(grid)], run_all(one.run, grid)
-        self.checks.append(check_bits(f"{stage}, 1 thread", single, whole, against="2 threads"))
         apart = [one_by_one(two.run, feed) for feed in grid]
-        self.checks.append(check_bits(f"{stage}, text by text", apart, whole, against="the whole batch"))
-        return got
+        ways = [
+            Again("1 thread", single, whole, against="2 threads"),
+            Again("text by text", apart, whole, against="the whole batch"),
+        ]
+        return got, BundleOutputs(stage, ways)
 
     def run_emulated(self, bundle: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_emulated`."""
@@ -109,7 +100,7 @@ class EncoderParity(ParityRun):
     def conditions(self) -> Conditions:
         """See :meth:`ParityRun.conditions`."""
         return Conditions(
-            noise_runs=len(self.noisy),
+            noise_runs=self.noise_runs,
             feeds=tuple(feed["input_ids"].shape for feed in self.feeds.all),
             texts=len(self.folder.texts),
         )

@@ -50,7 +50,7 @@ class EncoderDecoderParity(TextGenerationParity):
         )
 
     def count_quantized(self) -> int:
-        """See :meth:`TextGenerationParity.count_quantized`."""
+        """See :meth:`ParityRun.count_quantized`."""
         layers = [layer for text in self.texts for layer in self.reference.record(text.feed).values()]
         return sum(layer.value.size for layer in layers if layer.format.activation != "none")
 
@@ -100,7 +100,7 @@ class EncoderDecoderParity(TextGenerationParity):
     def conditions(self) -> Conditions:
         """See :meth:`ParityRun.conditions`."""
         return Conditions(
-            noise_runs=len(self.noisy),
+            noise_runs=self.noise_runs,
             encoder_inputs=tuple(tuple(len(source) for source in text.sources) for text in self.texts),
             new_tokens=tuple(text.new for text in self.texts),
         )

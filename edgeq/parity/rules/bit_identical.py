@@ -7,7 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeq.backends import Arrays, Backend
+from edgeq.parity.rules.rule import BundleOutputs, Rule
 from edgeq.results import Check
+
+
+class BitIdentical(Rule):
+    """Every way to run a bundle, and every other bundle, gives the same bits."""
+
+    name = "bit-identical"
+
+    def of_bundle(self, bundle: BundleOutputs) -> Sequence[Check]:
+        """See :meth:`Rule.of_bundle`."""
+        return [
+            check_bits(", ".join(filter(None, (bundle.stage, each.how))), each.got, each.want, against=each.against)
+            for each in bundle.again
+        ]
 
 
 def differing(got: Sequence[Arrays], want: Sequence[Arrays]) -> tuple[int, int]:

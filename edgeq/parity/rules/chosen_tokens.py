@@ -10,11 +10,13 @@ quantizer moved it by in any run, and never less than what it moves leads by on 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
 from edgeq.backends import Arrays
+from edgeq.parity.rules.rule import BundleOutputs, Outputs, Rule, StageOutputs
 from edgeq.results import Check
 
 RUNS = 16
@@ -87,6 +89,44 @@ class ClearChoices:
             most = np.max([run[number] for run in moved], axis=0)
             clear.append((leads > _FACTOR * np.maximum(noise, most)).all(axis=-1))
         return cls([tokens[..., 0] for tokens in choices.leading], clear, noise)
+
+
+class ChosenTokens(Rule):
+    """Every token that PyTorch chose clearly is chosen again, step by step and free-running."""
+
+    name = "chosen tokens"
+    fewest_noise_runs = RUNS
+
+    def __init__(self, reference: Outputs) -> None:
+        super().__init__(reference)
+        self._choices = Choices.of(reference.results.arrays)
+        self._moved: list[list[np.ndarray]] = []
+
+    @classmethod
+    def is_for(cls, reference: Outputs) -> bool:
+        """See :meth:`Rule.is_for`."""
+        return reference.generates
+
+    @functools.cached_property
+    def _clear(self) -> ClearChoices:
+        return ClearChoices.under(self._choices, self._moved)
+
+    def watch(self, whole: StageOutputs, beginning: StageOutputs) -> Sequence[float]:
+        """See :meth:`Rule.watch`."""
+        del beginning  # its choices are the first of the whole
+        self._moved.append(self._choices.moved(whole.got.results.arrays))
+        return ()
+
+    def of_stage(self, stage: StageOutputs) -> Sequence[Check]:
+        """See :meth:`Rule.of_stage`."""
+        return [check_steps(stage.name, stage.got.results.arrays, self._clear)]
+
+    def of_bundle(self, bundle: BundleOutputs) -> Sequence[Check]:
+        """See :meth:`Rule.of_bundle`."""
+        if not bundle.generated:
+            return ()
+        stage = f"{bundle.stage}, free-running"
+        return [check_free_running(stage, bundle.generated, bundle.reference, self._clear)]
 
 
 def check_steps(stage: str, got: Sequence[Arrays], want: ClearChoices) -> Check:

@@ -9,10 +9,44 @@ import numpy as np
 from edgeq.backends import Arrays
 from edgeq.formats.tasks import TASKS
 from edgeq.models.sentence import EMBEDDING
+from edgeq.parity.rules.rule import Outputs, Rule, StageOutputs
 from edgeq.results import Check
 
 SPARE = 2
 """Decisions that may differ beyond what noise changes."""
+
+
+class Decisions(Rule):
+    """Labels and nearest texts change no more often than under noise, plus two."""
+
+    name = "decisions"
+
+    def __init__(self, reference: Outputs) -> None:
+        super().__init__(reference)
+        self._want = _of_texts(reference)
+        self._noisy: list[np.ndarray] = []
+
+    @classmethod
+    def is_for(cls, reference: Outputs) -> bool:
+        """See :meth:`Rule.is_for`."""
+        return reference.texts is not None
+
+    def watch(self, whole: StageOutputs, beginning: StageOutputs) -> Sequence[float]:
+        """See :meth:`Rule.watch`."""
+        del beginning  # has no texts
+        self._noisy.append(_of_texts(whole.got))
+        return ()
+
+    def of_stage(self, stage: StageOutputs) -> Sequence[Check]:
+        """See :meth:`Rule.of_stage`."""
+        if stage.got.texts is None:
+            return ()
+        return [check_task(stage.name, _of_texts(stage.got), self._want, self._noisy)]
+
+
+def _of_texts(outputs: Outputs) -> np.ndarray:
+    texts = outputs.texts
+    return np.zeros(0, np.int64) if texts is None else decisions(texts.arrays, texts.feeds)
 
 
 def decisions(outputs: Sequence[Arrays], feeds: Sequence[Arrays]) -> np.ndarray:

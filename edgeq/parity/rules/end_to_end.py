@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeq.backends import Arrays
 from edgeq.formats.tasks import TASKS
+from edgeq.parity.rules.rule import Outputs, Rule, StageOutputs
 from edgeq.results import Check
 
 T = TypeVar("T")
@@ -40,6 +41,45 @@ class Distance:
     rms: float
     p99: float
     largest: float
+
+
+class EndToEnd(Rule):
+    """A stage differs from PyTorch by no more than twice what noise makes of PyTorch itself."""
+
+    name = "end-to-end"
+    order = 0
+
+    def __init__(self, reference: Outputs) -> None:
+        super().__init__(reference)
+        self._whole: list[dict[str, Distance]] = []
+        self._beginning: list[dict[str, Distance]] = []
+
+    def watch(self, whole: StageOutputs, beginning: StageOutputs) -> Sequence[float]:
+        """See :meth:`Rule.watch`."""
+        self._whole.append(_distances(whole))
+        self._beginning.append(_distances(beginning))
+        return [found.rms for found in self._whole[-1].values()]
+
+    def of_stage(self, stage: StageOutputs) -> Sequence[Check]:
+        """See :meth:`Rule.of_stage`."""
+        runs = self._whole if stage.is_whole else self._beginning
+        checks = []
+        for part, found in _distances(stage).items():
+            envelope, floor = [run[part] for run in runs], self._floor(part)
+            checks.append(check_end_to_end(f"{stage.name} {part}".strip(), found, envelope, floor=floor))
+        return checks
+
+    def _floor(self, part: str) -> float:
+        """What float arithmetic does to the states in the middle of a model; nothing for its results."""
+        if not part:
+            return 0.0
+        (first,) = self.reference.parts[part].arrays[0].values()
+        return float_error(first.shape[-1], float(first.std()))
+
+
+def _distances(stage: StageOutputs) -> dict[str, Distance]:
+    want = stage.want.parts
+    return {name: distance(part.arrays, want[name].arrays, part.feeds) for name, part in stage.got.parts.items()}
 
 
 def fewest_noise_runs(quantized_values: int) -> int:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 import onnx
@@ -27,6 +26,7 @@ from edgeq.export.ops.low_bit_linear import integer_sums, quantize_activation
 from edgeq.export.ops.registry import is_low_bit, reads_matrix
 from edgeq.formats.packing import unpack
 from edgeq.parity.reference import RecordedLayer
+from edgeq.parity.rules.rule import Allowed, OperatorCase, OperatorOutputs, Rule
 from edgeq.results import Check
 
 _U = 2.0**-24
@@ -60,21 +60,14 @@ class Case:
         return f"output_{self.index}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Allowed:
-    """What an operator may return.
+class Isolated(Rule):
+    """Each low-bit operator on the reference's own input gives what it may."""
 
-    Attributes:
-        exact: The result without rounding, float64 ``[1, rows, N]``.
-        bound: Largest error allowed, of the same shape.
-        edges: Codes that lie within 4 ulp of a rounding edge.
-        proven: Results so close to ``exact`` by ``bound`` that no other integer sum could give them.
-    """
+    name = "isolated"
 
-    exact: np.ndarray
-    bound: np.ndarray
-    edges: int
-    proven: int
+    def of_operators(self, operators: OperatorOutputs) -> Sequence[Check]:
+        """See :meth:`Rule.of_operators`."""
+        return [check_isolated(operators.stage, operators.cases, operators.limits, operators.outputs)]
 
 
 def isolate(model: onnx.ModelProto, layers: Mapping[str, RecordedLayer]) -> tuple[onnx.ModelProto, list[Case]]:
@@ -159,24 +152,8 @@ def allowed(case: Case) -> Allowed:
     return Allowed(exact, bound, int(near.sum()), int((bound < 0.5 * step * factor).sum()))
 
 
-class Recorded(Protocol):
-    """What the reference recorded of an operator."""
-
-    @property
-    def name(self) -> str:
-        """Module name."""
-
-
-class Alone(Protocol):
-    """A case of any operator."""
-
-    @property
-    def layer(self) -> Recorded:
-        """What the reference recorded of it."""
-
-
 def check_isolated(
-    stage: str, cases: Sequence[Alone], limits: Sequence[Allowed], outputs: Sequence[np.ndarray]
+    stage: str, cases: Sequence[OperatorCase], limits: Sequence[Allowed], outputs: Sequence[np.ndarray]
 ) -> Check:
     """Applies the rule to the outputs of one backend, in the order of the cases."""
     share, worst, broken = 0.0, "", []

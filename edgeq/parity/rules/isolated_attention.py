@@ -25,7 +25,7 @@ from edgeq.export.ops.low_bit_linear import quantize_activation
 from edgeq.export.ops.registry import is_low_bit, reads_matrix
 from edgeq.formats.low_bit import ACTIVATION_LEVELS
 from edgeq.parity.reference import RecordedAttention
-from edgeq.parity.rules.isolated import Allowed
+from edgeq.parity.rules.rule import Allowed
 
 _U = 2.0**-24
 _HIDDEN = -1e30

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,15 @@ from edgeq.backends.bundles import BundleAccess
 from edgeq.backends.onnx_reference import OnnxReference
 from edgeq.backends.onnx_runtime import OnnxRuntime
 from edgeq.parity.reference import RecordedAttention, RecordedLayer
-from edgeq.parity.rules.isolated import Allowed, Case, allowed, check_isolated, isolate
+from edgeq.parity.rules.isolated import Case, allowed, isolate
 from edgeq.parity.rules.isolated_attention import allowed_attention, isolate_attention
-from edgeq.results import Check
+from edgeq.parity.rules.rule import Allowed, OperatorOutputs
 
 
 class OperatorsAlone:
     """The low-bit operators of a model's graphs, each with an input and output of its own.
 
-    Every method returns one check for each graph that has any: factors may all be float.
+    Every method returns what a backend made of each graph that has any: factors may all be float.
 
     Args:
         graphs: The exported graphs, with their weights; a single one has no name.
@@ -49,34 +49,33 @@ class OperatorsAlone:
             graph = next(iter(graphs.values()))
             self._graphs["attention"] = _AttentionAlone(graph, attention, folder / "attention.onnx")
 
-    def torch(self) -> list[Check]:
-        """Checks what the reference itself computed."""
-        return self._checks("torch compressed", lambda alone: alone.recorded())
+    def torch(self) -> Iterator[OperatorOutputs]:
+        """Gives what the reference itself computed."""
+        return self._outputs("torch compressed", lambda alone: alone.recorded())
 
-    def onnx_reference(self) -> list[Check]:
-        """Checks the ONNX reference evaluator."""
-        return self._checks("onnx reference", lambda alone: OnnxReference(onnx.load(alone.path))(alone.feed))
+    def onnx_reference(self) -> Iterator[OperatorOutputs]:
+        """Runs the ONNX reference evaluator."""
+        return self._outputs("onnx reference", lambda alone: OnnxReference(onnx.load(alone.path))(alone.feed))
 
-    def onnx_runtime(self) -> list[Check]:
-        """Checks ONNX Runtime."""
-        return self._checks(
+    def onnx_runtime(self) -> Iterator[OperatorOutputs]:
+        """Runs ONNX Runtime."""
+        return self._outputs(
             "onnxruntime", lambda alone: OnnxRuntime(alone.path, decodes_each_call=True)(alone.feed)
         )
 
-    def compiled(self, stage: str, bundle: Path, *, access: BundleAccess) -> list[Check]:
-        """Checks the compiler, for the processor of a bundle that this machine runs."""
+    def compiled(self, stage: str, bundle: Path, *, access: BundleAccess) -> Iterator[OperatorOutputs]:
+        """Compiles them for the processor of a bundle that this machine runs, and runs them."""
 
         def run(alone: _Alone | _AttentionAlone) -> Arrays:
             return access.compile_and_run(onnx.load(alone.path), alone.feed, bundle=bundle)
 
-        return self._checks(stage, run)
+        return self._outputs(stage, run)
 
-    def _checks(self, stage: str, run: Callable[[_Alone | _AttentionAlone], Arrays]) -> list[Check]:
-        return [
-            check_isolated(f"{stage} {name}".strip(), alone.cases, alone.limits, alone.in_order(run(alone)))
-            for name, alone in self._graphs.items()
-            if alone.cases
-        ]
+    def _outputs(self, stage: str, run: Callable[[_Alone | _AttentionAlone], Arrays]) -> Iterator[OperatorOutputs]:
+        for name, alone in self._graphs.items():
+            if alone.cases:
+                outputs = alone.in_order(run(alone))
+                yield OperatorOutputs(f"{stage} {name}".strip(), alone.cases, alone.limits, outputs)
 
 
 class _Alone:
