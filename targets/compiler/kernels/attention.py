@@ -58,6 +58,7 @@ class AttentionHead:
         panels: Vectors of keys, or of output columns, of a full tile: one or two.
         queries: Number of queries (symbolic).
         keys: Number of keys (symbolic).
+        masked: Whether there is a mask, one row for all queries.
         biased: Whether each query has a bias of its own.
     """
 
@@ -67,6 +68,7 @@ class AttentionHead:
     panels: int
     queries: Any
     keys: Any
+    masked: bool = False
     biased: bool = False
 
     @property
@@ -238,6 +240,20 @@ def _one_head(p, o, mask_row):
     _all_queries(p, o, k_columns, v_rows, mask_row)
 
 
+@macro
+def _every_head(p, heads, batch, q, k, v, out, mask, biases):
+    """``mask`` and ``biases`` are None where there are none."""
+    for head in T.parallel(batch * heads):
+        mask_row = T.alloc_buffer((p.key_vectors * LANES,), "float32")
+        if p.masked:
+            copy_mask(p, mask, mask_row, head // heads)
+        else:
+            _no_mask(p, mask_row)
+        _one_head(
+            p, Operands(q, k, v, out, head // heads, head % heads * p.head_size, biases, head % heads), mask_row
+        )
+
+
 def attention(
     isa: Isa, heads: int, head_size: int, *, scale: float, masked: bool, bias: tuple[bool, bool, bool] | None = None
 ) -> tirx.PrimFunc:
@@ -262,12 +278,18 @@ def attention(
         ``[B, 1, 1, T]``,) (bias float32 ``[B or 1, heads or 1, S or 1, T]``,) and the output float32
         ``[B, S, heads*head_size]``.
     """
-    width = heads * head_size
     batch, queries, keys = (tirx.Var(name, "int64") for name in ("batch", "queries", "keys"))
-    p = AttentionHead(head_size, scale, isa.row_tile, isa.float_panels, queries, keys, bias is not None)
-    unbiased = dataclasses.replace(p, biased=False)
-    varies = bias or (False, False, False)
-    bias_shape = (*(size if own else 1 for own, size in zip(varies, (batch, heads, queries), strict=True)), keys)
+    p = AttentionHead(
+        head_size, scale, isa.row_tile, isa.float_panels, queries, keys, masked=masked, biased=bias is not None
+    )
+    if bias is None:
+        return (_with_mask if masked else _plain)(p, heads, batch)
+    bias_shape = (*(size if own else 1 for own, size in zip(bias, (batch, heads, queries), strict=True)), keys)
+    return (_with_mask_and_bias if masked else _with_bias)(p, heads, batch, bias_shape)
+
+
+def _plain(p: AttentionHead, heads: int, batch: Any) -> tirx.PrimFunc:
+    queries, keys, width = p.queries, p.keys, heads * p.head_size
 
     @script.prim_func(s_tir=True)
     def plain(q_: T.handle, k_: T.handle, v_: T.handle, y: T.handle):
@@ -277,10 +299,13 @@ def attention(
         v = T.match_buffer(v_, (batch, keys, width), "float32")
         out = T.match_buffer(y, (batch, queries, width), "float32")
         with T.sblock("root"):
-            for head in T.parallel(batch * heads):
-                mask_row = T.alloc_buffer((p.key_vectors * LANES,), "float32")
-                _no_mask(p, mask_row)
-                _one_head(unbiased, Operands(q, k, v, out, head // heads, head % heads * head_size), mask_row)
+            _every_head(p, heads, batch, q, k, v, out, None, None)
+
+    return plain
+
+
+def _with_mask(p: AttentionHead, heads: int, batch: Any) -> tirx.PrimFunc:
+    queries, keys, width = p.queries, p.keys, heads * p.head_size
 
     @script.prim_func(s_tir=True)
     def with_mask(q_: T.handle, k_: T.handle, v_: T.handle, mask_: T.handle, y: T.handle):
@@ -291,10 +316,13 @@ def attention(
         mask = T.match_buffer(mask_, (batch, 1, 1, keys), "float32")
         out = T.match_buffer(y, (batch, queries, width), "float32")
         with T.sblock("root"):
-            for head in T.parallel(batch * heads):
-                mask_row = T.alloc_buffer((p.key_vectors * LANES,), "float32")
-                copy_mask(p, mask, mask_row, head // heads)
-                _one_head(unbiased, Operands(q, k, v, out, head // heads, head % heads * head_size), mask_row)
+            _every_head(p, heads, batch, q, k, v, out, mask, None)
+
+    return with_mask
+
+
+def _with_bias(p: AttentionHead, heads: int, batch: Any, bias_shape: tuple[Any, ...]) -> tirx.PrimFunc:
+    queries, keys, width = p.queries, p.keys, heads * p.head_size
 
     @script.prim_func(s_tir=True)
     def with_bias(q_: T.handle, k_: T.handle, v_: T.handle, bias_: T.handle, y: T.handle):
@@ -305,14 +333,13 @@ def attention(
         biases = T.match_buffer(bias_, bias_shape, "float32")
         out = T.match_buffer(y, (batch, queries, width), "float32")
         with T.sblock("root"):
-            for head in T.parallel(batch * heads):
-                mask_row = T.alloc_buffer((p.key_vectors * LANES,), "float32")
-                _no_mask(p, mask_row)
-                _one_head(
-                    p,
-                    Operands(q, k, v, out, head // heads, head % heads * head_size, biases, head % heads),
-                    mask_row,
-                )
+            _every_head(p, heads, batch, q, k, v, out, None, biases)
+
+    return with_bias
+
+
+def _with_mask_and_bias(p: AttentionHead, heads: int, batch: Any, bias_shape: tuple[Any, ...]) -> tirx.PrimFunc:
+    queries, keys, width = p.queries, p.keys, heads * p.head_size
 
     @script.prim_func(s_tir=True)
     def with_mask_and_bias(q_: T.handle, k_: T.handle, v_: T.handle, mask_: T.handle, bias_: T.handle, y: T.handle):
@@ -324,15 +351,6 @@ def attention(
         biases = T.match_buffer(bias_, bias_shape, "float32")
         out = T.match_buffer(y, (batch, queries, width), "float32")
         with T.sblock("root"):
-            for head in T.parallel(batch * heads):
-                mask_row = T.alloc_buffer((p.key_vectors * LANES,), "float32")
-                copy_mask(p, mask, mask_row, head // heads)
-                _one_head(
-                    p,
-                    Operands(q, k, v, out, head // heads, head % heads * head_size, biases, head % heads),
-                    mask_row,
-                )
+            _every_head(p, heads, batch, q, k, v, out, mask, biases)
 
-    if bias is None:
-        return with_mask if masked else plain
-    return with_mask_and_bias if masked else with_bias
+    return with_mask_and_bias

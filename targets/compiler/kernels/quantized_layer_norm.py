@@ -49,6 +49,11 @@ def quantized_layer_norm(
         ``[K]``, and the outputs: y float32 ``[..., K]``, its codes as int32 ``[..., padded(K)/4]``, their scale float32
         ``[...]`` and their sum int32 ``[...]``.
     """
+    kernel = _with_residual if residual else _plain
+    return kernel(columns, rank=rank, epsilon=epsilon, centred=centred)
+
+
+def _plain(columns: int, *, rank: int, epsilon: float, centred: bool) -> tirx.PrimFunc:
     lead, count = leading_dimensions(rank)
     width = padded_columns(columns) // 4
 
@@ -71,6 +76,13 @@ def quantized_layer_norm(
             scales = T.decl_buffer((count,), "float32", data=scale_buffer.data)
             sums = T.decl_buffer((count,), "int32", data=sum_buffer.data)
             _all_rows(Rows(columns, (rows_in,), centred), count, gamma, beta, out, words, scales, sums, epsilon)
+
+    return plain
+
+
+def _with_residual(columns: int, *, rank: int, epsilon: float, centred: bool) -> tirx.PrimFunc:
+    lead, count = leading_dimensions(rank)
+    width = padded_columns(columns) // 4
 
     @script.prim_func(s_tir=True)
     def with_residual(
@@ -97,4 +109,4 @@ def quantized_layer_norm(
                 Rows(columns, (rows_in, rows_added), centred), count, gamma, beta, out, words, scales, sums, epsilon
             )
 
-    return with_residual if residual else plain
+    return with_residual
