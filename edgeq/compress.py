@@ -27,11 +27,9 @@ from edgeq.hub import resolve_source
 from edgeq.progress import Progress, silent
 from edgeq.quant.plan import CompressionResult
 from edgeq.recipes import (
-    CalibratedModel,
     MaskedModel,
     Recipe,
     Source,
-    TrainedStudent,
     TrainingRequest,
     apply_recipe,
     calibrate_model,
@@ -70,21 +68,21 @@ def compress_model(
         recipe: A recipe, the name of a built-in one, or a recipe file.
         task: What to make of the model, by ``transformers``' name, such as ``text-classification``; None takes what
             it was made for, and the encoder of one that was only pre-trained.
-        training: Data and wishes, for recipes that train.
-        calibration_data: Texts without labels (``.txt``, ``.tsv`` or ``.jsonl``), for recipes that calibrate; None for
-            a small set of texts in many languages that comes with edgeq.
+        training: Data and settings, for recipes that train.
+        calibration_data: Texts without labels (``.txt``, ``.tsv``, ``.jsonl``), for recipes that calibrate; None for
+            the texts in many languages that come with edgeq.
         force: Replace ``out`` whatever it holds.
         progress: Told how far the work is.
         remark: Told what the user should know of how the model was read.
 
     Returns:
-        One record for each layer.
+        What became of each layer.
 
     Raises:
-        UsageError: If the source or the recipe is not there, the recipe makes no sense or lacks training data, or
-            ``out`` holds something that this function did not write.
+        UsageError: If the source, the recipe or training data is missing, the recipe makes no sense, or ``out`` holds
+            something that this function did not write.
         UnsupportedError: If the architecture is not implemented.
-        FormatError: If the source is damaged or already compressed.
+        FormatError: If the source is damaged.
         EdgeqError: If a training diverges.
     """
     progress = progress or silent
@@ -93,32 +91,28 @@ def compress_model(
     check_calibration_data(resolved, calibration_data)
     folder = resolve_source(source)
     check_new_folder(Path(out), OUTPUT, force=force, sources=[folder])
-    progress("loading the model", 0, 1)
-    checkpoint = _load_float(folder, task)
-    if remark is not None:
-        for line in checkpoint.remarks:
-            remark(line)
-    progress("loading the model", 1, 1)
-    section = resolved.vocabulary
-    pruned = None if section is None else prune_vocabulary(checkpoint, section, progress=progress)
-    model = checkpoint.model
+    checkpoint = _read_source(folder, task, progress, remark)
+    pruned = _prune(checkpoint, resolved, progress)
     if resolved.calibrates:
-        calibrated = _calibrate(checkpoint, resolved, calibration_data, progress, remark)
-        model, result = calibrated.model, calibrated.result
-    elif training is None:
-        result = apply_recipe(model, resolved, checkpoint.adapter, progress=progress)
+        model, result = _calibrate(checkpoint, resolved, calibration_data, progress, remark)
+    elif training is not None:
+        model, result = _train(checkpoint, resolved, training, Path(out), task=task, pruned=pruned, progress=progress)
     else:
-        student = _train(checkpoint, resolved, training, Path(out), task=task, pruned=pruned, progress=progress)
-        model, result = student.model, student.result
+        model = checkpoint.model
+        result = apply_recipe(model, resolved, checkpoint.adapter, progress=progress)
     if pruned is not None:
         result = dataclasses.replace(result, vocabulary=pruned.record)
     with contextlib.nullcontext(True) if training is None else first_process_writes() as writes:
         if writes:
             progress("writing the checkpoint", 0, 1)
-            generation = None if pruned is None else pruned.generation
-            _write(checkpoint, resolved, model, result, out, generation=generation, force=force)
+            _write(checkpoint, resolved, model, result, out, pruned=pruned, force=force)
             progress("writing the checkpoint", 1, 1)
     return result
+
+
+def _prune(checkpoint: Checkpoint, recipe: Recipe, progress: Progress) -> PrunedVocabulary | None:
+    section = recipe.vocabulary
+    return None if section is None else prune_vocabulary(checkpoint, section, progress=progress)
 
 
 def _write(
@@ -128,9 +122,10 @@ def _write(
     result: CompressionResult,
     out: str | Path,
     *,
-    generation: dict[str, Any] | None,
+    pruned: PrunedVocabulary | None,
     force: bool,
 ) -> None:
+    generation = None if pruned is None else pruned.generation
     kept: dict[str, Any] = {"settings_from": checkpoint.folder, "generation": generation, "force": force}
     if recipe.factor is not None or any(layer.bits < FLOAT_BITS for layer in result.layers):
         evaluate = "auto" if recipe.factor is None else recipe.factor.evaluate
@@ -165,13 +160,13 @@ def _train(
     task: str | None,
     pruned: PrunedVocabulary | None,
     progress: Progress,
-) -> TrainedStudent:
+) -> tuple[Any, CompressionResult]:
     other = None if request.teacher is None else _load_float(resolve_source(request.teacher), task)
     if other is not None and pruned is not None:
         prune_as(other, pruned)
     teacher = None if other is None else _source(other)
     masked = None if request.augment_model is None else _masked_model(resolve_source(request.augment_model))
-    return train_student(
+    student = train_student(
         _source(checkpoint),
         recipe=recipe,
         request=request,
@@ -180,6 +175,7 @@ def _train(
         masked=masked,
         progress=progress,
     )
+    return student.model, student.result
 
 
 def _calibrate(
@@ -188,9 +184,9 @@ def _calibrate(
     data: str | Path | None,
     progress: Progress,
     remark: Callable[[str], None] | None,
-) -> CalibratedModel:
+) -> tuple[Any, CompressionResult]:
     source = _source(checkpoint)
-    return calibrate_model(
+    calibrated = calibrate_model(
         source.model,
         recipe,
         source.adapter,
@@ -200,6 +196,19 @@ def _calibrate(
         progress=progress,
         remark=remark,
     )
+    return calibrated.model, calibrated.result
+
+
+def _read_source(
+    folder: Path, task: str | None, progress: Progress, remark: Callable[[str], None] | None
+) -> Checkpoint:
+    progress("loading the model", 0, 1)
+    checkpoint = _load_float(folder, task)
+    if remark is not None:
+        for line in checkpoint.remarks:
+            remark(line)
+    progress("loading the model", 1, 1)
+    return checkpoint
 
 
 def _load_float(folder: Path, task: str | None) -> Checkpoint:

@@ -50,9 +50,8 @@ def export_onnx(
         checkpoint_folder: A compressed checkpoint, or a float one (for a baseline).
         out_folder: Folder to write; an earlier output of this function is replaced when all is done.
         task: What to make of a float checkpoint, by ``transformers``' name; None takes what it was made for.
-        opset: Version of the standard operators, 18 to 23. The default, 23, is the first that has attention
-            as one operator, which is what the compiler has a kernel for; the same graph at 20 runs on
-            runtimes that know no such operator, below 20 GELU is several nodes as well.
+        opset: Version of the standard operators, 18 to 23. The default, 23, is the first that has attention as one
+            operator, as the compiler needs it; 20 is for older runtimes. Below 20 GELU is several nodes as well.
         cache: Type of the key/value cache of a model that generates: ``float16`` or ``float32``.
         flavour: ``edgeq``, our operators with their bodies, or ``stock``, operators of ONNX Runtime itself: it runs
             fast without a library, and rounds activations in blocks, so it agrees in what a task measures.
@@ -79,22 +78,12 @@ def export_onnx(
     check_new_folder(out, OUTPUT, force=force, sources=[source])
     report("loading the checkpoint", 0, 3)
     checkpoint = load_checkpoint(source, task=task)
-    if remark is not None:
-        for line in (*checkpoint.remarks, *describe_choices(checkpoint.choices)):
-            remark(line)
+    tell = _once(remark)
+    for line in (*checkpoint.remarks, *describe_choices(checkpoint.choices)):
+        tell(line)
     report("tracing and writing the graph", 1, 3)
     with new_folder(out, OUTPUT, force=force, sources=[source]) as temporary:
-        with ModelWriter(temporary) as writer:
-            models = onnx_models(
-                checkpoint.model,
-                checkpoint.adapter,
-                opset=opset,
-                cache_dtype=cache_dtype,
-                flavour=flavour,
-                place=writer.place,
-                remark=_once(remark),
-            )
-            written = [writer.write(name, model) for name, model in models]
+        written = _write_graphs(checkpoint, temporary, opset, cache_dtype=cache_dtype, flavour=flavour, remark=tell)
         report("checking the graph", 2, 3)
         for path in written:
             _check(path)
@@ -102,6 +91,28 @@ def export_onnx(
         checkpoint.tokenizer.save_pretrained(temporary)
     report("checking the graph", 3, 3)
     return out / written[0].name
+
+
+def _write_graphs(
+    checkpoint: Checkpoint,
+    folder: Path,
+    opset: int,
+    *,
+    cache_dtype: torch.dtype,
+    flavour: str,
+    remark: Callable[[str], None],
+) -> list[Path]:
+    with ModelWriter(folder) as writer:
+        models = onnx_models(
+            checkpoint.model,
+            checkpoint.adapter,
+            opset=opset,
+            cache_dtype=cache_dtype,
+            flavour=flavour,
+            place=writer.place,
+            remark=remark,
+        )
+        return [writer.write(name, model) for name, model in models]
 
 
 def _copy_settings(checkpoint: Checkpoint, out: Path) -> None:
@@ -119,8 +130,8 @@ def _copy_settings(checkpoint: Checkpoint, out: Path) -> None:
     copy_sentence_settings(checkpoint.sentence, out)
 
 
-def _once(remark: Callable[[str], None] | None) -> Callable[[str], None] | None:
-    """Passes every sentence on once, though several graphs may have cause for it."""
+def _once(remark: Callable[[str], None] | None) -> Callable[[str], None]:
+    """Passes every sentence on once, if somebody listens, though several graphs may have cause for it."""
     said: set[str] = set()
 
     def tell(line: str) -> None:

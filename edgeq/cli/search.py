@@ -11,11 +11,11 @@ import typer
 from edgeq.cli.console import print_json, progress_bars, say
 from edgeq.cli.folders import Source
 from edgeq.cli.training_options import CalibrationData
-from edgeq.cli.verb import Json, verb
+from edgeq.cli.verb import INTERRUPTED, Json, verb
 from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgeq.search.report import MethodSet
+    from edgeq.search.report import MethodSet, SearchReport
 
 
 def _latency(text: str, *names: str, least: int | None = None) -> Any:
@@ -46,6 +46,10 @@ class LatencyOptions:
     ] = None
     threads: Annotated[int, _latency("Threads in the latency measurement.", least=1)] = 2
     sequence: Annotated[int | None, _latency("Tokens in each text of the latency measurement.", least=1)] = None
+
+    def fields(self) -> dict[str, Any]:
+        """Returns them as fields of :class:`edgeq.search.request.SearchRequest`; ``max_ms`` is read with the limits."""
+        return {"target": self.target, "device": self.on, "threads": self.threads, "sequence": self.sequence}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,10 +140,8 @@ def search(
     command continues. Exits with 1 if --max-loss is exceeded.
     """
     from edgeq.report.gates import parse_gates
-    from edgeq.results.base import plain
     from edgeq.search import SearchRequest
     from edgeq.search import search as search_recipe
-    from edgeq.search.page import promise_sentence, study_sentence
 
     gates = parse_gates(max_loss=max_loss, loss_at=loss_at, max_bytes=max_bytes, max_ms=latency.max_ms)
     request = SearchRequest(
@@ -149,21 +151,24 @@ def search(
         max_loss=gates.max_loss,
         calibration_data=calibration_data,
         max_ms=gates.max_ms,
-        target=latency.target,
-        device=latency.on,
-        threads=latency.threads,
-        sequence=latency.sequence,
+        **latency.fields(),
         **study.fields(),
     )
     with progress_bars() as progress:
         result = search_recipe(request, out, progress=progress)
-    if as_json:
-        print_json(plain(result.report))
-    else:
-        say(promise_sentence(result.report))
-        say(study_sentence(result.report))
-        say(str(out / "recipe.toml"))
+    _show(result.report, out, as_json=as_json)
     if result.interrupted:
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
     if not result.passed:
         raise typer.Exit(1)
+
+
+def _show(report: SearchReport, out: Path, *, as_json: bool) -> None:
+    from edgeq.results.base import plain
+    from edgeq.search.page import promise_sentence, study_sentence
+
+    if as_json:
+        print_json(plain(report))
+        return
+    for line in (promise_sentence(report), study_sentence(report), str(out / "recipe.toml")):
+        say(line)

@@ -78,24 +78,22 @@ def measure_perplexity(
     }
 
     def measure(name: str) -> Perplexity:
-        return evaluate_perplexity(
-            models[name],
-            (float_model if name == FLOAT else compressed).tokenizer,
-            text,
-            context=window,
-            max_tokens=MOST_TOKENS,
-            batch_size=_WINDOWS_AT_A_TIME,
-            progress=_named(name, progress),
-        )
+        tokenizer = (float_model if name == FLOAT else compressed).tokenizer
+        limits = {"context": window, "max_tokens": MOST_TOKENS, "batch_size": _WINDOWS_AT_A_TIME}
+        return evaluate_perplexity(models[name], tokenizer, text, progress=_named(name, progress), **limits)
 
     def under_noise(seed: int) -> float:
         with ulp_noise(seed):
             return measure(COMPRESSED).value
 
     found = {name: measure(name) for name in models}
-    reference = found[FLOAT]
     if keep is not None:
         keep(_predictions(found, window))
+    return _accuracy(text, found, under_noise)
+
+
+def _accuracy(text: TextFile, found: Mapping[str, Perplexity], under_noise: Callable[[int], float]) -> Accuracy:
+    reference = found[FLOAT]
     bundle_values = {name: entry.value for name, entry in found.items() if name not in (FLOAT, COMPRESSED)}
     return Accuracy(
         measured=True,

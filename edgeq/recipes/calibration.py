@@ -88,7 +88,7 @@ def calibrate_model(
         adapter: The adapter of the model.
         tokenizer: Its tokenizer.
         data: Texts without labels; None for the default set.
-        pooling: How token states become a sentence embedding, for embedding models.
+        pooling: How token states become the embedding of a text.
         progress: Told how far the work is.
         remark: Told how many texts were left out.
 
@@ -98,14 +98,7 @@ def calibrate_model(
         FormatError: If a weight is not finite, or a row of the data is damaged.
         EdgeqError: If a loss is not a number.
     """
-    section = recipe.calibrate
-    if section is None:
-        raise ValueError(f"recipe {recipe.name!r} does not calibrate")
-    if "block-reconstruction" in section.methods and not adapter.stacks:
-        raise UnsupportedError(
-            f"{adapter.architecture} runs one block many times, which block-reconstruction cannot train against one "
-            "output; take it out of the recipe's [calibrate]"
-        )
+    section = _section_of(recipe, adapter)
     texts = calibration_texts(recipe, adapter, tokenizer=tokenizer, data=data)
     if texts.unknown and data is not None and remark is not None:
         remark(
@@ -113,15 +106,13 @@ def calibrate_model(
             f"than {MOST_UNKNOWN:.0%} of their tokens are unknown to the tokenizer"
         )
     model.eval()
-    whole = _Whole(model, adapter, kept_layers(recipe.layers, adapter) if recipe.layers is not None else {})
+    whole = _Whole(model, adapter, {} if recipe.layers is None else kept_layers(recipe.layers, adapter))
     if whole.kept:
         model, adapter = reduce_layers(model, adapter, whole.kept)
-    names = factorise_model(model, recipe, adapter, progress=progress)
-    plans = plan_layers(recipe, adapter, names)
+    plans = plan_layers(recipe, adapter, factorise_model(model, recipe, adapter, progress=progress))
     run = _runner(adapter)
     if "smooth" in section.methods:
-        wishes = section.smooth or SmoothSection()
-        smooth = Smooth(**wishes.model_dump())
+        smooth = Smooth(**(section.smooth or SmoothSection()).model_dump())
         smooth.apply(model, adapter.migrations, texts=texts, run=run, seed=section.seed, progress=progress)
     reference = copy.deepcopy(model)
     make_trainable(model, plans, progress=progress)
@@ -138,6 +129,18 @@ def calibrate_model(
     )
     records = calibrate(state, _methods(section, adapter, whole, pooling), progress=progress)
     return CalibratedModel(model, adapter, compression_result(model, recipe, adapter, records))
+
+
+def _section_of(recipe: Recipe, adapter: ModelAdapter) -> CalibrateSection:
+    section = recipe.calibrate
+    if section is None:
+        raise ValueError(f"recipe {recipe.name!r} does not calibrate")
+    if "block-reconstruction" in section.methods and not adapter.stacks:
+        raise UnsupportedError(
+            f"{adapter.architecture} runs one block many times, which block-reconstruction cannot train against one "
+            "output; take it out of the recipe's [calibrate]"
+        )
+    return section
 
 
 @dataclasses.dataclass(frozen=True)

@@ -151,14 +151,13 @@ def compile_bundle(
 ) -> Path:
     """Compiles an exported model into a bundle for one target.
 
-    The golden output of a bundle for another machine is computed on this one: the self-test on the board
-    then shows that both compute the same bits.
+    The golden output for another machine is computed here: the self-test there shows that both give the same bits.
 
     Args:
         onnx_folder: Folder that ``edgeq export`` wrote.
         out: Folder to write; it appears only when it is complete, and replaces an earlier bundle.
         target: Processor to compile for, or its name, or a target file.
-        context: For models that make text: most tokens of a sequence, prompt included. The caches are made for it.
+        context: For models that generate text: most tokens of a sequence, prompt included; the caches have that size.
             None takes as many as the model has positions.
         force: Replace ``out`` whatever it holds.
         progress: Told after each step.

@@ -142,16 +142,16 @@ def generate(
     target: Target | None = None,
     threads: int | None = None,
 ) -> list[list[int]]:
-    """Continues or rewrites token ids with ``edgeq-run --generate``.
+    """Generates texts from token ids with ``edgeq-run --generate``.
 
     What is None is as the model's ``generation_config.json`` says.
 
     Args:
         bundle: Bundle that holds ``edgeq-run``.
-        texts: Ids of each prompt, or of each source for an encoder-decoder.
-        max_new_tokens: Most tokens to make for a text.
-        min_new_tokens: Tokens to make before one may end a text.
-        no_repeat_ngram_size: Make no sequence of this many tokens twice; 0 allows all.
+        texts: Ids of each prompt, or of each encoder input.
+        max_new_tokens: Most tokens to generate for a text.
+        min_new_tokens: Tokens to generate before one may end a text.
+        no_repeat_ngram_size: Generate no sequence of this many tokens twice; 0 allows all.
         sampling: How tokens are chosen.
         beams: How beams are searched.
         ignore_end: Go on after the token that ends a text.
@@ -160,7 +160,7 @@ def generate(
         threads: As for :func:`run_many`.
 
     Returns:
-        The tokens made for each text.
+        The tokens generated for each text.
 
     Raises:
         UsageError: If there is no bundle.
@@ -172,23 +172,27 @@ def generate(
     manifest = read_manifest(folder)
     command = _command(folder, manifest, target)
     verify_files(folder, manifest)
-    given = {
-        "generate": "auto" if max_new_tokens is None else max_new_tokens,
-        "min_new_tokens": min_new_tokens,
-        "no_repeat_ngram_size": no_repeat_ngram_size,
-        "batch": batch if batch > 1 else None,
-        "threads": threads,
+    options = _options(
+        generate="auto" if max_new_tokens is None else max_new_tokens,
+        min_new_tokens=min_new_tokens,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        batch=batch if batch > 1 else None,
+        threads=threads,
         **(_sampling_options(sampling) if sampling is not None else {}),
         **(_beam_options(beams) if beams is not None else {}),
-    }
-    options = ["--no-verify", "--json", *(["--ignore-end"] if ignore_end else [])]
-    for name, value in given.items():
-        options += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    )
+    options += ["--no-verify", "--json", *(["--ignore-end"] if ignore_end else [])]
     with tempfile.TemporaryDirectory() as temporary:
         ids = Path(temporary) / "ids"
         ids.write_text("".join(" ".join(map(str, text)) + "\n" for text in texts), encoding="ascii")
         lines = _run([*command, str(folder), "--ids", str(ids), *options], folder).splitlines()
     return [json.loads(line)["ids"] for line in lines]
+
+
+def _options(**given: Any) -> list[str]:
+    """Options of ``edgeq-run`` by name; None leaves one out."""
+    pairs = [(f"--{name.replace('_', '-')}", str(value)) for name, value in given.items() if value is not None]
+    return [word for pair in pairs for word in pair]
 
 
 def _sampling_options(sampling: Sampling) -> dict[str, str]:

@@ -68,8 +68,8 @@ def profile_bundle(
         batch: Texts in a call.
         threads: Threads of the bundle and of the baselines.
         rounds: Rounds in which they take turns; fewer than 6 support no claim.
-        reading: Time the reading of a source by an encoder-decoder instead of a step. The bundle then also makes the
-            keys and values that the decoder looks at, which the baselines leave to its first step.
+        reading: Time the encoder of an encoder-decoder instead of a step. The bundle then also computes the keys and
+            values that the decoder looks at, which the baselines leave to its first step.
         progress: Told after each round.
 
     Raises:
@@ -80,17 +80,15 @@ def profile_bundle(
         raise UsageError("batch, threads and rounds must be at least 1")
     loaded = load(bundle, threads=threads)
     sequence = fitting_sequence(loaded.manifest, sequence, reading=reading)
-    make = make_reading if reading else make_workload
-    work = make(loaded, batch=batch, sequence=sequence)
+    work = (make_reading if reading else make_workload)(loaded, batch=batch, sequence=sequence)
     machine = _machine()
     missing: dict[str, str] = {}
     with _baselines(float_onnx, work, threads=threads, missing=missing) as baselines:
         timed = {EDGEQ: lambda: work.run(loaded), **baselines}
         before = _processor_seconds()
         times = take_turns(timed, rounds=rounds, progress=progress)
-        after = _processor_seconds()
+        others = _others_share(before, _processor_seconds())
     per_round = {name: [float(np.median(turn)) for turn in turns] for name, turns in times.items()}
-    others = None if before is None or after is None else _others_share(before, after)
     speedups = {name: paired_speedup(per_round[name], per_round[EDGEQ]) for name in times if name != EDGEQ}
     return Profile(
         bundle=str(bundle),
@@ -245,7 +243,11 @@ def _processor_seconds() -> tuple[float, float, float] | None:
     return (sum(fields) - idle) / ticks, sum(fields) / ticks, own.user + own.system
 
 
-def _others_share(before: tuple[float, float, float], after: tuple[float, float, float]) -> float:
+def _others_share(
+    before: tuple[float, float, float] | None, after: tuple[float, float, float] | None
+) -> float | None:
+    if before is None or after is None:
+        return None
     busy, available, own = (late - early for early, late in zip(before, after, strict=True))
     return min(1.0, max(0.0, busy - own) / available) if available > 0 else 0.0
 
