@@ -90,8 +90,8 @@ test-slow: $(DEMO_MODEL) onnxruntimes  ## run the tests that take longer, on the
 # The oldest and the newest releases of what edgeq stands on, in environments of their own; optimum-onnx needs old ones.
 OLDEST := .venv-oldest
 NEWEST := .venv-newest
-COMPAT_TESTS := $(addprefix tests/,edgeq/test_hub_checkpoints.py edgeq/test_checkpoint.py edgeq/test_compress.py \
-	edgeq/test_generative_checkpoint.py edgeq/test_seq2seq_checkpoint.py models edgeq/deploy/test_deploy.py \
+COMPAT_TESTS := $(addprefix tests/,$(addprefix edgeq/checkpoint/test_,hub.py checkpoint.py generative.py seq2seq.py) \
+	edgeq/test_compress.py models edgeq/deploy/test_deploy.py \
 	export/test_exporter.py export/test_decoder.py export/test_seq2seq.py export/test_stock.py edgeq/parity/meaning/test_meaning.py)
 PIP_OF = $(1)/bin/python -m pip install --disable-pip-version-check --quiet
 

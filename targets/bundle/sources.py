@@ -17,17 +17,10 @@ from typing import TYPE_CHECKING
 from edgeq.files import Output, check_new_folder, new_folder
 from edgeq.progress import Progress, silent
 from edgeq.targets.builtin.target import Target, load_target
+from edgeq.targets.bundle.content import Content, check_exported, describe, read_exported
 from edgeq.targets.bundle.packing import pack_bundle
 from edgeq.targets.bundle.remarks import bundle_remarks
-from edgeq.targets.bundle.writer import (
-    Content,
-    check_exported,
-    check_weights,
-    describe,
-    manifest_of,
-    read_exported,
-    write_data,
-)
+from edgeq.targets.bundle.writer import check_weights, manifest_of, write_data
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.toolchain.libedgeq import LIBEDGEQ
 

@@ -90,8 +90,9 @@ def make_bundle(compile_tiny: Callable[..., Any], make_once: MakeOnce) -> Callab
 
 def _write(compiled: list[Any], name: str, out: Path) -> Path:
     from edgeq.targets.builtin.target import load_target
+    from edgeq.targets.bundle.content import Content
     from edgeq.targets.bundle.golden import GoldenRun, golden_inputs
-    from edgeq.targets.bundle.writer import Content, write_bundle
+    from edgeq.targets.bundle.writer import write_bundle
     from edgeq.targets.runtime.names import MAIN
     from edgeq.targets.runtime.schema import FunctionInfo, ModelInfo, TensorSpec
     from edgeq.targets.toolchain.linkers import find_linker

@@ -8,11 +8,12 @@ import pytest
 import edgeq
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
 from edgeq.targets.builtin.target import load_target
+from edgeq.targets.bundle.content import Content
 from edgeq.targets.bundle.golden import GoldenRun, golden_inputs
 from edgeq.targets.bundle.host_model import bundle_as_host_model
 from edgeq.targets.bundle.model_info import read_model_info, recipe_of, within_tables
 from edgeq.targets.bundle.text_settings import check_labels, check_outputs, read_text_info, with_pooling
-from edgeq.targets.bundle.writer import Content, compile_bundle, write_bundle
+from edgeq.targets.bundle.writer import compile_bundle, write_bundle
 from edgeq.targets.compiler.limits import PositionLimit
 from edgeq.targets.runtime.manifest import read_manifest
 from edgeq.targets.runtime.names import MAIN

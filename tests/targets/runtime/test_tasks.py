@@ -162,8 +162,9 @@ def _make(folder: Path, task: str, tokenizer: Tokenizer, roles: dict[str, Any], 
     import transformers
 
     from edgeq.targets.builtin.target import load_target
+    from edgeq.targets.bundle.content import Content
     from edgeq.targets.bundle.golden import GoldenRun, golden_inputs
-    from edgeq.targets.bundle.writer import Content, write_bundle
+    from edgeq.targets.bundle.writer import write_bundle
     from edgeq.targets.runtime.names import MAIN
     from edgeq.targets.runtime.schema import FunctionInfo, ModelInfo, TensorSpec
     from edgeq.targets.runtime.text_info import TextInfo

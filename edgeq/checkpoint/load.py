@@ -1,54 +1,39 @@
-"""Checkpoint folders: loading float and compressed ones with all checks, and saving compressed ones."""
+"""Loads checkpoint folders, float and compressed, with all checks before memory is taken."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from tokenizers import normalizers
 from torch import nn
 
-from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
-from edgeq.factor.cost import Evaluate
+from edgeq.checkpoint.config import names_method, one_line, parse_config, read_config
+from edgeq.checkpoint.tokenizer import load_tokenizer
+from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.factor.evaluation import Choice, apply_choices, call_tokens, choose
-from edgeq.factor.insert import factor_specs, insert_factor_modules
+from edgeq.factor.insert import insert_factor_modules
 from edgeq.factor.manifest import FactorManifest
-from edgeq.files import Output, new_folder
 from edgeq.finite import check_finite
 from edgeq.formats.json_file import read_json_object
 from edgeq.formats.low_bit import PackedMatrix
-from edgeq.formats.sentence_model import SentenceModel, copy_sentence_settings, read_sentence_model
+from edgeq.formats.sentence_model import SentenceModel, read_sentence_model
 from edgeq.formats.tensor_header import TensorEntry, read_tensor_header
-from edgeq.formats.tokenizer_files import check_tokenizer_files
-from edgeq.hf import EdgeqConfig, check_scales, verify_packed_files
+from edgeq.hf import check_scales, verify_packed_files
 from edgeq.memory import give_back
-from edgeq.models import ModelAdapter, adapter_classes, adapter_for, check_family, is_of_pretraining, tasks_of
-from edgeq.models.generation_config import generation_settings, settings_of_config, write_generation_settings
-from edgeq.models.sentence import SentenceHead, copy_module_weights
-from edgeq.models.transformers_release import (
-    RELEASE,
-    TOKENIZER_OF_RELEASE_5,
-    in_words_of_release,
-    other_names,
-    renamed_for_release,
-)
-from edgeq.quant.manifest import QUANT_METHOD, PackedTensor, QuantizationManifest
-from edgeq.quant.plan import CompressionResult
+from edgeq.models import ModelAdapter, adapter_for, is_of_pretraining, tasks_of
+from edgeq.models.generation_config import settings_of_config
+from edgeq.models.sentence import SentenceHead
+from edgeq.models.transformers_release import other_names, renamed_for_release
+from edgeq.quant.manifest import PackedTensor, QuantizationManifest
 from edgeq.quiet import quiet_transformers
-from edgeq.reading import sha256
 from edgeq.tensor_names import fit_names, heads_in
 from edgeq.weight_files import WEIGHTS_NAME, WeightFiles, find_weights
 
-OUTPUT = Output("compress")
-_ADAPTER_CONFIG = "adapter_config.json"
 _GENERATION_FILE = "generation_config.json"
-_COMMON_PREFIXES = {"model", "transformer"}  # of many families
 
 
 @dataclasses.dataclass
@@ -96,7 +81,7 @@ def load_checkpoint(folder: Path | str, *, task: str | None = None) -> Checkpoin
     quantization = values.get("quantization_config")
     manifest = None if quantization is None else QuantizationManifest.from_json(quantization)
     weights = find_weights(folder)
-    config = _parse_config(folder, values, weights)
+    config = parse_config(folder, values, weights)
     adapter = adapter_for(config, task, exact=manifest is not None)
     remarks = [weights.remark] if weights.remark is not None else []
     if manifest is None:
@@ -142,213 +127,7 @@ def read_adapter(folder: Path, *, task: str | None = None) -> ModelAdapter:
     """
     folder = read_sentence_model(folder).transformer
     values = read_config(folder)
-    return adapter_for(_parse_config(folder, values, find_weights(folder)), task, exact=_names_method(values))
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Reads ``config.json`` of a checkpoint folder.
-
-    Raises:
-        UsageError: If the folder or the file is missing.
-        FormatError: If the file is not a JSON object.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}; give the folder of a model")
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UsageError(f"{folder} is not a model folder: it holds no config.json; give a Hugging Face checkpoint")
-    return read_json_object(path)
-
-
-def load_tokenizer(folder: Path, *, lower_case: bool = False) -> Any:
-    """Loads the tokenizer of a checkpoint folder.
-
-    Args:
-        folder: The folder.
-        lower_case: Lower-case texts before anything else, as sentence-transformers can be told to.
-
-    Raises:
-        FormatError: If there is none, or it is damaged.
-    """
-    check_tokenizer_files(folder)
-    try:
-        with quiet_transformers():
-            tokenizer = _tokenizer(folder)
-    except Exception as error:  # the tokenizers library raises bare Exception for damaged files
-        raise FormatError(f"the tokenizer in {folder} cannot be loaded: {_one_line(error)}") from error
-    # Some publishers leave "pad everything to 128" in tokenizer.json; edgeq pads and cuts by itself.
-    if getattr(tokenizer, "backend_tokenizer", None) is not None:
-        tokenizer.backend_tokenizer.no_padding()
-        tokenizer.backend_tokenizer.no_truncation()
-        if lower_case:
-            _lower_case_first(tokenizer.backend_tokenizer)
-    elif lower_case:
-        raise UnsupportedError(f"{folder}: 'do_lower_case' is not supported for a tokenizer that is Python code")
-    return tokenizer
-
-
-def _tokenizer(folder: Path) -> Any:
-    """Release 5 has other names for the class that ``tokenizer.json`` describes, and for further special tokens."""
-    path = folder / "tokenizer_config.json"
-    settings = read_json_object(path) if path.is_file() else {}
-    kind: Any = transformers.AutoTokenizer
-    options: dict[str, Any] = {}
-    if RELEASE < 5 and settings.get("tokenizer_class") == TOKENIZER_OF_RELEASE_5:
-        kind = transformers.PreTrainedTokenizerFast
-    if RELEASE < 5 and isinstance(further := settings.get("extra_special_tokens"), list):
-        options = {"extra_special_tokens": {}, "additional_special_tokens": further}
-    return kind.from_pretrained(folder, local_files_only=True, **options)
-
-
-def _lower_case_first(backend: Any) -> None:
-    """Puts a lower-casing step before the others, unless there is one."""
-    before = backend.normalizer
-    stored = json.loads(backend.to_str())["normalizer"] or {}
-    steps = stored.get("normalizers", [stored])
-    if any(step.get("type") == "Lowercase" or step.get("lowercase") is True for step in steps):
-        return
-    parts = list(before) if isinstance(before, normalizers.Sequence) else [before] if before is not None else []
-    backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *parts])
-
-
-def save_checkpoint(
-    model: Any,
-    tokenizer: Any,
-    folder: Path | str,
-    *,
-    result: CompressionResult,
-    settings_from: Path | None = None,
-    evaluate: Evaluate = "auto",
-    generation: dict[str, Any] | None = None,
-    force: bool = False,
-) -> None:
-    """Writes a compressed model as a folder that ``from_pretrained`` loads after ``import edgeq.hf``.
-
-    Args:
-        model: The compressed ``transformers`` model.
-        tokenizer: Its tokenizer.
-        folder: Where to write; an earlier output of ``edgeq compress`` is replaced when all is written.
-        result: What :func:`edgeq.recipes.apply_recipe` returned.
-        settings_from: Folder whose settings beside the model are kept: those of sentence-transformers, and how texts
-            are made.
-        evaluate: How factorised layers are to be computed.
-        generation: How texts are made, instead of what ``settings_from`` says.
-        force: Replace whatever is there.
-
-    Raises:
-        UsageError: If ``folder`` holds something else than such an output.
-    """
-    factors = FactorManifest(factor_specs(model), evaluate)
-    manifest = dataclasses.replace(QuantizationManifest.of_model(model, result), factors=factors.to_json())
-    settings = _Settings(model, settings_from, generation)
-    with new_folder(Path(folder), OUTPUT, force=force) as temporary:
-        model.config.quantization_config = EdgeqConfig.from_dict(manifest.to_json())
-        try:
-            settings.save_model(temporary)
-        finally:
-            del model.config.quantization_config
-        (temporary / WEIGHTS_NAME).chmod(0o644)  # safetensors creates it for its owner only
-        manifest.files[WEIGHTS_NAME] = sha256(temporary / WEIGHTS_NAME)
-        values = read_config(temporary)
-        values["quantization_config"] = manifest.to_json()
-        text = json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n"
-        (temporary / "config.json").write_text(text, encoding="utf-8")
-        tokenizer.save_pretrained(temporary)
-        settings.write(temporary)
-
-
-def save_float_checkpoint(
-    model: Any,
-    tokenizer: Any,
-    folder: Path | str,
-    *,
-    settings_from: Path | None = None,
-    generation: dict[str, Any] | None = None,
-    force: bool = False,
-) -> None:
-    """Writes a float model as a plain checkpoint; the arguments are those of :func:`save_checkpoint`."""
-    settings = _Settings(model, settings_from, generation)
-    with new_folder(Path(folder), OUTPUT, force=force) as temporary:
-        settings.save_model(temporary)
-        (temporary / WEIGHTS_NAME).chmod(0o644)  # safetensors creates it for its owner only
-        tokenizer.save_pretrained(temporary)
-        settings.write(temporary)
-
-
-class _AnySettings(transformers.GenerationConfig):
-    """Settings that are saved as they are: people's files hold what ``save_pretrained`` would refuse to write."""
-
-    def validate(self, *_: Any, **__: Any) -> None:
-        """Takes everything; what counts is written by :meth:`_Settings.write`."""
-
-
-class _Settings:
-    """What decides results beside the model: sentence-transformers' files, and how texts are made.
-
-    It is read before the model is saved: ``save_pretrained`` moves settings from ``config.json`` to
-    ``generation_config.json``, where they count for more.
-    """
-
-    def __init__(self, model: Any, source: Path | None, generation: dict[str, Any] | None) -> None:
-        self._model = model
-        self._sentence = read_sentence_model(source) if source is not None else None
-        self._generation = generation
-        if generation is None and self._sentence is not None and model.can_generate():
-            self._generation = generation_settings(model, self._sentence.transformer)
-
-    def save_model(self, folder: Path) -> None:
-        """Writes weights and configuration."""
-        own = getattr(self._model, "generation_config", None)
-        if self._generation is not None:
-            self._model.generation_config = _AnySettings()
-        try:
-            with quiet_transformers():
-                self._model.save_pretrained(folder, max_shard_size="100GB")
-        finally:
-            if self._generation is not None:
-                self._model.generation_config = own
-
-    def write(self, folder: Path) -> None:
-        """Writes the files into a folder that ``save_pretrained`` has written."""
-        if self._sentence is not None:
-            copy_sentence_settings(self._sentence, folder)
-            copy_module_weights(self._sentence, folder)
-        if self._generation is not None:
-            write_generation_settings(self._generation, folder)
-
-
-def _parse_config(folder: Path, values: dict[str, Any], weights: WeightFiles) -> Any:
-    path = folder / "config.json"
-    plain = {key: value for key, value in values.items() if key != "quantization_config"}
-    if plain.get("auto_map"):
-        raise UnsupportedError(f"{path} brings code of its own (auto_map), which edgeq does not run")
-    if (folder / _ADAPTER_CONFIG).exists():
-        raise UnsupportedError(f"{folder / _ADAPTER_CONFIG} describes an adapter (PEFT); merge it into the model first")
-    model_type = plain.get("model_type") or _model_type(plain.get("architectures"), weights.tensors)
-    plain["model_type"] = model_type
-    plain = in_words_of_release(plain)
-    if model_type is None:
-        raise UsageError(f"{path} names no model_type, and the names of the tensors do not tell it; add it")
-    if not isinstance(model_type, str) or model_type not in transformers.models.auto.configuration_auto.CONFIG_MAPPING:
-        raise UnsupportedError(f"{path}: model type {model_type!r} is unknown")
-    architectures = plain.get("architectures")
-    check_family(model_type, str(architectures[0]) if isinstance(architectures, list) and architectures else None)
-    try:
-        return transformers.AutoConfig.for_model(**plain)
-    except Exception as error:  # config classes check values with whatever exception is at hand
-        raise FormatError(f"{path} is damaged: {_one_line(error)}") from error
-
-
-def _model_type(architectures: object, tensors: Iterable[str]) -> str | None:
-    """What configurations older than ``model_type`` mean: told by a class, or by what names of tensors begin with."""
-    named = architectures[0] if isinstance(architectures, list) and architectures else None
-    begins = {name.partition(".")[0] for name in tensors}
-    for family, adapters in adapter_classes().items():
-        for adapter in adapters:
-            prefixes = {adapter.class_named(architecture).base_model_prefix for architecture in adapter.architectures}
-            if named in adapter.architectures or (prefixes - _COMMON_PREFIXES) & begins:
-                return family
-    return None
+    return adapter_for(parse_config(folder, values, find_weights(folder)), task, exact=names_method(values))
 
 
 def _check_packed_tensors(path: Path, header: dict[str, TensorEntry], manifest: QuantizationManifest) -> None:
@@ -409,7 +188,7 @@ def empty_model(folder: Path, adapter: ModelAdapter) -> nn.Module:
             model: nn.Module = adapter.model_class(adapter.config, **adapter.model_options)
     except Exception as error:  # layers check the values they are given with whatever exception is at hand
         raise FormatError(
-            f"{folder / 'config.json'} describes no possible model: {_one_line(error)}"
+            f"{folder / 'config.json'} describes no possible model: {one_line(error)}"
         ) from error
     return model
 
@@ -428,7 +207,7 @@ def _load_compressed(folder: Path, adapter: ModelAdapter, manifest: Quantization
         except EdgeqError:
             raise
         except Exception as error:  # transformers reports files that disagree by whatever then fails
-            raise FormatError(f"the model in {folder} cannot be loaded: {_one_line(error)}") from error
+            raise FormatError(f"the model in {folder} cannot be loaded: {one_line(error)}") from error
     if missing := sorted(info["missing_keys"]):
         raise FormatError(f"{folder / WEIGHTS_NAME} lacks tensor {missing[0]!r} of {adapter.architecture}")
     module: nn.Module = model.eval()
@@ -468,7 +247,7 @@ def _load_float(folder: Path, adapter: ModelAdapter, weights: WeightFiles, *, ch
                 None, config=adapter.config, state_dict=state, dtype=torch.float32, **adapter.model_options
             )
         except Exception as error:  # transformers reports what it dislikes by whatever then fails
-            raise FormatError(f"the model in {folder} cannot be loaded: {_one_line(error)}") from error
+            raise FormatError(f"the model in {folder} cannot be loaded: {one_line(error)}") from error
         if model.can_generate():
             is_file = (folder / _GENERATION_FILE).is_file()
             stored = _generation_config(folder / _GENERATION_FILE) if is_file else settings_of_config(model, folder)
@@ -482,7 +261,7 @@ def _generation_config(path: Path) -> Any:
     try:
         return transformers.GenerationConfig.from_dict(values)
     except Exception as error:  # the class checks values with whatever exception is at hand
-        raise FormatError(f"{path} holds settings that transformers refuses: {_one_line(error)}") from error
+        raise FormatError(f"{path} holds settings that transformers refuses: {one_line(error)}") from error
 
 
 def _complete_repeated(state: dict[str, torch.Tensor], adapter: ModelAdapter, where: Path) -> None:
@@ -518,18 +297,3 @@ def _check_no_other_head(weights: WeightFiles, adapter: ModelAdapter, prefix: st
             f"{where} holds {heads[others[0]][0]!r} of {' or '.join(others)}, but config.json names no architecture; "
             f"choose its task with --task ({tasks})"
         )
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else f"{text[:300]}..."
-
-
-def is_compressed(folder: Path | str) -> bool:
-    """Tells whether a checkpoint folder holds a compressed model."""
-    return _names_method(read_config(Path(folder)))
-
-
-def _names_method(values: dict[str, Any]) -> bool:
-    quantization = values.get("quantization_config")
-    return isinstance(quantization, dict) and quantization.get("quant_method") == QUANT_METHOD
