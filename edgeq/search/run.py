@@ -49,7 +49,9 @@ STATE_FILE = "search.json"
 PAGE_FILE = "search.html"
 
 
-def search(request: SearchRequest, out: str | Path, *, progress: Progress = silent) -> SearchResult:
+def search(
+    request: SearchRequest, out: str | Path, *, stopwatch: Stopwatch | None = None, progress: Progress = silent
+) -> SearchResult:
     """Finds the widths of all layers, their shapes and the calibration that lose least within a budget.
 
     Others who call it with the same request and storage work on the same study. An interrupt ends it with the best so
@@ -58,6 +60,7 @@ def search(request: SearchRequest, out: str | Path, *, progress: Progress = sile
     Args:
         request: Source, data and limits.
         out: Folder of the search; one that was stopped goes on, one of other data or another source is refused.
+        stopwatch: Tells latencies; None makes the one that the request asks for, if it asks for any.
         progress: Told how far the work is.
 
     Raises:
@@ -71,7 +74,7 @@ def search(request: SearchRequest, out: str | Path, *, progress: Progress = sile
     _check_unchanged(folder)
     if not request.methods:
         raise UsageError(f"name at least one method of calibration: {', '.join(METHODS)}")
-    stopwatch = _stopwatch(request)
+    stopwatch = stopwatch or _stopwatch(request)
     source = resolve_source(request.source)
     checkpoint = load_checkpoint(source)
     if checkpoint.manifest is not None:

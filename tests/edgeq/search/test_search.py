@@ -11,9 +11,7 @@ import pytest
 import torch
 
 import edgeq.cli.main as cli
-import edgeq.search.candidates as candidates_module
 import edgeq.search.recipe_text as recipe_text_module
-import edgeq.search.structures as structures_module
 from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
 from edgeq.errors import UsageError
@@ -23,7 +21,6 @@ from edgeq.ledger import ledger
 from edgeq.progress import Progress, silent
 from edgeq.recipes import load_recipe
 from edgeq.search import SearchRequest, search
-from edgeq.search.candidates import Workshop
 from edgeq.search.latency import Stopwatch
 from edgeq.search.quality import Half, halves, measure
 from edgeq.search.recipe_text import recipe_text
@@ -31,6 +28,7 @@ from edgeq.search.report import Latency, Structure
 from edgeq.search.solver import choose_widths, total_bytes
 from edgeq.search.space import space_of
 from edgeq.search.structures import Structures
+from edgeq.targets.builtin.target import load_target
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "a", "cat", "sat", "good", "movie"]
 
@@ -129,14 +127,12 @@ def test_the_page_shows_the_promise_and_every_layer(found: Any) -> None:
 
 
 def test_a_finished_search_measures_no_sensitivity_again(
-    found: Any, request_of: Callable[..., SearchRequest], monkeypatch: pytest.MonkeyPatch
+    found: Any, request_of: Callable[..., SearchRequest]
 ) -> None:
-    def refuse(*_arguments: object, **_named: object) -> None:
-        raise AssertionError("measured again")
-
-    monkeypatch.setattr(structures_module, "measure_sensitivity", refuse)
-    monkeypatch.setattr(candidates_module, "compress_model", refuse)
-    assert search(request_of(), found.folder).report.chosen == found.report.chosen
+    told: set[str] = set()
+    again = search(request_of(), found.folder, progress=lambda what, _done, _total: told.add(what))
+    assert again.report.chosen == found.report.chosen
+    assert told == {"candidates", "checking on data that the search did not see"}
 
 
 def test_what_cannot_be_searched_is_refused(
@@ -202,15 +198,16 @@ def test_shapes_and_vocabulary_are_candidates_too(
     """Every structure stores what was predicted, and its latency is told once."""
     source = make_bert(num_hidden_layers=4)
     monkeypatch.setattr(recipe_text_module, "_RATES", {True: (0.005, 2), False: (0.01, 2)})
-    told: list[str] = []
 
-    def latency(_self: Stopwatch, checkpoint: Path, work: Path, *, progress: Progress) -> Latency:
-        del progress
-        depth = load_checkpoint(checkpoint).model.config.num_hidden_layers
-        told.append(work.name)
-        return Latency(float(depth), "measured here")
+    class Depth(Stopwatch):
+        """A millisecond a block."""
 
-    monkeypatch.setattr(Stopwatch, "of", latency)
+        def of(self, checkpoint: Path, work: Path, *, progress: Progress) -> Latency:
+            del work, progress
+            depth = load_checkpoint(checkpoint).model.config.num_hidden_layers
+            return Latency(float(depth), "measured here")
+
+    stopwatch = Depth(load_target("host"))
     request = SearchRequest(
         source=source,
         eval_data=pairs,
@@ -221,7 +218,7 @@ def test_shapes_and_vocabulary_are_candidates_too(
         vocabulary=texts,
         trials=10,
     )
-    report = search(request, tmp_path / "out").report
+    report = search(request, tmp_path / "out", stopwatch=stopwatch).report
     tried = [one.found for one in report.tried]
     assert tried
     assert all(one.bytes == one.predicted.bytes for one in tried)
@@ -232,7 +229,7 @@ def test_shapes_and_vocabulary_are_candidates_too(
     pruned = [one.structure.pruned for one in tried]
     assert any(pruned) or any(one.choices["pruned"] for one in report.study.refused)
     with pytest.raises(UsageError, match=r"--max-ms 2 is not possible .* take 3.00 ms \(measured here\)"):
-        search(dataclasses.replace(request, max_ms=2.0), tmp_path / "out")
+        search(dataclasses.replace(request, max_ms=2.0), tmp_path / "out", stopwatch=stopwatch)
 
 
 def test_factors_store_what_was_predicted(make_bert: Callable[..., Path], texts: Path, tmp_path: Path) -> None:
@@ -252,22 +249,15 @@ def test_factors_store_what_was_predicted(make_bert: Callable[..., Path], texts:
         assert stored == shaped.fixed + total_bytes(widths)
 
 
-def test_an_interrupt_keeps_the_best_so_far(
-    request_of: Callable[..., SearchRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = Workshop.measured
-
-    def stops(self: Workshop, recipe: str, method: Any, *, progress: Progress) -> Any:
-        if method == "error-feedback":
+def test_an_interrupt_keeps_the_best_so_far(request_of: Callable[..., SearchRequest], tmp_path: Path) -> None:
+    def stops(what: str, _done: int, _total: int) -> None:
+        if what.startswith("error-feedback:"):
             raise KeyboardInterrupt
-        return made(self, recipe, method, progress=progress)
 
-    monkeypatch.setattr(Workshop, "measured", stops)
-    result = search(request_of(), tmp_path / "out")
+    result = search(request_of(), tmp_path / "out", progress=stops)
     assert result.interrupted
     assert result.report.chosen.found.method == "nearest"
     assert (tmp_path / "out" / "recipe.toml").is_file()
-    monkeypatch.setattr(Workshop, "measured", made)
     again = search(request_of(), tmp_path / "out")
     assert not again.interrupted
     assert {one.found.method for one in again.report.tried} == {"nearest", "error-feedback"}

@@ -9,7 +9,6 @@ from edgeq.errors import EdgeqError
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.toolchain import libedgeq
-from edgeq.targets.toolchain import linkers as toolchain
 from edgeq.targets.toolchain.libedgeq import build_runner
 from edgeq.targets.toolchain.linkers import Linker, find_linker, install_command, run_compiler
 
@@ -20,7 +19,7 @@ FOREIGN = "cortex-a72" if this_machine().architecture == "x86_64" else "x86-64-v
 @pytest.fixture
 def nothing_installed(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "ziglang", None)  # what Python takes for not installed
 
 
 def _program(folder, name):

@@ -297,8 +297,7 @@ def test_what_was_not_checked_has_a_reason(sentence_run, classifier_run, source,
     assert "is not known, or gone" in check_meaning(None, checkpoint, [bundle], task=None).not_checked
     assert "runs no bundle" in check_meaning(classifier_run / "source", checkpoint, [], task=None).not_checked
     monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
-    monkeypatch.setattr(meaning_run, "is_available", lambda: False)
-    monkeypatch.setattr("edgeq.parity.meaning.sentences.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)  # what Python takes for not installed
     assert "sentence-transformers is not installed here" in found(sentence_run).not_checked
     monkeypatch.setenv(PYTHON_VARIABLE, "/no/such/python")
     assert "/no/such/python cannot be started" in found(sentence_run).not_checked
