@@ -4,8 +4,9 @@ A weight matrix ``w`` of shape ``[N, K]`` is stored as unsigned codes and float 
 
     w[n, k] = scale[n] * (code[n, k] - zero_point)
 
-with ``code`` in ``[0, 2**bits)``. This module describes such a matrix (:class:`PackedMatrix`), knows
-its sizes in bytes before any byte exists, and is imported by everything else, so it needs only numpy.
+with ``code`` in ``[0, 2**bits)``. This module describes such a matrix (:class:`PackedMatrix`), knows its sizes in bytes
+before any byte exists, and is imported by everything else, so it needs only numpy. How the codes lie in memory is in
+:mod:`edgeq.formats.packing`.
 """
 
 from __future__ import annotations
@@ -14,20 +15,15 @@ import dataclasses
 from typing import Literal
 
 from edgeq.errors import FormatError
+from edgeq.formats.packing import SUPPORTED_BITS, packed_shape
 
 OP_DOMAIN = "ai.edgeq"
 OP_VERSION = 1
 FORMAT_VERSION = 1
 """Version of the compressed checkpoint and of the bundle."""
 
-ROW_TILE = 16
-"""Rows of one block: a 512-bit register holds 16 lanes of 4 bytes."""
-COLUMN_GROUP = 4
-"""Columns that one 4-way integer dot product consumes."""
 WEIGHT_ALIGNMENT = 64
 """Bytes; external data and ``weights.bin`` start every tensor at a multiple of this."""
-
-SUPPORTED_BITS = (1, 2, 4, 8)
 
 Activation = Literal["none", "dynamic", "static"]
 ACTIVATIONS: tuple[Activation, ...] = ("none", "dynamic", "static")
@@ -130,12 +126,6 @@ class PackedMatrix:
     def padding_bytes(self) -> float:
         """Bytes that only fill up row tiles and column groups."""
         return self.packed_bytes - self.code_bits / 8
-
-
-def packed_shape(rows: int, columns: int, bits: int) -> tuple[int, int, int, int]:
-    """Shape of the uint8 tensor that holds ``rows x columns`` codes in layout ``n16k4``."""
-    columns_per_block = COLUMN_GROUP * (8 // bits)
-    return -(-rows // ROW_TILE), -(-columns // columns_per_block), ROW_TILE, COLUMN_GROUP
 
 
 def aligned(offset: int, alignment: int = WEIGHT_ALIGNMENT) -> int:

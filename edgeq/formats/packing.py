@@ -1,4 +1,4 @@
-"""Layout ``n16k4``: codes to bytes and back, in numpy.
+"""Layout ``n16k4``, whole: its sizes, and codes to bytes and back, in numpy.
 
 Bytes are ``[N/16][K/(4F)][16 rows][4 bytes]`` with ``F = 8 / bits`` codes a byte. Field ``j`` (bits
 ``j*bits ..``) of byte ``b`` of row ``n`` in column block ``kb`` holds ``code[n, (kb*F + j)*4 + b]``::
@@ -15,9 +15,20 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.errors import FormatError
-from edgeq.formats.low_bit import COLUMN_GROUP, ROW_TILE, SUPPORTED_BITS, packed_shape
+
+SUPPORTED_BITS = (1, 2, 4, 8)
+ROW_TILE = 16
+"""Rows of one block: a 512-bit register holds 16 lanes of 4 bytes."""
+COLUMN_GROUP = 4
+"""Columns that one 4-way integer dot product consumes."""
 
 _BLOCKS_AT_ONCE = 256
+
+
+def packed_shape(rows: int, columns: int, bits: int) -> tuple[int, int, int, int]:
+    """Shape of the uint8 tensor that holds ``rows x columns`` codes."""
+    columns_per_block = COLUMN_GROUP * (8 // bits)
+    return -(-rows // ROW_TILE), -(-columns // columns_per_block), ROW_TILE, COLUMN_GROUP
 
 
 def pack(codes: np.ndarray, bits: int) -> np.ndarray:

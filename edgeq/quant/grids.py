@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 
 from edgeq.errors import UsageError
-from edgeq.formats.low_bit import SUPPORTED_BITS, levels
+from edgeq.formats.low_bit import levels
+from edgeq.formats.packing import SUPPORTED_BITS
 
 GridName = Literal["symmetric", "ternary", "balanced", "binary"]
 

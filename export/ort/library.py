@@ -9,7 +9,8 @@ from pathlib import Path
 
 from edgeq.errors import UnsupportedError
 from edgeq.files import check_new_file
-from edgeq.formats.low_bit import OP_DOMAIN, SUPPORTED_BITS
+from edgeq.formats.low_bit import OP_DOMAIN
+from edgeq.formats.packing import SUPPORTED_BITS
 from edgeq.progress import Progress, silent
 from edgeq.targets.builtin.target import Target, load_target, processor_levels
 from edgeq.targets.compiler.kernel_library import PACKED, UNPACKED, KernelObject, compile_kernel_object

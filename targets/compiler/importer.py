@@ -17,8 +17,7 @@ from tvm import relax, tirx
 from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter, onnx_input
 
 from edgeq.errors import FormatError, UnsupportedError
-from edgeq.formats.low_bit import packed_shape
-from edgeq.formats.packing import unpack
+from edgeq.formats.packing import packed_shape, unpack
 from edgeq.targets.compiler.converters import CONVERTERS
 from edgeq.targets.compiler.converters.kernel_calls import KernelCalls, shape_of
 from edgeq.targets.compiler.converters.rows import FLOAT_PRODUCT, float_embedding

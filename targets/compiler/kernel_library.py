@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeq.formats.low_bit import SUPPORTED_BITS
+from edgeq.formats.packing import SUPPORTED_BITS
 from edgeq.targets.builtin.target import Target
 from edgeq.targets.compiler.library_output import without_library_output
 from edgeq.targets.compiler.objects import PASS_OPTIONS

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from edgeq.errors import FormatError
-from edgeq.formats.low_bit import SUPPORTED_BITS, WEIGHT_ALIGNMENT, is_zero_point
+from edgeq.formats.low_bit import WEIGHT_ALIGNMENT, is_zero_point
+from edgeq.formats.packing import SUPPORTED_BITS
 from edgeq.targets.runtime.json_table import JsonTable
 from edgeq.targets.runtime.schema import ITEM_BYTES, StoredTensor, StoredWeight, TensorSpec
 

@@ -5,7 +5,8 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from edgeq.formats.low_bit import COLUMN_GROUP, ROW_TILE, PackedMatrix
+from edgeq.formats.low_bit import PackedMatrix
+from edgeq.formats.packing import COLUMN_GROUP, ROW_TILE
 from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.gather_rows import reads_rows
 from edgeq.targets.compiler.kernels.numerics import registers

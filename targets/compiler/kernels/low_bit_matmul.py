@@ -10,7 +10,8 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from edgeq.errors import UnsupportedError
-from edgeq.formats.low_bit import ACTIVATION_LEVELS, ROW_TILE, PackedMatrix
+from edgeq.formats.low_bit import ACTIVATION_LEVELS, PackedMatrix
+from edgeq.formats.packing import ROW_TILE
 from edgeq.targets.compiler.isa import Isa
 from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.low_bit_product import Epilogue, LowBitProduct, Operands

@@ -7,7 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 from tvm.script import tirx as T
 
-from edgeq.formats.low_bit import ROW_TILE, PackedMatrix
+from edgeq.formats.low_bit import PackedMatrix
+from edgeq.formats.packing import ROW_TILE
 from edgeq.targets.compiler.isa import Isa, NarrowSums
 from edgeq.targets.compiler.kernels.numerics import fma, gelu, gelu_tanh, relu, silu, splat, tanh
 from edgeq.targets.compiler.kernels.shapes import row_parameter

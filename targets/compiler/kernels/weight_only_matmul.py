@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from tvm import tirx
 from tvm.script import tirx as T
 
-from edgeq.formats.low_bit import COLUMN_GROUP, ROW_TILE, PackedMatrix
+from edgeq.formats.low_bit import PackedMatrix
+from edgeq.formats.packing import COLUMN_GROUP, ROW_TILE
 from edgeq.targets.compiler.isa import Isa
 from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.float_matmul import SINGLE_TOKEN_PANELS

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.errors import FormatError
-from edgeq.formats.low_bit import SUPPORTED_BITS, ZERO_POINTS, PackedMatrix, aligned, levels
-from edgeq.formats.packing import pack
+from edgeq.formats.low_bit import ZERO_POINTS, PackedMatrix, aligned, levels
+from edgeq.formats.packing import SUPPORTED_BITS, pack
 
 SPECS = st.sampled_from([(bits, zero) for bits in SUPPORTED_BITS for zero in ZERO_POINTS[bits]])
 

@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.errors import FormatError
-from edgeq.formats.low_bit import packed_shape
-from edgeq.formats.packing import pack, unpack
+from edgeq.formats.packing import pack, packed_shape, unpack
 
 BITS = st.sampled_from([1, 2, 4, 8])
 SIZES = st.one_of(st.integers(1, 70), st.sampled_from([1, 2, 3, 13, 16, 17, 31, 32, 33, 97, 127, 131]))
