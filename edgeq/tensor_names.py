@@ -49,7 +49,7 @@ def fit_names(
     """Finds the stored tensor of each tensor of a model.
 
     Stored names may lack the prefix of the model's body (``bert.``), have it where the model has none, or twice, or
-    stand behind a wrapper's. What is stored and not wanted must be explained: a head of another task, or a constant.
+    stand behind a wrapper's. What is stored and not asked for must be explained: a head of another task, or a constant.
 
     Args:
         found: What the files hold.

@@ -214,7 +214,7 @@ class CacheShape:
 
 
 class GenerativeAdapter(ModelAdapter):
-    """A family that makes text token by token, with a cache of keys and values."""
+    """A family that generates text token by token, with a cache of keys and values."""
 
     @property
     @abc.abstractmethod

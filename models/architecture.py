@@ -21,8 +21,8 @@ def choose_architecture(
     """Returns the class to make of a checkpoint.
 
     Without a task it is the one that the configuration names. Where that is one of pre-training (``...ForMaskedLM``),
-    or nothing is named, it is the first that the family's adapter lists: the encoder, or for families that make text
-    the model with its output head.
+    or nothing is named, it is the first of the family's adapter: the encoder, or for families that generate text the
+    model with its output head.
 
     Args:
         named: The class that ``config.json`` names, or None.

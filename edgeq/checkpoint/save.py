@@ -48,7 +48,7 @@ def save_checkpoint(
         settings_from: Folder whose settings beside the model are kept: those of sentence-transformers, and how texts
             are made.
         evaluate: How factorised layers are to be computed.
-        generation: How texts are made, instead of what ``settings_from`` says.
+        generation: How texts are generated, instead of what ``settings_from`` says.
         force: Replace whatever is there.
 
     Raises:
@@ -99,7 +99,7 @@ class _AnySettings(transformers.GenerationConfig):
 
 
 class _Settings:
-    """What decides results beside the model: sentence-transformers' files, and how texts are made.
+    """What decides results beside the model: sentence-transformers' files, and how texts are generated.
 
     It is read before the model is saved: ``save_pretrained`` moves settings from ``config.json`` to
     ``generation_config.json``, where they count for more.

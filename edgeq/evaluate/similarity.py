@@ -50,7 +50,7 @@ def embed(run: Batches, texts: list[str], what: str) -> np.ndarray:
     """Returns the embeddings of texts, float64 ``[texts, width]``.
 
     Raises:
-        UsageError: If the model gives none; ``what`` says for what they are wanted.
+        UsageError: If the model gives none; ``what`` says what they are for.
     """
 
     def read(_: int, outputs: dict[str, np.ndarray]) -> np.ndarray:

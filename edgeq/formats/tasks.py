@@ -26,7 +26,7 @@ class Task:
         class_ends: How classes of ``transformers`` for it are called.
         outputs: Outputs of the graph with their leading dimensions. Models that generate text have others as well.
         has_labels: Whether the model has names for its logits.
-        generates: Whether the model makes text token by token.
+        generates: Whether the model generates text token by token.
     """
 
     name: str

@@ -43,7 +43,7 @@ class Content:
         golden: The runs of the self-test, in their order.
         recipe: Name and digest of the compression recipe, or None.
         files: Folder from which tokenizer and configuration are copied, or None.
-        generation: How a decoder makes texts, or None.
+        generation: How a decoder generates text, or None.
         text: How texts become inputs, and what outputs mean.
     """
 
@@ -65,7 +65,7 @@ class Exported:
         config: Its ``config.json``.
         model: What the model is for.
         end_ids: Tokens that end a text.
-        settings: How texts are made.
+        settings: How texts are generated.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""How a model makes text, read from its ``generation_config.json`` as transformers' ``generate`` reads it."""
+"""How a model generates text, read from its ``generation_config.json`` as transformers' ``generate`` reads it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _WITHOUT_EFFECT = frozenset(
     | {"assistant_lookbehind", "assistant_early_exit", "target_lookbehind", "max_matching_ngram_size"}
     | {"_from_model_config", "_commit_hash", "trust_remote_code"}
 )
-"""Settings that change how fast texts are made, or what is returned beside them, but not the texts."""
+"""Settings that change how fast texts are generated, or what is returned beside them, but not the texts."""
 _NEUTRAL: dict[str, Any] = {
     "encoder_repetition_penalty": 1.0,
     "encoder_no_repeat_ngram_size": 0,

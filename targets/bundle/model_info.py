@@ -43,7 +43,7 @@ def read_model_info(folder: Path, *, context: int | None = None) -> ModelInfo:
 
     Args:
         folder: The ONNX folder.
-        context: For models that make text: most tokens of a sequence; None takes as many as the model has positions.
+        context: Of models that generate text: most tokens of a sequence; None takes as many as the model has positions.
 
     Raises:
         UsageError: If the folder has no configuration, or the model has no such context.
@@ -142,7 +142,7 @@ def read_target_tokens(folder: Path) -> TargetTokens:
 
 
 def read_generation_table(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Returns the file that says how a model makes text, and what it holds.
+    """Returns the file that says how a model generates text, and what it holds.
 
     It is ``generation_config.json``, which ``edgeq export`` always writes for such a model, and only where there is
     none ``config.json``; never both.

@@ -116,7 +116,7 @@ def paired_speedup(baseline: Sequence[float], candidate: Sequence[float]) -> Spe
         raise ValueError("a latency must be positive")
     ratios = np.sort(np.asarray(baseline, np.float64) / np.asarray(candidate, np.float64))
     skip = _tail(len(ratios))
-    # With too few rounds for the wanted confidence even the extremes do not suffice: nothing may be claimed.
+    # With too few rounds for the confidence asked for even the extremes do not suffice: nothing may be claimed.
     low, high = (0.0, math.inf) if skip is None else (float(ratios[skip]), float(ratios[-1 - skip]))
     return Speedup(float(np.median(ratios)), low, high, CONFIDENCE, len(ratios))
 

@@ -102,7 +102,7 @@ class Texts:
 
 
 def fitting_sequence(manifest: Manifest, wanted: int | None, *, reading: bool) -> int:
-    """Returns the tokens of a text to measure with: what is wanted, or else 128 or as many as the model takes.
+    """Returns the tokens of a text to measure with: what is asked for, or else 128 or as many as the model takes.
 
     Args:
         manifest: The bundle's manifest.

@@ -21,7 +21,7 @@ class GenerationBatch:
     What a text gives does not depend on the others. Calls from several threads are safe; they run one after the other.
 
     Args:
-        bundle: A bundle that makes text. An encoder-decoder's texts are what it reads.
+        bundle: A bundle that generates text. An encoder-decoder's texts are what it reads.
         size: Most texts that run together: each needs a cache of its own.
 
     Raises:

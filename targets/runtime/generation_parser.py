@@ -1,4 +1,4 @@
-"""How a model makes text, in a manifest: context, caches, source and settings."""
+"""How a model generates text, in a manifest: context, caches, source and settings."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class Bundle(TextCalls):
 
     @property
     def generation(self) -> GenerationInfo:
-        """What the model needs to make text.
+        """What the model needs to generate text.
 
         Raises:
             UsageError: If it makes none.

@@ -1,4 +1,4 @@
-"""The structures and functions of ``edgeq.h`` for making texts."""
+"""The structures and functions of ``edgeq.h`` for generating text."""
 
 from __future__ import annotations
 
@@ -80,6 +80,6 @@ _FUNCTIONS: Functions = {
 
 @functools.cache
 def with_generation(library: ctypes.CDLL) -> ctypes.CDLL:
-    """Returns a library whose functions that make texts may be called."""
+    """Returns a library whose functions that generate text may be called."""
     declare(library, _FUNCTIONS)
     return library

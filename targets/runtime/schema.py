@@ -177,7 +177,7 @@ class GenerationInfo:
         context: Most tokens of one sequence, prompt included.
         end_ids: Tokens that end a text.
         source: The reading half of an encoder-decoder; None for other models.
-        settings: How texts are made when nothing else is asked for.
+        settings: How texts are generated when nothing else is asked for.
     """
 
     context: int
@@ -263,7 +263,7 @@ class Manifest:
         files: Every file but the manifest and its digest and signature.
         tools: Versions of what made the bundle.
         recipe: Name and digest of the compression recipe, or None.
-        generation: How the model makes texts; None if it makes none.
+        generation: How the model generates text; None if it does not.
         linked_kernels: Fingerprint of the kernels, where they are linked into a program and the bundle has no code.
     """
 

@@ -47,9 +47,9 @@ class Model:
 
     Attributes:
         task: What the model is for: a name of :data:`edgeq.formats.tasks.TASKS`.
-        width: Values of an embedding, or number of classes; 0 for models that make text.
+        width: Values of an embedding, or number of classes; 0 for models that generate text.
         labels: Names of the classes of texts or tokens, in order of the logits.
-        vocabulary: Number of tokens that a model that makes text knows, else 0.
+        vocabulary: Number of tokens that a model that generates text knows, else 0.
         variant: Name of the target whose code runs.
     """
 

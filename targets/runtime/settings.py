@@ -1,4 +1,4 @@
-"""How a model's texts are made when nothing else is asked for: what its ``generation_config.json`` says."""
+"""How a model's texts are generated when nothing else is asked for: what its ``generation_config.json`` says."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def _score_blocks(p, o, scores, peak, first_block, blocks, length):
     for b in T.unroll(blocks):
         acc[b] = T.broadcast(T.float32(0), LANES)
     for d in range(p.head_size):
-        if d < blocks * LANES:  # the values of these keys, which are wanted next
+        if d < blocks * LANES:  # the values of these keys, which are read next
             for line in T.unroll(p.value_lines):
                 prefetch(o.value_cache[o.batch, o.head, first_block * LANES + d, line * p.line])
         for b in T.unroll(blocks):

@@ -164,8 +164,8 @@ typedef struct edgeq_info {
   int64_t longest;          /* most tokens of a text; 0 if nothing limits it */
   int64_t context;          /* most tokens of a generated text with its prompt; 0 for models that make none */
   int64_t source_context;   /* most tokens of a source; 0 for models that read none */
-  int64_t vocabulary;       /* of models that make text, else 0 */
-  int64_t width;            /* values of an embedding, or number of classes; 0 for models that make text */
+  int64_t vocabulary;       /* of models that generate text, else 0 */
+  int64_t width;            /* values of an embedding, or number of classes; 0 for models that generate text */
   const char *const *labels;
   size_t label_count; /* may be less than the classes */
 } edgeq_info;
@@ -469,7 +469,7 @@ EDGEQ_API edgeq_status edgeq_rank(edgeq_session *session, const edgeq_text *quer
 
 enum { EDGEQ_NOT_EARLY = 0, EDGEQ_EARLY = 1, EDGEQ_NEVER_EARLY = 2 };
 
-/* How texts are made. edgeq_generation_defaults sets everything to "as the model's generation_config.json says": NaN for
+/* How texts are generated. edgeq_generation_defaults sets everything to "as the model's generation_config.json says": NaN for
  * numbers, -1 for integers. */
 typedef struct edgeq_generation {
   size_t size;              /* sizeof(edgeq_generation) */
@@ -532,7 +532,7 @@ EDGEQ_API edgeq_status edgeq_generate_start(edgeq_session *session, const edgeq_
 /* The same for texts that come one after the other: forgets all texts, and lets at most `batch` of those that are added
  * from now on run together. A text that is added while others are made joins them as soon as there is room, and leaves
  * when it is complete; each has options of its own (without beam search; `batch` of them is not looked at). `index` gets
- * the text's number. A text that is no longer wanted, complete or not, is dropped: its number may then be given to
+ * the text's number. A text that nobody waits for, complete or not, is dropped: its number may then be given to
  * another one. What a text gives does not depend on the others. */
 EDGEQ_API edgeq_status edgeq_generate_open(edgeq_session *session, int64_t batch);
 EDGEQ_API edgeq_status edgeq_generate_add(edgeq_session *session, const edgeq_text *text,
@@ -542,7 +542,7 @@ EDGEQ_API edgeq_status edgeq_generate_drop(edgeq_session *session, size_t index)
 /* Makes the next token of any text. EDGEQ_END when every text is complete. */
 EDGEQ_API edgeq_status edgeq_generate_next(edgeq_session *session, edgeq_piece *piece);
 
-/* What was made of text `index` so far. */
+/* What was generated for text `index` so far. */
 EDGEQ_API edgeq_status edgeq_generate_result(edgeq_session *session, size_t index, edgeq_generated *generated);
 
 /* All of it: calls `on_piece`, if not NULL, for each token, which ends it (EDGEQ_CANCELLED) by returning anything but 0.

@@ -1,4 +1,4 @@
-/* The table `generation` of a manifest: how a model makes text. */
+/* The table `generation` of a manifest: how a model generates text. */
 #ifndef EDGEQ_GENERATION_TABLE_H
 #define EDGEQ_GENERATION_TABLE_H
 

@@ -1,4 +1,4 @@
-/* Making texts, token by token: prompts that are continued, or sources from which others are written. */
+/* Generates texts token by token, from prompts or from encoder inputs. */
 #ifndef EDGEQ_GENERATOR_H
 #define EDGEQ_GENERATOR_H
 

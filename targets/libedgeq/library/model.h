@@ -32,7 +32,7 @@ typedef struct {
   edgeq_tensor *inputs, *outputs;
 } GoldenRun;
 
-/* How a model makes text. */
+/* How a model generates text. */
 typedef struct {
   int64_t context; /* most tokens of a sequence; 0 for models that make no text */
   int64_t *end_ids;

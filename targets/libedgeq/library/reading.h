@@ -38,7 +38,7 @@ Rows read_text(Memory *memory, const TextReader *reader, const edgeq_text *text,
 Rows read_checked(Memory *memory, const TextReader *reader, const edgeq_text *text, const edgeq_text *second,
                   const char *name);
 
-/* Token ids of all texts, each one row, for models that make text; fails if the model does not take one of them. */
+/* Token ids of all texts, each one row, for models that generate text; fails if the model does not take one of them. */
 Tokens *checked_texts(Memory *memory, const edgeq_session *session, const edgeq_text *texts, size_t count);
 
 /* The second of text `index`, NULL if it has none. */

@@ -11,7 +11,7 @@ typedef struct Sequence Sequence;
 struct Sequence {
   const edgeq_model *model;
   Memory memory;     /* of everything that the text needs until it is forgotten */
-  Memory choosing;   /* of the sampler, while the text is made */
+  Memory choosing;   /* of the sampler, while the text is generated */
   Sequence *waiting; /* the next text of those that have not begun */
   size_t index;      /* the text's number for the caller */
   Settings settings;

@@ -1,4 +1,4 @@
-/* How texts are made: what the model's generation_config.json says (in the manifest), and what the caller changes. */
+/* How texts are generated: what the model's generation_config.json says (in the manifest), and what the caller changes. */
 #ifndef EDGEQ_SETTINGS_H
 #define EDGEQ_SETTINGS_H
 

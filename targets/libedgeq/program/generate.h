@@ -1,4 +1,4 @@
-/* Making text: prompts that are continued, or sources from which others are written. */
+/* Generates texts from prompts or from encoder inputs. */
 #ifndef EDGEQ_GENERATE_H
 #define EDGEQ_GENERATE_H
 

@@ -198,7 +198,7 @@ static int set(Options *options, const Option *option, const char *value, const 
   return 2;
 }
 
-/* Whether the command line changes how texts are made. */
+/* Whether the command line changes how texts are generated. */
 static bool changes_texts(const Options *options) {
   const edgeq_generation *g = &options->generation;
   return !isnan(g->temperature) || !isnan(g->top_p) || !isnan(g->repetition_penalty) || !isnan(g->length_penalty) ||

@@ -19,7 +19,7 @@ typedef struct {
   bool self_test, tokens, json, raw, no_verify, verify_all, ignore_end;
   bool generate;
   int64_t repeat, threads; /* 0 if not given */
-  edgeq_generation generation; /* how texts are made */
+  edgeq_generation generation; /* how texts are generated */
   int64_t top_k;               /* of answers, fillings or documents; -1 if not given */
   bool may_be_none;
   const char *refused[JOBS]; /* of the options that are given one that changes nothing of this job; NULL if all do */

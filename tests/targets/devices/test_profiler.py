@@ -150,7 +150,7 @@ def test_a_decoder_is_timed_at_one_step_beside_onnx_runtime(gpt2_bundle, gpt2_on
 
 
 def decoder_bundle(*, source_context):
-    """Stands in for a bundle that makes text, with or without a source."""
+    """Stands in for a bundle that generates text, with or without a source."""
     names = ["input_ids", "past_lengths", "new_lengths", *(["source_lengths"] if source_context else [])]
     specs = [TensorSpec(name, "int64", ("batch", "sequence")[: 1 + (name == "input_ids")]) for name in names]
     source = types.SimpleNamespace(context=source_context) if source_context else None
