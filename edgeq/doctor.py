@@ -102,7 +102,7 @@ def _devices() -> Finding:
 def stock_flavour(version: str) -> Finding:
     """Says what a release of ONNX Runtime does with models of ``edgeq export --flavour stock``.
 
-    Before 1.23 it has no packed tables and no product with 8-bit weights; 1.23 refuses 2-bit weights, and 1.24 to
+    Before 1.23 it has no packed tables and no matmul with 8-bit weights; 1.23 refuses 2-bit weights, and 1.24 to
     1.27 take them but unpack them to floats at every call, a hundred times slower.
 
     Args:

@@ -24,7 +24,7 @@ from edgeq.formats.packing import unpack
 
 DOMAIN = "com.microsoft"
 BLOCKS = (128, 64, 32)
-"""Columns that share a scale, fastest first: with 32, two-bit products take twice as long; 16 and 256 have no fast
+"""Columns that share a scale, fastest first: with 32, two-bit matmuls take twice as long; 16 and 256 have no fast
 kernel. Every row has one scale, which is repeated for its blocks."""
 
 _INT8_ACTIVATIONS, _FLOAT_ACTIVATIONS = 4, 1  # values of the attribute accuracy_level
@@ -127,7 +127,7 @@ class _Converter:
         return self._matrices[name]
 
     def linear(self, node: onnx.NodeProto) -> Iterable[onnx.NodeProto]:
-        """The product, and the addition of the bias if there is one."""
+        """The matmul, and the addition of the bias if there is one."""
         format_, stored = self.described(node), self.matrix(node)
         blocks = stored.packed_codes().reshape(format_.matrix.rows, stored.blocks, -1)
         inputs = [node.input[0], *self._operands(node, stored, blocks, "product", flat=True)]
@@ -177,7 +177,7 @@ class _Converter:
     def _operands(
         self, node: onnx.NodeProto, stored: BlockCodes, codes: np.ndarray, view: str, *, flat: bool
     ) -> list[str]:
-        """Names of codes, scales and zero points; products take the latter two without dimensions."""
+        """Names of codes, scales and zero points; matmuls take the latter two without dimensions."""
         weight, scale = node.input[1], node.input[2]
         parts = [(weight, codes), (f"{scale}.of_blocks", stored.block_scales())]
         points = stored.block_zero_points()

@@ -1,4 +1,4 @@
-"""GPT-2: decoders that continue a text, with learned positions, and queries, keys and values of one product."""
+"""GPT-2: decoders that continue a text, with learned positions, and queries, keys and values of one matmul."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class CachedGpt2(CachedDecoder):
 
 
 def _project(layer: Any, x: torch.Tensor) -> torch.Tensor:
-    """Runs a packed layer, or a float one as one product; ``Conv1D`` itself folds batch and sequence."""
+    """Runs a packed layer, or a float one as one matmul; ``Conv1D`` itself folds batch and sequence."""
     if isinstance(layer, Conv1D):
         return x @ layer.weight + layer.bias
     result: torch.Tensor = layer(x)

@@ -106,7 +106,7 @@ class CachedGptNeox(CachedDecoder):
         self.heads = cache.heads
         self.parallel = parallel
         self.rotary = Rotary.of(model.gpt_neox.rotary_emb, positions=positions)
-        # One product makes query, key and value of the first head, then those of the next.
+        # One matmul computes query, key and value of the first head, then those of the next.
         columns = torch.arange(3 * cache.heads * cache.head_size).view(cache.heads, 3, cache.head_size)
         self.register_buffer("columns", columns.transpose(0, 1).reshape(3, -1), persistent=False)
 

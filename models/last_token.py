@@ -35,5 +35,5 @@ def last_state(states: torch.Tensor, chosen: torch.Tensor, places: torch.Tensor)
     total = chosen.sum(dim=1, keepdim=True)
     last = (chosen.cumsum(dim=1) == total).to(torch.int64) * chosen
     first = (places == 0).to(torch.int64) * (total == 0).to(torch.int64)
-    # One product, in which all other tokens have the weight 0, as pooling does it.
+    # One matmul, in which all other tokens have the weight 0, as pooling does it.
     return torch.matmul((last + first).to(states.dtype)[:, None, :], states).squeeze(1)

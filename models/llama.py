@@ -20,7 +20,7 @@ from edgeq.models.stacks import Migration
 UNDERSTOOD = ROPE_KEYS | frozenset(
     {"hidden_act", "rms_norm_eps", "tie_word_embeddings", "head_dim"}
     | {"attention_bias", "mlp_bias"}  # whether layers have biases, which are stored
-    | {"pretraining_tp"}  # how products were cut up in training; transformers reads it no longer
+    | {"pretraining_tp"}  # how matmuls were cut up in training; transformers reads it no longer
 )
 """Keys of ``config.json`` that are read or checked."""
 

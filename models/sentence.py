@@ -1,6 +1,6 @@
 """Sentence embeddings as part of the model: pooling and the modules of sentence-transformers behind it, in torch.
 
-Everything that is a sum over tokens is written as one product of weights ``[batch, 1, sequence]`` and states
+Everything that is a sum over tokens is written as one matmul of weights ``[batch, 1, sequence]`` and states
 ``[batch, sequence, width]``: a mean, a first and a last token differ in their weights only, and padding has none.
 """
 

@@ -15,7 +15,7 @@ class AttentionTap:
         key: Module inside the block whose output holds the keys, ``[batch, keys, width]``.
         heads: Attention heads.
         causal: Whether a query sees only the keys up to its own place.
-        parts: Equal parts that the modules' outputs are made of: 3 where one product makes queries, keys and
+        parts: Equal parts that the modules' outputs are made of: 3 where one matmul computes queries, keys and
             values, which then are the parts 0, 1 and 2; otherwise 1.
     """
 
@@ -35,7 +35,7 @@ class Migration:
         source: The norm or linear layer that makes the output.
         readers: The linear layers that read it; nothing else does.
         part: Which of ``parts`` equal parts of the output they read.
-        parts: 3 where one product makes queries, keys and values; otherwise 1.
+        parts: 3 where one matmul computes queries, keys and values; otherwise 1.
     """
 
     source: str

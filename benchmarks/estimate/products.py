@@ -21,7 +21,7 @@ _LANES = 16
 
 
 def counted_products(bundle: Path, *, sequence: int) -> list[dict[str, Any]]:
-    """Returns a row for each low-bit product: multiplications counted, and rows x outputs x inputs.
+    """Returns a row for each low-bit matmul: multiplications counted, and rows x outputs x inputs.
 
     Args:
         bundle: An encoder's bundle for an ARM target whose matrices have whole vectors.

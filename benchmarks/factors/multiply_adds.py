@@ -15,7 +15,7 @@ import numpy as np
 def count_multiply_adds(model: Path, inputs: Callable[[Any], np.ndarray]) -> int:
     """Runs a model once and adds up its matrix products, attention included.
 
-    edgeq's operators run by their bodies, so a low-bit product counts as the product of its codes. What depends on
+    edgeq's operators run by their bodies, so a low-bit matmul counts as the product of its codes. What depends on
     no input, as unpacked codes and mixed cores, is computed when the session starts and does not count.
 
     Args:

@@ -15,7 +15,7 @@ from edgeq.targets.compiler.kernels.cached_attention import CachedHead, Columns,
 from edgeq.targets.compiler.kernels.float_matmul import float_matmul, panel_count
 from edgeq.targets.compiler.kernels.layer_norm import layer_norm
 from edgeq.targets.compiler.kernels.low_bit_matmul import low_bit_matmul
-from edgeq.targets.compiler.kernels.low_bit_product import Epilogue
+from edgeq.targets.compiler.kernels.matmul_settings import Epilogue
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns, quantize_rows
 from edgeq.targets.compiler.kernels.weight_only_matmul import weight_only_matmul
 
@@ -64,7 +64,7 @@ def all_cases(isa: Isa) -> list[Case]:
 
 
 def product(isa: Isa, n: int, k: int, m: int, bits: int, epilogue: Epilogue = "none") -> Case:
-    """The low-bit product of ``m`` tokens with an ``n x k`` matrix."""
+    """The low-bit matmul of ``m`` tokens with an ``n x k`` matrix."""
     matrix = PackedMatrix(n, k, bits, ZERO_POINTS[bits], 1)
 
     def arrays() -> list[np.ndarray]:
@@ -113,7 +113,7 @@ def weight_only(isa: Isa, n: int, k: int, m: int) -> Case:
         return [floats[0], weight, *floats[1:]]
 
     return Case(
-        f"weight-only product {n}x{k}, 2 bits, {m} tokens",
+        f"weight-only matmul {n}x{k}, 2 bits, {m} tokens",
         lambda: weight_only_matmul(isa, matrix, rank=1, has_bias=True),
         arrays,
         float(n) * k * m,

@@ -62,7 +62,7 @@ def _integer_steps(isa, codes, words, out, thread, vector, steps):
 
 
 def integer_peak(isa: Isa, threads: int, *, steps: int = STEPS) -> Peak:
-    """Builds a tile of the low-bit product that unpacks nothing: only dot products of operands at hand."""
+    """Builds a tile of the low-bit matmul that unpacks nothing: only dot products of operands at hand."""
     width = ROWS * VECTORS * isa.lanes
     vector = f"int32x{isa.lanes}"
 

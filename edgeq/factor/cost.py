@@ -16,8 +16,8 @@ _READ_TOGETHER = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin"
 
 MACS_PER_BYTE = 8
 """Float multiply-accumulates that a core does while it reads one byte of weights from memory."""
-MACS_PER_PRODUCT = 100_000
-"""The same for starting one more product: a call, and a pass over its input and output."""
+MACS_PER_MATMUL = 100_000
+"""The same for starting one more matmul: a call, and a pass over its input and output."""
 _FLOAT_BYTES = 4
 
 
@@ -28,16 +28,16 @@ class Cost:
     Attributes:
         macs: Multiply-adds a token.
         weights: Numbers read for any number of tokens.
-        products: Matrix products.
+        matmuls: Number of matmuls.
     """
 
     macs: int
     weights: int
-    products: int
+    matmuls: int
 
     def total(self, tokens: int) -> float:
         """Returns all of it for a number of tokens, in multiply-accumulates."""
-        return self.macs * tokens + MACS_PER_BYTE * _FLOAT_BYTES * self.weights + MACS_PER_PRODUCT * self.products
+        return self.macs * tokens + MACS_PER_BYTE * _FLOAT_BYTES * self.weights + MACS_PER_MATMUL * self.matmuls
 
 
 def dense_cost(rows: int, columns: int) -> Cost:
@@ -45,17 +45,17 @@ def dense_cost(rows: int, columns: int) -> Cost:
     return Cost(rows * columns, rows * columns, 1)
 
 
-def products_or_dense(
-    products: Iterable[tuple[int, int, int]], rows: int, columns: int
+def matmuls_or_dense(
+    matmuls: Iterable[tuple[int, int, int]], rows: int, columns: int
 ) -> dict[Evaluation, Cost]:
-    """Returns the costs of a layer that is computed product by product, or as the dense matrix.
+    """Returns the costs of a layer that is computed matmul by matmul, or as the dense matrix.
 
     Args:
-        products: Each as (times a token, rows, columns).
+        matmuls: Each as (times a token, rows, columns).
         rows: Output features.
         columns: Input features.
     """
-    shapes = list(products)
+    shapes = list(matmuls)
     factored = Cost(
         sum(times * rows * columns for times, rows, columns in shapes),
         sum(rows * columns for _, rows, columns in shapes),
@@ -70,7 +70,7 @@ def cheapest(options: dict[Evaluation, Cost], tokens: int) -> Evaluation:
 
 
 class SharesFirstFactor(Protocol):
-    """What is asked of a layer: whether it may share the product with its first factor."""
+    """What is asked of a layer: whether it may share the matmul with its first factor."""
 
     @property
     def shares_first_factor(self) -> bool:

@@ -1,4 +1,4 @@
-"""Integer matrix products computed in floating point without a rounding error."""
+"""Integer matmuls computed in floating point without a rounding error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FLOAT32_EXACT = 2**24  # every integer up to here is a float32, whatever the or
 def exact_linear(q: torch.Tensor, centred_codes: torch.Tensor, *, largest_level: float) -> torch.Tensor:
     """Computes ``q @ centred_codes.T`` exactly, then rounds once to float32.
 
-    Float matrix products are far faster than integer ones in PyTorch and are exact as long as no partial
+    Float matmuls are far faster than integer ones in PyTorch and are exact as long as no partial
     sum leaves the integers that float32 holds; longer sums are cut into pieces that meet in float64.
 
     Args:

@@ -116,7 +116,7 @@ class TrainableLinear(TrainableLayer):
         return self.weight.shape[0]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Computes the layer: ``[..., K]`` to ``[..., N]``; the product alone may run in lower precision."""
+        """Computes the layer: ``[..., K]`` to ``[..., N]``; the matmul alone may use lower precision."""
         return functional.linear(quantized_input(self, x), self.decoded_weight(), self.bias)
 
     def frozen(self) -> LowBitLinear:

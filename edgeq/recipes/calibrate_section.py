@@ -16,7 +16,7 @@ Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 
 class SmoothSection(Section):
-    """SmoothQuant's migration: large inputs become large weights of the same product.
+    """SmoothQuant's migration: large inputs become large weights of the same matmul.
 
     Attributes:
         strength: 0 moves nothing but what the weights ask for, 1 makes all channels of an input equally large.

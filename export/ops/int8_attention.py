@@ -1,4 +1,4 @@
-"""``ai.edgeq::Int8Attention``: self-attention whose two products are sums of integers.
+"""``ai.edgeq::Int8Attention``: self-attention whose two matmuls are sums of integers.
 
 For each head, with ``quantize`` as in ``LowBitLinear`` (dynamic: one symmetric int8 scale a row)::
 

@@ -34,7 +34,7 @@ _EXACT_OPERATORS = frozenset(
     | {"Shape", "Slice", "Squeeze", "Transpose", "Unsqueeze", "Where"}
 )
 """Lowered by TVM itself: data movement, integer arithmetic, and single float additions, quotients and roots, which have
-only one correctly rounded result (products of rows have a kernel, so that none is fused with an addition)."""
+only one correctly rounded result (multiplications of rows have a kernel, so that none is fused with an addition)."""
 _INTEGERS_ONLY = frozenset({"ReduceSum"})
 """Those of them that round floats in an order of their own."""
 
@@ -189,7 +189,7 @@ class EdgeqImporter(ONNXGraphImporter):
 
 
 def _has_fixed_columns(inputs: list[Any]) -> bool:
-    """Whether a product is one of rows whose length is known: states of tokens, but not masks."""
+    """Whether a multiplication is one of rows whose length is known: states of tokens, but not masks."""
     return any(len(shape_of(value)) >= 2 and isinstance(shape_of(value)[-1], tirx.IntImm) for value in inputs)
 
 

@@ -59,7 +59,7 @@ class Isa:
         name: Name that target files use.
         lanes: 32-bit lanes of one integer register: 16, 8 or 4.
         row_tile: Tokens whose accumulators are held in registers at once.
-        signed_codes: Whether 8-bit codes are turned into signed bytes (``code - 128``) before the product.
+        signed_codes: Whether 8-bit codes are turned into signed bytes (``code - 128``) before the dot product.
         dot4: ``(accumulator, codes, activations, bits)`` to the new accumulator, all ``lanes`` wide: adds, for
             each lane, the four products of its code bytes and its int8 activation bytes.
         largest_byte: Largest unsigned byte that ``dot4`` takes for a code of fewer than 8 bits.
@@ -87,7 +87,7 @@ class Isa:
 
     @property
     def float_instructions(self) -> tuple[bool, ...]:
-        """What kernels without integer products depend on: equal for instruction sets that share them."""
+        """What kernels without integer matmuls depend on: equal for instruction sets that share them."""
         return self.rounds, self.fuses, self.converts_halves
 
     def fields_in_place(self, bits: int) -> int:

@@ -100,7 +100,7 @@ class BlockSpec(FactorSpec):
     def costs(self, *, readers: int = 1) -> dict[Evaluation, Cost]:  # noqa: ARG002  # no factor is shared
         """Returns the cost of each way to compute the layer."""
         part, blocks = self.part.costs()["factored"], math.prod(self.grid)
-        factored = Cost(blocks * part.macs, blocks * part.weights, blocks * part.products)
+        factored = Cost(blocks * part.macs, blocks * part.weights, blocks * part.matmuls)
         return {"factored": factored, "dense": dense_cost(self.rows, self.columns)}
 
 

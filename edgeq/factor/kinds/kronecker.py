@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeq.factor.cost import Cost, Evaluation, products_or_dense
+from edgeq.factor.cost import Cost, Evaluation, matmuls_or_dense
 from edgeq.factor.decompose import kronecker_sum, nearest_kronecker
 from edgeq.factor.kinds.base import FactorLinear, FactorSettings, FactorSpec
 from edgeq.factor.kinds.blocks import BlockSpec
@@ -81,8 +81,8 @@ class KroneckerSpec(FactorSpec):
         return factors + (self.rows if self.bias else 0)
 
     @property
-    def products(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        """The two products of an evaluation as (times a token, rows, columns), right factor first."""
+    def matmuls(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """The two matmuls of an evaluation as (times a token, rows, columns), right factor first."""
         (m1, n1), (m2, n2) = self.left, self.right
         if self.right_first:
             return (n1, self.terms * m2, n2), (m2, m1, self.terms * n1)
@@ -105,13 +105,13 @@ class KroneckerSpec(FactorSpec):
 
     def costs(self, *, readers: int = 1) -> dict[Evaluation, Cost]:  # noqa: ARG002  # no factor is shared
         """Returns the cost of each way to compute the layer."""
-        return products_or_dense(self.products, self.rows, self.columns)
+        return matmuls_or_dense(self.matmuls, self.rows, self.columns)
 
 
 class KroneckerLinear(FactorLinear):
     """``y = sum_r (A_r (x) B_r) x + bias``.
 
-    The terms of a sum stand side by side in two ordinary linear layers, ``right`` and ``left``, so that one product
+    The terms of a sum stand side by side in two ordinary linear layers, ``right`` and ``left``, so that one matmul
     each does them all and either can be packed like any other layer. The cheaper of the two orders is used.
 
     Attributes:

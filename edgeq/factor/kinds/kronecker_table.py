@@ -172,7 +172,7 @@ class KroneckerHead(FactorModule):
 
     Attributes:
         spec: Which table.
-        rows: The product with the stored table, float or packed.
+        rows: The matmul with the stored table, float or packed.
     """
 
     spec: HeadSpec
@@ -196,7 +196,7 @@ class KroneckerHead(FactorModule):
         return logits
 
     def tied_parts(self) -> dict[str, str]:
-        """The product is on the numbers of the table."""
+        """The matmul is on the numbers of the table."""
         return {"rows": f"{self.spec.table}.table"}
 
 

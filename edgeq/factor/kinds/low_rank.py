@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeq.factor.cost import Cost, Evaluation, products_or_dense
+from edgeq.factor.cost import Cost, Evaluation, matmuls_or_dense
 from edgeq.factor.decompose import truncated_svd
 from edgeq.factor.kinds.base import FactorLinear, FactorSettings, FactorSpec
 from edgeq.factor.kinds.blocks import BlockSpec
@@ -64,7 +64,7 @@ class LowRankSpec(FactorSpec):
         """Returns the cost of each way to compute the layer."""
         products = [(1, self.rank, self.columns), (1, self.rows, self.rank)]
         products += [(1, self.rank, self.rank)] if self.core else []
-        return products_or_dense(products, self.rows, self.columns)
+        return matmuls_or_dense(products, self.rows, self.columns)
 
 
 class LowRankLinear(FactorLinear):

@@ -1,8 +1,8 @@
 """``block-reconstruction``: rounding and scales of one block at a time, trained against the float block's output.
 
-The objective is that of AdaRound (Nagel et al., 2020) and BRECQ (Li et al., 2021): a weight may end on another level than
-the nearest one if the block's output is better for it. Codes are learned through the straight-through gradient of latent
-weights rather than through a soft rounding between two neighbours, which leaves all levels open at 1 and 2 bits.
+The objective is that of AdaRound (Nagel et al., 2020) and BRECQ (Li et al., 2021): a weight may end on another level
+than the nearest one if the block's output is better for it. Codes are learned through the straight-through gradient of
+latent weights rather than through a soft rounding between two neighbours, which leaves all levels open at 1 and 2 bits.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import torch
 from edgeq.quant.grids import Grid
 from edgeq.quant.quantizers.base import divide
 
-_BLOCK = 128  # columns whose corrections are applied to the others in one product
+_BLOCK = 128  # columns whose corrections are applied to the others in one matmul
 _RATIOS = 24  # clipping ratios that are tried for the first scale
 _SMALLEST_RATIO = {1: 0.1, 2: 0.2, 4: 0.4, 8: 0.75}
 

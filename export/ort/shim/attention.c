@@ -1,4 +1,4 @@
-/* ai.edgeq::Int8Attention: self-attention whose products are sums of integers. */
+/* ai.edgeq::Int8Attention: self-attention whose matmuls are sums of integers. */
 #include <stdlib.h>
 #include <string.h>
 

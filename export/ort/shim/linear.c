@@ -1,4 +1,4 @@
-/* ai.edgeq::LowBitLinear: rows to int8, the integer product and the way back to floats; or floats times codes. */
+/* ai.edgeq::LowBitLinear: rows to int8, the integer matmul and the way back to floats; or floats times codes. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -19,7 +19,7 @@ from edgeq.targets.compiler.passes.float_linear import FLOAT_LINEAR
 
 
 def low_bit_linear(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
-    """``LowBitLinear``: quantizer and integer product, or the weight-only product; a sixth input is added last."""
+    """``LowBitLinear``: quantizer and integer matmul, or the weight-only matmul; a sixth input is added last."""
     x, weight, scale, bias, static_scale, added = [*inputs, None, None][:6]
     matrix = packed_matrix(attrs, weight, scale)
     lead = shape_of(x)[:-1]

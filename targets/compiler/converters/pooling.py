@@ -10,14 +10,14 @@ from tvm.ir.expr import Constant
 from edgeq.errors import UnsupportedError
 from edgeq.targets.compiler.converters.kernel_calls import Converter, KernelCalls, shape_of, tensor
 from edgeq.targets.compiler.kernels import pooling
-from edgeq.targets.compiler.kernels.head_products import head_products
+from edgeq.targets.compiler.kernels.head_matmul import head_matmul
 
 
 def product(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
-    """``MatMul``: each head with a matrix of its own, or weighted rows; products with a constant are linear layers."""
+    """``MatMul``: each head with a matrix of its own, or weighted rows; matmuls with a constant are linear layers."""
     shapes = [shape_of(value) for value in inputs]
     if [len(shape) for shape in shapes] == [4, 4] and _is(shapes[1][0], 1) and all(map(_is_known, shapes[1])):
-        return _head_products(calls, inputs)
+        return _head_matmul(calls, inputs)
     if [len(shape) for shape in shapes] == [3, 3] and _is(shapes[0][1], 1) and _is_known(shapes[1][2]):
         return _weighted_rows(calls, inputs)
     raise UnsupportedError(
@@ -26,13 +26,13 @@ def product(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any
     )
 
 
-def _head_products(calls: KernelCalls, inputs: list[Any]) -> Any:
+def _head_matmul(calls: KernelCalls, inputs: list[Any]) -> Any:
     """``[B, H, S, D]`` and ``[1, H, D, R]``, whose sizes are known."""
     batch, _, rows, _ = shape_of(inputs[0])
     heads, head_size, columns = (int(size) for size in shape_of(inputs[1])[1:])
     return calls.isa_call(
-        ("head_products", heads, head_size, columns),
-        lambda isa: head_products(isa, heads, head_size, columns),
+        ("head_matmul", heads, head_size, columns),
+        lambda isa: head_matmul(isa, heads, head_size, columns),
         inputs,
         tensor([batch, heads, rows, columns]),
     )

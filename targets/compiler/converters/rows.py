@@ -56,7 +56,7 @@ def float_embedding(calls: KernelCalls, table: Any, ids: Any) -> Any:
 
 
 def panel_embedding(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
-    """``PanelGather``: rows of a float table that is stored for a product."""
+    """``PanelGather``: rows of a float table that is stored for a matmul."""
     panels, ids = inputs
     rows, columns = int(attrs["rows"]), int(shape_of(panels)[1])
     lead = shape_of(ids)

@@ -17,8 +17,8 @@ from edgeq.formats.low_bit import PackedMatrix
 from edgeq.targets.compiler.isa import Isa
 from edgeq.targets.compiler.kernels import low_bit_matmul, script, weight_only_matmul
 from edgeq.targets.compiler.kernels.low_bit_embedding import decode_rows
-from edgeq.targets.compiler.kernels.low_bit_product import LowBitProduct
-from edgeq.targets.compiler.kernels.low_bit_product import Operands as IntegerOperands
+from edgeq.targets.compiler.kernels.matmul_settings import MatmulSettings
+from edgeq.targets.compiler.kernels.matmul_settings import Operands as IntegerOperands
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns, quantize_rows
 from edgeq.targets.compiler.kernels.weight_only_matmul import Operands as FloatOperands
 from edgeq.targets.compiler.kernels.weight_only_matmul import WeightOnlyProduct
@@ -33,7 +33,7 @@ class _AnyMatrix(PackedMatrix):
 
 
 @dataclasses.dataclass(frozen=True)
-class _AnyProduct(LowBitProduct):
+class _AnySizeSettings(MatmulSettings):
     """Takes twice the zero point, an integer for every grid, and halves the scale instead: exact as well."""
 
     @property
@@ -54,7 +54,7 @@ def any_quantizer(*, static: bool) -> tirx.PrimFunc:
 
 
 def any_low_bit_matmul(isa: Isa, bits: int) -> tirx.PrimFunc:
-    """Builds the integer product of codes of ``bits`` bits with quantized rows.
+    """Builds the integer matmul of codes of ``bits`` bits with quantized rows.
 
     Returns:
         A function of codes int32 ``[M, padded(K)/4]``, activation scale float32 ``[M]``, code sum int32 ``[M]``,
@@ -85,8 +85,8 @@ def any_low_bit_matmul(isa: Isa, bits: int) -> tirx.PrimFunc:
         bias = T.match_buffer(bias_, (rows,), "float32")
         out = T.match_buffer(y, (tokens, rows), "float32")
         with T.sblock("root"):
-            low_bit_matmul.low_bit_product(
-                _AnyProduct(isa, _AnyMatrix(rows, columns, bits, zero_point, rows), True, "none"),
+            low_bit_matmul.whole_matmul(
+                _AnySizeSettings(isa, _AnyMatrix(rows, columns, bits, zero_point, rows), True, "none"),
                 IntegerOperands(words, a_scales, code_sums, weight, scale, bias, out),
                 tokens,
             )
@@ -95,7 +95,7 @@ def any_low_bit_matmul(isa: Isa, bits: int) -> tirx.PrimFunc:
 
 
 def any_weight_only_matmul(isa: Isa, bits: int) -> tirx.PrimFunc:
-    """Builds the product of codes of ``bits`` bits with float32 rows.
+    """Builds the matmul of codes of ``bits`` bits with float32 rows.
 
     Returns:
         A function of x float32 ``[M, K]``, weight int32 ``[N/16, K/(4F), 16]``, scale float32 ``[N]``, bias float32

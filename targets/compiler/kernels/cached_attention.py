@@ -83,7 +83,7 @@ class Columns:
 
     Attributes:
         row: Columns of a row.
-        first: First of the ``heads * head_size`` columns that are meant: one product may give all three.
+        first: First of the ``heads * head_size`` columns that are meant: one matmul may give all three.
     """
 
     row: int

@@ -1,4 +1,4 @@
-"""The product of float32 activations and a dense float32 matrix: layers that stayed float.
+"""The matmul of float32 activations and a dense float32 matrix: layers that stayed float.
 
 The matrix comes in panels of 16 outputs, ``[ceil(N/16), K, 16]``, so that a tile reads memory in a stream: rows of a
 wide matrix lie so far apart that every step would touch another page.
@@ -37,7 +37,7 @@ def panel_count(outputs: int) -> int:
 
 
 class Operands(NamedTuple):
-    """Buffers of one product, activations and output seen as rows."""
+    """Buffers of one matmul, activations and output seen as rows."""
 
     x: Any
     w: Any

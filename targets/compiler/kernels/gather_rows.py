@@ -72,7 +72,7 @@ def _copy_panel_row(panels, ids, out, i, table_rows, columns):
 
 
 def gather_panel_rows(table_rows: int, columns: int, *, rank: int) -> tirx.PrimFunc:
-    """Builds what :func:`gather_rows` does on a table that is stored as panels of 16 rows, for a product.
+    """Builds what :func:`gather_rows` does on a table that is stored as panels of 16 rows, for a matmul.
 
     Args:
         table_rows: Rows of the table.

@@ -1,4 +1,4 @@
-"""Attention whose products are sums of integers: queries, keys, values and the weights of the values as int8.
+"""Attention whose matmuls are sums of integers: queries, keys, values and the weights of the values as int8.
 
 One head of one sequence is a task. Its keys and values are quantized once; then tiles of a few queries go through
 scores, softmax and weighted sum while their scores stay in cache. The formula is in
@@ -212,7 +212,7 @@ def _one_head(p, o, mask_row):
 
 
 def int8_attention(isa: Isa, heads: int, head_size: int, *, scale: float) -> tirx.PrimFunc:
-    """Builds ``softmax(q k^T * scale + mask) v`` for every head, with sums of integers for both products.
+    """Builds ``softmax(q k^T * scale + mask) v`` for every head, with sums of integers for both matmuls.
 
     Sums are exact; everything else is elementwise, a maximum, or a sum of 16 parts (key index mod 16) and one fixed
     tree. A key that is hidden weighs exactly 0, so that padding changes no bit. Where all keys have the lowest score,

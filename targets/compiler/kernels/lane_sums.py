@@ -1,4 +1,4 @@
-"""Sums of a low-bit product where the dot product takes one lane of a register as its activations (``sdot`` of ARM).
+"""Sums of a low-bit matmul where the dot product takes one lane of a register as its activations (``sdot`` of ARM).
 
 Sixteen bytes of a token's activations are loaded once and serve four dot products, instead of one load for each. A
 tile has many tokens and half a block of rows: codes are unpacked once for all tokens, and sums, codes and activations
@@ -12,7 +12,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from edgeq.targets.compiler.kernels.low_bit_product import LowBitProduct, Operands
+from edgeq.targets.compiler.kernels.matmul_settings import MatmulSettings, Operands
 from edgeq.targets.compiler.kernels.numerics import registers
 from edgeq.targets.compiler.kernels.script import macro
 
@@ -21,7 +21,7 @@ _HALF = 2
 """Vectors of rows that a loop takes."""
 
 
-def _codes(p: LowBitProduct, word: Any, field: int) -> Any:
+def _codes(p: MatmulSettings, word: Any, field: int) -> Any:
     """One field as bytes; shifted as bytes, so that the highest field needs no mask."""
     if p.matrix.bits == 8:
         return p.codes(word, 0)
@@ -34,7 +34,7 @@ def _codes(p: LowBitProduct, word: Any, field: int) -> Any:
 
 
 def _take_in(
-    p: LowBitProduct, operands: Operands, acc: Any, block: Any, half: int, k_block: Any, field: int, x: list[Any]
+    p: MatmulSettings, operands: Operands, acc: Any, block: Any, half: int, k_block: Any, field: int, x: list[Any]
 ) -> None:
     """Emits the products of one field of one block of columns; ``x`` has the activations of each token."""
     vectors = [half * _HALF + v for v in range(_HALF)]
@@ -49,7 +49,15 @@ def _take_in(
 
 
 def _four_words(
-    p: LowBitProduct, operands: Operands, acc: Any, m: Any, block: Any, half: int, k_block: Any, group: int, tokens: int
+    p: MatmulSettings,
+    operands: Operands,
+    acc: Any,
+    m: Any,
+    block: Any,
+    half: int,
+    k_block: Any,
+    group: int,
+    tokens: int,
 ) -> None:
     """Emits the products of sixteen columns."""
     x = registers((tokens,), "int32x4")
@@ -64,7 +72,7 @@ def _four_words(
 
 
 def _last_block(
-    p: LowBitProduct, operands: Operands, acc: Any, m: Any, block: Any, half: int, k_block: Any, tokens: int
+    p: MatmulSettings, operands: Operands, acc: Any, m: Any, block: Any, half: int, k_block: Any, tokens: int
 ) -> None:
     """Emits the products of one block of columns that is fewer than sixteen."""
     for field in range(p.matrix.fields):
@@ -73,7 +81,7 @@ def _last_block(
 
 
 def _sixteen_columns(
-    p: LowBitProduct, operands: Operands, acc: Any, m: Any, block: Any, half: int, k_block: Any, tokens: int
+    p: MatmulSettings, operands: Operands, acc: Any, m: Any, block: Any, half: int, k_block: Any, tokens: int
 ) -> None:
     """Emits the products of one block of columns, or of as many as make sixteen columns."""
     for group in range(max(1, p.matrix.fields // _LANES)):

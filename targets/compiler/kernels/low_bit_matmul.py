@@ -1,4 +1,4 @@
-"""The integer product of a low-bit linear layer: int8 activations times packed codes, then back to float.
+"""The integer matmul of a low-bit linear layer: int8 activations times packed codes, then back to float.
 
 A tile is ``tokens x blocks`` of output held in registers: for each packed word of a block, a shift and a mask give
 four codes of 16 rows, and one 4-way dot product a token takes them in. Tiles of neighbouring blocks run in parallel.
@@ -14,8 +14,8 @@ from edgeq.formats.low_bit import ACTIVATION_LEVELS, PackedMatrix
 from edgeq.formats.packing import ROW_TILE
 from edgeq.targets.compiler.isa import Isa
 from edgeq.targets.compiler.kernels import script
-from edgeq.targets.compiler.kernels.low_bit_product import Epilogue, LowBitProduct, Operands
 from edgeq.targets.compiler.kernels.low_bit_sums import accumulate, sums_in_place
+from edgeq.targets.compiler.kernels.matmul_settings import Epilogue, MatmulSettings, Operands
 from edgeq.targets.compiler.kernels.numerics import registers
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns
 from edgeq.targets.compiler.kernels.script import macro
@@ -102,8 +102,8 @@ def _single_token(p, operands):
 
 
 @macro
-def low_bit_product(p, operands, tokens):
-    """The whole product of ``tokens`` rows of codes."""
+def whole_matmul(p, operands, tokens):
+    """The whole matmul of ``tokens`` rows of codes."""
     if tokens == 1:
         _single_token(p, operands)
     elif p.block_tile > 1 and tokens <= p.token_tile:
@@ -130,7 +130,7 @@ def low_bit_matmul(
         ``[1]``, and the output float32 ``[..., N]``.
     """
     lead, tokens = leading_dimensions(rank)
-    p = LowBitProduct(isa, matrix, has_bias, epilogue)
+    p = MatmulSettings(isa, matrix, has_bias, epilogue)
     words = padded_columns(matrix.columns) // 4
 
     @script.prim_func(s_tir=True)
@@ -156,7 +156,7 @@ def low_bit_matmul(
             a_scales = T.decl_buffer((tokens,), "float32", data=a_buffer.data)
             code_sums = T.decl_buffer((tokens,), "int32", data=sum_buffer.data)
             out = T.decl_buffer((tokens, matrix.rows), "float32", data=y_buffer.data)
-            low_bit_product(p, Operands(q_words, a_scales, code_sums, weight, scale, bias, out), tokens)
+            whole_matmul(p, Operands(q_words, a_scales, code_sums, weight, scale, bias, out), tokens)
 
     return product
 

@@ -1,4 +1,4 @@
-"""The sums of a low-bit product, in integers and so exact in any order.
+"""The sums of a low-bit matmul, in integers and so exact in any order.
 
 Three ways: products added up in 32 bits, in 16 bits that are widened before they could overflow, and, for a few tokens,
 codes taken in where they stand in their word. Statements that depend on the number of a field are emitted by
@@ -12,14 +12,14 @@ from typing import Any
 from tvm.script import tirx as T
 
 from edgeq.targets.compiler.kernels.lane_sums import lane_products
-from edgeq.targets.compiler.kernels.low_bit_product import LowBitProduct, Operands
+from edgeq.targets.compiler.kernels.matmul_settings import MatmulSettings, Operands
 from edgeq.targets.compiler.kernels.matrix_sums import matrix_products
 from edgeq.targets.compiler.kernels.numerics import prefetch, registers
 from edgeq.targets.compiler.kernels.script import macro
 
 
 def _narrow_step(
-    p: LowBitProduct, operands: Operands, sums: Any, m: Any, block: Any, k_block: Any, tokens: int, blocks: int
+    p: MatmulSettings, operands: Operands, sums: Any, m: Any, block: Any, k_block: Any, tokens: int, blocks: int
 ) -> None:
     """Emits the products of one packed word a row, into 16-bit sums."""
     vectors = [(b, v) for b in range(blocks) for v in range(p.isa.vectors)]
@@ -37,7 +37,7 @@ def _narrow_step(
                     T.buffer_store(sums, total, [first + part])
 
 
-def _widen_all(p: LowBitProduct, acc: Any, sums: Any, count: int) -> None:
+def _widen_all(p: MatmulSettings, acc: Any, sums: Any, count: int) -> None:
     """Emits the addition of 16-bit sums to the 32-bit ones."""
     for index in range(count):
         parts = [sums[index * p.narrow.parts + part] for part in range(p.narrow.parts)]
@@ -100,7 +100,7 @@ def accumulate(p, operands, acc, m, block, tokens, blocks, ahead):
 
 
 def _take_in(
-    p: LowBitProduct, operands: Operands, acc: Any, m: Any, block: Any, k_block: Any, step: int, tokens: int
+    p: MatmulSettings, operands: Operands, acc: Any, m: Any, block: Any, k_block: Any, step: int, tokens: int
 ) -> None:
     """Emits the products of one packed word a row for some tokens; every slot of a vector has a sum of its own."""
     for field in range(p.matrix.fields):
@@ -113,7 +113,7 @@ def _take_in(
                 T.buffer_store(acc, p.isa.dot4(acc[place], codes, x, p.matrix.bits), [place])
 
 
-def _slot_sums(p: LowBitProduct, acc: Any, sums: Any, tokens: int) -> None:
+def _slot_sums(p: MatmulSettings, acc: Any, sums: Any, tokens: int) -> None:
     """Emits the sum over slots and steps, each slot's factor taken out: an exact division by a power of two."""
     parts = p.steps(tokens) * p.slots
     for v in range(tokens * p.isa.vectors):

@@ -1,4 +1,4 @@
-"""Sums of a low-bit product with an instruction that multiplies 2 x 8 by 8 x 2 bytes (``smmla`` of ARM's i8mm).
+"""Sums of a low-bit matmul with an instruction that multiplies 2 x 8 by 8 x 2 bytes (``smmla`` of ARM's i8mm).
 
 It takes 8 neighbouring products of two tokens with two rows. Words hold 4 of a row, so two words are interleaved: for
 codes below 8 bits two fields of one word, for 8 bits the words of two neighbouring blocks of columns.
@@ -11,7 +11,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from edgeq.targets.compiler.kernels.low_bit_product import LowBitProduct, Operands
+from edgeq.targets.compiler.kernels.matmul_settings import MatmulSettings, Operands
 from edgeq.targets.compiler.kernels.numerics import registers
 from edgeq.targets.compiler.kernels.script import macro
 
@@ -27,12 +27,12 @@ def _pair_of_tokens(operands: Operands, m: Any, column: Any, words: int) -> Any:
 
 
 def _take_in(
-    p: LowBitProduct, operands: Operands, sums: Any, m: Any, halves: list[list[Any]], column: Any, tokens: int
+    p: MatmulSettings, operands: Operands, sums: Any, m: Any, halves: list[list[Any]], column: Any, tokens: int
 ) -> None:
     """Emits the products of eight columns, or of four where ``halves`` has no second one."""
     multiply = p.isa.matrix_product
     if multiply is None:
-        raise ValueError(f"{p.isa.name} has no matrix product")
+        raise ValueError(f"{p.isa.name} has no matmul instruction")
     activations = [_pair_of_tokens(operands, m + 2 * pair, column, len(halves)) for pair in range(tokens // 2)]
     for v in range(p.isa.vectors):
         low = halves[0][v]
@@ -44,7 +44,7 @@ def _take_in(
                 T.buffer_store(sums, multiply(sums[place], activations[pair], codes), [place])
 
 
-def _codes(p: LowBitProduct, operands: Operands, block: Any, k_block: Any, field: int) -> list[Any]:
+def _codes(p: MatmulSettings, operands: Operands, block: Any, k_block: Any, field: int) -> list[Any]:
     lanes = p.isa.lanes
     return [
         p.codes(operands.weight[block, k_block, T.ramp(v * lanes, 1, lanes)], field) for v in range(p.isa.vectors)
@@ -52,7 +52,7 @@ def _codes(p: LowBitProduct, operands: Operands, block: Any, k_block: Any, field
 
 
 def _blocks_of_columns(
-    p: LowBitProduct, operands: Operands, sums: Any, m: Any, block: Any, k_block: Any, tokens: int, count: int
+    p: MatmulSettings, operands: Operands, sums: Any, m: Any, block: Any, k_block: Any, tokens: int, count: int
 ) -> None:
     """Emits the products of one block of columns, or for 8 bits of two."""
     if p.matrix.fields == 1:
@@ -64,7 +64,7 @@ def _blocks_of_columns(
         _take_in(p, operands, sums, m, halves, k_block * p.matrix.fields + field, tokens)
 
 
-def _by_token(p: LowBitProduct, acc: Any, sums: Any, tokens: int) -> None:
+def _by_token(p: MatmulSettings, acc: Any, sums: Any, tokens: int) -> None:
     """Emits the way from sums of two tokens with two rows to those of one token with a vector of rows."""
     for pair in range(tokens // 2):
         for v in range(p.isa.vectors):

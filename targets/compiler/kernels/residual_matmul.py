@@ -1,4 +1,4 @@
-"""The integer product of a low-bit linear layer whose result is added to what came past the layer."""
+"""The integer matmul of a low-bit linear layer whose result is added to what came past the layer."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from tvm.script import tirx as T
 from edgeq.formats.low_bit import PackedMatrix
 from edgeq.targets.compiler.isa import Isa
 from edgeq.targets.compiler.kernels import script
-from edgeq.targets.compiler.kernels.low_bit_matmul import low_bit_product
-from edgeq.targets.compiler.kernels.low_bit_product import Epilogue, LowBitProduct, Operands
+from edgeq.targets.compiler.kernels.low_bit_matmul import whole_matmul
+from edgeq.targets.compiler.kernels.matmul_settings import Epilogue, MatmulSettings, Operands
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns
 from edgeq.targets.compiler.kernels.shapes import leading_dimensions
 
@@ -24,7 +24,7 @@ def residual_matmul(
         float32 ``[..., N]``.
     """
     lead, tokens = leading_dimensions(rank)
-    p = LowBitProduct(isa, matrix, has_bias, epilogue)
+    p = MatmulSettings(isa, matrix, has_bias, epilogue)
     words = padded_columns(matrix.columns) // 4
 
     @script.prim_func(s_tir=True)
@@ -53,6 +53,6 @@ def residual_matmul(
             code_sums = T.decl_buffer((tokens,), "int32", data=sum_buffer.data)
             added = T.decl_buffer((tokens, matrix.rows), "float32", data=added_buffer.data)
             out = T.decl_buffer((tokens, matrix.rows), "float32", data=y_buffer.data)
-            low_bit_product(p, Operands(q_words, a_scales, code_sums, weight, scale, bias, out, added), tokens)
+            whole_matmul(p, Operands(q_words, a_scales, code_sums, weight, scale, bias, out, added), tokens)
 
     return product

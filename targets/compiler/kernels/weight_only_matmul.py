@@ -1,4 +1,4 @@
-"""The product of float32 activations and packed codes: weight-only layers."""
+"""The matmul of float32 activations and packed codes: weight-only layers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from edgeq.formats.packing import COLUMN_GROUP, ROW_TILE
 from edgeq.targets.compiler.isa import Isa
 from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.float_matmul import SINGLE_TOKEN_PANELS
-from edgeq.targets.compiler.kernels.low_bit_product import EPILOGUES, Epilogue
+from edgeq.targets.compiler.kernels.matmul_settings import EPILOGUES, Epilogue
 from edgeq.targets.compiler.kernels.numerics import fma, registers
 from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import leading_dimensions, row_parameter
 
 
 class Operands(NamedTuple):
-    """Buffers of one product, activations and output seen as rows."""
+    """Buffers of one matmul, activations and output seen as rows."""
 
     x: Any
     weight: Any
@@ -128,7 +128,7 @@ def _blocks_in_parallel(p, o, rows, count):
 
 @macro
 def weight_only_product(p, operands, rows, panels):
-    """The whole product of ``rows`` rows; several are taken with ``panels`` blocks at a time."""
+    """The whole matmul of ``rows`` rows; several are taken with ``panels`` blocks at a time."""
     if rows == 1:
         _blocks_in_parallel(p, operands, rows, SINGLE_TOKEN_PANELS)
     else:

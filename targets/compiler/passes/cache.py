@@ -38,7 +38,7 @@ _REPLACED_INPUTS = ("input_ids", "attention_mask", "encoder_attention_mask", "po
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """Queries, keys or values as columns of a product."""
+    """Queries, keys or values as columns of a matmul."""
 
     tensor: str
     first: int
@@ -74,7 +74,7 @@ def use_cache_in_place(view: GraphView) -> int:
 
 
 def _match(view: GraphView, attention: onnx.NodeProto, past: dict[str, onnx.ValueInfoProto]) -> _Layer:
-    """Follows queries, keys and values back to the products that they are columns of."""
+    """Follows queries, keys and values back to the matmuls that they are columns of."""
     found: list[tuple[str, _Part | None]] = []
     for name, kind in zip(attention.input[1:3], ("key", "value"), strict=True):
         stored = _behind(view, name, "Cast")

@@ -22,7 +22,7 @@ Evaluate = Callable[[list[np.ndarray], dict[str, object]], np.ndarray]
 def fold_constants(view: GraphView) -> int:
     """Replaces nodes that read nothing but initializers by their values.
 
-    A matrix that is only turned round for a product stays, since products read either orientation.
+    A matrix that is only transposed for a matmul stays, since matmuls read either orientation.
     """
     count = 0
     for node in list(view.graph.node):

@@ -1,4 +1,4 @@
-"""Layers that stayed float: a product with a constant matrix and its bias become one node."""
+"""Layers that stayed float: a matmul with a constant matrix and its bias become one node."""
 
 from __future__ import annotations
 

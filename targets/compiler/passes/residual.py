@@ -1,4 +1,4 @@
-"""Residual additions: taken into the normalisation behind them, or else into the product before them."""
+"""Residual additions: taken into the normalisation behind them, or else into the matmul before them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A float table that is also the matrix of an output head: one tensor, in the order that the product reads."""
+"""A float table that is also the matrix of an output head: one tensor, in the order that the matmul reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PANEL_GATHER = "PanelGather"
 
 
 def share_tables(view: GraphView) -> int:
-    """Replaces ``Gather`` on a table that is otherwise read by transposed products only, by ``PanelGather``.
+    """Replaces ``Gather`` on a table that is otherwise read by transposed matmuls only, by ``PanelGather``.
 
     The attribute ``rows`` is the number of the table's rows.
     """

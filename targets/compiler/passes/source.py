@@ -64,7 +64,7 @@ def join_encoder(encoder: onnx.GraphProto, first_step: onnx.GraphProto) -> onnx.
 
 
 def _store(view: GraphView, step: GraphView, index: str, renamed: dict[str, str]) -> None:
-    """Adds the products of one layer and the node that stores them."""
+    """Adds the matmuls of one layer and the node that stores them."""
     parts = []
     for name in (f"present.{index}.encoder.key", f"present.{index}.encoder.value"):
         rounded = step.producer(name)

@@ -54,7 +54,7 @@ def runnable() -> list[str]:
 
 @pytest.fixture(params=[*RUNNABLE, *(["x86-64-v4"] if load_target("x86-64-v4").runs_on(this_machine()) else [])])
 def product_target(request: pytest.FixtureRequest) -> str:
-    """Each target with an integer product of its own that this machine can run; other kernels are the same on v4."""
+    """Each target with an integer matmul of its own that this machine can run; other kernels are the same on v4."""
     return str(request.param)
 
 

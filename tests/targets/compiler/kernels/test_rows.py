@@ -13,7 +13,7 @@ from edgeq.targets.builtin.target import load_target
 from edgeq.targets.compiler.isa import isa_named
 from edgeq.targets.compiler.kernels.attention import attention
 from edgeq.targets.compiler.kernels.gather_rows import gather_rows
-from edgeq.targets.compiler.kernels.head_products import head_products
+from edgeq.targets.compiler.kernels.head_matmul import head_matmul
 from edgeq.targets.compiler.kernels.layer_norm import layer_norm
 from edgeq.targets.compiler.kernels.low_bit_embedding import low_bit_embedding
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns, quantize_rows
@@ -220,6 +220,6 @@ def test_heads_with_a_matrix_of_each(heads, head_size, columns, run_everywhere):
     w = generator.standard_normal((1, heads, head_size, columns)).astype(np.float32)
     inputs = [generator.standard_normal((2, heads, rows, head_size)).astype(np.float32) for rows in (0, 1, 13)]
     calls = [(x, w, np.zeros((2, heads, x.shape[2], columns), np.float32)) for x in inputs]
-    found = run_everywhere(lambda isa: head_products(isa, heads, head_size, columns), calls)
+    found = run_everywhere(lambda isa: head_matmul(isa, heads, head_size, columns), calls)
     for x, y in zip(inputs, found, strict=True):
         np.testing.assert_allclose(y, x.astype(np.float64) @ w.astype(np.float64), rtol=1e-5, atol=1e-5)

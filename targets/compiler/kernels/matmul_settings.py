@@ -1,4 +1,4 @@
-"""What the kernels of a low-bit product share: sizes of tiles, codes of packed words, and the way back to float."""
+"""What the kernels of a low-bit matmul share: sizes of tiles, codes of packed words, and the way back to float."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LANE_TOKENS = 8
 
 
 class Operands(NamedTuple):
-    """Buffers of one product, activations and output seen as rows."""
+    """Buffers of one matmul, activations and output seen as rows."""
 
     words: Any
     a_scales: Any
@@ -44,7 +44,7 @@ class Operands(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class LowBitProduct:
+class MatmulSettings:
     """What is fixed when the kernel is built.
 
     ``sum (code - zero_point) * q`` is ``factor * total - offset * sum q`` in integers: a half-integer zero point is

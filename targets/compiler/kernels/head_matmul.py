@@ -88,7 +88,7 @@ def _one_head(p, o, rows):
     _last_columns(p, o, rows)
 
 
-def head_products(isa: Isa, heads: int, head_size: int, columns: int) -> tirx.PrimFunc:
+def head_matmul(isa: Isa, heads: int, head_size: int, columns: int) -> tirx.PrimFunc:
     """Builds ``y[b, h] = x[b, h] w[h]``: one fused multiply-add accumulator per output, in ascending order.
 
     Args:
