@@ -263,7 +263,7 @@ class Seq2SeqAdapter(ModelAdapter):
     @property
     @abc.abstractmethod
     def cache(self) -> CacheShape:
-        """Size of the decoder's cache; that of the source differs in its length only."""
+        """Size of the decoder's cache; that of the encoder input differs in its length only."""
 
     @abc.abstractmethod
     def export_module(self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE) -> nn.Module:

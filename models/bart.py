@@ -134,7 +134,7 @@ class BartLayers(ModelAdapter):
 
     @property
     def max_positions(self) -> int:
-        """See :attr:`ModelAdapter.max_positions`; it holds for the source and for the target."""
+        """See :attr:`ModelAdapter.max_positions`; it holds for the encoder input and for the target."""
         return int(self.config.max_position_embeddings)
 
     def _stack(self, side: str) -> LayerStack:
@@ -186,7 +186,7 @@ class BartAdapter(BartLayers, Seq2SeqAdapter):
 
     @property
     def input_names(self) -> list[str]:
-        """Inputs of the whole model: the source, its mask, and the target shifted by one."""
+        """Inputs of the whole model: the encoder input, its mask, and the target shifted by one."""
         return ["input_ids", "attention_mask", "decoder_input_ids"]
 
     def export_module(self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE) -> nn.Module:

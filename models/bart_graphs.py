@@ -70,7 +70,7 @@ class Layout:
 
 
 class BartEncoder(nn.Module):
-    """Reads the source.
+    """Reads the encoder input.
 
     Args:
         model: A float or compressed model with an output head.
@@ -85,7 +85,7 @@ class BartEncoder(nn.Module):
         self.layout = layout
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Reads a batch of sources.
+        """Reads a batch of encoder inputs.
 
         Args:
             input_ids: int64, ``[batch, length]``; padding comes last, since positions count from the left.
@@ -150,7 +150,7 @@ class _Decoder(nn.Module):
         return _attend(attention, state, (keys, values), mask, self.heads)
 
     def _read(self, attention: Any, mask: torch.Tensor, source: Pair, state: torch.Tensor) -> torch.Tensor:
-        """Attends to the source."""
+        """Attends to the encoder input."""
         return _attend(attention, state, source, mask, self.heads)
 
 
@@ -177,7 +177,7 @@ class _Step(_Decoder):
 
 
 class BartFirstStep(_Step):
-    """The decoder's first step: it also makes the keys and values of the source, which never change."""
+    """The decoder's first step: it also makes the keys and values of the encoder input, which never change."""
 
     def forward(
         self,
@@ -194,7 +194,7 @@ class BartFirstStep(_Step):
 
         Returns:
             Logits, float32 ``[batch, sequence, vocabulary]``, then for each layer the decoder's key and value
-            and the source's key and value, in the cache's type.
+            and the encoder input's key and value, in the cache's type.
         """
         layers = _part(self.model, "decoder").layers
         sources = [self._cached(layer.encoder_attn, encoder_hidden_states) for layer in layers]

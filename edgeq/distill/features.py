@@ -170,7 +170,7 @@ class FeatureReader(nn.Module):
 
 
 def _masks(batch: Batch) -> dict[str, torch.Tensor]:
-    """Returns the real tokens of the source, and of the decoder of an encoder-decoder."""
+    """Returns the real tokens of the encoder input, and of the decoder of an encoder-decoder."""
     masks = {"source": batch["attention_mask"].bool()}
     if "decoder_input_ids" in batch:
         masks["decoder"] = batch["labels"] != NO_LABEL

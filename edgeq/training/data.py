@@ -75,7 +75,8 @@ def load_task_data(
 
     Columns are known by their names: for labels, scores and embeddings those of :mod:`edgeq.evaluate.columns`;
     ``text`` for language models; ``source`` and ``target`` (or ``document`` and ``summary``, ...) for
-    sequence-to-sequence, where a JSON list is the sentences of a source, or targets of which the first one is learned.
+    sequence-to-sequence, where a JSON list is the sentences of an encoder input, or targets, of which the first is
+        learned.
 
     Args:
         train: A file or a data set of the hub; see :func:`edgeq.training.rows.read_data`.
@@ -303,7 +304,7 @@ class _Encoder:
 
 
 def alternatives(cell: str) -> list[str]:
-    """Reads a cell that may be a JSON list of texts: the sentences of a source, or several good targets."""
+    """Reads a cell that may be a JSON list of texts: the sentences of an encoder input, or several good targets."""
     if cell.startswith("["):
         with contextlib.suppress(json.JSONDecodeError, RecursionError):
             values = json.loads(cell)

@@ -31,13 +31,13 @@ class GoldenRun:
 
 
 def golden_source(specs: tuple[TensorSpec, ...], model: ModelInfo, *, context: int, encode: Backend) -> GoldenRun:
-    """Makes the golden run of an encoder: sources of two lengths.
+    """Makes the golden run of an encoder: encoder inputs of two lengths.
 
     Args:
         specs: Inputs of ``encode``.
         model: The model.
-        context: Most tokens of a source.
-        encode: The encoder on this machine, filling caches for :data:`BATCH` sources.
+        context: Most tokens of an encoder input.
+        encode: The encoder on this machine, filling caches for :data:`BATCH` encoder inputs.
     """
     inputs = golden_inputs(specs, dataclasses.replace(model, max_length=context))
     inputs["source_lengths"] = inputs["attention_mask"].sum(axis=1)

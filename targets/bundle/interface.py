@@ -29,7 +29,7 @@ def input_specs(
         infos: The inputs of a compiled function.
         config: The model's configuration.
         model: Gives the longest sequence.
-        source_context: Most tokens of a source of an encoder-decoder.
+        source_context: Most tokens of an encoder input of an encoder-decoder.
 
     Raises:
         UnsupportedError: If nothing tells which token ids exist.

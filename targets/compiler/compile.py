@@ -63,7 +63,7 @@ class CompiledFunction:
         outputs: Outputs, in order; the state is none of them.
         state: Tensors after the inputs that the function changes in place and the caller keeps from call to call: the
             caches of a decoder, in which ``context`` is the capacity in tokens and ``context_blocks`` is
-            ``context / 16`` (``source_context`` for the source of an encoder-decoder).
+            ``context / 16`` (``source_context`` for the encoder input of an encoder-decoder).
         limit: How long a sequence may be, as the tables of positions say; None if there are none.
     """
 
@@ -84,8 +84,8 @@ class CompiledModel:
         outputs: Outputs of ``main``, in order.
         weights: The tensors after the inputs and the state, in order, constants of the graphs last.
         state: State of ``main``; see :class:`CompiledFunction`.
-        encoder: Interface of the function ``encode`` of an encoder-decoder, which reads the source and fills the
-            source caches. None for other models.
+        encoder: Interface of the function ``encode`` of an encoder-decoder, which reads the encoder input and fills its
+            caches. None for other models.
         limit: How long a sequence of ``main`` may be; see :class:`CompiledFunction`.
     """
 

@@ -84,12 +84,12 @@ def run_with_source(
     target: Target | None = None,
     threads: int | None = None,
 ) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
-    """Reads sources with an encoder-decoder and runs sets of inputs on them, all on one state.
+    """Reads encoder inputs with an encoder-decoder and runs sets of inputs on them, all on one state.
 
     Args:
         bundle: Bundle that holds ``edgeq-run``.
         source: Inputs of ``encode``: ``input_ids``, ``attention_mask``, ``source_lengths``.
-        inputs: Inputs of ``main``, one mapping a call, each for as many sequences as there are sources.
+        inputs: Inputs of ``main``, one mapping a call, each for as many sequences as there are encoder inputs.
         target: As for :func:`run_many`.
         threads: As for :func:`run_many`.
 
@@ -97,7 +97,7 @@ def run_with_source(
         The encoder's outputs by name, and those of every call.
 
     Raises:
-        UsageError: If there is no bundle, it reads no source, or an input is not what the model takes.
+        UsageError: If there is no bundle, it reads no encoder input, or an input is not what the model takes.
         FormatError: If the bundle is damaged.
         UnsupportedError: If nothing here can run the bundle.
         EdgeqError: If the run fails.

@@ -1,4 +1,4 @@
-"""How beams are searched: the most likely texts of a source, as transformers searches for them."""
+"""How beams are searched: the most likely texts of an encoder input, as transformers searches for them."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def check_generation(manifest: Manifest) -> None:
 
 
 def _check_state(state: tuple[TensorSpec, ...], of_source: tuple[TensorSpec, ...]) -> None:
-    """Caches are of the sizes that the runtimes know, and ``encode`` fills those of the source."""
+    """Caches are of the sizes that the runtimes know, and ``encode`` fills those of the encoder input."""
     if not state:
         raise FormatError("a decoder has caches, 'state' is empty")
     if of_source != tuple(spec for spec in state if spec.name.startswith(SOURCE_STATE)):

@@ -70,7 +70,7 @@ def _check_lengths(arrays: Mapping[str, np.ndarray], *, context: int | None) -> 
 
 
 def _check_source_lengths(arrays: Mapping[str, np.ndarray]) -> None:
-    """No source may be longer than its row; the mask must say the same."""
+    """No encoder input may be longer than its row; the mask must say the same."""
     ids, mask, lengths = (arrays[name] for name in SOURCE_INPUTS)
     if lengths.max() > ids.shape[1]:
         raise UsageError(f"input 'source_lengths' holds {lengths.max()}, but a row of ids has {ids.shape[1]} tokens")

@@ -235,17 +235,17 @@ class Bundle(TextCalls):
         )
 
     def encode_source(self, inputs: Mapping[str, Any], *, state: State) -> dict[str, np.ndarray]:
-        """Reads sources of an encoder-decoder into the source caches of a state.
+        """Reads encoder inputs of an encoder-decoder into a state's caches of them.
 
         Args:
             inputs: Arrays by input name: ``input_ids``, ``attention_mask``, ``source_lengths``.
-            state: From :meth:`new_state`, for as many sequences as there are sources.
+            state: From :meth:`new_state`, for as many sequences as there are encoder inputs.
 
         Returns:
             The encoder's outputs by name.
 
         Raises:
-            UsageError: If the model reads no source, or an input does not fit.
+            UsageError: If the model reads no encoder input, or an input does not fit.
         """
         return self.run_function(ENCODE, inputs, state=state)
 

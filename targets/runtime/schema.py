@@ -37,15 +37,15 @@ DECODER_INPUTS: dict[str, tuple[int | str, ...]] = {
 """Inputs of a decoder, all int64: tokens that follow those in the cache, filled up on the right; how many of each
 sequence are in the cache; how many of each row are tokens."""
 TARGET_INPUTS: dict[str, tuple[int | str, ...]] = {**DECODER_INPUTS, "source_lengths": ("batch",)}
-"""Inputs of the decoder of an encoder-decoder: also how many tokens each source has."""
+"""Inputs of the decoder of an encoder-decoder: also how many tokens each encoder input has."""
 SOURCE_INPUTS: dict[str, tuple[int | str, ...]] = {
     "input_ids": ("batch", "sequence"),
     "attention_mask": ("batch", "sequence"),
     "source_lengths": ("batch",),
 }
-"""Inputs of an encoder that fills the source caches, all int64; sources are filled up on the right."""
+"""Inputs of an encoder that fills the caches of its input, all int64; encoder inputs are padded on the right."""
 SOURCE_STATE = ("source_keys.", "source_values.")
-"""Beginnings of the names of caches that hold the source."""
+"""Beginnings of the names of caches that hold the encoder input."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +126,7 @@ class FunctionInfo:
         state: Tensors that it changes in place and the caller keeps from call to call: for each layer a key cache
             ``[batch, heads, context_blocks, head_size, 16]`` and a value cache ``[batch, heads, context, head_size]``.
             There ``context`` is the capacity in tokens, and ``context_blocks`` a sixteenth of it. An encoder-decoder
-            also has source caches, with ``source_context`` and ``source_context_blocks``.
+            also has caches of the encoder input, with ``source_context`` and ``source_context_blocks``.
         plans: The plan as plain JSON values (``Plan.to_table``), by code file.
     """
 
@@ -152,7 +152,7 @@ class SourceInfo:
     """The reading half of an encoder-decoder.
 
     Attributes:
-        context: Most tokens of a source.
+        context: Most tokens of an encoder input.
         start_id: Token that every written text starts with; it is not part of the text.
         forced_first: Token that a text must start with after that, or None.
         forced_last: Token that a text of the largest length asked for must end with, or None.
@@ -165,7 +165,7 @@ class SourceInfo:
 
     @property
     def capacity(self) -> int:
-        """Slots for tokens in a source cache."""
+        """Slots for tokens in a cache of the encoder input."""
         return _whole_vectors(self.context)
 
 

@@ -78,7 +78,7 @@ def rewrite(
         What was written, in the order of the texts.
 
     Raises:
-        UsageError: If the bundle reads no source, or a text or an option makes no sense.
+        UsageError: If the bundle reads no encoder input, or a text or an option makes no sense.
     """
     if bundle.generation.source is None:
         raise UsageError(f"bundle {bundle.path} has no encoder input; use `edgeq generate`")

@@ -223,7 +223,7 @@ class Session:
         self._library.edgeq_cancel(self._handle)
 
     def start_generation(self, texts: Texts, options: native_generation.GenerationOptions) -> None:
-        """Prepares prompts or sources; every one is checked."""
+        """Prepares prompts or encoder inputs; every one is checked."""
         start = self._prepare_generation().edgeq_generate_start
         with self._lock:
             self._check(start(self._handle, texts.records, len(texts.records), ctypes.byref(options)))

@@ -1,4 +1,4 @@
-"""A batch of texts that an encoder-decoder writes, each from a source that was read once."""
+"""A batch of texts that an encoder-decoder writes, each from an encoder input that was read once."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 class SourceDecoder(Decoder):
-    """Sequences of one batch, their caches, and those of their sources.
+    """Sequences of one batch, their caches, and those of their encoder inputs.
 
     A sequence gets the same logits alone and in any batch.
 
     Args:
         bundle: A loaded bundle of an encoder-decoder.
-        sources: Ids of each source, at least one a source.
+        sources: Ids of each encoder input, at least one an encoder input.
 
     Raises:
-        UsageError: If the bundle reads no source, a source is empty or too long, or an id is not in the vocabulary.
+        UsageError: If the bundle has no encoder, an encoder input is empty or too long, or an id is unknown.
     """
 
     _has_source: ClassVar[bool] = True

@@ -109,7 +109,7 @@ def _prepare(checkpoint: Checkpoint, folder: Path) -> tuple[list[LayerWalk], Arr
 
 
 def _prepare_encoder_decoder(checkpoint: Checkpoint, adapter: Seq2SeqAdapter, folder: Path) -> list[LayerWalk]:
-    """The encoder, then the decoder's first step on a whole target, with the reference's states of the source."""
+    """The encoder, then the decoder's first step on a whole target, with the reference's states of the encoder."""
     exported = {name: load_model(folder / f"{name}.onnx") for name in (ENCODER, FIRST_STEP, NEXT_STEP)}
     parts = torch_parts(checkpoint.model, adapter, cache_dtype=cache_type(exported[NEXT_STEP]))
     # Source and target are equally long: a tensor's shape does not tell which of them it belongs to.

@@ -130,7 +130,7 @@ def attention_over_cache(calls: KernelCalls, inputs: list[Any], attrs: dict[str,
 
 
 def attention_over_source(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
-    """``SourceAttention``: attends to all keys of a source that was read before."""
+    """``SourceAttention``: attends to all keys of an encoder input that was read before."""
     q, _, _, key_cache, _ = inputs
     head = _cached_head(key_cache, attrs)
     queries = Columns(int(shape_of(q)[-1]), int(attrs.get("q_first", 0)))

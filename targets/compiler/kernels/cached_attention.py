@@ -279,7 +279,7 @@ def cached_attention(isa: Isa, head: CachedHead, *, queries: Columns, scale: flo
         queries: Where the queries are.
         scale: Factor on the dot products.
         causal: Whether token ``s`` of sequence ``b`` sees the slots ``0 .. past[b] + s`` (its own is already there),
-            or all of ``0 .. past[b] - 1``: the keys of a source that was read before.
+            or all of ``0 .. past[b] - 1``: the keys of an encoder input that was read before.
 
     Returns:
         A function of the tensor with queries float32 ``[B, S, row]``, past and new lengths int64 ``[B]``, keys

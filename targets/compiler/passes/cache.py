@@ -4,7 +4,7 @@ The exported graph is a function of everything that happened before (``past_key_
 masks, positions). A device wants one cache that stays where it is. This pass turns each layer's attention, with the
 nodes that split, transpose, round and concatenate around it, into one node, and replaces the inputs:
 ``past_lengths`` and ``new_lengths`` say how many tokens of each sequence are in the cache and how many come, from
-which mask and positions follow; ``source_lengths`` does so for the source of an encoder-decoder. Only the logits of
+which mask and positions follow; ``source_lengths`` does so for an encoder input. Only the logits of
 each sequence's last token are computed.
 """
 

@@ -1,7 +1,7 @@
-"""Encoder-decoders: one graph that reads the source and leaves its keys and values in the caches of the decoder.
+"""Encoder-decoders: one graph that reads the encoder input and leaves its keys and values in the caches of the decoder.
 
 Two exported graphs have a part in it: the encoder, and the first step of the decoder, which makes the keys and values
-of the source from the encoder's states. (The decoder's later steps are the whole of the decoder on a device.)
+of the encoder input from the encoder's states. (The decoder's later steps are the whole of the decoder on a device.)
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _PREFIX = "source/"
 def join_encoder(encoder: onnx.GraphProto, first_step: onnx.GraphProto) -> onnx.GraphProto:
     """Returns the graph of ``encode``.
 
-    Its inputs are ``input_ids``, ``attention_mask``, ``source_lengths`` and the source caches of every layer; its
-    outputs the states of the encoder, and the caches.
+    Its inputs are ``input_ids``, ``attention_mask``, ``source_lengths`` and each layer's caches of the encoder input;
+    its outputs the states of the encoder, and the caches.
 
     Args:
         encoder: Graph with ``input_ids`` and ``attention_mask`` in and one output.

@@ -76,7 +76,7 @@ class Estimate:
         modelled: Share of the instructions that the pipeline's model saw.
         tools: Versions of what made the estimate.
         step: Whether the call is a decoder's step.
-        source: Tokens of a source that an encoder-decoder has read before the step; 0 for other models.
+        source: Tokens of an encoder input that an encoder-decoder has read before the step; 0 for other models.
         reading: Whether the call is the encoder's.
     """
 

@@ -106,7 +106,7 @@ typedef struct edgeq_tensor_info {
   int64_t minimum, maximum, default_value; /* of the values */
 } edgeq_tensor_info;
 
-/* Functions of a model: all have `main`; those that read a source before they write have `encode`. */
+/* Functions of a model: all have `main`; those that read an encoder input before they write have `encode`. */
 enum { EDGEQ_MAIN = 0, EDGEQ_ENCODE = 1, EDGEQ_FUNCTIONS = 2 };
 
 /* ---- models ---- */
@@ -139,8 +139,9 @@ typedef struct edgeq_open_options {
  * weights. What a result depends on is compared with its digest before it is used: the manifest with its SHA-256, code and
  * tokenizer with their CRC-32 here, and weights block by block when a call first reads them, which then fails with
  * EDGEQ_DAMAGED. That finds damage. What somebody changed on purpose only SHA-256 finds: every file is compared with it,
- * here, with `verify_all`, and always if the bundle is signed (has a manifest.json.minisig). `options` may be NULL. `*model` is set also when this fails, to a handle that holds the sentence (NULL only if
- * there is no memory even for that), and is to be closed. */
+ * here, with `verify_all`, and always if the bundle is signed (has a manifest.json.minisig). `options` may be NULL.
+ * `*model` is set also when this fails, to a handle that holds the sentence (NULL only if there is no memory even for
+ * that), and is to be closed. */
 EDGEQ_API edgeq_status edgeq_open(const char *path, const edgeq_open_options *options, edgeq_model **model);
 
 /* The same for a packed bundle in memory, aligned to EDGEQ_ALIGNMENT, which the caller keeps until the model is closed. */
@@ -155,7 +156,7 @@ EDGEQ_API const char *edgeq_error(const edgeq_model *model);
 
 /* What the bundle is for. */
 typedef struct edgeq_info {
-  const char *task;         /* "embed", "classify", "generate" (continues a prompt), "seq2seq" (rewrites a source) */
+  const char *task;         /* "embed", "classify", "generate" (continues a prompt), "seq2seq" (from an encoder input) */
   const char *architecture; /* as in the checkpoint's config.json */
   const char *variant;      /* target whose code runs */
   const char *pooling;      /* "mean", "cls", "max": how token vectors become one */
@@ -163,7 +164,7 @@ typedef struct edgeq_info {
   int32_t has_tokenizer;    /* 1: texts can be given, 0: token ids only */
   int64_t longest;          /* most tokens of a text; 0 if nothing limits it */
   int64_t context;          /* most tokens of a generated text with its prompt; 0 for models that make none */
-  int64_t source_context;   /* most tokens of a source; 0 for models that read none */
+  int64_t source_context;   /* most tokens of an encoder input; 0 for models that read none */
   int64_t vocabulary;       /* of models that generate text, else 0 */
   int64_t width;            /* values of an embedding, or number of classes; 0 for models that generate text */
   const char *const *labels;
@@ -479,7 +480,7 @@ typedef struct edgeq_generation {
   double length_penalty;    /* beam search: above 0 favours longer texts */
   int64_t top_k;            /* draw from so many most likely tokens; 0: all */
   int64_t seed;
-  int64_t beams;            /* 1: no beam search. More are for models that read a source */
+  int64_t beams;            /* 1: no beam search. More are for models that read an encoder input */
   int64_t no_repeat_ngram_size;
   int64_t min_new_tokens;
   int64_t max_new_tokens;
@@ -524,7 +525,7 @@ typedef struct edgeq_generated {
   int32_t reserved;
 } edgeq_generated;
 
-/* Prepares texts: prompts to be continued, or sources to be rewritten. Every one is checked. `options` may be NULL.
+/* Prepares texts: prompts, or encoder inputs. Every one is checked. `options` may be NULL.
  * Texts, ids and stop texts are copied. */
 EDGEQ_API edgeq_status edgeq_generate_start(edgeq_session *session, const edgeq_text *texts, size_t count,
                                             const edgeq_generation *options);

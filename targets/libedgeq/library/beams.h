@@ -1,4 +1,4 @@
-/* Beam search: the most likely texts of a source, as transformers searches for them. */
+/* Beam search: the most likely texts of an encoder input, as transformers searches for them. */
 #ifndef EDGEQ_BEAMS_H
 #define EDGEQ_BEAMS_H
 

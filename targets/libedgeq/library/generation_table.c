@@ -6,7 +6,7 @@
 
 enum { MOST_IDS = 1024 };
 
-/* [batch, heads, slots, ...]: slots are tokens, or vectors of tokens, of the sequence or of its source. */
+/* [batch, heads, slots, ...]: slots are tokens, or vectors of tokens, of the sequence or of its encoder input. */
 static void check_cache(const Json *json, const Spec *spec, bool of_source) {
   const char *slots = of_source ? "source_context" : "context";
   const char *blocks = of_source ? "source_context_blocks" : "context_blocks";
@@ -95,7 +95,7 @@ static int64_t *read_ids(edgeq_model *model, const Json *json, const JsonValue *
   return ids;
 }
 
-/* Those of the source are what `encode` fills. */
+/* Those of the encoder input are what `encode` fills. */
 static void check_state(edgeq_model *model, const Json *json) {
   const Function *main = &model->functions[EDGEQ_MAIN], *encode = &model->functions[EDGEQ_ENCODE];
   Generation *generation = &model->generation;

@@ -200,7 +200,7 @@ static void advance(Generator *generator) {
   size_t before = generator->open;
   if (generator->first_waiting != NULL && before < generator->most) begin(generator);
   generator->shown = 0;
-  /* What begins with a source has no logits yet: its first token follows the one that starts every text. */
+  /* What begins with an encoder input has no logits yet: its first token follows the one that starts every text. */
   size_t count = reads_source(generator->session->model) ? generator->open : before;
   for (size_t row = 0; row < count; row++) {
     const Sequence *sequence = generator->rows[row];

@@ -149,7 +149,7 @@ static void check_lengths(const Memory *memory, int64_t context, const edgeq_ten
   }
 }
 
-/* No source may be longer than its row; the mask must say the same. */
+/* No encoder input may be longer than its row; the mask must say the same. */
 static void check_source_lengths(const Memory *memory, const edgeq_tensor *inputs, const char *where) {
   const int64_t *mask = inputs[1].data, *lengths = inputs[2].data, width = inputs[0].shape[1];
   for (int64_t row = 0; row < inputs[0].shape[0]; row++) {

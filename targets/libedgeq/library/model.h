@@ -12,7 +12,7 @@
 enum {
   LANES = 16,         /* neighbouring keys of one vector in a key cache */
   DECODER_INPUTS = 3, /* input_ids [batch, sequence], past_lengths [batch], new_lengths [batch], all int64 */
-  TARGET_INPUTS = 4,  /* those of a decoder with a source: then source_lengths [batch] */
+  TARGET_INPUTS = 4,  /* those of a decoder with an encoder input: then source_lengths [batch] */
   SOURCE_INPUTS = 3,  /* input_ids, attention_mask [batch, sequence], source_lengths [batch], all int64 */
 };
 
@@ -38,7 +38,7 @@ typedef struct {
   int64_t *end_ids;
   size_t end_count;
   bool *of_source;        /* which states of `main` `encode` fills */
-  int64_t source_context; /* most tokens of a source; 0 if the model reads none */
+  int64_t source_context; /* most tokens of an encoder input; 0 if the model reads none */
   int64_t start_id;       /* token that every written text starts with; it is not part of the text */
   int64_t forced_first, forced_last; /* -1 for none */
   int64_t *banned_ids;               /* tokens that never come */
@@ -84,7 +84,7 @@ struct edgeq_model {
   const char *no_tokenizer; /* why texts cannot be given; NULL if they can */
 };
 
-/* Whether the model reads a source before it writes. */
+/* Whether the model has an encoder, which reads an encoder input. */
 static inline bool reads_source(const edgeq_model *model) { return model->generation.source_context > 0; }
 
 #endif

@@ -36,7 +36,7 @@ Sequence *sequence_new(edgeq_session *session);
 /* What the caller asks of the text: settings, stop texts. Fails if they make no sense. */
 void sequence_ask(Sequence *sequence, const edgeq_generation *options);
 
-/* Makes everything ready for the tokens of a prompt or of a source. */
+/* Makes everything ready for the tokens of a prompt or of an encoder input. */
 void sequence_prepare(Sequence *sequence, Tokens given);
 
 /* Makes ready what only a text that is being made needs. */

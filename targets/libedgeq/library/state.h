@@ -23,14 +23,14 @@ State *state_new(Memory *memory, const edgeq_model *model, int64_t batch);
 void state_use_rows(State *state, int64_t first, int64_t batch);
 
 /* Keeps `count` sequences, closed up, and forgets the others: ascending row numbers, and how many tokens each of them
- * and its source holds. All of this and the next functions count rows from the first one of the caches. */
+ * and its encoder input holds. All of this and the next functions count rows from the first one of the caches. */
 void state_keep(State *state, const size_t *rows, size_t count, const int64_t *lengths, const int64_t *source_lengths);
 
-/* Gives the only source of the state, of `length` tokens, to `batch` sequences. */
+/* Gives the only encoder input of the state, of `length` tokens, to `batch` sequences. */
 void state_repeat_source(State *state, int64_t batch, int64_t length);
 
-/* Makes each sequence go on from another one of the same source; every one holds `length` tokens. state_make_spare must
- * have been called. */
+/* Makes each sequence go on from another one of the same encoder input; every one holds `length` tokens.
+ * state_make_spare must have been called. */
 void state_make_spare(Memory *memory, State *state);
 void state_reorder(State *state, const size_t *rows, int64_t length);
 

@@ -1,6 +1,6 @@
 /* Files of input and output sets, through which Python drives edgeq-run. All integers are little-endian:
  *   "EQT1", uint32 number of sets; then for each set:
- *   where the bundle reads a source: uint32 function (0 main, 1 encode);
+ *   where the bundle reads an encoder input: uint32 function (0 main, 1 encode);
  *   for each input (or output) in the manifest's order: uint32 dimensions, that many int64 sizes, the data. */
 #ifndef EDGEQ_TENSOR_FILE_H
 #define EDGEQ_TENSOR_FILE_H
