@@ -19,6 +19,7 @@ from edgeq.doctor import target_findings
 from edgeq.errors import EdgeqError
 from edgeq.report.text import summary_table
 from edgeq.results import Report
+from edgeq.sizes import counted
 from edgeq.targets.runtime.loader import load
 from edgeq.targets.runtime.sampling import Sampling
 
@@ -77,7 +78,7 @@ def _deploy_generator(options: argparse.Namespace) -> bool:
     print(f"\n{GENERATOR.name}, trained by this project, {options.recipe}: {PROMPT}", end="")
     for token in generation:
         print(token.text, end="", flush=True)
-    print(f"\n{generation.speed.tokens_per_second or 0:.0f} tokens a second on {bundle.threads} threads")
+    print(f"\n{generation.speed.tokens_per_second or 0:.0f} tokens a second on {counted(bundle.threads, 'thread')}")
     return result.passed
 
 
@@ -100,8 +101,8 @@ def _update_readme(readme: Path, report: Report) -> None:
     lines = ["| " + " | ".join(row) + " |" for row in table]
     lines += [
         "",
-        f"{measured.batch} x {measured.sequence} tokens, {measured.threads} threads, {machine['processor']}, "
-        f"{machine['cores']} cores, ONNX Runtime {machine['onnxruntime']}, {machine['date']}.",
+        f"{measured.batch} x {measured.sequence} tokens, {counted(measured.threads, 'thread')}, "
+        f"{machine['processor']}, {machine['cores']} cores, ONNX Runtime {machine['onnxruntime']}, {machine['date']}.",
     ]
     begin, end = "<!-- demo table: begin -->\n", "<!-- demo table: end -->"
     before, _, rest = readme.read_text(encoding="utf-8").partition(begin)

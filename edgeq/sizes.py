@@ -1,4 +1,4 @@
-"""Sizes as people write them."""
+"""Sizes and counts as people write them."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ def parse_bytes(text: str, *, option: str) -> int:
     if found is None or unit is None or float(found[1]) <= 0:
         raise UsageError(f"{option} should be a size such as 8MB, 7.5MiB or 500000, found {text!r}")
     return int(float(found[1]) * unit)
+
+
+def counted(count: int, noun: str) -> str:
+    """Returns a number with its noun, such as ``1 thread`` or ``2 threads``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

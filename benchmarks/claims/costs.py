@@ -36,7 +36,7 @@ THREADS = 1
 COSTS = "costs.json"
 TEACHERS = {"sst2": measure.TEACHERS["sst2"], "wikitext2": measure.ZOO_TEACHER}
 """Names of the float models by task."""
-RIVAL = "ONNX Runtime"
+BASELINE = "ONNX Runtime"
 _MADE_UP = {
     "sst2": (".tsv", "sentence\tlabel\n" + "a good movie\t1\nthe lazy dog\t0\n" * 64),
     "wikitext2": (".txt", "the quick brown fox jumps over the lazy dog\n" * 4096),
@@ -101,8 +101,8 @@ def main() -> int:
         products[model.name] = count_multiply_adds(onnx / "model.onnx", lambda entry: onnx_input(entry, ids, past=0))
         calls[model.name] = calls_of(bundle, decoder=model.decoder, compiled=True, threads=THREADS)
         if model.name in TEACHERS.values():
-            rival = calls_of(onnx, decoder=model.decoder, compiled=False, threads=THREADS)
-            calls[f"{model.name}, {RIVAL}"] = rival
+            baseline = calls_of(onnx, decoder=model.decoder, compiled=False, threads=THREADS)
+            calls[f"{model.name}, {BASELINE}"] = baseline
     times = take_turns(calls, rounds=options.rounds)
     result: dict[str, Any] = {"setting": describe_setting() | {"threads": THREADS}, "seed": SEED}
     result |= {"rounds": options.rounds, "multiply_adds": products, "milliseconds": times}

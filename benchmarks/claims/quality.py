@@ -16,13 +16,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.claims.costs import COSTS, RIVAL, TEACHERS
+from benchmarks.claims.costs import BASELINE, COSTS, TEACHERS
 from benchmarks.claims.queue import RECORDS, RESULTS, TABLES
 from benchmarks.claims.records import read_records
 from benchmarks.factors.calls import STEP, TEXT
 from edgeq.files import write_text
 from edgeq.formats.json_file import read_json_object
 from edgeq.report.plots import SizePoint, quality_plot
+from edgeq.sizes import counted
 
 FIGURES = {"sst2": ("accuracy", "accuracy"), "wikitext2": ("test", "perplexity")}
 """Where a run holds its figure, and what that is called, by task."""
@@ -117,9 +118,9 @@ def _costs(name: str, works: Sequence[str], costs: Mapping[str, Any]) -> list[st
 def _teachers(task: str, works: Sequence[str], costs: Mapping[str, Any]) -> list[str]:
     """Returns a line for each way in which the float model was run."""
     lines = []
-    for name in (TEACHERS[task], f"{TEACHERS[task]}, {RIVAL}"):
+    for name in (TEACHERS[task], f"{TEACHERS[task]}, {BASELINE}"):
         times = ", ".join(f"{costs['milliseconds'][name][work]:.2f} ms ({work})" for work in works)
-        lines.append(f"- The float model, {RIVAL if name.endswith(RIVAL) else 'edgeq'}: {times}.")
+        lines.append(f"- The float model, {BASELINE if name.endswith(BASELINE) else 'edgeq'}: {times}.")
     return lines
 
 
@@ -127,7 +128,7 @@ def _setting(costs: Mapping[str, Any]) -> str:
     setting = costs["setting"]
     return (
         f"Times of bundles for the machine itself, the fastest of {costs['rounds']} turns: {setting['processor']}, "
-        f"{setting['threads']} thread, edgeq {setting['edgeq']} ({setting['commit']}). "
+        f"{counted(setting['threads'], 'thread')}, edgeq {setting['edgeq']} ({setting['commit']}). "
         "`python -m benchmarks.claims.costs --runs RUNS`"
     )
 

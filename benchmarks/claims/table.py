@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.claims.claim import Claim
 from benchmarks.claims.rates import Rates, Search, with_rates
+from edgeq.sizes import counted
 
 Finished = Mapping[str, dict[str, Any]]
 """Results by the name of the run."""
@@ -115,8 +116,8 @@ def _settings(rows: Sequence[Row], finished: Finished) -> list[str]:
     if not results:
         return []
     kinds = {
-        f"{one['setting']['accelerator'] or one['setting']['processor']}, {one['setting']['threads']} threads, "
-        f"torch {one['setting']['torch']}"
+        f"{one['setting']['accelerator'] or one['setting']['processor']}, "
+        f"{counted(one['setting']['threads'], 'thread')}, torch {one['setting']['torch']}"
         for one in results
     }
     seeds = sorted({str(one["seed"]) for one in results})

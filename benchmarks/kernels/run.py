@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.machine import facts, turn_seconds
 from edgeq.files import write_text
 from edgeq.progress import Progress
+from edgeq.sizes import counted
 from edgeq.targets.builtin.target import load_target
 
 CALLS_SECONDS = 0.004
@@ -83,7 +84,7 @@ def measure(
 def table(result: dict[str, Any]) -> str:
     """Returns the result as a Markdown table."""
     units = result["units"]
-    lines = [f"| limit ({result['threads']} threads) | rate |", "| --- | --- |"]
+    lines = [f"| limit ({counted(result['threads'], 'thread')}) | rate |", "| --- | --- |"]
     lines += [f"| {name} | {rate:.1f} {units[name]} |" for name, rate in result["limits"].items()]
     lines += ["", "| kernel | time | rate | share of the limit |", "| --- | --- | --- | --- |"]
     for row in result["kernels"]:

@@ -72,6 +72,6 @@ def _table(outcomes: dict[str, Outcome]) -> dict[str, Any]:
         "ms": {name: 1e3 * float(np.median(seconds)) for name, seconds in there.items()},
         "missing": {name: outcome.missing for name, outcome in outcomes.items() if outcome.missing},
     }
-    rivals = {name: float(np.median(there[name] / there[own_name])) for name in there if name != own_name}
-    best = min(rivals, key=lambda name: rivals[name], default=None)
-    return found | {"best_peer": best, "ratio": None if best is None else rivals[best]}
+    ratios = {name: float(np.median(there[name] / there[own_name])) for name in there if name != own_name}
+    best = min(ratios, key=lambda name: ratios[name], default=None)
+    return found | {"best_peer": best, "ratio": None if best is None else ratios[best]}

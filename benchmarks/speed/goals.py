@@ -38,14 +38,14 @@ class Verdict:
         found: The factor that was measured.
         low: Lower end of its confidence interval.
         high: Upper end.
-        rival: Name of the one compared with.
+        peer: Name of the one compared with.
     """
 
     goal: Goal
     found: float
     low: float
     high: float
-    rival: str
+    peer: str
 
     @property
     def is_met(self) -> bool:
@@ -95,13 +95,13 @@ def verdicts(entry: dict[str, Any]) -> list[Verdict]:
             continue
         ratios = _ratios(entry, goal)
         if ratios:
-            ratio, low, high, rival = min(ratios)
-            found.append(Verdict(goal, ratio, low, high, rival))
+            ratio, low, high, peer = min(ratios)
+            found.append(Verdict(goal, ratio, low, high, peer))
     return found
 
 
 def _ratios(entry: dict[str, Any], goal: Goal) -> list[tuple[float, float, float, str]]:
-    """Ratio, its interval and the rival's name, for every rival of a goal."""
+    """Ratio, its interval and the peer's name, for every peer of a goal."""
     name = own_name(goal.recipe)
     rows = {row["name"]: row for row in entry["engines"] if not row["missing"]}
     if name not in rows:

@@ -9,6 +9,7 @@ from benchmarks.speed import results
 from benchmarks.speed.footprint_goals import limits
 from benchmarks.speed.goals import Verdict, verdicts
 from benchmarks.speed.setups import FLOOR, OWN
+from edgeq.sizes import counted
 
 _MIB = 1024
 """KiB in one."""
@@ -34,7 +35,7 @@ def document(entries: Sequence[dict[str, Any]]) -> str:
 
 def title(entry: dict[str, Any]) -> str:
     """Returns the heading of an entry."""
-    return f"{entry['name']}, {entry['threads']} thread{'s' if entry['threads'] > 1 else ''}"
+    return f"{entry['name']}, {counted(entry['threads'], 'thread')}"
 
 
 def goals_table(entries: Sequence[dict[str, Any]]) -> str:
@@ -145,7 +146,7 @@ def _where(entry: dict[str, Any]) -> str:
 
 def _against(verdict: Verdict) -> str:
     if verdict.goal.against.startswith("best"):
-        return f"{verdict.goal.against}: {verdict.rival}"
+        return f"{verdict.goal.against}: {verdict.peer}"
     return verdict.goal.against
 
 

@@ -32,6 +32,7 @@ from benchmarks.speed.turns import Engine
 from benchmarks.texts.prepare import RECIPE, bundle, checkpoints
 from benchmarks.texts.workloads import SEED, WORKLOADS, Workload, texts_of
 from edgeq.files import write_text
+from edgeq.sizes import counted
 from edgeq.targets.devices.timing import paired_speedup
 
 REFERENCE = "sentence-transformers, PyTorch float32"
@@ -169,24 +170,24 @@ def _result(name: str, row: _Row, rows: dict[str, _Row], count: int) -> dict[str
     found["texts_per_second"] = count / float(np.median(row.seconds))
     if name.startswith(OWN):
         found["versus"] = {}
-        for rival, other in rows.items():
-            if rival != name and not other.missing:
+        for peer, other in rows.items():
+            if peer != name and not other.missing:
                 speedup = paired_speedup(other.seconds, row.seconds)
                 high = min(speedup.high, sys.float_info.max)
-                found["versus"][rival] = {"ratio": speedup.ratio, "low": speedup.low, "high": high}
+                found["versus"][peer] = {"ratio": speedup.ratio, "low": speedup.low, "high": high}
     return found
 
 
 def _print(entry: dict[str, Any]) -> None:
-    print(f"\n{entry['workload']}, {entry['model']}, {entry['threads']} threads")
+    print(f"\n{entry['workload']}, {entry['model']}, {counted(entry['threads'], 'thread')}")
     for row in sorted(entry["engines"], key=lambda row: -row.get("texts_per_second", 0.0)):
         if row["missing"]:
             print(f"{row['name']:40} {row['missing']}")
             continue
         print(f"{row['name']:40} {row['texts_per_second']:8.1f} texts/s  cosine {row['cosine']:.4f}  {row['setting']}")
         if "versus" in row:
-            rival, best = min(row["versus"].items(), key=lambda item: item[1]["ratio"])
-            print(f"    {best['ratio']:.2f} ({best['low']:.2f} to {best['high']:.2f}) beside {rival}; "
+            peer, best = min(row["versus"].items(), key=lambda item: item[1]["ratio"])
+            print(f"    {best['ratio']:.2f} ({best['low']:.2f} to {best['high']:.2f}) beside {peer}; "
                   f"goal {entry['goal']}")  # fmt: skip
 
 

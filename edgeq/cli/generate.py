@@ -12,6 +12,7 @@ from edgeq.cli.console import note, print_json, write_texts
 from edgeq.cli.run_options import MinNewTokens, NoRepeatNgramSize, Threads
 from edgeq.cli.verb import Json, verb
 from edgeq.errors import UsageError
+from edgeq.sizes import counted
 
 if TYPE_CHECKING:
     from edgeq.targets.runtime.generation import GeneratedText, Generation, Speed
@@ -133,9 +134,9 @@ def _json(generation: Generation) -> dict[str, Any]:
 def _note_end(results: list[GeneratedText], speed: Speed, *, asked: int | None, threads: int) -> None:
     made = sum(len(result.ids) for result in results)
     rate = "" if speed.tokens_per_second is None else f", {speed.tokens_per_second:.1f} tokens a second"
-    kernels = "1 thread" if threads == 1 else f"{threads} threads"
     note(
-        f"{made} tokens{rate} (after {speed.prompt_tokens} tokens of prompt in {speed.prompt_seconds:.3f} s; {kernels})"
+        f"{counted(made, 'token')}{rate} (after {counted(speed.prompt_tokens, 'token')} of prompt in "
+        f"{speed.prompt_seconds:.3f} s; {counted(threads, 'thread')})"
     )
     for reason in sorted({r.finish for r in results if asked is not None and len(r.ids) < asked}):
         if reason in _SHORTER_THAN_ASKED:

@@ -11,6 +11,7 @@ from edgeq.cli.console import print_json, say
 from edgeq.cli.run_options import Threads
 from edgeq.cli.verb import Json, verb
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError
+from edgeq.sizes import counted
 
 
 @verb(
@@ -40,8 +41,7 @@ def verify(
     except UnsupportedError:
         where, result = where_it_runs(bundle), self_test(bundle)
     else:
-        threads_used = "1 thread" if loaded.threads == 1 else f"{loaded.threads} threads"
-        where, result = f"in this process, {threads_used}", loaded.self_test()
+        where, result = f"in this process, {counted(loaded.threads, 'thread')}", loaded.self_test()
     if not result.ok:
         raise EdgeqError(f"{bundle} failed its self-test ({where}): {result.detail}; compile it again")
     if as_json:

@@ -8,6 +8,7 @@ from edgeq.ledger import megabytes
 from edgeq.report.text import milliseconds, speedup, workload
 from edgeq.report.verdicts import accuracy_verdict
 from edgeq.results import Accuracy, Level, ParityReport, Report, RunLedger, RunProfile
+from edgeq.sizes import counted
 
 _BASELINE = "onnxruntime float32"
 
@@ -78,7 +79,7 @@ def _speed(profile: RunProfile) -> Tile:
     against = f"{speedup(found)} against ONNX Runtime float32, " if found else ""
     if found and found.busy:
         against = "no ratio, because the machine was busy; "
-    note = f"{against}median at {workload(measured)}, {measured.threads} threads, bundle {name}"
+    note = f"{against}median at {workload(measured)}, {counted(measured.threads, 'thread')}, bundle {name}"
     return Tile("How fast?", milliseconds(measured.timings["edgeq"].median), note)
 
 

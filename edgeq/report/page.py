@@ -12,6 +12,7 @@ from edgeq.report import plots
 from edgeq.report.answer import Answer, answer
 from edgeq.report.text import duration, milliseconds, summary_table, workload
 from edgeq.results import Accuracy, ParityReport, Report, RunLedger, RunProfile, Training
+from edgeq.sizes import counted
 
 GENERATOR = b'<meta name="generator" content="edgeq">'
 """What every page of edgeq holds, and pages of others do not."""
@@ -208,7 +209,7 @@ def _latency(profile: RunProfile) -> str:
         facts = ", ".join(f"{key} {value}" for key, value in measured.machine.items())
         parts += [
             f"<h3>Bundle {escape(name)}: {measured.batch} × {workload(measured)}, "
-            f"{measured.threads} threads, {measured.rounds} rounds</h3>",
+            f"{counted(measured.threads, 'thread')}, {counted(measured.rounds, 'round')}</h3>",
             plots.latency_plot(measured),
             table(columns, rows),
             *(f"<p>{escape(base)} was not measured: {escape(why)}.</p>" for base, why in measured.missing.items()),

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from edgeq.ledger import megabytes
 from edgeq.results import Accuracy, BackendDiff, ParityReport, Profile, Report, SpeedupClaim, Step, Taken, Timing
+from edgeq.sizes import counted
 
 _OPERATORS_SHOWN = 12
 
@@ -90,7 +91,7 @@ class TimedCall(Protocol):
 
 def workload(call: TimedCall) -> str:
     """What one call of a profile worked on: texts, or for a decoder the step after some tokens."""
-    tokens = f"{call.sequence} tokens"
+    tokens = counted(call.sequence, "token")
     if call.reading:
         return f"encoding {tokens}"
     source = f", with an encoder input of {call.source}" if call.source else ""
@@ -101,11 +102,11 @@ def profile_lines(measured: Profile) -> list[str]:
     """A profile as lines: latencies, claims, operators, and what they were measured on."""
     lines = [
         f"{measured.bundle} ({measured.target}): {measured.batch} x {workload(measured)}, "
-        f"{measured.threads} threads, {measured.rounds} rounds"
+        f"{counted(measured.threads, 'thread')}, {counted(measured.rounds, 'round')}"
     ]
     for name, timing in measured.timings.items():
         median, p95, spread = (milliseconds(seconds) for seconds in (timing.median, timing.p95, timing.spread))
-        numbers = f"median {median:>10}   p95 {p95:>10}   spread {spread:>9}   ({timing.calls} calls)"
+        numbers = f"median {median:>10}   p95 {p95:>10}   spread {spread:>9}   ({counted(timing.calls, 'call')})"
         lines.append(f"  {name:26} {numbers}")
     lines += [f"  against {name}: {claim.sentence}" for name, claim in measured.speedups.items()]
     lines += [f"  {name} not measured: {reason}" for name, reason in measured.missing.items()]

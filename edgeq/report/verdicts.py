@@ -6,6 +6,7 @@ from edgeq.ledger import megabytes
 from edgeq.report.gates import gate_results
 from edgeq.report.text import workload
 from edgeq.results import Accuracy, Level, ParityReport, Report, RunLedger, RunProfile, Verdict
+from edgeq.sizes import counted
 
 # Shares of the float model's metric that a compressed model must keep to be called by these names.
 # They decide about words only; the numbers and their interval stand beside them.
@@ -112,7 +113,7 @@ def _latency_verdicts(profile: RunProfile) -> list[Verdict]:
     result = []
     for name, measured in profile.measured.items():
         median = measured.timings["edgeq"].median
-        setting = f"{workload(measured)}, {measured.threads} threads"
+        setting = f"{workload(measured)}, {counted(measured.threads, 'thread')}"
         where = f"Bundle {name}: {1e3 * median:.2f} ms at {setting}"
         others = measured.others
         if others is not None and others > _BUSY:
