@@ -111,11 +111,11 @@ def _ratios(entry: dict[str, Any], goal: Goal) -> list[tuple[float, float, float
         ratio, low, high = versus[FLOOR]["ratio"], versus[FLOOR]["low"], versus[FLOOR]["high"]
         return [(1 / ratio, 1 / high, 1 / low if low else float("inf"), FLOOR)]
     batch = entry["work"]["batch"] if goal.against == "batch 1" else 1
-    names = _rivals(rows, goal.against, name)
+    names = _peers(rows, goal.against, name)
     return [(batch * v["ratio"], batch * v["low"], batch * v["high"], n) for n, v in versus.items() if n in names]
 
 
-def _rivals(rows: dict[str, dict[str, Any]], against: Against, name: str) -> Sequence[str]:
+def _peers(rows: dict[str, dict[str, Any]], against: Against, name: str) -> Sequence[str]:
     others = [row for row in rows.values() if not row["name"].startswith(OWN) and row["name"] != FLOOR]
     if against == "batch 1":
         return [f"{name}, batch 1"]

@@ -87,10 +87,10 @@ def _versus(name: str, outcomes: dict[str, Outcome]) -> dict[str, Any]:
     from edgeq.targets.devices.timing import paired_speedup
 
     found = {}
-    for rival, outcome in outcomes.items():
-        if rival != name and not outcome.missing:
+    for peer, outcome in outcomes.items():
+        if peer != name and not outcome.missing:
             speedup = paired_speedup(outcome.rounds, outcomes[name].rounds)
-            found[rival] = {
+            found[peer] = {
                 "ratio": speedup.ratio, "low": speedup.low, "high": min(speedup.high, sys.float_info.max),
             }  # fmt: skip
     return found

@@ -183,7 +183,7 @@ def test_goals_are_judged_against_the_best_engine_and_the_best_at_the_same_bits(
     outcomes[FLOOR] = _steady(0.5)
     bits = {"edgeq w2a8": 2, "edgeq w4a8": 4, "edgeq w8a8": 8, "eight": 8, "four": 4, FLOOR: 0}
     entry = _entry(outcomes, {"ONNX Runtime float32": 32, **bits})
-    found = {(v.goal.recipe, v.goal.against): (v.rival, round(v.found, 3), v.is_met) for v in verdicts(entry)}
+    found = {(v.goal.recipe, v.goal.against): (v.peer, round(v.found, 3), v.is_met) for v in verdicts(entry)}
     assert found["ptq-w2a8", "best engine"] == ("eight", 1.3, True)
     assert found["ptq-w2a8", "ONNX Runtime float32"] == ("ONNX Runtime float32", 4.0, True)
     assert found["ptq-w2a8", "integer floor"] == (FLOOR, 2.0, False)
