@@ -8,7 +8,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -74,6 +74,8 @@ def verb(name: str, *, example: str) -> Callable[[Callable[..., None]], Callable
             "debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Debug
         )
         parameters = [*_without_groups(signature), debug_option]
+        for parameter in parameters:
+            _show_no_type_of_flag(parameter)
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         lines = "\n".join(f"edgeq {line}" for line in example.splitlines())
@@ -93,6 +95,14 @@ def _without_groups(signature: inspect.Signature) -> Iterator[inspect.Parameter]
         types = get_type_hints(parameter.annotation, include_extras=True)
         for field in dataclasses.fields(parameter.annotation):
             yield parameter.replace(name=field.name, default=field.default, annotation=types[field.name])
+
+
+def _show_no_type_of_flag(parameter: inspect.Parameter) -> None:
+    """Keeps typer from writing ``<bool>`` behind an option that takes no value."""
+    kind, *settings = get_args(parameter.annotation)
+    if kind in (bool, bool | None):
+        for setting in settings:
+            setting.metavar = ""
 
 
 def report_error(error: BaseException, *, debug: bool) -> int:

@@ -1,4 +1,4 @@
-"""Training: a student, a teacher, data, and a run that can be killed and resumed."""
+"""Training: a student, a teacher, data, and trainings that can be killed and resumed."""
 
 from edgeq.training.data import TaskData, encode_rows, load_pretraining_texts, load_task_data, task_of
 from edgeq.training.evaluation import Figures, evaluate_model

@@ -38,7 +38,7 @@ _TASKS: dict[str, tuple[TaskName, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class TaskData:
-    """What a run trains on.
+    """What a student is trained on.
 
     Attributes:
         task: What the model learns.

@@ -91,7 +91,7 @@ def _classification(rows: np.ndarray, examples: ExampleSet) -> Figures:
 
 
 def _correlation(found: np.ndarray, wanted: np.ndarray) -> Figures:
-    """A model whose answers are all alike has no correlation; 0 must not stop a run."""
+    """A model whose answers are all alike has no correlation; 0 must not stop a training."""
     if len(found) < 2 or np.ptp(found) == 0 or np.ptp(wanted) == 0 or not np.isfinite(found).all():
         return Figures("spearman", {"spearman": 0.0, "pearson": 0.0})
     spearman = float(stats.spearmanr(found, wanted).statistic)

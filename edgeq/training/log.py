@@ -1,4 +1,4 @@
-"""The log of a run: JSON lines, which a resumed run goes on with."""
+"""The log of a training: JSON lines, which a resumed training goes on with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RunLog:
 
     Args:
         file: The log.
-        step: Last step that the run has done; lines of later ones, which will be written again, are dropped.
+        step: Last step that the training has done; lines of later ones, which will be written again, are dropped.
         active: Whether this process writes; of several, one does.
     """
 
@@ -35,7 +35,7 @@ class RunLog:
 
 
 def _is_of(line: str, step: int) -> bool:
-    """Tells whether a line is whole and of a step that has been done; a killed run may leave half a line."""
+    """Tells whether a line is whole and of a step that has been done; a killed training may leave half a line."""
     try:
         return bool(json.loads(line)["step"] <= step)
     except (json.JSONDecodeError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Trains a student: stages, evaluation, and checkpoints from which a killed run goes on as if nothing had been."""
+"""Trains a student: stages, evaluation, and checkpoints from which a killed training goes on as if nothing had been."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def train(
 
     Under ``accelerate launch`` every process calls this with the same arguments; each reads its part of every
     batch, and the first one writes ``out``, which all must see. What a step does depends on the seed, the number
-    of the step and the number of processes alone: a run that was killed and resumed gives the same weights, bit
+    of the step and the number of processes alone: a training that was killed and resumed gives the same weights, bit
     for bit, on the same kind of processor with the same number of threads. GPUs add some sums in an order that
     changes from run to run; there, only what is read, dropped and sampled is the same.
 
@@ -65,15 +65,15 @@ def train(
         data: Examples.
         settings: How it is trained.
         objective: The losses; or those of each stage by its name.
-        out: Folder of the run, with its checkpoints and its log; new, or that of the run to be resumed.
-        resume: Go on with the run in ``out`` if there is one.
-        begin_stage: Called at the beginning of each stage. A run that is resumed calls it for all stages up to
+        out: Folder of the training, with its checkpoints and its log; new, or that of the training to be resumed.
+        resume: Go on with the training in ``out`` if there is one.
+        begin_stage: Called at the beginning of each stage. A training that is resumed calls it for all stages up to
             its own, in order, before it restores the weights.
         pooling: How token states become a sentence embedding, for embedding models.
         progress: Told how many steps are done.
 
     Raises:
-        UsageError: If the arguments do not fit together, ``out`` holds another run, or a checkpoint is missing.
+        UsageError: If the arguments do not fit together, ``out`` holds another training, or a checkpoint is missing.
         FormatError: If a checkpoint is damaged.
         EdgeqError: If the loss is not a number; the message names the step and the last good checkpoint.
     """
@@ -92,7 +92,7 @@ def train(
 
 
 class _Run:
-    """One run, from its first stage to its last."""
+    """One training, from its first stage to its last."""
 
     def __init__(
         self,
@@ -242,7 +242,7 @@ def _by_stage(objective: Objective | Mapping[str, Objective], settings: Training
     if isinstance(objective, Objective):
         return dict.fromkeys(names, objective)
     if sorted(objective) != sorted(names):
-        raise UsageError(f"objectives are for the stages {', '.join(objective)}, the run has {', '.join(names)}")
+        raise UsageError(f"objectives are for the stages {', '.join(objective)}, the training has {', '.join(names)}")
     return dict(objective)
 
 

@@ -1,4 +1,4 @@
-"""What a run came to."""
+"""What a training came to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class TrainingOutcome:
     """A finished training.
 
     Attributes:
-        folder: Folder of the run.
+        folder: Folder of the training.
         result: The contents of its ``result.json``.
     """
 

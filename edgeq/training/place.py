@@ -1,4 +1,4 @@
-"""Where a stage lies in its run: which steps of the order of examples, and of the learning rate, are its own."""
+"""Where a stage lies in its training: which steps of the order of examples, and of the learning rate, are its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgeq.training.settings import StageSettings, TrainingSettings
 
 @dataclasses.dataclass(frozen=True)
 class StagePlace:
-    """The examples of a stage in their order, and its part of the run.
+    """The examples of a stage in their order, and its part of the training.
 
     Attributes:
         examples: What it reads.
@@ -52,7 +52,7 @@ def place_of(run: TrainingSettings, data: TaskData, index: int) -> StagePlace:
     """Finds the place of a stage.
 
     Args:
-        run: Settings of the run.
+        run: Settings of the training.
         data: Its examples.
         index: Number of the stage.
 

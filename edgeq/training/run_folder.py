@@ -1,4 +1,4 @@
-"""The folder of a run: its identity, the newest state, and the weights that each stage ends with."""
+"""The folder of a training: its identity, the newest state, and the weights that each stage ends with."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _STAGE = made_of("compress", _WEIGHTS, "record.json")
 
 
 class TrainingFolder:
-    """A folder that a run writes, and can be killed in at any moment.
+    """A folder that a training writes, and can be killed in at any moment.
 
     It holds ``run.json`` (what is trained on what), ``log.jsonl``, the newest ``state-<step>`` (weights,
     optimizer, place in the data), and ``stage-<name>`` (the weights a stage ends with; while it runs, its best
@@ -45,30 +45,30 @@ class TrainingFolder:
         self.log_file = self.path / "log.jsonl"
 
     def open(self, identity: TrainingRun, *, resume: bool) -> None:
-        """Begins a run, or makes sure that the one to be resumed is the same.
+        """Begins a training, or makes sure that the one to be resumed is the same.
 
         Args:
             identity: What decides the result: settings, data, losses.
-            resume: Whether a run that is there is gone on with.
+            resume: Whether a training that is there is gone on with.
 
         Raises:
-            UsageError: If there is a run and ``resume`` is not asked for, or it is another run.
-            FormatError: If the run's files are damaged.
+            UsageError: If there is a training and ``resume`` is not asked for, or it is another training.
+            FormatError: If the training's files are damaged.
         """
         file = self.path / _RUN
         if not file.exists():
             if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-                raise UsageError(f"{self.path} holds something else than a training run; give another folder")
+                raise UsageError(f"{self.path} holds something else than a training; give another folder")
             identity.write(file)
             return
         if not resume:
-            raise UsageError(f"{self.path} holds a training run; resume it, or give another folder")
+            raise UsageError(f"{self.path} holds a training; resume it, or give another folder")
         before = TrainingRun.read(file).to_json()
         now = json.loads(json.dumps(identity.to_json()))
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
                 raise UsageError(
-                    f"{file}: the run to be resumed has another {name.replace('_', ' ')} "
+                    f"{file}: the training to be resumed has another {name.replace('_', ' ')} "
                     f"({_difference(before.get(name), now.get(name))}); "
                     "resume with what it began with, or give another folder"
                 )
@@ -84,13 +84,13 @@ class TrainingFolder:
         """Writes the state after ``progress.step`` steps, and drops the ones before it.
 
         Each state has a name of its own, because replacing a folder takes two renames: killed between them,
-        the run would have no state at all.
+        the training would have no state at all.
 
         Args:
             model: The student, in the form it has in this stage.
             optimizer: Its optimizer, an AdamW.
             objective: What losses remember, by name.
-            progress: What else the run needs to go on.
+            progress: What else the training needs to go on.
         """
         earlier = self._states()
         with new_folder(self.path / f"state-{progress.step}", _STATE) as folder:
@@ -151,10 +151,10 @@ class TrainingFolder:
 
 
 def training_checkpoint(path: Path | str) -> Path:
-    """Returns the weights that a later run or recipe starts from.
+    """Returns the weights that a later training or recipe starts from.
 
     Args:
-        path: Folder of a run, which stands for the weights of its last finished stage; one of its ``stage-...``
+        path: Folder of a training, which stands for the weights of its last finished stage; one of its ``stage-...``
             or ``state-...`` folders; or a weight file.
 
     Raises:
@@ -167,15 +167,15 @@ def training_checkpoint(path: Path | str) -> Path:
         return path / _WEIGHTS
     if (path / RESULT_FILE).is_file():
         return path / TrainingResult.read(path / RESULT_FILE).weights
-    raise UsageError(f"{path} is no training checkpoint, or its run is not finished; give one of its folders")
+    raise UsageError(f"{path} is no training checkpoint, or its training is not finished; give one of its folders")
 
 
 def start_from(model: nn.Module, path: Path | str, *, quantizers: bool = False) -> None:
     """Puts the latent weights of a training checkpoint into ``model``; its quantizers start anew from them.
 
     Args:
-        model: The student of a new run: in its training form for the checkpoint of a quantized run, which may be
-            of other bits and methods; float for that of a float run.
+        model: The student of a new training: in its training form for the checkpoint of a quantized training, which may
+            be of other bits and methods; float for that of a float training.
         path: What :func:`training_checkpoint` takes.
         quantizers: Take the state of the quantizers as well; the two models then need the same quantizers.
 
@@ -190,7 +190,7 @@ def start_from(model: nn.Module, path: Path | str, *, quantizers: bool = False) 
 
 
 def is_quantized_checkpoint(path: Path | str) -> bool:
-    """Tells whether a training checkpoint is of a quantized run.
+    """Tells whether a training checkpoint is of a quantized training.
 
     Raises:
         UsageError: If there is no such checkpoint.

@@ -1,4 +1,4 @@
-"""How a run is trained: plain settings, checked when they are made."""
+"""How a student is trained: plain settings, checked when they are made."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ Shuffle = Literal["stage", "run"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StageSettings:
-    """One part of a run; the learning rate rises and falls within each of them, unless the run says otherwise.
+    """One part of a training; the learning rate rises and falls within each, unless the training says otherwise.
 
     Attributes:
         name: Name of the stage, used in the log and for ``initialise_from``.
-        share: Its part of the run's steps, in relation to the other stages.
+        share: Its part of the training's steps, in relation to the other stages.
         bits: For the callback that begins the stage: the bit width of the weights; None leaves it as it is.
         activations: For the callback: whether activations are quantized; None leaves it as it is.
         initialise_from: Earlier stage whose weights this one starts from; None is the one before, and
-            ``"teacher"`` the weights the run began with, which are a teacher's.
+            ``"teacher"`` the weights the training began with, which are a teacher's.
         augmented: Whether the augmented examples are used beside the others.
-        learning_rate: Peak of the learning rate; None is that of the run.
-        schedule: How the rate falls after the warm-up; None is that of the run.
-        warmup: Part of the stage's steps in which the rate rises; None is that of the run.
+        learning_rate: Peak of the learning rate; None is that of the training.
+        schedule: How the rate falls after the warm-up; None is that of the training.
+        warmup: Part of the stage's steps in which the rate rises; None is that of the training.
         pretraining_epochs: Passes over the texts to pre-train on, which this stage reads instead of the task's
             examples; its ``share`` counts nothing then. None is a stage on the task.
     """
@@ -72,7 +72,7 @@ class StageSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """A run.
+    """A training.
 
     Attributes:
         epochs: Times that the training examples are seen; may be a fraction. Either this or ``steps``.
@@ -100,7 +100,7 @@ class TrainingSettings:
             rate rises and falls once over all of them, and the optimizer keeps its averages from one to the next.
         shuffle: Whether the examples are shuffled anew for each ``stage``, which then may meet again what the one
             before has seen while others wait, or once for the ``run``: stages go on in the order of the epoch.
-        stages: The parts of the run.
+        stages: The parts of the training.
     """
 
     epochs: float | None = None
@@ -155,7 +155,7 @@ class TrainingSettings:
 
     def _check_length(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            raise UsageError("a run needs a number of epochs, or of steps, and not both")
+            raise UsageError("a training needs a number of epochs, or of steps, and not both")
         if self.epochs is not None:
             _check_number("epochs", self.epochs, above=0.0)
         elif not isinstance(self.steps, int) or self.steps < 1:
@@ -163,7 +163,7 @@ class TrainingSettings:
 
     def _check_stages(self) -> None:
         if all(stage.pretraining_epochs is not None for stage in self.stages):
-            raise UsageError("a run needs one stage or more on the task's own data")
+            raise UsageError("a training needs one stage or more on the task's own data")
         seen = {"teacher"}
         for stage in self.stages:
             if stage.name in seen:

@@ -1,4 +1,4 @@
-"""One stage of a run: its steps, its evaluations and its saved states."""
+"""One stage of a training: its steps, its evaluations and its saved states."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SECONDS_BETWEEN_STATES = 600.0
 
 @dataclasses.dataclass(frozen=True)
 class StageContext:
-    """What a stage is given by its run.
+    """What a stage is given by its training.
 
     Attributes:
         accelerator: The processes, an ``accelerate.Accelerator``.
@@ -49,10 +49,10 @@ class StageContext:
         teacher: The teacher, or None.
         adapter: Adapter of the student.
         data: Examples.
-        settings: Settings of the run.
+        settings: Settings of the training.
         objective: Losses of the stage.
-        folder: Folder of the run.
-        log: Log of the run.
+        folder: Folder of the training.
+        log: Log of the training.
         index: Number of the stage.
         first_step: Steps of the stages before it.
         pooling: How token states become a sentence embedding.
@@ -79,10 +79,10 @@ class StageContext:
 
 
 class StageTraining:
-    """A stage of a run.
+    """A stage of a training.
 
     Args:
-        context: What the run gives it.
+        context: What the training gives it.
         settings: Its settings.
 
     Attributes:
