@@ -32,10 +32,12 @@ from edgeq.export.ops.operator import (
     Operator,
     dimensions,
     inferred_attributes,
+    operator_schema,
     schema_attribute,
+    schema_input,
     set_float_output,
 )
-from edgeq.formats.low_bit import ACTIVATION_LEVELS, ACTIVATION_MAX_FLOOR, LARGEST_INT8_HEAD, OP_DOMAIN, OP_VERSION
+from edgeq.formats.low_bit import ACTIVATION_LEVELS, ACTIVATION_MAX_FLOOR, LARGEST_INT8_HEAD
 
 NAME = "Int8Attention"
 INPUTS = ["Q", "K", "V", "mask"]
@@ -153,29 +155,21 @@ def _infer_shape(context: Any) -> None:
     set_float_output(context, shape[:-1], width)
 
 
-def _schema() -> onnx.defs.OpSchema:
-    schema_type = onnx.defs.OpSchema
-    parameter = schema_type.FormalParameter
-    schema = schema_type(
-        NAME,
-        OP_DOMAIN,
-        OP_VERSION,
-        __doc__ or "",
-        inputs=[
-            parameter("Q", "T", description="queries [batch, queries, heads * head_size]"),
-            parameter("K", "T", description="keys [batch, keys, heads * head_size]"),
-            parameter("V", "T", description="values, as K"),
-            parameter("mask", "T", description="added to scores: [batch, 1, 1, keys]"),
-        ],
-        outputs=[parameter("Y", "T", description="of the shape of Q")],
-        type_constraints=[("T", ["tensor(float)"], "float32")],
-        attributes=[
-            schema_attribute("num_heads", "INT", "heads"),
-            schema_attribute("scale", "FLOAT", "factor on the dot products"),
-        ],
-    )
-    schema.set_type_and_shape_inference_function(_infer_shape)
-    return schema
+_SCHEMA = operator_schema(
+    NAME,
+    __doc__ or "",
+    inputs=[
+        schema_input("Q", "T", "queries [batch, queries, heads * head_size]"),
+        schema_input("K", "T", "keys [batch, keys, heads * head_size]"),
+        schema_input("V", "T", "values, as K"),
+        schema_input("mask", "T", "added to scores: [batch, 1, 1, keys]"),
+    ],
+    output="of the shape of Q",
+    attributes=[
+        schema_attribute("num_heads", "INT", "heads"),
+        schema_attribute("scale", "FLOAT", "factor on the dot products"),
+    ],
+    infer=_infer_shape,
+)
 
-
-OPERATOR = Operator(schema=_schema(), reference=reference, variant=None, body=body)
+OPERATOR = Operator(schema=_SCHEMA, reference=reference, variant=None, body=body)

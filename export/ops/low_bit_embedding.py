@@ -20,10 +20,11 @@ from edgeq.export.ops.operator import (
     dimensions,
     inferred_attributes,
     matrix_of,
+    operator_schema,
     schema_attribute,
+    schema_input,
     set_float_output,
 )
-from edgeq.formats.low_bit import OP_DOMAIN, OP_VERSION
 from edgeq.formats.packing import unpack
 
 NAME = "LowBitEmbedding"
@@ -95,30 +96,22 @@ def _infer_shape(context: Any) -> None:
     set_float_output(context, dimensions(context, 0), matrix.columns)
 
 
-def _schema() -> onnx.defs.OpSchema:
-    schema_type = onnx.defs.OpSchema
-    parameter = schema_type.FormalParameter
-    schema = schema_type(
-        NAME,
-        OP_DOMAIN,
-        OP_VERSION,
-        __doc__ or "",
-        inputs=[
-            parameter("ids", "tensor(int64)", description="row numbers, any shape"),
-            parameter("W_packed", "tensor(uint8)", description="codes in layout n16k4"),
-            parameter("scale", "T", description="[N] or [1]"),
-        ],
-        outputs=[parameter("Y", "T", description="[*ids.shape, K]")],
-        type_constraints=[("T", ["tensor(float)"], "float32")],
-        attributes=[
-            schema_attribute("N", "INT", "rows of the table"),
-            schema_attribute("K", "INT", "width of the table"),
-            schema_attribute("bits", "INT", "bits of a code: 1, 2, 4 or 8"),
-            schema_attribute("zero_point", "FLOAT", "code that stands for 0"),
-        ],
-    )
-    schema.set_type_and_shape_inference_function(_infer_shape)
-    return schema
+_SCHEMA = operator_schema(
+    NAME,
+    __doc__ or "",
+    inputs=[
+        schema_input("ids", "tensor(int64)", "row numbers, any shape"),
+        schema_input("W_packed", "tensor(uint8)", "codes in layout n16k4"),
+        schema_input("scale", "T", "[N] or [1]"),
+    ],
+    output="[*ids.shape, K]",
+    attributes=[
+        schema_attribute("N", "INT", "rows of the table"),
+        schema_attribute("K", "INT", "width of the table"),
+        schema_attribute("bits", "INT", "bits of a code: 1, 2, 4 or 8"),
+        schema_attribute("zero_point", "FLOAT", "code that stands for 0"),
+    ],
+    infer=_infer_shape,
+)
 
-
-OPERATOR = Operator(schema=_schema(), reference=reference, variant=variant, body=body)
+OPERATOR = Operator(schema=_SCHEMA, reference=reference, variant=variant, body=body)

@@ -32,15 +32,15 @@ from edgeq.export.ops.operator import (
     dimensions,
     inferred_attributes,
     matrix_of,
+    operator_schema,
     schema_attribute,
+    schema_input,
     set_float_output,
 )
 from edgeq.formats.low_bit import (
     ACTIVATION_LEVELS,
     ACTIVATION_MAX_FLOOR,
     ACTIVATIONS,
-    OP_DOMAIN,
-    OP_VERSION,
     PackedMatrix,
 )
 from edgeq.formats.packing import unpack
@@ -218,34 +218,25 @@ def _infer_shape(context: Any) -> None:
     set_float_output(context, None if shape is None else shape[:-1], matrix.rows)
 
 
-def _schema() -> onnx.defs.OpSchema:
-    schema_type = onnx.defs.OpSchema
-    parameter = schema_type.FormalParameter
-    optional = schema_type.FormalParameterOption.Optional
-    schema = schema_type(
-        NAME,
-        OP_DOMAIN,
-        OP_VERSION,
-        __doc__ or "",
-        inputs=[
-            parameter("X", "T", description="activations [..., K]"),
-            parameter("W_packed", "tensor(uint8)", description="codes in layout n16k4"),
-            parameter("scale", "T", description="[N] or [1]"),
-            parameter("bias", "T", description="[N], or [1] holding 0"),
-            parameter("activation_scale", "T", description="one positive value", param_option=optional),
-        ],
-        outputs=[parameter("Y", "T", description="[..., N]")],
-        type_constraints=[("T", ["tensor(float)"], "float32")],
-        attributes=[
-            schema_attribute("N", "INT", "rows of the matrix"),
-            schema_attribute("K", "INT", "columns of the matrix"),
-            schema_attribute("bits", "INT", "bits of a code: 1, 2, 4 or 8"),
-            schema_attribute("zero_point", "FLOAT", "code that stands for 0"),
-            schema_attribute("activation", "STRING", "none, dynamic or static"),
-        ],
-    )
-    schema.set_type_and_shape_inference_function(_infer_shape)
-    return schema
+_SCHEMA = operator_schema(
+    NAME,
+    __doc__ or "",
+    inputs=[
+        schema_input("X", "T", "activations [..., K]"),
+        schema_input("W_packed", "tensor(uint8)", "codes in layout n16k4"),
+        schema_input("scale", "T", "[N] or [1]"),
+        schema_input("bias", "T", "[N], or [1] holding 0"),
+        schema_input("activation_scale", "T", "one positive value", optional=True),
+    ],
+    output="[..., N]",
+    attributes=[
+        schema_attribute("N", "INT", "rows of the matrix"),
+        schema_attribute("K", "INT", "columns of the matrix"),
+        schema_attribute("bits", "INT", "bits of a code: 1, 2, 4 or 8"),
+        schema_attribute("zero_point", "FLOAT", "code that stands for 0"),
+        schema_attribute("activation", "STRING", "none, dynamic or static"),
+    ],
+    infer=_infer_shape,
+)
 
-
-OPERATOR = Operator(schema=_schema(), reference=reference, variant=variant, body=body)
+OPERATOR = Operator(schema=_SCHEMA, reference=reference, variant=variant, body=body)

@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from edgeq.errors import FormatError
-from edgeq.formats.low_bit import PackedMatrix
+from edgeq.formats.low_bit import OP_DOMAIN, OP_VERSION, PackedMatrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +76,48 @@ def matrix_of(attributes: Mapping[str, Any], *, scales: int | None = None) -> Pa
         zero_point=float(attributes["zero_point"]),
         scales=rows if scales is None else scales,
     )
+
+
+def operator_schema(
+    name: str,
+    doc: str,
+    *,
+    inputs: Sequence[onnx.defs.OpSchema.FormalParameter],
+    output: str,
+    attributes: Sequence[onnx.defs.OpSchema.Attribute],
+    infer: Callable[[Any], None],
+) -> onnx.defs.OpSchema:
+    """Declares an operator with one float32 output.
+
+    Args:
+        name: Its type.
+        doc: What it computes.
+        inputs: What :func:`schema_input` returned, in their order.
+        output: Shape of the output.
+        attributes: What :func:`schema_attribute` returned.
+        infer: Its shape inference.
+    """
+    made = onnx.defs.OpSchema(
+        name,
+        OP_DOMAIN,
+        OP_VERSION,
+        doc,
+        inputs=list(inputs),
+        outputs=[schema_input("Y", "T", output)],
+        type_constraints=[("T", ["tensor(float)"], "float32")],
+        attributes=list(attributes),
+    )
+    made.set_type_and_shape_inference_function(infer)
+    return made
+
+
+def schema_input(
+    name: str, kind: str, description: str, *, optional: bool = False
+) -> onnx.defs.OpSchema.FormalParameter:
+    """Declares an input of a schema; kind is ``T`` for float32, or such as ``tensor(uint8)``."""
+    options = onnx.defs.OpSchema.FormalParameterOption
+    option = options.Optional if optional else options.Single
+    return onnx.defs.OpSchema.FormalParameter(name, kind, description=description, param_option=option)
 
 
 def schema_attribute(name: str, kind: str, description: str) -> onnx.defs.OpSchema.Attribute:

@@ -7,19 +7,18 @@ import types
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
 
 import edgeq.cli.main as cli
 from edgeq.compress import compress_model
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.export.exporter import export_onnx
-from edgeq.export.external_data import ModelWriter
 from edgeq.factor.kinds.tucker import BankSpec, TuckerSpec
 from edgeq.factor.manifest import FactorManifest
 from edgeq.parity import diff_layers
 from edgeq.parity.diff import backends
 from edgeq.parity.diff.graph_layers import cut, layers_of, tapped
 from edgeq.report.text import diff_lines
+from tests.edgeq.runs import change_tensor, edit_graphs
 
 QUICK = ("onnx-reference", "onnxruntime")
 
@@ -43,26 +42,14 @@ def edited(tmp_path):
 
     def edit(run, change, graph="model"):
         copy = shutil.copytree(run, tmp_path / "run")
-        models = {path.stem: onnx.load(path) for path in (copy / "onnx").glob("*.onnx")}
-        change(models[graph])
-        with ModelWriter(copy / "onnx") as writer:
-            for name, model in models.items():
-                for tensor in model.graph.initializer:
-                    tensor.data_location = onnx.TensorProto.DEFAULT
-                    del tensor.external_data[:]
-                writer.write(name, model)
+        edit_graphs(copy, lambda models: change(models[graph]))
         return copy
 
     return edit
 
 
 def scale(name, factor):
-    def change(model):
-        tensor = next(t for t in model.graph.initializer if t.name == name)
-        array = (numpy_helper.to_array(tensor) * factor).astype(np.float32)
-        tensor.CopyFrom(numpy_helper.from_array(array, name))
-
-    return change
+    return lambda model: change_tensor(model, name, lambda values: values * factor)
 
 
 def test_every_layer_of_right_models_is_within_its_envelope(bert_run, gpt2_run):
@@ -142,9 +129,7 @@ def test_a_fault_between_layers_is_found_before_the_layer_that_reads_it(bert_run
 
 def test_wrong_positions_are_found_in_their_table(gpt2_run, edited):
     def roll(model):
-        table = next(t for t in model.graph.initializer if t.name == "transformer.wpe.weight")
-        rows = np.roll(numpy_helper.to_array(table), 1, axis=0)
-        table.CopyFrom(numpy_helper.from_array(rows, table.name))
+        change_tensor(model, "transformer.wpe.weight", lambda rows: np.roll(rows, 1, axis=0))
 
     (found,) = diff_layers(edited(gpt2_run, roll), backends=["onnxruntime"])
     assert found.first.name == "transformer.wpe"

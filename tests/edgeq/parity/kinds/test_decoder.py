@@ -7,30 +7,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
 
 import edgeq
 from edgeq.backends.onnx_files import cache_type
 from edgeq.checkpoint import load_checkpoint
 from edgeq.errors import FormatError, UnsupportedError
-from edgeq.export.external_data import ModelWriter
 from edgeq.models import TorchDecoder
 from edgeq.parity import run_parity
 from edgeq.parity.inputs.decoder import Continuation, make_continuations
 from edgeq.parity.kinds import text_generation
 from edgeq.parity.rules.chosen_tokens import Choices, ClearChoices, check_free_running, check_steps
 from edgeq.targets.builtin.target import load_target
-from tests.edgeq.runs import write_record
-
-MEANING = {
-    (stage, "meaning")
-    for stage in (
-        "torch float32, answers",
-        "tvm host, edgeq-run, tokens",
-        "tvm host, Python, generated texts",
-        "tvm host, edgeq-run, generated texts",
-    )
-}
+from tests.edgeq.runs import MEANING_OF_GENERATED_TEXTS, change_tensor, edit_graphs, verdicts, write_record
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +29,6 @@ def good_run(make_gpt2, exported, tmp_path_factory):
     shutil.copytree(plain / "onnx", run / "float-onnx")
     edgeq.compile_bundle(run / "onnx", run / "bundles" / "host", target=load_target("host"))
     write_record(run, source=plain / "checkpoint")
-    return run
-
-
-@pytest.fixture
-def copied_run(good_run, tmp_path):
-    """The run without float stages and bundle, which these tests are not about."""
-    run = tmp_path / "run"
-    shutil.copytree(good_run, run)
-    shutil.rmtree(run / "bundles")
-    (run / "deploy.json").unlink()
     return run
 
 
@@ -68,21 +46,6 @@ def texts(good_run, decoder):
     )
 
 
-def verdicts(report):
-    return {(check.stage, check.rule): check.passed for check in report.checks}
-
-
-def edit(run, change):
-    """Loads the run's ONNX model, lets ``change`` edit it, and writes it back."""
-    model = onnx.load(run / "onnx" / "model.onnx")
-    change(model)
-    for tensor in model.graph.initializer:
-        tensor.data_location = onnx.TensorProto.DEFAULT
-        del tensor.external_data[:]
-    with ModelWriter(run / "onnx") as writer:
-        writer.write("model", model)
-
-
 def test_a_right_run_passes_every_rule(good_run):
     report = run_parity(good_run)
     assert report.passed, report.first_breach
@@ -97,7 +60,7 @@ def test_a_right_run_passes_every_rule(good_run):
         ),
         *((f"tvm host, {how}", "bit-identical") for how in ("1 thread", "text by text", "without cache")),
         ("tvm host, free-running", "task"),
-        *MEANING,
+        *MEANING_OF_GENERATED_TEXTS,
     }
     values = json.loads(json.dumps(report.to_json()))
     assert values["conditions"]["prompts"] == [[3, 10, 14, 13], [5]]
@@ -108,12 +71,10 @@ def test_a_right_run_passes_every_rule(good_run):
 
 
 def test_a_wrong_position_shows_end_to_end_only(copied_run):
-    def shift(model):
-        table = next(t for t in model.graph.initializer if t.name == "transformer.wpe.weight")
-        rows = numpy_helper.to_array(table)
-        table.CopyFrom(numpy_helper.from_array(np.roll(rows, 1, axis=0), table.name))
+    def shift(models):
+        change_tensor(models["model"], "transformer.wpe.weight", lambda rows: np.roll(rows, 1, axis=0))
 
-    edit(copied_run, shift)
+    edit_graphs(copied_run, shift)
     report = run_parity(copied_run)
     assert report.first_breach.stage == "onnx reference"
     found = verdicts(report)

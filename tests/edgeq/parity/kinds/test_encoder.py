@@ -16,9 +16,8 @@ from edgeq.backends.onnx_runtime import OnnxRuntime
 from edgeq.compress import compress_model
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.export.exporter import export_onnx
-from edgeq.export.external_data import ModelWriter
 from edgeq.parity import run_parity
-from tests.edgeq.runs import write_record
+from tests.edgeq.runs import change_tensor, edit_graphs, verdicts, write_record
 
 
 def make_run(folder, checkpoint):
@@ -37,31 +36,8 @@ def good_run(float_checkpoint, compressed_checkpoint, compressed_onnx, exported,
     return run
 
 
-@pytest.fixture
-def copied_run(good_run, tmp_path):
-    shutil.copytree(good_run, tmp_path / "run")
-    (tmp_path / "run" / "deploy.json").unlink()  # the float stages are not what these tests are about
-    return tmp_path / "run"
-
-
-def edit(run, change):
-    """Loads the run's ONNX model, lets ``change`` edit it, and writes it back."""
-    model = onnx.load(run / "onnx" / "model.onnx")
-    change(model)
-    for tensor in model.graph.initializer:
-        tensor.data_location = onnx.TensorProto.DEFAULT
-        del tensor.external_data[:]
-    with ModelWriter(run / "onnx") as writer:
-        writer.write("model", model)
-
-
-def scaled(model, name, factor):
-    tensor = next(t for t in model.graph.initializer if t.name == name)
-    tensor.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(tensor) * factor).astype(np.float32), name))
-
-
-def verdicts(report):
-    return {(check.stage, check.rule): check.passed for check in report.checks}
+def scale(run, name, factor):
+    edit_graphs(run, lambda models: change_tensor(models["model"], name, lambda values: values * factor))
 
 
 def test_a_right_run_passes_every_rule_and_is_json(good_run):
@@ -88,7 +64,7 @@ def test_a_right_run_passes_every_rule_and_is_json(good_run):
 
 def test_a_damaged_scale_is_found_alone_and_named(copied_run):
     layer = "encoder.layer.1.intermediate.dense"
-    edit(copied_run, lambda model: scaled(model, f"{layer}.scale", np.float32(1.001)))
+    scale(copied_run, f"{layer}.scale", np.float32(1.001))
     report = run_parity(copied_run)
     assert report.first_breach.stage == "onnx reference"
     assert report.first_breach.rule == "isolated"
@@ -98,7 +74,7 @@ def test_a_damaged_scale_is_found_alone_and_named(copied_run):
 
 
 def test_a_fault_between_the_operators_breaks_end_to_end_only(copied_run):
-    edit(copied_run, lambda model: scaled(model, "encoder.layer.0.output.LayerNorm.weight", 1.05))
+    scale(copied_run, "encoder.layer.0.output.LayerNorm.weight", 1.05)
     report = run_parity(copied_run)
     assert report.first_breach.rule == "end-to-end"
     assert report.first_breach.stage == "onnx reference"
@@ -108,7 +84,8 @@ def test_a_fault_between_the_operators_breaks_end_to_end_only(copied_run):
 
 
 def test_a_layer_that_fell_back_to_float_is_an_error(copied_run):
-    def replace(model):
+    def replace(models):
+        model = models["model"]
         node = next(n for n in model.graph.node if n.name == "encoder.layer.0.output.dense/LowBitLinear")
         matrix = numpy_helper.from_array(np.zeros((76, 40), np.float32), "dense")
         model.graph.initializer.append(matrix)
@@ -116,7 +93,7 @@ def test_a_layer_that_fell_back_to_float_is_an_error(copied_run):
         del node.attribute[:], node.input[1:]
         node.input.append("dense")
 
-    edit(copied_run, replace)
+    edit_graphs(copied_run, replace)
     with pytest.raises(UnsupportedError, match=r"encoder\.layer\.0\.output\.dense .* computes it by MatMul"):
         run_parity(copied_run)
 

@@ -4,30 +4,17 @@ import json
 import shutil
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import numpy_helper
 
 import edgeq
 from edgeq.checkpoint import load_checkpoint
 from edgeq.errors import FormatError
-from edgeq.export.external_data import ModelWriter
 from edgeq.parity import run_parity
 from edgeq.parity.inputs.encoder_decoder import PARTS, at_once, make_encoder_decoder_texts, torch_parts
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.bundle.model_info import TargetTokens
-from tests.edgeq.runs import write_record
-
-MEANING = {
-    (stage, "meaning")
-    for stage in (
-        "torch float32, answers",
-        "tvm host, edgeq-run, tokens",
-        "tvm host, Python, generated texts",
-        "tvm host, edgeq-run, generated texts",
-    )
-}
+from tests.edgeq.runs import MEANING_OF_GENERATED_TEXTS, change_tensor, edit_graphs, verdicts, write_record
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +26,6 @@ def good_run(make_bart, exported, tmp_path_factory):
     shutil.copytree(plain / "onnx", run / "float-onnx")
     edgeq.compile_bundle(run / "onnx", run / "bundles" / "host", target=load_target("host"))
     write_record(run, source=plain / "checkpoint")
-    return run
-
-
-@pytest.fixture
-def copied_run(good_run, tmp_path):
-    """The run without float stages and bundle, which these tests are not about."""
-    run = tmp_path / "run"
-    shutil.copytree(good_run, run)
-    shutil.rmtree(run / "bundles")
-    (run / "deploy.json").unlink()
     return run
 
 
@@ -71,25 +48,8 @@ def texts(good_run, parts):
     )
 
 
-def verdicts(report):
-    return {(check.stage, check.rule): check.passed for check in report.checks}
-
-
-def edit(run, change):
-    """Loads all graphs of the run, lets ``change`` edit them by name, and writes them back."""
-    models = {name: onnx.load(run / "onnx" / f"{name}.onnx") for name in PARTS}
-    change(models)
-    with ModelWriter(run / "onnx") as writer:
-        for name, model in models.items():
-            for tensor in model.graph.initializer:
-                tensor.data_location = onnx.TensorProto.DEFAULT
-                del tensor.external_data[:]
-            writer.write(name, model)
-
-
-def rolled(tensor):
-    rows = numpy_helper.to_array(tensor)
-    tensor.CopyFrom(numpy_helper.from_array(np.roll(rows, 1, axis=0), tensor.name))
+def rolled(rows):
+    return np.roll(rows, 1, axis=0)
 
 
 def test_a_right_run_passes_every_rule(good_run):
@@ -104,7 +64,7 @@ def test_a_right_run_passes_every_rule(good_run):
         *((f"{stage} encoder", "end-to-end") for stage in stages),
         *((f"tvm host, {how}", "bit-identical") for how in ("1 thread", "text by text", "without cache")),
         ("tvm host, free-running", "task"),
-        *MEANING,
+        *MEANING_OF_GENERATED_TEXTS,
     }
     values = json.loads(json.dumps(report.to_json()))
     assert values["conditions"]["encoder_inputs"] == [[3, 10, 17, 31], [5]]
@@ -117,10 +77,9 @@ def test_a_right_run_passes_every_rule(good_run):
 def test_wrong_positions_of_the_target_show_in_the_decoder_only(copied_run):
     def shift(models):
         for part in PARTS[1:]:
-            tables = {tensor.name: tensor for tensor in models[part].graph.initializer}
-            rolled(tables["model.decoder.embed_positions.weight"])
+            change_tensor(models[part], "model.decoder.embed_positions.weight", rolled)
 
-    edit(copied_run, shift)
+    edit_graphs(copied_run, shift)
     report = run_parity(copied_run)
     assert (report.first_breach.stage, report.first_breach.rule) == ("onnx reference", "end-to-end")
     found = verdicts(report)
@@ -132,10 +91,9 @@ def test_wrong_positions_of_the_target_show_in_the_decoder_only(copied_run):
 @pytest.mark.slow
 def test_wrong_positions_of_the_source_show_in_the_encoder_first(copied_run):
     def shift(models):
-        tables = {tensor.name: tensor for tensor in models[PARTS[0]].graph.initializer}
-        rolled(tables["model.encoder.embed_positions.weight"])
+        change_tensor(models[PARTS[0]], "model.encoder.embed_positions.weight", rolled)
 
-    edit(copied_run, shift)
+    edit_graphs(copied_run, shift)
     assert run_parity(copied_run).first_breach.stage == "onnx reference encoder"
 
 
@@ -144,11 +102,9 @@ def test_a_fault_of_later_steps_alone_is_found(copied_run):
     """What the first step computes with the same weights is right."""
 
     def scale(models):
-        tensors = {tensor.name: tensor for tensor in models[PARTS[2]].graph.initializer}
-        tensor = tensors["model.decoder.layers.1.fc2.scale"]
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.01), tensor.name))
+        change_tensor(models[PARTS[2]], "model.decoder.layers.1.fc2.scale", lambda scales: scales * np.float32(1.01))
 
-    edit(copied_run, scale)
+    edit_graphs(copied_run, scale)
     report = run_parity(copied_run)
     found = verdicts(report)
     assert report.first_breach.stage == "onnx reference decoder_with_past_model"
