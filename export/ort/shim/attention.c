@@ -4,7 +4,7 @@
 
 #include "kernel_call.h"
 #include "node.h"
-#include "operators.h"
+#include "operator.h"
 #include "threads.h"
 
 enum { QUERIES, KEYS, VALUES, MASK, INPUTS, SLOT_OUT = INPUTS };
@@ -119,39 +119,10 @@ static OrtStatus *compute(void *kernel, OrtKernelContext *context) {
   return attend(attention, context, inputs, out);
 }
 
-static OrtStatus *infer(const OrtCustomOp *op, OrtShapeInferContext *context) {
-  return infer_sizes(op, context, 0, NULL);
-}
-
-static const char *name(const OrtCustomOp *op) {
-  (void)op;
-  return "Int8Attention";
-}
-
-static size_t input_count(const OrtCustomOp *op) {
-  (void)op;
-  return INPUTS;
-}
-
-static int input_type(const OrtCustomOp *op, size_t index) {
-  (void)op;
-  (void)index;
-  return ORT_FLOAT;
-}
-
-static int input_presence(const OrtCustomOp *op, size_t index) {
-  (void)op;
-  (void)index;
-  return ORT_REQUIRED;
-}
-
-void describe_attention(OrtCustomOp *op) {
-  op->GetName = name;
-  op->GetInputTypeCount = input_count;
-  op->GetInputType = input_type;
-  op->GetInputCharacteristic = input_presence;
-  op->CreateKernelV2 = create;
-  op->KernelComputeV2 = compute;
-  op->KernelDestroy = destroy;
-  op->InferOutputShapeFn = infer;
-}
+const Description ATTENTION = {.name = "Int8Attention",
+                               .inputs = INPUTS,
+                               .required = INPUTS,
+                               .types = {ORT_FLOAT, ORT_FLOAT, ORT_FLOAT, ORT_FLOAT},
+                               .create = create,
+                               .compute = compute,
+                               .destroy = destroy};

@@ -4,7 +4,7 @@
 
 #include "kernel_call.h"
 #include "node.h"
-#include "operators.h"
+#include "operator.h"
 #include "threads.h"
 
 enum { SLOT_IDS, SLOT_OUT = 4 };
@@ -74,38 +74,12 @@ static OrtStatus *compute(void *kernel, OrtKernelContext *context) {
   return status;
 }
 
-static OrtStatus *infer(const OrtCustomOp *op, OrtShapeInferContext *context) {
-  return infer_sizes(op, context, 0, "K");
-}
-
-static const char *name(const OrtCustomOp *op) {
-  (void)op;
-  return "LowBitEmbedding";
-}
-
-static size_t input_count(const OrtCustomOp *op) {
-  (void)op;
-  return 3;
-}
-
-static int input_type(const OrtCustomOp *op, size_t index) {
-  (void)op;
-  return index == 0 ? ORT_INT64 : index == 1 ? ORT_UINT8 : ORT_FLOAT;
-}
-
-static int input_presence(const OrtCustomOp *op, size_t index) {
-  (void)op;
-  (void)index;
-  return ORT_REQUIRED;
-}
-
-void describe_embedding(OrtCustomOp *op) {
-  op->GetName = name;
-  op->GetInputTypeCount = input_count;
-  op->GetInputType = input_type;
-  op->GetInputCharacteristic = input_presence;
-  op->CreateKernelV2 = create;
-  op->KernelComputeV2 = compute;
-  op->KernelDestroy = destroy;
-  op->InferOutputShapeFn = infer;
-}
+const Description EMBEDDING = {.name = "LowBitEmbedding",
+                               .inputs = 3,
+                               .required = 3,
+                               .types = {ORT_INT64, ORT_UINT8, ORT_FLOAT},
+                               .dropped = 0,
+                               .last = "K",
+                               .create = create,
+                               .compute = compute,
+                               .destroy = destroy};

@@ -4,7 +4,7 @@
 
 #include "kernel_call.h"
 #include "node.h"
-#include "operators.h"
+#include "operator.h"
 #include "threads.h"
 
 enum { COLUMN_PADDING = 32 };
@@ -178,37 +178,12 @@ static OrtStatus *compute(void *kernel, OrtKernelContext *context) {
   return run_rows(linear, context, &rows, given_scale);
 }
 
-static OrtStatus *infer(const OrtCustomOp *op, OrtShapeInferContext *context) {
-  return infer_sizes(op, context, 1, "N");
-}
-
-static const char *name(const OrtCustomOp *op) {
-  (void)op;
-  return "LowBitLinear";
-}
-
-static size_t input_count(const OrtCustomOp *op) {
-  (void)op;
-  return 5;
-}
-
-static int input_type(const OrtCustomOp *op, size_t index) {
-  (void)op;
-  return index == 1 ? ORT_UINT8 : ORT_FLOAT;
-}
-
-static int input_presence(const OrtCustomOp *op, size_t index) {
-  (void)op;
-  return index == 4 ? ORT_OPTIONAL : ORT_REQUIRED;
-}
-
-void describe_linear(OrtCustomOp *op) {
-  op->GetName = name;
-  op->GetInputTypeCount = input_count;
-  op->GetInputType = input_type;
-  op->GetInputCharacteristic = input_presence;
-  op->CreateKernelV2 = create;
-  op->KernelComputeV2 = compute;
-  op->KernelDestroy = destroy;
-  op->InferOutputShapeFn = infer;
-}
+const Description LINEAR = {.name = "LowBitLinear",
+                            .inputs = 5,
+                            .required = 4,
+                            .types = {ORT_FLOAT, ORT_UINT8, ORT_FLOAT, ORT_FLOAT, ORT_FLOAT},
+                            .dropped = 1,
+                            .last = "N",
+                            .create = create,
+                            .compute = compute,
+                            .destroy = destroy};
