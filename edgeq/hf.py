@@ -16,13 +16,9 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.factor.insert import insert_factor_modules
 from edgeq.factor.manifest import FactorManifest
+from edgeq.formats.quantization_config import QUANT_METHOD, QuantizationManifest
 from edgeq.models.transformers_release import RELEASE
-from edgeq.quant.manifest import (
-    QUANT_METHOD,
-    QuantizationManifest,
-    fill_zero_buffers,
-    insert_packed_modules,
-)
+from edgeq.quant.manifest import fill_zero_buffers, insert_packed_modules
 from edgeq.quant.modules import PackedModule
 from edgeq.reading import sha256
 

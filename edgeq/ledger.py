@@ -16,7 +16,8 @@ from typing import Any
 
 from edgeq.errors import FormatError, UsageError
 from edgeq.formats.low_bit import PackedMatrix
-from edgeq.formats.stored import StoredModel, StoredTensor, StoredVocabulary, read_stored_model
+from edgeq.formats.quantization_config import LeftOutTokens
+from edgeq.formats.stored import StoredModel, StoredTensor, read_stored_model
 from edgeq.results import LedgerRow, LedgerTotals, LeftOut, StoredBytes
 
 _SHAPES = "integers of the graph"
@@ -148,7 +149,7 @@ def ledger(path: str | Path) -> Ledger:
     )
 
 
-def _left_out(rows: Sequence[LedgerRow], stored: StoredModel, pruned: StoredVocabulary) -> int:
+def _left_out(rows: Sequence[LedgerRow], stored: StoredModel, pruned: LeftOutTokens) -> int:
     """Returns what the rows of tokens that left would take beside those that stayed."""
     total = 0
     for row in rows:

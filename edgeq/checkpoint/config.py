@@ -10,9 +10,9 @@ import transformers
 
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.formats.json_file import read_json_object
+from edgeq.formats.quantization_config import QUANT_METHOD
 from edgeq.models import adapter_classes, check_family
 from edgeq.models.transformers_release import in_words_of_release
-from edgeq.quant.manifest import QUANT_METHOD
 from edgeq.weight_files import WeightFiles
 
 _ADAPTER_CONFIG = "adapter_config.json"

@@ -20,6 +20,7 @@ from edgeq.factor.manifest import FactorManifest
 from edgeq.finite import check_finite
 from edgeq.formats.json_file import read_json_object
 from edgeq.formats.low_bit import PackedMatrix
+from edgeq.formats.quantization_config import PackedTensor, QuantizationManifest
 from edgeq.formats.sentence_model import SentenceModel, read_sentence_model
 from edgeq.formats.tensor_header import TensorEntry, read_tensor_header
 from edgeq.hf import check_scales, verify_packed_files
@@ -28,7 +29,6 @@ from edgeq.models import ModelAdapter, adapter_for, is_of_pretraining, tasks_of
 from edgeq.models.generation_config import settings_of_config
 from edgeq.models.sentence import SentenceHead
 from edgeq.models.transformers_release import other_names, renamed_for_release
-from edgeq.quant.manifest import PackedTensor, QuantizationManifest
 from edgeq.quiet import quiet_transformers
 from edgeq.tensor_names import fit_names, heads_in
 from edgeq.weight_files import WEIGHTS_NAME, WeightFiles, find_weights

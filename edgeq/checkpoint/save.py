@@ -18,7 +18,7 @@ from edgeq.formats.sentence_model import copy_sentence_settings, read_sentence_m
 from edgeq.hf import EdgeqConfig
 from edgeq.models.generation_config import generation_settings, write_generation_settings
 from edgeq.models.sentence import copy_module_weights
-from edgeq.quant.manifest import QuantizationManifest
+from edgeq.quant.manifest import manifest_of
 from edgeq.quant.plan import CompressionResult
 from edgeq.quiet import quiet_transformers
 from edgeq.reading import sha256
@@ -55,7 +55,7 @@ def save_checkpoint(
         UsageError: If ``folder`` holds something else than such an output.
     """
     factors = FactorManifest(factor_specs(model), evaluate)
-    manifest = dataclasses.replace(QuantizationManifest.of_model(model, result), factors=factors.to_json())
+    manifest = dataclasses.replace(manifest_of(model, result), factors=factors.to_json())
     settings = _Settings(model, settings_from, generation)
     with new_folder(Path(folder), OUTPUT, force=force) as temporary:
         model.config.quantization_config = EdgeqConfig.from_dict(manifest.to_json())

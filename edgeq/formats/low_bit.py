@@ -12,7 +12,8 @@ before any byte exists, and is imported by everything else, so it needs only num
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from edgeq.errors import FormatError
 from edgeq.formats.packing import SUPPORTED_BITS, packed_shape
@@ -126,6 +127,29 @@ class PackedMatrix:
     def padding_bytes(self) -> float:
         """Bytes that only fill up row tiles and column groups."""
         return self.packed_bytes - self.code_bits / 8
+
+
+def packed_matrix_of(attributes: Mapping[str, Any], *, scales: int | None = None) -> PackedMatrix:
+    """Describes the packed matrix that a node's attributes claim.
+
+    Args:
+        attributes: Must hold N, K, bits and zero_point.
+        scales: Number of scales, where it matters; one a row by default.
+
+    Raises:
+        FormatError: If an attribute is missing or the combination is not a format edgeq has.
+    """
+    missing = [name for name in ("N", "K", "bits", "zero_point") if name not in attributes]
+    if missing:
+        raise FormatError(f"a low-bit node needs the attribute {missing[0]!r}, which is missing")
+    rows = int(attributes["N"])
+    return PackedMatrix(
+        rows=rows,
+        columns=int(attributes["K"]),
+        bits=int(attributes["bits"]),
+        zero_point=float(attributes["zero_point"]),
+        scales=rows if scales is None else scales,
+    )
 
 
 def aligned(offset: int, alignment: int = WEIGHT_ALIGNMENT) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.formats.json_file import read_json_object
-from edgeq.formats.low_bit import OP_DOMAIN, PackedMatrix
+from edgeq.formats.low_bit import OP_DOMAIN, PackedMatrix, packed_matrix_of
+from edgeq.formats.quantization_config import QUANT_METHOD, LeftOutTokens, QuantizationManifest
 from edgeq.formats.tensor_header import read_tensor_header
 
 _DTYPES = {
@@ -60,15 +61,6 @@ class StoredMatrix:
 
 
 @dataclasses.dataclass(frozen=True)
-class StoredVocabulary:
-    """What was left out of a vocabulary: rows that stayed, rows that there were, and the modules that have fewer."""
-
-    tokens: int
-    of: int
-    matrices: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
 class StoredModel:
     """Everything that :mod:`edgeq.ledger` needs to know about a model on disk.
 
@@ -92,7 +84,7 @@ class StoredModel:
     kept_float: dict[str, str]
     tensor_files: tuple[Path, ...]
     factorised: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    vocabulary: StoredVocabulary | None = None
+    vocabulary: LeftOutTokens | None = None
     int8_attention: int = 0
 
     def is_factor(self, tensor: str) -> bool:
@@ -146,8 +138,11 @@ def _read_checkpoint(folder: Path) -> StoredModel:
             dtype = _DTYPES.get(entry.dtype, entry.dtype.lower())
             items = math.prod(entry.shape)
             tensors[name] = StoredTensor(name, entry.shape, dtype, entry.bytes // max(1, items), entry.bytes)
-    matrices, kept = _from_config(folder, tensors, form="checkpoint")
-    return StoredModel(folder, "checkpoint", tensors, matrices, kept, tuple(files), **_special(folder))
+    manifest = _manifest(folder)
+    matrices = _matrices(manifest, tensors, folder, complete=True)
+    return StoredModel(
+        folder, "checkpoint", tensors, matrices, tensor_files=tuple(files), **_described(manifest, folder)
+    )
 
 
 def _read_bundle(folder: Path) -> StoredModel:
@@ -175,89 +170,54 @@ def _read_bundle(folder: Path) -> StoredModel:
             f"{weights} should hold {claimed} bytes of weights, found {found}; get the bundle again"
         )
     tensors = {tensor.name: tensor for tensor in listed}
-    matrices, kept = _from_config(folder, tensors, form="bundle")
-    return StoredModel(folder, "bundle", tensors, matrices, kept, (weights,), **_special(folder))
+    described = _manifest(folder)
+    matrices = _matrices(described, tensors, folder, complete=False)
+    return StoredModel(folder, "bundle", tensors, matrices, tensor_files=(weights,), **_described(described, folder))
 
 
-def _from_config(
-    folder: Path, tensors: Mapping[str, StoredTensor], *, form: str
-) -> tuple[dict[str, StoredMatrix], dict[str, str]]:
-    """Finds the tensors of each matrix that ``quantization_config`` describes.
-
-    A checkpoint must hold them all; exporters may prefix a name, so a name that ends in ``.<wanted>`` counts.
-    """
+def _manifest(folder: Path) -> QuantizationManifest:
+    """Reads what ``config.json`` says of packed tensors; nothing for a float model, or one of other makers."""
     config_file = folder / "config.json"
     config = read_json_object(config_file) if config_file.is_file() else {}
     quantization = config.get("quantization_config")
-    if not isinstance(quantization, dict) or quantization.get("quant_method") != "edgeq":
-        return {}, {}
+    if not isinstance(quantization, dict) or quantization.get("quant_method") != QUANT_METHOD:
+        return QuantizationManifest("", "", {}, {})
+    try:
+        return QuantizationManifest.from_json(quantization)
+    except FormatError as error:
+        raise FormatError(f"{folder}: {error}") from error
+
+
+def _matrices(
+    manifest: QuantizationManifest, tensors: Mapping[str, StoredTensor], folder: Path, *, complete: bool
+) -> dict[str, StoredMatrix]:
+    """Finds the tensors of each matrix that the manifest describes; all must be there in a ``complete`` model."""
     matrices = {}
+    for module, packed in manifest.tensors.items():
+        codes, scale = (_find(f"{module}.{part}", tensors) for part in ("weight_packed", "scale"))
+        if codes is not None and scale is not None:
+            matrices[module] = StoredMatrix(packed.kind, packed.spec, codes, scale)
+        elif complete:
+            raise FormatError(f"{folder}: config.json describes {module}, but its codes are not stored")
+    return matrices
+
+
+def _factorised(manifest: QuantizationManifest, folder: Path) -> dict[str, int]:
+    """Returns which modules are factorised, and how many weights each stands for."""
     try:
-        for module, entry in quantization["tensors"].items():
-            rows, columns, bits = int(entry["rows"]), int(entry["columns"]), int(entry["bits"])
-            spec = PackedMatrix(rows, columns, bits, float(entry["zero_point"]), int(entry["scales"]))
-            codes = _find(f"{module}.weight_packed", tensors)
-            scale = _find(f"{module}.scale", tensors)
-            if codes is None or scale is None:
-                if form == "checkpoint":
-                    raise FormatError(
-                        f"{folder}: config.json describes {module}, but its codes are not stored"
-                    )
-                continue
-            matrices[module] = StoredMatrix(str(entry["kind"]), spec, codes, scale)
-        kept = {str(module): str(reason) for module, reason in quantization.get("kept_float", {}).items()}
+        return {str(name): int(entry["dense"]) for name, entry in manifest.factors.get("layers", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(
-            f"{config_file}: quantization_config is not as edgeq writes it ({error!r})"
-        ) from error
-    return matrices, kept
+        raise FormatError(f"{folder / 'config.json'}: 'factors' are not as edgeq writes them ({error!r})") from error
 
 
-def _special(folder: Path) -> dict[str, Any]:
-    """What few models have: fields of :class:`StoredModel`."""
+def _described(manifest: QuantizationManifest, folder: Path) -> dict[str, Any]:
+    """Fields of :class:`StoredModel` that the manifest says."""
     return {
-        "factorised": _factorised(folder),
-        "vocabulary": _vocabulary(folder),
-        "int8_attention": _int8_attention(folder),
+        "kept_float": manifest.kept_float,
+        "factorised": _factorised(manifest, folder),
+        "vocabulary": manifest.vocabulary,
+        "int8_attention": len(manifest.int8_attention),
     }
-
-
-def _int8_attention(folder: Path) -> int:
-    """Counts in ``config.json`` the self-attentions that are int8."""
-    config_file = folder / "config.json"
-    config = read_json_object(config_file) if config_file.is_file() else {}
-    quantization = config.get("quantization_config") or {}
-    names = quantization.get("int8_attention", []) if isinstance(quantization, dict) else None
-    if not isinstance(names, list):
-        raise FormatError(f"{config_file}: 'int8_attention' must list names")
-    return len(names)
-
-
-def _factorised(folder: Path) -> dict[str, int]:
-    """Reads which modules are factorised, and how many weights each stands for, from ``config.json``."""
-    config_file = folder / "config.json"
-    config = read_json_object(config_file) if config_file.is_file() else {}
-    try:
-        layers = (config.get("quantization_config") or {}).get("factors", {}).get("layers", {})
-        return {str(module): int(entry["dense"]) for module, entry in layers.items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{config_file}: 'factors' are not as edgeq writes them ({error!r})") from error
-
-
-def _vocabulary(folder: Path) -> StoredVocabulary | None:
-    """Reads from ``config.json`` what was left out of the vocabulary."""
-    config_file = folder / "config.json"
-    config = read_json_object(config_file) if config_file.is_file() else {}
-    try:
-        entry = (config.get("quantization_config") or {}).get("vocabulary")
-        if entry is None:
-            return None
-        found = StoredVocabulary(int(entry["tokens"]), int(entry["of"]), tuple(str(name) for name in entry["matrices"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{config_file}: 'vocabulary' is not as edgeq writes it ({error!r})") from error
-    if not 0 < found.tokens <= found.of < 1 << 31:
-        raise FormatError(f"{config_file}: 'vocabulary' should keep some of its tokens, found {entry}")
-    return found
 
 
 def _find(wanted: str, tensors: Mapping[str, StoredTensor]) -> str | None:
@@ -285,11 +245,11 @@ def _read_onnx(graphs: Sequence[Path]) -> StoredModel:
                 name = f"{name} ({file.stem})"
             tensors[name], contents[name] = dataclasses.replace(tensor, name=name), content
         _add_onnx_matrices(matrices, model, tensors, file)
-    _, kept = _from_config(graphs[0].parent, tensors, form="onnx")
     files = {*graphs, *(content.file for content in contents.values() if isinstance(content, _Place))}
     path = graphs[0] if len(graphs) == 1 else graphs[0].parent
     folder = graphs[0].parent
-    return StoredModel(path, "onnx", tensors, matrices, kept, tuple(sorted(files)), **_special(folder))
+    described = _described(_manifest(folder), folder)
+    return StoredModel(path, "onnx", tensors, matrices, tensor_files=tuple(sorted(files)), **described)
 
 
 def _load_graph(file: Path) -> Any:
@@ -323,11 +283,9 @@ def _add_onnx_matrices(
         if codes not in tensors or scale not in tensors:
             raise FormatError(f"{file}: the codes and scales of node {node.name} are not stored tensors")
         try:
-            rows, columns, bits = attributes["N"], attributes["K"], attributes["bits"]
-            scales = math.prod(tensors[scale].shape)
-            spec = PackedMatrix(rows, columns, bits, attributes["zero_point"], scales)
-        except KeyError as error:
-            raise FormatError(f"{file}: node {node.name} lacks the attribute {error}") from error
+            spec = packed_matrix_of(attributes, scales=math.prod(tensors[scale].shape))
+        except FormatError as error:
+            raise FormatError(f"{file}: node {node.name}: {error}") from error
         kind = "linear" if node.op_type == "LowBitLinear" else "embedding"
         matrices.setdefault(codes.removesuffix(".weight_packed"), StoredMatrix(kind, spec, codes, scale))
 

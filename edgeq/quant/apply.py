@@ -10,6 +10,7 @@ from torch import nn
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.finite import is_finite
 from edgeq.formats.low_bit import PackedMatrix
+from edgeq.formats.quantization_config import TiedLayer
 from edgeq.progress import Progress, silent
 from edgeq.quant.float_layers import FLOAT_CLASSES, weight_rows
 from edgeq.quant.grids import Grid
@@ -18,7 +19,7 @@ from edgeq.quant.output_bias import keep_biases_in_layers
 from edgeq.quant.placing import put_layer
 from edgeq.quant.plan import LayerPlan, LayerRecord
 from edgeq.quant.scale_search import round_weight, search_scale, squared_error, squared_sum
-from edgeq.quant.tied import TiedLayer
+from edgeq.quant.tied import build_tied
 
 
 def apply_plans(
@@ -101,7 +102,7 @@ def tie(model: nn.Module, plan: LayerPlan, table: LayerRecord) -> LayerRecord:
     if isinstance(packed, LowBitEmbedding):
         own = model.get_submodule(plan.name)
         bias = getattr(own, "bias", None)
-        layer = TiedLayer(plan.kind, table.name, plan.activation, bias is not None).build(packed)
+        layer = build_tied(TiedLayer(plan.kind, table.name, plan.activation, bias is not None), packed)
         if isinstance(bias, torch.Tensor) and isinstance(layer, LowBitLinear):
             layer.bias = bias.detach().float().clone()
         layer.train(own.training)

@@ -7,7 +7,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from edgeq.formats.low_bit import PackedMatrix
-from edgeq.quant.plan import LayerKind, LayerPlan
+from edgeq.formats.quantization_config import LayerKind
+from edgeq.quant.plan import LayerPlan
 
 FLOAT_CLASSES: dict[LayerKind, tuple[type[nn.Module], ...]] = {
     "linear": (nn.Linear, Conv1D),

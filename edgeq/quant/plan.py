@@ -6,10 +6,10 @@ import dataclasses
 from typing import Literal
 
 from edgeq.formats.low_bit import Activation
+from edgeq.formats.quantization_config import LayerKind, LeftOutTokens
 from edgeq.quant.grids import Grid
 from edgeq.quant.scale_search import SearchMethod
 
-LayerKind = Literal["linear", "embedding"]
 GradientName = Literal["method", "identity", "clipped", "pact"]
 """Gradient of the rounding in training; ``method`` is the quantizer's own. See ``quantizers/straight_through.py``."""
 StartRule = Literal["method", "error"] | float
@@ -86,21 +86,6 @@ class LayerRecord:
     relative_error: float
     kept_float_reason: str | None = None
     tied_to: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class LeftOutTokens:
-    """What pruning a vocabulary came to.
-
-    Attributes:
-        tokens: Rows that stayed.
-        of: Rows that there were.
-        matrices: Modules whose matrices have fewer rows: the embedding table, and an output head of its own.
-    """
-
-    tokens: int
-    of: int
-    matrices: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,15 +6,11 @@ checkpoints, exports and moves between devices see the weights in one place.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
 import torch
 
-from edgeq.errors import FormatError
 from edgeq.formats.low_bit import Activation
+from edgeq.formats.quantization_config import TiedLayer
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear, PackedModule
-from edgeq.quant.plan import LayerKind
 
 
 class TiedModule(PackedModule):
@@ -68,52 +64,15 @@ class TiedLowBitEmbedding(TiedModule, LowBitEmbedding):
         self._tie(table)
 
 
-@dataclasses.dataclass(frozen=True)
-class TiedLayer:
-    """One tied layer as the checkpoint describes it.
+def build_tied(layer: TiedLayer, table: LowBitEmbedding) -> PackedModule:
+    """Makes the module that ``layer`` describes, on ``table``."""
+    if layer.kind == "embedding":
+        return TiedLowBitEmbedding(table)
+    return TiedLowBitLinear(table, activation=layer.activation, bias=layer.bias)
 
-    Attributes:
-        kind: ``linear`` for an output head, ``embedding`` for a second use as a table.
-        table: Module name of the embedding table.
-        activation: How an output head's input is quantized: ``dynamic`` or ``none``.
-        bias: Whether an output head has a bias, which is its own.
-    """
 
-    kind: LayerKind
-    table: str
-    activation: Activation
-    bias: bool = False
-
-    def build(self, table: LowBitEmbedding) -> PackedModule:
-        """Makes the module on ``table``."""
-        if self.kind == "embedding":
-            return TiedLowBitEmbedding(table)
-        return TiedLowBitLinear(table, activation=self.activation, bias=self.bias)
-
-    @classmethod
-    def of_module(cls, module: TiedModule, *, table: str) -> TiedLayer:
-        """Describes a module whose table has the name ``table``."""
-        if isinstance(module, TiedLowBitLinear):
-            return cls("linear", table, module.activation, module.bias is not None)
-        return cls("embedding", table, "none")
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the entry for ``config.json``."""
-        entry = dataclasses.asdict(self)
-        return entry if self.bias else {key: value for key, value in entry.items() if key != "bias"}
-
-    @classmethod
-    def from_json(cls, name: str, entry: object) -> TiedLayer:
-        """Reads an entry of ``config.json``.
-
-        Raises:
-            FormatError: If the entry does not describe a tied layer.
-        """
-        values = entry if isinstance(entry, dict) else {}
-        kind, table, activation = (values.get(key) for key in ("kind", "table", "activation"))
-        bias = values.get("bias", False)
-        # A static scale would be a tensor of the layer's own; tied layers store none but a bias.
-        known = isinstance(table, str) and type(bias) is bool and not (bias and kind == "embedding")
-        if known and kind in ("linear", "embedding") and activation in ("none", "dynamic"):
-            return cls(kind, str(table), activation, bool(bias))
-        raise FormatError(f"config.json: the entry of tied layer {name!r} makes no sense")
+def describe_tied(module: TiedModule, *, table: str) -> TiedLayer:
+    """Describes a module whose table has the name ``table``."""
+    if isinstance(module, TiedLowBitLinear):
+        return TiedLayer("linear", table, module.activation, module.bias is not None)
+    return TiedLayer("embedding", table, "none")

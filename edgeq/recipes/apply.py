@@ -11,6 +11,7 @@ from edgeq.factor.evaluation import call_tokens
 from edgeq.factor.names import LayerNames, layer_names
 from edgeq.factor.prepare import prepare_for_packing
 from edgeq.formats.low_bit import Activation
+from edgeq.formats.quantization_config import LayerKind
 from edgeq.models import ModelAdapter
 from edgeq.progress import Progress, silent
 from edgeq.quant.apply import apply_plans
@@ -18,7 +19,7 @@ from edgeq.quant.buffers import drop_zero_buffers
 from edgeq.quant.calibrate import QUANTIZER
 from edgeq.quant.grids import GridName, grid_for
 from edgeq.quant.int8_attention import use_int8_attention
-from edgeq.quant.plan import CompressionResult, LayerKind, LayerPlan, LayerRecord
+from edgeq.quant.plan import CompressionResult, LayerPlan, LayerRecord
 from edgeq.quant.quantizers import METHOD_OF_BITS
 from edgeq.recipes.schema import Recipe
 from edgeq.recipes.storage_sections import EmbeddingSection, QuantizerName, WeightSection

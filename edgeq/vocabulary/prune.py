@@ -11,11 +11,11 @@ import regex
 
 from edgeq.checkpoint import Checkpoint
 from edgeq.errors import FormatError, UsageError
+from edgeq.formats.quantization_config import LeftOutTokens
 from edgeq.models import adapter_for
 from edgeq.models.generation_config import generation_settings
 from edgeq.models.token_ids import needed_token_ids, renumbered_settings
 from edgeq.progress import Progress, silent
-from edgeq.quant.plan import LeftOutTokens
 from edgeq.recipes.vocabulary_section import VocabularySection
 from edgeq.vocabulary.corpus import Corpus
 from edgeq.vocabulary.rows import counts_positions_from_padding, keep_rows, token_table

@@ -19,12 +19,12 @@ from edgeq.export.ops.operator import (
     check_packed_shape,
     dimensions,
     inferred_attributes,
-    matrix_of,
     operator_schema,
     schema_attribute,
     schema_input,
     set_float_output,
 )
+from edgeq.formats.low_bit import packed_matrix_of
 from edgeq.formats.packing import unpack
 
 NAME = "LowBitEmbedding"
@@ -47,7 +47,7 @@ def reference(ids: np.ndarray, packed: np.ndarray, scale: np.ndarray, **attribut
     Raises:
         FormatError: If the attributes do not describe a format edgeq has, or ``packed`` is not such a matrix.
     """
-    matrix = matrix_of(attributes)
+    matrix = packed_matrix_of(attributes)
     codes = unpack(packed, matrix.bits, rows=matrix.rows, columns=matrix.columns)
     row_scale = np.broadcast_to(scale, (matrix.rows,))[ids][..., None]
     return row_scale * (codes[ids].astype(np.float32) - np.float32(matrix.zero_point))
@@ -91,7 +91,7 @@ def body(_: Sequence[NodeFormat], opset: int) -> onnx.FunctionProto:
 
 
 def _infer_shape(context: Any) -> None:
-    matrix = matrix_of(inferred_attributes(context, ATTRIBUTES))
+    matrix = packed_matrix_of(inferred_attributes(context, ATTRIBUTES))
     check_packed_shape(context, 1, matrix)
     set_float_output(context, dimensions(context, 0), matrix.columns)
 

@@ -31,7 +31,6 @@ from edgeq.export.ops.operator import (
     check_packed_shape,
     dimensions,
     inferred_attributes,
-    matrix_of,
     operator_schema,
     schema_attribute,
     schema_input,
@@ -42,6 +41,7 @@ from edgeq.formats.low_bit import (
     ACTIVATION_MAX_FLOOR,
     ACTIVATIONS,
     PackedMatrix,
+    packed_matrix_of,
 )
 from edgeq.formats.packing import unpack
 
@@ -116,7 +116,7 @@ def reference(
     Raises:
         FormatError: If the attributes do not describe a format edgeq has, or ``packed`` is not such a matrix.
     """
-    matrix = matrix_of(attributes)
+    matrix = packed_matrix_of(attributes)
     _check_activation(activation)
     if activation == "none":
         codes = unpack(packed, matrix.bits, rows=matrix.rows, columns=matrix.columns)
@@ -208,7 +208,7 @@ def _check_activation(activation: str) -> str:
 
 def _infer_shape(context: Any) -> None:
     attributes = inferred_attributes(context, ["N", "K", "bits", "zero_point"])
-    matrix = matrix_of(attributes)
+    matrix = packed_matrix_of(attributes)
     check_packed_shape(context, 1, matrix)
     shape = dimensions(context, 0)
     if shape and shape[-1].HasField("dim_value") and shape[-1].dim_value != matrix.columns:

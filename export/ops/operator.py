@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx
 
-from edgeq.errors import FormatError
 from edgeq.formats.low_bit import OP_DOMAIN, OP_VERSION, PackedMatrix
 
 
@@ -53,29 +52,6 @@ def node_attributes(node: onnx.NodeProto) -> dict[str, Any]:
     """Decodes the attributes of a node; bytes become ``str``."""
     values = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
     return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
-
-
-def matrix_of(attributes: Mapping[str, Any], *, scales: int | None = None) -> PackedMatrix:
-    """Describes the packed matrix that a node's attributes claim.
-
-    Args:
-        attributes: Must hold N, K, bits and zero_point.
-        scales: Number of scales, where it matters; one a row by default.
-
-    Raises:
-        FormatError: If an attribute is missing or the combination is not a format edgeq has.
-    """
-    missing = [name for name in ("N", "K", "bits", "zero_point") if name not in attributes]
-    if missing:
-        raise FormatError(f"a low-bit node needs the attribute {missing[0]}, which is missing")
-    rows = int(attributes["N"])
-    return PackedMatrix(
-        rows=rows,
-        columns=int(attributes["K"]),
-        bits=int(attributes["bits"]),
-        zero_point=float(attributes["zero_point"]),
-        scales=rows if scales is None else scales,
-    )
 
 
 def operator_schema(

@@ -6,8 +6,8 @@ import onnx
 
 from edgeq.discovery import modules_of
 from edgeq.errors import FormatError, UnsupportedError
-from edgeq.export.ops.operator import NodeFormat, Operator, matrix_of, node_attributes
-from edgeq.formats.low_bit import OP_DOMAIN, OP_VERSION
+from edgeq.export.ops.operator import NodeFormat, Operator, node_attributes
+from edgeq.formats.low_bit import OP_DOMAIN, OP_VERSION, packed_matrix_of
 
 OPERATORS: dict[str, Operator] = {
     module.OPERATOR.name: module.OPERATOR for module in modules_of("edgeq.export.ops") if hasattr(module, "OPERATOR")
@@ -57,7 +57,7 @@ def node_format(node: onnx.NodeProto, initializers: dict[str, onnx.TensorProto])
         raise FormatError(f"the scale {node.input[2]} of node {node.name} must be an initializer")
     attributes = node_attributes(node)
     try:
-        matrix = matrix_of(attributes, scales=int(scale.dims[0]) if len(scale.dims) == 1 else 0)
+        matrix = packed_matrix_of(attributes, scales=int(scale.dims[0]) if len(scale.dims) == 1 else 0)
     except FormatError as error:
         raise FormatError(f"node {node.name}: {error}") from None
     return NodeFormat(matrix=matrix, activation=str(attributes.get("activation", "none")))

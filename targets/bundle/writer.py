@@ -47,9 +47,9 @@ from edgeq.targets.runtime.schema import (
     ITEM_BYTES,
     FileRecord,
     Manifest,
+    PlacedTensor,
+    PlacedWeight,
     StoredRun,
-    StoredTensor,
-    StoredWeight,
     TargetInfo,
 )
 from edgeq.targets.toolchain import libedgeq
@@ -67,7 +67,7 @@ _WRITTEN_AT_ONCE = 32 << 20
 class Data:
     """Where tensors lie in the files that :func:`write_data` wrote."""
 
-    weights: tuple[StoredWeight, ...]
+    weights: tuple[PlacedWeight, ...]
     golden: tuple[StoredRun, ...]
 
 
@@ -267,15 +267,15 @@ def target_info(target: Target) -> TargetInfo:
     return TargetInfo(target.name, target.triple, target.cpu, target.features, target.isa, cpu_flags=target.cpu_flags)
 
 
-def _write_weights(path: Path, weights: Sequence[WeightTensor]) -> list[StoredWeight]:
+def _write_weights(path: Path, weights: Sequence[WeightTensor]) -> list[PlacedWeight]:
     stored = _write_tensors(path, [(weight.name, weight.array) for weight in weights])
     return [
-        StoredWeight(**dataclasses.asdict(place), kind=weight.kind, bits=weight.bits, zero_point=weight.zero_point)
+        PlacedWeight(**dataclasses.asdict(place), kind=weight.kind, bits=weight.bits, zero_point=weight.zero_point)
         for place, weight in zip(stored, weights, strict=True)
     ]
 
 
-def _write_tensors(path: Path, tensors: Sequence[tuple[str, np.ndarray]]) -> list[StoredTensor]:
+def _write_tensors(path: Path, tensors: Sequence[tuple[str, np.ndarray]]) -> list[PlacedTensor]:
     """Writes arrays one after the other, each at a multiple of 64 bytes."""
     stored = []
     with path.open("wb", buffering=_WRITTEN_AT_ONCE) as stream:
@@ -286,7 +286,7 @@ def _write_tensors(path: Path, tensors: Sequence[tuple[str, np.ndarray]]) -> lis
             offset = aligned(stream.tell(), WEIGHT_ALIGNMENT)
             stream.write(bytes(offset - stream.tell()))
             stream.write(np.ascontiguousarray(array).data)
-            stored.append(StoredTensor(name, dtype, array.shape, offset, array.nbytes))
+            stored.append(PlacedTensor(name, dtype, array.shape, offset, array.nbytes))
     return stored
 
 

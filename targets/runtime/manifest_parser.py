@@ -24,8 +24,8 @@ from edgeq.targets.runtime.schema import (
     FunctionInfo,
     Manifest,
     ModelInfo,
+    PlacedTensor,
     StoredRun,
-    StoredTensor,
     TargetInfo,
     TensorSpec,
 )
@@ -118,7 +118,7 @@ def _check_run(
                 raise FormatError(f"golden tensor {tensor.name!r} has another type or shape than the function's")
 
 
-def _check_places(tensors: Sequence[StoredTensor], file: str, manifest: Manifest) -> None:
+def _check_places(tensors: Sequence[PlacedTensor], file: str, manifest: Manifest) -> None:
     size = manifest.files[file].bytes
     for tensor in tensors:
         if tensor.offset + tensor.bytes > size:

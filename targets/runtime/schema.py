@@ -70,7 +70,7 @@ class TensorSpec:
 
 
 @dataclasses.dataclass(frozen=True)
-class StoredTensor:
+class PlacedTensor:
     """A tensor inside ``weights.bin`` or ``golden.bin``; ``offset`` and ``bytes`` are in bytes."""
 
     name: str
@@ -81,7 +81,7 @@ class StoredTensor:
 
 
 @dataclasses.dataclass(frozen=True)
-class StoredWeight(StoredTensor):
+class PlacedWeight(PlacedTensor):
     """A tensor inside ``weights.bin``.
 
     Attributes:
@@ -204,8 +204,8 @@ class StoredRun:
     """A golden run: the function's name, its inputs and the outputs it must give, in the order of the function's."""
 
     function: str
-    inputs: tuple[StoredTensor, ...]
-    outputs: tuple[StoredTensor, ...]
+    inputs: tuple[PlacedTensor, ...]
+    outputs: tuple[PlacedTensor, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +271,7 @@ class Manifest:
     targets: tuple[TargetInfo, ...]
     model: ModelInfo
     functions: dict[str, FunctionInfo]
-    weights: tuple[StoredWeight, ...]
+    weights: tuple[PlacedWeight, ...]
     golden: tuple[StoredRun, ...]
     files: dict[str, FileRecord]
     tools: dict[str, str]

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeq.errors import FormatError
 from edgeq.targets.runtime.names import GOLDEN_FILE
-from edgeq.targets.runtime.schema import Manifest, StoredTensor
+from edgeq.targets.runtime.schema import Manifest, PlacedTensor
 
 if TYPE_CHECKING:
     from edgeq.targets.runtime.loader import Bundle
@@ -66,7 +66,7 @@ def golden_arrays(folder: Path, manifest: Manifest) -> list[GoldenArrays]:
     ]
 
 
-def _view(data: np.ndarray, tensor: StoredTensor) -> np.ndarray:
+def _view(data: np.ndarray, tensor: PlacedTensor) -> np.ndarray:
     """The tensor's values inside ``data``; the manifest's parser has checked that they lie inside the file."""
     part = data[tensor.offset : tensor.offset + tensor.bytes]
     return part.view(tensor.dtype).reshape(tensor.shape)

@@ -8,7 +8,7 @@ from edgeq.errors import FormatError
 from edgeq.formats.low_bit import WEIGHT_ALIGNMENT, is_zero_point
 from edgeq.formats.packing import SUPPORTED_BITS
 from edgeq.targets.runtime.json_table import JsonTable
-from edgeq.targets.runtime.schema import ITEM_BYTES, StoredTensor, StoredWeight, TensorSpec
+from edgeq.targets.runtime.schema import ITEM_BYTES, PlacedTensor, PlacedWeight, TensorSpec
 
 MAX_TENSOR_BYTES = 1 << 46
 """More than any machine has."""
@@ -40,7 +40,7 @@ def parse_spec(table: JsonTable) -> TensorSpec:
     )
 
 
-def parse_stored(table: JsonTable) -> StoredTensor:
+def parse_stored(table: JsonTable) -> PlacedTensor:
     """Reads a tensor that lies in a file.
 
     Raises:
@@ -50,7 +50,7 @@ def parse_stored(table: JsonTable) -> StoredTensor:
     shape = tuple(size for size in spec.shape if isinstance(size, int))
     if len(shape) != len(spec.shape):
         raise FormatError(f"{table.where}: a stored tensor has no named sizes, found {spec.shape}")
-    tensor = StoredTensor(spec.name, spec.dtype, shape, table.integer("offset"), table.integer("bytes"))
+    tensor = PlacedTensor(spec.name, spec.dtype, shape, table.integer("offset"), table.integer("bytes"))
     expected = math.prod(shape) * ITEM_BYTES[tensor.dtype]
     if tensor.bytes != expected or expected > MAX_TENSOR_BYTES:
         raise FormatError(
@@ -61,7 +61,7 @@ def parse_stored(table: JsonTable) -> StoredTensor:
     return tensor
 
 
-def parse_weight(table: JsonTable) -> StoredWeight:
+def parse_weight(table: JsonTable) -> PlacedWeight:
     """Reads a tensor of ``weights.bin``.
 
     Raises:
@@ -70,13 +70,13 @@ def parse_weight(table: JsonTable) -> StoredWeight:
     stored, kind = parse_stored(table), table.text("kind")
     fields = (stored.name, stored.dtype, stored.shape, stored.offset, stored.bytes)
     if kind in _PLAIN_KINDS:
-        return StoredWeight(*fields, kind)
+        return PlacedWeight(*fields, kind)
     if kind != PACKED:
         raise FormatError(f"{table.where}: 'kind' must be {PACKED}, {' or '.join(_PLAIN_KINDS)}, found {kind!r}")
     bits, zero_point = table.integer("bits"), table.number("zero_point")
     if bits not in SUPPORTED_BITS or not is_zero_point(bits, zero_point):
         raise FormatError(f"{table.where}: no grid has {bits} bits and the zero point {zero_point}")
-    return StoredWeight(*fields, kind, bits, zero_point)
+    return PlacedWeight(*fields, kind, bits, zero_point)
 
 
 def _parse_optional(table: JsonTable, key: str) -> int | None:

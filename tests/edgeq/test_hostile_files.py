@@ -18,12 +18,12 @@ from edgeq.cli.main import main
 from edgeq.deploy.state import RunState
 from edgeq.errors import EdgeqError, FormatError
 from edgeq.evaluate.data import read_evaluation_set, read_text_file
+from edgeq.formats.quantization_config import QuantizationManifest
 from edgeq.formats.sentence_model import read_sentence_model
 from edgeq.formats.stored import read_stored_model
 from edgeq.formats.tensor_header import read_tensor_header
 from edgeq.formats.tokenizer_files import check_tokenizer_files
 from edgeq.parity.run_folder import float_model_of, task_of_source
-from edgeq.quant.manifest import QuantizationManifest
 from edgeq.recipes import load_recipe
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.bundle.generation_config import read_generation_settings

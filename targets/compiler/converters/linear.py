@@ -8,7 +8,7 @@ import numpy as np
 from tvm import relax
 
 from edgeq.errors import FormatError
-from edgeq.formats.low_bit import PackedMatrix
+from edgeq.formats.low_bit import PackedMatrix, packed_matrix_of
 from edgeq.targets.compiler.converters.kernel_calls import Converter, KernelCalls, shape_of, tensor
 from edgeq.targets.compiler.kernels.float_matmul import float_matmul
 from edgeq.targets.compiler.kernels.low_bit_matmul import check_accumulator, low_bit_matmul
@@ -88,13 +88,7 @@ def packed_matrix(attrs: dict[str, Any], weight: Any, scale: Any) -> PackedMatri
     Raises:
         FormatError: If the attributes are impossible or contradict the shape of the tensor.
     """
-    matrix = PackedMatrix(
-        rows=int(attrs["N"]),
-        columns=int(attrs["K"]),
-        bits=int(attrs["bits"]),
-        zero_point=float(attrs["zero_point"]),
-        scales=int(shape_of(scale)[0]),
-    )
+    matrix = packed_matrix_of(attrs, scales=int(shape_of(scale)[0]))
     found, expected = [int(d) for d in shape_of(weight)], list(matrix.packed_shape[:3])
     if found != expected:
         raise FormatError(
