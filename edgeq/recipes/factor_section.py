@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
@@ -35,7 +36,16 @@ class ShapeSection(Section):
         return self
 
 
-class FactorSection(Section):
+def own_options(methods: Iterable[type[FactorSettings]]) -> dict[str, Any]:
+    """Returns the keys that single methods add to the table, as fields of its class."""
+    return {key: option for method in methods for key, option in method.own_options.items()}
+
+
+_OWN_OPTIONS = own_options(METHODS.values())
+_OwnOptions: Any = pydantic.create_model("_OwnOptions", __base__=Section, **_OWN_OPTIONS)
+
+
+class FactorSection(_OwnOptions):  # type: ignore[misc]  # its fields are known when the methods are
     """Factorised layers, made before anything is quantized; ``[weights]`` then says how the factors are stored.
 
     Attributes:
@@ -52,8 +62,10 @@ class FactorSection(Section):
         roles: Which matrices ``tucker`` and ``low-rank`` take.
         evaluate: How layers are computed: ``auto`` for what costs least, or ``factored``, ``up``, ``down``, ``dense``.
         fold: Store (and train, and pack) each core multiplied into the outer factor next to it: more bytes, one
-            product less.
+            matmul less.
     """
+
+    added_keys: ClassVar[frozenset[str]] = frozenset(_OWN_OPTIONS)
 
     method: str
     blocks: Literal["all", "odd", "even"] | tuple[Index, ...] = "all"
@@ -77,10 +89,13 @@ class FactorSection(Section):
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> FactorSection:
-        taken = {"method", "evaluate", *METHODS[self.method].options}
+        own = METHODS[self.method]
+        taken = {"method", "evaluate", *own.options, *own.own_options}
         for key, field in type(self).model_fields.items():
             if key not in taken and getattr(self, key) != field.default:
-                takers = " and ".join(name for name, method in METHODS.items() if key in method.options)
+                takers = " and ".join(
+                    name for name, method in METHODS.items() if key in (*method.options, *method.own_options)
+                )
                 raise ValueError(f"{key} is for {takers}, found it with {self.method}")
         if self.evaluate not in METHODS[self.method].evaluations:
             takers = " and ".join(name for name, method in METHODS.items() if self.evaluate in method.evaluations)

@@ -211,6 +211,8 @@ class FactorSettings(abc.ABC):
     """Name in recipes."""
     options: ClassVar[tuple[str, ...]]
     """Keys of a recipe's table ``[factor]`` that the method takes, beside those that all take."""
+    own_options: ClassVar[Mapping[str, tuple[Any, Any]]] = {}
+    """Keys that no other method has, each with its type and what it is where a recipe does not say."""
     evaluations: ClassVar[tuple[Evaluate, ...]] = ("auto", "factored", "dense")
     """Ways to compute its layers that a recipe may ask for."""
 
