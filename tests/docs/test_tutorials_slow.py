@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow
 
 TUTORIALS = Path(__file__).parents[2] / "docs" / "tutorials"
 SENTENCES = ["the cat sat", "a good movie", "the lazy dog", "quick brown fox", "the dog jumps over the fox", "a cat"]
+WORDS = sorted({word for sentence in SENTENCES for word in sentence.split()})
 
 
 @pytest.fixture
@@ -24,8 +25,10 @@ def workplace(make_bert, make_gpt2, tmp_path, monkeypatch):
     shutil.copytree(classifier, tmp_path / "my-classifier")
     shutil.copytree(make_gpt2(), tmp_path / "my-gpt2")
     pairs = [f"{one}\t{other}\t{rank}" for rank, (one, other) in enumerate(itertools.pairwise(SENTENCES))]
+    many = [f"{one}\t{other}\t{rank}" for rank, (one, other) in enumerate(itertools.product(WORDS, WORDS))]
     labels = [f"{sentence}\t{number % 2}" for number, sentence in enumerate(SENTENCES * 3)]
     (tmp_path / "pairs.tsv").write_text("sentence1\tsentence2\tscore\n" + "\n".join(pairs) + "\n")
+    (tmp_path / "many_pairs.tsv").write_text("sentence1\tsentence2\tscore\n" + "\n".join(many) + "\n")
     (tmp_path / "train.tsv").write_text("sentence\tlabel\n" + "\n".join(labels) + "\n")
     for name in ("train.txt", "valid.txt"):
         (tmp_path / name).write_text("the cat sat over the lazy dog. a good movie jumps over the fox. " * 30)
@@ -37,7 +40,7 @@ def workplace(make_bert, make_gpt2, tmp_path, monkeypatch):
 def test_a_tutorial_works(tutorial, workplace, capsys, needs):
     if "cortex-" in (TUTORIALS / tutorial).read_text():
         needs("arm64-emulator")
-    data = "train.tsv" if tutorial == "training.md" else "pairs.tsv"
+    data = {"training.md": "train.tsv", "search.md": "many_pairs.tsv"}.get(tutorial, "pairs.tsv")
     shutil.copy(workplace / data, workplace / "dev.tsv")
     commands = [line for line in commands_of(TUTORIALS / tutorial) if "ssh://" not in line]
     assert commands
