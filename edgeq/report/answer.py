@@ -105,5 +105,6 @@ def _machine(names: list[str], profile: RunProfile) -> Tile:
     if measured is None:
         return Tile("On what?", targets, "bundles; nothing was timed on this machine")
     machine = measured.machine
-    facts = [machine.get("processor", ""), machine.get("cores", ""), machine.get("date", "")]
+    cores = f"{machine['cores']} cores" if machine.get("cores") else ""
+    facts = [machine.get("processor", ""), cores, machine.get("date", "")]
     return Tile("On what?", targets, "measured on " + ", ".join(fact for fact in facts if fact))
