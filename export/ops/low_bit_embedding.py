@@ -14,13 +14,13 @@ import onnx
 
 from edgeq.export.ops.body import Body
 from edgeq.export.ops.operator import (
+    MATRIX_ATTRIBUTES,
     NodeFormat,
     Operator,
     check_packed_shape,
     dimensions,
     inferred_attributes,
     operator_schema,
-    schema_attribute,
     schema_input,
     set_float_output,
 )
@@ -105,12 +105,7 @@ _SCHEMA = operator_schema(
         schema_input("scale", "T", "[N] or [1]"),
     ],
     output="[*ids.shape, K]",
-    attributes=[
-        schema_attribute("N", "INT", "rows of the table"),
-        schema_attribute("K", "INT", "width of the table"),
-        schema_attribute("bits", "INT", "bits of a code: 1, 2, 4 or 8"),
-        schema_attribute("zero_point", "FLOAT", "code that stands for 0"),
-    ],
+    attributes=MATRIX_ATTRIBUTES,
     infer=_infer_shape,
 )
 

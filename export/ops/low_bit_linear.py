@@ -26,6 +26,7 @@ import onnx
 from edgeq.errors import FormatError
 from edgeq.export.ops.body import Body
 from edgeq.export.ops.operator import (
+    MATRIX_ATTRIBUTES,
     NodeFormat,
     Operator,
     check_packed_shape,
@@ -229,13 +230,7 @@ _SCHEMA = operator_schema(
         schema_input("activation_scale", "T", "one positive value", optional=True),
     ],
     output="[..., N]",
-    attributes=[
-        schema_attribute("N", "INT", "rows of the matrix"),
-        schema_attribute("K", "INT", "columns of the matrix"),
-        schema_attribute("bits", "INT", "bits of a code: 1, 2, 4 or 8"),
-        schema_attribute("zero_point", "FLOAT", "code that stands for 0"),
-        schema_attribute("activation", "STRING", "none, dynamic or static"),
-    ],
+    attributes=[*MATRIX_ATTRIBUTES, schema_attribute("activation", "STRING", "none, dynamic or static")],
     infer=_infer_shape,
 )
 

@@ -102,6 +102,15 @@ def schema_attribute(name: str, kind: str, description: str) -> onnx.defs.OpSche
     return onnx.defs.OpSchema.Attribute(name, attribute_type, description, required=True)
 
 
+MATRIX_ATTRIBUTES = (
+    schema_attribute("N", "INT", "rows of the matrix"),
+    schema_attribute("K", "INT", "columns of the matrix"),
+    schema_attribute("bits", "INT", "bits of a code: 1, 2, 4 or 8"),
+    schema_attribute("zero_point", "FLOAT", "code that stands for 0"),
+)
+"""What every operator on a packed matrix says of it."""
+
+
 def inferred_attributes(context: Any, names: list[str]) -> dict[str, Any]:
     """Reads attributes inside a shape inference function."""
     found = {name: context.get_attribute(name) for name in names}

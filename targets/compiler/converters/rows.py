@@ -138,36 +138,6 @@ def gelu(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     return _elementwise(calls, "GeluTanh" if attrs.get("approximate", "none") == "tanh" else "Gelu", inputs)
 
 
-def erf(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
-    """``Erf``."""
-    del attrs
-    return _elementwise(calls, "Erf", inputs)
-
-
-def relu(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
-    """``Relu``."""
-    del attrs
-    return _elementwise(calls, "Relu", inputs)
-
-
-def sigmoid(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
-    """``Sigmoid``."""
-    del attrs
-    return _elementwise(calls, "Sigmoid", inputs)
-
-
-def silu(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
-    """``Silu``: x times its sigmoid."""
-    del attrs
-    return _elementwise(calls, "Silu", inputs)
-
-
-def tanh(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
-    """``Tanh``."""
-    del attrs
-    return _elementwise(calls, "Tanh", inputs)
-
-
 def multiply(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     """``Mul`` of floats: two tensors of one shape, or a tensor and a number that is known."""
     x, factor = sorted(inputs, key=_is_number)
@@ -233,6 +203,16 @@ def turn(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     )
 
 
+def _on_each(name: str) -> Converter:
+    """The converter of an operator that is a function of each element."""
+
+    def convert(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+        del attrs
+        return _elementwise(calls, name, inputs)
+
+    return convert
+
+
 def _elementwise(calls: KernelCalls, name: str, inputs: list[Any]) -> Any:
     *lead, last = shape_of(inputs[0])
     return calls.call(
@@ -269,7 +249,7 @@ def last_token(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> 
 
 
 CONVERTERS: dict[str, Converter] = {
-    "Erf": erf,
+    "Erf": _on_each("Erf"),
     FLOAT_PRODUCT: multiply,
     GATHER_COLUMNS: pick_columns,
     "Gelu": gelu,
@@ -278,12 +258,12 @@ CONVERTERS: dict[str, Converter] = {
     "LowBitEmbedding": low_bit_embedding,
     PANEL_GATHER: panel_embedding,
     "RMSNormalization": divide_by_mean_square,
-    "Relu": relu,
+    "Relu": _on_each("Relu"),
     RESIDUAL_LAYER_NORM: add_and_normalise,
     "RotaryEmbedding": turn,
-    "Sigmoid": sigmoid,
-    "Silu": silu,
+    "Sigmoid": _on_each("Sigmoid"),
+    "Silu": _on_each("Silu"),
     "Split": split,
-    "Tanh": tanh,
+    "Tanh": _on_each("Tanh"),
     TOKEN_POSITIONS: token_positions,
 }

@@ -4,11 +4,14 @@ Products have kernels of their own: TVM would fuse one with an addition behind i
 core with fused multiply-accumulates, and twice on another.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from tvm import tirx
 from tvm.script import tirx as T
 
 from edgeq.targets.compiler.kernels import script
-from edgeq.targets.compiler.kernels.numerics import LANES, erf, gelu, gelu_tanh, relu, sigmoid, silu, tanh
+from edgeq.targets.compiler.kernels.numerics import LANES, erf, gelu, gelu_tanh, relu, sigmoid, silu, splat, tanh
 from edgeq.targets.compiler.kernels.shapes import leading_dimensions
 
 FUNCTIONS = {
@@ -25,8 +28,16 @@ FUNCTIONS = {
 
 def elementwise(name: str, columns: int, *, rank: int) -> tirx.PrimFunc:
     """Builds ``y = f(x)`` for one of ``FUNCTIONS`` over float32 ``[..., columns]``."""
+    return _on_each(FUNCTIONS[name], columns, rank=rank)
+
+
+def scaled(factor: float, columns: int, *, rank: int) -> tirx.PrimFunc:
+    """Builds ``y = x * factor`` over float32 ``[..., columns]``."""
+    return _on_each(lambda x: x * splat(factor, x), columns, rank=rank)
+
+
+def _on_each(function: Callable[[Any], Any], columns: int, *, rank: int) -> tirx.PrimFunc:
     lead, rows = leading_dimensions(rank)
-    function = FUNCTIONS[name]
     full, tail = divmod(columns, LANES)
 
     @script.prim_func(s_tir=True)
@@ -42,30 +53,6 @@ def elementwise(name: str, columns: int, *, rank: int) -> tirx.PrimFunc:
                     out[i, T.ramp(c * LANES, 1, LANES)] = function(rows_in[i, T.ramp(c * LANES, 1, LANES)])
                 for c in range(tail):
                     out[i, full * LANES + c] = function(rows_in[i, full * LANES + c])
-
-    return apply
-
-
-def scaled(factor: float, columns: int, *, rank: int) -> tirx.PrimFunc:
-    """Builds ``y = x * factor`` over float32 ``[..., columns]``."""
-    lead, rows = leading_dimensions(rank)
-    full, tail = divmod(columns, LANES)
-
-    @script.prim_func(s_tir=True)
-    def apply(x: T.handle, y: T.handle):
-        T.func_attr({"tirx.noalias": True})
-        x_buffer = T.match_buffer(x, (*lead, columns), "float32")
-        y_buffer = T.match_buffer(y, (*lead, columns), "float32")
-        with T.sblock("root"):
-            rows_in = T.decl_buffer((rows, columns), "float32", data=x_buffer.data)
-            out = T.decl_buffer((rows, columns), "float32", data=y_buffer.data)
-            for i in T.parallel(rows):
-                for c in range(full):
-                    out[i, T.ramp(c * LANES, 1, LANES)] = rows_in[i, T.ramp(c * LANES, 1, LANES)] * T.broadcast(
-                        T.float32(factor), LANES
-                    )
-                for c in range(tail):
-                    out[i, full * LANES + c] = rows_in[i, full * LANES + c] * T.float32(factor)
 
     return apply
 
