@@ -9,6 +9,7 @@ import pytest
 from edgeq.errors import EdgeqError, FormatError
 from edgeq.targets.runtime.manifest import read_manifest
 from edgeq.targets.runtime.manifest_parser import parse_manifest
+from tests.targets.changed_manifests import damage, set_value
 
 
 @pytest.fixture
@@ -48,10 +49,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("path", "value", "message"), WRONG)
 def test_a_wrong_value_is_a_sentence(table, path, value, message):
-    place = table
-    for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
+    set_value(table, path, value)
     with pytest.raises(FormatError, match=message):
         parse_manifest(table)
 
@@ -73,18 +71,10 @@ def test_a_state_belongs_to_models_that_make_text(table):
 
 def test_random_damage_never_escapes_as_another_error(table):
     chance = random.Random(6)  # noqa: S311
-    replacements = [None, True, -1, 1 << 70, 1.5, "", "x", [], {}, [None], {"a": 1}]
     refused = 0
     for _ in range(300):
         damaged = copy.deepcopy(table)
-        place, key = damaged, chance.choice(["generation", "golden", "functions", "model"])
-        while isinstance(place[key], dict | list) and place[key] and chance.random() < 0.85:
-            place = place[key]
-            key = chance.choice(list(place)) if isinstance(place, dict) else chance.randrange(len(place))
-        if chance.random() < 0.3:
-            del place[key]
-        else:
-            place[key] = chance.choice(replacements)
+        damage(damaged, chance, first=["generation", "golden", "functions", "model"], deeper=0.85)
         try:
             parse_manifest(damaged)
         except EdgeqError:

@@ -14,6 +14,7 @@ import edgeq.cli.main as cli
 from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.targets.bundle.signing import new_key, read_secret_key, sign_bundle
 from edgeq.targets.runtime.signature import check_signature, read_public_key, read_signature
+from tests.targets.changed_manifests import write_table
 
 # Made by minisign 0.11 (-G -W, then -S on a file of the line "hello").
 PUBLIC = "RWQlvA3yCeNFZ+KTVIqZ2xNXKkLGgLqTxrTiJxkDEtAoqpvjdHmNvykz"
@@ -92,14 +93,10 @@ def test_a_changed_file_is_refused_even_where_digests_are_not_asked_for(signed):
 
 def test_a_manifest_that_was_made_to_fit_is_refused(signed, make_bundle):
     """Whoever changes a file can change its digest, and the manifest's; not the signature."""
-    import hashlib
-
     bundle, key = signed
     table = json.loads((bundle / "manifest.json").read_bytes())
     table["model"]["architecture"] = "Other"
-    data = json.dumps(table).encode()
-    (bundle / "manifest.json").write_bytes(data)
-    (bundle / "manifest.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  manifest.json\n")
+    write_table(bundle, table)
     assert edgeq.load(bundle)
     with pytest.raises(FormatError, match="one of them was changed"):
         edgeq.load(bundle, public_key=key)

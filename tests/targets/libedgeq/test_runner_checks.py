@@ -1,6 +1,5 @@
 """What a start compares: blocks of weights with their CRC-32 when a call first reads them, all files when asked."""
 
-import hashlib
 import itertools
 import json
 import subprocess
@@ -15,6 +14,7 @@ from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.schema import DIGEST_BLOCK
 from edgeq.targets.toolchain.libedgeq import LIBEDGEQ
 from edgeq.targets.toolchain.linkers import find_linker, run_compiler
+from tests.targets.changed_manifests import write_table
 
 NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
 ROW = 12 * 4
@@ -67,12 +67,6 @@ def test_crc_32_is_that_of_zlib(name, tmp_path, needs_core):
     assert found == [*(f"{zlib.crc32(message):08x}" for message in messages), "same"]
 
 
-def write_manifest(bundle, table):
-    data = json.dumps(table).encode()
-    (bundle / "manifest.json").write_bytes(data)
-    (bundle / "manifest.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  manifest.json\n")
-
-
 @pytest.fixture
 def spread(make_bundle, copy_of):
     """The tiny model: its table over the edge of the first two blocks, nothing in the third, its matrix in the fourth.
@@ -93,7 +87,7 @@ def spread(make_bundle, copy_of):
     (step,) = [step for step in table["functions"]["main"]["plan"]["steps"] if "w0" in step["args"]]
     number = step["args"].index("w0")
     step["rows"] = {"ids": 1 - number, "table": number, "tile": 1}
-    write_manifest(bundle, table)
+    write_table(bundle, table)
     return bundle
 
 
@@ -146,7 +140,7 @@ def test_rows_that_no_argument_holds_are_refused(spread):
     good = step["rows"]
     for key, value in (("ids", 99), ("ids", -1), ("table", good["ids"]), ("table", 7), ("tile", 0), ("tile", "x")):
         step["rows"] = {**good, key: value}
-        write_manifest(spread, table)
+        write_table(spread, table)
         result = embed(spread, FEW)
         assert result.returncode == 1
         assert "compile the bundle again" in result.stderr
@@ -187,7 +181,7 @@ def test_a_signed_bundle_is_compared_as_a_whole(spread):
 def test_a_bundle_without_crc_32_is_compared_with_its_sha_256(spread):
     table = json.loads((spread / "manifest.json").read_text())
     del table["files"]["weights.bin"]["crc32"]
-    write_manifest(spread, table)
+    write_table(spread, table)
     assert embed(spread, FEW).returncode == 0
     damage(spread / "weights.bin", 2 * DIGEST_BLOCK + 2500)
     assert "weights.bin is damaged: its SHA-256" in embed(spread, FEW).stderr
@@ -197,7 +191,7 @@ def test_a_bundle_without_crc_32_is_compared_with_its_sha_256(spread):
 def test_crc_32_that_do_not_fit_the_file_are_refused(spread, digits):
     table = json.loads((spread / "manifest.json").read_text())
     table["files"]["weights.bin"]["crc32"] = digits
-    write_manifest(spread, table)
+    write_table(spread, table)
     assert "'weights.bin' has no CRC-32 for each of its blocks" in embed(spread, FEW).stderr
 
 

@@ -1,6 +1,5 @@
 """``edgeq-run --generate``: the C program makes the tokens that Python makes."""
 
-import hashlib
 import json
 import random
 import struct
@@ -12,6 +11,7 @@ import edgeq
 from edgeq.targets.devices import emulator
 from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.settings import Filters, GenerationSettings, changed_sampling
+from tests.targets.changed_manifests import with_value, write_table
 from tests.targets.libedgeq.program import NATIVE, run_program
 
 PROMPTS = [[5, 80, 200, 17], [9], [(7 * i) % 283 for i in range(140)]]
@@ -222,11 +222,6 @@ def test_lengths_are_checked(board, sanitized, tmp_path, tokens, past, new, mess
     assert not (tmp_path / "out").exists()
 
 
-def _write_manifest(bundle, data):
-    (bundle / "manifest.json").write_bytes(data)
-    (bundle / "manifest.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  manifest.json\n")
-
-
 WRONG = [
     (("generation", "context"), 0, "context"),
     (("generation", "context"), 149, "'max_length' must be the context"),
@@ -248,13 +243,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("path", "value", "message"), WRONG)
 def test_a_manifest_that_does_not_fit_a_decoder_is_refused(board, copy_of, sanitized, path, value, message):
-    odd = copy_of(board)
-    table = json.loads((odd / "manifest.json").read_text())
-    place = table
-    for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
-    _write_manifest(odd, json.dumps(table).encode())
+    odd = with_value(copy_of(board), path, value)
     result = run_program(sanitized, odd, "--self-test", "--no-verify")
     assert result.returncode == 1
     assert message in result.stderr
@@ -273,7 +262,7 @@ def test_hostile_manifests_of_decoders_never_crash(board, copy_of, sanitized, js
         data = bytearray(original)
         at, end = chance.choice(numbers)
         data[at:end] = chance.choice(values)
-        _write_manifest(hostile, bytes(data))
+        write_table(hostile, bytes(data))
         result = run_program(sanitized, hostile, "--self-test", "--no-verify")
         refused += result.returncode != 0
     assert refused > 20

@@ -1,6 +1,5 @@
 """``edgeq-run`` with a BART: it reads sources and writes the texts that Python writes, with the same scores."""
 
-import hashlib
 import json
 import random
 import struct
@@ -14,6 +13,7 @@ from edgeq.targets.devices import emulator
 from edgeq.targets.runtime.beams import Beams
 from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.settings import GenerationSettings
+from tests.targets.changed_manifests import with_value, write_table
 from tests.targets.libedgeq.program import NATIVE, run_program
 
 TEXTS = [[0, 80, 200, 17, 45, 6, 99, 3, 120, 121, 122, 123, 44, 7, 8, 9, 10, 2], [9], [250, 251, 3], [5] * 41]
@@ -195,11 +195,6 @@ def test_sources_in_tensors_are_checked(board, sanitized, tmp_path, data, messag
     assert not (tmp_path / "out").exists()
 
 
-def _write_manifest(bundle, data):
-    (bundle / "manifest.json").write_bytes(data)
-    (bundle / "manifest.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  manifest.json\n")
-
-
 WRONG = [
     (("model", "task"), "generate", "'encode' do not belong together"),
     (("generation", "source", "context"), 40, "must lie in the vocabulary, in 0..1 and in 1..40"),
@@ -224,13 +219,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("place", "value", "message"), WRONG)
 def test_a_manifest_that_does_not_fit_is_refused(board, copy_of, sanitized, place, value, message):
-    odd = copy_of(board)
-    table = json.loads((odd / "manifest.json").read_text())
-    at = table
-    for key in place[:-1]:
-        at = at[key]
-    at[place[-1]] = value
-    _write_manifest(odd, json.dumps(table).encode())
+    odd = with_value(copy_of(board), place, value)
     result = run_program(sanitized, odd, "--self-test", "--no-verify")
     assert result.returncode == 1
     assert message in result.stderr
@@ -250,7 +239,7 @@ def test_hostile_manifests_never_crash(board, copy_of, sanitized, json_numbers):
         data = bytearray(original)
         at, end = chance.choice(chance.choice(numbers))
         data[at:end] = chance.choice(values)
-        _write_manifest(hostile, bytes(data))
+        write_table(hostile, bytes(data))
         job = chance.choice([["--self-test"], ["--generate", "4", "--num-beams", "2", "--ids"]])
         (hostile / "ids").write_text("5 6 7\n")
         files = [hostile / "ids"] if job[-1] == "--ids" else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import subprocess
 
@@ -13,6 +12,7 @@ import pytest
 import edgeq
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.runtime.text import run_texts
+from tests.targets.changed_manifests import write_table
 
 
 @pytest.fixture
@@ -93,9 +93,7 @@ def test_damaged_rules_are_refused(change, message, host_bundle, copy_of, saniti
     bundle = copy_of(host_bundle)
     manifest = json.loads((bundle / "manifest.json").read_text())
     change(manifest["text"])
-    data = json.dumps(manifest).encode()
-    (bundle / "manifest.json").write_bytes(data)
-    (bundle / "manifest.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  manifest.json\n")
+    write_table(bundle, manifest)
     done = _run(sanitized, bundle, "w1")
     assert done.returncode == 1
     assert message in done.stderr

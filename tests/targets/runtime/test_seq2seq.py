@@ -20,6 +20,7 @@ from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.settings import GenerationSettings
 from edgeq.targets.runtime.source_decoder import SourceDecoder
 from edgeq.targets.runtime.text import run_texts
+from tests.targets.changed_manifests import set_value
 
 TEXTS = [[0, 80, 200, 17, 45, 6, 99, 3, 120, 121, 122, 123, 44, 7, 8, 9, 10, 2], [9], [250, 251, 3]]
 SAMPLED = Sampling(temperature=1.5, top_k=60, top_p=0.95, repetition_penalty=1.3, seed=11)
@@ -200,10 +201,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("place", "value", "message"), WRONG)
 def test_a_wrong_value_in_the_manifest_is_a_sentence(table, place, value, message):
-    at = table
-    for key in place[:-1]:
-        at = at[key]
-    at[place[-1]] = value
+    set_value(table, place, value)
     with pytest.raises(FormatError, match=message):
         parse_manifest(table)
 
