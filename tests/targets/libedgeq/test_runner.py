@@ -1,6 +1,5 @@
 """``edgeq-run``: the C program, on this machine's own architecture (emulated cores: test_emulator.py)."""
 
-import hashlib
 import json
 import random
 import shutil
@@ -13,6 +12,7 @@ import pytest
 import edgeq
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest
+from tests.targets.changed_manifests import write_table
 
 NATIVE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72"}[this_machine().architecture]
 
@@ -177,11 +177,6 @@ def test_damaged_files_are_named(board, copy_of, sanitized, name, damage):
     assert len(result.stderr.splitlines()) == 1
 
 
-def _write_manifest(bundle, data):
-    (bundle / "manifest.json").write_bytes(data)
-    (bundle / "manifest.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  manifest.json\n")
-
-
 def test_hostile_manifests_never_reach_outside_a_file(board, copy_of, sanitized, json_numbers):
     """Random bytes and random values, with a valid digest: a sentence, never a crash."""
     hostile = copy_of(board)
@@ -198,7 +193,7 @@ def test_hostile_manifests_never_reach_outside_a_file(board, copy_of, sanitized,
         else:
             at, end = chance.choice(numbers)
             data[at:end] = chance.choice(values)
-        _write_manifest(hostile, bytes(data))
+        write_table(hostile, bytes(data))
         result = _sanitized_run(sanitized, hostile, "--self-test", "--no-verify")
         refused += result.returncode != 0
     assert refused > 60
@@ -225,7 +220,7 @@ def test_hostile_manifests_never_reach_outside_a_file(board, copy_of, sanitized,
 )
 def test_json_is_read_strictly(board, copy_of, sanitized, text, message):
     odd = copy_of(board)
-    _write_manifest(odd, text.encode())
+    write_table(odd, text.encode())
     result = _sanitized_run(sanitized, odd, "--self-test")
     assert result.returncode == 1
     assert message in result.stderr
