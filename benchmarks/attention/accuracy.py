@@ -52,7 +52,7 @@ def measure(
         recipe: Recipe that it is compressed with.
         text: A text whose blocks have the greatest length.
         limit: How many blocks.
-        names: The ways that are wanted.
+        names: The ways that are asked for.
     """
     checkpoint = load_checkpoint(model)
     apply_recipe(checkpoint.model, load_recipe(recipe), checkpoint.adapter)
@@ -113,7 +113,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--text", type=Path, required=True, help="a text file, for blocks of the greatest length")
     parser.add_argument("--recipe", default="ptq-w8a8")
     parser.add_argument("--blocks", type=int, default=16, help="how many blocks")
-    parser.add_argument("--only", action="append", help="a way that is wanted; may be repeated")
+    parser.add_argument("--only", action="append", help="a way that is asked for; may be repeated")
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
 

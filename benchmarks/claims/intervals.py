@@ -52,20 +52,20 @@ class Ratio:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def verdict(low: float, high: float, aim: float, *, lower: bool = False) -> str:
-    """Returns whether an interval clears an aim: ``met``, ``missed``, or ``not decided`` where the aim lies within.
+def verdict(low: float, high: float, goal: float, *, lower: bool = False) -> str:
+    """Returns whether an interval clears a goal: ``met``, ``missed``, or ``not decided`` where the goal lies within.
 
     Args:
         low: Lower end of the interval.
         high: Upper end.
-        aim: What is aimed at.
+        goal: The figure to be reached.
         lower: Whether less is better.
     """
     if lower:
-        low, high, aim = -high, -low, -aim
-    if low >= aim:
+        low, high, goal = -high, -low, -goal
+    if low >= goal:
         return "met"
-    return "missed" if high < aim else "not decided"
+    return "missed" if high < goal else "not decided"
 
 
 def paired_difference(first: Sequence[str], second: Sequence[str]) -> Difference:

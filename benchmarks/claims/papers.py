@@ -137,26 +137,26 @@ def findings(evidence: Evidence) -> list[System]:
     ]
 
 
-def decided(low: float, high: float, aim: float, *, lower: bool = False) -> str:
-    """Returns the verdict on a claim that a figure is at least ``aim``, or at most, if ``lower``."""
+def decided(low: float, high: float, goal: float, *, lower: bool = False) -> str:
+    """Returns the verdict on a claim that a figure is at least ``goal``, or at most, if ``lower``."""
     if lower:
-        low, high, aim = -high, -low, -aim
-    if low >= aim:
+        low, high, goal = -high, -low, -goal
+    if low >= goal:
         return REPRODUCED
-    return NOT_REPRODUCED if high < aim else UNDECIDED
+    return NOT_REPRODUCED if high < goal else UNDECIDED
 
 
-def _of_ratio(claim: str, done: str, ratio: Ratio | None, *, aim: float, lower: bool, decides: str) -> Finding:
+def _of_ratio(claim: str, done: str, ratio: Ratio | None, *, goal: float, lower: bool, decides: str) -> Finding:
     if ratio is None:
         return Finding(claim, done, "", NOT_MEASURED, decides)
-    word = decided(ratio.low, ratio.high, aim, lower=lower)
+    word = decided(ratio.low, ratio.high, goal, lower=lower)
     return Finding(claim, done, str(ratio), word, decides if word == UNDECIDED else "")
 
 
-def _of_gap(claim: str, done: str, gap: Difference | None, *, aim: float, decides: str) -> Finding:
+def _of_gap(claim: str, done: str, gap: Difference | None, *, goal: float, decides: str) -> Finding:
     if gap is None:
         return Finding(claim, done, "", NOT_MEASURED, decides)
-    word = decided(gap.low, gap.high, aim)
+    word = decided(gap.low, gap.high, goal)
     return Finding(claim, done, f"{gap} points", word, decides if word == UNDECIDED else "")
 
 
@@ -171,16 +171,16 @@ def _quantgpt(evidence: Evidence) -> list[Finding]:
             "2-2-8 has 1.195 times the perplexity of the float model",
             f"{done}; over the float model trained on for as many steps",
             evidence.over("quantgpt", own, quantgpt.CONTROL),
-            aim=1.195, lower=True, decides=_WAITS,
+            goal=1.195, lower=True, decides=_WAITS,
         )
     ]  # fmt: skip
     for other in ("PACT", "LSQ", quantgpt.THREE, "LAQ"):
         ratio = evidence.over("quantgpt", own, f"{other} 2-2-8")
         claim = f"2-2-8 is better than {other}"
-        found.append(_of_ratio(claim, done, ratio, aim=1.0, lower=True, decides=_WAITS))
+        found.append(_of_ratio(claim, done, ratio, goal=1.0, lower=True, decides=_WAITS))
     for part, claim in zip(quantgpt.PARTS, ("the contrastive loss helps", "module-wise scaling helps"), strict=True):
         ratio = evidence.over("quantgpt", own, f"QuantGPT 2-2-8 {part}")
-        found.append(_of_ratio(claim, done, ratio, aim=1.0, lower=True, decides=_WAITS))
+        found.append(_of_ratio(claim, done, ratio, goal=1.0, lower=True, decides=_WAITS))
     return found
 
 
@@ -191,17 +191,17 @@ def _xtc(evidence: Evidence) -> list[Finding]:
         _of_gap(
             "longer training gives better 1-bit models",
             "1 bit, 2104 steps less 351, three seeds",
-            long_gap, aim=0.0, decides=more,
+            long_gap, goal=0.0, decides=more,
         ),
         _of_gap(
             "1 bit, all layers, loses 0.51 points (GLUE 83.44 of 83.95)",
             "SST-2, 1 bit, 6 layers, 2104 steps, three seeds; student less teacher",
-            evidence.gap_to_teacher("xtc", f"{xtc.SHORT}, budget C"), aim=-0.51, decides=more,
+            evidence.gap_to_teacher("xtc", f"{xtc.SHORT}, budget C"), goal=-0.51, decides=more,
         ),
         _of_ratio(
             "layer reduction and 1 bit keep 97% of the accuracy",
             "SST-2, 3 of 6 layers, 1 bit, 2104 steps, three seeds; share of the teacher's",
-            evidence.share("xtc", "3 layers, 1 bit, budget C"), aim=0.97, lower=False, decides=more,
+            evidence.share("xtc", "3 layers, 1 bit, budget C"), goal=0.97, lower=False, decides=more,
         ),
         _size(evidence),
     ]  # fmt: skip
@@ -212,7 +212,7 @@ def _xtc(evidence: Evidence) -> list[Finding]:
                 _of_gap(
                     "one long stage beats two stages with as many steps",
                     f"SST-2, 3 of 6 layers, 1 bit, {start} start, {steps} steps, three seeds; one less two",
-                    evidence.gap_between("xtc", *sides), aim=0.0,
+                    evidence.gap_between("xtc", *sides), goal=0.0,
                     decides="the runs of this table with as many steps in one stage and in two",
                 )
             )  # fmt: skip
@@ -253,7 +253,7 @@ def _two_stage(evidence: Evidence) -> list[Finding]:
             _of_gap(
                 f"better than earlier {width} methods {with_} augmentation",
                 f"SST-2, 1052 steps, three seeds, one optimizer and order; less {what}'s way ({against})",
-                evidence.gap_between("two-stage", *sides), aim=0.0, decides=earlier,
+                evidence.gap_between("two-stage", *sides), goal=0.0, decides=earlier,
             )
         )  # fmt: skip
     for width in two_stage.WIDTHS:
@@ -272,7 +272,7 @@ def _two_stage(evidence: Evidence) -> list[Finding]:
 def _tucker(evidence: Evidence) -> list[Finding]:
     runs = "the runs of this table with general distillation and 2.5 + 2.5 epochs"
     found = []
-    for label, claim, aim in (
+    for label, claim, goal in (
         ("IV-36-192", "1/7 of the encoder is on par with the whole", 1.0),
         ("III-46", "1/48 has 96.7% of the whole", 0.967),
     ):
@@ -280,7 +280,7 @@ def _tucker(evidence: Evidence) -> list[Finding]:
         if ratio is not None:
             done = f"SST-2, {label}, general distillation on WikiText-2, then 5 epochs; share of the teacher's"
             more = "more than 872 sentences, and more seeds"
-            found.append(_of_ratio(claim, done, ratio, aim=aim, lower=False, decides=more))
+            found.append(_of_ratio(claim, done, ratio, goal=goal, lower=False, decides=more))
             continue
         before = evidence.share("tucker", label)
         figure = "" if before is None else f"{before} after one epoch without general distillation, which is too short"
@@ -290,7 +290,7 @@ def _tucker(evidence: Evidence) -> list[Finding]:
         _of_gap(
             "better than low rank of equal size",
             "SST-2, IV-36-192 less low rank 25, both with general distillation and 5 epochs",
-            gap, aim=0.0, decides=runs,
+            gap, goal=0.0, decides=runs,
         )
     )  # fmt: skip
     return [*found, _common(evidence), _speed(evidence)]
@@ -329,7 +329,7 @@ def _kngpt2(evidence: Evidence) -> list[Finding]:
                 "better perplexity than DistilGPT2 at equal size, with light pre-training (20.5 of 23.7: 0.865)",
                 f"GPT-2 of 7 million numbers, pre-trained on {much}, 158 steps, three seeds; over layer-drop's",
                 evidence.over("kngpt2", kngpt2.HALVED + ending, kngpt2.BASELINE + ending),
-                aim=1.0, lower=True, decides=_WAITS,
+                goal=1.0, lower=True, decides=_WAITS,
             )
         )  # fmt: skip
     found.append(

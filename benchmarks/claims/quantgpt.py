@@ -35,8 +35,8 @@ PARTS: dict[str, dict[str, Any]] = {
     "without module scaling's gradient (PACT's)": _PACT_GRADIENT,
 }
 """QuantGPT with one part less."""
-AIMS = {4: (1.08, "1.07 (15.55 of 14.48)"), 2: (1.20, "1.195 (17.30 of 14.48)")}
-"""Perplexity over that of the float control that is aimed at, by bits, and what the paper has over the float model."""
+GOALS = {4: (1.08, "1.07 (15.55 of 14.48)"), 2: (1.20, "1.195 (17.30 of 14.48)")}
+"""Perplexity over that of the float control that is the goal, by bits, and what the paper has over the float model."""
 _TRAINING = {"batch_size": 8, "max_length": CONTEXT, "bf16": True, "evaluate_every": 1_000_000, "select": "last"}
 
 
@@ -144,10 +144,10 @@ def _settings(result: dict[str, Any]) -> str:
 
 def _verdicts(table: Table, finished: Finished) -> list[str]:
     lines = []
-    for bits, (aim, paper) in AIMS.items():
+    for bits, (goal, paper) in GOALS.items():
         ratio = over(f"QuantGPT {bits}-{bits}-8", CONTROL, table, finished)
-        ours = "not measured yet" if ratio is None else f"{ratio}: {verdict(ratio.low, ratio.high, aim, lower=True)}"
-        lines.append(f"- {bits}-{bits}-8 over float: paper {paper}; our aim {aim:.2f}; ours {ours}.")
+        ours = "not measured yet" if ratio is None else f"{ratio}: {verdict(ratio.low, ratio.high, goal, lower=True)}"
+        lines.append(f"- {bits}-{bits}-8 over float: paper {paper}; our goal {goal:.2f}; ours {ours}.")
     for after in ("", LONG):
         own = f"QuantGPT 2-2-8{after}"
         others = [f"{method} 2-2-8{after}" for method in METHODS if method != "QuantGPT"]

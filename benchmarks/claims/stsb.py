@@ -88,7 +88,7 @@ def _render(table: Table, finished: Finished) -> list[str]:
 
 
 def _gap(results: list[dict[str, Any]], others: list[Any], bag: dict[str, Any] | None) -> str:
-    """Compares pair by pair; the scores that are wanted stand in the record of the bag of words."""
+    """Compares pair by pair; the scores to be found stand in the record of the bag of words."""
     if bag is None:
         return ""
     sides = ([one["predictions"] for one in side] for side in (results, others))

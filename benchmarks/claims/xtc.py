@@ -27,7 +27,7 @@ STUDENTS: dict[str, tuple[str, float, str]] = {
     "6 layers, 1 bit": ("xtc-l12-w1a8", 2.0, "GLUE 83.44 of 83.95: -0.51"),
     "3 layers, 1 bit": ("xtc-l3-w1a8", 5.0, "6 of 12 layers, MNLI -2.0 of 84.9"),
 }
-"""Recipes of the students of a 6-layer teacher, the loss in points that is aimed at, and what the paper has."""
+"""Recipes of the students of a 6-layer teacher, the loss in points that is the goal, and what the paper has."""
 SHORT = "6 layers, 1 bit"
 """The student that is given the short budgets as well."""
 LENGTH = 64
@@ -137,7 +137,7 @@ def _render(table: Table, finished: Finished) -> list[str]:
         bag_of_words_line(finished),
         "",
         "| student | accuracy by seed | mean | student - teacher, points [95%] | above the bag of words [95%] | "
-        "paper | our aim | MiB stored |",
+        "paper | our goal | MiB stored |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in table.rows:
@@ -146,14 +146,14 @@ def _render(table: Table, finished: Finished) -> list[str]:
             continue
         values = [100 * result["accuracy"] for result in results]
         gap = gap_to_teacher(results, finished)
-        paper = goal = ""
+        paper = reached = ""
         if row.label in {f"{student}, budget C" for student in STUDENTS}:
-            _, aim, paper = STUDENTS[str(row.search)]
-            goal = f"-{aim:g}: {verdict(gap.low, gap.high, -aim)}"
+            _, goal, paper = STUDENTS[str(row.search)]
+            reached = f"-{goal:g}: {verdict(gap.low, gap.high, -goal)}"
         stored = results[0]["stored_bytes"]["stored_bytes"] / 2**20
         lines.append(
             f"| {row.label} | {', '.join(f'{value:.2f}' for value in values)} | {sum(values) / len(values):.2f} | "
-            f"{gap} | {above_bag_of_words(results, finished)} | {paper} | {goal} | {stored:.2f} |"
+            f"{gap} | {above_bag_of_words(results, finished)} | {paper} | {reached} | {stored:.2f} |"
         )
     return [*lines, "", *_budgets(table, finished), *_compared_ways(table, finished)]
 

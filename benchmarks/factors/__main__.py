@@ -3,7 +3,7 @@
     python -m benchmarks.factors --out FOLDER [--results FILE] [--threads 1]
 
 Setups take turns; what is stated is the fastest turn of each. Models that lie in FOLDER already are not made
-again. Ends with 1 if an aim is missed.
+again. Ends with 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.machine import facts
 from edgeq.ledger import ledger
 from edgeq.targets.builtin.target import load_target
 
-AIMS: tuple[tuple[str, str, str, float], ...] = (
+GOALS: tuple[tuple[str, str, str, float], ...] = (
     ("BERT-base, tucker-iii-64", "BERT-base, float32, ONNX Runtime", TEXT, 1 / 4),
     ("BERT-base, tucker-iv-72-384", "BERT-base, float32, ONNX Runtime", TEXT, 1.0),
     ("BERT-base, tucker-iv-72-384-w8a8-folded", "BERT-base, ptq-w8a8", TEXT, 1.1),
@@ -32,7 +32,7 @@ AIMS: tuple[tuple[str, str, str, float], ...] = (
 
 
 def main() -> int:
-    """Runs the benchmark and returns the exit code: 0 if every aim is met."""
+    """Runs the benchmark and returns the exit code: 0 if every goal is met."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for models and bundles, about 5 GB")
     parser.add_argument("--results", type=Path, help="file to write (default: results.json in that folder)")
@@ -48,7 +48,7 @@ def main() -> int:
             folder, decoder=setup.family == "gpt2", compiled=setup.compiled, threads=options.threads
         )
     times = take_turns(calls, rounds=options.rounds)
-    checks = [_check(times, *aim) for aim in AIMS]
+    checks = [_check(times, *goal) for goal in GOALS]
     results = {"machine": facts(), "threads": options.threads, "seed": SEED, "rounds": options.rounds}
     results |= {"milliseconds": times, "stored": sizes, "checks": checks}
     written = options.results or options.out / "results.json"
@@ -57,7 +57,7 @@ def main() -> int:
         shown = ", ".join(f"{work}: {value:.2f} ms" for work, value in works.items())
         print(f"{name}: {shown}, {sizes[name]['stored_bytes'] / 2**20:.1f} MiB")
     for check in checks:
-        print(f"[{'ok' if check['ok'] else 'MISSED'}] {check['what']}: {check['found']:.3f} (aim {check['aim']:.3f})")
+        print(f"[{'ok' if check['ok'] else 'MISSED'}] {check['what']}: {check['found']:.3f} (goal {check['goal']:.3f})")
     return 0 if all(check["ok"] for check in checks) else 1
 
 
@@ -78,9 +78,9 @@ def _made(setup: Setup, out: Path) -> Path:
     return folder / "bundle"
 
 
-def _check(times: Times, name: str, other: str, work: str, aim: float) -> dict[str, Any]:
+def _check(times: Times, name: str, other: str, work: str, goal: float) -> dict[str, Any]:
     ratio = times[name][work] / times[other][work]
-    return {"what": f"{name} / {other}, {work}", "found": ratio, "aim": aim, "ok": ratio <= aim}
+    return {"what": f"{name} / {other}, {work}", "found": ratio, "goal": goal, "ok": ratio <= goal}
 
 
 if __name__ == "__main__":

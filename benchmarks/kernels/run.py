@@ -44,7 +44,7 @@ def measure(
         target: Name of a target whose code runs here.
         threads: Threads of every kernel.
         rounds: Rounds in which they take turns.
-        only: Part of the names of the kernels that are wanted.
+        only: Part of the names of the kernels that are asked for.
         progress: Told after each round.
     """
     from benchmarks.kernels.cases import all_cases
@@ -111,7 +111,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--target", default="host")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--only", default="", help="part of the names of the kernels that are wanted")
+    parser.add_argument("--only", default="", help="part of the names of the kernels that are asked for")
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.speed.benchmarks import BENCHMARKS, Benchmark
 from benchmarks.speed.setups import OWN, Setup, own, peers
 from benchmarks.speed.turns import Outcome, run_in_turns
-from benchmarks.speed.works import WORKS, Work
 
 OTHERS = (0, 2, 4)
 """How many other programs compute."""
@@ -38,7 +38,7 @@ def beside_others(*, models: Path, python: Path, threads: int, rounds: int, scra
         For each number of other programs the milliseconds of every engine (median over rounds of the median of a turn),
         why one is missing, and how much longer the best peer takes than edgeq (median over rounds of the ratio).
     """
-    work = next(work for work in WORKS if work.group == "minilm" and work.tokens == 128 and RECIPE in work.recipes)
+    work = next(work for work in BENCHMARKS if work.group == "minilm" and work.tokens == 128 and RECIPE in work.recipes)
     setups = [peer for peer in peers(work, models=models, python=python) if peer.name in PEERS]
     setups.append(next(one for one in own(work, models=models) if one.variant == RECIPE))
     return [
@@ -48,7 +48,7 @@ def beside_others(*, models: Path, python: Path, threads: int, rounds: int, scra
 
 
 def _run(
-    setups: list[Setup], work: Work, others: int, threads: int, rounds: int, scratch: Path
+    setups: list[Setup], work: Benchmark, others: int, threads: int, rounds: int, scratch: Path
 ) -> dict[str, Outcome]:
     with _computing(others):
         return run_in_turns(setups, work, threads=threads, rounds=rounds, limit=_LIMIT, scratch=scratch)

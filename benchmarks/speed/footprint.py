@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.speed import prepare
+from benchmarks.speed.benchmarks import AVX2, HOST, Benchmark
 from benchmarks.speed.setups import OWN, REFERENCE, own, own_name, peers
 from benchmarks.speed.turns import ENGINES, Engine
-from benchmarks.speed.works import AVX2, HOST, Work
 
 STARTS = (
-    Work("GPT-2 small, prompt of 160 and a step", "start", "gpt2-small", "step", ("ptq-w2e2a8",), 160),
-    Work("BERT-base, 128 tokens", "start", "bert-base", "encode", ("ptq-w2a8",), 128),
+    Benchmark("GPT-2 small, prompt of 160 and a step", "start", "gpt2-small", "step", ("ptq-w2e2a8",), 160),
+    Benchmark("BERT-base, 128 tokens", "start", "bert-base", "encode", ("ptq-w2a8",), 128),
 )
-SMOKE_STARTS = (Work("tiny BERT, 16 tokens", "start", "tiny-bert", "encode", ("ptq-w8a8",), 16),)
+SMOKE_STARTS = (Benchmark("tiny BERT, 16 tokens", "start", "tiny-bert", "encode", ("ptq-w8a8",), 16),)
 COMPILED = (("bert-base", "ptq-w2a8"), ("gpt2-small", "ptq-w2e2a8"))
 """Models and recipes whose compilation is measured."""
 
@@ -66,7 +66,7 @@ class Footprint:
 
 
 def starts(
-    work: Work, *, models: Path, python: Path, threads: int, rounds: int, limit: int
+    work: Benchmark, *, models: Path, python: Path, threads: int, rounds: int, limit: int
 ) -> tuple[list[Footprint], dict[str, str]]:
     """Starts every program ``rounds`` times, in turns; returns the readings and the versions of packages.
 
@@ -111,7 +111,7 @@ def compilation(model: str, recipe: str, *, models: Path) -> Footprint:
 
 
 def _engine_start(
-    setup: Any, work: Work, *, threads: int, limit: int, scratch: Path
+    setup: Any, work: Benchmark, *, threads: int, limit: int, scratch: Path
 ) -> Callable[[], dict[str, Any]]:
     def start() -> dict[str, Any]:
         engine = Engine(setup, threads)
@@ -124,7 +124,7 @@ def _engine_start(
     return start
 
 
-def _runner_start(work: Work, *, models: Path, threads: int, ids: Path) -> Callable[[], dict[str, Any]]:
+def _runner_start(work: Benchmark, *, models: Path, threads: int, ids: Path) -> Callable[[], dict[str, Any]]:
     bundle = prepare.bundle_folder(work.model, work.recipes[0], target=AVX2, root=models).resolve()
     command = [str(bundle / "edgeq-run"), str(bundle), "--ids", str(ids), "--threads", str(threads), "--no-verify"]
     # Two tokens: the first comes from the prompt, the second from a step.

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from benchmarks.speed.works import MODELS
+from benchmarks.speed.benchmarks import MODELS
 
 if TYPE_CHECKING:
     from edgeq.recipes.schema import Recipe

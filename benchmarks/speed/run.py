@@ -25,21 +25,21 @@ from typing import Any
 
 from benchmarks.machine import facts
 from benchmarks.speed import footprint, prepare, results, tables
+from benchmarks.speed.benchmarks import AVX2, BENCHMARKS, HOST, MODELS, SMOKE_BENCHMARKS, Benchmark
 from benchmarks.speed.disassembly import avx512_instructions
 from benchmarks.speed.setups import OWN, Setup, own, peers
 from benchmarks.speed.turns import Engine, Outcome, run_in_turns
-from benchmarks.speed.works import AVX2, HOST, MODELS, SMOKE_WORKS, WORKS, Work
 from edgeq.files import write_text
 
 START, COMPILE = "start", "compile"
 _PREPARING_THREADS = 2
-GROUPS = (*dict.fromkeys(work.group for work in WORKS), START, COMPILE)
+GROUPS = (*dict.fromkeys(work.group for work in BENCHMARKS), START, COMPILE)
 
 
 def main() -> int:
     """Prepares or measures, prints the tables and writes the files."""
     options = _arguments()
-    works = SMOKE_WORKS if options.smoke else WORKS
+    works = SMOKE_BENCHMARKS if options.smoke else BENCHMARKS
     works = tuple(work for work in works if options.smoke or options.group in ("", work.group))
     starts = footprint.SMOKE_STARTS if options.smoke else footprint.STARTS if options.group in ("", START) else ()
     compiled = footprint.COMPILED if not options.smoke and options.group in ("", COMPILE) else ()
@@ -96,7 +96,7 @@ def _versus(name: str, outcomes: dict[str, Outcome]) -> dict[str, Any]:
     return found
 
 
-def _prepare(works: Sequence[Work], options: argparse.Namespace) -> None:
+def _prepare(works: Sequence[Benchmark], options: argparse.Namespace) -> None:
     """Makes the files of all setups; what a peer cannot make is said, and missed again in the benchmark."""
     for model in dict.fromkeys(work.model for work in works):
         print(f"preparing {model} for the peers", flush=True)
@@ -124,7 +124,7 @@ def _make(alike: Sequence[Setup]) -> None:
     engine.stop()
 
 
-def _speed(work: Work, threads: int, options: argparse.Namespace) -> dict[str, Any]:
+def _speed(work: Benchmark, threads: int, options: argparse.Namespace) -> dict[str, Any]:
     setups = [
         *peers(work, models=options.models, python=options.peers_python),
         *own(work, models=options.models),
@@ -147,7 +147,7 @@ def _complete(entry: dict[str, Any], outcomes: dict[str, Outcome], setups: Seque
     return entry | {"engines": rows(outcomes, {setup.name: setup.bits for setup in setups})}
 
 
-def _start(work: Work, threads: int, options: argparse.Namespace) -> dict[str, Any]:
+def _start(work: Benchmark, threads: int, options: argparse.Namespace) -> dict[str, Any]:
     rounds = 2 if options.smoke else 5
     entry = _entry(results.START, work.name, threads, rounds) | {"work": dataclasses.asdict(work)}
     found, versions = footprint.starts(
@@ -186,7 +186,7 @@ def _keep(
     return entries
 
 
-def _vocabulary(work: Work) -> int:
+def _vocabulary(work: Benchmark) -> int:
     sizes = MODELS[work.model]
     return int(sizes.get("vocab_size", 30522 if sizes["model_type"] == "bert" else 50257))
 

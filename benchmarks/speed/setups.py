@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.speed import prepare
-from benchmarks.speed.works import AVX2, Work, multiply_adds
+from benchmarks.speed.benchmarks import AVX2, Benchmark, multiply_adds
 
 FLOAT_BITS = 32
 OWN = "edgeq"
@@ -80,7 +80,7 @@ class Setup:
     batch: int | None = None
 
 
-def peers(work: Work, *, models: Path, python: Path) -> list[Setup]:
+def peers(work: Benchmark, *, models: Path, python: Path) -> list[Setup]:
     """Returns the peers of a work; the reference, to which outputs are compared, comes first.
 
     Args:
@@ -96,7 +96,7 @@ def peers(work: Work, *, models: Path, python: Path) -> list[Setup]:
     ]
 
 
-def own(work: Work, *, models: Path) -> list[Setup]:
+def own(work: Benchmark, *, models: Path) -> list[Setup]:
     """Returns edgeq under every recipe of a work, and the floor."""
     found = [_own(work, recipe, models) for recipe in work.recipes]
     if work.beside_one:
@@ -111,7 +111,7 @@ def own_name(recipe: str) -> str:
     return f"{OWN} {recipe.removeprefix('ptq-')}"
 
 
-def _own(work: Work, recipe: str, models: Path) -> Setup:
+def _own(work: Benchmark, recipe: str, models: Path) -> Setup:
     folder = prepare.bundle_folder(work.model, recipe, target=work.target, root=models)
     bits = int(recipe.removeprefix("ptq-w").split("a")[0].split("e")[0])
     return Setup(own_name(recipe), "edgeq_engine.py", recipe, Path(sys.executable), folder, bits)

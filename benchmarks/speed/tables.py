@@ -1,4 +1,4 @@
-"""Results as Markdown: first what was wanted and what came of it, then every engine in every work."""
+"""Results as Markdown: first the goals and what came of them, then every engine in every benchmark."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def document(entries: Sequence[dict[str, Any]]) -> str:
     """Returns the whole page."""
     speed = [entry for entry in entries if entry["kind"] == results.SPEED]
     parts = ["# Speed beside other engines", _HEAD, _machine(entries)]
-    parts += ["## What was wanted", goals_table(speed), limits_table(entries), _beaten(speed), "## Every engine"]
+    parts += ["## Goals", goals_table(speed), limits_table(entries), _beaten(speed), "## Every engine"]
     parts += [f"### {title(entry)}\n\n{_where(entry)}\n\n{speed_table(entry)}" for entry in speed]
     for kind, heading, table in (
         (results.START, "## From start to first result", start_table),
@@ -39,8 +39,8 @@ def title(entry: dict[str, Any]) -> str:
 
 
 def goals_table(entries: Sequence[dict[str, Any]]) -> str:
-    """Returns wanted and measured factors of all entries of speed."""
-    columns = ("work", "threads", "edgeq", "against", "wanted", "measured", "")
+    """Returns goals and measured factors of all entries of speed."""
+    columns = ("benchmark", "threads", "edgeq", "against", "goal", "measured", "")
     lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     for entry in entries:
         for verdict in verdicts(entry):
@@ -55,13 +55,13 @@ def goals_table(entries: Sequence[dict[str, Any]]) -> str:
 
 
 def limits_table(entries: Sequence[dict[str, Any]]) -> str:
-    """Returns wanted and measured memory and seconds; empty if none was measured."""
+    """Returns goals and measured memory and seconds; empty if none was measured."""
     lines = [
         f"| {title(entry)}: {limit.what} | ≤ {limit.most:.3g} {limit.unit} | {limit.found:.3g} {limit.unit} "
         f"| {'met' if limit.found <= limit.most else '**missed**'} |"
         for entry in entries for limit in limits(entry)
     ]  # fmt: skip
-    return "\n".join(["| program | wanted | measured | |", "| --- | --- | --- | --- |", *lines]) if lines else ""
+    return "\n".join(["| program | goal | measured | |", "| --- | --- | --- | --- |", *lines]) if lines else ""
 
 
 def speed_table(entry: dict[str, Any]) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.speed.benchmarks import Benchmark
 from benchmarks.speed.setups import FLOOR, LEAST_SIMILARITY, Setup
-from benchmarks.speed.works import Work
 
 ENGINES = Path(__file__).parent / "engines"
 _REPOSITORY = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ class Engine:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
             )  # fmt: skip
 
-    def load(self, work: Work, *, limit: int, output: Path) -> Any:
+    def load(self, work: Benchmark, *, limit: int, output: Path) -> Any:
         """Has the model loaded and one call made.
 
         Args:
@@ -97,7 +97,7 @@ class Engine:
 
 
 def run_in_turns(
-    setups: Sequence[Setup], work: Work, *, threads: int, rounds: int, limit: int, scratch: Path
+    setups: Sequence[Setup], work: Benchmark, *, threads: int, rounds: int, limit: int, scratch: Path
 ) -> dict[str, Outcome]:
     """Runs the rounds; the first setup's output is the reference of the others.
 

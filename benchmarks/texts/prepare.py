@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from benchmarks.speed import prepare
-from benchmarks.speed.works import HOST
+from benchmarks.speed.benchmarks import HOST
 from edgeq.files import write_text
 
 RECIPE = "ptq-w8a8"

@@ -69,7 +69,7 @@ def load_state(
         The saved ``progress`` and ``step``; None if the run has no state yet.
 
     Raises:
-        FormatError: If the state is of another model, or has no average where one is wanted.
+        FormatError: If the state is of another model, or has no average where one is asked for.
     """
     states = _states(run)
     if not states:

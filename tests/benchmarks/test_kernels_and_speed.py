@@ -13,12 +13,12 @@ from benchmarks.kernels import run as kernels
 from benchmarks.machine import facts, turn_seconds
 from benchmarks.speed import footprint, results, tables
 from benchmarks.speed import run as speed
+from benchmarks.speed.benchmarks import AVX2, BENCHMARKS, MODELS, SMOKE_BENCHMARKS, multiply_adds
 from benchmarks.speed.disassembly import count_avx512
 from benchmarks.speed.footprint_goals import limits
 from benchmarks.speed.goals import GOALS, verdicts
 from benchmarks.speed.setups import FLOOR, PEERS, Setup, own, peers
 from benchmarks.speed.turns import ENGINES, Engine, Outcome, run_in_turns
-from benchmarks.speed.works import AVX2, MODELS, SMOKE_WORKS, WORKS, multiply_adds
 
 
 def test_a_turn_takes_the_fastest_call(monkeypatch):
@@ -91,24 +91,24 @@ def fake(tmp_path):
 
 @pytest.fixture
 def work():
-    return SMOKE_WORKS[0]
+    return SMOKE_BENCHMARKS[0]
 
 
 def test_every_work_has_a_model_and_every_goal_a_work():
-    assert {work.model for work in (*WORKS, *SMOKE_WORKS)} <= MODELS.keys()
-    setups = {(work.name, recipe) for work in WORKS for recipe in work.recipes}
+    assert {work.model for work in (*BENCHMARKS, *SMOKE_BENCHMARKS)} <= MODELS.keys()
+    setups = {(work.name, recipe) for work in BENCHMARKS for recipe in work.recipes}
     assert {(goal.work, goal.recipe) for goal in GOALS} <= setups
 
 
 def test_the_floor_counts_the_products_with_weights():
-    bert = next(work for work in WORKS if work.name == "BERT-base, 128 tokens")
+    bert = next(work for work in BENCHMARKS if work.name == "BERT-base, 128 tokens")
     assert multiply_adds(bert) == 128 * 12 * 12 * 768 * 768
-    step = next(work for work in WORKS if work.name == "GPT-2 small, step after 160, batch 4")
+    step = next(work for work in BENCHMARKS if work.name == "GPT-2 small, step after 160, batch 4")
     assert multiply_adds(step) == 4 * (12 * 12 * 768 * 768 + 768 * 50257)
 
 
 def test_only_engines_that_can_be_held_to_avx2_take_part_there(tmp_path):
-    work = next(work for work in WORKS if work.target == AVX2)
+    work = next(work for work in BENCHMARKS if work.target == AVX2)
     found = peers(work, models=tmp_path, python=Path(sys.executable))
     assert {peer.script for peer in found} == {"torch_engine.py", "openvino_engine.py", "ctranslate2_engine.py"}
     assert all(peer.environment["ONEDNN_MAX_CPU_ISA"] == "AVX2" for peer in found)
@@ -255,7 +255,7 @@ def test_every_engine_runs_tiny_models_and_computes_the_same(tmp_path):
     command += ["--models", str(tmp_path), "--out", str(tmp_path / "results.json"), "--peers-python", str(python)]
     subprocess.run(command, cwd=Path(__file__).parents[2], check=True, timeout=1800)
     entries = results.read(tmp_path / "results.json")
-    assert {entry["name"] for entry in entries} == {work.name for work in (*SMOKE_WORKS, *footprint.SMOKE_STARTS)}
+    assert {entry["name"] for entry in entries} == {work.name for work in (*SMOKE_BENCHMARKS, *footprint.SMOKE_STARTS)}
     missing = {row["name"]: row["missing"] for entry in entries for row in entry["engines"] if row["missing"]}
     # llama.cpp's formats with blocks of 256 do not fit rows of 128; bfloat16 is not on every processor.
     may_lack = {"llama.cpp Q4_K", "llama.cpp Q2_K", "llama.cpp TQ2_0", "CTranslate2 int8, rest bfloat16"}

@@ -44,7 +44,7 @@ STUDENTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Recipe and changes by the label of the row."""
 COMPARED = (BASELINE, SMALLER)
-"""What the aim is about: all seeds; the others get the first."""
+"""What the goal is about: all seeds; the others get the first."""
 
 
 def kngpt2_table(scale: float) -> Table:

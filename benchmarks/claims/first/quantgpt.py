@@ -27,7 +27,7 @@ LONG = f", {LONGER} times the steps"
 METHODS = {"QuantGPT": "", "PACT": "-pact", "LSQ": "-lsq", "LAQ": "-laq"}
 THREE_LEVELS = {key: {"quantizer": "lsq-symmetric"} for key in ("weights", "embeddings")}
 """LSQ has four levels at 2 bits; with three it is what differs from QuantGPT in the method alone."""
-AIMS = {4: 1.08, 2: 1.20}
+GOALS = {4: 1.08, 2: 1.20}
 """Perplexity over that of the float control, which trains on for as many steps: the paper's own ratios."""
 # No choice of the best step: all runs end at their last one.
 TRAINING = {"batch_size": 8, "max_length": CONTEXT, "bf16": True, "evaluate_every": 1_000_000, "select": "last"}
@@ -128,19 +128,19 @@ def _render(table: Table, finished: Finished) -> list[str]:
             ratio = f"{result['test'] / control:.3f}" if control else ""
             stored = result["stored_bytes"]["stored_bytes"] / 2**20
             lines.append(f"| {row.label} | {result['test']:.2f} | {ratio} | {rate:g} | {stored:.2f} |")
-    verdicts = [_verdict(bits, tests, list(METHODS)) for bits in AIMS]
+    verdicts = [_verdict(bits, tests, list(METHODS)) for bits in GOALS]
     return [*lines, "", *verdicts, _verdict(2, tests, ("QuantGPT", "LSQ"), after=LONG)]
 
 
 def _verdict(bits: int, tests: dict[str, float], methods: Sequence[str], *, after: str = "") -> str:
-    width, aim = f"{bits}-{bits}-8{after}", AIMS[bits]
+    width, goal = f"{bits}-{bits}-8{after}", GOALS[bits]
     own, control = tests.get(f"QuantGPT {width}"), tests.get(CONTROL + after)
     if own is None or control is None:
         return f"- {width}: not measured yet."
     measured = {method: tests[label] for method in methods if (label := f"{method} {width}") in tests}
     best = min(measured, key=lambda method: measured[method])
-    word = "met" if own <= aim * control else "missed"
+    word = "met" if own <= goal * control else "missed"
     beside = f"the best of {', '.join(methods)} is {best}"
     if len(measured) < len(methods):
         beside = "the others are not measured yet"
-    return f"- {width}: {own / control:.3f} times the float control, aim {aim:.2f}: {word}; {beside}."
+    return f"- {width}: {own / control:.3f} times the float control, goal {goal:.2f}: {word}; {beside}."

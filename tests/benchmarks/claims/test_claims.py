@@ -286,7 +286,7 @@ def test_a_run_is_measured_and_written_down(places: measure.Places, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "aim", "lower", "word"),
+    ("low", "high", "goal", "lower", "word"),
     [
         (0.95, 0.99, 0.94, False, "met"),
         (0.90, 0.99, 0.94, False, "not decided"),
@@ -297,9 +297,9 @@ def test_a_run_is_measured_and_written_down(places: measure.Places, tmp_path: Pa
     ],
 )
 def test_an_aim_is_met_where_the_interval_clears_it(
-    low: float, high: float, aim: float, lower: bool, word: str
+    low: float, high: float, goal: float, lower: bool, word: str
 ) -> None:
-    assert verdict(low, high, aim, lower=lower) == word
+    assert verdict(low, high, goal, lower=lower) == word
 
 
 def test_ratios_of_perplexities_are_of_the_windows() -> None:
