@@ -1,4 +1,4 @@
-"""What the models of the tables cost to run: multiply-adds, and milliseconds measured in turns.
+"""What the models of the tables cost to run: multiply-accumulates, and milliseconds measured in turns.
 
     python -m benchmarks.claims.costs --runs RUNS
 

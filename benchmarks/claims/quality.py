@@ -30,8 +30,8 @@ FIGURES = {"sst2": ("accuracy", "accuracy"), "wikitext2": ("test", "perplexity")
 WORKS = {"sst2": (TEXT,), "wikitext2": (TEXT, STEP)}
 """Calls that are timed, by task."""
 _HEADS = (
-    "Of a text, multiply-adds and ONNX Runtime's time include the logits of every token, edgeq's time those of the "
-    "last."
+    "Of a text, multiply-accumulates and ONNX Runtime's time include the logits of every token, edgeq's time those of "
+    "the last."
 )
 
 
@@ -97,7 +97,7 @@ def markdown(task: str, points: Sequence[Point], costs: Mapping[str, Any]) -> st
     works = WORKS[task]
     lines = [f"# {metric} on {task} against stored bytes", "", f"![{metric} against bytes](quality-{task}.svg)", ""]
     titles = ["", "table", "model", "runs", "MB stored", f"{metric}, mean"]
-    titles += ["multiply-adds of a text, millions", *(f"ms, {work}" for work in works)]
+    titles += ["multiply-accumulates of a text, millions", *(f"ms, {work}" for work in works)]
     lines += ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for number, one in enumerate(points, 1):
         cells = (number, one.table, one.label, one.runs, f"{one.bytes / 1e6:.2f}", f"{one.value:.4g}")

@@ -1,4 +1,4 @@
-"""Counts the multiply-adds of one call of an exported model, from the shapes that ONNX Runtime met."""
+"""Counts the multiply-accumulates of one call of an exported model, from the shapes that ONNX Runtime met."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from edgeq.targets.compiler.kernels.matmul_settings import Epilogue
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns, quantize_rows
 from edgeq.targets.compiler.kernels.weight_only_matmul import weight_only_matmul
 
-INTEGER, FLOAT, READ = "int8 products in registers", "float32 multiply-adds in registers", "reading memory"
+INTEGER, FLOAT, READ = "int8 products in registers", "float32 multiply-accumulates in registers", "reading memory"
 ZERO_POINTS = {1: 0.5, 2: 1.0, 4: 8.0, 8: 128.0}
 HEADS, HEAD_SIZE = 12, 64
 WIDTH = HEADS * HEAD_SIZE
@@ -36,7 +36,7 @@ class Case:
         name: Operator and sizes.
         build: Makes the kernel.
         arrays: Makes its arguments, the outputs last.
-        work: Multiply-adds or bytes of one call.
+        work: Multiply-accumulates or bytes of one call.
         peak: Name of the limit that it is compared with.
     """
 

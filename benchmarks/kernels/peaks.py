@@ -32,7 +32,7 @@ class Peak:
         name: What is measured.
         function: The loop; the last array is its output.
         arrays: Its arguments.
-        work: Multiply-adds or bytes of one call.
+        work: Multiply-accumulates or bytes of one call.
         unit: ``GMAC/s`` or ``GB/s``.
     """
 
@@ -108,7 +108,7 @@ def float_peak(threads: int) -> Peak:
 
     work = threads * STEPS * width
     arrays = [np.ones(2 * LANES, np.float32), np.zeros((threads, width), np.float32)]
-    return Peak("float32 multiply-adds in registers", loop, arrays, work, "GMAC/s")
+    return Peak("float32 multiply-accumulates in registers", loop, arrays, work, "GMAC/s")
 
 
 def read_peak(threads: int) -> Peak:

@@ -24,7 +24,7 @@ ITEM_BYTES = {
 }
 """Element types that a bundle may hold, with their sizes."""
 DIGEST_BLOCK = 1 << 17
-"""Bytes of a file that one digest of :attr:`FileRecord.blocks` is of."""
+"""Bytes of a block of a file; :attr:`FileRecord.blocks` has a digest of each."""
 LANES = 16
 """Neighbouring keys of one vector in a key cache."""
 POOLINGS = ("mean", "cls", "max", "none")

@@ -1,4 +1,4 @@
-"""The floor: the machine's integer units doing as many multiply-adds as the model has, on operands at hand.
+"""The floor: the machine's integer units doing as many multiply-accumulates as the model has, on operands at hand.
 
 Not an engine but a limit. It reads nothing, unpacks nothing and adds no row up; no engine can be faster on int8.
 """
@@ -13,7 +13,7 @@ from turns import Call, Restore, nothing, serve
 
 
 def load(request: dict[str, Any]) -> tuple[Call, Restore]:
-    """Returns the call of the loop; ``variant`` is the number of multiply-adds and the target, ``11e9@host``."""
+    """Returns the call of the loop; ``variant`` is the number of multiply-accumulates and the target, ``11e9@host``."""
     os.environ["TVM_NUM_THREADS"] = str(request["threads"])  # read when tvm makes its pool
     import tvm
 

@@ -20,7 +20,7 @@ from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import leading_dimensions, row_parameter
 
 SINGLE_TOKEN_PANELS = 4
-"""Panels of a tile of one token: enough independent sums to hide the latency of a multiply-add."""
+"""Panels of a tile of one token: enough independent sums to hide the latency of a multiply-accumulate."""
 
 
 def panels(matrix: np.ndarray) -> np.ndarray:
