@@ -39,10 +39,12 @@ def matrix_tensors(bits):
 def write_config(folder, bits, zero_point):
     entry = {
         "kind": "linear", "rows": ROWS, "columns": COLUMNS, "bits": bits, "zero_point": zero_point,
-        "scales": ROWS, "activation": "dynamic",
+        "scales": ROWS, "activation": "dynamic", "bias": True,
     }  # fmt: skip
     quantization = {
         "quant_method": "edgeq",
+        "format_version": 1,
+        "recipe": {"name": "ptq-w2a8", "sha256": "0" * 64},
         "tensors": {"layer.dense": entry},
         "kept_float": {"positions": "small"},
     }
@@ -237,3 +239,19 @@ def test_padding_formula_matches_the_format(checkpoint):
 def test_megabytes_reads_well():
     assert megabytes(22_700_000) == "22.70 MB"
     assert megabytes(1500) == "1.5 kB"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("format_version", 2, "format version 1, found 2"),
+        ("pruning", {}, "has a key 'pruning'"),
+        ("vocabulary", {"tokens": 9, "of": 8, "matrices": []}, "should keep some of its tokens"),
+    ],
+)
+def test_what_loading_refuses_has_no_ledger(checkpoint, key, value, message):
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["quantization_config"][key] = value
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FormatError, match=message):
+        ledger(checkpoint)

@@ -1,9 +1,9 @@
-"""Sizes as people write them."""
+"""Sizes and counts as people write them."""
 
 import pytest
 
 from edgeq.errors import UsageError
-from edgeq.sizes import parse_bytes
+from edgeq.sizes import counted, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,7 @@ def test_sizes_are_read(text: str, expected: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--max-bytes"):
         parse_bytes(text, option="--max-bytes")
+
+
+def test_one_is_not_many() -> None:
+    assert [counted(count, "thread") for count in (0, 1, 2)] == ["0 threads", "1 thread", "2 threads"]

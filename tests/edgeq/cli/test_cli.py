@@ -137,6 +137,15 @@ def test_targets_say_what_they_are_and_what_is_missing(capsys, monkeypatch, tmp_
     assert entries["host"]["runs"] == "on this processor"
 
 
+@pytest.mark.parametrize("verb", ["deploy", "search", "generate"])
+def test_an_option_without_a_value_shows_no_type(capsys, verb):
+    code, out, _ = run(capsys, verb, "--help")
+    lines = [line for line in out.splitlines() if "--json" in line or "--shapes" in line or "--ignore-end" in line]
+    assert code == 0
+    assert lines
+    assert not any("<bool>" in line for line in lines)
+
+
 def test_debug_shows_the_traceback_and_keeps_the_exit_code(capsys, tmp_path):
     code, _, err = run(capsys, "size", tmp_path / "nowhere", "--debug")
     assert code == 2
