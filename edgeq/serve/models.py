@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgeq.errors import EdgeqError, UsageError, nearest_name_hint
+from edgeq.formats.tasks import GENERATING
 from edgeq.serve.generation_queue import GenerationQueue, TextPiece
 from edgeq.serve.limits import Limits, RefusedError
 from edgeq.serve.metrics import Metrics
@@ -18,10 +19,9 @@ from edgeq.targets.runtime.loader import Bundle, load
 from edgeq.targets.runtime.text import TextResult, run_texts
 
 _Queue = TypeVar("_Queue", TextQueue, GenerationQueue)
-_GENERATES = ("generate", "seq2seq")
 _SPLITS = ("answer",)
 """Tasks whose texts are read in rows if they are long, and so may have any length."""
-ROUTES = {"embed": "/v1/embeddings", "classify": "/predict or /rerank", **dict.fromkeys(_GENERATES, "/v1/completions")}
+ROUTES = {"embed": "/v1/embeddings", "classify": "/predict or /rerank", **dict.fromkeys(GENERATING, "/v1/completions")}
 """What a task is served by; /predict if it is none of these."""
 
 
@@ -64,7 +64,7 @@ class ServedModel:
         # Texts are counted while the bundle runs others: that needs memory of its own.
         self._counting = bundle.beside(threads=1)
         self._queue: TextQueue | GenerationQueue
-        if self.task in _GENERATES:
+        if self.task in GENERATING:
             self._queue = GenerationQueue(name, bundle, together=limits.together, waiting=limits.waiting)
         else:
             together = metrics.together.labels(name)
@@ -136,7 +136,7 @@ class ServedModel:
         Raises:
             RefusedError: If the bundle makes no text, or there is too much.
         """
-        queue = self._need(GenerationQueue, _GENERATES, "/v1/completions")
+        queue = self._need(GenerationQueue, GENERATING, "/v1/completions")
         await self._count(prompts, prompt_name=None, field=field)
         return queue.submit(prompts, options)
 
@@ -193,7 +193,7 @@ class ServedModel:
 
     def _tokens_of(self, texts: Sequence[Any], prompt_name: str | None) -> list[int]:
         given_as_ids = [isinstance(text, list) for text in texts]
-        if all(given_as_ids) and self.task in _GENERATES:
+        if all(given_as_ids) and self.task in GENERATING:
             return [len(ids) for ids in texts]
         if any(given_as_ids):
             raise UsageError("texts are expected, found token ids, which only bundles that generate texts take")
