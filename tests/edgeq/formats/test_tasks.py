@@ -11,7 +11,6 @@ from edgeq.models.adapter import Task as TaskName
 from edgeq.parity.meaning.run import TASKS as MEANINGS
 from edgeq.training.data import _TASKS as TRAINED
 
-
 MEASURED = {*READERS, *GENERATING}
 ASKED = set(_TAKEN) - {"rank"}
 
