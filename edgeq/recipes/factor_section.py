@@ -45,7 +45,7 @@ _OWN_OPTIONS = own_options(METHODS.values())
 _OwnOptions: Any = pydantic.create_model("_OwnOptions", __base__=Section, **_OWN_OPTIONS)
 
 
-class FactorSection(_OwnOptions):  # type: ignore[misc]  # its fields are known when the methods are
+class FactorSection(_OwnOptions):
     """Factorised layers, made before anything is quantized; ``[weights]`` then says how the factors are stored.
 
     Attributes:
