@@ -108,7 +108,8 @@ def calls_in_turns(
 
     Returns:
         By work: milliseconds of a call (the median of the medians of all turns), what format 2 takes of the time of
-        format 1 (the median over rounds, the smallest and the largest), and whether both gave the same bits.
+        format 1 (the median over rounds, the smallest and the largest), the same for the processor time of all threads,
+        which other programs change little, and whether both gave the same bits.
     """
     with ExitStack() as stack:
         checkouts = {"1": checkout, "2": _REPOSITORY}
@@ -117,14 +118,20 @@ def calls_in_turns(
         }
         works, _ = (_answer(worker) for worker in workers.values())
         taken: dict[str, dict[str, list[float]]] = {work: {"1": [], "2": []} for work in works}
+        used: dict[str, dict[str, list[float]]] = {work: {"1": [], "2": []} for work in works}
         digests: dict[str, set[str]] = {work: set() for work in works}
         for turn in range(rounds):
             for work in works:
                 for name in ("1", "2") if turn % 2 == 0 else ("2", "1"):
                     answer = _answer(workers[name], work)
                     taken[work][name].append(float(np.median(answer["seconds"])))
+                    used[work][name].append(float(np.median(answer["processor_seconds"])))
                     digests[work].add(answer["digest"])
-    return {work: _compared(taken[work]) | {"same_bits": len(digests[work]) == 1} for work in works}
+    return {
+        work: _compared(taken[work])
+        | {"processor_time": _compared(used[work]), "same_bits": len(digests[work]) == 1, "rounds": rounds}
+        for work in works
+    }
 
 
 def _compared(taken: Mapping[str, Sequence[float]]) -> dict[str, Any]:
@@ -134,7 +141,6 @@ def _compared(taken: Mapping[str, Sequence[float]]) -> dict[str, Any]:
         "format_2_ms": 1e3 * float(np.median(taken["2"])),
         "ratio": float(np.median(ratios)),
         "ratios": [float(ratios.min()), float(ratios.max())],
-        "rounds": len(ratios),
     }
 
 
