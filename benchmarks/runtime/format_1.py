@@ -108,8 +108,8 @@ def calls_in_turns(
 
     Returns:
         By work: milliseconds of a call (the median of the medians of all turns), what format 2 takes of the time of
-        format 1 (the median over rounds, the smallest and the largest), the same for the processor time of all threads,
-        which other programs change little, and whether both gave the same bits.
+        format 1 (the median over rounds, the smallest and the largest), the same for the processor time of all threads
+        together, and whether both gave the same bits.
     """
     with ExitStack() as stack:
         checkouts = {"1": checkout, "2": _REPOSITORY}
@@ -125,7 +125,7 @@ def calls_in_turns(
                 for name in ("1", "2") if turn % 2 == 0 else ("2", "1"):
                     answer = _answer(workers[name], work)
                     taken[work][name].append(float(np.median(answer["seconds"])))
-                    used[work][name].append(float(np.median(answer["processor_seconds"])))
+                    used[work][name].append(answer["processor_seconds"])
                     digests[work].add(answer["digest"])
     return {
         work: _compared(taken[work])
