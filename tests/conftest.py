@@ -13,7 +13,7 @@ from typing import Any
 import filelock
 import pytest
 
-pytest_plugins = ["tests.system_tools", "tests.foreign_code", "tests.shared_kernels"]
+pytest_plugins = ["tests.marked_lines", "tests.system_tools", "tests.foreign_code", "tests.shared_kernels"]
 
 _LONG = {"bundle", "compiler", "export", "factor", "kernels", "libedgeq", "models", "parity"}
 _LONG |= {"recipes", "serve", "targets"}
