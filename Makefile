@@ -40,11 +40,12 @@ tools:  ## install the system packages that the tests and the demo need (apt-get
 
 install: $(INSTALLED)  ## create .venv and install edgeq into it, with pinned versions
 
-# torch goes first and pinned, because a resolver that is free to choose takes a build of gigabytes.
+# torch goes first and pinned, because a resolver that is free to choose takes a build of gigabytes. Where Debian's
+# python3-venv is missing, venv leaves an environment without pip behind, which the next `make` must not take for whole.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "edgeq needs Python 3.11 or newer, found " + sys.version.split()[0] + ": set PYTHON=")'
 	@tools/install.sh --if-allowed c-compiler python-venv
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "installing torch into $(VENV) (some minutes the first time)"
 	@$(PIP) $(TORCH_PIP_FLAGS) "$$(grep '^torch==' constraints.txt)"
 	@echo "installing edgeq and its dependencies"
@@ -96,14 +97,14 @@ COMPAT_TESTS := $(addprefix tests/,$(addprefix edgeq/checkpoint/test_,hub.py che
 PIP_OF = $(1)/bin/python -m pip install --disable-pip-version-check --quiet
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
-	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@test -x $(OLDEST)/bin/pip || $(PYTHON) -m venv $(OLDEST)
 	@echo "installing the oldest releases into $(OLDEST)"
 	@$(call PIP_OF,$(OLDEST)) $(TORCH_PIP_FLAGS) -c constraints-oldest.txt torch numpy
 	@$(call PIP_OF,$(OLDEST)) -c constraints-oldest.txt -e '.[dev,optimum]'
 	@touch $@
 
 $(NEWEST)/.installed: pyproject.toml constraints.txt
-	@test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
+	@test -x $(NEWEST)/bin/pip || $(PYTHON) -m venv $(NEWEST)
 	@echo "installing the newest releases into $(NEWEST)"
 	@grep '^torch==' constraints.txt > $(NEWEST)/constraints.txt
 	@$(call PIP_OF,$(NEWEST)) $(TORCH_PIP_FLAGS) -c $(NEWEST)/constraints.txt torch
