@@ -20,9 +20,8 @@ PROMPTS = [[5, 80, 200, 17, 45, 6, 99, 3], [9]]
 
 
 @pytest.fixture(scope="module")
-def path(gpt2_onnx, gpt2_bundle, tmp_path_factory):
-    out = tmp_path_factory.mktemp("variants") / NATIVE
-    return edgeq.compile_bundle(gpt2_onnx, out, target=load_target(NATIVE), context=150, host_bundle=gpt2_bundle)
+def path(gpt2_board):
+    return gpt2_board(NATIVE)
 
 
 def test_the_bundle_has_a_code_and_a_plan_for_each_level(path):
