@@ -155,6 +155,9 @@ def test_a_head_has_two_names(make_decoder: Callable[..., Path], tmp_path: Path)
     own = load_checkpoint(tmp_path / "out").model.get_output_embeddings().dequantized()
     _as_the_other_release_names_it(tmp_path / "out")
     assert torch.equal(load_checkpoint(tmp_path / "out").model.get_output_embeddings().dequantized(), own)
+    if RELEASE < 5:
+        with pytest.raises(FormatError, match=r"lacks tensor 'embed_out\.scale'"):
+            transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
 
 
 def _as_the_other_release_names_it(folder: Path) -> None:
