@@ -30,6 +30,8 @@ def workplace(make_bert, make_gpt2, tmp_path, monkeypatch):
     (tmp_path / "pairs.tsv").write_text("sentence1\tsentence2\tscore\n" + "\n".join(pairs) + "\n")
     (tmp_path / "many_pairs.tsv").write_text("sentence1\tsentence2\tscore\n" + "\n".join(many) + "\n")
     (tmp_path / "train.tsv").write_text("sentence\tlabel\n" + "\n".join(labels) + "\n")
+    texts = [" ".join(words) for words in itertools.product(WORDS, WORDS[:4], ("the cat sat", "a good movie"))]
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
     for name in ("train.txt", "valid.txt"):
         (tmp_path / name).write_text("the cat sat over the lazy dog. a good movie jumps over the fox. " * 30)
     monkeypatch.chdir(tmp_path)
