@@ -121,8 +121,17 @@ def skipped_lines(reasons: Counter[str]) -> list[str]:
 _reasons: Counter[str] = Counter()
 
 
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Counts a file that is skipped as a whole, as pytest does: as one test."""
+    _count(report)
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Counts the reasons, in the process that hears of every test."""
+    _count(report)
+
+
+def _count(report: pytest.CollectReport | pytest.TestReport) -> None:
     if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
         _reasons[report.longrepr[2].removeprefix("Skipped: ")] += 1
 

@@ -101,3 +101,12 @@ def test_the_last_lines_say_how_many_why_and_which_command():
         "To run them too: make tools, then make test again.",
     ]
     assert system_tools.skipped_lines(Counter()) == []
+
+
+def test_a_file_that_is_skipped_as_a_whole_is_counted(monkeypatch):
+    reasons = Counter()
+    monkeypatch.setattr(system_tools, "_reasons", reasons)
+    why = ("tests/x.py", 3, "Skipped: needs a model, which `make tools` installs")
+    system_tools.pytest_collectreport(pytest.CollectReport("tests/x.py", "skipped", why, []))
+    system_tools.pytest_collectreport(pytest.CollectReport("tests/y.py", "passed", None, []))
+    assert reasons == {"needs a model, which `make tools` installs": 1}
