@@ -17,8 +17,8 @@ from edgeq.evaluate.tasks import evaluate
 from edgeq.models.inference import TorchEncoder
 from edgeq.parity.rules.metric import check_labels, check_value
 from edgeq.progress import Progress
-from edgeq.quant.activation import ulp_noise
 from edgeq.results import Accuracy, Check, Loss, Predictions, Score
+from edgeq.rounding import ulp_noise
 from edgeq.targets.bundle.model_info import read_model_info
 from edgeq.targets.runtime.loader import load
 

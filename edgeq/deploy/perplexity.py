@@ -18,8 +18,8 @@ from edgeq.evaluate.perplexity import Perplexity, evaluate_perplexity, same_toke
 from edgeq.models import GenerativeAdapter, TorchDecoder
 from edgeq.parity.rules.metric import check_value
 from edgeq.progress import Progress
-from edgeq.quant.activation import ulp_noise
 from edgeq.results import Accuracy, Loss, Predictions, Score
+from edgeq.rounding import ulp_noise
 from edgeq.targets.runtime.loader import load
 
 MOST_TOKENS = 4096

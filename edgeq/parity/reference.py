@@ -17,9 +17,9 @@ from edgeq.backends.pytorch import TorchBackend
 from edgeq.checkpoint import Checkpoint
 from edgeq.export.ops.operator import NodeFormat
 from edgeq.models import TorchEncoder
-from edgeq.quant.activation import ulp_noise, with_noise
 from edgeq.quant.int8_attention import Int8Attention, Int8SelfAttention, int8_attention_names
 from edgeq.quant.modules import LowBitLinear, PackedModule
+from edgeq.rounding import ulp_noise, with_noise
 
 
 @dataclasses.dataclass(frozen=True)

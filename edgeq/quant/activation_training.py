@@ -9,17 +9,17 @@ import torch
 from torch import distributed, nn
 
 from edgeq.formats.low_bit import ACTIVATION_LEVELS, Activation
-from edgeq.quant.activation import quantize_dynamic, quantize_static
 from edgeq.quant.plan import StaticMethod
 from edgeq.quant.quantizers.base import SMALLEST_STEP
 from edgeq.quant.quantizers.straight_through import GradientRule, LearnedTerm, straight_through
+from edgeq.rounding import quantize_dynamic, quantize_static
 
 
 class DynamicActivation(nn.Module):
     """int8 with a token's own scale; nothing is clipped, so the gradient passes unchanged."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns ``q * scale`` of :func:`edgeq.quant.activation.quantize_dynamic`: float32, ``[..., K]``."""
+        """Returns ``q * scale`` of :func:`edgeq.rounding.quantize_dynamic`: float32, ``[..., K]``."""
         q, scale = quantize_dynamic(x.detach().float())
         return straight_through(q * scale, x, GradientRule())
 
@@ -44,7 +44,7 @@ class StaticActivation(nn.Module, abc.ABC):
         return self._positive_scale(self.bound.detach().float())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns ``q * scale`` of :func:`edgeq.quant.activation.quantize_static`: float32, ``[..., K]``."""
+        """Returns ``q * scale`` of :func:`edgeq.rounding.quantize_static`: float32, ``[..., K]``."""
         latent = x.detach().float()
         if not bool(self.started) and self.training:
             self._start(latent)

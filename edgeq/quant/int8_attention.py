@@ -16,9 +16,9 @@ from torch.nn import functional
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.formats.low_bit import ACTIVATION_LEVELS, LARGEST_INT8_HEAD, OP_DOMAIN, OP_VERSION
 from edgeq.models.cache import additive, merge_heads, split_heads
-from edgeq.quant.activation import quantize_dynamic, with_noise
 from edgeq.quant.placing import put_layer
 from edgeq.quant.quantizers.straight_through import GradientRule, straight_through
+from edgeq.rounding import quantize_dynamic, with_noise
 
 OPERATOR = "Int8Attention"
 

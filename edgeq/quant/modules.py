@@ -11,8 +11,8 @@ from torch.nn import functional
 from edgeq.errors import EdgeqError, FormatError
 from edgeq.formats.low_bit import ACTIVATIONS, OP_DOMAIN, OP_VERSION, Activation, PackedMatrix
 from edgeq.formats.packing import ROW_TILE, pack, unpack
-from edgeq.quant.activation import quantize_dynamic, quantize_static, with_noise
 from edgeq.quant.exact_sum import exact_linear
+from edgeq.rounding import quantize_dynamic, quantize_static, with_noise
 
 
 class PackedModule(nn.Module):

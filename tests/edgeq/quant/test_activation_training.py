@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from edgeq.quant.activation import quantize_dynamic, quantize_static
 from edgeq.quant.activation_training import (
     DynamicActivation,
     LearnedClip,
@@ -9,6 +8,7 @@ from edgeq.quant.activation_training import (
     StaticActivation,
     make_activation,
 )
+from edgeq.rounding import quantize_dynamic, quantize_static
 
 STATIC = [LearnedStep, LearnedClip]
 

@@ -20,10 +20,10 @@ from edgeq.models import TorchEncoder
 from edgeq.models.cache import merge_heads, split_heads
 from edgeq.parity.reference import RecordedAttention
 from edgeq.parity.rules.isolated_attention import allowed_attention
-from edgeq.quant.activation import ulp_noise
 from edgeq.quant.int8_attention import Int8Attention, int8_attention_names, use_int8_attention
 from edgeq.quant.trainable import freeze, make_trainable, set_stage
 from edgeq.recipes import apply_recipe, load_recipe, plan_layers
+from edgeq.rounding import ulp_noise
 
 INT8 = 'extends = "{base}"\nname = "int8-attention"\n[activations]\nattention = "int8"\n'
 ATTENTION = ["encoder.layer.0.attention.self", "encoder.layer.1.attention.self"]

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from edgeq.errors import EdgeqError, FormatError
 from edgeq.formats.low_bit import ZERO_POINTS, PackedMatrix, levels
-from edgeq.quant.activation import quantize_dynamic, quantize_static, ulp_noise
 from edgeq.quant.exact_sum import exact_linear
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear
+from edgeq.rounding import quantize_dynamic, quantize_static, ulp_noise
 
 GRIDS = [(bits, zero) for bits, zeros in ZERO_POINTS.items() for zero in zeros]
 

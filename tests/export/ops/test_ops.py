@@ -15,7 +15,7 @@ from edgeq.export.ops import OPERATORS, attach_bodies
 from edgeq.export.ops.low_bit_linear import quantize_activation, sums_exactly_in_float32
 from edgeq.formats.low_bit import OP_DOMAIN, ZERO_POINTS, PackedMatrix, levels
 from edgeq.formats.packing import pack
-from edgeq.quant.activation import quantize_dynamic
+from edgeq.rounding import quantize_dynamic
 
 ROWS, COLUMNS = 37, 53
 GRIDS = [(bits, zero_point) for bits, zero_points in ZERO_POINTS.items() for zero_point in zero_points]

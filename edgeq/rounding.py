@@ -1,4 +1,4 @@
-"""Quantization of activations to int8, as every backend of edgeq computes it.
+"""Quantization of activations, keys and values to int8, as every backend of edgeq computes it.
 
 The scale is a token's largest magnitude over 127. The value is *multiplied by the inverse* ``127 / max``
 rather than divided by the scale: one correctly rounded division a token instead of one an element, on a
@@ -58,7 +58,7 @@ def _round_and_clip(x: torch.Tensor) -> torch.Tensor:
 
 @contextlib.contextmanager
 def ulp_noise(seed: int) -> Iterator[None]:
-    """While active, the input of every low-bit linear layer is moved by a random -1, 0 or +1 ulp.
+    """While active, what every low-bit linear layer and every int8 cache rounds is moved by a random -1, 0 or +1 ulp.
 
     Two correct programs differ by about this much in front of a quantizer, and rounding can turn such a
     difference into a whole step. Runs under noise therefore measure how far two *correct* programs may

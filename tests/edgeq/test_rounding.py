@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edgeq.quant.activation import quantize_dynamic, quantize_static, ulp_noise, with_noise
+from edgeq.rounding import quantize_dynamic, quantize_static, ulp_noise, with_noise
 
 FINITE = st.floats(-(2.0**100), 2.0**100, width=32)
 
