@@ -11,7 +11,8 @@ from tvm import tirx
 from edgeq.formats.low_bit import PackedMatrix
 from edgeq.targets.compiler.isa import Isa
 from edgeq.targets.compiler.kernels.attention import attention
-from edgeq.targets.compiler.kernels.cached_attention import CachedHead, Columns, cached_attention
+from edgeq.targets.compiler.kernels.cached_attention import Columns, cached_attention
+from edgeq.targets.compiler.kernels.cached_head import CachedHead
 from edgeq.targets.compiler.kernels.float_matmul import float_matmul, panel_count
 from edgeq.targets.compiler.kernels.layer_norm import layer_norm
 from edgeq.targets.compiler.kernels.low_bit_matmul import low_bit_matmul

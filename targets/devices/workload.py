@@ -21,7 +21,7 @@ from edgeq.targets.runtime.schema import Manifest
 from edgeq.targets.runtime.state import State
 
 _PAST = "past_key_values."
-_ONNX_TYPES = {"tensor(float16)": np.float16, "tensor(float)": np.float32}
+_ONNX_TYPES = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(int8)": np.int8}
 _SEQUENCE = 128
 """Tokens of a text, unless the model takes fewer or the user says otherwise."""
 

@@ -27,7 +27,7 @@ from edgeq.targets.runtime.tensor_parser import MAX_TENSOR_BYTES
 
 _STATE_SIZES = {"batch", "context", "context_blocks"}
 _SOURCE_SIZES = {"batch", "source_context", "source_context_blocks"}
-_STATE_TYPES = ("float16", "float32")
+_STATE_TYPES = ("float16", "float32", "int8")
 
 
 def parse_generation(table: JsonTable) -> GenerationInfo:
@@ -147,7 +147,9 @@ def _check_state(state: tuple[TensorSpec, ...], of_source: tuple[TensorSpec, ...
         names = {size for size in spec.shape if isinstance(size, str)}
         sizes = _SOURCE_SIZES if spec in of_source else _STATE_SIZES
         if spec.shape[:1] != ("batch",) or not names <= sizes or spec.dtype not in _STATE_TYPES:
-            raise FormatError(f"cache {spec.name!r} must be floats [batch, ...], found {spec.dtype} {list(spec.shape)}")
+            raise FormatError(
+                f"cache {spec.name!r} must be floats or int8 [batch, ...], found {spec.dtype} {list(spec.shape)}"
+            )
 
 
 def _check_source(source: SourceInfo, encoder: FunctionInfo, lengths: TensorSpec, vocabulary: int) -> None:

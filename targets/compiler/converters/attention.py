@@ -9,15 +9,16 @@ from tvm import relax
 
 from edgeq.errors import UnsupportedError
 from edgeq.formats.low_bit import LARGEST_INT8_HEAD
+from edgeq.targets.compiler.cache_layout import head_size_of
 from edgeq.targets.compiler.converters.kernel_calls import Converter, KernelCalls, is_size, shape_of, tensor
 from edgeq.targets.compiler.kernels.attention import attention
 from edgeq.targets.compiler.kernels.cached_attention import (
-    CachedHead,
     Columns,
     append_and_attend,
     append_to_cache,
     cached_attention,
 )
+from edgeq.targets.compiler.kernels.cached_head import CachedHead, Int8CachedHead
 from edgeq.targets.compiler.kernels.int8_attention import int8_attention
 from edgeq.targets.compiler.passes.attention_mask import BIASED_ATTENTION
 from edgeq.targets.compiler.passes.cache import CACHED_ATTENTION, SOURCE_ATTENTION, STORE_IN_CACHE
@@ -158,8 +159,11 @@ def store_in_cache(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any])
 
 
 def _cached_head(key_cache: Any, attrs: dict[str, Any]) -> CachedHead:
-    _, heads, _, head_size, _ = shape_of(key_cache)
-    return CachedHead(int(heads), int(head_size), str(key_cache.ty.dtype), int(attrs.get("group", 1)))
+    _, heads, _, *block = shape_of(key_cache)
+    dtype, group = str(key_cache.ty.dtype), int(attrs.get("group", 1))
+    if dtype == "int8":
+        return Int8CachedHead(int(heads), head_size_of(int(block[0])), group=group)
+    return CachedHead(int(heads), int(block[0]), dtype, group)
 
 
 CONVERTERS: dict[str, Converter] = {

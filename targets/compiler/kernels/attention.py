@@ -16,8 +16,8 @@ from tvm.script import tirx as T
 
 from edgeq.targets.compiler.isa import Isa
 from edgeq.targets.compiler.kernels import script
+from edgeq.targets.compiler.kernels.cached_head import LOWEST
 from edgeq.targets.compiler.kernels.numerics import LANES, fma, larger, registers, splat
-from edgeq.targets.compiler.kernels.query_tile import LOWEST
 from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.softmax import softmax_row
 

@@ -1,9 +1,10 @@
 """Causal attention over a key/value cache that is updated in place.
 
 Keys are stored as ``[batch, heads, context/16, head_size, 16]``: a vector holds one column of 16 neighbouring keys,
-so that nothing is transposed when they are read. Values are ``[batch, heads, context, head_size]``. Each sequence of
-a batch is stored from slot 0 with a length of its own; there is no padding in the cache, so a sequence gets the same
-bits alone and in a batch. Order of every sum: as in :mod:`edgeq.targets.compiler.kernels.attention`.
+so that nothing is transposed when they are read. Values are ``[batch, heads, context, head_size]``. As int8, both are
+blocks of 16 tokens with their scales (:mod:`edgeq.targets.compiler.cache_layout`). Each sequence of a batch is stored
+from slot 0 with a length of its own; there is no padding in the cache, so a sequence gets the same bits alone and in a
+batch. Order of every sum: as in :mod:`edgeq.targets.compiler.kernels.attention`.
 """
 
 from __future__ import annotations
@@ -16,65 +17,16 @@ from tvm.script import tirx as T
 
 from edgeq.targets.compiler.isa import Isa
 from edgeq.targets.compiler.kernels import script
-from edgeq.targets.compiler.kernels.numerics import LANES, converted, fma, larger, prefetch, registers, splat
-from edgeq.targets.compiler.kernels.query_tile import LOWEST, query_tile
+from edgeq.targets.compiler.kernels.cached_head import LOWEST, CachedHead
+from edgeq.targets.compiler.kernels.int8_cache import append_codes, weigh_by_scales
+from edgeq.targets.compiler.kernels.numerics import LANES, converted, fma, larger, prefetch, registers
+from edgeq.targets.compiler.kernels.query_tile import query_tile
 from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import PARALLEL_ROWS
 from edgeq.targets.compiler.kernels.softmax import softmax_row
 
 BLOCKS = 4
 """Key vectors of a tile: their sums are independent, which hides the latency of the multiply-accumulates."""
-
-
-@dataclasses.dataclass(frozen=True)
-class CachedHead:
-    """What is fixed when the kernel is built.
-
-    Attributes:
-        heads: Number of heads of keys and values.
-        head_size: Columns of a head.
-        dtype: Element type of the cache: ``float16`` or ``float32``.
-        group: Heads of queries that look at one head of keys.
-    """
-
-    heads: int
-    head_size: int
-    dtype: str
-    group: int = 1
-
-    @property
-    def width(self) -> int:
-        """Columns of the queries and of the result."""
-        return self.heads * self.group * self.head_size
-
-    def keys(self, cache: Any, batch: Any, head: Any, block: Any, column: Any) -> Any:
-        """One column of 16 keys as float32."""
-        return converted(cache[batch, head, block, column, T.ramp(0, 1, LANES)], "float32")
-
-    def values(self, cache: Any, batch: Any, head: Any, key: Any, column: Any) -> Any:
-        """16 columns of one value as float32."""
-        return converted(cache[batch, head, key, T.ramp(column, 1, LANES)], "float32")
-
-    def value(self, cache: Any, batch: Any, head: Any, key: Any, column: Any) -> Any:
-        """One column of one value as float32."""
-        return converted(cache[batch, head, key, column], "float32")
-
-    @property
-    def line(self) -> int:
-        """Elements of a cache line."""
-        return 64 // (2 if self.dtype == "float16" else 4)
-
-    @property
-    def value_lines(self) -> int:
-        """Cache lines of one value."""
-        return -(-self.head_size // self.line)
-
-    @staticmethod
-    def score(total: Any, scale: float, first_key: Any, length: Any) -> Any:
-        """Scales 16 dot products; keys from ``length`` on get the lowest score."""
-        score = total * splat(scale, total)
-        index = T.ramp(first_key, T.int64(1), LANES)
-        return T.Select(index < T.broadcast(length, LANES), score, splat(LOWEST, score))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +66,7 @@ def _score_blocks(p, o, scores, peak, first_block, blocks, length):
     for d in range(p.head_size):
         if d < blocks * LANES:  # the values of these keys, which are read next
             for line in T.unroll(p.value_lines):
-                prefetch(o.value_cache[o.batch, o.head, first_block * LANES + d, line * p.line])
+                prefetch(p.value_place(o.value_cache, o.batch, o.head, first_block * LANES + d, line * p.line))
         for b in T.unroll(blocks):
             acc[b] = fma(
                 T.broadcast(o.q[o.batch, o.query, o.q_first + o.first_column + d], LANES),
@@ -122,7 +74,7 @@ def _score_blocks(p, o, scores, peak, first_block, blocks, length):
                 acc[b],
             )
     for b in T.unroll(blocks):
-        acc[b] = p.score(acc[b], o.scale, (first_block + b) * LANES, length)
+        acc[b] = p.score(o, acc[b], first_block + b, length)
         scores[0, T.ramp((first_block + b) * LANES, 1, LANES)] = acc[b]
         peak[0] = larger(acc[b], peak[0])
 
@@ -161,6 +113,8 @@ def _query(p, o, scores, length):
     for rest in range(key_vectors[0] % BLOCKS):
         _score_blocks(p, o, scores, peak, key_vectors[0] // BLOCKS * BLOCKS + rest, 1, length)
     softmax_row(scores, peak, total, 0, key_vectors[0])
+    if p.has_scales:
+        weigh_by_scales(p, o, scores, 0, key_vectors[0])
     _weighted_sum(p, o, scores, total, length)
 
 
@@ -170,13 +124,19 @@ def _append_head(p, k, v, k_first, v_first, past, new, key_cache, value_cache, t
         slot = registers((1,), "int64")
         slot[0] = past[task // p.heads] + s
         if s < new[task // p.heads] and slot[0] >= 0 and slot[0] < capacity:
-            for d in range(p.head_size):
-                key_cache[task // p.heads, task % p.heads, slot[0] // LANES, d, slot[0] % LANES] = converted(
-                    k[task // p.heads, s, k_first + task % p.heads * p.head_size + d], p.dtype
-                )
-                value_cache[task // p.heads, task % p.heads, slot[0], d] = converted(
-                    v[task // p.heads, s, v_first + task % p.heads * p.head_size + d], p.dtype
-                )
+            if p.has_scales:
+                append_codes(
+                    p, k, v, k_first + task % p.heads * p.head_size, v_first + task % p.heads * p.head_size,
+                    key_cache, value_cache, task // p.heads, task % p.heads, s, slot[0],
+                )  # fmt: skip
+            else:
+                for d in range(p.head_size):
+                    key_cache[task // p.heads, task % p.heads, slot[0] // LANES, d, slot[0] % LANES] = converted(
+                        k[task // p.heads, s, k_first + task % p.heads * p.head_size + d], p.dtype
+                    )
+                    value_cache[task // p.heads, task % p.heads, slot[0], d] = converted(
+                        v[task // p.heads, s, v_first + task % p.heads * p.head_size + d], p.dtype
+                    )
 
 
 def append_to_cache(head: CachedHead, *, keys: Columns, values: Columns) -> tirx.PrimFunc:
@@ -187,11 +147,11 @@ def append_to_cache(head: CachedHead, *, keys: Columns, values: Columns) -> tirx
 
     Returns:
         A function of the tensors with keys and with values, float32 ``[B, S, row]``, past and new lengths int64
-        ``[B]``, and the caches, which it changes in place: keys ``[B, heads, C/16, head_size, 16]`` and values
-        ``[B, heads, C, head_size]``.
+        ``[B]``, and the caches, which it changes in place: keys and values as ``head`` stores them.
     """
     p = head
-    batch, tokens, blocks, capacity = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks", "capacity"))
+    batch, tokens, blocks = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks"))
+    capacity = p.capacity(blocks)
 
     @script.prim_func(s_tir=True)
     def append(
@@ -202,8 +162,8 @@ def append_to_cache(head: CachedHead, *, keys: Columns, values: Columns) -> tirx
         v = T.match_buffer(v_, (batch, tokens, values.row), "float32")
         past = T.match_buffer(past_, (batch,), "int64")
         new = T.match_buffer(new_, (batch,), "int64")
-        key_cache = T.match_buffer(key_cache_, (batch, p.heads, blocks, p.head_size, LANES), p.dtype)
-        value_cache = T.match_buffer(value_cache_, (batch, p.heads, capacity, p.head_size), p.dtype)
+        key_cache = T.match_buffer(key_cache_, p.key_shape(batch, blocks), p.dtype)
+        value_cache = T.match_buffer(value_cache_, p.value_shape(batch, blocks, capacity), p.dtype)
         with T.sblock("root"):
             if tokens < PARALLEL_ROWS:
                 for task in range(batch * p.heads):
@@ -282,12 +242,13 @@ def cached_attention(isa: Isa, head: CachedHead, *, queries: Columns, scale: flo
             or all of ``0 .. past[b] - 1``: the keys of an encoder input that was read before.
 
     Returns:
-        A function of the tensor with queries float32 ``[B, S, row]``, past and new lengths int64 ``[B]``, keys
-        ``[B, heads, C/16, head_size, 16]``, values ``[B, heads, C, head_size]`` and the output float32
-        ``[B, S, width]``. Padding tokens (``s >= new[b]``) give zeros.
+        A function of the tensor with queries float32 ``[B, S, row]``, past and new lengths int64 ``[B]``, keys and
+        values as ``head`` stores them, and the output float32 ``[B, S, width]``. Padding tokens (``s >= new[b]``) give
+        zeros.
     """
     p, growth = head, int(causal)
-    batch, tokens, blocks, capacity = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks", "capacity"))
+    batch, tokens, blocks = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks"))
+    capacity = p.capacity(blocks)
 
     @script.prim_func(s_tir=True)
     def attend(
@@ -297,8 +258,8 @@ def cached_attention(isa: Isa, head: CachedHead, *, queries: Columns, scale: flo
         q = T.match_buffer(q_, (batch, tokens, queries.row), "float32")
         past = T.match_buffer(past_, (batch,), "int64")
         new = T.match_buffer(new_, (batch,), "int64")
-        key_cache = T.match_buffer(key_cache_, (batch, p.heads, blocks, p.head_size, LANES), p.dtype)
-        value_cache = T.match_buffer(value_cache_, (batch, p.heads, capacity, p.head_size), p.dtype)
+        key_cache = T.match_buffer(key_cache_, p.key_shape(batch, blocks), p.dtype)
+        value_cache = T.match_buffer(value_cache_, p.value_shape(batch, blocks, capacity), p.dtype)
         out = T.match_buffer(y, (batch, tokens, p.width), "float32")
         with T.sblock("root"):
             for task in T.parallel(batch * p.heads):
@@ -320,7 +281,8 @@ def append_and_attend(
         ``[B]``, the caches, which it changes in place, and the output float32 ``[B, S, width]``.
     """
     p = head
-    batch, tokens, blocks, capacity = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks", "capacity"))
+    batch, tokens, blocks = (tirx.Var(n, "int64") for n in ("batch", "tokens", "blocks"))
+    capacity = p.capacity(blocks)
 
     @script.prim_func(s_tir=True)
     def attend(
@@ -334,8 +296,8 @@ def append_and_attend(
         v = T.match_buffer(v_, (batch, tokens, values.row), "float32")
         past = T.match_buffer(past_, (batch,), "int64")
         new = T.match_buffer(new_, (batch,), "int64")
-        key_cache = T.match_buffer(key_cache_, (batch, p.heads, blocks, p.head_size, LANES), p.dtype)
-        value_cache = T.match_buffer(value_cache_, (batch, p.heads, capacity, p.head_size), p.dtype)
+        key_cache = T.match_buffer(key_cache_, p.key_shape(batch, blocks), p.dtype)
+        value_cache = T.match_buffer(value_cache_, p.value_shape(batch, blocks, capacity), p.dtype)
         out = T.match_buffer(y, (batch, tokens, p.width), "float32")
         with T.sblock("root"):
             for task in T.parallel(batch * p.heads):

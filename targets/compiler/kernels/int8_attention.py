@@ -17,6 +17,7 @@ from edgeq.formats.low_bit import ACTIVATION_LEVELS
 from edgeq.targets.compiler.isa import Isa
 from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.attention import Operands, copy_mask
+from edgeq.targets.compiler.kernels.cached_head import LOWEST
 from edgeq.targets.compiler.kernels.int8_packing import (
     GROUP,
     Int8Head,
@@ -28,7 +29,6 @@ from edgeq.targets.compiler.kernels.int8_packing import (
 )
 from edgeq.targets.compiler.kernels.numerics import LANES, exp, larger, registers, tree_max, tree_sum
 from edgeq.targets.compiler.kernels.quantize_rows import row_codes
-from edgeq.targets.compiler.kernels.query_tile import LOWEST
 from edgeq.targets.compiler.kernels.script import macro
 
 WEIGHT_BITS = 7

@@ -9,12 +9,11 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
+from edgeq.targets.compiler.kernels.cached_head import LOWEST
+from edgeq.targets.compiler.kernels.int8_cache import weigh_by_scales
 from edgeq.targets.compiler.kernels.numerics import LANES, fma, larger, registers
 from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.softmax import softmax_row
-
-LOWEST = -3.4028234663852886e38
-"""Score of a key that a query does not see."""
 
 
 @macro
@@ -31,7 +30,7 @@ def _scores(p, o, scores, peaks, tile, key_vectors, first_length, growth):
                     T.broadcast(o.q[o.batch, o.query + r, o.q_first + o.first_column + d], LANES), key[0], acc[r]
                 )
         for r in T.unroll(tile):
-            acc[r] = p.score(acc[r], o.scale, t * LANES, first_length + r * growth)
+            acc[r] = p.score(o, acc[r], t, first_length + r * growth)
             scores[r, T.ramp(t * LANES, 1, LANES)] = acc[r]
             peaks[r] = larger(acc[r], peaks[r])
 
@@ -78,4 +77,6 @@ def query_tile(p, o, scores, tile, first_length, growth):
     _scores(p, o, scores, peaks, tile, key_vectors[0], first_length, growth)
     for r in range(tile):
         softmax_row(scores, peaks, sums, r, key_vectors[0])
+        if p.has_scales:
+            weigh_by_scales(p, o, scores, r, key_vectors[0])
     _weighted_sums(p, o, scores, sums, tile, first_length, growth)

@@ -17,7 +17,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeq.errors import UnsupportedError
+from edgeq.targets.compiler.cache_layout import LANES, block_bytes
 from edgeq.targets.compiler.graph import GraphView, attributes
+from edgeq.targets.compiler.passes.int8_states import states_behind
 
 CACHED_ATTENTION = "CachedAttention"
 SOURCE_ATTENTION = "SourceAttention"
@@ -29,10 +31,10 @@ KEY_CACHE, VALUE_CACHE = "key_cache", "value_cache"
 SOURCE_KEYS, SOURCE_VALUES = "source_keys", "source_values"
 STATE = (KEY_CACHE, VALUE_CACHE, SOURCE_KEYS, SOURCE_VALUES)
 """Beginnings of the names of the tensors that stay from call to call."""
-LANES = 16
-"""Neighbouring keys of one stored vector."""
 
 _PAST, _PRESENT = "past_key_values.", "present."
+_SCALE = "_scale"
+"""End of the names of inputs and outputs that hold the scales of int8 keys or values."""
 _REPLACED_INPUTS = ("input_ids", "attention_mask", "encoder_attention_mask", "position_ids")
 
 
@@ -77,18 +79,35 @@ def _match(view: GraphView, attention: onnx.NodeProto, past: dict[str, onnx.Valu
     """Follows queries, keys and values back to the matmuls that they are columns of."""
     found: list[tuple[str, _Part | None]] = []
     for name, kind in zip(attention.input[1:3], ("key", "value"), strict=True):
-        stored = _behind(view, name, "Cast")
-        concat = view.producer(stored)
-        if stored in past:
-            found.append((stored, None))
-        elif concat is not None and concat.op_type == "Concat" and concat.input[0] in past:
-            found.append((concat.input[0], product_part(view, _behind(view, concat.input[1], "Cast"))))
-        else:
+        parts = _stored_parts(view, name, past)
+        if parts is None:
             raise _unknown(attention, f"its {kind}s {name!r} are no concatenation with the past")
+        stored, new = parts
+        found.append((stored, None if new is None else product_part(view, new)))
     (key_name, keys), (value_name, values) = found
     if key_name.removesuffix(".key") != value_name.removesuffix(".value") or (keys is None) != (values is None):
         raise _unknown(attention, f"its keys are {key_name!r} and its values {value_name!r}")
     return _Layer(past[key_name], product_part(view, attention.input[0]), keys, values)
+
+
+def _stored_parts(view: GraphView, name: str, past: dict[str, onnx.ValueInfoProto]) -> tuple[str, str | None] | None:
+    """Returns the input that holds the past of keys or values, and the new ones before they were rounded, if any."""
+    scaled = view.producer(name)
+    codes, scales = (name, "") if scaled is None or scaled.op_type != "Mul" else scaled.input
+    stored = _behind(view, codes, "Cast")
+    if stored in past:
+        return (stored, None) if scales in ("", f"{stored}{_SCALE}") else None
+    concat = view.producer(stored)
+    if concat is None or concat.op_type != "Concat" or concat.input[0] not in past:
+        return None
+    stored, new = concat.input
+    if not scales:
+        return stored, _behind(view, new, "Cast")
+    joined = view.producer(scales)
+    if joined is None or joined.op_type != "Concat" or joined.input[0] != f"{stored}{_SCALE}":
+        return None
+    states = states_behind(view, new, joined.input[1])
+    return None if states is None else (stored, states)
 
 
 def product_part(view: GraphView, name: str) -> _Part:
@@ -213,6 +232,13 @@ def _replace_interface(view: GraphView, past: dict[str, onnx.ValueInfoProto]) ->
     view.set_interface(inputs, outputs)
 
 
+def states_before_rounding(view: GraphView, name: str) -> str | None:
+    """Returns the float keys or values that an output of a graph holds as a cache does; None if that is not known."""
+    if view.producer(f"{name}{_SCALE}") is not None:
+        return states_behind(view, name, f"{name}{_SCALE}")
+    return _behind(view, name, "Cast")
+
+
 def cache_inputs(past_key: onnx.ValueInfoProto, batch: str, *, of_source: bool) -> list[onnx.ValueInfoProto]:
     """Describes the two caches that stand for a layer's past (or source) keys and values."""
     index = past_key.name.split(".")[1]
@@ -221,7 +247,8 @@ def cache_inputs(past_key: onnx.ValueInfoProto, batch: str, *, of_source: bool) 
     keys, values, capacity = (
         (SOURCE_KEYS, SOURCE_VALUES, "source_context") if of_source else (KEY_CACHE, VALUE_CACHE, "context")
     )
-    return [
-        helper.make_tensor_value_info(f"{keys}.{index}", dtype, [batch, heads, f"{capacity}_blocks", size, LANES]),
-        helper.make_tensor_value_info(f"{values}.{index}", dtype, [batch, heads, capacity, size]),
-    ]
+    blocks = [batch, heads, f"{capacity}_blocks"]
+    shapes = {keys: [*blocks, size, LANES], values: [batch, heads, capacity, size]}
+    if dtype == TensorProto.INT8:
+        shapes = {name: [*blocks, block_bytes(size)] for name in shapes}
+    return [helper.make_tensor_value_info(f"{name}.{index}", dtype, shape) for name, shape in shapes.items()]

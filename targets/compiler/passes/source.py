@@ -19,6 +19,7 @@ from edgeq.targets.compiler.passes.cache import (
     cache_inputs,
     product_part,
     replace_positions,
+    states_before_rounding,
 )
 
 STATES = "encoder_hidden_states"
@@ -67,9 +68,10 @@ def _store(view: GraphView, step: GraphView, index: str, renamed: dict[str, str]
     """Adds the matmuls of one layer and the node that stores them."""
     parts = []
     for name in (f"present.{index}.encoder.key", f"present.{index}.encoder.value"):
-        rounded = step.producer(name)
-        source = rounded.input[0] if rounded is not None and rounded.op_type == "Cast" else name
-        part = product_part(step, source)
+        states = states_before_rounding(step, name)
+        if states is None:
+            raise UnsupportedError(f"{name!r} is rounded to int8 in no known way; export the model with edgeq export")
+        part = product_part(step, states)
         parts.append((_copy(view, step, part.tensor, renamed), part.first))
     (keys, k_first), (values, v_first) = parts
     caches = [f"{SOURCE_KEYS}.{index}", f"{SOURCE_VALUES}.{index}"]

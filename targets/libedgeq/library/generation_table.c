@@ -10,14 +10,15 @@ enum { MOST_IDS = 1024 };
 static void check_cache(const Json *json, const Spec *spec, bool of_source) {
   const char *slots = of_source ? "source_context" : "context";
   const char *blocks = of_source ? "source_context_blocks" : "context_blocks";
-  bool fits = (spec->type == EDGEQ_FLOAT32 || spec->type == EDGEQ_FLOAT16) && spec->rank > 2;
+  bool known = spec->type == EDGEQ_FLOAT32 || spec->type == EDGEQ_FLOAT16 || spec->type == EDGEQ_INT8;
+  bool fits = known && spec->rank > 2;
   for (int i = 0; fits && i < spec->rank; i++) {
     const char *name = spec->dimensions[i];
     if (i == 0) fits = name != NULL && strcmp(name, "batch") == 0;
     if (i == 2) fits = name != NULL && (strcmp(name, slots) == 0 || strcmp(name, blocks) == 0);
     if (i != 0 && i != 2) fits = name == NULL;
   }
-  json_check(json, fits, "cache '%s' must be floats [batch, heads, %s, ...]", spec->name, slots);
+  json_check(json, fits, "cache '%s' must be floats or int8 [batch, heads, %s, ...]", spec->name, slots);
 }
 
 /* An int64 input with the sizes that are named; the second may be missing. */

@@ -31,7 +31,7 @@ WRONG = [
     (("generation", "end_ids"), ["x"], "'end_ids' must be a list of integers"),
     (("generation", "end_ids"), [283], r"'end_ids' must lie in 0\.\.282"),
     (("functions", "main", "state"), [], "'state' is empty"),
-    (("functions", "main", "state", 0, "dtype"), "int8", "must be floats"),
+    (("functions", "main", "state", 0, "dtype"), "int32", "must be floats or int8"),
     (("functions", "main", "state", 0, "shape"), [1, 3], "must be floats"),
     (("functions", "main", "state", 0, "shape", 2), "sequence", "must be floats"),
     (("functions", "main", "state", 1, "shape", 1), 1 << 39, "which no machine has"),

@@ -205,7 +205,7 @@ WRONG = [
     (("functions", "encode", "inputs", 0, "maximum"), 400, "must lie in the vocabulary"),
     (("functions", "encode", "inputs", 1, "name"), "mask", "the inputs of an encoder are"),
     (("functions", "main", "state", 2, "shape", 2), "context_blocks", "'main' has no cache like 'source_keys.0'"),
-    (("functions", "main", "state", 0, "shape", 2), "source_context_blocks", "must be floats [batch, heads, context,"),
+    (("functions", "main", "state", 0, "shape", 2), "source_context_blocks", "must be floats or int8 [batch, heads,"),
     (("functions", "main", "inputs", 3, "minimum"), 0, "'source_lengths' must lie in 1..41"),
     (("golden", 0, "inputs"), [], "golden 'inputs' is incomplete"),
     (("golden", 0, "outputs", 0, "offset"), 1 << 40, "lies outside its file"),
