@@ -23,11 +23,11 @@ from edgeq.export.trace import DEFAULT_FLAVOUR, DEFAULT_OPSET, check_flavour, ch
 from edgeq.factor.evaluation import describe_choices
 from edgeq.files import Output, check_new_folder, new_folder
 from edgeq.formats.sentence_model import copy_sentence_settings
-from edgeq.models import GenerativeAdapter, Seq2SeqAdapter
+from edgeq.models import GenerativeAdapter, ModelAdapter, Seq2SeqAdapter
+from edgeq.models.cache import CACHE_DTYPES
 from edgeq.models.generation_config import generation_settings, write_generation_settings
 from edgeq.progress import Progress, silent
 
-CACHE_DTYPES = {"float16": torch.float16, "float32": torch.float32}
 DEFAULT_CACHE = "float16"
 OUTPUT = Output("export")
 
@@ -52,7 +52,7 @@ def export_onnx(
         task: What to make of a float checkpoint, by ``transformers``' name; None takes what it was made for.
         opset: Version of the standard operators, 18 to 23. The default, 23, is the first that has attention as one
             operator, as the compiler needs it; 20 is for older runtimes. Below 20 GELU is several nodes as well.
-        cache: Type of the key/value cache of a model that generates: ``float16`` or ``float32``.
+        cache: Type of the key/value cache of a model that generates: ``float16``, ``float32`` or ``int8``.
         flavour: ``edgeq``, our operators with their bodies, or ``stock``, operators of ONNX Runtime itself: it runs
             fast without a library, and rounds activations in blocks, so it agrees in what a task measures.
         force: Replace ``out_folder`` whatever it holds.
@@ -64,8 +64,8 @@ def export_onnx(
         The path of ``model.onnx``, or of ``encoder_model.onnx``.
 
     Raises:
-        UsageError: If the checkpoint, the opset, the type of cache or the flavour is not there, or ``out_folder``
-            holds something that this function did not write.
+        UsageError: If the checkpoint, the opset, the type of cache or the flavour is not there, ``out_folder`` holds
+            something that this function did not write, or a type of cache is given for a model that has none.
         UnsupportedError: If the architecture is not implemented.
         FormatError: If the checkpoint is damaged.
         EdgeqError: If the graph cannot be made, or is not valid ONNX.
@@ -74,16 +74,18 @@ def export_onnx(
     source, out = Path(checkpoint_folder), Path(out_folder)
     check_opset(opset)
     check_flavour(flavour)
-    cache_dtype = _cache_dtype(cache)
+    check_cache(cache)
     check_new_folder(out, OUTPUT, force=force, sources=[source])
     report("loading the checkpoint", 0, 3)
     checkpoint = load_checkpoint(source, task=task)
+    check_cache(cache, checkpoint.adapter)
     tell = _once(remark)
     for line in (*checkpoint.remarks, *describe_choices(checkpoint.choices)):
         tell(line)
     report("tracing and writing the graph", 1, 3)
     with new_folder(out, OUTPUT, force=force, sources=[source]) as temporary:
-        written = _write_graphs(checkpoint, temporary, opset, cache_dtype=cache_dtype, flavour=flavour, remark=tell)
+        dtype = CACHE_DTYPES[cache]
+        written = _write_graphs(checkpoint, temporary, opset, cache_dtype=dtype, flavour=flavour, remark=tell)
         report("checking the graph", 2, 3)
         for path in written:
             _check(path)
@@ -91,6 +93,20 @@ def export_onnx(
         checkpoint.tokenizer.save_pretrained(temporary)
     report("checking the graph", 3, 3)
     return out / written[0].name
+
+
+def check_cache(name: str, adapter: ModelAdapter | None = None) -> None:
+    """Refuses types of caches that there are none of, and a type that would change nothing.
+
+    Raises:
+        UsageError: If ``name`` is not one of :data:`edgeq.models.cache.CACHE_DTYPES`, or is not the default although
+            the model keeps no cache.
+    """
+    if name not in CACHE_DTYPES:
+        *others, last = CACHE_DTYPES
+        raise UsageError(f"the cache must be {', '.join(others)} or {last}, found {name!r}")
+    if adapter is not None and name != DEFAULT_CACHE and not isinstance(adapter, GenerativeAdapter | Seq2SeqAdapter):
+        raise UsageError(f"--cache is for models that generate text, and {adapter.architecture} does not; leave it out")
 
 
 def _write_graphs(
@@ -140,12 +156,6 @@ def _once(remark: Callable[[str], None] | None) -> Callable[[str], None]:
             remark(line)
 
     return tell
-
-
-def _cache_dtype(name: str) -> torch.dtype:
-    if name not in CACHE_DTYPES:
-        raise UsageError(f"the cache must be {' or '.join(CACHE_DTYPES)}, found {name!r}")
-    return CACHE_DTYPES[name]
 
 
 def _check(path: Path) -> None:

@@ -92,7 +92,7 @@ def _decoder_only(cache: CacheShape) -> Layout:
     def shape(name: str) -> Dimensions:
         if name.startswith(("past_key_values.", "present.")):
             length = past if _is_cache(name) else past + _PLUS + new
-            return ("batch_size", cache.heads, length, cache.head_size)
+            return ("batch_size", cache.heads, length, _columns(name, cache))
         return ("batch_size", past + _PLUS + new if name == "attention_mask" else new)
 
     return shape
@@ -105,7 +105,7 @@ def _decoder_after_encoder(cache: CacheShape, input_names: Sequence[str]) -> Lay
     def shape(name: str) -> Dimensions:
         if name.startswith(("past_key_values.", "present.")):
             own = past if _is_cache(name) else present
-            return ("batch_size", cache.heads, source if ".encoder." in name else own, cache.head_size)
+            return ("batch_size", cache.heads, source if ".encoder." in name else own, _columns(name, cache))
         if name == "encoder_hidden_states":
             return ("batch_size", source, cache.heads * cache.head_size)
         return ("batch_size", source if name == "encoder_attention_mask" else new)
@@ -117,8 +117,19 @@ def _is_cache(name: str) -> bool:
     return name.startswith("past_key_values.")
 
 
+def _columns(name: str, cache: CacheShape) -> int:
+    return 1 if _is_scale(name) else cache.head_size
+
+
+def _is_scale(name: str) -> bool:
+    return name.endswith("_scale")
+
+
 def _example(name: str, shape: Dimensions, sizes: dict[str, int], cache_dtype: torch.dtype) -> torch.Tensor:
-    dtype = cache_dtype if _is_cache(name) else torch.float32 if name == "encoder_hidden_states" else torch.int64
+    if name == "encoder_hidden_states" or _is_scale(name):
+        dtype = torch.float32
+    else:
+        dtype = cache_dtype if _is_cache(name) else torch.int64
     numbers = [size if isinstance(size, int) else sum(sizes[n] for n in size.split(_PLUS)) for size in shape]
     return torch.ones(numbers, dtype=dtype)
 

@@ -77,7 +77,7 @@ def onnx_models(
         model: A float or compressed model in evaluation mode, on the CPU.
         adapter: The adapter of the model.
         opset: Version of the standard operators, 18 to 23.
-        cache_dtype: Type of the key/value cache of a model that has one: float16 or float32.
+        cache_dtype: Type of the key/value cache of a model that has one: float16, float32 or int8.
         flavour: One of :data:`FLAVOURS`.
         place: Given each weight by name, and returns what stands for it in the graph; None leaves weights in it. The
             stock flavour changes weights, and keeps them.
@@ -114,8 +114,7 @@ def _parts(model: nn.Module, adapter: ModelAdapter, cache_dtype: torch.dtype) ->
     if isinstance(adapter, Seq2SeqAdapter):
         return adapter.export_parts(model, cache_dtype=cache_dtype)
     if isinstance(adapter, GenerativeAdapter):
-        module = adapter.export_module(model)
-        return [ExportPart("model", module, tuple(adapter.input_names), tuple(adapter.output_names))]
+        return [adapter.export_part(model, cache_dtype=cache_dtype)]
     return [adapter.graph(model)]
 
 

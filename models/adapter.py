@@ -11,7 +11,7 @@ import transformers
 from torch import nn
 
 from edgeq.formats.tasks import TASKS
-from edgeq.models.cache import DEFAULT_CACHE_DTYPE
+from edgeq.models.cache import DEFAULT_CACHE_DTYPE, stored_names
 from edgeq.models.sentence import EMBEDDING, POOLING_MASK, SentenceHead, WithSentenceEmbedding
 from edgeq.models.stacks import LayerStack, Migration
 
@@ -194,7 +194,7 @@ class ModelAdapter(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class CacheShape:
-    """Size of a key/value cache; each tensor of it is ``[batch, heads, length, head_size]``.
+    """Size of a key/value cache; see :data:`edgeq.models.cache.Stored` for its tensors.
 
     Attributes:
         layers: Layers that have keys and values.
@@ -206,11 +206,16 @@ class CacheShape:
     heads: int
     head_size: int
 
+    @property
+    def values_of_a_token(self) -> int:
+        """Numbers that the keys and values of one token are."""
+        return 2 * self.layers * self.heads * self.head_size
+
     def empty(self, batch: int, *, dtype: torch.dtype) -> list[torch.Tensor]:
         """Returns the cache before the first token: for each layer a key and a value of length 0."""
-        return [
-            torch.zeros(batch, self.heads, 0, self.head_size, dtype=dtype) for _ in range(2 * self.layers)
-        ]
+        codes = torch.zeros(batch, self.heads, 0, self.head_size, dtype=dtype)
+        scales = torch.zeros(batch, self.heads, 0, 1)
+        return [*(codes, scales)[: len(stored_names("key", dtype))] * 2 * self.layers]
 
 
 class GenerativeAdapter(ModelAdapter):
@@ -221,9 +226,19 @@ class GenerativeAdapter(ModelAdapter):
     def cache(self) -> CacheShape:
         """Size of the cache."""
 
-    def cache_names(self, prefix: str) -> list[str]:
-        """Returns the names of the keys and values of every layer, in order, as optimum has them."""
-        return [f"{prefix}.{index}.{part}" for index in range(self.cache.layers) for part in ("key", "value")]
+    def cache_names(self, prefix: str, dtype: torch.dtype) -> list[str]:
+        """Returns the names of the keys and values of every layer, in order, as optimum has them.
+
+        Args:
+            prefix: ``past_key_values`` or ``present``.
+            dtype: Type of the cache; as int8, keys and values each have scales behind them.
+        """
+        parts = [name for part in ("key", "value") for name in stored_names(part, dtype)]
+        return [f"{prefix}.{index}.{part}" for index in range(self.cache.layers) for part in parts]
+
+    def empty_cache(self, batch: int, *, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """Returns the cache before the first token by the names of the exported graph's inputs."""
+        return dict(zip(self.cache_names("past_key_values", dtype), self.cache.empty(batch, dtype=dtype), strict=True))
 
     @abc.abstractmethod
     def export_module(self, model: nn.Module) -> nn.Module:
@@ -233,9 +248,20 @@ class GenerativeAdapter(ModelAdapter):
             model: A float or compressed model.
 
         Returns:
-            A module that takes ids, mask and positions by position, then the cache as a list of tensors, float16 or
-            float32: keys and values are rounded to their type.
+            A module that takes ids, mask and positions by position, then the cache as a list of tensors, whose type
+            is what keys and values are rounded to.
         """
+
+    def export_part(self, model: nn.Module, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE) -> ExportPart:
+        """Wraps ``model`` as the one graph that is exported.
+
+        Args:
+            model: A float or compressed model.
+            cache_dtype: Type of the cache: float16, float32 or int8.
+        """
+        inputs = (*self.input_names, *self.cache_names("past_key_values", cache_dtype))
+        outputs = (*self.output_names, *self.cache_names("present", cache_dtype))
+        return ExportPart("model", self.export_module(model), inputs, outputs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +297,7 @@ class Seq2SeqAdapter(ModelAdapter):
 
         Args:
             model: A float or compressed model.
-            cache_dtype: What keys and values of the decoder are rounded to: float16 or float32.
+            cache_dtype: What keys and values of the decoder are rounded to: float16, float32 or int8.
         """
 
     @abc.abstractmethod
@@ -282,7 +308,7 @@ class Seq2SeqAdapter(ModelAdapter):
 
         Args:
             model: A float or compressed model.
-            cache_dtype: Type of the caches: float16 or float32.
+            cache_dtype: Type of the caches: float16, float32 or int8.
 
         Returns:
             The encoder, the decoder's first step (which makes the caches), and its later steps.

@@ -12,7 +12,7 @@ from edgeq.errors import UnsupportedError
 from edgeq.models.activations import check_activation
 from edgeq.models.adapter import CacheShape, ExportPart, ModelAdapter, Seq2SeqAdapter, Task
 from edgeq.models.bart_graphs import BartClassifier, BartEncoder, BartFirstStep, BartNextStep, BartWhole, Layout
-from edgeq.models.cache import DEFAULT_CACHE_DTYPE
+from edgeq.models.cache import DEFAULT_CACHE_DTYPE, stored_names
 from edgeq.models.config_checks import check_heads, check_labels, check_sizes, check_token
 from edgeq.models.stacks import AttentionTap, LayerStack, Migration
 from edgeq.models.understood_keys import check_understood
@@ -199,7 +199,10 @@ class BartAdapter(BartLayers, Seq2SeqAdapter):
         """See :meth:`Seq2SeqAdapter.export_parts`."""
         encoder, first = self._encoder_and_first_step(model, cache_dtype)
         following = BartNextStep(model, heads=self.cache.heads, layout=self.layout, cache_dtype=cache_dtype)
-        own, read = ("decoder.key", "decoder.value"), ("encoder.key", "encoder.value")
+        own, read = (
+            tuple(name for part in ("key", "value") for name in stored_names(f"{side}.{part}", cache_dtype))
+            for side in ("decoder", "encoder")
+        )
         return [
             ExportPart("encoder_model", encoder, ("input_ids", "attention_mask"), ("last_hidden_state",)),
             ExportPart(

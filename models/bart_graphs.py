@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,11 +16,21 @@ from torch import nn
 from torch.nn import functional
 
 from edgeq.models.activations import ACTIVATIONS
-from edgeq.models.cache import attend, padding_mask, split_heads, unpadded_causal_mask
+from edgeq.models.cache import (
+    Stored,
+    append,
+    attend,
+    keys_and_values,
+    padding_mask,
+    read,
+    split_heads,
+    store,
+    unpadded_causal_mask,
+)
 from edgeq.models.last_token import causal_mask, last_state
 
-Pair = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values, ``[batch, heads, length, head_size]`` each."""
+Pair = tuple[Stored, Stored]
+"""Keys and values, ``[batch, heads, length, head_size]`` each, as a cache holds them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +115,7 @@ class _Decoder(nn.Module):
         model: A float or compressed model.
         heads: Attention heads of the decoder.
         layout: How its blocks are made.
-        cache_dtype: Type of the cache: float16 or float32.
+        cache_dtype: Type of the cache: float16, float32 or int8.
     """
 
     def __init__(self, model: nn.Module, *, heads: int, layout: Layout, cache_dtype: torch.dtype) -> None:
@@ -118,7 +128,7 @@ class _Decoder(nn.Module):
     def _cached(self, attention: Any, state: torch.Tensor) -> Pair:
         """Keys and values as they enter the cache."""
         keys, values = _keys_and_values(attention, state, self.heads)
-        return keys.to(self.cache_dtype), values.to(self.cache_dtype)
+        return store(keys, self.cache_dtype), store(values, self.cache_dtype)
 
     def _states(
         self,
@@ -145,13 +155,13 @@ class _Decoder(nn.Module):
         """Attends to what was written, and appends keys and values to ``present``."""
         keys, values = self._cached(attention, state)
         if past is not None:
-            keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
+            keys, values = append(past[0], keys), append(past[1], values)
         present.append((keys, values))
-        return _attend(attention, state, (keys, values), mask, self.heads)
+        return _attend(attention, state, read(keys), read(values), mask=mask, heads=self.heads)
 
     def _read(self, attention: Any, mask: torch.Tensor, source: Pair, state: torch.Tensor) -> torch.Tensor:
         """Attends to the encoder input."""
-        return _attend(attention, state, source, mask, self.heads)
+        return _attend(attention, state, *map(read, source), mask=mask, heads=self.heads)
 
 
 class _Step(_Decoder):
@@ -166,7 +176,7 @@ class _Step(_Decoder):
     def _decode(
         self, input_ids: torch.Tensor, past: list[Pair] | None, sources: list[Pair], source_mask: torch.Tensor
     ) -> tuple[torch.Tensor, list[Pair]]:
-        length = 0 if past is None else past[0][0].shape[2]
+        length = 0 if past is None else past[0][0][0].shape[2]
         mask = unpadded_causal_mask(past=length, queries=input_ids.shape[1], device=input_ids.device)
         body = _part(self.model, "decoder")
         state = self.layout.embed(body, input_ids, self.layout.rows(body, input_ids, past=length))
@@ -199,7 +209,8 @@ class BartFirstStep(_Step):
         layers = _part(self.model, "decoder").layers
         sources = [self._cached(layer.encoder_attn, encoder_hidden_states) for layer in layers]
         logits, present = self._decode(input_ids, None, sources, padding_mask(encoder_attention_mask))
-        return logits, *(t for own, read in zip(present, sources, strict=True) for t in (*own, *read))
+        pairs = (pair for both in zip(present, sources, strict=True) for pair in both)
+        return logits, *_tensors(pairs)
 
 
 class BartNextStep(_Step):
@@ -214,16 +225,17 @@ class BartNextStep(_Step):
             encoder_attention_mask: int64, ``[batch, source]``, 1 for a token and 0 for padding.
             input_ids: int64, ``[batch, sequence]``, without padding.
             past: For each layer the decoder's key and value, ``[batch, heads, past, head_size]``, and the
-                source's key and value, ``[batch, heads, source, head_size]``, in the cache's type.
+                source's key and value, ``[batch, heads, source, head_size]``, in the cache's type; as int8, each with
+                its scales behind it.
 
         Returns:
             Logits, float32 ``[batch, sequence, vocabulary]``, then for each layer the decoder's key and value
             with those of ``input_ids`` appended.
         """
-        own = list(zip(past[0::4], past[1::4], strict=True))
-        sources = list(zip(past[2::4], past[3::4], strict=True))
+        pairs = keys_and_values(past)
+        own, sources = pairs[::2], pairs[1::2]
         logits, present = self._decode(input_ids, own, sources, padding_mask(encoder_attention_mask))
-        return logits, *(tensor for pair in present for tensor in pair)
+        return logits, *_tensors(present)
 
 
 class BartWhole(nn.Module):
@@ -312,20 +324,25 @@ def _encode(
 
 
 def _attend_to_itself(attention: Any, mask: torch.Tensor, heads: int, state: torch.Tensor) -> torch.Tensor:
-    return _attend(attention, state, _keys_and_values(attention, state, heads), mask, heads)
+    keys, values = _keys_and_values(attention, state, heads)
+    return _attend(attention, state, keys, values, mask=mask, heads=heads)
 
 
 def _part(model: Any, side: str) -> Any:
     return getattr(model.model, side)
 
 
-def _keys_and_values(attention: Any, state: torch.Tensor, heads: int) -> Pair:
+def _keys_and_values(attention: Any, state: torch.Tensor, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
     return split_heads(attention.k_proj(state), heads), split_heads(attention.v_proj(state), heads)
 
 
 def _attend(
-    attention: Any, state: torch.Tensor, memory: Pair, mask: torch.Tensor, heads: int
+    attention: Any, state: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, *, mask: torch.Tensor, heads: int
 ) -> torch.Tensor:
     query = split_heads(attention.q_proj(state), heads)
-    result: torch.Tensor = attention.out_proj(attend(query, *memory, mask))
+    result: torch.Tensor = attention.out_proj(attend(query, keys, values, mask))
     return result
+
+
+def _tensors(pairs: Iterable[Pair]) -> Iterator[torch.Tensor]:
+    return (tensor for keys, values in pairs for tensor in (*keys, *values))

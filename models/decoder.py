@@ -15,7 +15,7 @@ from torch import nn
 
 from edgeq.models.activations import ACTIVATIONS, Activation, check_activation
 from edgeq.models.adapter import GenerativeAdapter
-from edgeq.models.cache import attend, causal_mask, split_heads
+from edgeq.models.cache import Stored, append, attend, causal_mask, keys_and_values, read, split_heads, store
 from edgeq.models.config_checks import check_sizes
 from edgeq.models.stacks import AttentionTap, LayerStack
 from edgeq.models.understood_keys import check_understood
@@ -123,13 +123,13 @@ class DecoderAdapter(GenerativeAdapter):
 
     @property
     def input_names(self) -> list[str]:
-        """The ids, the mask of past and present tokens, the positions, and each layer's past key and value."""
-        return ["input_ids", "attention_mask", "position_ids", *self.cache_names("past_key_values")]
+        """The ids, the mask of past and present tokens, and the positions; the cache comes behind them."""
+        return ["input_ids", "attention_mask", "position_ids"]
 
     @property
     def output_names(self) -> list[str]:
-        """The logits of every present token, and each layer's key and value with those of the present."""
-        return ["logits", *self.cache_names("present")]
+        """The logits of every present token; the cache comes behind them."""
+        return ["logits"]
 
     @property
     def max_positions(self) -> int:
@@ -141,13 +141,13 @@ class Memory:
     """What the attention of one block may look at: the tokens of its past, and those that it is called with.
 
     Args:
-        key: Keys of the past, ``[batch, key heads, past, head_size]`` in the cache's type.
+        key: Keys of the past, ``[batch, key heads, past, head_size]`` as the cache holds them.
         value: Values of the past, of the same shape.
         mask: float32, added to the scores, ``[batch, 1, queries, past + queries]``.
         positions: int64, ``[batch, queries]``.
     """
 
-    def __init__(self, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> None:
+    def __init__(self, key: Stored, value: Stored, mask: torch.Tensor, positions: torch.Tensor) -> None:
         self.key, self.value = key, value
         self.positions = positions
         self._mask = mask
@@ -166,11 +166,12 @@ class Memory:
         Returns:
             float32, ``[batch, queries, width]``.
         """
-        key_heads, head_size = self.key.shape[1], self.key.shape[3]
-        new_key, new_value = (split_heads(part, key_heads).to(self.key.dtype) for part in (key, value))
-        self.key, self.value = torch.cat([self.key, new_key], dim=2), torch.cat([self.value, new_value], dim=2)
+        stored = self.key[0]
+        key_heads, head_size = stored.shape[1], stored.shape[3]
+        new_key, new_value = (store(split_heads(part, key_heads), stored.dtype) for part in (key, value))
+        self.key, self.value = append(self.key, new_key), append(self.value, new_value)
         heads = query.shape[-1] // head_size
-        return attend(split_heads(query, heads), self.key, self.value, self._mask, scale=scale)
+        return attend(split_heads(query, heads), read(self.key), read(self.value), self._mask, scale=scale)
 
 
 class CachedDecoder(nn.Module, abc.ABC):
@@ -219,8 +220,8 @@ class CachedDecoder(nn.Module, abc.ABC):
             input_ids: int64, ``[batch, sequence]``.
             attention_mask: int64, ``[batch, past + sequence]``, 1 for a token and 0 for padding.
             position_ids: int64, ``[batch, sequence]``; padding may have any position that exists.
-            past: Key and value of each layer in turn, ``[batch, key heads, past, head_size]`` in the cache's type,
-                float16 or float32.
+            past: Key and value of each layer in turn, ``[batch, key heads, past, head_size]`` in the cache's type;
+                as int8, each with its scales behind it.
 
         Returns:
             Logits, float32 ``[batch, sequence, vocabulary]``, then each layer's key and value with those of
@@ -229,8 +230,8 @@ class CachedDecoder(nn.Module, abc.ABC):
         state = self.embed(input_ids, position_ids)
         mask = causal_mask(attention_mask, past=past[0].shape[2], queries=input_ids.shape[1])
         present: list[torch.Tensor] = []
-        for block, key, value in zip(self.blocks, past[::2], past[1::2], strict=True):
+        for block, (key, value) in zip(self.blocks, keys_and_values(past), strict=True):
             memory = Memory(key, value, mask, position_ids)
             state = self.block(block, state, memory)
-            present += [memory.key, memory.value]
+            present += [*memory.key, *memory.value]
         return self.logits(state), *present

@@ -66,13 +66,14 @@ class TorchDecoder:
     Args:
         model: A float or compressed model; it is put into evaluation mode.
         adapter: The adapter of the model.
-        cache_dtype: Type of the cache: float16 or float32.
+        cache_dtype: Type of the cache: float16, float32 or int8.
     """
 
     def __init__(
         self, model: nn.Module, adapter: GenerativeAdapter, *, cache_dtype: torch.dtype = DEFAULT_CACHE_DTYPE
     ) -> None:
-        self._module = adapter.export_module(model).eval()
+        self._part = adapter.export_part(model, cache_dtype=cache_dtype)
+        self._module = self._part.module.eval()
         self._adapter = adapter
         self._cache_dtype = cache_dtype
 
@@ -97,13 +98,13 @@ class TorchDecoder:
         tokens = [
             torch.from_numpy(np.asarray(a, np.int64)) for a in (input_ids, attention_mask, position_ids)
         ]
-        cache_names = self._adapter.input_names[len(tokens) :]
+        cache_names = self._part.input_names[len(tokens) :]
         cache = (
             [torch.from_numpy(past[name]) for name in cache_names] if past else self._empty(len(input_ids))
         )
         with torch.no_grad():
             outputs = self._module(*tokens, cache)
-        return {name: out.numpy() for name, out in zip(self._adapter.output_names, outputs, strict=True)}
+        return {name: out.numpy() for name, out in zip(self._part.output_names, outputs, strict=True)}
 
     def score(self, ids: np.ndarray) -> np.ndarray:
         """Returns the natural logarithm of the probability of each token after the first.

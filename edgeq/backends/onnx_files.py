@@ -34,10 +34,13 @@ def cache_type(model: onnx.ModelProto) -> torch.dtype:
     Raises:
         FormatError: If the model has no cache.
     """
-    types = {v.type.tensor_type.elem_type for v in model.graph.input if v.name.startswith("past_key_values.")}
-    known = {onnx.TensorProto.FLOAT16: torch.float16, onnx.TensorProto.FLOAT: torch.float32}
+    names = ("past_key_values.", (".key", ".value"))
+    caches = [v for v in model.graph.input if v.name.startswith(names[0]) and v.name.endswith(names[1])]
+    types = {value.type.tensor_type.elem_type for value in caches}
+    proto = onnx.TensorProto
+    known = {proto.FLOAT16: torch.float16, proto.FLOAT: torch.float32, proto.INT8: torch.int8}
     if len(types) != 1 or not types <= known.keys():
-        raise FormatError("the ONNX model of a decoder should have float16 or float32 caches; export it again")
+        raise FormatError("the ONNX model of a decoder should have float16, float32 or int8 caches; export it again")
     return known[types.pop()]
 
 

@@ -26,7 +26,11 @@ Task = Annotated[
 ]
 Opset = Annotated[int | None, typer.Option(help="ONNX opset, 18 to 23. Default: the exporter's.")]
 Cache = Annotated[
-    str, typer.Option(help="Type of the key/value cache of models that generate text: float16 or float32.")
+    str,
+    typer.Option(
+        help="Type of the key/value cache of models that generate text: float16, float32, or int8 with a scale for "
+        "each token and head, about half as large as float16."
+    ),
 ]
 Context = Annotated[
     int | None,

@@ -16,6 +16,7 @@ from edgeq.errors import UnsupportedError
 from edgeq.evaluate.data import TextFile
 from edgeq.evaluate.perplexity import Perplexity, evaluate_perplexity, same_tokens
 from edgeq.models import GenerativeAdapter, TorchDecoder
+from edgeq.models.cache import baseline_dtype
 from edgeq.parity.rules.metric import check_value
 from edgeq.progress import Progress
 from edgeq.results import Accuracy, Loss, Predictions, Score
@@ -53,7 +54,7 @@ def measure_perplexity(
         checkpoint: The compressed checkpoint.
         bundles: Bundles for this machine by target name; others are bit-identical to them, as parity proves.
         text: The text.
-        cache_dtype: Type of the caches of the run.
+        cache_dtype: Type of the caches of the run; see :func:`edgeq.models.cache.baseline_dtype` for the float model.
         task: What was made of the float checkpoint; see :func:`edgeq.checkpoint.load_checkpoint`.
         progress: Told the progress of each measurement.
         keep: Given the log-probability of each token at each stage.
@@ -72,7 +73,7 @@ def measure_perplexity(
     contexts = [bundle.generation.context for bundle in loaded.values()]
     window = min([_WINDOW, float_model.adapter.max_positions, *contexts])
     models: dict[str, Backend] = {
-        FLOAT: _torch_model(float_model, cache_dtype),
+        FLOAT: _torch_model(float_model, baseline_dtype(cache_dtype)),
         COMPRESSED: _torch_model(compressed, cache_dtype),
         **{f"bundle {name}": BundleLogProbabilities(bundle) for name, bundle in loaded.items()},
     }

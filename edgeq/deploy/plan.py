@@ -19,7 +19,7 @@ from edgeq.errors import UnsupportedError, UsageError
 from edgeq.evaluate.data import TextFile, read_text_file
 from edgeq.evaluate.evaluation import EvaluationData
 from edgeq.evaluate.kinds import read_evaluation_data
-from edgeq.export.exporter import CACHE_DTYPES
+from edgeq.export.exporter import check_cache
 from edgeq.export.trace import check_opset
 from edgeq.formats.tasks import GENERATING
 from edgeq.hub import resolve_source
@@ -118,8 +118,6 @@ def make_plan(request: DeployRequest) -> Plan:
     """
     targets = _targets(request.targets)
     folder = resolve_source(request.source)
-    if request.cache not in CACHE_DTYPES:
-        raise UsageError(f"the cache must be {' or '.join(CACHE_DTYPES)}, found {request.cache!r}")
     recipe = request.recipe if isinstance(request.recipe, Recipe) else load_recipe(request.recipe)
     check_request(recipe, request.training)
     check_calibration_data(recipe, request.calibration_data)
@@ -166,6 +164,7 @@ def _check_task(folder: Path, request: DeployRequest) -> tuple[str, int]:
     writes = adapter.task in GENERATING
     if request.opset is not None:
         check_opset(request.opset, adapter)
+    check_cache(request.cache, adapter)
     if context is not None and not writes:
         raise UsageError(
             f"--context is for models that generate text, and {adapter.architecture} does not; leave it out"

@@ -30,7 +30,7 @@ class DeployRequest:
             without them the report says that nothing was measured.
         gates: Limits of loss, bytes and latency; a run that breaks one has not passed, and its report says so.
         opset: ONNX opset; the exporter's default if None.
-        cache: Type of the key/value cache of models that generate text: ``float16`` or ``float32``.
+        cache: Type of the key/value cache of models that generate text: ``float16``, ``float32`` or ``int8``.
         context: For models that generate text: most tokens of a sequence, prompt included; as many as the model has
             positions if None.
         rounds: Rounds of the profile.

@@ -18,8 +18,9 @@ from edgeq.deploy.plan import HOST, Plan
 from edgeq.deploy.request import DeployRequest
 from edgeq.deploy.size_check import check_stored_size
 from edgeq.deploy.training import placed
-from edgeq.export.exporter import CACHE_DTYPES, DEFAULT_CACHE, export_onnx
+from edgeq.export.exporter import DEFAULT_CACHE, export_onnx
 from edgeq.ledger import ledger
+from edgeq.models.cache import CACHE_DTYPES, baseline_dtype
 from edgeq.parity import run_parity
 from edgeq.progress import Progress
 from edgeq.report import write_report
@@ -103,17 +104,18 @@ class _Work:
         )
 
     def export(self, progress: Progress) -> None:
-        self._export(self.out / "checkpoint", "onnx", progress)
+        self._export(self.out / "checkpoint", "onnx", cache=self.request.cache, progress=progress)
         check_stored_size(self.out / "onnx", limit=self.request.gates.max_bytes)
 
     def export_float(self, progress: Progress) -> None:
-        self._export(self.plan.folder, "float-onnx", progress)
+        cache = baseline_dtype(CACHE_DTYPES[self.request.cache])
+        self._export(self.plan.folder, "float-onnx", cache=str(cache).removeprefix("torch."), progress=progress)
 
-    def _export(self, checkpoint: Path, name: str, progress: Progress) -> None:
+    def _export(self, checkpoint: Path, name: str, *, cache: str, progress: Progress) -> None:
         # What a recipe that only trains writes is a float model, of which the task has to be said again.
         options: dict[str, Any] = {"force": self.request.force, "task": self.request.task}
         options |= {} if self.request.opset is None else {"opset": self.request.opset}
-        export_onnx(checkpoint, self.out / name, cache=self.request.cache, progress=progress, **options)
+        export_onnx(checkpoint, self.out / name, cache=cache, progress=progress, **options)
 
     def compile(self, target: Target, progress: Progress) -> None:
         # A bundle for another machine takes its golden output from this one's, where there is one.

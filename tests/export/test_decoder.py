@@ -9,6 +9,7 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
+from edgeq.backends.onnx_files import cache_type
 from edgeq.checkpoint import load_checkpoint
 from edgeq.errors import UsageError
 from edgeq.export.exporter import export_onnx
@@ -47,7 +48,7 @@ def left_padded():
 
 
 def empty_cache(session):
-    dtypes = {"tensor(float16)": np.float16, "tensor(float)": np.float32}
+    dtypes = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(int8)": np.int8}
     return {
         value.name: np.zeros((3, value.shape[1], 0, value.shape[3]), dtypes[value.type])
         for value in session.get_inputs()
@@ -211,6 +212,58 @@ def test_optimum_generates_with_a_float32_cache(compressed, tmp_path):
     assert optimum.generate(torch.tensor([[5, 6]]), max_new_tokens=4, eos_token_id=None).shape == (1, 6)
 
 
+@pytest.fixture(scope="module")
+def int8_export(make_gpt2, exported, tmp_path_factory):
+    """A model of float activations, whose only int8 numbers are those of the cache."""
+    checkpoint = exported(make_gpt2, "ptq-w4") / "checkpoint"
+    return checkpoint, export_onnx(checkpoint, tmp_path_factory.mktemp("int8") / "onnx", cache="int8").parent
+
+
+def test_an_int8_cache_has_scales_beside_its_codes(int8_export):
+    model = onnx.load(int8_export[1] / "model.onnx", load_external_data=False)
+    assert cache_type(model) == torch.int8
+    described = {
+        value.name: (value.type.tensor_type.elem_type, value.type.tensor_type.shape.dim[3].dim_value)
+        for value in (*model.graph.input, *model.graph.output)
+        if value.name.startswith(("past", "present"))
+    }
+    kinds = {"key": (onnx.TensorProto.INT8, 12), "key_scale": (onnx.TensorProto.FLOAT, 1)}
+    kinds |= {f"value{name[3:]}": kind for name, kind in kinds.items()}
+    assert described == {
+        f"{place}.{layer}.{name}": kind
+        for place in ("past_key_values", "present")
+        for layer in range(LAYERS)
+        for name, kind in kinds.items()
+    }
+    assert {node.domain for node in model.graph.node} <= {"", "ai.edgeq"}
+
+
+@pytest.mark.parametrize("pieces", [[9], [1, 1, 5, 2]])
+def test_runtimes_with_an_int8_cache_agree_with_torch(int8_export, pieces):
+    checkpoint, exported = int8_export
+    session = onnxruntime.InferenceSession(exported / "model.onnx")
+    decoder = torch_decoder(checkpoint, cache_dtype=torch.int8)
+    ids, mask = left_padded()
+    want = along(lambda feed: decoder(**feed), ids, mask, pieces, empty_cache(session))
+    for runtime in (session, ReferenceEvaluator(str(exported / "model.onnx"))):
+        got = along(named(runtime), ids, mask, pieces, empty_cache(session))
+        # A number at an edge of the grid may fall to either side: a step of one column of one head.
+        assert np.sqrt(np.mean((got - want)[mask == 1] ** 2)) < 5e-3 * np.sqrt(np.mean(want**2))
+
+
+def test_the_stock_flavour_has_an_int8_cache_as_well(int8_export, tmp_path):
+    stock = export_onnx(int8_export[0], tmp_path / "stock", cache="int8", flavour="stock")
+    session = onnxruntime.InferenceSession(stock)
+    ids, mask = left_padded()
+    assert np.isfinite(along(named(session), ids, mask, [8, 1], empty_cache(session))).all()
+
+
 def test_an_unknown_cache_type_is_refused(compressed, tmp_path):
-    with pytest.raises(UsageError, match="float16 or float32, found 'int8'"):
-        export_onnx(compressed, tmp_path / "out", cache="int8")
+    with pytest.raises(UsageError, match="the cache must be float16, float32 or int8, found 'int4'"):
+        export_onnx(compressed, tmp_path / "out", cache="int4")
+
+
+def test_a_model_without_a_cache_takes_no_type_of_one(make_bert, tmp_path):
+    with pytest.raises(UsageError, match="--cache is for models that generate text, and BertModel does not; leave it"):
+        export_onnx(make_bert(), tmp_path / "out", cache="int8")
+    assert not (tmp_path / "out").exists()

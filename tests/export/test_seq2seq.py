@@ -12,6 +12,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from edgeq.checkpoint import load_checkpoint
+from edgeq.export.exporter import export_onnx
 from edgeq.formats.tensor_header import read_tensor_header
 from edgeq.models.inference import TorchPart
 
@@ -175,3 +176,26 @@ def test_optimum_searches_beams(folders):
     assert together.shape == (3, 7)
     alone = model.generate(input_ids=ids[2:, :1], attention_mask=mask[2:, :1], **options)
     np.testing.assert_array_equal(together[2:], alone)
+
+
+def test_int8_caches_of_both_sides_agree_with_torch(make_bart, exported, tmp_path):
+    checkpoint = exported(make_bart, "ptq-w4", encoder_layers=1, decoder_layers=1) / "checkpoint"
+    folder = export_onnx(checkpoint, tmp_path / "onnx", cache="int8").parent
+    loaded = load_checkpoint(checkpoint)
+    torch_parts = {
+        part.name: TorchPart(part) for part in loaded.adapter.export_parts(loaded.model, cache_dtype=torch.int8)
+    }
+    sessions = {name: onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in GRAPHS}
+    outputs = {name: [value.name for value in session.get_outputs()] for name, session in sessions.items()}
+    assert len([name for name in outputs["decoder_model"] if name.endswith("_scale")]) == 4  # keys, values, two sides
+
+    def in_onnx(name, feed):
+        return dict(zip(outputs[name], sessions[name].run(None, feed), strict=True))
+
+    ids, mask = right_padded()
+    target = np.random.default_rng(1).integers(5, 250, (3, 7))
+    for pieces in ([7], [1, 1, 3, 2]):
+        _, got = forced(in_onnx, ids, mask, target, pieces)
+        _, want = forced(lambda name, feed: torch_parts[name](**feed), ids, mask, target, pieces)
+        # A number at an edge of the grid may fall to either side: a step of one column of one head.
+        assert np.sqrt(np.mean((got - want) ** 2)) < 5e-3 * np.sqrt(np.mean(want**2))

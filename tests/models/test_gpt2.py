@@ -12,9 +12,11 @@ from transformers.pytorch_utils import Conv1D
 
 from edgeq.checkpoint import load_checkpoint
 from edgeq.errors import FormatError, UnsupportedError
+from edgeq.export.ops.low_bit_linear import quantize_activation
 from edgeq.models import GenerativeAdapter, TorchDecoder, adapter_for, positions
-from edgeq.models.cache import causal_mask
+from edgeq.models.cache import causal_mask, store
 from edgeq.recipes import apply_recipe, load_recipe
+from edgeq.rounding import ulp_noise
 
 
 def _config(**values: Any) -> transformers.GPT2Config:
@@ -67,7 +69,8 @@ def _stepwise(decoder: TorchDecoder, ids: np.ndarray, mask: np.ndarray, pieces: 
             name.replace("present", "past_key_values"): a for name, a in outputs.items() if name != "logits"
         }
         start = stop
-    assert all(a.shape == (len(ids), 3, ids.shape[1], 12) for a in past.values())
+    assert all(a.shape[:3] == (len(ids), 3, ids.shape[1]) for a in past.values())
+    assert all(a.shape[3] == (1 if name.endswith("_scale") else 12) for name, a in past.items())
     return np.concatenate(logits, axis=1)
 
 
@@ -87,9 +90,14 @@ def test_the_adapter_names_every_layer(float_model: Any) -> None:
 def test_inputs_and_outputs_are_named_as_by_optimum(float_model: Any) -> None:
     adapter = _adapter(float_model)
     kv = ["0.key", "0.value", "1.key", "1.value"]
-    past = [f"past_key_values.{name}" for name in kv]
-    assert adapter.input_names == ["input_ids", "attention_mask", "position_ids", *past]
-    assert adapter.output_names == ["logits", *(f"present.{name}" for name in kv)]
+    for dtype, names in (
+        (torch.float16, kv),
+        (torch.int8, [name for part in kv for name in (part, f"{part}_scale")]),
+    ):
+        part = adapter.export_part(float_model, cache_dtype=dtype)
+        past = [f"past_key_values.{name}" for name in names]
+        assert list(part.input_names) == ["input_ids", "attention_mask", "position_ids", *past]
+        assert list(part.output_names) == ["logits", *(f"present.{name}" for name in names)]
     assert (adapter.cache.layers, adapter.cache.heads, adapter.cache.head_size) == (2, 3, 12)
 
 
@@ -136,14 +144,14 @@ def test_configurations_as_transformers_spells_them_out(
 
 
 @pytest.mark.parametrize("pieces", [[11], [1] * 11, [4, 1, 6], [10, 1]])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.int8])
 def test_cache_equals_no_cache(float_model: Any, pieces: list[int], dtype: torch.dtype) -> None:
     # The same numbers enter the cache in either way, so that only the order of float sums differs.
     ids, mask = _left_padded()
     decoder = TorchDecoder(float_model, _adapter(float_model), cache_dtype=dtype)
     whole = _stepwise(decoder, ids, mask, [11])
-    # A key on an edge of float16 may be rounded to either side.
-    tolerance = 1e-5 if dtype == torch.float32 else 2e-3
+    # A key on an edge of float16, or of the grid of int8, may be rounded to either side.
+    tolerance = {torch.float32: 1e-5, torch.float16: 2e-3, torch.int8: 2e-2}[dtype]
     np.testing.assert_allclose(
         _stepwise(decoder, ids, mask, pieces)[mask == 1], whole[mask == 1], atol=tolerance
     )
@@ -155,21 +163,51 @@ def test_the_present_is_rounded_to_the_cache_as_well(float_model: Any) -> None:
     arguments = (ids, mask, positions(mask, queries=11))
     half = TorchDecoder(float_model, adapter)(*arguments)
     full = TorchDecoder(float_model, adapter, cache_dtype=torch.float32)(*arguments)
-    assert all(half[name].dtype == np.float16 for name in adapter.output_names[1:])
+    assert all(half[name].dtype == np.float16 for name in adapter.cache_names("present", torch.float16))
     np.testing.assert_array_equal(half["present.0.key"], full["present.0.key"].astype(np.float16))
     np.testing.assert_array_equal(half["present.0.value"], full["present.0.value"].astype(np.float16))
     assert not np.array_equal(half["logits"], full["logits"])
 
 
-def test_padding_in_front_does_not_reach_the_answer(float_model: Any) -> None:
+def test_int8_keys_and_values_have_a_scale_for_each_token_and_head(float_model: Any) -> None:
     ids, mask = _left_padded()
-    decoder = TorchDecoder(float_model, _adapter(float_model))
+    adapter = _adapter(float_model)
+    arguments = (ids, mask, positions(mask, queries=11))
+    codes = TorchDecoder(float_model, adapter, cache_dtype=torch.int8)(*arguments)
+    full = TorchDecoder(float_model, adapter, cache_dtype=torch.float32)(*arguments)
+    for name in ("present.0.key", "present.0.value"):
+        want, want_scales = quantize_activation(full[name])
+        assert codes[name].dtype == np.int8
+        np.testing.assert_array_equal(codes[name], want)
+        np.testing.assert_array_equal(codes[f"{name}_scale"], want_scales)
+        # Half a step of each token's own scale, and no more.
+        assert (np.abs(codes[name] * want_scales - full[name]) <= want_scales * 0.5001).all()
+    assert not np.array_equal(codes["logits"], full["logits"])
+
+
+def test_noise_reaches_an_int8_cache(float_model: Any) -> None:
+    """What parity allows for the edges of the grid is measured by moving keys and values, too."""
+    keys = torch.randn(2, 3, 40, 12, generator=torch.Generator().manual_seed(0))
+    keys[..., 0] = 127.0
+    keys[..., 1] = 0.5  # on an edge
+    codes, scales = store(keys, torch.int8)
+    with ulp_noise(3):
+        moved, moved_scales = store(keys, torch.int8)
+    assert not torch.equal(codes, moved)
+    assert not torch.equal(scales, moved_scales)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int8])
+def test_padding_in_front_does_not_reach_the_answer(float_model: Any, dtype: torch.dtype) -> None:
+    ids, mask = _left_padded()
+    decoder = TorchDecoder(float_model, _adapter(float_model), cache_dtype=dtype)
     together = decoder(ids, mask, positions(mask, queries=11))["logits"]
     for row in range(3):
         own = ids[row : row + 1, mask[row] == 1]
         ones = np.ones_like(own)
         alone = decoder(own, ones, positions(ones, queries=own.shape[1]))["logits"]
-        np.testing.assert_allclose(together[row, mask[row] == 1], alone[0], atol=2e-3)
+        tolerance = {torch.float16: 2e-3, torch.int8: 2e-2}[dtype]
+        np.testing.assert_allclose(together[row, mask[row] == 1], alone[0], atol=tolerance)
 
 
 def test_a_later_token_does_not_reach_an_earlier_one(model: Any) -> None:

@@ -137,9 +137,9 @@ def test_encoders_on_an_emulated_core(
         np.testing.assert_array_equal(found, edgeq.load(host)(**given)[name])
 
 
-def bundles(folder: Path, core: str) -> tuple[Path, Path]:
+def bundles(folder: Path, core: str, *, cache: str = "float16") -> tuple[Path, Path]:
     """Exports the checkpoint of a folder and returns its bundles for an emulated core and for this machine."""
-    edgeq.export_onnx(folder / "checkpoint", folder / "onnx")
+    edgeq.export_onnx(folder / "checkpoint", folder / "onnx", cache=cache)
     host = edgeq.compile_bundle(folder / "onnx", folder / "host", target=load_target("host"))
     board = edgeq.compile_bundle(folder / "onnx", folder / core, target=load_target(core), host_bundle=host)
     return board, host
@@ -236,6 +236,28 @@ def test_decoders_compute_what_pytorch_computes(decoder: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("decoder", DECODERS, indirect=True)
+def test_decoders_with_an_int8_cache(decoder: Path, tmp_path: Path) -> None:
+    """Float activations; a prompt gives the same bits alone and in a batch, and nearly what PyTorch gives."""
+    edgeq.compress_model(decoder, tmp_path / "checkpoint", recipe="ptq-w4")
+    made = generate_everywhere(tmp_path / "checkpoint", tmp_path, cache="int8")
+    bundle = edgeq.load(tmp_path / TARGETS[0])
+    assert {spec.dtype for spec in bundle.manifest.state} == {"int8"}
+    loaded = load_checkpoint(tmp_path / "checkpoint")
+    reference = TorchDecoder(loaded.model, loaded.adapter, cache_dtype=torch.int8)
+    errors, wanted = [], []
+    for prompt, text in zip(PROMPTS, made, strict=True):
+        [alone] = bundle.generate([prompt], max_new_tokens=12, ignore_end=True, keep_logits=True).results()
+        np.testing.assert_array_equal(alone.logits, text.logits)
+        ids = np.array([[*prompt, *map(int, text.ids)]])
+        mask = np.ones_like(ids)
+        wanted.append(reference(ids, mask, positions(mask, queries=ids.shape[1]))["logits"][0, len(prompt) - 1 : -1])
+        errors.append(text.logits - wanted[-1])
+    # A number at an edge of the grid may fall to either side: a step of one column of one head.
+    assert np.sqrt(np.mean(np.concatenate(errors) ** 2)) < 5e-3 * np.sqrt(np.mean(np.concatenate(wanted) ** 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder", DECODERS, indirect=True)
 def test_decoders_of_low_bit_activations(decoder: Path, tmp_path: Path) -> None:
     edgeq.compress_model(decoder, tmp_path / "checkpoint", recipe="ptq-w8a8")
     made = generate_everywhere(tmp_path / "checkpoint", tmp_path, cache="float16")
@@ -244,13 +266,17 @@ def test_decoders_of_low_bit_activations(decoder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("core", CORES)
-@pytest.mark.parametrize("decoder", ["gpt-neox", "opt", "qwen2"], indirect=True)
+@pytest.mark.parametrize(
+    ("decoder", "cache"),
+    [("gpt-neox", "float16"), ("opt", "float16"), ("qwen2", "float16"), ("qwen2", "int8")],
+    indirect=["decoder"],
+)
 def test_decoders_on_an_emulated_core(
-    decoder: Path, needs_core: Callable[[str], None], core: str, tmp_path: Path
+    decoder: Path, cache: str, needs_core: Callable[[str], None], core: str, tmp_path: Path
 ) -> None:
     needs_core(core)
     edgeq.compress_model(decoder, tmp_path / "checkpoint", recipe="ptq-w8a8")
-    board, host = bundles(tmp_path, core)
+    board, host = bundles(tmp_path, core, cache=cache)
     options = {"max_new_tokens": 12, "ignore_end": True}
     expected = [result.ids for result in edgeq.load(host).generate(PROMPTS, **options).results()]
     assert emulator.generate(board, PROMPTS, batch=2, **options) == expected

@@ -137,9 +137,7 @@ def _prepare_decoder(
     ids = np.random.default_rng(23).integers(0, adapter.config.vocab_size, (_BATCH, length))
     mask = np.ones_like(ids)
     feed = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask, queries=length)}
-    empty = adapter.cache.empty(_BATCH, dtype=dtype)
-    names = [name for name in adapter.input_names if name.startswith("past_key_values.")]
-    cache = {name: tensor.numpy() for name, tensor in zip(names, empty, strict=True)}
+    cache = {name: tensor.numpy() for name, tensor in adapter.empty_cache(_BATCH, dtype=dtype).items()}
     walk = LayerWalk(model, Reference(checkpoint, lambda given: decoder(**given)), {**feed, **cache})
     lengths = np.full(_BATCH, length, np.int64)
     return [walk], {"past_lengths": np.zeros_like(lengths), "new_lengths": lengths}

@@ -100,6 +100,10 @@ class ParityRun(abc.ABC):
     def reference_of(self, checkpoint: Checkpoint) -> Reference:
         """Wraps a checkpoint, float or compressed, as a reference."""
 
+    def float_reference_of(self, checkpoint: Checkpoint) -> Reference:
+        """Wraps the float model that the compressed one is compared with."""
+        return self.reference_of(checkpoint)
+
     @abc.abstractmethod
     def run_reference(self, reference: Reference, *, seed: int | None = None) -> list[Arrays]:
         """Runs a reference on everything, under noise if a seed is given."""
@@ -196,7 +200,7 @@ class ParityRun(abc.ABC):
 
     def _float_model(self, source: Path, *, with_noise: bool) -> tuple[Part, list[Distance]]:
         """Runs the float model, clean and under noise, and forgets it."""
-        model = self.reference_of(load_checkpoint(source, task=task_of_source(self.folder.path)))
+        model = self.float_reference_of(load_checkpoint(source, task=task_of_source(self.folder.path)))
         floats = self.judged(self.run_reference(model)).results
         if not with_noise:
             return floats, []

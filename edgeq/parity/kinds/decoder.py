@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 
 from edgeq.backends import Arrays
 from edgeq.backends.onnx_files import cache_type, load_model
@@ -15,6 +16,7 @@ from edgeq.backends.pytorch import TorchBackend
 from edgeq.checkpoint import Checkpoint
 from edgeq.errors import UnsupportedError
 from edgeq.models import GenerativeAdapter, TorchDecoder
+from edgeq.models.cache import baseline_dtype
 from edgeq.parity.inputs.decoder import Continuation, make_continuations
 from edgeq.parity.kinds.base import ComparedRun
 from edgeq.parity.kinds.text_generation import EMULATED_TOKENS, LOGITS, TextGenerationParity
@@ -43,12 +45,19 @@ class DecoderParity(TextGenerationParity):
 
     def count_quantized(self) -> int:
         """See :meth:`ParityRun.count_quantized`."""
-        return self.reference.quantized_values([{"input_ids": np.concatenate(text.rows)} for text in self.texts])
+        tokens = [{"input_ids": np.concatenate(text.rows)} for text in self.texts]
+        cached = sum(each["input_ids"].size for each in tokens) if self._cache_dtype == torch.int8 else 0
+        of_cache = cached * _adapter_of(self.folder.checkpoint).cache.values_of_a_token
+        return self.reference.quantized_values(tokens) + of_cache
 
     def reference_of(self, checkpoint: Checkpoint) -> Reference:
         """See :meth:`ParityRun.reference_of`."""
-        decoder = self._decoder(checkpoint)
-        return Reference(checkpoint, TorchBackend(decoder))
+        return Reference(checkpoint, TorchBackend(self._decoder(checkpoint)))
+
+    def float_reference_of(self, checkpoint: Checkpoint) -> Reference:
+        """See :meth:`ParityRun.float_reference_of`."""
+        adapter, dtype = _adapter_of(checkpoint), baseline_dtype(self._cache_dtype)
+        return Reference(checkpoint, TorchBackend(TorchDecoder(checkpoint.model, adapter, cache_dtype=dtype)))
 
     def run_reference(self, reference: Reference, *, seed: int | None = None) -> list[Arrays]:
         """See :meth:`ParityRun.run_reference`."""
@@ -58,19 +67,19 @@ class DecoderParity(TextGenerationParity):
                 return reference.run([feed])[0]
             return reference.run_with_noise([feed], seed=seed)[0]
 
-        return [text.whole(run, self._empty(text)) for text in self.texts]
+        return [text.whole(run, {}) for text in self.texts]
 
     def operators_alone(self) -> OperatorsAlone:
         """See :meth:`ParityRun.operators_alone`."""
         lone = self.texts[-1]
-        layers = self.reference.record({**lone.feed, **self._empty(lone)})
+        layers = self.reference.record(lone.feed)
         self.forget_decoded()
         return OperatorsAlone({"": self.exported()}, layers)
 
     def run_onnx_reference(self) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_reference`."""
         evaluator = OnnxReference(self.exported())
-        return [text.whole(evaluator, self._empty(text)) for text in self.texts]
+        return [text.whole(evaluator, self._empty(text, self._cache_dtype)) for text in self.texts]
 
     def exported(self) -> onnx.ModelProto:
         """Loads the exported model, which nobody holds while others compute."""
@@ -78,8 +87,8 @@ class DecoderParity(TextGenerationParity):
 
     def run_onnx_runtime(self, folder: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_runtime`."""
-        runtime = OnnxRuntime(folder / _FILE)
-        return [text.step_by_step(runtime, self._empty(text)) for text in self.texts]
+        runtime, dtype = OnnxRuntime(folder / _FILE), cache_type(load_model(folder / _FILE, weights=False))
+        return [text.step_by_step(runtime, self._empty(text, dtype)) for text in self.texts]
 
     def run_emulated(self, bundle: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_emulated`."""
@@ -100,11 +109,9 @@ class DecoderParity(TextGenerationParity):
     def _decoder(self, checkpoint: Checkpoint) -> TorchDecoder:
         return TorchDecoder(checkpoint.model, _adapter_of(checkpoint), cache_dtype=self._cache_dtype)
 
-    def _empty(self, text: Continuation) -> Arrays:
-        adapter = _adapter_of(self.folder.checkpoint)
-        tensors = adapter.cache.empty(len(text.rows), dtype=self._cache_dtype)
-        names = [name for name in adapter.input_names if name.startswith("past_key_values.")]
-        return {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
+    def _empty(self, text: Continuation, dtype: torch.dtype) -> Arrays:
+        cache = _adapter_of(self.folder.checkpoint).empty_cache(len(text.rows), dtype=dtype)
+        return {name: tensor.numpy() for name, tensor in cache.items()}
 
 
 def _adapter_of(checkpoint: Checkpoint) -> GenerativeAdapter:

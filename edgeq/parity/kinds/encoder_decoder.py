@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import torch
 
 from edgeq.backends import Arrays, Backend
 from edgeq.backends.onnx_files import cache_type, load_model
@@ -13,6 +14,7 @@ from edgeq.backends.onnx_runtime import OnnxRuntime
 from edgeq.checkpoint import Checkpoint
 from edgeq.errors import UnsupportedError
 from edgeq.models import Seq2SeqAdapter
+from edgeq.models.cache import baseline_dtype
 from edgeq.parity.inputs.encoder_decoder import (
     NEXT_STEP,
     PARTS,
@@ -40,7 +42,7 @@ class EncoderDecoderParity(TextGenerationParity):
         self.reference = self.reference_of(folder.checkpoint)
         adapter = folder.checkpoint.adapter
         self.texts: list[EncoderDecoderText] = make_encoder_decoder_texts(
-            self._parts(folder.checkpoint),
+            _parts(folder.checkpoint, self._cache_dtype),
             tokens=read_target_tokens(exported),
             vocabulary=adapter.config.vocab_size,
             longest_source=adapter.max_positions,
@@ -52,7 +54,12 @@ class EncoderDecoderParity(TextGenerationParity):
     def count_quantized(self) -> int:
         """See :meth:`ParityRun.count_quantized`."""
         layers = [layer for text in self.texts for layer in self.reference.record(text.feed).values()]
-        return sum(layer.value.size for layer in layers if layer.format.activation != "none")
+        of_layers = sum(layer.value.size for layer in layers if layer.format.activation != "none")
+        adapter = self.folder.checkpoint.adapter
+        if self._cache_dtype != torch.int8 or not isinstance(adapter, Seq2SeqAdapter):
+            return of_layers
+        fed = [ids for text in self.texts for ids in (text.feed["input_ids"], text.feed["decoder_input_ids"])]
+        return of_layers + sum(ids.size for ids in fed) * adapter.cache.values_of_a_token
 
     def source_masks(self) -> list[Arrays]:
         """See :meth:`TextGenerationParity.source_masks`."""
@@ -60,8 +67,11 @@ class EncoderDecoderParity(TextGenerationParity):
 
     def reference_of(self, checkpoint: Checkpoint) -> Reference:
         """See :meth:`ParityRun.reference_of`."""
-        parts = self._parts(checkpoint)
-        return Reference(checkpoint, lambda feed: at_once(feed, parts))
+        return self._reference(checkpoint, self._cache_dtype)
+
+    def float_reference_of(self, checkpoint: Checkpoint) -> Reference:
+        """See :meth:`ParityRun.float_reference_of`."""
+        return self._reference(checkpoint, baseline_dtype(self._cache_dtype))
 
     def run_reference(self, reference: Reference, *, seed: int | None = None) -> list[Arrays]:
         """See :meth:`ParityRun.run_reference`."""
@@ -105,7 +115,13 @@ class EncoderDecoderParity(TextGenerationParity):
             new_tokens=tuple(text.new for text in self.texts),
         )
 
-    def _parts(self, checkpoint: Checkpoint) -> dict[str, Backend]:
-        if not isinstance(checkpoint.adapter, Seq2SeqAdapter):
-            raise UnsupportedError(f"{checkpoint.adapter.architecture} is no encoder-decoder")
-        return torch_parts(checkpoint.model, checkpoint.adapter, cache_dtype=self._cache_dtype)
+    @staticmethod
+    def _reference(checkpoint: Checkpoint, cache_dtype: torch.dtype) -> Reference:
+        parts = _parts(checkpoint, cache_dtype)
+        return Reference(checkpoint, lambda feed: at_once(feed, parts))
+
+
+def _parts(checkpoint: Checkpoint, cache_dtype: torch.dtype) -> dict[str, Backend]:
+    if not isinstance(checkpoint.adapter, Seq2SeqAdapter):
+        raise UnsupportedError(f"{checkpoint.adapter.architecture} is no encoder-decoder")
+    return torch_parts(checkpoint.model, checkpoint.adapter, cache_dtype=cache_dtype)

@@ -16,6 +16,7 @@ from torch import nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from edgeq.formats.json_file import read_json_object
+from edgeq.models.cache import read, store
 from edgeq.parity.meaning.library import Library, NotCheckedError, Reading, Refusal, Replaceable
 from edgeq.parity.meaning.samples import Sample
 from edgeq.quiet import quiet_transformers
@@ -205,5 +206,5 @@ class _RoundedCache(DynamicCache):
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *rest: Any, **named: Any) -> Any:
         """Rounds and appends; see ``DynamicCache``."""
-        kept = [states.to(self._rounded_to).to(states.dtype) for states in (key_states, value_states)]
+        kept = [read(store(states, self._rounded_to)) for states in (key_states, value_states)]
         return super().update(*kept, *rest, **named)

@@ -194,7 +194,7 @@ def test_an_encoder_has_no_cache_to_ask_for(good_run):
     model = onnx.load(good_run / "onnx" / "model.onnx", load_external_data=False)
     assert cache_type(model) == torch.float16
     del model.graph.input[3:]
-    with pytest.raises(FormatError, match="export it again"):
+    with pytest.raises(FormatError, match="should have float16, float32 or int8 caches; export it again"):
         cache_type(model)
 
 
