@@ -18,7 +18,7 @@ from edgeq.errors import FormatError, UsageError
 from edgeq.formats.low_bit import PackedMatrix
 from edgeq.formats.quantization_config import LeftOutTokens
 from edgeq.formats.stored import StoredModel, StoredTensor, read_stored_model
-from edgeq.results import LedgerRow, LedgerTotals, LeftOut, StoredBytes
+from edgeq.results import CacheBytes, LedgerRow, LedgerTotals, LeftOut, StoredBytes
 
 _SHAPES = "integers of the graph"
 
@@ -38,6 +38,7 @@ class Ledger:
         vocabulary: Rows of tokens that stayed, and that there were; None where none was left out.
         left_out_bytes: What the other rows would take, stored as those that stayed.
         int8_attention: How many self-attentions are int8; they store nothing.
+        cache: What a bundle keeps of every token of a text that it generates, in memory; None for other models.
     """
 
     path: str
@@ -49,6 +50,7 @@ class Ledger:
     vocabulary: tuple[int, int] | None = None
     left_out_bytes: int = 0
     int8_attention: int = 0
+    cache: CacheBytes | None = None
 
     @property
     def weights(self) -> int:
@@ -111,7 +113,7 @@ class Ledger:
             folder_bytes=self.folder_bytes,
         )
         pruned = None if self.vocabulary is None else LeftOut(*self.vocabulary, self.left_out_bytes)
-        return StoredBytes(self.path, self.form, totals, self.rows, pruned, self.int8_attention)
+        return StoredBytes(self.path, self.form, totals, self.rows, pruned, self.int8_attention, self.cache)
 
     def to_json(self) -> dict[str, Any]:
         """Returns :meth:`stored` as plain JSON values."""
@@ -146,6 +148,7 @@ def ledger(path: str | Path) -> Ledger:
         vocabulary=None if pruned is None else (pruned.tokens, pruned.of),
         left_out_bytes=0 if pruned is None else _left_out(rows, stored, pruned),
         int8_attention=stored.int8_attention,
+        cache=None if stored.cache is None else CacheBytes(**dataclasses.asdict(stored.cache)),
     )
 
 
@@ -257,17 +260,27 @@ def _joined(group: Sequence[LedgerRow]) -> LedgerRow:
 
 def summary_line(book: Ledger) -> str:
     """One sentence with the stored size beside the size as papers count it."""
-    stored = f"{megabytes(book.stored_bytes)} stored, {book.ratio:.2f}x smaller than float32"
-    if not book.is_compressed:
-        return f"{megabytes(book.stored_bytes)} stored, nothing compressed"
-    paper = f"{megabytes(book.paper_bytes)} and {book.paper_ratio:.2f}x"
-    sentence = f"{stored}; counted as papers do (nominal bits of the matrices alone): {paper}"
+    parts = []
+    if book.is_compressed:
+        parts.append(f"{megabytes(book.stored_bytes)} stored, {book.ratio:.2f}x smaller than float32")
+        paper = f"{megabytes(book.paper_bytes)} and {book.paper_ratio:.2f}x"
+        parts.append(f"counted as papers do (nominal bits of the matrices alone): {paper}")
+    else:
+        parts.append(f"{megabytes(book.stored_bytes)} stored, nothing compressed")
     if book.vocabulary is not None:
         tokens, of = book.vocabulary
-        sentence += f"; {tokens:,} of {of:,} tokens stay, the others would take {megabytes(book.left_out_bytes)}"
+        parts.append(f"{tokens:,} of {of:,} tokens stay, the others would take {megabytes(book.left_out_bytes)}")
     if book.int8_attention:
-        sentence += f"; attention of {book.int8_attention} layers in int8"
-    return sentence
+        parts.append(f"attention of {book.int8_attention} layers in int8")
+    if book.cache is not None:
+        parts.append(cache_sentence(book.cache))
+    return "; ".join(parts)
+
+
+def cache_sentence(cache: CacheBytes) -> str:
+    """Says what each token takes in memory while a text is generated."""
+    read = f", {cache.source_token_bytes:,} for one of the encoder input" if cache.source_token_bytes else ""
+    return f"keys and values in {cache.dtype}: {cache.token_bytes:,} bytes of memory for each token{read}"
 
 
 def megabytes(count: int | float) -> str:

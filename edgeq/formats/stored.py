@@ -14,6 +14,9 @@ from edgeq.formats.low_bit import OP_DOMAIN, PackedMatrix, packed_matrix_of
 from edgeq.formats.quantization_config import QUANT_METHOD, LeftOutTokens, QuantizationManifest
 from edgeq.formats.tensor_header import read_tensor_header
 
+_CACHE_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+_BLOCK_TOKENS = 16
+
 _DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -61,6 +64,21 @@ class StoredMatrix:
 
 
 @dataclasses.dataclass(frozen=True)
+class KeptCache:
+    """The keys and values that a bundle keeps of every token.
+
+    Attributes:
+        dtype: Their type.
+        token_bytes: Bytes of one token in all layers, scales included; for an encoder-decoder of a generated token.
+        source_token_bytes: Bytes of one token of an encoder input; 0 for other models.
+    """
+
+    dtype: str
+    token_bytes: int
+    source_token_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
 class StoredModel:
     """Everything that :mod:`edgeq.ledger` needs to know about a model on disk.
 
@@ -75,6 +93,7 @@ class StoredModel:
             several of them share.
         vocabulary: What was left out of its vocabulary; None if nothing was.
         int8_attention: How many self-attentions are int8.
+        cache: What a bundle keeps of every token; None for other forms, and for models that generate no text.
     """
 
     path: Path
@@ -86,6 +105,7 @@ class StoredModel:
     factorised: Mapping[str, int] = dataclasses.field(default_factory=dict)
     vocabulary: LeftOutTokens | None = None
     int8_attention: int = 0
+    cache: KeptCache | None = None
 
     def is_factor(self, tensor: str) -> bool:
         """Tells whether a tensor belongs to a factorised module, by its name."""
@@ -172,7 +192,24 @@ def _read_bundle(folder: Path) -> StoredModel:
     tensors = {tensor.name: tensor for tensor in listed}
     described = _manifest(folder)
     matrices = _matrices(described, tensors, folder, complete=False)
-    return StoredModel(folder, "bundle", tensors, matrices, tensor_files=(weights,), **_described(described, folder))
+    cache = _kept_cache(manifest, folder / "manifest.json")
+    return StoredModel(
+        folder, "bundle", tensors, matrices, tensor_files=(weights,), cache=cache, **_described(described, folder)
+    )
+
+
+def _kept_cache(manifest: dict[str, Any], path: Path) -> KeptCache | None:
+    """Adds up the state of a bundle, whose third size is tokens or blocks of 16; a model without a state has none."""
+    taken = {True: 0, False: 0}
+    try:
+        state = manifest.get("functions", {}).get("main", {}).get("state", [])
+        for spec in state:
+            sizes, slots = [size for size in spec["shape"] if type(size) is int], spec["shape"][2]
+            tokens = _BLOCK_TOKENS if slots.endswith("_blocks") else 1
+            taken[slots.startswith("source_")] += math.prod(sizes) * _CACHE_BYTES[spec["dtype"]] // tokens
+        return KeptCache(str(state[0]["dtype"]), taken[False], taken[True]) if state else None
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise FormatError(f"{path} does not describe its caches as expected ({error!r}); compile it again") from error
 
 
 def _manifest(folder: Path) -> QuantizationManifest:

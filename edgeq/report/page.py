@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from importlib import resources
 
-from edgeq.ledger import grouped, megabytes
+from edgeq.ledger import cache_sentence, grouped, megabytes
 from edgeq.report import plots
 from edgeq.report.answer import Answer, answer
 from edgeq.report.text import duration, milliseconds, summary_table, workload
@@ -190,7 +190,10 @@ def _ledger(ledger: RunLedger) -> str:
     folded = f"<details><summary>Every matrix of the checkpoint</summary>{detail}</details>"
     int8 = ledger.checkpoint.int8_attention
     attention = f"<p>The attention of {int8} layers multiplies int8, which stores nothing.</p>" if int8 else ""
-    return plots.size_plot(ledger) + table(columns, totals) + attention + folded
+    kept = {name: book.cache for name, book in ledger.bundles.items() if book.cache is not None}
+    sentences = {cache_sentence(cache) for cache in kept.values()}
+    caches = "".join(f"<p>{escape(sentence[0].upper() + sentence[1:])}.</p>" for sentence in sorted(sentences))
+    return plots.size_plot(ledger) + table(columns, totals) + attention + caches + folded
 
 
 def _latency(profile: RunProfile) -> str:

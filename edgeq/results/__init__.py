@@ -10,7 +10,7 @@ from edgeq.results.base import Result
 from edgeq.results.comparison import Baseline, ComparedModel, Difference, PairedTests, RunComparison
 from edgeq.results.diff import BackendDiff, DiffReport, Step
 from edgeq.results.gates import Gates, LossEnd, LossLimit
-from edgeq.results.ledger import LedgerRow, LedgerTotals, LeftOut, RunLedger, StoredBytes
+from edgeq.results.ledger import CacheBytes, LedgerRow, LedgerTotals, LeftOut, RunLedger, StoredBytes
 from edgeq.results.parity import Check, Conditions, ParityReport
 from edgeq.results.profile import KernelShare, Profile, RunProfile, SpeedupClaim, Timing
 from edgeq.results.run import (
@@ -43,6 +43,7 @@ __all__ = [
     "Accuracy",
     "BackendDiff",
     "Baseline",
+    "CacheBytes",
     "Check",
     "ComparedModel",
     "Conditions",

@@ -96,6 +96,23 @@ class LeftOut:
 
 
 @dataclasses.dataclass(frozen=True)
+class CacheBytes:
+    """The keys and values of a bundle that generates text, in memory.
+
+    Attributes:
+        dtype: Their type.
+        token_bytes: Bytes of one token in all layers, scales included; of a generated token for an encoder-decoder.
+        source_token_bytes: Bytes of one token of an encoder input; 0 for other models.
+    """
+
+    dtype: str
+    token_bytes: int
+    source_token_bytes: int
+
+    __pydantic_config__ = STRICT
+
+
+@dataclasses.dataclass(frozen=True)
 class StoredBytes:
     """The ledger of one model as it is written down.
 
@@ -106,6 +123,7 @@ class StoredBytes:
         rows: One a low-bit matrix or float tensor, in stored order.
         vocabulary: Tokens that were left out; None where all stayed.
         int8_attention: How many self-attentions are int8.
+        cache: Keys and values in memory, of bundles that generate text.
     """
 
     path: str
@@ -114,6 +132,7 @@ class StoredBytes:
     rows: tuple[LedgerRow, ...]
     vocabulary: LeftOut | None = None
     int8_attention: int = 0
+    cache: CacheBytes | None = None
 
     __pydantic_config__ = STRICT
 

@@ -13,6 +13,7 @@ from edgeq.export.external_data import ModelWriter
 from edgeq.formats.low_bit import OP_DOMAIN, PackedMatrix
 from edgeq.formats.packing import pack
 from edgeq.ledger import ledger, megabytes, summary_line
+from edgeq.results import CacheBytes
 
 DTYPES = {"float32": "F32", "uint8": "U8", "int64": "I64"}
 ROWS, COLUMNS = 37, 50
@@ -118,6 +119,35 @@ def test_bundle_gives_the_same_matrix_row_as_the_checkpoint(checkpoint, tmp_path
     (bundle / "weights.bin").write_bytes(codes.tobytes())
     with pytest.raises(FormatError, match=r"weights\.bin should hold"):
         ledger(bundle)
+
+
+@pytest.mark.parametrize(
+    ("state", "want"),
+    [
+        (
+            [("float16", [3, "context_blocks", 12, 16]), ("float16", [3, "context", 12])],
+            CacheBytes("float16", 2 * 2 * 3 * 12, 0),
+        ),
+        ([("int8", [3, "context_blocks", 16 * (12 + 4)])] * 2, CacheBytes("int8", 2 * 3 * (12 + 4), 0)),
+        (
+            [("float32", [3, "context", 12]), ("float32", [3, "source_context", 12])],
+            CacheBytes("float32", 4 * 3 * 12, 4 * 3 * 12),
+        ),
+    ],
+)
+def test_a_bundle_says_what_its_cache_keeps_of_a_token(state, want, tmp_path):
+    specs = [{"name": "cache", "dtype": dtype, "shape": ["batch", *shape]} for dtype, shape in state]
+    manifest = {"format": "edgeq-bundle", "weights": [], "functions": {"main": {"state": specs}}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "weights.bin").write_bytes(b"")
+    (tmp_path / "config.json").write_text("{}")
+    book = ledger(tmp_path)
+    assert book.cache == want
+    assert f"keys and values in {want.dtype}: {want.token_bytes} bytes of memory for each token" in summary_line(book)
+    specs[0]["dtype"] = "int4"
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(FormatError, match=r"manifest.json does not describe its caches as expected .*int4"):
+        ledger(tmp_path)
 
 
 @pytest.fixture

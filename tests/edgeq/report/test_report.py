@@ -187,6 +187,17 @@ def test_int8_attention_is_told_beside_the_bytes(results, write_run):
     assert "The attention of 6 layers multiplies int8" in written(folder)
 
 
+def test_the_memory_of_a_cache_is_told_beside_the_bytes(results, write_run):
+    folder = write_run(results)
+    write_report(folder)
+    assert "of memory for each token" not in written(folder)
+    kept = {"dtype": "int8", "token_bytes": 19584, "source_token_bytes": 0}
+    results["ledger"]["bundles"]["host"] = results["ledger"]["bundles"]["host"] | {"cache": kept}
+    (folder / "ledger.json").write_text(json.dumps(results["ledger"]))
+    write_report(folder)
+    assert "Keys and values in int8: 19,584 bytes of memory for each token." in written(folder)
+
+
 def test_profile_lines_name_machine_and_operators(results):
     text = "\n".join(profile_lines(RunProfile.from_json(results["profile"], Path("profile.json")).measured["host"]))
     assert "75.0%" in text
