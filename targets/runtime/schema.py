@@ -125,8 +125,9 @@ class FunctionInfo:
         outputs: Its outputs.
         state: Tensors that it changes in place and the caller keeps from call to call: for each layer a key cache
             ``[batch, heads, context_blocks, head_size, 16]`` and a value cache ``[batch, heads, context, head_size]``.
-            There ``context`` is the capacity in tokens, and ``context_blocks`` a sixteenth of it. An encoder-decoder
-            also has caches of the encoder input, with ``source_context`` and ``source_context_blocks``.
+            There ``context`` is the capacity in tokens, and ``context_blocks`` a sixteenth of it. As int8, both are
+            ``[batch, heads, context_blocks, 16 * (head_size + 4)]``: codes of 16 tokens, then their scales. An
+            encoder-decoder also has caches of the encoder input, with ``source_context`` and ``source_context_blocks``.
         plans: The plan as plain JSON values (``Plan.to_table``), by code file.
     """
 
