@@ -96,9 +96,8 @@ class CachedHead:
 class Int8CachedHead(CachedHead):
     """What is fixed when the kernel is built, of a cache of codes with a scale for each token and head.
 
-    Queries stay float, and codes are widened in registers: that is as exact as the cache is, what PyTorch and ONNX
-    compute as well, and as much work as widening float16. A key's scale multiplies its dot product, a value's scale
-    its weight: once a token instead of once a column.
+    Queries stay float, and codes are widened in registers: that is what PyTorch and ONNX compute as well. A key's scale
+    multiplies its dot product, a value's scale its weight: once a token instead of once a column.
     """
 
     dtype: str = "int8"
