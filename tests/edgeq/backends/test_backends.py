@@ -65,7 +65,7 @@ def test_what_onnx_runtime_says_is_one_sentence(model, tmp_path):
 
 
 def test_a_decoder_without_caches_is_refused(model):
-    with pytest.raises(FormatError, match="float16 or float32 caches"):
+    with pytest.raises(FormatError, match="float16, float32 or int8 caches"):
         cache_type(model)
     cache = helper.make_tensor_value_info("past_key_values.0.key", TensorProto.FLOAT16, ["b", 2, "n", 4])
     model.graph.input.append(cache)
