@@ -103,20 +103,21 @@ def stock_flavour(version: str) -> Finding:
     """Says what a release of ONNX Runtime does with models of ``edgeq export --flavour stock``.
 
     Before 1.23 it has no packed tables and no matmul with 8-bit weights; 1.23 refuses 2-bit weights, and 1.24 to
-    1.27 take them but unpack them to floats at every call, a hundred times slower.
+    1.27 take them but unpack them to floats at every call, a hundred times slower. Everything else runs with each of
+    them, so an older release is no fault.
 
     Args:
         version: Such as ``1.31.1``.
     """
-    title, fix = "onnxruntime for --flavour stock", "pip install 'onnxruntime>=1.28'"
+    title, newer = "onnxruntime for --flavour stock", "; pip install 'onnxruntime>=1.28' for all of them"
     release = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if release >= (1, 28):
         return Finding(title, True, f"{version} runs 2-, 4- and 8-bit weights fast")
     if release >= (1, 24):
-        return Finding(title, False, f"{version} runs 4- and 8-bit weights fast, 2-bit weights very slowly", fix)
+        return Finding(title, True, f"{version} runs 4- and 8-bit weights fast, 2-bit weights very slowly{newer}")
     if release >= (1, 23):
-        return Finding(title, False, f"{version} runs 4- and 8-bit weights fast, and refuses 2-bit weights", fix)
-    return Finding(title, False, f"{version} refuses packed tables and weights of 2 and 8 bits", fix)
+        return Finding(title, True, f"{version} runs 4- and 8-bit weights fast, and refuses 2-bit weights{newer}")
+    return Finding(title, True, f"{version} refuses packed tables and weights of 2 and 8 bits{newer}")
 
 
 def target_findings(name: str) -> list[Finding]:

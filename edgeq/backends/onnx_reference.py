@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
@@ -33,7 +34,8 @@ class OnnxReference:
 
     def __call__(self, feed: Arrays, /) -> Arrays:
         """Runs one batch; see :class:`edgeq.backends.Backend`."""
-        values = dict(feed)
+        # Releases up to 1.20 fail on indices that are not contiguous.
+        values = {name: np.ascontiguousarray(array) for name, array in feed.items()}
         for evaluator, forgotten in zip(self._evaluators, self._forgotten, strict=True):
             given = {name: values[name] for name in evaluator.input_names}
             values |= zip(evaluator.output_names, evaluator.run(None, given), strict=True)

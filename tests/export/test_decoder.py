@@ -62,7 +62,8 @@ def along(run, ids, mask, pieces, cache):
     for length in pieces:
         stop = start + length
         places = positions(mask[:, :stop], queries=length)
-        feed = {"input_ids": ids[:, start:stop], "attention_mask": mask[:, :stop], "position_ids": places}
+        pieces_of = {"input_ids": ids[:, start:stop], "attention_mask": mask[:, :stop], "position_ids": places}
+        feed = {name: np.ascontiguousarray(array) for name, array in pieces_of.items()}  # as old releases of onnx need
         outputs = run({**feed, **cache})
         logits.append(outputs["logits"])
         cache = {name.replace("present", "past_key_values"): a for name, a in outputs.items() if name != "logits"}

@@ -126,6 +126,7 @@ def test_runtimes_agree_with_torch(folders, parts):
         names = {name: [v.name for v in load(exported, name).graph.output] for name in GRAPHS}
 
         def run(name, feed, runtimes=runtimes, names=names):
+            feed = {key: np.ascontiguousarray(array) for key, array in feed.items()}  # as old releases of onnx need
             return dict(zip(names[name], runtimes[name].run(None, feed), strict=True))
 
         hidden, got = forced(run, ids, mask, target, [1, 1, 5])
@@ -150,6 +151,7 @@ def test_optimum_generates_what_torch_generates(folders, parts):
         num_beams=1,
         do_sample=False,
         eos_token_id=None,
+        forced_bos_token_id=None,
         forced_eos_token_id=None,
         output_logits=True,
         return_dict_in_generate=True,
