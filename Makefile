@@ -93,7 +93,7 @@ OLDEST := .venv-oldest
 NEWEST := .venv-newest
 COMPAT_TESTS := $(addprefix tests/,$(addprefix edgeq/checkpoint/test_,hub.py checkpoint.py generative.py seq2seq.py) \
 	edgeq/test_compress.py models edgeq/deploy/test_deploy.py \
-	export/test_exporter.py export/test_decoder.py export/test_seq2seq.py export/test_stock.py edgeq/parity/meaning/test_meaning.py)
+	export/test_exporter.py export/test_decoder.py export/test_seq2seq.py export/test_stock.py export/ops edgeq/parity/meaning/test_meaning.py)
 PIP_OF = $(1)/bin/python -m pip install --disable-pip-version-check --quiet
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+
 import onnx
 
 from edgeq.discovery import modules_of
@@ -17,6 +19,8 @@ OPERATORS: dict[str, Operator] = {
 for _operator in OPERATORS.values():
     if not onnx.defs.has(_operator.name, OP_DOMAIN):
         onnx.defs.register_schema(_operator.schema)
+        # Shape inference is a Python function. onnx 1.20 frees schemas after Python has ended, and crashes.
+        atexit.register(onnx.defs.deregister_schema, _operator.name, _operator.schema.since_version, OP_DOMAIN)
 
 
 def operator_for(node: onnx.NodeProto) -> Operator:
