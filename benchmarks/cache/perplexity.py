@@ -1,6 +1,6 @@
 """What rounding keys and values costs a decoder: its loss on a text with each type of cache, in PyTorch.
 
-    python -m benchmarks.cache.perplexity models/zoo/gpt2-wikitext2 valid.txt --tokens 20000 --out perplexity.json
+    python -m benchmarks.cache.perplexity models/zoo/gpt2-wikitext2 test.txt --tokens 20000 --out perplexity.json
 
 All types predict the same tokens; a difference is the mean over them, with its standard error. ``int8, queries too`` is
 what a kernel of integer dot products would compute: it is no option, and says why.

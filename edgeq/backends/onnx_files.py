@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import onnx
@@ -34,9 +35,8 @@ def cache_type(model: onnx.ModelProto) -> torch.dtype:
     Raises:
         FormatError: If the model has no cache.
     """
-    names = ("past_key_values.", (".key", ".value"))
-    caches = [v for v in model.graph.input if v.name.startswith(names[0]) and v.name.endswith(names[1])]
-    types = {value.type.tensor_type.elem_type for value in caches}
+    is_cache = re.compile(r"past_key_values\..*\.(key|value)").fullmatch  # those of scales are float32
+    types = {value.type.tensor_type.elem_type for value in model.graph.input if is_cache(value.name)}
     proto = onnx.TensorProto
     known = {proto.FLOAT16: torch.float16, proto.FLOAT: torch.float32, proto.INT8: torch.int8}
     if len(types) != 1 or not types <= known.keys():

@@ -34,7 +34,7 @@ class OnnxReference:
 
     def __call__(self, feed: Arrays, /) -> Arrays:
         """Runs one batch; see :class:`edgeq.backends.Backend`."""
-        # Releases up to 1.20 fail on indices that are not contiguous.
+        # Release 1.20 fails on indices that are not contiguous.
         values = {name: np.ascontiguousarray(array) for name, array in feed.items()}
         for evaluator, forgotten in zip(self._evaluators, self._forgotten, strict=True):
             given = {name: values[name] for name in evaluator.input_names}
