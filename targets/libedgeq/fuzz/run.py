@@ -29,6 +29,8 @@ _DIGESTS = ("sha256", "sha256_blocks", "sha256_lanes", "crc32")
 _WEIGHTS = 1 << 16
 _LONGEST = 1 << 17
 """Bytes of an input: libFuzzer cuts seeds that are longer, and a table that is cut is refused at once."""
+_LONGEST_TEXT = 1 << 12
+"""Bytes of a text: longer ones mostly take longer."""
 FLAGS = ["-std=gnu11", "-O1", "-g", "-fno-sanitize-recover=all", "-ffp-contract=off", "-D_GNU_SOURCE"]
 FLAGS += ["-Wall", "-Wextra", "-Werror", f"-I{LIBEDGEQ / 'include'}"]
 """How the library and programs of it are compiled with sanitizers."""
@@ -72,7 +74,8 @@ def run(name: str, *, runs: int, corpus: Path | None = None, folder: Path | None
         program = build(name, folder or Path(temporary))
         found = corpus or Path(temporary) / "corpus"
         found.mkdir(parents=True, exist_ok=True)
-        command = [str(program), str(found), str(HERE / "seeds" / name), f"-runs={runs}", f"-max_len={_LONGEST}"]
+        longest = _LONGEST_TEXT if name == "text" else _LONGEST
+        command = [str(program), str(found), str(HERE / "seeds" / name), f"-runs={runs}", f"-max_len={longest}"]
         command += ["-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1", f"-artifact_prefix={temporary}/"]
         result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if result.returncode != 0:
