@@ -11,13 +11,15 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeq.errors import UsageError
+from edgeq.errors import FormatError, UsageError
 from edgeq.reading import sha256
 from edgeq.results import About, RunRecord, StageRecord
 
@@ -48,12 +50,15 @@ class RunState:
 
         Raises:
             UsageError: If the folder is not a run.
-            FormatError: If ``deploy.json`` is damaged, or of another version.
+            FormatError: If ``deploy.json`` is damaged, of another version, or names a file outside the folder.
         """
         file = folder / STATE_FILE
         if not file.is_file():
             raise UsageError(f"{folder} has no {STATE_FILE}; give a folder that 'edgeq deploy' wrote")
         record = RunRecord.read(file)
+        for name in (name for stage in record.stages.values() for name in stage.files):
+            if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name or Path(name) == Path():
+                raise FormatError(f"{file} names {name!r}, which is no file of this folder; {RunRecord.fix}")
         return cls(folder, record.about, dict(record.stages))
 
     def save(self) -> None:
@@ -80,8 +85,11 @@ class RunState:
         """Drops stages that left the run, with their files: those of a target not asked for any more."""
         for name in sorted(set(self.stages) - stages):
             for file in self.stages.pop(name).files:
-                (self.folder / file).unlink(missing_ok=True)
-                _remove_empty_parents(self.folder / file, self.folder)
+                path = self.folder / file
+                # A link may lead out of the folder by a name that does not.
+                if path.is_file() and path.parent.resolve().is_relative_to(self.folder.resolve()):
+                    path.unlink()
+                _remove_empty_parents(path, self.folder)
         self.save()
 
 
@@ -115,14 +123,33 @@ def exclusive(folder: Path) -> Iterator[None]:
 
     Raises:
         UsageError: If another process is writing it.
+        FormatError: If something else than a file lies in the place of the lock.
     """
-    with (folder / _LOCK_FILE).open("w") as stream:
+    handle = _open_lock(folder / _LOCK_FILE)
+    try:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(f"another edgeq is writing {folder}; wait for it or give another folder") from None
         _remove_leftovers(folder)
         yield
+    finally:
+        os.close(handle)
+
+
+def _open_lock(path: Path) -> int:
+    """Opens a file that is only locked: nothing is waited for, cut off, or reached through a link."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        handle = os.open(path, flags, 0o644)
+    except PermissionError:
+        raise UsageError(f"{path} cannot be written; give another folder") from None
+    except OSError as error:
+        raise FormatError(f"{path} should be an empty file ({error.strerror}); delete it") from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise FormatError(f"{path} should be an empty file, found something else; delete it")
+    return handle
 
 
 def holds_nothing_of_others(folder: Path) -> bool:
@@ -154,6 +181,6 @@ def _remove_leftovers(folder: Path) -> None:
 
 def _remove_empty_parents(path: Path, stop: Path) -> None:
     for parent in path.parents:
-        if parent == stop or not parent.is_dir() or any(parent.iterdir()):
+        if parent == stop or parent.is_symlink() or not parent.is_dir() or any(parent.iterdir()):
             return
         parent.rmdir()

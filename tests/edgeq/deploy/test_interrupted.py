@@ -9,9 +9,10 @@ import textwrap
 import pytest
 
 from edgeq.deploy import deploy
-from edgeq.errors import EdgeqError, UsageError
+from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.recipes import TrainingRequest
-from tests.edgeq.runs import write_record
+from edgeq.results import RunRecord, StageRecord
+from tests.edgeq.runs import about, write_record
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,48 @@ def test_only_what_edgeq_left_half_written_is_removed(classifier, tmp_path):
         deploy(classifier, run, recipe="ptq-w8a8", progress=stop)
     assert {".mine.partial", ".mine.json.backup"} <= set(os.listdir(run))
     assert ".checkpoint.x1y2z3.partial" not in os.listdir(run)
+
+
+@pytest.mark.parametrize("name", ["../mine", "/mine", "bundles/../../mine", "", "a\0b"])
+def test_a_record_that_names_files_outside_the_run_is_refused(name, classifier, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (tmp_path / "mine").touch()
+    RunRecord(about(), {"compile other": StageRecord("0", {name: "0"})}).write(run / "deploy.json")
+    with pytest.raises(FormatError, match="no file of this folder"):
+        deploy(classifier, run, recipe="ptq-w8a8")
+    assert (tmp_path / "mine").is_file()
+
+
+def test_a_link_leads_no_stage_that_left_out_of_the_run(classifier, tmp_path):
+    run = tmp_path / "run"
+    for folder in (run / "bundles" / "old", tmp_path / "home"):
+        folder.mkdir(parents=True)
+        (folder / "weights.bin").touch()
+    (run / "bundles" / "linked").symlink_to(tmp_path / "home")
+    files = dict.fromkeys(("bundles/old/weights.bin", "bundles/linked/weights.bin", "bundles/linked"), "0")
+    RunRecord(about(), {"compile other": StageRecord("0", files)}).write(run / "deploy.json")
+    stop, _ = _stop_at("loading the model", 0)
+    with pytest.raises(KeyboardInterrupt):
+        deploy(classifier, run, recipe="ptq-w8a8", progress=stop)
+    assert (tmp_path / "home" / "weights.bin").is_file()
+    assert not (run / "bundles" / "old").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+def test_something_else_in_the_place_of_the_lock(kind, classifier, tmp_path):
+    run, lock = tmp_path / "run", tmp_path / "run" / ".deploy.lock"
+    run.mkdir()
+    (tmp_path / "mine").write_text("thesis")
+    if kind == "pipe":
+        os.mkfifo(lock)
+    elif kind == "folder":
+        lock.mkdir()
+    else:
+        lock.symlink_to(tmp_path / "mine")
+    with pytest.raises(FormatError, match=r"\.deploy\.lock should be an empty file"):
+        deploy(classifier, run, recipe="ptq-w8a8")
+    assert (tmp_path / "mine").read_text() == "thesis"
 
 
 def test_a_model_with_few_positions_needs_no_option(make_bert, tmp_path):
