@@ -8,8 +8,10 @@ its :class:`Output`: by its own table of contents, or by the file :data:`MARKER`
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -141,8 +143,8 @@ def new_folder(
     path = Path(path).resolve()
     check_new_folder(path, output, force=force, sources=sources)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    temporary.chmod(0o755)
+    remove_leftovers(path.parent, re.escape(path.name))
+    temporary, lock = _locked_folder(path)
     try:
         yield temporary
         if output.contents is None:
@@ -153,12 +155,58 @@ def new_folder(
         _put_in_place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.close(lock)
+
+
+def remove_leftovers(folder: Path, *outputs: str) -> None:
+    """Removes the temporary folders of outputs whose process was killed; those of a living process are locked.
+
+    Args:
+        folder: Where the outputs are.
+        outputs: Regular expressions of their names.
+    """
+    pattern = re.compile(rf"\.({'|'.join(outputs)})\.[a-z0-9_]{{8}}\.partial")  # the alphabet of tempfile
+    for leftover in folder.iterdir():
+        if pattern.fullmatch(leftover.name) and (lock := _lock(leftover)) is not None:
+            shutil.rmtree(leftover, ignore_errors=True)
+            os.close(lock)
+
+
+def _locked_folder(path: Path) -> tuple[Path, int]:
+    """Makes the temporary folder of an output; returns it and what holds its lock."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        folder.chmod(0o755)
+        lock = _lock(folder)
+        # Before it was locked, another process may have taken it for a leftover.
+        if lock is not None and folder.exists():
+            return folder, lock
+
+
+def _lock(folder: Path) -> int | None:
+    """Locks a folder of this user for this process; None if another one holds it or it is gone."""
+    import fcntl  # Windows has none
+
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(handle).st_uid == os.geteuid():
+            return handle
+    except OSError:
+        pass
+    os.close(handle)
+    return None
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
     if not path.exists():
         os.replace(temporary, path)
         return
+    if _exchange(temporary, path):
+        return  # what was there is what the caller removes
     retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
     os.replace(path, retired / "old")
     try:
@@ -168,6 +216,15 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         retired.rmdir()
         raise
     shutil.rmtree(retired)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Gives two folders each other's name in one step, so that a kill loses neither; False where nothing can."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 def check_new_file(path: Path, *, verb: str, marker: bytes, force: bool = False) -> None:

@@ -1,8 +1,11 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from edgeq import files
 from edgeq.errors import UsageError
 from edgeq.files import MARKER, Output, check_new_file, check_new_folder, made_of, new_folder, write_text
 from edgeq.reading import sha256
@@ -174,6 +177,7 @@ def test_parts_of_edgeqs_own_folders_are_known_by_their_files(tmp_path: Path) ->
 def test_the_old_output_comes_back_if_the_new_one_cannot_take_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)  # as on a file system that cannot
     _write(tmp_path / "out", name="old")
     rename = os.replace
 
@@ -187,6 +191,44 @@ def test_the_old_output_comes_back_if_the_new_one_cannot_take_its_place(
         _write(tmp_path / "out", name="new")
     assert (tmp_path / "out" / "deep" / "old").is_file()
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_output_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    if not files._exchange(tmp_path / "one", tmp_path / "other"):
+        pytest.skip("this file system cannot exchange two folders in one step")
+    _write(tmp_path / "out", name="old")
+    monkeypatch.delattr(os, "replace")  # between two of them, a kill would leave no output at all
+    _write(tmp_path / "out", name="new")
+    assert (tmp_path / "out" / "deep" / "new").is_file()
+    assert not (tmp_path / "out" / "deep" / "old").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "other", "out"]
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from edgeq.files import Output, new_folder
+
+with new_folder(pathlib.Path(sys.argv[1]), Output("compress")) as folder:
+    (folder / "large").write_text("")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    subprocess.run([sys.executable, "-c", KILLED, out], check=False)
+    assert len(list(tmp_path.glob(".out.*.partial/large"))) == 1
+    for mine in (".out.mine.partial", ".outer.12345678.partial", ".out.12345678.old"):
+        (tmp_path / mine).mkdir()
+    (tmp_path / ".out.abcdefgh.partial").write_text("a file")
+    with new_folder(out, OUTPUT) as living, new_folder(out, OUTPUT) as second:
+        assert living.is_dir()
+        (second / "a").write_text("")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        *(".out.12345678.old", ".out.abcdefgh.partial", ".out.mine.partial", ".outer.12345678.partial", "out"),
+    ]
 
 
 def test_a_file_of_others_is_not_replaced(tmp_path: Path) -> None:
