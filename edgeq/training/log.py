@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgeq.files import write_text
 from edgeq.json_text import json_text
+from edgeq.reading import read_text
 from edgeq.results import LogLine
 
 
@@ -23,7 +24,7 @@ class RunLog:
         self._file = file
         self._active = active
         if active and file.exists():
-            kept = [line for line in file.read_text(encoding="utf-8").split("\n") if _is_of(line, step)]
+            kept = [line for line in read_text(file).split("\n") if _is_of(line, step)]
             write_text(file, "".join(line + "\n" for line in kept))
 
     def write(self, line: LogLine) -> None:
@@ -38,5 +39,5 @@ def _is_of(line: str, step: int) -> bool:
     """Tells whether a line is whole and of a step that has been done; a killed training may leave half a line."""
     try:
         return bool(json.loads(line)["step"] <= step)
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False

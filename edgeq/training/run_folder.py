@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from edgeq.errors import UsageError
-from edgeq.files import made_of, new_folder, write_json
+from edgeq.files import made_of, new_folder, remove_leftovers, write_json
 from edgeq.formats.json_file import read_json_object
 from edgeq.formats.tensor_header import read_tensor_header
 from edgeq.quant.trainable_layers import TrainableLayer
@@ -57,7 +57,7 @@ class TrainingFolder:
         """
         file = self.path / _RUN
         if not file.exists():
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            if self.path.exists() and not self._holds_nothing_of_others():
                 raise UsageError(f"{self.path} holds something else than a training; give another folder")
             identity.write(file)
             return
@@ -72,6 +72,7 @@ class TrainingFolder:
                     f"({_difference(before.get(name), now.get(name))}); "
                     "resume with what it began with, or give another folder"
                 )
+        remove_leftovers(self.path, r"state-\d+", r"stage-[^/]+")
 
     def save_state(
         self,
@@ -144,6 +145,10 @@ class TrainingFolder:
     def stage_weights(self, name: str) -> Path:
         """Returns the file of the weights that a stage ends with."""
         return self.path / f"stage-{name}" / _WEIGHTS
+
+    def _holds_nothing_of_others(self) -> bool:
+        """Whether it is a folder with nothing but what a killed training leaves of its first file."""
+        return self.path.is_dir() and all(path.match(f".{_RUN}.*") for path in self.path.iterdir())
 
     def _states(self) -> list[Path]:
         found = [folder for folder in self.path.glob("state-*") if folder.name[6:].isdigit()]

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -304,6 +305,23 @@ def test_folders_of_something_else_are_left_alone(classifier, labelled, losses, 
     train(copy.deepcopy(student), None, out=tmp_path / "run", **options)
     with pytest.raises(UsageError, match="resume it"):
         train(copy.deepcopy(student), None, out=tmp_path / "run", **options)
+
+
+def test_what_a_killed_training_leaves_is_no_folder_of_something_else(classifier, labelled, losses, tmp_path):
+    student, run = classifier(), tmp_path / "run"
+    run.mkdir()
+    (run / ".run.json.k1ll3d__").touch()
+    options = {"data": labelled, "objective": losses(student, **ON_LABELS), "settings": settings(steps=2)}
+    train(copy.deepcopy(student), None, out=run, **options)
+    for name in (".state-1.k1ll3d__.partial", ".stage-only.k1ll3d__.partial", ".mine.k1ll3d__.partial"):
+        (run / name).mkdir()
+    (run / "log.jsonl").write_text((run / "log.jsonl").read_text() + "[" * 9999 + "\n" + "7" * 6000 + "\n{")
+    train(copy.deepcopy(student), None, out=run, resume=True, **options)
+    assert [path.name for path in run.glob(".*.partial")] == [".mine.k1ll3d__.partial"]
+    (run / "log.jsonl").unlink()
+    os.mkfifo(run / "log.jsonl")
+    with pytest.raises(FormatError, match=r"log\.jsonl should be a file, found a named pipe"):
+        train(copy.deepcopy(student), None, out=run, resume=True, **options)
 
 
 def test_damaged_and_foreign_checkpoints(classifier, labelled, losses, tmp_path):
