@@ -25,10 +25,11 @@ def sign(
     The signature is minisign's (ed25519): `minisign -V -p KEY.pub -m BUNDLE/manifest.json` checks it too, and with it
     the digests in the manifest.
     """
-    from edgeq.targets.bundle.signing import new_key, sign_bundle
+    from edgeq.targets.bundle.signing import check_signable, new_key, sign_bundle
     from edgeq.targets.runtime.names import SIGNATURE_FILE
 
     if new:
+        check_signable(bundle, force=force)  # no key is left behind for a bundle that cannot be signed
         new_key(key)
     public = sign_bundle(bundle, key, force=force)
     if as_json:

@@ -6,9 +6,10 @@ import base64
 import dataclasses
 import os
 import secrets
+import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.files import check_new_file, write_text
@@ -38,29 +39,49 @@ class SecretKey:
 def new_key(path: Path | str) -> PublicKey:
     """Makes a pair of keys: ``path``, to be kept secret, and ``path.pub``.
 
-    The secret key is not encrypted; minisign reads both.
+    The secret key is not encrypted; minisign reads both. A secret key without its public one is what a process leaves
+    that was killed between the two: it gets its public one.
 
     Raises:
-        UsageError: If a file is there already.
+        UsageError: If there is a pair already, or something else.
         EdgeqError: If the package cryptography is missing.
     """
     path = Path(path)
     public_path = path.with_name(f"{path.name}.pub")
-    for existing in (path, public_path):
-        if existing.exists():
-            raise UsageError(f"{existing} exists already; name another file for the new key")
+    if os.path.lexists(public_path):
+        _refuse(path if os.path.lexists(path) else public_path)
+    if not os.path.lexists(path):
+        _write_new_secret_key(path)
+    try:
+        public = read_secret_key(path).public
+    except (FormatError, UsageError):
+        _refuse(path)
+    encoded = _base64(ED25519 + public.number + public.key)
+    write_text(public_path, f"untrusted comment: minisign public key {public.name}\n{encoded}\n")
+    return public
+
+
+def _refuse(path: Path) -> NoReturn:
+    raise UsageError(f"{path} exists already; leave out --new-key to sign with it, or name another file")
+
+
+def _write_new_secret_key(path: Path) -> None:
+    """Writes a file that nobody else may read, whole or not at all, and never over another one."""
     seed, number = secrets.token_bytes(32), secrets.token_bytes(8)
     public = PublicKey(number, _private(seed).public_key().public_bytes_raw())
     secret = number + seed + public.key
     # Salt, limits and checksum are for encrypted keys; minisign leaves them empty in others.
     data = ED25519 + _PLAIN + _CHECKSUM + bytes(48) + secret + bytes(32)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="ascii") as stream:
-        stream.write(f"untrusted comment: minisign secret key {public.name}\n{_base64(data)}\n")
-    encoded = _base64(ED25519 + number + public.key)
-    write_text(public_path, f"untrusted comment: minisign public key {public.name}\n{encoded}\n")
-    return public
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # of this user alone
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as stream:
+            stream.write(f"untrusted comment: minisign secret key {public.name}\n{_base64(data)}\n")
+        os.link(temporary, path)
+    except FileExistsError:
+        _refuse(path)
+    finally:
+        os.unlink(temporary)
 
 
 def read_secret_key(path: Path | str) -> SecretKey:
@@ -86,6 +107,17 @@ def read_secret_key(path: Path | str) -> SecretKey:
     return SecretKey(seed, PublicKey(number, public))
 
 
+def check_signable(bundle: Path, *, force: bool = False) -> None:
+    """Compares a bundle with its manifest and refuses to replace the signature of another program.
+
+    Raises:
+        UsageError: If there is no bundle, or it holds a signature that edgeq did not make.
+        FormatError: If the bundle is damaged.
+    """
+    check_new_file(bundle / SIGNATURE_FILE, verb="sign", marker=_COMMENT.encode(), force=force)
+    verify_files(bundle, read_manifest(bundle))
+
+
 def sign_bundle(bundle: Path | str, key: Path | str, *, force: bool = False) -> PublicKey:
     """Signs a bundle, after every file of it was compared with the manifest.
 
@@ -102,9 +134,8 @@ def sign_bundle(bundle: Path | str, key: Path | str, *, force: bool = False) -> 
         FormatError: If the bundle is damaged.
     """
     bundle = Path(bundle)
-    check_new_file(bundle / SIGNATURE_FILE, verb="sign", marker=_COMMENT.encode(), force=force)
     secret = read_secret_key(key)
-    verify_files(bundle, read_manifest(bundle))
+    check_signable(bundle, force=force)
     private = _private(secret.seed)
     signature = private.sign(signed_bytes((bundle / MANIFEST_FILE).read_bytes(), PREHASHED))
     comment = f"timestamp:{int(time.time())}\tfile:{MANIFEST_FILE}\thashed"

@@ -70,6 +70,28 @@ def test_keys_are_those_of_minisign(tmp_path):
         new_key(tmp_path / "new")
 
 
+def test_a_pair_of_keys_that_was_interrupted_is_completed(tmp_path):
+    made = new_key(tmp_path / "new")
+    public = (tmp_path / "new.pub").read_text()
+    (tmp_path / "new.pub").unlink()  # as a kill between the two leaves it
+    assert new_key(tmp_path / "new") == made
+    assert (tmp_path / "new.pub").read_text() == public
+    (tmp_path / "new").unlink()
+    for mine in ("new.pub", "thesis"):
+        (tmp_path / mine).write_text("mine")
+        with pytest.raises(UsageError, match=f"{mine} exists already"):
+            new_key(tmp_path / mine.removesuffix(".pub"))
+        assert (tmp_path / mine).read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.pub", "thesis"]
+
+
+def test_no_key_is_made_for_a_bundle_that_cannot_be_signed(tmp_path, capsys):
+    (tmp_path / "bundle").mkdir()
+    assert cli.main(["sign", str(tmp_path / "bundle"), "--key", str(tmp_path / "key"), "--new-key"]) == 2
+    assert "bundle" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
 def test_a_signed_bundle_loads_with_its_key_and_no_other(signed, tmp_path):
     bundle, key = signed
     assert edgeq.load(bundle, public_key=key).self_test().ok
