@@ -192,6 +192,16 @@ def load_native(path: Path, digest: str) -> ctypes.CDLL:
         return _LOADED[digest]
 
 
+def _forget_threads() -> None:
+    """For the child of a fork: no thread is left that would give back the lock."""
+    global _LOCK
+    _LOCK = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has none
+    os.register_at_fork(after_in_child=_forget_threads)
+
+
 def _loaded(path: Path, data: bytes) -> ctypes.CDLL:
     try:
         library = _open(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -74,6 +75,9 @@ class Model:
         self.width, self.vocabulary = int(info.width), int(info.vocabulary)
 
 
+_SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
 class Session:
     """Memory, caches and threads for calls, one after the other.
 
@@ -86,6 +90,7 @@ class Session:
         options = native.SessionOptions(size=ctypes.sizeof(native.SessionOptions), threads=threads)
         self._model, self._handle = model, ctypes.c_void_p()
         self._library, self._lock = model.library, threading.Lock()
+        _SESSIONS.add(self)
         status = self._library.edgeq_session_open(model.handle, ctypes.byref(options), ctypes.byref(self._handle))
         weakref.finalize(self, _close, model, self._handle)
         self._check(status)
@@ -297,3 +302,16 @@ class Session:
 def _close(model: Model, handle: ctypes.c_void_p) -> None:
     """Closes a session; the model is kept until then."""
     model.library.edgeq_session_close(handle)
+
+
+def _forget_threads() -> None:
+    """For the child of a fork, where no thread is left that would give back a lock.
+
+    The library itself knows which sessions were in the middle of a call.
+    """
+    for session in _SESSIONS:
+        session._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has none
+    os.register_at_fork(after_in_child=_forget_threads)

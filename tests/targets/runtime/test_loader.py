@@ -234,6 +234,53 @@ def test_a_child_of_fork_gets_the_same_results(host_bundle, threads):
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+FORKED = """
+import os, sys, threading, numpy as np, edgeq
+from edgeq.errors import EdgeqError
+from edgeq.targets.runtime import kernel_times, native
+bundle = edgeq.load(sys.argv[1], threads=1)
+ids = np.ones((3, 20), np.int64)
+
+def call_in_child():
+    child = os.fork()
+    if child == 0:
+        try:
+            bundle(input_ids=ids)
+            edgeq.load(sys.argv[1])
+        except EdgeqError as error:
+            os._exit(4 if "forked while another thread used" in str(error) else 5)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+# Another thread holds the locks, as in the middle of a call and of a load.
+held, done = threading.Event(), threading.Event()
+def hold():
+    with bundle.session._lock, native._LOCK:
+        held.set()
+        done.wait()
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+print(call_in_child())
+done.set()
+thread.join()
+# Forked between two kernels: the child has half a call.
+codes = []
+watch = kernel_times.Watch(lambda *_: codes.append(call_in_child()) if not codes else None)
+library = kernel_times.with_kernel_times(bundle.model.library)
+library.edgeq_watch_kernels(bundle.session._handle, watch, None)
+bundle(input_ids=ids)
+print(codes[0])
+"""
+
+
+def test_a_fork_while_another_thread_calls_never_hangs(host_bundle):
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, str(host_bundle)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == ["0", "4"]
+
+
 def test_an_id_that_changes_while_it_is_checked_never_reaches_a_kernel(bundle):
     """Either the array that was checked is run, or the call is refused."""
     ids, stop = np.ones((64, 40), np.int64), threading.Event()
