@@ -12,11 +12,12 @@ import ctypes
 import dataclasses
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.json_text import json_text
@@ -255,20 +256,60 @@ def check_new_file(path: Path, *, verb: str, marker: bytes, force: bool = False)
         )
 
 
+@contextlib.contextmanager
+def new_file(path: Path, *, mode: int = 0o644, replace: bool = True) -> Iterator[BinaryIO]:
+    """Yields a file that becomes ``path`` in one step if the block succeeds.
+
+    Until then it has no name, where the file system can do that: a kill leaves nothing of it.
+
+    Args:
+        path: Where the file is to be; its folder exists.
+        mode: Who may read and write it.
+        replace: Whether it replaces a file that is there.
+
+    Raises:
+        FileExistsError: If something lies at ``path`` and is not to be replaced.
+        OSError: If the folder cannot be written.
+    """
+    path = Path(path).absolute()
+    handle, temporary = _unnamed_file(path.parent), None
+    if handle is None:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fchmod(handle, mode)
+            present = temporary or f"/proc/self/fd/{handle}"  # a link, which os.link follows if a folder is named
+            if not replace:
+                os.link(present, path, src_dir_fd=handle)
+            elif temporary is None:
+                temporary = str(path.parent / f".{path.name}.{secrets.token_hex(8)}")
+                os.link(present, temporary, src_dir_fd=handle)
+        if replace and temporary is not None:
+            os.replace(temporary, path)
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def _unnamed_file(folder: Path) -> int | None:
+    """Opens a new file without a name; None where that is not possible."""
+    if not os.path.exists("/proc/self/fd"):
+        return None
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes ``text`` as UTF-8 to ``path`` in one step."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    with new_file(path) as stream:
+        stream.write(text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 1, sort_keys: bool = False) -> None:

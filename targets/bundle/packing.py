@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 import struct
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgeq.errors import FormatError, UnsupportedError, UsageError
-from edgeq.files import Output, new_folder
+from edgeq.files import Output, new_file, new_folder
 from edgeq.reading import open_regular
 from edgeq.targets.builtin.target import Target
 from edgeq.targets.bundle.writer import contents_of
@@ -136,19 +135,12 @@ def _new_file(path: Path, *, force: bool, mode: int = 0o644) -> Iterator[BinaryI
             ) from error
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path.absolute().parent} is no folder; make it first, or give another name")
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    with contextlib.ExitStack() as stack:
+        try:
+            stream = stack.enter_context(new_file(path, mode=mode))
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        yield stream
 
 
 def _files_of(bundle: Path) -> list[str]:

@@ -6,13 +6,12 @@ import base64
 import dataclasses
 import os
 import secrets
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from edgeq.errors import EdgeqError, FormatError, UsageError
-from edgeq.files import check_new_file, write_text
+from edgeq.files import check_new_file, new_file, write_text
 from edgeq.reading import read_text
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
 from edgeq.targets.runtime.names import MANIFEST_FILE, SIGNATURE_FILE
@@ -73,15 +72,12 @@ def _write_new_secret_key(path: Path) -> None:
     # Salt, limits and checksum are for encrypted keys; minisign leaves them empty in others.
     data = ED25519 + _PLAIN + _CHECKSUM + bytes(48) + secret + bytes(32)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # of this user alone
+    text = f"untrusted comment: minisign secret key {public.name}\n{_base64(data)}\n"
     try:
-        with os.fdopen(handle, "w", encoding="ascii") as stream:
-            stream.write(f"untrusted comment: minisign secret key {public.name}\n{_base64(data)}\n")
-        os.link(temporary, path)
+        with new_file(path, mode=0o600, replace=False) as stream:
+            stream.write(text.encode("ascii"))
     except FileExistsError:
         _refuse(path)
-    finally:
-        os.unlink(temporary)
 
 
 def read_secret_key(path: Path | str) -> SecretKey:

@@ -231,6 +231,30 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -
     ]
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_a_file_appears_in_one_step(named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if named:
+        monkeypatch.setattr(files, "_unnamed_file", lambda _: None)  # as on a file system that cannot
+    elif (handle := files._unnamed_file(tmp_path)) is None:
+        pytest.skip("this file system has no files without a name")
+    else:
+        os.close(handle)
+    path = tmp_path / "file"
+    for content in (b"old", b"new"):
+        with files.new_file(path, mode=0o640) as stream:
+            stream.write(content)
+            assert len(os.listdir(tmp_path)) == named + (content == b"new")
+        assert (path.read_bytes(), path.stat().st_mode & 0o777) == (content, 0o640)
+    with pytest.raises(FileExistsError), files.new_file(path, replace=False) as stream:
+        stream.write(b"other")
+    with pytest.raises(KeyboardInterrupt), files.new_file(path) as stream:
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"new"
+    with files.new_file(tmp_path / "second", replace=False) as stream:
+        stream.write(b"second")
+    assert sorted(os.listdir(tmp_path)) == ["file", "second"]
+
+
 def test_a_file_of_others_is_not_replaced(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     check_new_file(page, verb="report", marker=b"edgeq")
