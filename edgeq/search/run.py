@@ -69,7 +69,7 @@ def search(
         EdgeqError: If no candidate can be made, or the storage goes away.
     """
     folder = Path(out)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / STATE_FILE).is_file()):
+    if folder.is_file() or not ((folder / STATE_FILE).is_file() or _holds_nothing_of_others(folder)):
         raise UsageError(f"{folder} is not empty and is no search of edgeq; give the name of a new folder")
     _check_unchanged(folder)
     if not request.methods:
@@ -322,6 +322,11 @@ def _identity(request: SearchRequest, source: Path) -> str:
         }
         | corpus
     )
+
+
+def _holds_nothing_of_others(folder: Path) -> bool:
+    """Whether a folder is missing, or empty but for what a killed search leaves of its first file."""
+    return not folder.is_dir() or all(path.match(f".{STATE_FILE}.*") for path in folder.iterdir())
 
 
 def _claim(folder: Path, identity: str) -> None:

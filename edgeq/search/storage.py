@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
+from edgeq.reading import check_regular
 
 Result = TypeVar("Result")
 JOURNAL = "study.journal"
@@ -28,6 +29,7 @@ class Storage:
 
     Raises:
         UsageError: If it cannot be opened.
+        FormatError: If a journal is to be something else than a file.
         UnsupportedError: If Optuna is not installed.
     """
 
@@ -57,6 +59,7 @@ class Storage:
         path = Path(where) if where is not None else folder / JOURNAL
         if path.is_dir() or not path.parent.is_dir():
             raise ValueError("it should be a file in a folder that is there")
+        check_regular([path])
         backend = optuna.storages.journal.JournalFileBackend(str(path))
         return optuna.storages.JournalStorage(backend)
 

@@ -150,6 +150,10 @@ def test_what_cannot_be_searched_is_refused(
     (tmp_path / "c" / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="no search of edgeq"):
         search(request_of(), tmp_path / "c")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / ".search.json.k1ll3d").touch()  # as a kill in the first file leaves it
+    with pytest.raises(UsageError, match="not possible"):
+        search(request_of(max_bytes=1000), tmp_path / "d")
 
 
 def test_what_the_user_changed_is_not_written_over(

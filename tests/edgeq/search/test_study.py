@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 import edgeq.search.storage as storage_module
-from edgeq.errors import EdgeqError, UsageError
+from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.progress import silent
 from edgeq.search.report import Measured, Predicted, Structure
 from edgeq.search.space import METHODS, SHARES, Space, evenly
@@ -196,6 +196,12 @@ def test_a_database_that_goes_away_is_named_after_some_attempts(
         return 7
 
     assert storage.reached(comes_back) == 7
+
+
+def test_a_journal_in_whose_place_a_pipe_lies_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "study.journal")
+    with pytest.raises(FormatError, match=r"study\.journal should be a file, found a named pipe"):
+        Storage(None, tmp_path)
 
 
 def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
