@@ -52,9 +52,7 @@ def made_of(verb: str, *names: str) -> Output:
     return Output(verb, contents=lambda _: names)
 
 
-def check_new_folder(
-    path: Path, output: Output, *, force: bool = False, sources: Collection[Path] = ()
-) -> None:
+def check_new_folder(path: Path, output: Output, *, force: bool = False, sources: Collection[Path] = ()) -> None:
     """Refuses a path that :func:`new_folder` could not write; called before work that takes minutes.
 
     Args:
@@ -124,9 +122,7 @@ def _marked_files(folder: Path, verb: str) -> list[str] | None:
 
 
 @contextlib.contextmanager
-def new_folder(
-    path: Path, output: Output, *, force: bool = False, sources: Collection[Path] = ()
-) -> Iterator[Path]:
+def new_folder(path: Path, output: Output, *, force: bool = False, sources: Collection[Path] = ()) -> Iterator[Path]:
     """Yields an empty temporary folder beside ``path`` that becomes ``path`` if the block succeeds.
 
     An existing output is replaced only when the block has finished without an error. A link is followed: what it
@@ -156,7 +152,8 @@ def new_folder(
         _put_in_place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 def remove_leftovers(folder: Path, *outputs: str) -> None:
@@ -168,36 +165,45 @@ def remove_leftovers(folder: Path, *outputs: str) -> None:
     """
     pattern = re.compile(rf"\.({'|'.join(outputs)})\.[a-z0-9_]{{8}}\.partial")  # the alphabet of tempfile
     for leftover in folder.iterdir():
-        if pattern.fullmatch(leftover.name) and (lock := _lock(leftover)) is not None:
-            shutil.rmtree(leftover, ignore_errors=True)
-            os.close(lock)
+        if not pattern.fullmatch(leftover.name):
+            continue
+        with contextlib.suppress(OSError):  # held, gone, or something else than a folder
+            if (lock := _lock(leftover)) is not None:
+                shutil.rmtree(leftover, ignore_errors=True)
+                os.close(lock)
 
 
-def _locked_folder(path: Path) -> tuple[Path, int]:
-    """Makes the temporary folder of an output; returns it and what holds its lock."""
+def _locked_folder(path: Path) -> tuple[Path, int | None]:
+    """Makes the temporary folder of an output; returns it and what holds its lock, None where there are no locks."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-        folder.chmod(0o755)
-        lock = _lock(folder)
-        # Before it was locked, another process may have taken it for a leftover.
-        if lock is not None and folder.exists():
-            return folder, lock
+        # Before it is locked, another process may take it for a leftover.
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            folder.chmod(0o755)
+            lock = _lock(folder)
+            if folder.exists():
+                return folder, lock
 
 
 def _lock(folder: Path) -> int | None:
-    """Locks a folder of this user for this process; None if another one holds it or it is gone."""
+    """Locks a folder for this process; None for folders of other users and where the file system has no locks.
+
+    Raises:
+        BlockingIOError: If another process holds it.
+        FileNotFoundError: If it is gone.
+    """
     import fcntl  # Windows has none
 
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(handle).st_uid == os.geteuid():
             return handle
+    except BlockingIOError:
+        os.close(handle)
+        raise
     except OSError:
-        pass
+        pass  # NFS knows no lock of a folder
     os.close(handle)
     return None
 

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -214,6 +216,19 @@ with new_folder(pathlib.Path(sys.argv[1]), Output("compress")) as folder:
     (folder / "large").write_text("")
     os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_a_file_system_without_locks_of_folders_gets_outputs_and_keeps_leftovers(tmp_path: Path, monkeypatch) -> None:
+    """NFS is one: a folder cannot be opened for writing, which its locks need."""
+
+    def no_lock(*_: object) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    (tmp_path / ".out.12345678.partial").mkdir()
+    with new_folder(tmp_path / "out", OUTPUT) as folder:
+        (folder / "a").write_text("1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.12345678.partial", "out"]
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
