@@ -5,7 +5,6 @@ A bundle holds native code, which runs with the rights of this process: load bun
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,16 +90,20 @@ class Bundle(TextCalls):
     def __init__(self, path: Path, manifest: bytes, model: Model, *, threads: int) -> None:
         self.path = path
         self._manifest = manifest
+        self._parsed: Manifest | None = None
         self.threads = threads
         self.model = model
         self.session = Session(model, threads=threads)
 
-    @functools.cached_property
+    @property
     def manifest(self) -> Manifest:
         """What the bundle says of itself."""
-        from edgeq.targets.runtime.manifest_parser import manifest_of
+        # No cached_property: until Python 3.12 it has a lock, which the child of a fork may find held.
+        if self._parsed is None:
+            from edgeq.targets.runtime.manifest_parser import manifest_of
 
-        return manifest_of(self._manifest, self.path)
+            self._parsed = manifest_of(self._manifest, self.path)
+        return self._parsed
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
 from edgeq.reading import read_bytes
+from edgeq.targets.runtime.forking import after_fork
 from edgeq.targets.runtime.sha256 import sha256_of
 
 ABI_MAJOR = 1
@@ -193,13 +194,12 @@ def load_native(path: Path, digest: str) -> ctypes.CDLL:
 
 
 def _forget_threads() -> None:
-    """For the child of a fork: no thread is left that would give back the lock."""
+    """Makes the lock anew: the thread that held it may not be in the child of a fork."""
     global _LOCK
     _LOCK = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):  # Windows has none
-    os.register_at_fork(after_in_child=_forget_threads)
+after_fork(_forget_threads)
 
 
 def _loaded(path: Path, data: bytes) -> ctypes.CDLL:

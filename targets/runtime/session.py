@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 
 from edgeq.errors import UsageError
 from edgeq.targets.runtime import native
+from edgeq.targets.runtime.forking import after_fork
 
 if TYPE_CHECKING:
     from edgeq.targets.runtime import native_generation
@@ -305,13 +305,9 @@ def _close(model: Model, handle: ctypes.c_void_p) -> None:
 
 
 def _forget_threads() -> None:
-    """For the child of a fork, where no thread is left that would give back a lock.
-
-    The library itself knows which sessions were in the middle of a call.
-    """
+    """Makes the locks anew; the library itself knows which sessions were in the middle of a call."""
     for session in _SESSIONS:
         session._lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):  # Windows has none
-    os.register_at_fork(after_in_child=_forget_threads)
+after_fork(_forget_threads)

@@ -1,3 +1,4 @@
+import ast
 import contextlib
 import json
 import os
@@ -5,12 +6,15 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import edgeq
 from edgeq.errors import FormatError, UnsupportedError, UsageError
+from edgeq.targets.runtime import native
+from edgeq.targets.runtime.forking import OF_CALLS
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.runtime.threads import choose_threads
 
@@ -235,7 +239,7 @@ def test_a_child_of_fork_gets_the_same_results(host_bundle, threads):
 
 
 FORKED = """
-import os, sys, threading, numpy as np, edgeq
+import os, sys, threading, time, numpy as np, edgeq
 from edgeq.errors import EdgeqError
 from edgeq.targets.runtime import kernel_times, native
 bundle = edgeq.load(sys.argv[1], threads=1)
@@ -252,8 +256,22 @@ def call_in_child():
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-# Another thread holds the locks, as in the middle of a call and of a load.
+# Another thread makes its first call, and imports what that needs.
 held, done = threading.Event(), threading.Event()
+class Slow:
+    @staticmethod
+    def find_spec(name, path, target=None):
+        if name == "edgeq.targets.runtime.manifest_parser":
+            held.set()
+            time.sleep(0.5)  # holding the lock of the module, and those of all who wait for it
+sys.meta_path.insert(0, Slow)
+thread = threading.Thread(target=lambda: bundle(input_ids=ids))
+thread.start()
+held.wait()
+print(call_in_child())
+thread.join()
+# Another thread holds the locks, as in the middle of a call and of a load.
+held.clear()
 def hold():
     with bundle.session._lock, native._LOCK:
         held.set()
@@ -278,7 +296,20 @@ def test_a_fork_while_another_thread_calls_never_hangs(host_bundle):
     done = subprocess.run(
         [sys.executable, "-c", FORKED, str(host_bundle)], capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.split() == ["0", "4"]
+    assert done.stdout.split() == ["0", "0", "4"]
+    assert done.stderr == ""
+
+
+def test_what_calls_import_is_imported_before_a_fork():
+    found = set()
+    for path in Path(native.__file__).parent.glob("*.py"):
+        functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+        imports = [node for function in functions for node in ast.walk(function) if isinstance(node, ast.ImportFrom)]
+        for node in imports:
+            package = node.module == "edgeq.targets.runtime"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} if package else {node.module}
+    ours = {name for name in found if name.startswith("edgeq")}
+    assert ours - {"edgeq.targets.runtime.signature"} == set(OF_CALLS)  # that one loads a bundle, and no call
 
 
 def test_an_id_that_changes_while_it_is_checked_never_reaches_a_kernel(bundle):
