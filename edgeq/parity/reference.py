@@ -18,7 +18,7 @@ from edgeq.checkpoint import Checkpoint
 from edgeq.export.ops.operator import NodeFormat
 from edgeq.models import TorchEncoder
 from edgeq.quant.int8_attention import Int8Attention, Int8SelfAttention, int8_attention_names
-from edgeq.quant.modules import LowBitLinear, PackedModule
+from edgeq.quant.modules import LowBitEmbedding, LowBitLinear, PackedModule
 from edgeq.rounding import ulp_noise, with_noise
 
 
@@ -32,7 +32,7 @@ class RecordedLayer:
         format: Its matrix and activation.
         constants: Packed weights, scale, and for linear layers bias and possibly the activation scale.
         value: Its input: float32 ``[..., K]`` or int64 of any shape.
-        output: Its output: float32 ``[..., N]``.
+        output: Its output: float32 ``[..., N]``; of a table that scales what it looks up, before that.
     """
 
     name: str
@@ -202,6 +202,8 @@ def _recording(name: str, module: PackedModule, recorded: dict[str, RecordedLaye
         constants += [] if module.activation_scale is None else [module.activation_scale]
 
     def keep(_: nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if isinstance(module, LowBitEmbedding) and module.embed_scale != 1:
+            output = module.looked_up(arguments[0])
         recorded[name] = RecordedLayer(
             name,
             module.op_type,

@@ -207,10 +207,11 @@ class LowBitEmbedding(PackedModule):
         Returns:
             float32, shape ``[*ids.shape, K]``.
         """
-        rows = self._looked_up(ids)
+        rows = self.looked_up(ids)
         return rows if self.embed_scale == 1 else rows * self.embed_scale
 
-    def _looked_up(self, ids: torch.Tensor) -> torch.Tensor:
+    def looked_up(self, ids: torch.Tensor) -> torch.Tensor:
+        """Looks rows up without the factor: what the operator of the export gives."""
         if torch.onnx.is_in_onnx_export():
             return torch.onnx.ops.symbolic(
                 f"{OP_DOMAIN}::{self.op_type}",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -19,6 +20,8 @@ from edgeq.compress import compress_model
 from edgeq.errors import UnsupportedError
 from edgeq.export.exporter import export_onnx
 from edgeq.models import Seq2SeqAdapter, adapter_for
+from edgeq.parity.reference import Reference
+from edgeq.parity.rules.isolated import allowed, isolate
 from edgeq.quant.trainable import freeze, make_trainable
 from edgeq.recipes import load_recipe, plan_layers
 
@@ -99,6 +102,29 @@ def test_low_bit_tables_scale_as_float_ones_do(make_bart: Callable[..., Path], c
         want = packed.model(input_ids=ids, attention_mask=mask, decoder_input_ids=ids).logits
         got = packed.adapter.export_module(packed.model, cache_dtype=torch.float32)(ids, mask, ids)
     assert (got - want).abs().quantile(0.9) < 5e-3 * want.abs().max()  # an activation on an edge of the int8 grid
+
+
+def test_a_table_that_scales_is_proved_before_its_factor(make_bart: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make_bart("MBartForConditionalGeneration", scale_embedding=True)
+    compress_model(folder, tmp_path / "out", recipe="ptq-w2e2a8")
+    export_onnx(tmp_path / "out", tmp_path / "onnx")
+    checkpoint, ids = load_checkpoint(tmp_path / "out"), np.array([[7, 80, 5, 9]])
+
+    def run(feed: Any, /) -> Any:
+        tensor = torch.from_numpy(feed["input_ids"])
+        with torch.no_grad():
+            return {"logits": checkpoint.model(input_ids=tensor, decoder_input_ids=tensor).logits.numpy()}
+
+    layers = Reference(checkpoint, run).record({"input_ids": ids})
+    graph = onnx.load(tmp_path / "onnx" / "encoder_model.onnx")
+    _, cases = isolate(graph, layers)
+    [table] = [case for case in cases if case.layer.name == "model.encoder.embed_tokens"]
+    np.testing.assert_array_equal(table.output, allowed(table).exact)
+    for node in graph.graph.node:
+        if node.name == "model.encoder.embed_tokens/LowBitEmbedding":
+            node.op_type, node.domain = "Gather", ""
+    with pytest.raises(UnsupportedError, match="embed_tokens is packed in the checkpoint, but the ONNX model computes"):
+        isolate(graph, layers)
 
 
 def test_a_table_in_training_scales(make_bart: Callable[..., Path]) -> None:

@@ -150,6 +150,7 @@ def _settings(path: Path) -> dict[str, Any]:
 def _answers(run: MeaningRun, library: Library, samples: Sequence[Sample]) -> list[Check]:
     """Checks models that answer each text with numbers."""
     inside = _Inside(library, samples)
+    samples = refusable(samples, inside.own, longest=run.longest)
     checks = [inside.check_float_model(run)]
     want = inside.use(run.compressed)
     for bundle in run.bundles:
@@ -158,6 +159,22 @@ def _answers(run: MeaningRun, library: Library, samples: Sequence[Sample]) -> li
             stage, got = f"{bundle.stage}, {how}", [read(loaded, sample) for sample in samples]
             checks += [check_tokens(stage, samples, inside.own, got), inside.check(stage, want, got)]
     return checks
+
+
+def refusable(samples: Sequence[Sample], own: Sequence[Answer], *, longest: int | None) -> Sequence[Sample]:
+    """Lets bundles refuse texts that are too long: a library whose positions are computed reads on beyond the last one.
+
+    Args:
+        samples: The texts.
+        own: What the library made of them.
+        longest: Most tokens that the model is said to read.
+    """
+    return [
+        dataclasses.replace(sample, may_refuse=True)
+        if longest is not None and isinstance(answer, Reading) and len(answer.ids) > longest
+        else sample
+        for sample, answer in zip(samples, own, strict=True)
+    ]
 
 
 def _generated(run: MeaningRun, library: Any, samples: Sequence[Sample]) -> list[Check]:

@@ -91,7 +91,7 @@ def isolate(model: onnx.ModelProto, layers: Mapping[str, RecordedLayer]) -> tupl
             raise FormatError(f"node {node.name} of the ONNX model is no low-bit layer of the checkpoint")
     for node in model.graph.node:
         name = node.name.split("/")[0]
-        if name in layers and not is_low_bit(node):
+        if name in layers and not is_low_bit(node) and not _scales_rows(node, layers[name], names):
             raise UnsupportedError(
                 f"layer {name} is packed in the checkpoint, but the ONNX model computes it by {node.op_type}"
             )
@@ -109,6 +109,11 @@ def isolate(model: onnx.ModelProto, layers: Mapping[str, RecordedLayer]) -> tupl
         cases.append(case)
         alone.append(copy)
     return _model_of(model, alone, cases), cases
+
+
+def _scales_rows(node: onnx.NodeProto, layer: RecordedLayer, looked_up: Sequence[str]) -> bool:
+    """Whether a node is the factor of a table that the graph does look up by a low-bit operator."""
+    return layer.kind == "LowBitEmbedding" and node.op_type == "Mul" and layer.name in looked_up
 
 
 def _rows_of(value: np.ndarray, rows: int, *, width: int | None) -> np.ndarray:

@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +19,8 @@ from edgeq.checkpoint import load_checkpoint
 from edgeq.models.transformers_release import RELEASE
 from edgeq.parity.meaning import NativeBundle, check_meaning
 from edgeq.parity.meaning import run as meaning_run
+from edgeq.parity.meaning.library import Reading, Refusal
+from edgeq.parity.meaning.samples import Sample
 from edgeq.parity.meaning.sentences import PYTHON_VARIABLE
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.runtime.loader import load
@@ -323,3 +326,12 @@ def test_sentence_transformers_in_a_python_of_its_own(sentence_run, source, tmp_
     folder = source(sentence_run)
     change(folder / "1_Pooling/config.json", pooling_mode="mean")
     assert broken(sentence_run, folder) == ANSWERS
+
+
+def test_a_bundle_may_refuse_what_is_longer_than_the_model_is_said_to_read():
+    """Rotary positions have no last one, so that transformers reads on."""
+    samples = [Sample("short", "a"), Sample("long", "b"), Sample("refused", "c")]
+    own = [Reading((1,) * count, None, None, np.zeros(1)) for count in (39, 40)] + [Refusal("too long")]
+    found = meaning_run.refusable(samples, own, longest=39)
+    assert [sample.may_refuse for sample in found] == [False, True, False]
+    assert meaning_run.refusable(samples, own, longest=None) == samples
