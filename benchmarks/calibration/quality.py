@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
 
+from edgeq.backends import Backend
 from edgeq.backends.log_probabilities import TorchLogProbabilities
 from edgeq.backends.pytorch import TorchBackend
 from edgeq.checkpoint import Checkpoint, load_checkpoint
@@ -20,13 +23,27 @@ from edgeq.models.inference import TorchEncoder
 _BATCH = 32
 
 
+Encode = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""Token states ``[batch, length, width]`` of ids, mask and token types, all int64 ``[batch, length]``."""
+
+
 def embeddings(folder: Path, texts: list[str]) -> np.ndarray:
     """Returns the mean-pooled embeddings of texts, of length 1: float64, ``[texts, width]``."""
     checkpoint = load_checkpoint(folder)
-    encode = TorchEncoder(checkpoint.model, checkpoint.adapter)
-    encoded = checkpoint.tokenizer(texts, truncation=True, max_length=checkpoint.adapter.max_positions)["input_ids"]
-    order = sorted(range(len(texts)), key=lambda index: len(encoded[index]))
-    found = np.empty((len(texts), checkpoint.model.config.hidden_size))
+    encoder = TorchEncoder(checkpoint.model, checkpoint.adapter)
+    return embed(lambda *inputs: encoder(*inputs)["last_hidden_state"], token_ids(checkpoint, texts))
+
+
+def token_ids(checkpoint: Checkpoint, texts: list[str]) -> list[list[int]]:
+    """Returns the tokens of texts as the model reads them."""
+    longest = checkpoint.adapter.max_positions
+    return list(checkpoint.tokenizer(texts, truncation=True, max_length=longest)["input_ids"])
+
+
+def embed(encode: Encode, encoded: list[list[int]]) -> np.ndarray:
+    """Returns mean-pooled embeddings of length 1 from any model: float64, ``[texts, width]``."""
+    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
+    rows: dict[int, np.ndarray] = {}
     for start in range(0, len(order), _BATCH):
         chosen = order[start : start + _BATCH]
         length = len(encoded[chosen[-1]])
@@ -35,8 +52,10 @@ def embeddings(folder: Path, texts: list[str]) -> np.ndarray:
         for row, index in enumerate(chosen):
             ids[row, : len(encoded[index])] = encoded[index]
             mask[row, : len(encoded[index])] = 1
-        states = encode(ids, mask, np.zeros_like(ids))["last_hidden_state"]
-        found[chosen] = (states * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+        states = encode(ids, mask, np.zeros_like(ids)).astype(np.float64)
+        means = (states * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+        rows |= dict(zip(chosen, means, strict=True))
+    found = np.stack([rows[index] for index in range(len(encoded))])
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
@@ -82,12 +101,11 @@ def perplexity(folder: Path, text: Path, *, tokens: int, context: int) -> float:
     """Returns the perplexity per token on the beginning of a text."""
     checkpoint: Checkpoint = load_checkpoint(folder)
     decoder = TorchDecoder(checkpoint.model, checkpoint.adapter, cache_dtype=torch.float32)
-    found = evaluate_perplexity(
-        TorchLogProbabilities(decoder.score),
-        checkpoint.tokenizer,
-        read_text_file(text),
-        context=context,
-        max_tokens=tokens,
-        batch_size=4,
-    )
-    return found.value
+    model = TorchLogProbabilities(decoder.score)
+    return perplexity_of(model, checkpoint.tokenizer, text, tokens=tokens, context=context)
+
+
+def perplexity_of(model: Backend, tokenizer: Any, text: Path, *, tokens: int, context: int) -> float:
+    """Returns the perplexity per token of any model."""
+    content = read_text_file(text)
+    return evaluate_perplexity(model, tokenizer, content, context=context, max_tokens=tokens, batch_size=4).value

@@ -88,10 +88,9 @@ class _Bench:
         found = search(self._request(model, budget), self._work / f"{model}-{budget}")
         _, held = halves(self._evaluation[model], load_checkpoint(self._models[model]).adapter, seed=0)
         own = self._work / f"{model}-{budget}" / found.report.chosen.checkpoint
-        labels = load_checkpoint(own).adapter.labels
         values = [measure(load_checkpoint(folder), held) for folder in (own, uniform)]
         # What the uniform recipe loses beside the searched one: above 0, the search is better.
-        gain = loss_of(values[0], values[1], held, labels=labels)
+        gain = loss_of(values[0], values[1])
         return {
             "budget": budget,
             "uniform_bytes": size,
@@ -108,7 +107,7 @@ class _Bench:
         place = self._work / f"promise-{seed}" / found.report.chosen.checkpoint
         unseen = Half(read_evaluation_set(self._data / "stsb" / "test.tsv"))
         source = load_checkpoint(self._models["minilm"])
-        loss = loss_of(measure(source, unseen), measure(load_checkpoint(place), unseen), unseen, labels=[])
+        loss = loss_of(measure(source, unseen), measure(load_checkpoint(place), unseen))
         promise = found.report.promise
         return {
             "promised": [round(value, 4) for value in (promise.low, promise.loss, promise.high)],

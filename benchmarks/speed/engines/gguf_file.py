@@ -35,7 +35,7 @@ def write_gguf(checkpoint: Path, file: Path) -> None:
     tensors = load_file(checkpoint / "model.safetensors")
     gpt2 = config["model_type"] == "gpt2"
     layers = config["n_layer" if gpt2 else "num_hidden_layers"]
-    names = _gpt2_names(layers) if gpt2 else _bert_names(layers)
+    names = gpt2_names(layers) if gpt2 else _bert_names(layers)
     writer = gguf.GGUFWriter(file, config["model_type"])
     _describe(writer, config, layers)
     for source, name in names.items():
@@ -67,7 +67,8 @@ def _describe(writer: gguf.GGUFWriter, config: dict[str, object], layers: int) -
         writer.add_token_type_count(setting("type_vocab_size"))
 
 
-def _gpt2_names(layers: int) -> dict[str, str]:
+def gpt2_names(layers: int) -> dict[str, str]:
+    """Returns the names of tensors of GPT-2 in the checkpoint, and what the file calls them."""
     return _names(_GPT2_TENSORS, "h.{}.", layers, outside=("wte.weight", "wpe.weight", "ln_f"))
 
 

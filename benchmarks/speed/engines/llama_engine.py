@@ -29,7 +29,7 @@ def _silent(_level: int, _text: bytes, _data: ctypes.c_void_p) -> None:
 
 def make(model: Path, variant: str) -> None:
     """Writes the file of one variant; the float file first, which the others start from."""
-    _check_blocks(model, variant)
+    check_blocks(model, variant)
     folder = model / "llama"
     folder.mkdir(exist_ok=True)
     file, start = folder / f"{variant}.gguf", folder / f"{_FLOAT}.gguf"
@@ -42,31 +42,52 @@ def make(model: Path, variant: str) -> None:
 
             write_gguf(model / "float", unfinished)
         else:
-            settings = llama_cpp.llama_model_quantize_default_params()
-            settings.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{variant}")
-            settings.pure = True
-            status = llama_cpp.llama_model_quantize(str(start).encode(), str(unfinished).encode(), settings)
-            if status:
-                raise RuntimeError(f"llama.cpp does not quantize this model to {variant}, status {status}")
+            quantize(start, unfinished, variant)
         unfinished.rename(target)
+
+
+def quantize(start: Path, file: Path, variant: str, *, importance: dict[str, np.ndarray] | None = None) -> None:
+    """Writes a float file in one format for all matrices.
+
+    Args:
+        start: The float file.
+        file: The file to write.
+        variant: Name of the format.
+        importance: Mean squares of the inputs of matrices by the name of the matrix: float32, ``[K]``.
+    """
+    settings = llama_cpp.llama_model_quantize_default_params()
+    settings.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{variant}")
+    settings.pure = True
+    entry = llama_cpp.llama_model_imatrix_data
+    kept = {name.encode(): np.ascontiguousarray(values, np.float32) for name, values in (importance or {}).items()}
+    pointers = [(name, values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))) for name, values in kept.items()]
+    sizes = [values.size for values in kept.values()]
+    entries = (entry * (len(kept) + 1))(
+        *(entry(name, pointer, size) for (name, pointer), size in zip(pointers, sizes, strict=True)), entry()
+    )
+    if kept:
+        settings.imatrix = entries
+    status = llama_cpp.llama_model_quantize(str(start).encode(), str(file).encode(), settings)
+    if status:
+        raise RuntimeError(f"llama.cpp does not quantize this model to {variant}, status {status}")
 
 
 def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     """Returns the call of one variant."""
     folder, given, tokens = Path(request["folder"]), ids(request), request["tokens"]
-    _check_blocks(folder, request["variant"])
-    sizes = _sizes(folder)
+    check_blocks(folder, request["variant"])
+    sizes = sizes_of(folder)
     encode = request["kind"] == "encode"
-    context = _context(folder / "llama" / f"{request['variant']}.gguf", given, request["threads"], encode)
+    context = context_of(folder / "llama" / f"{request['variant']}.gguf", given, request["threads"], encode)
     memory = llama_cpp.llama_get_memory(context)
     if encode:
         # Text by text: in one call, llama.cpp would compute the attention of every text to all others.
-        texts = [_batch(text[None], 0, all_outputs=True) for text in given]
+        texts = [batch_of(text[None], 0, all_outputs=True) for text in given]
         return lambda: np.stack([_encoded(context, text, sizes["width"]) for text in texts]), nothing
-    whole = _batch(given[:, :tokens], 0)
+    whole = batch_of(given[:, :tokens], 0)
 
     def logits(batch: llama_cpp.llama_batch, outputs: Iterable[int]) -> np.ndarray:
-        _check(llama_cpp.llama_decode(context, batch))
+        check(llama_cpp.llama_decode(context, batch))
         rows = [llama_cpp.llama_get_logits_ith(context, output) for output in outputs]
         return np.stack([np.ctypeslib.as_array(row, (sizes["vocabulary"],)).copy() for row in rows])
 
@@ -74,22 +95,25 @@ def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     if request["kind"] == "prefill":
         return lambda: logits(whole, lasts), lambda: llama_cpp.llama_memory_clear(memory, False)
     logits(whole, lasts)
-    one = _batch(given[:, tokens:], tokens)
+    one = batch_of(given[:, tokens:], tokens)
     return lambda: logits(one, range(len(given))), lambda: llama_cpp.llama_memory_seq_rm(memory, -1, tokens, -1)
 
 
-def _check_blocks(model: Path, variant: str) -> None:
-    width = _sizes(model)["width"]
+def check_blocks(model: Path, variant: str) -> None:
+    """Raises an error for a format whose blocks a model's rows do not fill."""
+    width = sizes_of(model)["width"]
     if variant in _WIDE_BLOCKS and width % _WIDE_BLOCK:
         raise ValueError(f"{variant} has blocks of {_WIDE_BLOCK}, which rows of {width} do not fill")
 
 
-def _sizes(model: Path) -> dict[str, int]:
+def sizes_of(model: Path) -> dict[str, int]:
+    """Returns the width and the size of the vocabulary of the checkpoint in ``float`` of a model's folder."""
     config = json.loads((model / "float" / "config.json").read_text(encoding="utf-8"))
     return {"width": config.get("hidden_size") or config["n_embd"], "vocabulary": config["vocab_size"]}
 
 
-def _context(file: Path, given: np.ndarray, threads: int, encode: bool) -> Any:
+def context_of(file: Path, given: np.ndarray, threads: int, encode: bool) -> Any:
+    """Loads a file and returns a context for texts like those that are given: int, ``[texts, length]``."""
     llama_cpp.llama_log_set(_silent, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
     model = llama_cpp.llama_model_load_from_file(str(file).encode(), llama_cpp.llama_model_default_params())
@@ -107,7 +131,7 @@ def _context(file: Path, given: np.ndarray, threads: int, encode: bool) -> Any:
     return context
 
 
-def _batch(new: np.ndarray, past: int, *, all_outputs: bool = False) -> llama_cpp.llama_batch:
+def batch_of(new: np.ndarray, past: int, *, all_outputs: bool = False) -> llama_cpp.llama_batch:
     """Returns every text as a sequence of its own; the last token of each gives an output."""
     batch = llama_cpp.llama_batch_init(new.size, 0, 1)
     batch.n_tokens = new.size
@@ -122,11 +146,12 @@ def _batch(new: np.ndarray, past: int, *, all_outputs: bool = False) -> llama_cp
 
 
 def _encoded(context: Any, text: llama_cpp.llama_batch, width: int) -> np.ndarray:
-    _check(llama_cpp.llama_encode(context, text))
+    check(llama_cpp.llama_encode(context, text))
     return np.ctypeslib.as_array(llama_cpp.llama_get_embeddings(context), (text.n_tokens, width)).copy()
 
 
-def _check(status: int) -> None:
+def check(status: int) -> None:
+    """Raises an error for a call that llama.cpp did not make."""
     if status:
         raise RuntimeError(f"llama.cpp ended a call with status {status}")
 

@@ -80,7 +80,7 @@ def _convert(folder: Path, variant: str, file: Path) -> None:
         # It knows MatMul only: attention that has taken in the weights of query, key and value would stay float.
         fused = _made(folder / "onnxruntime-apart.onnx", partial(_fuse, folder, attention_weights=False))
         model = onnx.load(fused)
-        _as_matmul(model)
+        as_matmul(model)
         quantizer = MatMulNBitsQuantizer(
             model, bits=int(variant.removeprefix("nbits")), block_size=_BLOCK, is_symmetric=True,
             accuracy_level=_INT8_ACCUMULATION,
@@ -104,7 +104,7 @@ def _fuse(folder: Path, file: Path, *, attention_weights: bool) -> None:
     optimized.save_model_to_file(str(file))
 
 
-def _as_matmul(model: Any) -> None:
+def as_matmul(model: Any) -> None:
     """Writes every ``Gemm`` with a weight as ``MatMul`` and ``Add``: the quantizer leaves ``Gemm`` in float32."""
     import onnx
 

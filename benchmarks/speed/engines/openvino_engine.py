@@ -19,23 +19,23 @@ from turns import Call, Restore, ids, nothing, serve
 _CALIBRATION_TEXTS = 16
 _CALIBRATION_TOKENS = 128
 _GROUP = 128
-_FLOAT = "float32"
+FLOAT = "float32"
 
 
 def make(model: Path, variant: str) -> None:
     """Writes the file of one variant; the float file first, which the others start from."""
     folder = model / "openvino"
-    _convert(model / "float", folder)
+    convert(model / "float", folder)
     file = folder / f"{_file_name(variant)}.xml"
     if file.is_file():
         return
     import nncf
 
-    read = openvino.Core().read_model(folder / f"{_FLOAT}.xml")
+    read = openvino.Core().read_model(folder / f"{FLOAT}.xml")
     if variant.startswith("int8"):
         vocabulary = json.loads((model / "float" / "config.json").read_text(encoding="utf-8"))["vocab_size"]
         texts = np.random.default_rng(1).integers(0, vocabulary, (_CALIBRATION_TEXTS, 1, _tokens(model)))
-        data = nncf.Dataset([_inputs(read, text, 0) for text in texts])
+        data = nncf.Dataset([feed(read, text, 0) for text in texts])
         made = nncf.quantize(
             read, data, model_type=nncf.ModelType.TRANSFORMER, preset=nncf.QuantizationPreset.PERFORMANCE,
             subset_size=_CALIBRATION_TEXTS, fast_bias_correction=True,
@@ -67,9 +67,9 @@ def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     asked, given, tokens = compiled.create_infer_request(), ids(request), request["tokens"]
     output = 0
     if request["kind"] == "encode":
-        inputs = _inputs(compiled, given, 0)
+        inputs = feed(compiled, given, 0)
         return lambda: asked.infer(inputs, share_inputs=True, share_outputs=True)[output], nothing
-    prompt = _inputs(compiled, given[:, :tokens], 0)
+    prompt = feed(compiled, given[:, :tokens], 0)
 
     def read_prompt() -> np.ndarray:
         return asked.infer(prompt, share_inputs=True, share_outputs=True)[output][:, -1]
@@ -79,7 +79,7 @@ def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     read_prompt()
     # The cache lives in the engine and grows: the state after the prompt is put back before every step.
     kept = [(state, _copy(state.state)) for state in asked.query_state()]
-    step = _inputs(compiled, given[:, tokens:], tokens)
+    step = feed(compiled, given[:, tokens:], tokens)
 
     def restore() -> None:
         for state, value in kept:
@@ -90,11 +90,18 @@ def load(request: dict[str, Any]) -> tuple[Call, Restore]:
 
 def _file_name(variant: str) -> str:
     """Bfloat16 is a setting, not a file."""
-    return _FLOAT if variant == "bf16" else variant.removesuffix("-bf16")
+    return FLOAT if variant == "bf16" else variant.removesuffix("-bf16")
 
 
-def _convert(checkpoint: Path, folder: Path) -> None:
-    if (folder / f"{_FLOAT}.xml").is_file():
+def convert(checkpoint: Path, folder: Path, *, all_logits: bool = False) -> None:
+    """Writes the float model of a checkpoint, unless it is there.
+
+    Args:
+        checkpoint: The checkpoint.
+        folder: Where it is written.
+        all_logits: Whether a decoder gives the logits of all tokens, and keeps no cache; else those of the last one.
+    """
+    if (folder / f"{FLOAT}.xml").is_file():
         return
     from optimum.intel import OVModelForCausalLM, OVModelForFeatureExtraction
 
@@ -102,11 +109,12 @@ def _convert(checkpoint: Path, folder: Path) -> None:
     kind = OVModelForCausalLM if decoder else OVModelForFeatureExtraction
     made = folder.with_name("openvino-unfinished")
     shutil.rmtree(made, ignore_errors=True)
-    kind.from_pretrained(checkpoint, export=True, compile=False, load_in_8bit=False).save_pretrained(made)
+    cache = {"use_cache": not all_logits} if decoder else {}
+    kind.from_pretrained(checkpoint, export=True, compile=False, load_in_8bit=False, **cache).save_pretrained(made)
     model = openvino.Core().read_model(made / "openvino_model.xml")
-    if decoder:
+    if decoder and not all_logits:
         _last_logits_only(model)
-    openvino.save_model(model, made / f"{_FLOAT}.xml", compress_to_fp16=False)
+    openvino.save_model(model, made / f"{FLOAT}.xml", compress_to_fp16=False)
     del model
     for name in ("openvino_model.xml", "openvino_model.bin"):
         (made / name).unlink()
@@ -129,12 +137,12 @@ def _tokens(model: Path) -> int:
     return min(_CALIBRATION_TOKENS, config.get("max_position_embeddings") or config["n_positions"])
 
 
-def _inputs(model: Any, new: np.ndarray, past: int) -> dict[str, np.ndarray]:
-    """Returns what ``model`` asks for, of all that a BERT or GPT-2 may ask for."""
+def feed(model: Any, new: np.ndarray, past: int, *, mask: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Returns what ``model`` asks for, of all that a BERT or GPT-2 may ask for; without a mask, no token is padding."""
     batch, tokens = new.shape
     possible = {
         "input_ids": new,
-        "attention_mask": np.ones((batch, past + tokens), np.int64),
+        "attention_mask": np.ones((batch, past + tokens), np.int64) if mask is None else mask,
         "token_type_ids": np.zeros_like(new),
         "position_ids": np.ascontiguousarray(np.broadcast_to(np.arange(past, past + tokens), new.shape)),
         "beam_idx": np.arange(batch, dtype=np.int32),

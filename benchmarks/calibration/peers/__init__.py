@@ -1,0 +1,1 @@
+"""Other tools' methods of quantization on the models and data of ``benchmarks.calibration``."""
