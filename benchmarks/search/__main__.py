@@ -5,7 +5,9 @@
 MiniLM is ``all-MiniLM-L6-v2``, searched and measured on STS-B's dev split; ``gpt2-wikitext2`` of the model zoo on the
 validation split of WikiText-2. The budgets are the bytes of the uniform calibrated recipes. ``best`` rows search within
 the bytes of a uniform recipe, ``smaller`` rows within four fifths of them; both compare the two models on the half of
-the data that the search did not see, by resampling. ``promise`` rows search with other halves each time and round to
+the data that the search did not see, by resampling. Rows that end in "error feedback alone" leave out the distillation
+on both sides, which is most of the time; a search has one candidate of each method, all of them within the whole
+budget. ``promise`` rows search with other halves each time and round to
 the nearest level; the model that was found is measured on STS-B's test split, which no search saw: the promise holds
 where its loss there lies within the promised interval. A row that is in FILE already is not repeated; what is
 searched stays in WORK.
@@ -27,10 +29,14 @@ from edgeq.compress import compress_model
 from edgeq.evaluate.data import read_evaluation_set, read_rows
 from edgeq.files import write_text
 from edgeq.ledger import ledger
+from edgeq.recipes import load_recipe
 from edgeq.search import SearchRequest, search
-from edgeq.search.quality import Half, halves, loss_of, measure
+from edgeq.search.quality import Half, Measured, halves, loss_of, measure
+from edgeq.search.report import MethodSet
 
-UNIFORM = ("calibrated-w4a8", "calibrated-w2e4a8", "calibrated-w2a8")
+UNIFORM = ("calibrated-w4a8", "calibrated-w2e4a8", "calibrated-w2a8", "calibrated-w1a8")
+KINDS = ("best", "smaller")
+ALONE = ", error feedback alone"
 SMALLER = 0.8
 PROMISES = 20
 PROMISED_BYTES = 9_000_000
@@ -46,7 +52,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True, help="folder of the searches and models")
     parser.add_argument("--results", type=Path, required=True, help="file to write")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", nargs="*", default=None, help="rows by name, such as minilm/best/calibrated-w4a8")
+    parser.add_argument("--only", nargs="*", default=None, help="rows by name, such as minilm/promise/0")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = json.loads(options.results.read_text())["rows"] if options.results.is_file() else []
@@ -68,13 +74,17 @@ class _Bench:
     def __init__(self, minilm: Path, data: Path, work: Path) -> None:
         self._data, self._work = data, work
         work.mkdir(parents=True, exist_ok=True)
+        self._float: Measured | None = None
         self._models = {"minilm": minilm, "gpt2": GPT2}
         self._evaluation = {"minilm": data / "stsb" / "dev.tsv", "gpt2": data / "wikitext2" / "valid.txt"}
 
     def names(self) -> list[str]:
         """Returns the names of all rows."""
-        pairs = [f"{model}/{kind}/{name}" for model in self._models for name in UNIFORM for kind in ("best", "smaller")]
-        return [*pairs, *(f"minilm/promise/{seed}" for seed in range(PROMISES))]
+        quick, whole = (
+            [f"{model}/{kind}/{name}{end}" for model in self._models for name in UNIFORM for kind in KINDS]
+            for end in (ALONE, "")
+        )
+        return [*quick, *(f"minilm/promise/{seed}" for seed in range(PROMISES)), *whole]
 
     def row(self, name: str) -> dict[str, Any]:
         """Searches and compares."""
@@ -85,9 +95,14 @@ class _Bench:
         uniform = self._uniform(model, recipe)
         size = ledger(uniform).stored_bytes
         budget = size if kind == "best" else int(SMALLER * size)
-        found = search(self._request(model, budget), self._work / f"{model}-{budget}")
+        methods: tuple[MethodSet, ...] = ("nearest", "error-feedback")
+        methods = methods if recipe.endswith(ALONE) else (*methods, "distill")
+        place = self._work / f"{model}-{budget}-{methods[-1]}"
+        began = time.process_time()
+        found = search(self._request(model, budget, methods=methods, trials=len(methods)), place)
+        seconds = time.process_time() - began
         _, held = halves(self._evaluation[model], load_checkpoint(self._models[model]).adapter, seed=0)
-        own = self._work / f"{model}-{budget}" / found.report.chosen.checkpoint
+        own = place / found.report.chosen.checkpoint
         values = [measure(load_checkpoint(folder), held) for folder in (own, uniform)]
         # What the uniform recipe loses beside the searched one: above 0, the search is better.
         gain = loss_of(values[0], values[1])
@@ -96,6 +111,7 @@ class _Bench:
             "uniform_bytes": size,
             "bytes": found.report.chosen.found.bytes,
             "method": found.report.chosen.found.method,
+            "search_cpu_seconds": round(seconds, 1),
             "value": round(values[0].value, 4),
             "uniform_value": round(values[1].value, 4),
             "gain": [round(one, 4) for one in (gain.low, gain.value, gain.high)],
@@ -103,15 +119,19 @@ class _Bench:
 
     def _promise(self, seed: int) -> dict[str, Any]:
         request = self._request("minilm", PROMISED_BYTES, methods=("nearest",), trials=1, seed=seed)
+        began = time.process_time()
         found = search(request, self._work / f"promise-{seed}")
+        seconds = time.process_time() - began
         place = self._work / f"promise-{seed}" / found.report.chosen.checkpoint
         unseen = Half(read_evaluation_set(self._data / "stsb" / "test.tsv"))
-        source = load_checkpoint(self._models["minilm"])
-        loss = loss_of(measure(source, unseen), measure(load_checkpoint(place), unseen))
+        if self._float is None:
+            self._float = measure(load_checkpoint(self._models["minilm"]), unseen)
+        loss = loss_of(self._float, measure(load_checkpoint(place), unseen))
         promise = found.report.promise
         return {
             "promised": [round(value, 4) for value in (promise.low, promise.loss, promise.high)],
             "found": round(loss.value, 4),
+            "search_cpu_seconds": round(seconds, 1),
             "kept": bool(promise.low <= loss.value <= promise.high),
         }
 
@@ -127,7 +147,11 @@ class _Bench:
     def _uniform(self, model: str, recipe: str) -> Path:
         place = self._work / f"{model}-{recipe}"
         if not place.is_dir():
-            compress_model(self._models[model], place, recipe=recipe, calibration_data=self._texts(model))
+            found = load_recipe(recipe.removesuffix(ALONE))
+            if recipe.endswith(ALONE) and found.calibrate is not None:
+                alone = found.calibrate.model_copy(update={"method": ("error-feedback",), "distill": None})
+                found = found.model_copy(update={"calibrate": alone})
+            compress_model(self._models[model], place, recipe=found, calibration_data=self._texts(model))
         return place
 
     def _texts(self, model: str) -> Path:

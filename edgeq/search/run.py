@@ -16,7 +16,7 @@ from edgeq.hub import resolve_source
 from edgeq.ledger import megabytes
 from edgeq.progress import Progress, silent
 from edgeq.reading import read_text, sha256
-from edgeq.recipes import default_texts
+from edgeq.recipes import calibration_texts, default_texts, load_recipe
 from edgeq.report.page import GENERATOR
 from edgeq.search.candidates import CANDIDATES, RECIPE_FILE, Workshop
 from edgeq.search.latency import Stopwatch
@@ -38,7 +38,7 @@ from edgeq.search.report import (
 )
 from edgeq.search.request import SearchRequest, SearchResult
 from edgeq.search.solver import choose_widths, front, total_bytes, total_error
-from edgeq.search.space import METHODS, Space, space_of
+from edgeq.search.space import LINEAR_ERRORS, METHODS, Space, space_of
 from edgeq.search.storage import Storage
 from edgeq.search.structures import Shaped, Structures
 from edgeq.search.study import Choices, Outcome, RefusedError, Study
@@ -80,6 +80,9 @@ def search(
     if checkpoint.manifest is not None:
         raise UsageError(f"{source} is compressed already ({checkpoint.manifest.recipe}); give the float model")
     parts = halves(request.eval_data, checkpoint.adapter, seed=request.seed)
+    # Read once for their complaints: a study would take them for those of a candidate.
+    plain, tokenizer = load_recipe("ptq-w8a8"), checkpoint.tokenizer
+    calibration_texts(plain, checkpoint.adapter, tokenizer=tokenizer, data=request.calibration_data)
     folder.mkdir(parents=True, exist_ok=True)
     identity = _identity(request, source)
     _claim(folder, identity)
@@ -207,7 +210,8 @@ class _Search:
         if latency is not None and self._request.max_ms is not None and latency.milliseconds > self._request.max_ms:
             raise RefusedError(f"it takes {latency.milliseconds:.2f} ms ({latency.how})")
         shaped = self._structures.measured(structure, progress=self._progress)
-        widths = choose_widths(shaped.layers, budget=budget - shaped.fixed)
+        linear = LINEAR_ERRORS[choices.method]
+        widths = choose_widths(shaped.layers, budget=budget - shaped.fixed, linear=linear)
         text = recipe_text(
             f"search-{choices.method}-{budget}-{structure.label}",
             f"found for {budget:,} bytes: {choices.method}, {structure.label}",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ from edgeq.search.report import Choice, SearchLayer
 GRIDS: dict[int, GridName] = {1: "binary", 2: "balanced", 4: "symmetric", 8: "symmetric"}
 """Widths that are tried, and the levels of each."""
 _FLOAT_BYTES = 4
+_WIDEST_MEASURED = 4
+"""Wider rounding is so fine that the output moves in proportion to it: its error follows from that of this width."""
 
 
 def searched(plans: Sequence[LayerPlan]) -> list[LayerPlan]:
@@ -69,6 +72,8 @@ def measure_sensitivity(
 ) -> list[SearchLayer]:
     """Rounds one layer at a time to each width and compares the model's output with the float one.
 
+    The error of 8 bits is that of 4 bits times the ratio of their rounding errors.
+
     Args:
         model: The float model; it is the same afterwards.
         adapter: Its adapter.
@@ -81,8 +86,20 @@ def measure_sensitivity(
         The layers whose width is free, in the order of the plans.
     """
     reader = FeatureReader(model.eval(), adapter, wanted=Wanted(), pooling=pooling)
-    reference = [_output(reader, batch, adapter) for batch in batches]
+    replay = _Replay(model, adapter)
+    reference = []
+    for number, batch in enumerate(batches):
+        with replay.recording(number):
+            reference.append(_output(reader, batch, adapter))
     energy = max(sum(float(one.square().sum()) for one in reference), 1e-30)
+
+    def moved(layer: str) -> float:
+        total = 0.0
+        for number, (batch, wanted) in enumerate(zip(batches, reference, strict=True)):
+            with replay.up_to(layer, number):
+                total += float((_output(reader, batch, adapter) - wanted).square().sum())
+        return total
+
     free = searched(plans)
     layers = []
     try:
@@ -90,23 +107,72 @@ def measure_sensitivity(
             progress("measuring how sensitive layers are", index, len(free))
             rows = weight_rows(model.get_submodule(plan.name))
             original = rows.clone()
-            choices = []
+            choices, error, measured = [], 0.0, 0.0
             for bits, name in GRIDS.items():
                 grid = grid_for(bits, name)
                 scale = search_scale(original.float().contiguous(), grid, per_row=True)
                 levels = round_weight(original.float(), scale, grid).float() - grid.zero_point
                 rows.copy_(levels * scale[:, None])
-                moved = sum(
-                    float((_output(reader, batch, adapter) - wanted).square().sum())
-                    for batch, wanted in zip(batches, reference, strict=True)
-                )
-                choices.append(Choice(bits, _stored(rows, bits), moved / energy))
+                rounding = float((rows - original).square().sum())
+                if bits <= _WIDEST_MEASURED:
+                    measured, error = rounding, moved(plan.name) / energy
+                else:
+                    error = error * rounding / measured if measured > 0 else 0.0
+                choices.append(Choice(bits, _stored(rows, bits), error))
             rows.copy_(original)
             layers.append(SearchLayer(plan.name, plan.kind, tuple(choices)))
     finally:
         reader.close()
     progress("measuring how sensitive layers are", len(free), len(free))
     return layers
+
+
+class _Replay:
+    """What the blocks of the float model gave for each batch: those in front of a changed layer give it again.
+
+    Models without one stack of blocks run as a whole.
+
+    Args:
+        model: The float model.
+        adapter: Its adapter.
+    """
+
+    def __init__(self, model: Any, adapter: ModelAdapter) -> None:
+        stacks = adapter.stacks if len(adapter.stacks) == 1 else ()
+        self._names = [stack.block(index) for stack in stacks for index in range(stack.depth)]
+        self._blocks = [model.get_submodule(name) for name in self._names]
+        self._given: dict[tuple[int, int], Any] = {}
+
+    @contextlib.contextmanager
+    def recording(self, batch: int) -> Iterator[None]:
+        """Keeps what each block gives."""
+
+        def keep(place: int) -> Callable[..., None]:
+            def hook(_block: Any, _inputs: Any, output: Any) -> None:
+                self._given[place, batch] = output
+
+            return hook
+
+        hooks = [block.register_forward_hook(keep(place)) for place, block in enumerate(self._blocks)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @contextlib.contextmanager
+    def up_to(self, layer: str, batch: int) -> Iterator[None]:
+        """Lets the blocks in front of the one that holds a layer give what they gave; other layers change nothing."""
+        inside = [place for place, name in enumerate(self._names) if layer.startswith(f"{name}.")]
+        front = range(inside[0]) if inside else range(0)
+        for place in front:
+            # An attribute of the module itself comes before the method of its class.
+            self._blocks[place].forward = lambda *_, _given=self._given[place, batch], **_named: _given
+        try:
+            yield
+        finally:
+            for place in front:
+                del self._blocks[place].forward
 
 
 def _output(reader: FeatureReader, batch: Batch, adapter: ModelAdapter) -> torch.Tensor:

@@ -26,7 +26,7 @@ from edgeq.search.sensitivity import fixed_bytes, measure_sensitivity, narrowest
 from edgeq.search.space import Space
 from edgeq.vocabulary import prune_vocabulary
 
-_TOKENS = 2048
+_TOKENS = 1024
 """Tokens of calibration texts that sensitivities are measured on."""
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import edgeq.cli.main as cli
 import edgeq.search.recipe_text as recipe_text_module
 from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
-from edgeq.errors import UsageError
+from edgeq.errors import UnsupportedError, UsageError
 from edgeq.evaluate.data import read_evaluation_set
 from edgeq.evaluate.evaluation import Evaluation
 from edgeq.ledger import ledger
@@ -154,6 +155,31 @@ def test_what_cannot_be_searched_is_refused(
     (tmp_path / "d" / ".search.json.k1ll3d").touch()  # as a kill in the first file leaves it
     with pytest.raises(UsageError, match="not possible"):
         search(request_of(max_bytes=1000), tmp_path / "d")
+
+
+def test_data_that_tell_nothing_are_refused_before_any_work(
+    request_of: Callable[..., SearchRequest], make_gpt2: Callable[..., Path], tmp_path: Path
+) -> None:
+    unknown = tmp_path / "unknown.txt"
+    unknown.write_text("\n".join(f"съешь ещё этих мягких булок {number}" for number in range(200)))
+    told: list[str] = []
+    with pytest.raises(UsageError, match="a language that the model was made for"):
+        search(
+            request_of(calibration_data=unknown),
+            tmp_path / "out",
+            progress=lambda what, _done, _total: told.append(what),
+        )
+    assert not told
+    short = tmp_path / "short.txt"
+    short.write_text("\n".join(_lines(100, seed=5)))
+    with pytest.raises(UsageError, match="words, too few to tell recipes apart; give 2000 or more"):
+        halves(short, load_checkpoint(make_gpt2()).adapter, seed=0)
+
+
+def test_the_quality_of_written_texts_is_not_searched_by(pairs: Path) -> None:
+    adapter: Any = SimpleNamespace(task="seq2seq", architecture="BartForConditionalGeneration")
+    with pytest.raises(UnsupportedError, match="the quality of a BartForConditionalGeneration is not measured"):
+        halves(pairs, adapter, seed=0)
 
 
 def test_what_the_user_changed_is_not_written_over(
