@@ -66,6 +66,8 @@ class Isa:
         narrow: How codes of up to 4 bits are added up faster than with ``dot4``, or None.
         matrix_product: ``(accumulator, activations, codes)`` to the new accumulator, all 4 wide: adds the products
             of two tokens' 8 activations with two rows' 8 codes. None where there is no such instruction.
+        multiply_pairs: ``(a, b)``, each of ``2 * lanes`` signed numbers of 16 bits, to the sums of the products of
+            neighbours in 32 bits: how 8-bit codes are added up faster than with ``dot4``, or None.
         takes_lanes: Whether ``dot4`` takes one lane of a register, for all lanes, without a step before.
         rounds: Whether there is an instruction that rounds floats to integers.
         fuses: Whether there is one that multiplies and adds with one rounding.
@@ -80,6 +82,7 @@ class Isa:
     largest_byte: int
     narrow: NarrowSums | None = None
     matrix_product: MatrixProduct | None = None
+    multiply_pairs: Callable[[Expression, Expression], Expression] | None = None
     takes_lanes: bool = False
     rounds: bool = True
     fuses: bool = True
@@ -220,6 +223,10 @@ def _narrow_add_avx2(parts: Sequence[Expression], codes: Expression, x: Expressi
     return [parts[0] + _intrinsic("llvm.x86.avx2.pmadd.ub.sw", "int16x16", codes, x)]
 
 
+def _multiply_pairs_avx2(a: Expression, b: Expression) -> Expression:
+    return _intrinsic("llvm.x86.avx2.pmadd.wd", "int32x8", a, b)
+
+
 def _widen_avx2(acc: Expression, parts: Sequence[Expression]) -> Expression:
     return acc + _intrinsic("llvm.x86.avx2.pmadd.wd", "int32x8", parts[0], T.broadcast(T.int16(1), 16))
 
@@ -314,7 +321,10 @@ ISAS = {
         Isa("avx512_vnni", lanes=16, row_tile=8, signed_codes=False, dot4=_dot4_avx512_vnni, largest_byte=255),
         Isa("avx512bw", 16, row_tile=8, signed_codes=True, dot4=_dot4_avx512bw, largest_byte=127, narrow=_NARROW_BW),
         Isa("avx_vnni", lanes=8, row_tile=4, signed_codes=False, dot4=_dot4_avx_vnni, largest_byte=255),
-        Isa("avx2", lanes=8, row_tile=4, signed_codes=True, dot4=_dot4_avx2, largest_byte=127, narrow=_NARROW_AVX2),
+        Isa(
+            "avx2", lanes=8, row_tile=4, signed_codes=True, dot4=_dot4_avx2, largest_byte=127, narrow=_NARROW_AVX2,
+            multiply_pairs=_multiply_pairs_avx2,
+        ),
         Isa(
             "sse41", lanes=4, row_tile=2, signed_codes=True, dot4=_dot4_sse41, largest_byte=127, narrow=_NARROW_SSE41,
             fuses=False, converts_halves=False,

@@ -37,6 +37,11 @@ class _AnySizeSettings(MatmulSettings):
     """Takes twice the zero point, an integer for every grid, and halves the scale instead: exact as well."""
 
     @property
+    def pairs(self) -> bool:
+        """False: how many columns there are is not known yet."""
+        return False
+
+    @property
     def factor(self) -> int:
         """2, whatever the zero point."""
         return 2

@@ -17,6 +17,7 @@ from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.low_bit_sums import accumulate, sums_in_place
 from edgeq.targets.compiler.kernels.matmul_settings import Epilogue, MatmulSettings, Operands
 from edgeq.targets.compiler.kernels.numerics import registers
+from edgeq.targets.compiler.kernels.pair_sums import pair_products, row_words, sum_rows, widen_rows
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns
 from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import leading_dimensions
@@ -102,9 +103,65 @@ def _single_token(p, operands):
 
 
 @macro
+def _store_rows(p, operands, acc, m, block, v, tokens):
+    """Stores the sums of some tokens with one register of rows; a loop over tokens keeps the code short."""
+    sums = registers((tokens * p.isa.lanes,), "int32")
+    for r in T.unroll(tokens):
+        sums[T.ramp(r * p.isa.lanes, 1, p.isa.lanes)] = acc[r]
+    for r in range(tokens):
+        if p.first_row(block, v) + p.isa.lanes <= p.matrix.rows:
+            operands.out[m + r, T.ramp(p.first_row(block, v), 1, p.isa.lanes)] = p.result(
+                sums[T.ramp(r * p.isa.lanes, 1, p.isa.lanes)], operands, m + r, p.first_row(block, v), p.isa.lanes
+            )
+        if p.matrix.rows % p.isa.lanes > 0 and p.first_row(block, v) == p.matrix.rows // p.isa.lanes * p.isa.lanes:
+            for last_row in range(p.matrix.rows // p.isa.lanes * p.isa.lanes, p.matrix.rows):
+                operands.out[m + r, last_row] = p.result(
+                    sums[r * p.isa.lanes + last_row % p.isa.lanes], operands, m + r, last_row, 1
+                )
+
+
+@macro
+def _pair_tile(p, operands, widened, token_sums, row_sums, m, block, tokens):
+    """A register of rows at a time, so that all sums of a tile are in registers."""
+    for v in range(p.isa.vectors):
+        acc = registers((tokens,), p.vector)
+        pair_products(p, operands, widened, token_sums, row_sums, acc, m, block, v, tokens)
+        _store_rows(p, operands, acc, m, block, v, tokens)
+
+
+@macro
+def _tokens_in_pairs(p, operands, tokens):
+    """Tiles of eight tokens and of four; the last ones, one by one, need nothing that is made for tiles."""
+    widened = T.alloc_buffer((tokens * row_words(operands),), "int32")
+    token_sums = T.alloc_buffer((tokens,), "int32")
+    widen_rows(p, operands, widened, token_sums, tokens)
+    for block in T.parallel(p.matrix.packed_shape[0]):
+        row_sums = registers((ROW_TILE,), "int32")
+        sum_rows(p, operands, row_sums, block)
+        for tile in range(tokens // p.token_tile):
+            _pair_tile(p, operands, widened, token_sums, row_sums, tile * p.token_tile, block, p.token_tile)
+        if tokens % p.token_tile >= 4:
+            _pair_tile(p, operands, widened, token_sums, row_sums, tokens // p.token_tile * p.token_tile, block, 4)
+        for r in range(tokens % 4):
+            _tile_in_place(p, operands, tokens // 4 * 4 + r, block, 1)
+
+
+@macro
+def _one_by_one(p, operands, tokens):
+    for block in T.parallel(p.matrix.packed_shape[0]):
+        for m in range(tokens):
+            _tile_in_place(p, operands, m, block, 1)
+
+
+@macro
 def whole_matmul(p, operands, tokens):
     """The whole matmul of ``tokens`` rows of codes."""
-    if tokens == 1:
+    if p.pairs:
+        if tokens < p.token_tile:
+            _one_by_one(p, operands, tokens)
+        else:
+            _tokens_in_pairs(p, operands, tokens)
+    elif tokens == 1:
         _single_token(p, operands)
     elif p.block_tile > 1 and tokens <= p.token_tile:
         _few_tokens(p, operands, tokens)

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from tvm.script import tirx as T
 
-from edgeq.formats.low_bit import PackedMatrix
+from edgeq.formats.low_bit import ACTIVATION_LEVELS, PackedMatrix
 from edgeq.formats.packing import ROW_TILE
 from edgeq.targets.compiler.isa import Isa, NarrowSums
 from edgeq.targets.compiler.kernels.numerics import fma, gelu, gelu_tanh, relu, silu, splat, tanh
@@ -28,6 +28,13 @@ INDEPENDENT_SUMS = 8
 
 LANE_TOKENS = 8
 """Tokens of a tile where the dot product takes a lane of a register as its activations."""
+
+PAIR_TOKENS = 8
+"""Tokens of a tile where columns are multiplied in pairs."""
+MOST_ADDED_BY_A_PAIR = (ACTIVATION_LEVELS + 255) ** 2 + ACTIVATION_LEVELS**2 + 255**2 + 2 * 128 * ACTIVATION_LEVELS
+"""What two columns add to a sum at most, together with what is subtracted from it."""
+MOST_PAIRED = 2 * (2**31 - 1) // MOST_ADDED_BY_A_PAIR
+"""Columns whose sums stay in 32 bits at every step."""
 
 
 class Operands(NamedTuple):
@@ -89,6 +96,21 @@ class MatmulSettings:
         return self.isa.narrow
 
     @property
+    def pairs(self) -> bool:
+        """Whether several tokens are multiplied in pairs of columns."""
+        return self.isa.multiply_pairs is not None and self.matrix.bits == 8 and self.matrix.columns <= MOST_PAIRED
+
+    def multiply_pairs(self, a: Any, b: Any) -> Any:
+        """Sums of the products of neighbours; only asked for where ``pairs`` is true."""
+        if self.isa.multiply_pairs is None:
+            raise ValueError(f"{self.isa.name} does not multiply pairs")
+        return self.isa.multiply_pairs(a, b)
+
+    def first_pair_sum(self, of_token: Any, of_rows: Any) -> Any:
+        """What the sums of a token with a register of rows begin with."""
+        return T.broadcast(T.int32(0) - of_token, self.isa.lanes) - of_rows
+
+    @property
     def narrow_words(self) -> int:
         """Packed words of a row that are added up in 16 bits before they are widened; 0 for products in 32 bits."""
         if self.isa.narrow is None or self.matrix.bits == 8:
@@ -100,6 +122,8 @@ class MatmulSettings:
         """Tokens of a full tile."""
         if self.isa.takes_lanes:
             return LANE_TOKENS
+        if self.pairs:
+            return PAIR_TOKENS
         return self.narrow.token_tile if self.narrow_words > 0 else self.isa.row_tile
 
     @property

@@ -13,6 +13,7 @@ from edgeq.targets.builtin.target import load_target
 from edgeq.targets.compiler.isa import isa_named
 from edgeq.targets.compiler.kernels.float_matmul import float_matmul, panels
 from edgeq.targets.compiler.kernels.low_bit_matmul import check_accumulator, low_bit_matmul
+from edgeq.targets.compiler.kernels.matmul_settings import MOST_PAIRED, MatmulSettings
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns
 from edgeq.targets.compiler.kernels.residual_matmul import residual_matmul
 from edgeq.targets.compiler.kernels.weight_only_matmul import weight_only_matmul
@@ -48,18 +49,27 @@ def test_integer_product_matches_numpy(bits, zero_point, product_target, compile
     check_integer_product(bits, zero_point, product_target, compile_kernel, shapes=shapes)
 
 
+def test_many_tokens_with_8_bit_codes(product_target, compile_kernel):
+    """Full tiles and every remainder, activations that several threads prepare, and a zero point of its own."""
+    check_integer_product(
+        8, 41.0, product_target, compile_kernel, shapes=[ODD_SHAPE], tokens_of_calls=(4, 5, 6, 10, 63, 64, 79)
+    )
+
+
 @pytest.mark.parametrize(("bits", "zero_point"), OTHER_ZERO_POINTS)
 def test_integer_product_with_other_zero_points(bits, zero_point, runnable, compile_kernel):
     """Whole and uneven ones, with codes that are turned into signed bytes; the usual ones run on every target."""
     check_integer_product(bits, zero_point, runnable[-1], compile_kernel, shapes=[ODD_SHAPE])
 
 
-def check_integer_product(bits, zero_point, target, compile_kernel, *, shapes):
+def check_integer_product(
+    bits, zero_point, target, compile_kernel, *, shapes, tokens_of_calls=(0, 1, 2, 3, 7, 8, 13, 15)
+):
     for rows, columns in shapes:
         matrix, codes, words, scale = random_matrix(rows, columns, bits, zero_point)
         run = compile_kernel(low_bit_matmul(isa_of(target), matrix, rank=1, has_bias=True), target)
         generator = np.random.default_rng(7)
-        for tokens in (0, 1, 2, 3, 7, 8, 13, 15):
+        for tokens in tokens_of_calls:
             q = np.zeros((tokens, padded_columns(columns)), np.int8)
             q[:, :columns] = generator.integers(-127, 128, (tokens, columns))
             a_scale = generator.uniform(0.001, 1, tokens).astype(np.float32)
@@ -108,6 +118,27 @@ def test_extreme_codes_neither_saturate_nor_overflow(target_pair_bits, product_t
                     np.zeros((tokens, 16), np.float32),
                 )  # fmt: skip
                 assert np.all(y == np.float32((code - zero_point) * activation * 512))
+
+
+def test_as_many_columns_as_may_be_paired_do_not_overflow(compile_kernel, runnable):
+    """Every sum on the way is as large as it can be, and one column more is added up in another way."""
+    if "x86-64-v3" not in runnable:
+        pytest.skip("needs a processor with AVX2")
+    isa, columns = isa_of("x86-64-v3"), MOST_PAIRED
+    settings = [MatmulSettings(isa, PackedMatrix(16, n, 8, 128.0, 1), False, "none") for n in (columns, columns + 1)]
+    assert [one.pairs for one in settings] == [True, False]
+    for n in (columns, columns + 1):
+        run = compile_kernel(low_bit_matmul(isa, PackedMatrix(16, n, 8, 128.0, 1), rank=1, has_bias=False), "x86-64-v3")
+        for code, activation in ((255, 127), (255, -127), (1, 127), (1, -127)):
+            packed = pack(np.full((16, n), code, np.uint8), 8)
+            q = np.zeros((7, padded_columns(n)), np.int8)
+            q[:, :n] = activation
+            y = run(
+                q.view(np.int32), np.ones(7, np.float32), q.sum(1, dtype=np.int32),
+                packed.view(np.int32).reshape(packed.shape[:3]), np.ones(1, np.float32), np.zeros(1, np.float32),
+                np.zeros((7, 16), np.float32),
+            )  # fmt: skip
+            assert np.all(y == np.float32((code - 128) * activation * n))
 
 
 @pytest.mark.parametrize("epilogue", ["gelu", "gelu_tanh", "relu", "silu", "tanh"])

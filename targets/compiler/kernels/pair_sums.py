@@ -1,0 +1,117 @@
+"""Sums of products of 8-bit codes with half the multiplications: Winograd's rule for inner products.
+
+``x0*c0 + x1*c1 = (x0 + c1) * (x1 + c0) - x0*x1 - c0*c1``, in 16 bits for the factors and 32 for the sums. What is
+subtracted depends on a token or on a row alone, so that it is made once for each. AVX2 has no dot product of bytes that
+neither saturates nor needs the sign of one side moved to the other, and the two units that multiply would do that as
+well; additions have four.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from edgeq.targets.compiler.kernels.matmul_settings import MatmulSettings, Operands
+from edgeq.targets.compiler.kernels.numerics import prefetch, registers, tree_sum
+from edgeq.targets.compiler.kernels.script import macro
+
+_BYTE = 8
+_ROW_PADDING = 16
+"""Words between rows of activations: not all rows of a tile may fall into the same places of the first cache."""
+_FEW_ROWS = 64
+"""Fewer rows than this are widened by one thread."""
+
+
+def row_words(operands: Operands) -> Any:
+    """Words from one row of widened activations to the next."""
+    return 2 * operands.words.shape[1] + _ROW_PADDING
+
+
+def _halves(p: MatmulSettings, word: Any) -> tuple[Any, Any]:
+    """Codes 0 and 2, and codes 1 and 3, of each word, without signs in 16 bits."""
+    wide = p.isa.lanes * 2
+    even = T.bitwise_and(T.reinterpret(word, dtype=f"int16x{wide}"), T.broadcast(T.int16(255), wide))
+    odd = T.shift_right(T.reinterpret(word, dtype=f"uint16x{wide}"), T.broadcast(T.uint16(_BYTE), wide))
+    return even, T.reinterpret(odd, dtype=f"int16x{wide}")
+
+
+def _widen(p: MatmulSettings, operands: Operands, widened: Any, sums: Any, m: Any, first: Any) -> None:
+    """Emits the widening of a register of activations, the two halves of each word side by side."""
+    lanes, wide = p.isa.lanes, p.isa.lanes * 2
+    halves = registers((2,), f"int16x{wide}")
+    word = T.reinterpret(operands.words[m, T.ramp(first, 1, lanes)], dtype=f"int16x{wide}")
+    byte = T.broadcast(T.int16(_BYTE), wide)
+    T.buffer_store(halves, T.shift_right(T.shift_left(word, byte), byte), [0])
+    T.buffer_store(halves, T.shift_right(word, byte), [1])
+    T.buffer_store(sums, sums[0] + p.multiply_pairs(halves[0], halves[1]), [0])
+    words = [T.reinterpret(halves[half], dtype=p.vector) for half in range(2)]
+    for part in range(2):
+        lane = part * lanes // 2
+        places = [place + half * lanes for place in range(lane, lane + lanes // 2) for half in range(2)]
+        start = m * row_words(operands) + first * 2 + part * lanes
+        T.buffer_store(widened, tirx.Shuffle(words, places), [T.ramp(start, 1, lanes)])
+
+
+@macro
+def _widen_row(p, operands, widened, token_sums, m):
+    sums = registers((1,), p.vector)
+    sums[0] = T.broadcast(T.int32(0), p.isa.lanes)
+    for c in range(operands.words.shape[1] // p.isa.lanes):
+        _widen(p, operands, widened, sums, m, c * p.isa.lanes)
+    token_sums[m] = tree_sum(sums[0]) + operands.code_sums[m] * T.int32(128)
+
+
+@macro
+def widen_rows(p, operands, widened, token_sums, tokens):
+    """Leaves the activations of all tokens in ``widened``, and what each subtracts from its sums in ``token_sums``."""
+    if tokens < _FEW_ROWS:
+        for m in range(tokens):
+            _widen_row(p, operands, widened, token_sums, m)
+    else:
+        for m in T.parallel(tokens):
+            _widen_row(p, operands, widened, token_sums, m)
+
+
+def _add_row_sums(p: MatmulSettings, operands: Operands, sums: Any, block: Any, k_block: Any) -> None:
+    lanes = p.isa.lanes
+    for v in range(p.isa.vectors):
+        even, odd = _halves(p, operands.weight[block, k_block, T.ramp(v * lanes, 1, lanes)])
+        T.buffer_store(sums, sums[v] + p.multiply_pairs(even, odd), [v])
+
+
+@macro
+def sum_rows(p, operands, row_sums, block):
+    """Leaves what each row of a block subtracts in ``row_sums``, and asks for the weights of the next block."""
+    sums = registers((p.isa.vectors,), p.vector)
+    for v in T.unroll(p.isa.vectors):
+        sums[v] = T.broadcast(T.int32(0), p.isa.lanes)
+    for k_block in range(p.matrix.packed_shape[1]):
+        prefetch(operands.weight[block + 1, k_block, 0])
+        _add_row_sums(p, operands, sums, block, k_block)
+    for v in T.unroll(p.isa.vectors):
+        row_sums[T.ramp(v * p.isa.lanes, 1, p.isa.lanes)] = sums[v]
+
+
+def _take_in(
+    p: MatmulSettings, operands: Operands, widened: Any, acc: Any, m: Any, block: Any, k_block: Any, v: Any, tokens: int
+) -> None:
+    """Emits the products of one word a row of half a block."""
+    lanes, wide = p.isa.lanes, f"int16x{p.isa.lanes * 2}"
+    codes = registers((2,), wide)
+    for half, value in enumerate(_halves(p, operands.weight[block, k_block, T.ramp(v * lanes, 1, lanes)])):
+        T.buffer_store(codes, value, [half])
+    for r in range(tokens):
+        start = (m + r) * row_words(operands) + k_block * 2
+        x = [T.reinterpret(T.broadcast(widened[start + half], lanes), dtype=wide) for half in range(2)]
+        T.buffer_store(acc, acc[r] + p.multiply_pairs(x[0] + codes[1], x[1] + codes[0]), [r])
+
+
+@macro
+def pair_products(p, operands, widened, token_sums, row_sums, acc, m, block, v, tokens):
+    """Leaves the sums of some tokens with one register of rows in ``acc``."""
+    for r in T.unroll(tokens):
+        acc[r] = p.first_pair_sum(token_sums[m + r], row_sums[T.ramp(v * p.isa.lanes, 1, p.isa.lanes)])
+    for k_block in range(p.matrix.packed_shape[1]):
+        _take_in(p, operands, widened, acc, m, block, k_block, v, tokens)
