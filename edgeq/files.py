@@ -1,8 +1,9 @@
 """Outputs appear whole or not at all, and never in the place of something that edgeq did not write.
 
-Everything is written under a temporary name and renamed. What lies at the place of an output already is replaced only
-if the same verb wrote every file of it, or if the user says so (``--force``). How an output is recognised is said by
-its :class:`Output`: by its own table of contents, or by the file :data:`MARKER`, which :func:`new_folder` adds.
+Everything is written under a temporary name, or without one, and takes its own when it is whole. What lies at the place
+of an output already is replaced only if the same verb wrote every file of it, or if the user says so (``--force``). How
+an output is recognised is said by its :class:`Output`: by its own table of contents, or by the file :data:`MARKER`,
+which :func:`new_folder` adds.
 """
 
 from __future__ import annotations
