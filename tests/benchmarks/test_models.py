@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.models import rebuild
-from benchmarks.models.__main__ import neighbours_kept
+from benchmarks.models.__main__ import RECIPES, _place, neighbours_kept
 from benchmarks.models.catalog import MODELS, reactions, sentences
 from benchmarks.models.table import table_lines, update_readme
 
@@ -41,6 +41,12 @@ def test_the_table(tmp_path):
     update_readme(page, [WORKS])
     table = "\n".join(lines[:3])
     assert page.read_text() == f"before\n<!-- models: begin -->\n{table}\n<!-- models: end -->\nafter\n"
+
+
+def test_rows_stand_in_the_catalogs_order():
+    rows = [{"model": model.name, "recipe": recipe} for model in MODELS for recipe in RECIPES]
+    measured = rows[3:] + rows[:3]
+    assert sorted(measured, key=_place) == rows
 
 
 def test_every_model_has_texts():
