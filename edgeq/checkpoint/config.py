@@ -13,10 +13,17 @@ from edgeq.formats.json_file import read_json_object
 from edgeq.formats.quantization_config import QUANT_METHOD
 from edgeq.models import adapter_classes, check_family
 from edgeq.models.transformers_release import in_words_of_release
+from edgeq.quiet import quiet_transformers
 from edgeq.weight_files import WeightFiles
 
 _ADAPTER_CONFIG = "adapter_config.json"
 _COMMON_PREFIXES = {"model", "transformer"}  # of many families
+_BERT_NAMES = {
+    "embeddings.word_embeddings.weight",
+    "embeddings.token_type_embeddings.weight",
+    "encoder.layer.0.attention.self.query.weight",
+}
+_BERT_VOCABULARY = "vocab.txt"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -53,7 +60,7 @@ def parse_config(folder: Path, values: dict[str, Any], weights: WeightFiles) -> 
         raise UnsupportedError(f"{path} brings code of its own (auto_map), which edgeq does not run")
     if (folder / _ADAPTER_CONFIG).exists():
         raise UnsupportedError(f"{folder / _ADAPTER_CONFIG} describes an adapter (PEFT); merge it into the model first")
-    model_type = plain.get("model_type") or _model_type(plain.get("architectures"), weights.tensors)
+    model_type = plain.get("model_type") or _model_type(folder, plain.get("architectures"), weights.tensors)
     plain["model_type"] = model_type
     plain = in_words_of_release(plain)
     if model_type is None:
@@ -63,21 +70,31 @@ def parse_config(folder: Path, values: dict[str, Any], weights: WeightFiles) -> 
     architectures = plain.get("architectures")
     check_family(model_type, str(architectures[0]) if isinstance(architectures, list) and architectures else None)
     try:
-        return transformers.AutoConfig.for_model(**plain)
+        with quiet_transformers():  # labels are judged beside the weights
+            return transformers.AutoConfig.for_model(**plain)
     except Exception as error:  # config classes check values with whatever exception is at hand
         raise FormatError(f"{path} is damaged: {one_line(error)}") from error
 
 
-def _model_type(architectures: object, tensors: Iterable[str]) -> str | None:
-    """What configurations older than ``model_type`` mean: told by a class, or by what names of tensors begin with."""
+def _model_type(folder: Path, architectures: object, tensors: Iterable[str]) -> str | None:
+    """What configurations older than ``model_type`` mean: told by a class, or by the names of tensors and files."""
     named = architectures[0] if isinstance(architectures, list) and architectures else None
-    begins = {name.partition(".")[0] for name in tensors}
+    names = set(tensors)
+    if named is None and names >= _BERT_NAMES and (folder / _BERT_VOCABULARY).is_file():
+        return "bert"  # of the families with these names that are as old, the others have a vocab.json
+    begins = {name.partition(".")[0] for name in names}
     for family, adapters in adapter_classes().items():
         for adapter in adapters:
             prefixes = {adapter.class_named(architecture).base_model_prefix for architecture in adapter.architectures}
             if named in adapter.architectures or (prefixes - _COMMON_PREFIXES) & begins:
                 return family
     return None
+
+
+def contradicts_its_labels(values: dict[str, Any]) -> bool:
+    """Tells whether a ``config.json`` says one number of labels and names another one."""
+    named, count = values.get("id2label"), values.get("num_labels")
+    return isinstance(named, dict) and isinstance(count, int) and count != len(named)
 
 
 def one_line(error: BaseException) -> str:

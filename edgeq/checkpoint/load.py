@@ -11,8 +11,8 @@ import torch
 import transformers
 from torch import nn
 
-from edgeq.checkpoint.config import names_method, one_line, parse_config, read_config
-from edgeq.checkpoint.tokenizer import load_tokenizer
+from edgeq.checkpoint.config import contradicts_its_labels, names_method, one_line, parse_config, read_config
+from edgeq.checkpoint.tokenizer import load_tokenizer, lost_tokens
 from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.factor.evaluation import Choice, apply_choices, call_tokens, choose
 from edgeq.factor.insert import insert_factor_modules
@@ -84,9 +84,16 @@ def load_checkpoint(folder: Path | str, *, task: str | None = None) -> Checkpoin
     config = parse_config(folder, values, weights)
     adapter = adapter_for(config, task, exact=manifest is not None)
     remarks = [weights.remark] if weights.remark is not None else []
+    if not values.get("model_type"):
+        remarks.append(f"config.json names no model_type: taken as {config.model_type!r}, by what else is there")
     if manifest is None:
         named = config.architectures[0] if config.architectures else None
-        model = _load_float(folder, adapter, weights, chosen=task is not None or named is not None)
+        try:
+            model = _load_float(folder, adapter, weights, chosen=task is not None or named is not None)
+        except FormatError as error:
+            if adapter.labels and contradicts_its_labels(values):
+                raise _contradiction(folder, values, error) from error
+            raise
         if task is None and named not in (None, adapter.architecture):
             remarks.append(f"config.json names {named}: taken as {adapter.architecture} (--task chooses otherwise)")
     else:
@@ -98,10 +105,21 @@ def load_checkpoint(folder: Path | str, *, task: str | None = None) -> Checkpoin
     apply_choices(model, choices)
     if adapter.task == "embed" and not sentence.is_cross_encoder:
         adapter.sentence = SentenceHead(sentence, width=int(config.hidden_size))
-    tokenizer = load_tokenizer(folder, lower_case=sentence.lower_case)
+    tokenizer = load_tokenizer(folder, lower_case=sentence.lower_case, config=config)
+    if lost := lost_tokens(tokenizer):
+        remarks.append(lost)
     give_back()
     return Checkpoint(
         sentence.folder, model, tokenizer, adapter, manifest, sentence, tuple(choices), remarks=tuple(remarks)
+    )
+
+
+def _contradiction(folder: Path, values: dict[str, Any], error: FormatError) -> FormatError:
+    """Old releases of transformers wrote the names of two labels into every config.json."""
+    count, names = values["num_labels"], len(values["id2label"])
+    return FormatError(
+        f"{folder / 'config.json'} says num_labels = {count} and names {names} labels in id2label, and transformers "
+        f"goes by the names; name {count} labels, or take id2label and label2id out ({error})"
     )
 
 

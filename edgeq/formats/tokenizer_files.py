@@ -11,10 +11,12 @@ from edgeq.reading import check_regular
 
 TOKENIZER_FILE = "tokenizer.json"
 _JSON_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
-_OTHER_FILES = (
-    *("vocab.txt", "merges.txt", "spm.model", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
-    *("source.spm", "target.spm", "chat_template.jinja"),
+VOCABULARY_FILES = (
+    *("vocab.txt", "vocab.json", "merges.txt", "spm.model", "spiece.model", "tokenizer.model"),
+    *("sentencepiece.bpe.model", "source.spm", "target.spm"),
 )
+"""What tokenizers of different kinds are read from where there is no ``tokenizer.json``."""
+_OTHER_FILES = (*VOCABULARY_FILES, "chat_template.jinja")
 LARGEST_ID = 1 << 24
 """Ids that tokenizers may give; libraries make tables as long as the largest one."""
 

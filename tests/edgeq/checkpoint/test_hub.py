@@ -93,6 +93,64 @@ def test_a_configuration_that_names_nothing(missing: str, make_bert: Callable[..
     assert _is_the_encoder(folder, source)
 
 
+def _as_years_ago(folder: Path) -> Path:
+    """Makes the folder one from before ``model_type`` and ``tokenizer.json``."""
+    for key in ("architectures", "model_type"):
+        _edit(folder, "config.json", lambda values, key=key: values.pop(key))
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (folder / name).unlink(missing_ok=True)
+    return folder
+
+
+def test_an_encoder_from_before_families_had_names(make_bert: Callable[..., Path], tmp_path: Path) -> None:
+    """``transformers`` guesses by the name of the folder, which says nothing here."""
+    source = make_bert()
+    folder = _as_years_ago(Path(shutil.copytree(source, tmp_path / "gpt2-things" / "x", dirs_exist_ok=True)))
+    assert _is_the_encoder(folder, source)
+    loaded = load_checkpoint(folder)
+    assert "taken as 'bert'" in loaded.remarks[0]
+    assert loaded.tokenizer("a cat")["input_ids"] == load_checkpoint(source).tokenizer("a cat")["input_ids"]
+    (folder / "vocab.txt").rename(folder / "vocab.json")
+    with pytest.raises(UsageError, match="names no model_type"):
+        load_checkpoint(folder)
+
+
+def test_more_labels_than_names(make_bert: Callable[..., Path], tmp_path: Path, capfd: Any) -> None:
+    """Old releases wrote two names beside any number of labels; ``transformers`` fails at the weights."""
+    folder = _copy(make_bert("BertForSequenceClassification", num_labels=5), tmp_path)
+    names = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}, "num_labels": 5}
+    _edit(folder, "config.json", lambda values: values.update(names))
+    with pytest.raises(FormatError, match=r"num_labels = 5 and names 2 labels.*'classifier\.\w+' should have shape"):
+        load_checkpoint(folder)
+    assert load_checkpoint(folder, task="feature-extraction").adapter.task == "embed"
+    assert "incompatible" not in capfd.readouterr().err
+    _edit(folder, "config.json", lambda values: [values.pop("id2label"), values.pop("label2id")])
+    assert load_checkpoint(folder).adapter.labels == [f"LABEL_{number}" for number in range(5)]
+
+
+def test_a_vocabulary_of_another_kind(make_encoder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = _copy(make_encoder("AlbertModel"), tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (folder / name).unlink(missing_ok=True)
+    (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n")
+    with pytest.raises(FormatError, match=r"'albert', which is read from tokenizer.json or spiece.model.*vocab.txt"):
+        load_checkpoint(folder)
+
+
+def test_capitals_that_never_occur(make_bert: Callable[..., Path], tmp_path: Path) -> None:
+    source = make_bert()
+    folder = _as_years_ago(_copy(source, tmp_path))
+    tokens = (folder / "vocab.txt").read_text().splitlines()
+    capitals = [token.replace("word", "Word") for token in tokens]
+    (folder / "vocab.txt").write_text("\n".join(capitals) + "\n")
+    assert "lower-cases texts" not in " ".join(load_checkpoint(source).remarks)
+    remark = load_checkpoint(folder).remarks[-1]
+    assert "lower-cases texts, so that 70 of its" in remark
+    assert "'Word0', 'Word1', 'Word2', ..." in remark
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert "lower-cases texts" not in " ".join(load_checkpoint(folder).remarks)
+
+
 def test_a_head_without_a_name_is_not_guessed(make_bert: Callable[..., Path], tmp_path: Path) -> None:
     source = make_bert("BertForSequenceClassification", num_labels=3)
     folder = _copy(source, tmp_path)
