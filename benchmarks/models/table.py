@@ -12,20 +12,26 @@ FOLDER = "a folder"
 """What a package holds whose model is taken as it lies there."""
 _BEGIN, _END = "<!-- models: begin -->\n", "<!-- models: end -->"
 _COLUMNS = ("model", "recipe", "as shipped", "weights", "vs float32", "quality", "cosine to float",
-            "neighbours or labels kept", "CPU seconds", "peak memory")  # fmt: skip
+            "neighbours or labels kept", "CPU seconds", "peak memory", "beyond libraries")  # fmt: skip
 
 
-def table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Returns the lines of the table."""
+def table_lines(rows: Sequence[dict[str, Any]], *, libraries: int) -> list[str]:
+    """Returns the lines of the table.
+
+    Args:
+        rows: What was measured.
+        libraries: Bytes that libraries alone take.
+    """
     lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + " --- |" * len(_COLUMNS)]
-    return [*lines, *("| " + " | ".join(_cells(row)) + " |" for row in rows)]
+    return [*lines, *("| " + " | ".join(_cells(row, libraries)) + " |" for row in rows)]
 
 
-def update_readme(page: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Puts the table between the marks of a page."""
+def update_readme(page: Path, rows: Sequence[dict[str, Any]], *, libraries: int) -> None:
+    """Puts the table between the marks of a page; see :func:`table_lines`."""
     before, _, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
     _, _, after = rest.partition(_END)
-    page.write_text(before + _BEGIN + "\n".join(table_lines(rows)) + "\n" + _END + after, encoding="utf-8")
+    table = "\n".join(table_lines(rows, libraries=libraries)) + "\n"
+    page.write_text(before + _BEGIN + table + _END + after, encoding="utf-8")
 
 
 def _works(row: dict[str, Any]) -> str:
@@ -33,7 +39,7 @@ def _works(row: dict[str, Any]) -> str:
     return works if row["parity"] else f"{works}; a parity rule is broken"
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(row: dict[str, Any], libraries: int) -> list[str]:
     start = [row["model"], f"`{row['recipe']}`"]
     if not row["works"]:
         return [*start, f"no: {row['reason']}", *[""] * (len(_COLUMNS) - 3)]
@@ -49,5 +55,6 @@ def _cells(row: dict[str, Any]) -> list[str]:
         cosine,
         f"{kept:.1%} of {row['texts']}",
         f"{row['cpu_seconds']:.0f}",
-        f"{megabytes(row['peak_bytes'])} ({row['peak_bytes'] / row['float_bytes']:.1f} times float32)",
+        megabytes(row["peak_bytes"]),
+        f"{(row['peak_bytes'] - libraries) / row['float_bytes']:.1f} times float32",
     ]

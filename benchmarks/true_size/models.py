@@ -67,11 +67,11 @@ def save_random(name: str, folder: Path) -> int:
     torch.manual_seed(SEED)
     model = MODELS[name].make()
     model.save_pretrained(folder)
-    _byte_tokenizer().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _byte_tokenizer() -> PreTrainedTokenizerFast:
+def byte_tokenizer() -> PreTrainedTokenizerFast:
     """Encodes any text; what a model of random weights writes is no text anyway."""
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

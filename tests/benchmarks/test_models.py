@@ -1,10 +1,12 @@
 """The arithmetic and the table of the benchmark of real models."""
 
 import io
+import json
 import zipfile
 
 import numpy as np
 import pytest
+import transformers
 
 from benchmarks.models import rebuild
 from benchmarks.models.__main__ import RECIPES, _place, neighbours_kept
@@ -28,17 +30,17 @@ def test_neighbours_that_are_kept():
 def test_the_table(tmp_path):
     refused = {"model": "x", "recipe": "r", "works": False, "reason": "no weights"}
     rebuilt = WORKS | {"shipped": "ONNX", "parity": False}
-    lines = table_lines([WORKS, refused, rebuilt])
+    lines = table_lines([WORKS, refused, rebuilt], libraries=2 * 10**6)
     assert lines[2] == (
         "| m | `r` | yes | 1.00 MB | 4.00x | spearman 0.5000 of 0.6000 | 0.9900 (least 0.9000) | 75.0% of 7 | 12 | "
-        "10.00 MB (2.5 times float32) |"
+        "10.00 MB | 2.0 times float32 |"
     )
     assert lines[3].startswith("| x | `r` | no: no weights |")
     assert lines[4].startswith("| m | `r` | rebuilt: shipped as ONNX; a parity rule is broken | 1.00 MB |")
-    assert {line.count("|") for line in lines} == {11}
+    assert {line.count("|") for line in lines} == {12}
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- models: begin -->\nold\n<!-- models: end -->\nafter\n")
-    update_readme(page, [WORKS])
+    update_readme(page, [WORKS], libraries=2 * 10**6)
     table = "\n".join(lines[:3])
     assert page.read_text() == f"before\n<!-- models: begin -->\n{table}\n<!-- models: end -->\nafter\n"
 
@@ -69,6 +71,26 @@ def test_an_archive_in_parts(tmp_path):
     assert [path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")] == [
         "model/config.json"
     ]
+
+
+def test_reactions_are_split_as_the_models_package_does(tmp_path):
+    folder = tmp_path / "package" / "bert"
+    folder.mkdir(parents=True)
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "C", "O", "Cl", "(", ")", "=", ">>", "[C@H]", ".", "1"]
+    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n")
+    (folder / "pytorch_model.bin").write_bytes(b"weights")
+    config = {"hidden_size": 8, "num_labels": 5, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+    (folder / "config.json").write_text(json.dumps(config))
+    rebuild.from_reactions(tmp_path, tmp_path / "out", folder="package/bert", pooling="cls_token")
+    made = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert made == {"model_type": "bert", "hidden_size": 8, "num_labels": 5}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.tokenize("O=C(Cl)C.[C@H]C1>>Nc %C") == [
+        *("O", "=", "C", "(", "Cl", ")", "C", ".", "[C@H]", "C", "1", ">>", "[UNK]", "[UNK]", "C"),
+    ]
+    pooling = json.loads((tmp_path / "out" / "1_Pooling" / "config.json").read_text())
+    assert pooling["pooling_mode_cls_token"]
+    assert not pooling["pooling_mode_mean_tokens"]
 
 
 def test_weights_of_four_bits():
