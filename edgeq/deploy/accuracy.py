@@ -10,17 +10,18 @@ import numpy as np
 from edgeq.backends import Backend
 from edgeq.backends.bundles import LoadedBundle
 from edgeq.backends.pytorch import TorchBackend
-from edgeq.checkpoint import Checkpoint, load_checkpoint
+from edgeq.checkpoint import Checkpoint, load_checkpoint, read_adapter
 from edgeq.evaluate.evaluation import Evaluation, EvaluationData
 from edgeq.evaluate.metrics import METRICS
 from edgeq.evaluate.tasks import evaluate
+from edgeq.memory import give_back
 from edgeq.models.inference import TorchEncoder
 from edgeq.parity.rules.metric import check_labels, check_value
 from edgeq.progress import Progress
 from edgeq.results import Accuracy, Check, Loss, Predictions, Score
 from edgeq.rounding import ulp_noise
 from edgeq.targets.bundle.model_info import read_model_info
-from edgeq.targets.runtime.loader import load
+from edgeq.targets.runtime.loader import Bundle, load
 
 FLOAT = "torch float32"
 COMPRESSED = "torch compressed"
@@ -54,26 +55,27 @@ def measure_accuracy(
         The metric of each stage, the loss of each against the float model, and whether every bundle agrees with
         PyTorch.
     """
+    loaded = {name: load(folder) for name, folder in bundles.items()}
+    longest = _longest(source, task, loaded)
+
+    def evaluate_model(stage: str, model: Backend, checkpoint: Checkpoint) -> Evaluation:
+        return _evaluate(model, checkpoint, data, longest, progress=_named(stage, progress))
+
+    # One model is gone before the next one is there: a large tokenizer takes as much as half of its model.
     float_model = load_checkpoint(source, task=task)
+    results = {FLOAT: evaluate_model(FLOAT, _torch(float_model), float_model)}
+    del float_model
+    give_back()
     compressed = load_checkpoint(checkpoint, task=task)
-    longest = min(float_model.adapter.max_positions, read_model_info(source).max_length or 1 << 40)
-    models: dict[str, Backend] = {FLOAT: _torch(float_model), COMPRESSED: _torch(compressed)}
-    for name, folder in bundles.items():
-        bundle = load(folder)
-        longest = min(longest, bundle.manifest.model.max_length or longest)
-        models[f"bundle {name}"] = LoadedBundle(bundle)
-    results = {
-        # Tokens of a model whose vocabulary was pruned have other numbers.
-        name: _evaluate(
-            model, float_model if name == FLOAT else compressed, data, longest, progress=_named(name, progress)
-        )
-        for name, model in models.items()
-    }
+    models: dict[str, Backend] = {COMPRESSED: _torch(compressed)}
+    models |= {f"bundle {name}": LoadedBundle(bundle) for name, bundle in loaded.items()}
+    # Tokens of a model whose vocabulary was pruned have other numbers: those of the float model are its own.
+    results |= {name: evaluate_model(name, model, compressed) for name, model in models.items()}
     reference = results[FLOAT]
 
     def under_noise(seed: int) -> Evaluation:
         with ulp_noise(seed):
-            return _evaluate(models[COMPRESSED], compressed, data, longest, progress=_named("noise", progress))
+            return evaluate_model("noise", models[COMPRESSED], compressed)
 
     if keep is not None:
         stages = {name: tuple(map(tuple, entry.rows.tolist())) for name, entry in results.items()}
@@ -88,6 +90,13 @@ def measure_accuracy(
         losses={name: metric_loss(reference, entry) for name, entry in results.items() if name != FLOAT},
         checks=_checks(results, under_noise=under_noise),
     )
+
+
+def _longest(source: Path, task: str | None, bundles: Mapping[str, Bundle]) -> int:
+    """The most tokens that all of them read."""
+    own = read_adapter(source, task=task).max_positions
+    limits = [read_model_info(source).max_length, *(bundle.manifest.model.max_length for bundle in bundles.values())]
+    return min([own, *(limit for limit in limits if limit)])
 
 
 def _torch(checkpoint: Checkpoint) -> TorchBackend:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from edgeq.backends import Backend
 from edgeq.backends.log_probabilities import BundleLogProbabilities, TorchLogProbabilities
-from edgeq.checkpoint import Checkpoint, load_checkpoint
+from edgeq.checkpoint import Checkpoint, load_checkpoint, load_tokenizer
 from edgeq.deploy.accuracy import COMPRESSED, FLOAT
 from edgeq.errors import UnsupportedError
 from edgeq.evaluate.data import TextFile
 from edgeq.evaluate.perplexity import Perplexity, evaluate_perplexity, same_tokens
+from edgeq.memory import give_back
 from edgeq.models import GenerativeAdapter, TorchDecoder
 from edgeq.models.cache import baseline_dtype
 from edgeq.parity.rules.metric import check_value
@@ -66,28 +68,32 @@ def measure_perplexity(
         UsageError: If the text has too few tokens.
         UnsupportedError: If the model does not generate text.
     """
-    float_model, compressed = load_checkpoint(source, task=task), load_checkpoint(checkpoint)
-    if not same_tokens(float_model.tokenizer, compressed.tokenizer, text.content):
-        return Accuracy(measured=False, reason=_OTHER_TOKENS.format(path=text.path))
     loaded = {name: load(folder) for name, folder in bundles.items()}
+    float_model = load_checkpoint(source, task=task)
+    if not same_tokens(float_model.tokenizer, load_tokenizer(checkpoint), text.content):
+        return Accuracy(measured=False, reason=_OTHER_TOKENS.format(path=text.path))
     contexts = [bundle.generation.context for bundle in loaded.values()]
     window = min([_WINDOW, float_model.adapter.max_positions, *contexts])
-    models: dict[str, Backend] = {
-        FLOAT: _torch_model(float_model, baseline_dtype(cache_dtype)),
-        COMPRESSED: _torch_model(compressed, cache_dtype),
-        **{f"bundle {name}": BundleLogProbabilities(bundle) for name, bundle in loaded.items()},
-    }
 
-    def measure(name: str) -> Perplexity:
-        tokenizer = (float_model if name == FLOAT else compressed).tokenizer
+    def measure(stage: str, model: Backend, tokenizer: Any) -> Perplexity:
         limits = {"context": window, "max_tokens": MOST_TOKENS, "batch_size": _WINDOWS_AT_A_TIME}
-        return evaluate_perplexity(models[name], tokenizer, text, progress=_named(name, progress), **limits)
+        return evaluate_perplexity(model, tokenizer, text, progress=_named(stage, progress), **limits)
+
+    # One model is gone before the next one is there.
+    of_floats = _torch_model(float_model, baseline_dtype(cache_dtype))
+    found = {FLOAT: measure(FLOAT, of_floats, float_model.tokenizer)}
+    del float_model, of_floats
+    give_back()
+    compressed = load_checkpoint(checkpoint)
+    tokenizer, reference = compressed.tokenizer, _torch_model(compressed, cache_dtype)
+    models: dict[str, Backend] = {COMPRESSED: reference}
+    models |= {f"bundle {name}": BundleLogProbabilities(bundle) for name, bundle in loaded.items()}
+    found |= {name: measure(name, model, tokenizer) for name, model in models.items()}
 
     def under_noise(seed: int) -> float:
         with ulp_noise(seed):
-            return measure(COMPRESSED).value
+            return measure(COMPRESSED, reference, tokenizer).value
 
-    found = {name: measure(name) for name in models}
     if keep is not None:
         keep(_predictions(found, window))
     return _accuracy(text, found, under_noise)
