@@ -61,7 +61,7 @@ class Checkpoint:
     remarks: tuple[str, ...] = ()
 
 
-def load_checkpoint(folder: Path | str, *, task: str | None = None) -> Checkpoint:
+def load_checkpoint(folder: Path | str, *, task: str | None = None, tokenizer: Any = None) -> Checkpoint:
     """Loads a checkpoint folder, float or compressed, and checks it before taking memory.
 
     Factorised layers are set to compute the way that costs least, or that the recipe asked for.
@@ -69,6 +69,7 @@ def load_checkpoint(folder: Path | str, *, task: str | None = None) -> Checkpoin
     Args:
         folder: The folder: weights as safetensors, in one file or several, or as ``pytorch_model.bin``.
         task: What to make of a float checkpoint, by ``transformers``' name; None takes what it was made for.
+        tokenizer: One that is in memory already, where the folder's is not wanted: a large one takes some 300 MB.
 
     Raises:
         UsageError: If the folder or one of its files is missing, or it does not hold what the task needs.
@@ -105,7 +106,8 @@ def load_checkpoint(folder: Path | str, *, task: str | None = None) -> Checkpoin
     apply_choices(model, choices)
     if adapter.task == "embed" and not sentence.is_cross_encoder:
         adapter.sentence = SentenceHead(sentence, width=int(config.hidden_size))
-    tokenizer = load_tokenizer(folder, lower_case=sentence.lower_case, config=config)
+    if tokenizer is None:
+        tokenizer = load_tokenizer(folder, lower_case=sentence.lower_case, config=config)
     if lost := lost_tokens(tokenizer):
         remarks.append(lost)
     give_back()

@@ -200,7 +200,8 @@ class ParityRun(abc.ABC):
 
     def _float_model(self, source: Path, *, with_noise: bool) -> tuple[Part, list[Distance]]:
         """Runs the float model, clean and under noise, and forgets it."""
-        model = self.float_reference_of(load_checkpoint(source, task=task_of_source(self.folder.path)))
+        task, tokenizer = task_of_source(self.folder.path), self.folder.checkpoint.tokenizer
+        model = self.float_reference_of(load_checkpoint(source, task=task, tokenizer=tokenizer))
         floats = self.judged(self.run_reference(model)).results
         if not with_noise:
             return floats, []

@@ -252,7 +252,7 @@ class _Inside:
     def check_float_model(self, run: MeaningRun) -> Check:
         """Whether the float model that edgeq reads from the folder is the one that the library reads."""
         self._library.let_go()
-        got = self.use(load_checkpoint(run.source, task=run.task))
+        got = self.use(load_checkpoint(run.source, task=run.task, tokenizer=run.compressed.tokenizer))
         return self.check(_FLOAT_STAGE, self.own, got)
 
     def check(self, stage: str, want: Sequence[Answer], got: Sequence[Answer]) -> Check:

@@ -363,3 +363,9 @@ def test_a_weight_that_is_missing(float_checkpoint: Path, copy_of: Callable[[Pat
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(FormatError, match=f"lacks tensor '{DENSE}.weight'"):
         load_checkpoint(folder)
+
+
+def test_a_tokenizer_that_is_there_is_not_read_again(make_bert):
+    source = make_bert()
+    tokenizer = load_checkpoint(source).tokenizer
+    assert load_checkpoint(source, tokenizer=tokenizer).tokenizer is tokenizer

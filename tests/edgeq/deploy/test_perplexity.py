@@ -1,5 +1,7 @@
 """The task stage of models that continue texts."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 import edgeq
 from edgeq.backends.log_probabilities import BundleLogProbabilities
 from edgeq.checkpoint import load_checkpoint
+from edgeq.deploy import perplexity
 from edgeq.deploy.perplexity import measure_perplexity, perplexity_loss
 from edgeq.evaluate.data import TextFile
 from edgeq.evaluate.perplexity import Perplexity
@@ -47,6 +50,23 @@ def test_every_stage_is_measured_on_the_same_tokens(result):
     (check,) = result.checks
     assert (check.stage, check.rule, check.passed) == ("bundle host", "task", True)
     assert check.measured["relative"] < 1e-3
+
+
+def test_one_model_is_gone_before_the_next_one_is_there(make_gpt2, gpt2_onnx, monkeypatch):
+    models, alive = [], []
+
+    def load(*arguments, **options):
+        gc.collect()
+        alive.append(sum(model() is not None for model in models))
+        loaded = load_checkpoint(*arguments, **options)
+        models.append(weakref.ref(loaded.model))
+        return loaded
+
+    monkeypatch.setattr(perplexity, "load_checkpoint", load)
+    checkpoint, text = gpt2_onnx.parent / "checkpoint", TextFile(Path("text.txt"), WORDS[0])
+    kept = {"cache_dtype": torch.float16, "progress": lambda *_: None}
+    measure_perplexity(make_gpt2(n_positions=164, seed=5), checkpoint, {}, text=text, **kept)
+    assert alive == [0, 0]
 
 
 def test_a_bundle_scores_step_by_step_what_torch_scores_at_once(gpt2_onnx, gpt2_bundle):
