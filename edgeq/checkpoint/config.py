@@ -24,6 +24,7 @@ _BERT_NAMES = {
     "encoder.layer.0.attention.self.query.weight",
 }
 _BERT_VOCABULARY = "vocab.txt"
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -37,8 +38,19 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UsageError(f"there is no folder {folder}; give the folder of a model")
     path = folder / "config.json"
     if not path.is_file():
-        raise UsageError(f"{folder} is not a model folder: it holds no config.json; give a Hugging Face checkpoint")
+        raise UsageError(f"{folder} is not a model folder: it holds no config.json; give {_instead(folder)}")
     return read_json_object(path)
+
+
+def _instead(folder: Path) -> str:
+    """Says what to give instead of a folder without ``config.json``: most often the model lies one folder deeper."""
+    models = sorted({path.parent for pattern in _WEIGHTS for path in folder.glob(f"*/{pattern}")})
+    models = [inside for inside in models if (inside / "config.json").is_file()]
+    if len(models) == 1:
+        return f"its folder {models[0].name!r}, which is one"
+    if any(folder.glob("*.onnx")):
+        return "the checkpoint that its ONNX file was exported from"
+    return "a Hugging Face checkpoint"
 
 
 def parse_config(folder: Path, values: dict[str, Any], weights: WeightFiles) -> Any:

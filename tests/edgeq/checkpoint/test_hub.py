@@ -128,6 +128,19 @@ def test_more_labels_than_names(make_bert: Callable[..., Path], tmp_path: Path, 
     assert load_checkpoint(folder).adapter.labels == [f"LABEL_{number}" for number in range(5)]
 
 
+def test_a_folder_around_the_model(make_bert: Callable[..., Path], tmp_path: Path) -> None:
+    shutil.copytree(make_bert(), tmp_path / "package" / "model")
+    with pytest.raises(UsageError, match=r"holds no config\.json; give its folder 'model', which is one$"):
+        load_checkpoint(tmp_path / "package")
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "model.onnx").write_bytes(b"")
+    with pytest.raises(UsageError, match="give the checkpoint that its ONNX file was exported from"):
+        load_checkpoint(tmp_path / "exported")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="give a Hugging Face checkpoint"):
+        load_checkpoint(tmp_path / "empty")
+
+
 def test_a_vocabulary_of_another_kind(make_encoder: Callable[..., Path], tmp_path: Path) -> None:
     folder = _copy(make_encoder("AlbertModel"), tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
