@@ -20,6 +20,8 @@ _EXAMPLES, _CHARACTERS = 16, 1100
 """What is measured on, a whole batch at least: memory depends on its size, not on how many there are."""
 _SIZES = {"num_hidden_layers": 12, "max_position_embeddings": 512}
 _SMALL = {"num_hidden_layers": 2, "hidden_size": 48, "num_attention_heads": 2, "vocab_size": 400}
+_LARGE = 100_000
+"""Tokens of a vocabulary that takes memory by itself."""
 SMALL_ENCODER, SMALL_DECODER = "small encoder", "small decoder"
 _ENCODERS: dict[str, dict[str, int]] = {
     "bert-base": {
@@ -55,10 +57,32 @@ def _create_encoder(sizes: dict[str, int], folder: Path) -> None:
     import transformers
 
     transformers.BertModel(transformers.BertConfig(**sizes)).save_pretrained(folder)
+    if sizes["vocab_size"] > _LARGE:
+        _unigram(sizes["vocab_size"]).save_pretrained(folder)
+        return
     letters = [chr(code) for code in range(0x20, 0x7F)]
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+
+
+def _unigram(count: int) -> Any:
+    """A tokenizer with as many pieces as the table has rows, which take as much memory as those of real words."""
+    import random
+
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    letters = [chr(code) for code in range(0x21, 0x7F)]
+    special, chosen = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"], random.Random(0)  # noqa: S311  # no secret
+    pieces = dict.fromkeys([*special, "\u2581", *letters])
+    while len(pieces) < count:
+        pieces["".join(chosen.choices("\u2581abcdefghijklmnopqrstuvwxyz", k=chosen.randint(3, 9)))] = None
+    scored = [(piece, -8.0 - at / count) for at, piece in enumerate(pieces)]
+    tokenizer = Tokenizer(models.Unigram(scored, unk_id=special.index("<unk>")))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    roles = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token", "mask_token"), special, strict=True))
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
 
 
 def _create_decoder(sizes: dict[str, int], folder: Path) -> None:
