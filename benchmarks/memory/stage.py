@@ -90,8 +90,10 @@ def _create_decoder(sizes: dict[str, int], folder: Path) -> None:
 
     from benchmarks.true_size.models import byte_tokenizer
 
-    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
+    tokenizer = byte_tokenizer()
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, **ends)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _compress(folder: Path) -> None:

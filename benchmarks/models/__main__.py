@@ -149,10 +149,11 @@ def compare(model: Model, source: Path, bundle: Path) -> dict[str, Any]:
     Returns:
         ``texts``; for embeddings the mean and least ``cosine`` and the share of ``neighbours`` that are kept; for
         classifiers the share of ``labels`` that are kept and the mean difference of ``scores``. A text that the
-        library or the bundle refuses is left out.
+        library or the bundle refuses is left out; if they are all refused, that it does not work, and the ``reason``.
     """
     library, loaded = _library(source), load(bundle, threads=1)
     pairs: list[tuple[Reading, np.ndarray]] = []
+    refused = ""
     try:
         for text in model.texts():
             wanted = library.read(Sample(text, text))
@@ -162,12 +163,17 @@ def compare(model: Model, source: Path, bundle: Path) -> dict[str, Any]:
                     got = np.array(sorted_scores(result.scores))
                 else:
                     got = loaded.encode([text])[0].astype(np.float64)
-            except EdgeqError:
+            except EdgeqError as error:
+                refused = str(error)
                 continue
             if isinstance(wanted, Reading):
                 pairs.append((wanted, got))
+            else:
+                refused = wanted.why
     finally:
         library.close()
+    if not pairs:
+        return {"works": False, "reason": refused}
     floats, bundles = np.stack([wanted.numbers for wanted, _ in pairs]), np.stack([got for _, got in pairs])
     if loaded.manifest.model.task == "classify":
         kept = float((floats.argmax(axis=1) == bundles.argmax(axis=1)).mean())

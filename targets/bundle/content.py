@@ -112,13 +112,20 @@ def describe(
     text = _text_info(folder, config, model, functions[MAIN].outputs)
     makes_texts = bool(compiled.state)
     limit = model.max_length or 0
-    generation = GenerationInfo(limit, exported.end_ids, reads, exported.settings) if makes_texts else None
+    ends = _possible(exported.end_ids, functions[MAIN].outputs)
+    generation = GenerationInfo(limit, ends, reads, exported.settings) if makes_texts else None
     if host_bundle is not None:
         local = bundle_as_host_model(host_bundle, folder, weights=compiled.weights, generation=generation)
     else:
         local = compiled_as_host_model(folder, models, functions=functions, generation=generation, target=target)
     golden = _golden(functions, model, reads, local)
     return Content(model, functions, golden, recipe_of(config), folder, generation, text)
+
+
+def _possible(tokens: tuple[int, ...], outputs: Sequence[TensorSpec]) -> tuple[int, ...]:
+    """Those that the model can give: GPT-2's own end stands in configurations of models with fewer tokens, too."""
+    vocabulary = outputs[0].shape[-1]
+    return tuple(token for token in tokens if isinstance(vocabulary, int) and token < vocabulary)
 
 
 def _generation_settings(folder: Path, model: ModelInfo) -> GenerationSettings:

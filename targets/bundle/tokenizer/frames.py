@@ -15,6 +15,8 @@ Frame = list[tuple[int, int, int]]
 _TEXTS = ("the", "0 a"), ("a b", "c")
 _FRAMING = ("BertProcessing", "RobertaProcessing", "TemplateProcessing")
 _LARGEST_TYPE = 1
+_SPACE = "\u0120"
+"""A space as byte-level tokens have it."""
 
 
 def read_frames(table: dict[str, Any], tokenizer: Any) -> tuple[Frame, Frame]:
@@ -49,11 +51,22 @@ def trimming(table: dict[str, Any], *, byte_level: bool) -> tuple[bool, bool]:
         UnsupportedError: If that happens twice, or with tokens that do not stand for bytes.
     """
     parts = [part for part in _parts(table["post_processor"]) if part.get("trim_offsets")]
-    if not parts:
+    if not parts or (not byte_level and _has_no_spaces(table)):
         return False, False
     if len(parts) > 1 or not byte_level:
         raise UnsupportedError("a post-processor that trims places in another way than ByteLevel")
     return True, bool(parts[0]["add_prefix_space"])
+
+
+def _has_no_spaces(table: dict[str, Any]) -> bool:
+    """Tells whether no token begins or ends with what is trimmed: MPNet has WordPiece in RoBERTa's frame.
+
+    Other models than these two give unknown characters as tokens of their own.
+    """
+    if table["model"]["type"] not in ("WordPiece", "WordLevel"):
+        return False
+    tokens = [*table["model"]["vocab"], *(str(token["content"]) for token in table["added_tokens"])]
+    return all(token == token.strip().strip(_SPACE) for token in tokens)
 
 
 def _parts(processor: dict[str, Any] | None) -> list[dict[str, Any]]:

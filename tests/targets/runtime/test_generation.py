@@ -274,3 +274,11 @@ def test_a_wrong_context_or_configuration_is_found_before_compiling(
     with pytest.raises(error, match=message):
         compile_bundle(folder, tmp_path / "out", target=load_target("host"), context=context)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_end_that_no_token_has_ends_nothing(gpt2_onnx, copy_of, tmp_path):
+    """GPT-2's 50256 stands in the configuration of many a model with fewer tokens; transformers never finds it."""
+    folder = copy_of(gpt2_onnx)
+    _config(folder, eos_token_id=[2, 50256])
+    compile_bundle(folder, tmp_path / "out", target=load_target("host"), context=150)
+    assert read_manifest(tmp_path / "out").generation.end_ids == (2,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import shutil
 from collections.abc import Sequence
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import edgeq
-from edgeq.errors import UsageError
+from edgeq.errors import UnsupportedError, UsageError
+from edgeq.targets.bundle.tokenizer.frames import trimming
 from edgeq.targets.runtime.manifest import read_manifest, write_manifest
 from edgeq.targets.runtime.text_options import text_options
 from edgeq.targets.runtime.texts import to_pairs
@@ -48,6 +50,17 @@ def _roberta() -> Tokenizer:
     tokenizer = texts_to_tokens.byte_pairs(specials=specials)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=True)
+    return tokenizer
+
+
+def _mpnet() -> Tokenizer:
+    """Pieces of words in RoBERTa's frame, whose trimming has nothing to trim there."""
+    table = json.loads(texts_to_tokens.MADE["word pieces"]().to_str())
+    kept = [token for token in table["model"]["vocab"] if token == token.strip()]
+    table["model"]["vocab"] = {token: number for number, token in enumerate(kept)}
+    tokenizer = Tokenizer.from_str(json.dumps(table))
+    ends = [(name, tokenizer.token_to_id(name)) for name in ("[SEP]", "[CLS]")]
+    tokenizer.post_processor = processors.RobertaProcessing(*ends, trim_offsets=True, add_prefix_space=False)
     return tokenizer
 
 
@@ -99,7 +112,7 @@ def _first_only() -> Tokenizer:
 NAMES = [
     *("word pieces", "word pieces with case and accents", "byte pairs of an own pattern", "whole words"),
     *("roberta", "trimmed", "decomposed", "xlm-roberta", "converted", "albert", "llama"),
-    *("qwen", "smollm", "first only"),
+    *("qwen", "smollm", "first only", "mpnet"),
 ]
 OWN = {
     "roberta": _roberta,
@@ -108,7 +121,16 @@ OWN = {
     "qwen": _qwen,
     "smollm": _smollm,
     "first only": _first_only,
+    "mpnet": _mpnet,
 }
+
+
+def test_what_would_be_trimmed_is_refused() -> None:
+    spaced = Tokenizer(models.WordLevel({"[CLS]": 0, "[SEP]": 1, "\u0120cat": 2}))
+    spaced.post_processor = processors.RobertaProcessing(("[SEP]", 1), ("[CLS]", 0), trim_offsets=True)
+    with pytest.raises(UnsupportedError, match="trims places"):
+        trimming(json.loads(spaced.to_str()), byte_level=False)
+    assert trimming(json.loads(_mpnet().to_str()), byte_level=False) == (False, False)
 
 
 @pytest.fixture(scope="session")
