@@ -90,6 +90,7 @@ def _install(model: Model, packages: Path) -> None:
 def _libraries(work: Path) -> dict[str, Any]:
     """What ``deploy`` takes of a model that is nearly nothing: libraries and what they keep."""
     source, out = work / "small" / "float", work / "small" / "run"
+    shutil.rmtree(out, ignore_errors=True)
     create(SMALL_ENCODER, source.parent)
     about = {"recipe": RECIPES[0], "machine": facts()}
     code, _, usage, said = _deploy(source, out, RECIPES[0], name="small", pairs=PAIRS)
@@ -103,6 +104,7 @@ def _row(model: Model, recipe: str, source: Path, work: Path) -> dict[str, Any]:
     out = work / model.name.replace(" ", "-").replace(",", "") / recipe
     about: dict[str, Any] = {"model": model.name, "package": " ".join(model.packages), "licence": model.licence}
     about |= {"recipe": recipe, "shipped": model.shipped, "machine": facts()}
+    shutil.rmtree(out, ignore_errors=True)  # a run that was begun would be measured in part
     code, seconds, usage, said = _deploy(source, out, recipe, name=model.name, pairs=model.pairs)
     if not (out / "report.json").is_file():
         return about | {"works": False, "reason": said, "exit_code": code}
