@@ -13,6 +13,17 @@ from edgeq.models.sentence import POOLING_MASK
 _PAST = "past_key_values."
 
 
+def log_sum_exp_in_place(values: torch.Tensor) -> torch.Tensor:
+    """Returns what ``values.logsumexp(-1)`` returns, to the bit, without a second tensor of their size.
+
+    Args:
+        values: float32 of any shape; they are lost.
+    """
+    most = values.amax(dim=-1, keepdim=True)
+    most.masked_fill_(most.abs() == torch.inf, 0.0)
+    return values.sub_(most).exp_().sum(dim=-1).log_().add_(most.squeeze(-1))
+
+
 class TorchEncoder:
     """A model as a function from numpy arrays to numpy arrays.
 
@@ -121,7 +132,7 @@ class TorchDecoder:
         with torch.no_grad():
             logits = self._module(read, torch.ones_like(read), places, self._empty(len(read)))[0]
             chosen = logits.gather(-1, following[..., None]).squeeze(-1)
-            return (chosen - logits.logsumexp(dim=-1)).numpy()
+            return (chosen - log_sum_exp_in_place(logits)).numpy()
 
     def _empty(self, batch: int) -> list[torch.Tensor]:
         return self._adapter.cache.empty(batch, dtype=self._cache_dtype)

@@ -15,6 +15,7 @@ from edgeq.errors import FormatError, UnsupportedError
 from edgeq.export.ops.low_bit_linear import quantize_activation
 from edgeq.models import GenerativeAdapter, TorchDecoder, adapter_for, positions
 from edgeq.models.cache import causal_mask, store
+from edgeq.models.inference import log_sum_exp_in_place
 from edgeq.recipes import apply_recipe, load_recipe
 from edgeq.rounding import ulp_noise
 
@@ -292,3 +293,9 @@ def test_impossible_sizes_are_refused(
 
 def test_an_untied_head_is_a_layer_of_its_own() -> None:
     assert adapter_for(_config(tie_word_embeddings=False)).tied_names == {}
+
+
+def test_sums_of_exponentials_in_place_are_torchs():
+    values = torch.randn((3, 5, 501), generator=torch.Generator().manual_seed(0)) * 9
+    values[0, 0], values[1, 1, 2] = -torch.inf, torch.inf
+    assert torch.equal(log_sum_exp_in_place(values.clone()), values.logsumexp(-1))
