@@ -14,6 +14,9 @@ from edgeq.formats.packing import ROW_TILE, pack, unpack
 from edgeq.quant.exact_sum import exact_linear
 from edgeq.rounding import quantize_dynamic, quantize_static, with_noise
 
+_ROWS = 128
+"""Tokens that are scaled at a time, in place: an output head's logits are larger than its model."""
+
 
 class PackedModule(nn.Module):
     """A module that holds one packed matrix: buffers ``weight_packed`` (uint8) and ``scale`` (float32).
@@ -152,7 +155,8 @@ class LowBitLinear(PackedModule):
             else:
                 y = self._integer_product(x)
             # A missing bias is added as zero, as the ONNX op does: it turns -0.0 into 0.0.
-            return y + (0.0 if self.bias is None else self.bias)
+            added = 0.0 if self.bias is None else self.bias
+            return y + added if y.requires_grad else y.add_(added)
 
     def _integer_product(self, x: torch.Tensor) -> torch.Tensor:
         if self.activation_scale is None:
@@ -160,7 +164,12 @@ class LowBitLinear(PackedModule):
         else:
             q, activation_scale = quantize_static(x, self.activation_scale), self.activation_scale
         total = exact_linear(q, self.centred_codes(), largest_level=self.largest_level)
-        return total * (self.scale * activation_scale)
+        if total.requires_grad or activation_scale.requires_grad:
+            return total * (self.scale * activation_scale)
+        of_token = activation_scale.expand(*total.shape[:-1], 1).reshape(-1, 1)
+        for some, their_scale in zip(total.view(-1, self.spec.rows).split(_ROWS), of_token.split(_ROWS), strict=True):
+            some.mul_(self.scale * their_scale)
+        return total
 
     def _symbolic(self, x: torch.Tensor) -> torch.Tensor:
         bias = torch.zeros(1) if self.bias is None else self.bias

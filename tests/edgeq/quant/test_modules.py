@@ -170,3 +170,13 @@ def test_embedding_looks_rows_up(bits: int, zero: float, per_row: bool) -> None:
 def test_modules_describe_themselves() -> None:
     assert "7 x 13, 4 bits, zero point 8.0, 7 scales, activation dynamic, bias True" in repr(_linear())
     assert (_linear().in_features, _linear().out_features) == (13, 7)
+
+
+@pytest.mark.parametrize("activation", ["dynamic", "static"])
+def test_more_tokens_than_are_scaled_at_a_time(activation: str) -> None:
+    layer = _linear(activation=activation)
+    x = torch.randn(300, 13, generator=torch.Generator().manual_seed(2))
+    whole = layer(x)
+    assert torch.equal(whole, torch.stack([layer(one) for one in x]))
+    assert torch.equal(whole.reshape(3, 100, 7), layer(x.reshape(3, 100, 13)))
+    assert torch.equal(whole, layer(x.clone().requires_grad_()).detach())
