@@ -159,6 +159,19 @@ def test_deploy_prints_the_table_and_says_what_it_skipped(run, deployed, float_c
     assert err.count("unchanged since the last run") == 9
 
 
+def test_a_limit_that_is_not_kept_exits_with_one_and_its_reason(run, deployed, float_checkpoint, run_options, tmp_path):
+    folder = shutil.copytree(deployed.folder, tmp_path / "run")
+    stored = deployed.report.ledger.bundles["host"].totals.stored_bytes
+    options = [f"--{key.replace('_', '-')}={run_options[key]}" for key in ("recipe", "eval_data", "name", "rounds")]
+    options += ["--sequence=16", "--target=host"]
+    code, out, _ = run("deploy", float_checkpoint, folder, *options, f"--max-bytes={stored - 1}", "--max-loss=1000")
+    assert code == 1
+    assert out.count("LIMIT NOT KEPT") == 1
+    assert f"{stored:,}" in out
+    code, out, _ = run("deploy", float_checkpoint, folder, *options, f"--max-bytes={stored}", "--max-loss=1000")
+    assert (code, "LIMIT NOT KEPT" in out) == (0, False)
+
+
 def test_doctor_knows_every_target(run):
     code, out, _ = run("doctor", "--target", "host", "--json")
     findings = json.loads(out)["findings"]
