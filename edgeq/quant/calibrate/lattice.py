@@ -18,13 +18,24 @@ from edgeq.quant.quantizers.base import divide
 
 _BLOCK = 128  # columns whose corrections are applied to the others in one matmul
 _RATIOS = 24  # clipping ratios that are tried for the first scale
+_MOST_DAMPINGS = 40  # each ten times the one before
 _SMALLEST_RATIO = {1: 0.1, 2: 0.2, 4: 0.4, 8: 0.75}
 
 
 def damped(square: torch.Tensor, damping: float) -> torch.Tensor:
-    """Adds ``damping`` times the mean of the diagonal to it, so that few texts say nothing for certain."""
-    largest = float(square.diagonal().mean())
-    return square + torch.eye(len(square), dtype=square.dtype) * (damping * largest if largest > 0 else 1.0)
+    """Adds ``damping`` times the mean of the diagonal to it, so that few texts say nothing for certain.
+
+    Where all tokens are nearly alike, what is left of their moments is rounding, which may point either way: as much
+    more is added as makes it positive definite.
+    """
+    largest, eye = float(square.diagonal().mean()), torch.eye(len(square), dtype=square.dtype)
+    amount = damping * largest if largest > 0 else 1.0
+    for _ in range(_MOST_DAMPINGS):
+        made = square + eye * amount
+        if not int(torch.linalg.cholesky_ex(made).info):
+            break
+        amount *= 10
+    return made
 
 
 def corrected_target(

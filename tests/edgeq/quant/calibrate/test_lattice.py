@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.quant.calibrate.lattice import corrected_target, damped, first_scale, fit, fitted_scale
+from edgeq.quant.calibrate.second_moments import SecondMoments
 from edgeq.quant.grids import Grid, grid_for
 from edgeq.quant.scale_search import round_weight, search_scale
 
@@ -96,3 +97,20 @@ def test_the_corrected_target_gives_the_float_outputs_on_other_inputs() -> None:
     # With nothing but damping, the target is the weight itself.
     held = corrected_target(weight, square, cross, damping=1e9)
     torch.testing.assert_close(held, weight, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6, 1e-3, 0.1])
+def test_inputs_that_hardly_differ_are_calibrated_with(noise: float) -> None:
+    """What is left of their second moments is rounding, and was once not positive definite at 0.001."""
+    generator = torch.Generator().manual_seed(0)
+    moments, usual = SecondMoments(48), 5 * torch.randn(48, generator=generator)
+    for _ in range(2):
+        tokens = usual + noise * torch.randn(4096, 48, generator=generator)
+        moments.add(tokens, tokens)
+    square, cross = moments.centred(shift=True)
+    weight = torch.randn(8, 48, generator=generator)
+    target = corrected_target(weight, square, cross, damping=0.1)
+    levels, scale = fit(target, square, grid_for(2, "balanced"), per_row=True, damping=0.01)
+    rounded = levels * scale[:, None]
+    assert torch.isfinite(rounded).all()
+    assert float((rounded - weight).square().mean()) < float(weight.square().mean())
