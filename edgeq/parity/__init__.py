@@ -7,7 +7,8 @@ measured or derived rather than picked by hand:
 * ``isolated``: each low-bit operator on the reference's own input; integer sums equal, floats within a
   bound derived from the number of roundings (:mod:`edgeq.parity.rules.isolated`).
 * ``end-to-end``: the stage differs from PyTorch by no more than twice what noise of one ulp in front of
-  every quantizer makes of PyTorch itself (:mod:`edgeq.parity.rules.end_to_end`).
+  every quantizer makes of PyTorch itself (:mod:`edgeq.parity.rules.end_to_end`); an encoder's float baseline also by
+  twice what PyTorch differs from the model in float64.
 * ``task``: decisions (labels, nearest sentences) change no more often than under that noise, plus two
   (:mod:`edgeq.parity.rules.decisions`); of a model that generates text, every token that PyTorch chose clearly is
   chosen again (:mod:`edgeq.parity.rules.chosen_tokens`).

@@ -39,6 +39,11 @@ class EncoderParity(ParityRun):
         """See :meth:`ParityRun.reference_of`."""
         return Reference(checkpoint)
 
+    def exact_reference_of(self, checkpoint: Checkpoint) -> Reference:
+        """See :meth:`ParityRun.exact_reference_of`."""
+        checkpoint.model.double()
+        return Reference(checkpoint)
+
     def run_reference(self, reference: Reference, *, seed: int | None = None) -> list[Arrays]:
         """See :meth:`ParityRun.run_reference`."""
         if seed is None:
