@@ -57,6 +57,8 @@ class ParityRun(abc.ABC):
     """
 
     reference: Reference
+    runs_in_float64 = False
+    """Whether its float model does; caches hold fewer bits."""
 
     def __init__(self, folder: ComparedRun, progress: Progress) -> None:
         self.folder = folder
@@ -103,9 +105,6 @@ class ParityRun(abc.ABC):
     def float_reference_of(self, checkpoint: Checkpoint) -> Reference:
         """Wraps the float model that the compressed one is compared with."""
         return self.reference_of(checkpoint)
-
-    def exact_reference_of(self, checkpoint: Checkpoint) -> Reference | None:
-        """Wraps the float model in float64; None for kinds whose caches hold fewer bits."""
 
     @abc.abstractmethod
     def run_reference(self, reference: Reference, *, seed: int | None = None) -> list[Arrays]:
@@ -210,9 +209,12 @@ class ParityRun(abc.ABC):
         Noise moves what goes into linear layers. In a model whose values differ a thousandfold, what PyTorch rounds
         between them is more, and another program that computes more exactly is as far away.
         """
+        if not self.runs_in_float64:
+            return []
         task, tokenizer = task_of_source(self.folder.path), self.folder.checkpoint.tokenizer
-        model = self.exact_reference_of(load_checkpoint(source, task=task, tokenizer=tokenizer))
-        return [self._distance_from(floats, self.run_reference(model))] if model is not None else []
+        checkpoint = load_checkpoint(source, task=task, tokenizer=tokenizer)
+        checkpoint.model.double()
+        return [self._distance_from(floats, self.run_reference(self.float_reference_of(checkpoint)))]
 
     def _float_model(self, source: Path, *, with_noise: bool) -> tuple[Part, list[Distance]]:
         """Runs the float model, clean and under noise, and forgets it."""

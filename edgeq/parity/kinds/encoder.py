@@ -26,6 +26,8 @@ _FILE = "model.onnx"
 class EncoderParity(ParityRun):
     """Parity of a model that is called once a text: it gives vectors, or labels of the text or its tokens."""
 
+    runs_in_float64 = True
+
     def __init__(self, folder: ComparedRun, progress: Progress) -> None:
         super().__init__(folder, progress)
         self.reference = self.reference_of(folder.checkpoint)
@@ -37,11 +39,6 @@ class EncoderParity(ParityRun):
 
     def reference_of(self, checkpoint: Checkpoint) -> Reference:
         """See :meth:`ParityRun.reference_of`."""
-        return Reference(checkpoint)
-
-    def exact_reference_of(self, checkpoint: Checkpoint) -> Reference:
-        """See :meth:`ParityRun.exact_reference_of`."""
-        checkpoint.model.double()
         return Reference(checkpoint)
 
     def run_reference(self, reference: Reference, *, seed: int | None = None) -> list[Arrays]:
