@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -93,12 +94,12 @@ def measure_sensitivity(
             reference.append(_output(reader, batch, adapter))
     energy = max(sum(float(one.square().sum()) for one in reference), 1e-30)
 
-    def moved(layer: str) -> float:
+    def error_of(layer: str) -> float:
         total = 0.0
         for number, (batch, wanted) in enumerate(zip(batches, reference, strict=True)):
             with replay.up_to(layer, number):
                 total += float((_output(reader, batch, adapter) - wanted).square().sum())
-        return total
+        return total / energy
 
     free = searched(plans)
     layers = []
@@ -106,25 +107,31 @@ def measure_sensitivity(
         for index, plan in enumerate(free):
             progress("measuring how sensitive layers are", index, len(free))
             rows = weight_rows(model.get_submodule(plan.name))
-            original = rows.clone()
-            choices, error, measured = [], 0.0, 0.0
-            for bits, name in GRIDS.items():
-                grid = grid_for(bits, name)
-                scale = search_scale(original.float().contiguous(), grid, per_row=True)
-                levels = round_weight(original.float(), scale, grid).float() - grid.zero_point
-                rows.copy_(levels * scale[:, None])
-                rounding = float((rows - original).square().sum())
-                if bits <= _WIDEST_MEASURED:
-                    measured, error = rounding, moved(plan.name) / energy
-                else:
-                    error = error * rounding / measured if measured > 0 else 0.0
-                choices.append(Choice(bits, _stored(rows, bits), error))
-            rows.copy_(original)
-            layers.append(SearchLayer(plan.name, plan.kind, tuple(choices)))
+            choices = _choices(rows, functools.partial(error_of, plan.name))
+            layers.append(SearchLayer(plan.name, plan.kind, choices))
     finally:
         reader.close()
     progress("measuring how sensitive layers are", len(free), len(free))
     return layers
+
+
+def _choices(rows: torch.Tensor, error_now: Callable[[], float]) -> tuple[Choice, ...]:
+    """Rounds the rows of a layer to each width in turn; they are what they were afterwards."""
+    original = rows.clone()
+    choices, error, measured = [], 0.0, 0.0
+    for bits, name in GRIDS.items():
+        grid = grid_for(bits, name)
+        scale = search_scale(original.float().contiguous(), grid, per_row=True)
+        levels = round_weight(original.float(), scale, grid).float() - grid.zero_point
+        rows.copy_(levels * scale[:, None])
+        rounding = float((rows - original).square().sum())
+        if bits <= _WIDEST_MEASURED:
+            measured, error = rounding, error_now()
+        else:
+            error = error * rounding / measured if measured > 0 else 0.0
+        choices.append(Choice(bits, _stored(rows, bits), error))
+    rows.copy_(original)
+    return tuple(choices)
 
 
 class _Replay:
