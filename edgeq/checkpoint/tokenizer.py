@@ -40,6 +40,9 @@ def load_tokenizer(folder: Path, *, lower_case: bool = False, config: Any = None
         if missing := _missing_files(folder, config):
             raise FormatError(missing) from error
         raise FormatError(f"the tokenizer in {folder} cannot be loaded: {one_line(error)}") from error
+    # Release 5 of transformers makes a tokenizer of a few special tokens where it finds no file.
+    if missing := _missing_files(folder, config, loaded=type(tokenizer)):
+        raise FormatError(missing)
     # Some publishers leave "pad everything to 128" in tokenizer.json; edgeq pads and cuts by itself.
     if getattr(tokenizer, "backend_tokenizer", None) is not None:
         tokenizer.backend_tokenizer.no_padding()
@@ -51,10 +54,18 @@ def load_tokenizer(folder: Path, *, lower_case: bool = False, config: Any = None
     return tokenizer
 
 
-def _missing_files(folder: Path, config: Any) -> str:
-    """Says which file of a tokenizer a folder lacks; empty if that is not what is wrong, or not known."""
+def _missing_files(folder: Path, config: Any, *, loaded: type | None = None) -> str:
+    """Says which file of a tokenizer a folder lacks; empty if that is not what is wrong, or not known.
+
+    Args:
+        folder: The folder.
+        config: The model's configuration, or None.
+        loaded: The class of what was loaded all the same, which may be that of another model.
+    """
     kinds = transformers.models.auto.tokenization_auto.TOKENIZER_MAPPING.get(type(config), ())
     kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+    if loaded is not None and loaded not in kinds:
+        return ""
     read = [name for kind in kinds if kind is not None for name in kind.vocab_files_names.values()]
     if not read or (folder / TOKENIZER_FILE).exists() or any((folder / name).exists() for name in read):
         return ""
