@@ -1,13 +1,9 @@
 """A loss comes with an interval that knows how few examples there were."""
 
-import gc
-import weakref
-
 import numpy as np
 import pytest
 from scipy import stats
 
-from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
 from edgeq.deploy import accuracy
 from edgeq.deploy.accuracy import measure_accuracy, metric_loss
@@ -83,22 +79,13 @@ def test_a_model_that_says_the_same_of_everything_is_compared_without_a_warning(
     assert loss.low == pytest.approx(1.0)
 
 
-def test_one_model_is_gone_before_the_next_one_is_there(make_bert, tmp_path, monkeypatch):
-    models, alive = [], []
-
-    def load(*arguments, **options):
-        gc.collect()
-        alive.append(sum(model() is not None for model in models))
-        loaded = load_checkpoint(*arguments, **options)
-        models.append(weakref.ref(loaded.model))
-        return loaded
-
+def test_one_model_is_gone_before_the_next_one_is_there(make_bert, tmp_path, alive_at_loads):
     source = make_bert()
     compress_model(source, tmp_path / "checkpoint", recipe="ptq-w8a8")
     rows = ["sentence1\tsentence2\tscore", "a cat\ta dog\t1", "the cat\tthe cat\t5", "a dog\tthe fox\t2"]
     (tmp_path / "dev.tsv").write_text("\n".join(rows) + "\n")
     data = read_evaluation_set(tmp_path / "dev.tsv")
-    monkeypatch.setattr(accuracy, "load_checkpoint", load)
+    alive = alive_at_loads(accuracy)
     result = measure_accuracy(source, tmp_path / "checkpoint", {}, data=data, progress=lambda *_: None)
     assert list(result.stages) == ["torch float32", "torch compressed"]
     assert alive == [0, 0]

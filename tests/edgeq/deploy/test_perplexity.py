@@ -1,7 +1,5 @@
 """The task stage of models that continue texts."""
 
-import gc
-import weakref
 from pathlib import Path
 
 import numpy as np
@@ -52,17 +50,8 @@ def test_every_stage_is_measured_on_the_same_tokens(result):
     assert check.measured["relative"] < 1e-3
 
 
-def test_one_model_is_gone_before_the_next_one_is_there(make_gpt2, gpt2_onnx, monkeypatch):
-    models, alive = [], []
-
-    def load(*arguments, **options):
-        gc.collect()
-        alive.append(sum(model() is not None for model in models))
-        loaded = load_checkpoint(*arguments, **options)
-        models.append(weakref.ref(loaded.model))
-        return loaded
-
-    monkeypatch.setattr(perplexity, "load_checkpoint", load)
+def test_one_model_is_gone_before_the_next_one_is_there(make_gpt2, gpt2_onnx, alive_at_loads):
+    alive = alive_at_loads(perplexity)
     checkpoint, text = gpt2_onnx.parent / "checkpoint", TextFile(Path("text.txt"), WORDS[0])
     kept = {"cache_dtype": torch.float16, "progress": lambda *_: None}
     measure_perplexity(make_gpt2(n_positions=164, seed=5), checkpoint, {}, text=text, **kept)
