@@ -12,16 +12,18 @@ import transformers
 
 import edgeq
 from edgeq.targets.runtime.machine import this_machine
+from edgeq.training.bfloat16 import multiplies_bfloat16
 
 
 def describe_setting() -> dict[str, Any]:
-    """Returns processor or GPU, threads, versions, and the commit of the code."""
+    """Returns processor or GPU, threads, whether trainings multiply bfloat16, versions, and the commit of the code."""
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "processor": this_machine().model,
         "accelerator": accelerator,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "bfloat16": multiplies_bfloat16("cpu" if accelerator is None else "cuda"),
         "edgeq": edgeq.__version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -44,6 +44,7 @@ from edgeq.recipes.calibrate_section import (
 )
 from edgeq.recipes.layers import kept_layers, reduce_layers
 from edgeq.recipes.schema import Recipe
+from edgeq.training.bfloat16 import multiplies_bfloat16
 from edgeq.training.unlabelled import MOST_UNKNOWN, UnlabelledTexts, load_unlabelled_texts
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
@@ -202,7 +203,7 @@ def _distill(
         other = FeatureReader(reference, teacher, wanted=objective.teacher_wants, pooling=pooling)
 
         def loss(batch: Batch) -> torch.Tensor:
-            with torch.autocast("cpu", torch.bfloat16, enabled=section.bf16 and _multiplies_bf16()):
+            with torch.autocast("cpu", torch.bfloat16, enabled=section.bf16 and multiplies_bfloat16("cpu")):
                 with torch.no_grad():
                     wanted = other(batch)
                 made = own(batch)
@@ -215,11 +216,6 @@ def _distill(
             other.close()
 
     return Distill(loss_of, section.steps, section.batch_tokens, _rates(section.rates))
-
-
-def _multiplies_bf16() -> bool:
-    """Whether the processor has instructions for it; without, bfloat16 is slower than float32."""
-    return any(bool(there) for name, there in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
 def _runner(adapter: ModelAdapter) -> Callable[[nn.Module, Batch], Any]:

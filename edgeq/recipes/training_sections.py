@@ -104,7 +104,7 @@ class TrainingSection(Section):
         clip: Largest norm of the gradient.
         max_length: Tokens of an example; longer ones are cut.
         dropout: Keep the model's dropout while it trains.
-        bf16: Multiply in bfloat16; weights and quantizers stay float32.
+        bf16: Multiply in bfloat16 where the device does so by itself; weights and quantizers stay float32.
         evaluate_every: Steps between two evaluations; at the end of each epoch if left out.
         select: Which model a stage ends with: the ``best`` on the evaluation data, or the ``last``.
         across_stages: ``restart``: each stage warms up and cools down, with a new optimizer; ``continue``: the rate

@@ -90,7 +90,7 @@ class TrainingSettings:
         clip: Largest norm of the gradient; 0 does not clip.
         max_length: Tokens of an example or block; longer texts are cut.
         dropout: Whether the model's own dropout is active while it trains.
-        bf16: Whether matmuls are computed in bfloat16.
+        bf16: Whether matmuls are computed in bfloat16, where the device does so by itself; elsewhere in float32.
         evaluate_every: Steps between evaluations; None is once an epoch. A stage's end is evaluated always.
         save_every: Steps between training checkpoints; None is as often as evaluations, and every ten minutes.
         log_every: Steps between lines of the log.

@@ -19,6 +19,7 @@ from edgeq.errors import EdgeqError, UsageError
 from edgeq.models import ModelAdapter, adapter_for
 from edgeq.progress import Progress
 from edgeq.results import LogLine, SavedProgress, StageOutcome
+from edgeq.training.bfloat16 import multiplies_bfloat16
 from edgeq.training.data import TaskData
 from edgeq.training.evaluation import evaluate_model
 from edgeq.training.figures import Figures, figures_of
@@ -192,6 +193,7 @@ class StageTraining:
         """Reads this process's part of the step's batch, piece by piece; returns the losses."""
         context, run = self._context, self._context.settings
         accelerator = context.accelerator
+        device = accelerator.device.type
         rank, count = accelerator.process_index, accelerator.num_processes
         seed = np.random.SeedSequence([run.seed, context.index, self._step, rank])
         torch.manual_seed(int(seed.generate_state(1)[0]))
@@ -202,7 +204,7 @@ class StageTraining:
             batch = {name: value.to(accelerator.device) for name, value in self._place.examples.batch(piece).items()}
             last = number == len(pieces) - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(student):
-                with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=run.bf16):
+                with torch.autocast(device, torch.bfloat16, enabled=run.bf16 and multiplies_bfloat16(device)):
                     own = student(batch)
                     with torch.no_grad():
                         wanted = None if teacher is None else teacher(batch)

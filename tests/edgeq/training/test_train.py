@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import edgeq.training.stage
 from edgeq.errors import EdgeqError, FormatError, UsageError
 from edgeq.training import StageSettings, TrainingSettings, start_from, train
 from edgeq.training.tensors import load_tensors, save_tensors
@@ -190,7 +191,8 @@ def test_pieces_of_a_batch_sum_to_the_batch(classifier, labelled, losses, tmp_pa
         torch.testing.assert_close(results[1][name], value, rtol=1e-3, atol=2e-4)
 
 
-def test_bfloat16_products_leave_weights_in_float32(classifier, labelled, losses, tmp_path):
+def test_bfloat16_products_leave_weights_in_float32(classifier, labelled, losses, tmp_path, monkeypatch):
+    monkeypatch.setattr(edgeq.training.stage, "multiplies_bfloat16", lambda device: True)
     student, teacher = classifier(), classifier(1)
     outcome = train(
         student, teacher, data=labelled, objective=losses(student, teacher, hidden=1, attention=1),
@@ -198,6 +200,22 @@ def test_bfloat16_products_leave_weights_in_float32(classifier, labelled, losses
     )  # fmt: skip
     assert all(value.dtype == torch.float32 for value in student.parameters())
     assert math.isfinite(outcome.result.values["loss"])
+
+
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_bfloat16_is_left_to_processors_that_multiply_it(
+    classifier, labelled, losses, tmp_path, monkeypatch, has_instructions
+):
+    monkeypatch.setattr(edgeq.training.stage, "multiplies_bfloat16", lambda device: has_instructions)
+    weights = []
+    for bf16 in (True, False):
+        student = classifier()
+        train(
+            student, None, data=labelled, objective=losses(student, **ON_LABELS), out=tmp_path / str(bf16),
+            settings=settings(bf16=bf16, steps=2),
+        )  # fmt: skip
+        weights.append(weights_of(student))
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items()) is not has_instructions
 
 
 def test_dropout_is_back_after_a_run_without(classifier, labelled, losses, tmp_path):
