@@ -61,7 +61,9 @@ class Checkpoint:
     remarks: tuple[str, ...] = ()
 
 
-def load_checkpoint(folder: Path | str, *, task: str | None = None, tokenizer: Any = None) -> Checkpoint:
+def load_checkpoint(
+    folder: Path | str, *, task: str | None = None, tokenizer: Any = None, is_finite: bool = False
+) -> Checkpoint:
     """Loads a checkpoint folder, float or compressed, and checks it before taking memory.
 
     Factorised layers are set to compute the way that costs least, or that the recipe asked for.
@@ -70,6 +72,8 @@ def load_checkpoint(folder: Path | str, *, task: str | None = None, tokenizer: A
         folder: The folder: weights as safetensors, in one file or several, or as ``pytorch_model.bin``.
         task: What to make of a float checkpoint, by ``transformers``' name; None takes what it was made for.
         tokenizer: One that is in memory already, where the folder's is not wanted: a large one takes some 300 MB.
+        is_finite: Whether this process has loaded the folder before, and so knows that it holds neither NaN nor
+            infinity: what no call needs, such as most rows of a large table, is not read into memory again.
 
     Raises:
         UsageError: If the folder or one of its files is missing, or it does not hold what the task needs.
@@ -101,7 +105,8 @@ def load_checkpoint(folder: Path | str, *, task: str | None = None, tokenizer: A
         model = _checked_compressed(folder, adapter, manifest, weights)
     factors = FactorManifest.from_json(manifest.factors if manifest else {})
     check_scales(model)
-    check_finite([*model.named_parameters(), *model.named_buffers()], where=str(folder))
+    if not is_finite:
+        check_finite([*model.named_parameters(), *model.named_buffers()], where=str(folder))
     choices = choose(model, evaluate=factors.evaluate, tokens=call_tokens(adapter))
     apply_choices(model, choices)
     if adapter.task == "embed" and not sentence.is_cross_encoder:

@@ -11,7 +11,7 @@ from pathlib import Path
 from edgeq.backends import Arrays
 from edgeq.backends.bundles import BundleAccess, EmulatedBundle
 from edgeq.checkpoint import Checkpoint, load_checkpoint
-from edgeq.memory import give_back
+from edgeq.memory import give_back, held
 from edgeq.parity.meaning import NativeBundle, check_meaning
 from edgeq.parity.reference import Reference
 from edgeq.parity.rules.end_to_end import Distance, check_distance, check_end_to_end, distance, noise_runs
@@ -79,17 +79,9 @@ class ParityRun(abc.ABC):
         self._say("PyTorch float32")
         self._float_stages()
         self._say("operators alone")
-        alone = self.operators_alone()
-        self._judge_operators(alone.torch())
-        self._say("ONNX reference")
-        self._judge_operators(alone.onnx_reference())
-        give_back()  # as every backend is closed before the next one opens
-        self._judge_stage("onnx reference", self.run_onnx_reference())
-        self._say("ONNX Runtime")
-        self._judge_operators(alone.onnx_runtime())
-        give_back()
-        self._judge_stage("onnxruntime", self.run_onnx_runtime(self.folder.path / "onnx"))
-        self._bundle_stages(alone)
+        before = held()
+        self._exported_stages()
+        give_back(since=before)
         self._say("meaning")
         library = self._meaning_stage()
         self._progress("parity", self._steps, self._steps)
@@ -233,6 +225,20 @@ class ParityRun(abc.ABC):
     def _distance_from(self, want: Part, got: list[Arrays]) -> Distance:
         return distance(self.judged(got).results.arrays, want.arrays, want.feeds)
 
+    def _exported_stages(self) -> None:
+        """The exported model and its bundles; what goes in and out of each operator is held until their end."""
+        alone = self.operators_alone()
+        self._judge_operators(alone.torch())
+        self._say("ONNX reference")
+        self._judge_operators(alone.onnx_reference())
+        give_back()  # as every backend is closed before the next one opens
+        self._judge_stage("onnx reference", self.run_onnx_reference())
+        self._say("ONNX Runtime")
+        self._judge_operators(alone.onnx_runtime())
+        give_back()
+        self._judge_stage("onnxruntime", self.run_onnx_runtime(self.folder.path / "onnx"))
+        self._bundle_stages(alone)
+
     def _bundle_stages(self, alone: OperatorsAlone) -> None:
         """Bundles that run here come first: what they compute is what every other one must compute."""
         if not self.bundles:
@@ -265,7 +271,10 @@ class ParityRun(abc.ABC):
             for bundle in self.bundles
             if access.is_native(bundle)
         ]
-        found = check_meaning(float_model_of(path), self.folder.checkpoint, native, task=task_of_source(path))
+        found = check_meaning(
+            float_model_of(path), self.folder.checkpoint, native,
+            task=task_of_source(path), is_finite=True,  # the float stages have loaded it
+        )  # fmt: skip
         self.checks += found.checks
         if found.not_checked:
             self.not_checked.append(f"meaning: {found.not_checked}")

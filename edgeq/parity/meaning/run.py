@@ -68,6 +68,7 @@ class MeaningRun:
         compressed: The compressed checkpoint.
         bundles: At least one.
         task: What was made of the float model, if the run was told.
+        is_finite: Whether this process has looked at every weight of the float model before.
     """
 
     source: Path
@@ -75,6 +76,7 @@ class MeaningRun:
     compressed: Checkpoint
     bundles: Sequence[NativeBundle]
     task: str | None
+    is_finite: bool
 
     @property
     def vocabulary(self) -> int:
@@ -107,7 +109,12 @@ class Found:
 
 
 def check_meaning(
-    source: Path | None, compressed: Checkpoint, bundles: Sequence[NativeBundle], *, task: str | None
+    source: Path | None,
+    compressed: Checkpoint,
+    bundles: Sequence[NativeBundle],
+    *,
+    task: str | None,
+    is_finite: bool = False,
 ) -> Found:
     """Compares bundles, and what edgeq reads as the float model, with the library that people use the model with.
 
@@ -116,6 +123,7 @@ def check_meaning(
         compressed: The compressed checkpoint.
         bundles: Those that run on this machine.
         task: What was made of the float model, if the run was told.
+        is_finite: Whether this process has looked at every weight of the float model before.
     """
     kind = TASKS.get(compressed.adapter.task)
     if kind is None:
@@ -124,7 +132,7 @@ def check_meaning(
         return Found(not_checked="the float model of this run is not known, or gone")
     if not bundles:
         return Found(not_checked="this machine runs no bundle of the run")
-    run = MeaningRun(source, read_sentence_model(source), compressed, bundles, task)
+    run = MeaningRun(source, read_sentence_model(source), compressed, bundles, task, is_finite)
     place = run.sentence.transformer
     config, tokenizer = (_settings(place / name) for name in ("config.json", "tokenizer_config.json"))
     if is_misread(config, tokenizer):
@@ -252,7 +260,8 @@ class _Inside:
     def check_float_model(self, run: MeaningRun) -> Check:
         """Whether the float model that edgeq reads from the folder is the one that the library reads."""
         self._library.let_go()
-        got = self.use(load_checkpoint(run.source, task=run.task, tokenizer=run.compressed.tokenizer))
+        own = run.compressed.tokenizer
+        got = self.use(load_checkpoint(run.source, task=run.task, tokenizer=own, is_finite=run.is_finite))
         return self.check(_FLOAT_STAGE, self.own, got)
 
     def check(self, stage: str, want: Sequence[Answer], got: Sequence[Answer]) -> Check:
