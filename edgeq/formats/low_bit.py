@@ -45,11 +45,12 @@ ZERO_POINTS: dict[int, tuple[float, ...]] = {1: (0.5,), 2: (1.0, 1.5, 2.0), 4: (
 def levels(bits: int, zero_point: float) -> tuple[int, int]:
     """Returns the smallest and largest code in use: ternary leaves 3 unused, symmetric grids leave 0.
 
-    No 8-bit grid uses 0, because byte products of AVX2 are not exact for it.
+    No 8-bit grid uses 0, because byte products of AVX2 are not exact for it. Grids of 7 bits are stored in 8, with the
+    same codes.
     """
     if bits == 2 and zero_point == 1.0:
         return 0, 2
-    if bits == 8 or (bits == 4 and zero_point == 8.0):
+    if bits in (7, 8) or (bits == 4 and zero_point == 8.0):
         return 1, 2**bits - 1
     return 0, 2**bits - 1
 

@@ -192,7 +192,7 @@ def _pack_layer(
 ) -> tuple[LowBitLinear | LowBitEmbedding, float]:
     scale = search_scale(weight, grid, per_row=plan.per_row, method=plan.search)
     codes = round_weight(weight, scale, grid)
-    spec = PackedMatrix(weight.shape[0], weight.shape[1], grid.bits, grid.zero_point, scale.numel())
+    spec = PackedMatrix(weight.shape[0], weight.shape[1], grid.stored_bits, grid.zero_point, scale.numel())
     packed: LowBitLinear | LowBitEmbedding
     if plan.kind == "linear":
         bias = module.bias

@@ -32,5 +32,5 @@ def planned_bytes(plan: LayerPlan, layer: nn.Module) -> int:
     if plan.grid is None or plan.tied_to is not None:
         return 0
     rows, columns = weight_rows(layer).shape
-    spec = PackedMatrix(rows, columns, plan.grid.bits, plan.grid.zero_point, rows if plan.per_row else 1)
+    spec = PackedMatrix(rows, columns, plan.grid.stored_bits, plan.grid.zero_point, rows if plan.per_row else 1)
     return spec.packed_bytes + spec.scale_bytes

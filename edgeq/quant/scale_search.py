@@ -16,7 +16,7 @@ SearchMethod = Literal["mse", "max"]
 
 _SWEEP_STEPS = 40
 # Smallest clipping ratio that is tried. Wide grids lose little at the top and gain little from clipping.
-_SMALLEST_RATIO = {2: 0.15, 4: 0.35, 8: 0.7}
+_SMALLEST_RATIO = {2: 0.15, 4: 0.35, 7: 0.6, 8: 0.7}
 _REFINEMENTS = 4
 _CHUNK_ELEMENTS = 1 << 19  # keeps the temporaries of one chunk inside the second-level cache
 

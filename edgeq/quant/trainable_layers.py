@@ -77,15 +77,16 @@ class TrainableLayer(nn.Module):
         Raises:
             UsageError: If the layer has not arrived at the planned bit width.
         """
-        planned = self.plan.grid.bits if self.plan.grid else 32
-        if self.quantizer.bits != planned:
+        grid = self.plan.grid
+        if grid is None or self.quantizer.bits != grid.bits:
+            planned = 32 if grid is None else grid.bits
             raise UsageError(
                 f"layer {self.plan.name!r} should end with {planned} bits, found {self.quantizer.bits}; "
                 "let the last stage reach the planned bits"
             )
         codes, scale = self.quantizer.encode(self.weight)
         rows, columns = self.weight.shape
-        spec = PackedMatrix(rows, columns, self.quantizer.bits, self.quantizer.zero_point, scale.numel())
+        spec = PackedMatrix(rows, columns, grid.stored_bits, self.quantizer.zero_point, scale.numel())
         return spec, codes.to(torch.uint8), scale
 
 

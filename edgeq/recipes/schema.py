@@ -101,7 +101,7 @@ class Recipe(Section):
         if self.training is None:
             if self.weights.bits == 0 and self.factor is None and self.vocabulary is None:
                 raise ValueError(
-                    "weights have 1, 2, 4, 8 bits, found 0, which is for recipes with [training], [factor] or "
+                    "weights have 1, 2, 4, 7, 8 bits, found 0, which is for recipes with [training], [factor] or "
                     "[vocabulary]"
                 )
             for key in ("distill", "pretraining", "stage", "augment"):
@@ -116,6 +116,18 @@ class Recipe(Section):
             section = getattr(self, key)
             if section.bits and section.quantizer is None:
                 raise ValueError(f"{key}.quantizer is missing, which a recipe with [training] needs")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _check_seven_bits(self) -> Recipe:
+        if self.training is None:
+            return self
+        widths = {"weights": self.weights.bits, "embeddings": self.embeddings.bits}
+        widths |= {f"override {override.pattern!r}": override.bits or 0 for override in self.override}
+        widths |= {f"stage {stage.name!r}": stage.bits or 0 for stage in self.stage}
+        for name, bits in widths.items():
+            if bits == 7:
+                raise ValueError(f"{name} has 7 bits, which no quantizer of [training] has; use 8, or do not train")
         return self
 
     @pydantic.model_validator(mode="after")

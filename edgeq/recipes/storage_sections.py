@@ -60,7 +60,8 @@ class WeightSection(_MatrixSection):
     """Weights of linear layers.
 
     Attributes:
-        bits: Bits of one code: 1, 2, 4 or 8; 0 keeps them in float.
+        bits: Bits of one code: 1, 2, 4, 7 or 8; 0 keeps them in float. Codes of 7 bits are stored in 8, and are for
+            recipes that do not train.
         scale: One scale a row (output feature), or one for the matrix.
         grid: Levels; where left out, the first of the bit width (ternary for 2 bits).
         search: ``mse`` for the least squared rounding error, ``max`` to keep the largest weight exact; of

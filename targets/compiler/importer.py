@@ -20,6 +20,7 @@ from edgeq.errors import FormatError, UnsupportedError
 from edgeq.formats.packing import packed_shape, unpack
 from edgeq.targets.compiler.converters import CONVERTERS
 from edgeq.targets.compiler.converters.kernel_calls import KernelCalls, shape_of
+from edgeq.targets.compiler.converters.linear import SEVEN_BITS
 from edgeq.targets.compiler.converters.rows import FLOAT_PRODUCT, float_embedding
 from edgeq.targets.compiler.graph import attributes
 from edgeq.targets.compiler.isa import Isa
@@ -121,7 +122,7 @@ class EdgeqImporter(ONNXGraphImporter):
         in_panels = _name_panels(nodes, tensors)
         packed = {n.input[1]: attributes(n) for n in nodes if n.op_type in ("LowBitLinear", "LowBitEmbedding")}
         used = {name for node in nodes for name in node.input}
-        products = {n.input[1]: n for n in nodes if n.op_type == "LowBitLinear"}
+        products = _nodes_by_weight(nodes, "LowBitLinear")
         for name, initializer in tensors.items():
             for panel_name, transposed in in_panels.get(name, {}).items():
                 matrix = onnx.numpy_helper.to_array(initializer)
@@ -133,7 +134,8 @@ class EdgeqImporter(ONNXGraphImporter):
                 self._constants[name] = np.asarray(array, order="C")
                 continue
             if name in products:
-                _check_codes(products[name], array)
+                _check_codes(products[name][0], array)
+                _mark_seven_bits(products[name], array)
             if name in packed:
                 words = np.ascontiguousarray(array).view(np.int32).reshape(array.shape[:3])
                 bits, zero_point = (str(packed[name][key]) for key in ("bits", "zero_point"))
@@ -239,6 +241,24 @@ def _name_panels(
 def _orientation(node: onnx.NodeProto) -> int:
     """1 where the matrix in panels is stored ``[N, K]``; a table always is."""
     return int(str(attributes(node).get("transposed", 1)))
+
+
+def _nodes_by_weight(nodes: list[onnx.NodeProto], op_type: str) -> dict[str, list[onnx.NodeProto]]:
+    found: dict[str, list[onnx.NodeProto]] = {}
+    for node in nodes:
+        if node.op_type == op_type:
+            found.setdefault(node.input[1], []).append(node)
+    return found
+
+
+def _mark_seven_bits(nodes: list[onnx.NodeProto], packed: np.ndarray) -> None:
+    """Tells the readers of an 8-bit matrix that all of its codes are below 128, which some kernels use.
+
+    The code of a bundle may depend on the values of its weights, since the manifest holds the digest of both.
+    """
+    if attributes(nodes[0])["bits"] == 8 and packed.dtype == np.uint8 and packed.size and packed.max() < 128:
+        for node in nodes:
+            node.attribute.append(onnx.helper.make_attribute(SEVEN_BITS, 1))
 
 
 def _check_codes(node: onnx.NodeProto, packed: np.ndarray) -> None:

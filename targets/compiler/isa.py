@@ -61,7 +61,8 @@ class Isa:
         row_tile: Tokens whose accumulators are held in registers at once.
         signed_codes: Whether 8-bit codes are turned into signed bytes (``code - 128``) before the dot product.
         dot4: ``(accumulator, codes, activations, bits)`` to the new accumulator, all ``lanes`` wide: adds, for
-            each lane, the four products of its code bytes and its int8 activation bytes.
+            each lane, the four products of its code bytes and its int8 activation bytes. ``bits`` says how large
+            codes are, which may be less than they are stored in.
         largest_byte: Largest unsigned byte that ``dot4`` takes for a code of fewer than 8 bits.
         narrow: How codes of up to 4 bits are added up faster than with ``dot4``, or None.
         matrix_product: ``(accumulator, activations, codes)`` to the new accumulator, all 4 wide: adds the products
@@ -150,10 +151,11 @@ def _dot4_avx_vnni(acc: Expression, codes: Expression, x: Expression, bits: int)
 
 
 def _dot4_avx2(acc: Expression, codes: Expression, x: Expression, bits: int) -> Expression:
-    """``pmaddubsw`` adds two byte products into 16 bits, with saturation.
+    """``pmaddubsw`` adds two products of an unsigned byte and a signed one into 16 bits, with saturation.
 
-    Up to 4 bits the sum is at most 15 * 127 * 2. Eight-bit codes arrive signed, and the product is taken
-    as ``|x| * (sign(x) * code)``: at most 127 * 127 * 2, which just fits, since code 0 is unused.
+    Codes are the unsigned bytes. Up to 7 bits the sum is at most 127 * 128 * 2 = 32512, which fits. Eight-bit codes
+    arrive signed, and the product is taken as ``|x| * (sign(x) * code)``: at most 127 * 127 * 2, since code 0 is
+    unused.
     """
     codes, x = T.reinterpret(codes, dtype="int8x32"), T.reinterpret(x, dtype="int8x32")
     if bits == 8:

@@ -22,7 +22,7 @@ NAMED = [summary.name for summary in list_targets() if summary.name != "host" an
 VERY_CORE = ["cortex-a7", "cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1"]
 """Cores that Debian's emulator models; others run on one that has every instruction."""
 INT8_ATTENTION = "int8-attention"
-RECIPES = ["ptq-w2a8", "ptq-w8a8", INT8_ATTENTION]
+RECIPES = ["ptq-w2a8", "ptq-w7a8", "ptq-w8a8", INT8_ATTENTION]
 CORES_OF_AARCH64 = ["cortex-a53", "cortex-a76", "max"]
 """Emulated cores, each of which chooses another code of a bundle for ``aarch64``."""
 LARGEST = {"bert": 600 << 10, "gpt2": 700 << 10}

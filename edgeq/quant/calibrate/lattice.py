@@ -19,7 +19,7 @@ from edgeq.quant.quantizers.base import divide
 _BLOCK = 128  # columns whose corrections are applied to the others in one matmul
 _RATIOS = 24  # clipping ratios that are tried for the first scale
 _MOST_DAMPINGS = 40  # each ten times the one before
-_SMALLEST_RATIO = {1: 0.1, 2: 0.2, 4: 0.4, 8: 0.75}
+_SMALLEST_RATIO = {1: 0.1, 2: 0.2, 4: 0.4, 7: 0.65, 8: 0.75}
 
 
 def damped(square: torch.Tensor, damping: float) -> torch.Tensor:

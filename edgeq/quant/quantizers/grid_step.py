@@ -28,7 +28,7 @@ class GridStep(WeightQuantizer):
     """
 
     method: ClassVar[str] = "grid"
-    supported_bits: ClassVar[tuple[int, ...]] = (1, 2, 4, 8)
+    supported_bits: ClassVar[tuple[int, ...]] = (1, 2, 4, 7, 8)
     gradients: ClassVar[tuple[GradientName, ...]] = ("clipped", "identity")
     two_bit_grids: ClassVar[tuple[GridName, ...]] = ("ternary", "balanced")
 

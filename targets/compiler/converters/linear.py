@@ -17,6 +17,9 @@ from edgeq.targets.compiler.kernels.residual_matmul import residual_matmul
 from edgeq.targets.compiler.kernels.weight_only_matmul import weight_only_matmul
 from edgeq.targets.compiler.passes.float_linear import FLOAT_LINEAR
 
+SEVEN_BITS = "seven_bits"
+"""Attribute of a ``LowBitLinear`` of 8 bits whose codes are all below 128."""
+
 
 def low_bit_linear(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any]) -> Any:
     """``LowBitLinear``: quantizer and integer matmul, or the weight-only matmul; a sixth input is added last."""
@@ -25,7 +28,7 @@ def low_bit_linear(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any])
     lead = shape_of(x)[:-1]
     has_bias = int(shape_of(bias)[0]) == matrix.rows and matrix.rows > 1
     options = {"rank": len(lead), "has_bias": has_bias, "epilogue": attrs.get("epilogue", "none")}
-    key = (matrix, *options.values())
+    key: tuple[Any, ...] = (matrix, *options.values())
     out = tensor([*lead, matrix.rows])
     if attrs["activation"] == "none":
         return calls.isa_call(
@@ -35,6 +38,8 @@ def low_bit_linear(calls: KernelCalls, inputs: list[Any], attrs: dict[str, Any])
             out,
         )
     check_accumulator(matrix, attrs["name"])
+    if attrs.get(SEVEN_BITS):
+        key, options = (*key, SEVEN_BITS), {**options, "seven_bits": True}
     quantized = _quantize(calls, x, static_scale if attrs["activation"] == "static" else None)
     operands = [*quantized, weight, scale, bias]
     build = low_bit_matmul if added is None else residual_matmul

@@ -45,7 +45,7 @@ def _take_in(
     for r, activations in enumerate(x):
         for v, vector in enumerate(vectors):
             place = r * p.isa.vectors + vector
-            T.buffer_store(acc, p.isa.dot4(acc[place], codes[v], activations, p.matrix.bits), [place])
+            T.buffer_store(acc, p.isa.dot4(acc[place], codes[v], activations, p.product_bits), [place])
 
 
 def _four_words(

@@ -170,7 +170,13 @@ def whole_matmul(p, operands, tokens):
 
 
 def low_bit_matmul(
-    isa: Isa, matrix: PackedMatrix, *, rank: int, has_bias: bool, epilogue: Epilogue = "none"
+    isa: Isa,
+    matrix: PackedMatrix,
+    *,
+    rank: int,
+    has_bias: bool,
+    epilogue: Epilogue = "none",
+    seven_bits: bool = False,
 ) -> tirx.PrimFunc:
     """Builds ``y = epilogue(sum (code - zero_point) * q * (scale * a_scale) + bias)``.
 
@@ -180,6 +186,7 @@ def low_bit_matmul(
         rank: Number of leading dimensions of the activations.
         has_bias: Whether the bias has one entry a row; otherwise it is ``[1]`` and holds 0.
         epilogue: What is applied to the result while it is in registers.
+        seven_bits: Whether all codes of an 8-bit matrix are below 128.
 
     Returns:
         A function of codes int32 ``[..., padded(K)/4]``, activation scale float32 ``[...]``, code sum int32
@@ -187,7 +194,7 @@ def low_bit_matmul(
         ``[1]``, and the output float32 ``[..., N]``.
     """
     lead, tokens = leading_dimensions(rank)
-    p = MatmulSettings(isa, matrix, has_bias, epilogue)
+    p = MatmulSettings(isa, matrix, has_bias, epilogue, seven_bits)
     words = padded_columns(matrix.columns) // 4
 
     @script.prim_func(s_tir=True)

@@ -76,7 +76,7 @@ def _wide_products(p, operands, acc, m, block, tokens, blocks, ahead):
                         acc[r * blocks * p.isa.vectors + v],
                         codes[v],
                         T.broadcast(operands.words[m + r, k_block * p.matrix.fields + field], p.isa.lanes),
-                        p.matrix.bits,
+                        p.product_bits,
                     )
 
 
@@ -110,7 +110,7 @@ def _take_in(
             for r in range(tokens):
                 x = T.broadcast(operands.words[m + r, k_block * p.matrix.fields + field], p.isa.lanes)
                 place = ((r * p.isa.vectors + v) * p.steps(tokens) + step) * p.slots + field % p.slots
-                T.buffer_store(acc, p.isa.dot4(acc[place], codes, x, p.matrix.bits), [place])
+                T.buffer_store(acc, p.isa.dot4(acc[place], codes, x, p.product_bits), [place])
 
 
 def _slot_sums(p: MatmulSettings, acc: Any, sums: Any, tokens: int) -> None:

@@ -56,17 +56,32 @@ class MatmulSettings:
 
     ``sum (code - zero_point) * q`` is ``factor * total - offset * sum q`` in integers: a half-integer zero point is
     doubled, and the scale takes the factor back, exactly.
+
+    Attributes:
+        isa: Instruction set to compile for.
+        matrix: The packed weight.
+        has_bias: Whether the bias has one entry a row; otherwise it is ``[1]`` and holds 0.
+        epilogue: What is applied to a result while it is in registers.
+        seven_bits: Whether all codes of an 8-bit matrix are below 128. They are then signed and unsigned bytes at once,
+            and ``pmaddubsw`` takes them as they are. A larger code would give wrong sums, and nothing worse: no address
+            depends on a code.
     """
 
     isa: Isa
     matrix: PackedMatrix
     has_bias: bool
     epilogue: Epilogue
+    seven_bits: bool = False
+
+    @property
+    def product_bits(self) -> int:
+        """Bits of the codes that the dot product sees."""
+        return 7 if self.seven_bits else self.matrix.bits
 
     @property
     def flips_codes(self) -> bool:
         """Whether 8-bit codes become signed bytes."""
-        return self.isa.signed_codes and self.matrix.bits == 8
+        return self.isa.signed_codes and self.product_bits == 8
 
     @property
     def zero_point(self) -> float:
@@ -98,7 +113,7 @@ class MatmulSettings:
     @property
     def pairs(self) -> bool:
         """Whether several tokens are multiplied in pairs of columns."""
-        return self.isa.multiply_pairs is not None and self.matrix.bits == 8 and self.matrix.columns <= MOST_PAIRED
+        return self.isa.multiply_pairs is not None and self.product_bits == 8 and self.matrix.columns <= MOST_PAIRED
 
     def multiply_pairs(self, a: Any, b: Any) -> Any:
         """Sums of the products of neighbours; only asked for where ``pairs`` is true."""

@@ -15,7 +15,13 @@ from edgeq.targets.compiler.kernels.shapes import leading_dimensions
 
 
 def residual_matmul(
-    isa: Isa, matrix: PackedMatrix, *, rank: int, has_bias: bool, epilogue: Epilogue = "none"
+    isa: Isa,
+    matrix: PackedMatrix,
+    *,
+    rank: int,
+    has_bias: bool,
+    epilogue: Epilogue = "none",
+    seven_bits: bool = False,
 ) -> tirx.PrimFunc:
     """Builds :func:`~edgeq.targets.compiler.kernels.low_bit_matmul.low_bit_matmul` with a last addition in registers.
 
@@ -24,7 +30,7 @@ def residual_matmul(
         float32 ``[..., N]``.
     """
     lead, tokens = leading_dimensions(rank)
-    p = MatmulSettings(isa, matrix, has_bias, epilogue)
+    p = MatmulSettings(isa, matrix, has_bias, epilogue, seven_bits)
     words = padded_columns(matrix.columns) // 4
 
     @script.prim_func(s_tir=True)

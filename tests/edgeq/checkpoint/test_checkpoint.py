@@ -21,7 +21,7 @@ from edgeq.models import adapter_for
 from edgeq.reading import sha256
 from edgeq.recipes import apply_recipe, list_recipes, load_recipe
 
-RECIPES = ["ptq-w8a8", "ptq-w4a8", "ptq-w2a8", "ptq-w2e2a8", "ptq-w4"]
+RECIPES = ["ptq-w8a8", "ptq-w7a8", "ptq-w4a8", "ptq-w2a8", "ptq-w2e2a8", "ptq-w4"]
 
 
 @pytest.fixture

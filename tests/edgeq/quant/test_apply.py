@@ -3,7 +3,10 @@ import torch
 from torch import nn
 
 from edgeq.errors import FormatError, UnsupportedError
+from edgeq.formats.packing import unpack
+from edgeq.formats.quantization_config import LayerKind
 from edgeq.quant.apply import apply_plans
+from edgeq.quant.float_layers import planned_bytes
 from edgeq.quant.grids import grid_for
 from edgeq.quant.modules import LowBitEmbedding, LowBitLinear
 from edgeq.quant.plan import CompressionResult, LayerPlan
@@ -42,6 +45,23 @@ def test_layers_are_replaced_and_recorded() -> None:
     assert 0 < first.relative_error < 0.02
     assert [step[1:] for step in seen] == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert CompressionResult("r", "s", records).kept_float == {"last": "because"}
+
+
+@pytest.mark.parametrize("kind", ["linear", "embedding"])
+def test_7_bits_are_stored_in_8(kind: LayerKind) -> None:
+    """Levels -63 to 63 around code 64, so that no code reaches the highest bit."""
+    layer = nn.Linear(40, 20) if kind == "linear" else nn.Embedding(20, 40)
+    model = nn.ModuleDict({"layer": layer})
+    plan = LayerPlan("layer", kind, grid_for(7), activation="dynamic" if kind == "linear" else "none")
+    wanted = planned_bytes(plan, layer)
+    (record,) = apply_plans(model, [plan])
+    packed = model["layer"]
+    assert isinstance(packed, LowBitLinear | LowBitEmbedding)
+    assert (packed.spec.bits, packed.spec.zero_point) == (record.bits, record.zero_point) == (8, 64.0)
+    assert record.stored_bytes == packed.spec.packed_bytes + packed.spec.scale_bytes == wanted
+    codes = unpack(packed.weight_packed.numpy(), 8, rows=20, columns=40)
+    assert 1 <= int(codes.min()) <= 8
+    assert 120 <= int(codes.max()) <= 127
 
 
 def test_a_layer_without_a_plan_is_an_error_not_a_silent_float() -> None:

@@ -10,7 +10,7 @@ from edgeq.formats.low_bit import levels
 from edgeq.quant.grids import Grid, grid_for
 from edgeq.quant.scale_search import round_weight, search_scale, squared_error, squared_sum
 
-GRIDS = [grid_for(1), grid_for(2, "ternary"), grid_for(2, "balanced"), grid_for(4), grid_for(8)]
+GRIDS = [grid_for(1), grid_for(2, "ternary"), grid_for(2, "balanced"), grid_for(4), grid_for(7), grid_for(8)]
 IDS = [f"{grid.bits}-{grid.name}" for grid in GRIDS]
 
 

@@ -35,7 +35,7 @@ def test_builtin_recipes_are_listed_with_their_meaning() -> None:
     assert bits["ptq-w4"].endswith("activations float")
     assert bits["kngpt2"] == "weights float, embeddings float, activations float"
     assert list(summaries) == sorted(summaries)
-    assert {"ptq-w2a8", "ptq-w2e2a8", "ptq-w4", "ptq-w4a8", "ptq-w8a8"} <= set(summaries)
+    assert {"ptq-w2a8", "ptq-w2e2a8", "ptq-w4", "ptq-w4a8", "ptq-w7a8", "ptq-w8a8"} <= set(summaries)
     assert all(summary and "\n" not in summary for summary in summaries.values())
 
 
@@ -44,6 +44,7 @@ def test_builtin_recipes_are_listed_with_their_meaning() -> None:
     ("name", "bits", "mode"),
     [
         ("ptq-w8a8", 8, "dynamic"),
+        ("ptq-w7a8", 7, "dynamic"),
         ("ptq-w4a8", 4, "dynamic"),
         ("ptq-w2a8", 2, "dynamic"),
         ("ptq-w4", 4, "none"),
@@ -127,12 +128,12 @@ def test_a_key_that_was_added_counts_in_the_digest_where_it_is_set(tmp_path: Pat
             "bits = 4\ncolour = 1",
             "unknown key 'weights.colour'; known keys are bits, scale, grid, search",
         ),
-        ("bits = 4", "bits = 3", "weights: weights have 1, 2, 4, 8 bits, found 3"),
+        ("bits = 4", "bits = 3", "weights: weights have 1, 2, 4, 7, 8 bits, found 3"),
         ("bits = 4", "bits = 0", "found 0"),
         ("bits = 4", "bits = '4'", "weights.bits"),
         ("bits = 4", "bits = 4\ngrid = 'ternary'", "symmetric, found 'ternary'"),
         ("bits = 4", "bits = 4\nscale = 'column'", "found 'column'"),
-        ("bits = 8", "bits = 5", "embeddings: weights have 1, 2, 4, 8 bits, found 5"),
+        ("bits = 8", "bits = 5", "embeddings: weights have 1, 2, 4, 7, 8 bits, found 5"),
         ("bits = 8", "bits = 0\ngrid = 'binary'", "no grid"),
         ('name = "mine"', "", "key 'name' is missing"),
         ("bits = 8", "bits = 8\n[[override]]\npattern='['\nbits=2", "not a regular expression"),
@@ -148,7 +149,7 @@ def test_a_key_that_was_added_counts_in_the_digest_where_it_is_set(tmp_path: Pat
             "bits = 8\n[[override]]\npatern='a'\nbits=2",
             "'override.0.patern'; did you mean 'pattern'",
         ),
-        ("bits = 8", "bits = 8\n[[override]]\npattern='a'\nbits=7", "found 7"),
+        ("bits = 8", "bits = 8\n[[override]]\npattern='a'\nbits=6", "found 6"),
         ("bits = 8", "bits = 8\n[override]\npattern='a'", "override"),
         ("[weights]", "[weights", "not valid TOML"),
     ],
@@ -161,6 +162,19 @@ def test_what_a_recipe_cannot_say(tmp_path: Path, old: str, new: str, message: s
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value).strip()
+
+
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [
+        ("[weights]\nbits = 7\n", "weights"),
+        ("[embeddings]\nbits = 7\n", "embeddings"),
+        ("[[override]]\npattern = 'lm_head'\nbits = 7\n", "override 'lm_head'"),
+    ],
+)
+def test_7_bits_are_not_for_recipes_that_train(tmp_path: Path, table: str, name: str) -> None:
+    with pytest.raises(UsageError, match=rf"{name} has 7 bits, which no quantizer of \[training\] has; use 8"):
+        load_recipe(_file(tmp_path, f'extends = "quantgpt-w8e8a8"\n{table}'))
 
 
 def test_unknown_name_and_missing_file(tmp_path: Path) -> None:
@@ -191,7 +205,7 @@ def _gpt2(**values: object):
     return adapter_for(config)
 
 
-@pytest.mark.parametrize("name", ["ptq-w8a8", "ptq-w4a8", "ptq-w2a8", "ptq-w2e2a8", "ptq-w4"])
+@pytest.mark.parametrize("name", ["ptq-w8a8", "ptq-w7a8", "ptq-w4a8", "ptq-w2a8", "ptq-w2e2a8", "ptq-w4"])
 def test_builtin_recipes_compress_all_of_gpt2_but_the_positions(name: str) -> None:
     recipe = load_recipe(name)
     plans = {plan.name: plan for plan in plan_layers(recipe, _gpt2())}

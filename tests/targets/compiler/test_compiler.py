@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from onnx.reference import ReferenceEvaluator
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.formats.packing import pack
 from edgeq.targets.builtin.target import load_target
+from edgeq.targets.compiler import importer
 from edgeq.targets.compiler.compile import compile_onnx
+from edgeq.targets.compiler.converters import kernel_calls, linear
+from edgeq.targets.compiler.graph import attributes
 from edgeq.targets.compiler.linking import link_code
 from edgeq.targets.compiler.run_plan import CompiledCode
 from edgeq.targets.toolchain.linkers import find_linker
@@ -112,7 +116,8 @@ def low_bit_model(path: Path, *, n: int = 5, k: int = 7, codes: np.ndarray | Non
     node = helper.make_node("LowBitLinear", ["x", "w", "s", "b"], ["y"], name="layer.3", domain="ai.edgeq", **values)
     save(
         path, [node], [("x", TensorProto.FLOAT, ["rows", k])], [("y", ["rows", n])],
-        w=pack(codes, 8 if values["bits"] == 8 else 2), s=np.ones(1, np.float32), b=np.zeros(1, np.float32),
+        w=pack(codes, values["bits"] if values["bits"] in (4, 8) else 2),
+        s=np.ones(1, np.float32), b=np.zeros(1, np.float32),
     )  # fmt: skip
 
 
@@ -147,6 +152,44 @@ def test_the_unused_code_of_an_8_bit_matrix_is_refused(tmp_path):
     low_bit_model(tmp_path / "m.onnx", codes=codes, bits=8, zero_point=128.0)
     with pytest.raises(FormatError, match=r"layer\.3: an 8-bit matrix uses the codes 1 to 255, found 0"):
         compile_onnx(tmp_path / "m.onnx", target=load_target("host"))
+
+
+@pytest.mark.parametrize(
+    ("bits", "largest", "expected"), [(8, 127, True), (8, 128, False), (8, 255, False), (4, 15, False)]
+)
+def test_the_codes_of_a_matrix_choose_its_kernel(tmp_path, monkeypatch, bits, largest, expected):
+    """One code above 127 takes the kernel of 8 bits, whatever the zero point; both give the same outputs."""
+    build, chosen = linear.low_bit_matmul, []
+
+    @functools.wraps(build)
+    def recorded(*arguments, seven_bits=False, **options):
+        chosen.append(seven_bits)
+        return build(*arguments, seven_bits=seven_bits, **options)
+
+    monkeypatch.setattr(linear, "low_bit_matmul", recorded)
+    monkeypatch.setattr(kernel_calls, "_built", {})
+    codes = np.random.default_rng(0).integers(1, min(2**bits, 128), (37, 53)).astype(np.uint8)
+    codes[36, 52] = largest
+    low_bit_model(tmp_path / "m.onnx", n=37, k=53, codes=codes, bits=bits, zero_point=7.0)
+    compiled = compile_onnx(tmp_path / "m.onnx", target=load_target("host"))
+    assert chosen == [expected]
+    x = np.random.default_rng(1).standard_normal((9, 53)).astype(np.float32)
+    a_scale = np.abs(x).max(axis=1, keepdims=True).astype(np.float32)
+    q = np.rint(x * (np.float32(127) / a_scale)).astype(np.float64)
+    (found,) = run(compiled, x)
+    assert np.allclose(found, (q @ (codes - 7.0).T) * a_scale / 127, rtol=1e-6, atol=0)
+
+
+def test_every_reader_of_a_matrix_takes_the_same_kernel(tmp_path):
+    """Two layers on one matrix of codes below 128: both are marked, and padding counts for nothing."""
+    packed = pack(np.full((5, 7), 127, np.uint8), 8)
+    nodes = [helper.make_node("LowBitLinear", [x, "w", "s", "b"], [y], bits=8, N=5, K=7) for x, y in ("ab", "cd")]
+    importer._mark_seven_bits(nodes, packed)
+    assert [attributes(node).get(linear.SEVEN_BITS) for node in nodes] == [1, 1]
+    packed[0, 0, 0, 0] = 128
+    fresh = helper.make_node("LowBitLinear", ["a", "w", "s", "b"], ["y"], bits=8, N=5, K=7)
+    importer._mark_seven_bits([fresh], packed)
+    assert linear.SEVEN_BITS not in attributes(fresh)
 
 
 def test_an_operator_without_a_kernel_is_named(tmp_path, capfd):

@@ -12,7 +12,7 @@ from edgeq.quant.calibrate.second_moments import SecondMoments
 from edgeq.quant.grids import Grid, grid_for
 from edgeq.quant.scale_search import round_weight, search_scale
 
-GRIDS = [grid_for(1), grid_for(2, "ternary"), grid_for(2, "balanced"), grid_for(4), grid_for(8)]
+GRIDS = [grid_for(1), grid_for(2, "ternary"), grid_for(2, "balanced"), grid_for(4), grid_for(7), grid_for(8)]
 
 
 def _inputs(tokens: int, columns: int, *, seed: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edgeq.errors import FormatError, UsageError
 from edgeq.formats.low_bit import PackedMatrix
+from edgeq.quant.grids import grid_for
 from edgeq.quant.modules import LowBitEmbedding
 from edgeq.quant.quantizers import METHOD_OF_BITS, QUANTIZERS, make_quantizer, method_at
 
@@ -225,11 +226,11 @@ def test_what_training_sees_is_what_packed_weights_decode_to(name: str, bits: in
     trained = quantizer(weight.clone().requires_grad_()).detach()
     codes, scale = quantizer.encode(weight)
     assert torch.equal(codes, codes.round())
-    assert codes.min() >= (1 if bits == 8 else 0)
+    assert codes.min() >= (1 if bits in (7, 8) else 0)
     assert codes.max() <= 2**bits - 1
     assert scale.dtype == torch.float32
     assert scale.shape == ((7,) if per_row else (1,))
-    packed = LowBitEmbedding(PackedMatrix(7, 33, bits, quantizer.zero_point, scale.numel()))
+    packed = LowBitEmbedding(PackedMatrix(7, 33, grid_for(bits).stored_bits, quantizer.zero_point, scale.numel()))
     packed.set_codes(codes.to(torch.uint8), scale)
     assert torch.equal(packed.dequantized().view(torch.int32), trained.view(torch.int32))  # signs of zeros, too
     with torch.no_grad():
@@ -269,9 +270,9 @@ def test_any_matrix_is_encoded(case: tuple, rows: int, columns: int, spread: flo
     codes, scale = quantizer.encode(weight)
     assert bool(torch.isfinite(scale).all())
     assert bool((scale >= 0).all())
-    assert codes.min() >= (1 if bits == 8 else 0)
+    assert codes.min() >= (1 if bits in (7, 8) else 0)
     assert codes.max() <= 2**bits - 1
-    PackedMatrix(rows, columns, bits, quantizer.zero_point, scale.numel())
+    PackedMatrix(rows, columns, grid_for(bits).stored_bits, quantizer.zero_point, scale.numel())
     weight.requires_grad_()
     quantizer(weight).sum().backward()
     assert bool(torch.isfinite(weight.grad).all())

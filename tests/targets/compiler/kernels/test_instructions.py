@@ -23,10 +23,10 @@ FORMATS = [(1, 0.5), (8, 128.0)]
 ROWS, COLUMNS = 37, 53
 
 
-def compiled(matrix, target):
+def compiled(matrix, target, *, seven_bits=False):
     import tvm
 
-    function = low_bit_matmul(isa_named(target.isa), matrix, rank=1, has_bias=True)
+    function = low_bit_matmul(isa_named(target.isa), matrix, rank=1, has_bias=True, seven_bits=seven_bits)
     with tvm.transform.PassContext(opt_level=3, config=PASS_OPTIONS):
         module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
         return tvm.compile(module, target=tvm.target.Target(target.tvm_target))
@@ -47,6 +47,15 @@ def test_code_has_the_targets_instructions_and_no_others(name, used, unused):
     assembly = compiled(PackedMatrix(ROWS, COLUMNS, 2, 1.5, ROWS), load_target(name)).mod.inspect_source("asm")
     assert [one for one in used if one not in assembly] == []
     assert [one for one in unused if one in assembly] == []
+
+
+@pytest.mark.parametrize("name", ["x86-64-v2", "x86-64-v3"])
+def test_7_bit_codes_are_multiplied_without_their_signs(name):
+    matrix, target = PackedMatrix(ROWS, COLUMNS, 8, 64.0, ROWS), load_target(name)
+    plain, seven = (compiled(matrix, target, seven_bits=bits).mod.inspect_source("asm") for bits in (False, True))
+    assert "psignb" in plain
+    assert "psignb" not in seven
+    assert "pmaddubsw" in seven
 
 
 @pytest.mark.parametrize(("bits", "zero_point"), FORMATS)

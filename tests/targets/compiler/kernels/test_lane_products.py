@@ -29,16 +29,22 @@ def spelled_out(acc, codes, x, bits):
 
 
 @pytest.mark.parametrize(
-    ("bits", "zero_point"),
-    [*(pytest.param(*one, marks=pytest.mark.slow) for one in [(1, 0.5), (2, 1.0), (4, 8.0)]), (8, 128.0)],
+    ("bits", "zero_point", "seven_bits"),
+    [
+        *(pytest.param(*one, False, marks=pytest.mark.slow) for one in [(1, 0.5), (2, 1.0), (4, 8.0)]),
+        (8, 128.0, False),
+        (8, 64.0, True),
+    ],
 )
-def test_lane_products_are_exact(bits, zero_point, compile_kernel):
+def test_lane_products_are_exact(bits, zero_point, seven_bits, compile_kernel):
     isa = dataclasses.replace(isa_named("neon_dotprod"), dot4=spelled_out)
     run = compile_kernel(
-        low_bit_matmul(isa, PackedMatrix(ROWS, COLUMNS, bits, zero_point, ROWS), rank=1, has_bias=True)
+        low_bit_matmul(
+            isa, PackedMatrix(ROWS, COLUMNS, bits, zero_point, ROWS), rank=1, has_bias=True, seven_bits=seven_bits
+        )
     )
     chance = np.random.default_rng(bits)
-    low, high = levels(bits, zero_point)
+    low, high = (1, 127) if seven_bits else levels(bits, zero_point)
     codes = chance.integers(low, high + 1, (ROWS, COLUMNS)).astype(np.uint8)
     packed = pack(codes, bits)
     for tokens in (2, 3, 13):

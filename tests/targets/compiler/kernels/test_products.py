@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import special
@@ -24,9 +26,15 @@ ODD_SHAPE = (37, 53)
 SMALL_SHAPES = [(1, 1), (32, 31)]
 
 
-def random_matrix(rows: int, columns: int, bits: int, zero_point: float, scales: int | None = None):
+SEVEN = (8, 64.0)
+"""Bits and zero point of a matrix whose codes are all below 128."""
+
+
+def random_matrix(
+    rows: int, columns: int, bits: int, zero_point: float, scales: int | None = None, *, seven_bits: bool = False
+):
     generator = np.random.default_rng(rows * columns + bits)
-    low, high = levels(bits, zero_point)
+    low, high = (1, 127) if seven_bits else levels(bits, zero_point)
     codes = generator.integers(low, high + 1, (rows, columns)).astype(np.uint8)
     matrix = PackedMatrix(rows, columns, bits, zero_point, scales or rows)
     packed = pack(codes, bits)
@@ -56,6 +64,35 @@ def test_many_tokens_with_8_bit_codes(product_target, compile_kernel):
     )
 
 
+def test_integer_product_of_7_bit_codes_matches_numpy(product_target, compile_kernel):
+    """Odd sizes, full tiles and every remainder, one row and one column."""
+    check_integer_product(
+        *SEVEN, product_target, compile_kernel, shapes=[ODD_SHAPE, (1, 1)], seven_bits=True,
+        tokens_of_calls=(0, 1, 2, 3, 4, 5, 7, 8, 13, 64, 79),
+    )  # fmt: skip
+
+
+def test_both_kernels_give_the_same_bits_for_7_bit_codes(compile_kernel, runnable):
+    """Those of a matrix that may have larger codes, for every target, with and without an addition."""
+    matrix, _, words, scale = random_matrix(*ODD_SHAPE, *SEVEN, seven_bits=True)
+    generator = np.random.default_rng(5)
+    q = np.zeros((9, padded_columns(matrix.columns)), np.int8)
+    q[:, : matrix.columns] = generator.integers(-127, 128, (9, matrix.columns))
+    a_scale = generator.uniform(0.001, 1, 9).astype(np.float32)
+    bias, added = (generator.standard_normal(n).astype(np.float32) for n in (matrix.rows, (9, matrix.rows)))
+    operands = [q.view(np.int32), a_scale, q.sum(1, dtype=np.int32), words, scale, bias]
+    for build, more in ((low_bit_matmul, []), (residual_matmul, [added])):
+        found = [
+            compile_kernel(
+                build(isa_of(name), matrix, rank=1, has_bias=True, epilogue="gelu", seven_bits=seven_bits), name
+            )(*operands, *more, np.full_like(added, np.nan))
+            for name in runnable
+            for seven_bits in (False, True)
+        ]
+        assert np.isfinite(found[0]).all()
+        assert all(np.array_equal(found[0], other) for other in found[1:])
+
+
 @pytest.mark.parametrize(("bits", "zero_point"), OTHER_ZERO_POINTS)
 def test_integer_product_with_other_zero_points(bits, zero_point, runnable, compile_kernel):
     """Whole and uneven ones, with codes that are turned into signed bytes; the usual ones run on every target."""
@@ -63,11 +100,12 @@ def test_integer_product_with_other_zero_points(bits, zero_point, runnable, comp
 
 
 def check_integer_product(
-    bits, zero_point, target, compile_kernel, *, shapes, tokens_of_calls=(0, 1, 2, 3, 7, 8, 13, 15)
+    bits, zero_point, target, compile_kernel, *, shapes, tokens_of_calls=(0, 1, 2, 3, 7, 8, 13, 15), seven_bits=False
 ):
     for rows, columns in shapes:
-        matrix, codes, words, scale = random_matrix(rows, columns, bits, zero_point)
-        run = compile_kernel(low_bit_matmul(isa_of(target), matrix, rank=1, has_bias=True), target)
+        matrix, codes, words, scale = random_matrix(rows, columns, bits, zero_point, seven_bits=seven_bits)
+        product = low_bit_matmul(isa_of(target), matrix, rank=1, has_bias=True, seven_bits=seven_bits)
+        run = compile_kernel(product, target)
         generator = np.random.default_rng(7)
         for tokens in tokens_of_calls:
             q = np.zeros((tokens, padded_columns(columns)), np.int8)
@@ -118,6 +156,43 @@ def test_extreme_codes_neither_saturate_nor_overflow(target_pair_bits, product_t
                     np.zeros((tokens, 16), np.float32),
                 )  # fmt: skip
                 assert np.all(y == np.float32((code - zero_point) * activation * 512))
+
+
+def test_extreme_7_bit_codes_do_not_saturate(product_target, compile_kernel):
+    """The largest pair sums are 127 * 127 * 2, and 127 * -128 * 2 with a byte that no quantizer makes."""
+    matrix = PackedMatrix(16, 512, *SEVEN, 1)
+    run = compile_kernel(
+        low_bit_matmul(isa_of(product_target), matrix, rank=1, has_bias=False, seven_bits=True), product_target
+    )
+    for code, activation, tokens in itertools.product((1, 127), (-128, -127, 127), (1, 7)):
+        packed = pack(np.full((16, 512), code, np.uint8), 8)
+        q = np.full((tokens, 512), activation, np.int8)
+        y = run(
+            q.view(np.int32), np.ones(tokens, np.float32), q.sum(1, dtype=np.int32),
+            packed.view(np.int32).reshape(packed.shape[:3]), np.ones(1, np.float32), np.zeros(1, np.float32),
+            np.zeros((tokens, 16), np.float32),
+        )  # fmt: skip
+        assert np.all(y == np.float32((code - 64) * activation * 512))
+
+
+def test_a_code_above_7_bits_gives_a_wrong_sum_and_nothing_else(compile_kernel, runnable):
+    """A kernel for 7 bits reads the same addresses whatever the codes: one wrong code changes its own row alone."""
+    matrix, codes, words, scale = random_matrix(*ODD_SHAPE, *SEVEN, seven_bits=True)
+    wrong = codes.copy()
+    wrong[5] = 255
+    q = np.zeros((5, padded_columns(matrix.columns)), np.int8)
+    q[:, : matrix.columns] = 127
+    for name in runnable:
+        run = compile_kernel(low_bit_matmul(isa_of(name), matrix, rank=1, has_bias=False, seven_bits=True), name)
+        found = [
+            run(
+                q.view(np.int32), np.ones(5, np.float32), q.sum(1, dtype=np.int32), packed, scale,
+                np.zeros(1, np.float32), np.full((5, matrix.rows), np.nan, np.float32),
+            )
+            for packed in (words, pack(wrong, 8).view(np.int32).reshape(words.shape))
+        ]  # fmt: skip
+        assert np.isfinite(found[1]).all()
+        assert np.array_equal(np.delete(found[0], 5, axis=1), np.delete(found[1], 5, axis=1))
 
 
 def test_as_many_columns_as_may_be_paired_do_not_overflow(compile_kernel, runnable):

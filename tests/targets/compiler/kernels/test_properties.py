@@ -38,22 +38,30 @@ def test_quantized_rows_are_within_half_a_step_and_use_the_whole_range(quantize,
     assert np.all(np.abs(codes).max(1, initial=0)[np.abs(x).max(1, initial=0) > 1e-30] == 127)
 
 
-@pytest.fixture(scope="module", params=[(1, 0.5), (2, 1.5), (4, 8.0), (8, 128.0)])
+@pytest.fixture(
+    scope="module",
+    params=[(1, 0.5, False), (2, 1.5, False), (4, 8.0, False), (8, 128.0, False), (8, 64.0, True)],
+    ids=["1", "2", "4", "8", "7 in 8"],
+)
 def product(request, compile_kernel, runnable):
-    bits, zero_point = request.param
+    bits, zero_point, seven_bits = request.param
     matrix = PackedMatrix(ROWS, COLUMNS, bits, zero_point, 1)
     runs = [
-        compile_kernel(low_bit_matmul(isa_named(load_target(name).isa), matrix, rank=1, has_bias=False), name)
+        compile_kernel(
+            low_bit_matmul(
+                isa_named(load_target(name).isa), matrix, rank=1, has_bias=False, seven_bits=seven_bits
+            ),
+            name,
+        )
         for name in runnable
     ]
-    return matrix, runs
+    return matrix, (1, 127) if seven_bits else levels(bits, zero_point), runs
 
 
 @MANY
 @given(data=st.data())
 def test_integer_sums_are_exact_for_any_codes_and_activations(product, data):
-    matrix, runs = product
-    low, high = levels(matrix.bits, matrix.zero_point)
+    matrix, (low, high), runs = product
     codes = data.draw(hnp.arrays(np.uint8, (ROWS, COLUMNS), elements=st.integers(low, high), fill=st.just(high)))
     tokens = data.draw(st.integers(0, 11))
     q = np.zeros((tokens, padded_columns(COLUMNS)), np.int8)
