@@ -182,7 +182,7 @@ def _keep(
     print(f"\n### {tables.title(entry)}\n\n{show[entry['kind']](entry)}", flush=True)
     if options.out is not None:
         results.write(options.out, entries)
-        write_text(options.out.with_suffix(".md"), tables.document(entries))
+        write_text(options.out.with_suffix(".md"), tables.document(entries, source=options.out.name))
     return entries
 
 

@@ -43,7 +43,7 @@ PEERS = (
 )
 """Name, script, variant and bits of a weight of every peer."""
 
-LEAST_SIMILARITY = {FLOAT_BITS: 0.9999, 16: 0.999, 8: 0.95}
+LEAST_SIMILARITY = {FLOAT_BITS: 0.9999, 16: 0.999, 8: 0.95, 7: 0.95}
 """Cosine with the reference's output below which an engine computes something else; at fewer bits, random weights tell
 nothing."""
 

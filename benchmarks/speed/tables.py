@@ -17,10 +17,10 @@ _ABSURD = 1e6
 """Few rounds give intervals without end."""
 
 
-def document(entries: Sequence[dict[str, Any]]) -> str:
-    """Returns the whole page."""
+def document(entries: Sequence[dict[str, Any]], *, source: str) -> str:
+    """Returns the whole page of a file of results, which is called ``source``."""
     speed = [entry for entry in entries if entry["kind"] == results.SPEED]
-    parts = ["# Speed beside other engines", _HEAD, _machine(entries)]
+    parts = ["# Speed beside other engines", _HEAD.format(source), _machine(entries)]
     parts += ["## Goals", goals_table(speed), limits_table(entries), _beaten(speed), "## Every engine"]
     parts += [f"### {title(entry)}\n\n{_where(entry)}\n\n{speed_table(entry)}" for entry in speed]
     for kind, heading, table in (
@@ -106,7 +106,7 @@ def compile_table(entry: dict[str, Any]) -> str:
 
 
 _HEAD = (
-    "Made by `make bench-speed` ([how](README.md)); the numbers are in [results.json](results.json). A ratio is the "
+    "Made by `make bench-speed` ([how](README.md)); the numbers are in [{0}]({0}). A ratio is the "
     "median over rounds of the ratio in one round, with its 95% confidence interval. Milliseconds of different tables "
     "were not measured in the same minutes."
 )

@@ -26,10 +26,10 @@ import numpy as np
 
 from benchmarks.machine import facts
 from benchmarks.speed import prepare as speed
-from benchmarks.speed.setups import OWN, Setup
+from benchmarks.speed.setups import OWN, Setup, own_name
 from benchmarks.speed.turns import ENGINES as SPEED_ENGINES
 from benchmarks.speed.turns import Engine
-from benchmarks.texts.prepare import RECIPE, bundle, checkpoints
+from benchmarks.texts.prepare import RECIPES, bundle, checkpoints
 from benchmarks.texts.workloads import SEED, WORKLOADS, Workload, texts_of
 from edgeq.files import write_text
 from edgeq.sizes import counted
@@ -89,8 +89,11 @@ def _setups(workload: Workload, options: argparse.Namespace) -> list[Setup]:
         Setup(name, str(_ENGINES / script), variant, python, model, bits, environment)
         for name, script, variant, bits in _PEERS
     ]
-    name, own = f"{OWN} {RECIPE.removeprefix('ptq-')}", bundle(workload.model, options.models)
-    return [*found, Setup(name, str(_ENGINES / "edgeq_texts.py"), "", Path(sys.executable), own, 8, environment)]
+    for recipe in RECIPES:
+        own = bundle(workload.model, recipe, options.models)
+        script = str(_ENGINES / "edgeq_texts.py")
+        found.append(Setup(own_name(recipe), script, "", Path(sys.executable), own, 8, environment))
+    return found
 
 
 def _prepare(workload: Workload, options: argparse.Namespace) -> None:
@@ -171,7 +174,7 @@ def _result(name: str, row: _Row, rows: dict[str, _Row], count: int) -> dict[str
     if name.startswith(OWN):
         found["versus"] = {}
         for peer, other in rows.items():
-            if peer != name and not other.missing:
+            if not peer.startswith(OWN) and not other.missing:
                 speedup = paired_speedup(other.seconds, row.seconds)
                 high = min(speedup.high, sys.float_info.max)
                 found["versus"][peer] = {"ratio": speedup.ratio, "low": speedup.low, "high": high}

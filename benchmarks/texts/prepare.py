@@ -10,7 +10,7 @@ from benchmarks.speed import prepare
 from benchmarks.speed.benchmarks import HOST
 from edgeq.files import write_text
 
-RECIPE = "ptq-w8a8"
+RECIPES = ("ptq-w8a8", "ptq-w7a8")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 _MODULES = (("0", "", "Transformer"), ("1", "1_Pooling", "Pooling"), ("2", "2_Normalize", "Normalize"))
 
@@ -48,17 +48,17 @@ def checkpoints(model: str, *, minilm: Path, root: Path, longest: int) -> Path:
     return folder
 
 
-def bundle(model: str, root: Path) -> Path:
+def bundle(model: str, recipe: str, root: Path) -> Path:
     """Makes edgeq's bundle unless it is there and was made by this very compiler; returns its folder."""
     import edgeq
     from edgeq.targets.builtin.target import load_target
 
-    folder = root / model / RECIPE
+    folder = root / model / recipe
     stamp = folder / "compiler"
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == prepare.compiler_digest():
         return folder / "bundle"
     shutil.rmtree(folder, ignore_errors=True)
-    edgeq.compress_model(root / model / "sentence-transformers", folder / "checkpoint", recipe=RECIPE)
+    edgeq.compress_model(root / model / "sentence-transformers", folder / "checkpoint", recipe=recipe)
     edgeq.export_onnx(folder / "checkpoint", folder / "onnx")
     edgeq.compile_bundle(folder / "onnx", folder / "bundle", target=load_target(HOST))
     write_text(stamp, prepare.compiler_digest())

@@ -189,7 +189,7 @@ def test_goals_are_judged_against_the_best_engine_and_the_best_at_the_same_bits(
     assert found["ptq-w2a8", "integer floor"] == (FLOOR, 2.0, False)
     assert found["ptq-w4a8", "best engine at the same bits"] == ("four", 2.0, True)
     assert found["ptq-w8a8", "best engine at the same bits"] == ("eight", 0.867, False)
-    page = tables.document([entry])
+    page = tables.document([entry], source="results.json")
     assert "- BERT-base, 128 tokens, 2 threads: edgeq w8a8 is slower than eight." in page
     assert "| ≤ 1.45 | 2.00 (2.00 to 2.00) | **missed** |" in page
 
