@@ -49,8 +49,6 @@ _PEERS = (
 )
 _LEAST_COSINE = {32: 0.9999, 8: 0.9}
 """Mean cosine with the reference's embeddings below which an engine computes something else, by bits."""
-_SAMPLE = 64
-"""Texts on which an engine chooses its setting, and on which embeddings are compared."""
 
 
 @dataclasses.dataclass
@@ -115,7 +113,7 @@ def _measured(workload: Workload, threads: int, options: argparse.Namespace) -> 
     running: dict[str, Engine] = {}
     with tempfile.TemporaryDirectory(prefix="edgeq-texts-") as scratch:
         folder = Path(scratch)
-        sample = _write(folder / "sample.json", texts[-_SAMPLE:])
+        sample = _write(folder / "sample.json", texts[-options.sample :])
         try:
             for setup in setups:
                 running[setup.name] = engine = Engine(setup, threads)
@@ -135,7 +133,8 @@ def _measured(workload: Workload, threads: int, options: argparse.Namespace) -> 
         _compare(rows, {setup.name: setup.bits for setup in setups}, folder)
     return {
         "workload": workload.name, "model": workload.model, "goal": workload.goal, "threads": threads, "seed": SEED,
-        "texts_a_round": options.count, "machine": facts(), "compiler": speed.compiler_digest(),
+        "texts_a_round": options.count, "sample": options.sample, "machine": facts(),
+        "compiler": speed.compiler_digest(),
         "engines": [_result(name, row, rows, options.count) for name, row in rows.items()],
     }  # fmt: skip
 
@@ -214,6 +213,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workload", default="", choices=("", *(workload.name for workload in WORKLOADS)))
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--count", type=int, default=200, help="texts of a round")
+    parser.add_argument(
+        "--sample", type=int, default=64,
+        help="texts on which an engine chooses its setting, and on which embeddings are compared",
+    )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=9, help="turns of each engine; fewer than 6 support no claim")
     parser.add_argument("--models", type=Path, default=Path("bench-output/texts"), help="folder where models are kept")
     parser.add_argument("--peers-python", type=Path, default=Path(".venv-peers/bin/python"), help="has the peers")
