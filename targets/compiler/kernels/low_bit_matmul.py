@@ -17,7 +17,7 @@ from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.low_bit_sums import accumulate, sums_in_place
 from edgeq.targets.compiler.kernels.matmul_settings import Epilogue, MatmulSettings, Operands
 from edgeq.targets.compiler.kernels.numerics import registers
-from edgeq.targets.compiler.kernels.pair_sums import pair_products, row_words, sum_rows, widen_rows
+from edgeq.targets.compiler.kernels.pair_sums import first_pair_products, pair_products, row_words, widen_rows
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns
 from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import leading_dimensions
@@ -121,6 +121,14 @@ def _store_rows(p, operands, acc, m, block, v, tokens):
 
 
 @macro
+def _first_pair_tile(p, operands, widened, token_sums, row_sums, block):
+    for v in range(p.isa.vectors):
+        acc = registers((p.token_tile,), p.vector)
+        first_pair_products(p, operands, widened, token_sums, row_sums, acc, 0, block, v, p.token_tile)
+        _store_rows(p, operands, acc, 0, block, v, p.token_tile)
+
+
+@macro
 def _pair_tile(p, operands, widened, token_sums, row_sums, m, block, tokens):
     """A register of rows at a time, so that all sums of a tile are in registers."""
     for v in range(p.isa.vectors):
@@ -137,9 +145,9 @@ def _tokens_in_pairs(p, operands, tokens):
     widen_rows(p, operands, widened, token_sums, tokens)
     for block in T.parallel(p.matrix.packed_shape[0]):
         row_sums = registers((ROW_TILE,), "int32")
-        sum_rows(p, operands, row_sums, block)
-        for tile in range(tokens // p.token_tile):
-            _pair_tile(p, operands, widened, token_sums, row_sums, tile * p.token_tile, block, p.token_tile)
+        _first_pair_tile(p, operands, widened, token_sums, row_sums, block)
+        for tile in range(tokens // p.token_tile - 1):
+            _pair_tile(p, operands, widened, token_sums, row_sums, (tile + 1) * p.token_tile, block, p.token_tile)
         if tokens % p.token_tile >= 4:
             _pair_tile(p, operands, widened, token_sums, row_sums, tokens // p.token_tile * p.token_tile, block, 4)
         for r in range(tokens % 4):

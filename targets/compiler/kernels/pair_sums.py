@@ -20,6 +20,8 @@ from edgeq.targets.compiler.kernels.script import macro
 _BYTE = 8
 _ROW_PADDING = 16
 """Words between rows of activations: not all rows of a tile may fall into the same places of the first cache."""
+_WORDS = 2
+"""Words of a row that one turn of a loop takes in: counting takes three instructions of 55."""
 _FEW_ROWS = 64
 """Fewer rows than this are widened by one thread."""
 
@@ -74,34 +76,17 @@ def widen_rows(p, operands, widened, token_sums, tokens):
             _widen_row(p, operands, widened, token_sums, m)
 
 
-def _add_row_sums(p: MatmulSettings, operands: Operands, sums: Any, block: Any, k_block: Any) -> None:
+def _load_codes(p: MatmulSettings, operands: Operands, codes: Any, block: Any, k_block: Any, v: Any) -> None:
     lanes = p.isa.lanes
-    for v in range(p.isa.vectors):
-        even, odd = _halves(p, operands.weight[block, k_block, T.ramp(v * lanes, 1, lanes)])
-        T.buffer_store(sums, sums[v] + p.multiply_pairs(even, odd), [v])
-
-
-@macro
-def sum_rows(p, operands, row_sums, block):
-    """Leaves what each row of a block subtracts in ``row_sums``, and asks for the weights of the next block."""
-    sums = registers((p.isa.vectors,), p.vector)
-    for v in T.unroll(p.isa.vectors):
-        sums[v] = T.broadcast(T.int32(0), p.isa.lanes)
-    for k_block in range(p.matrix.packed_shape[1]):
-        prefetch(operands.weight[block + 1, k_block, 0])
-        _add_row_sums(p, operands, sums, block, k_block)
-    for v in T.unroll(p.isa.vectors):
-        row_sums[T.ramp(v * p.isa.lanes, 1, p.isa.lanes)] = sums[v]
+    for half, value in enumerate(_halves(p, operands.weight[block, k_block, T.ramp(v * lanes, 1, lanes)])):
+        T.buffer_store(codes, value, [half])
 
 
 def _take_in(
-    p: MatmulSettings, operands: Operands, widened: Any, acc: Any, m: Any, block: Any, k_block: Any, v: Any, tokens: int
+    p: MatmulSettings, operands: Operands, widened: Any, acc: Any, codes: Any, m: Any, k_block: Any, tokens: int
 ) -> None:
-    """Emits the products of one word a row of half a block."""
+    """Emits the products of some tokens with the codes of one word a row of half a block."""
     lanes, wide = p.isa.lanes, f"int16x{p.isa.lanes * 2}"
-    codes = registers((2,), wide)
-    for half, value in enumerate(_halves(p, operands.weight[block, k_block, T.ramp(v * lanes, 1, lanes)])):
-        T.buffer_store(codes, value, [half])
     for r in range(tokens):
         start = (m + r) * row_words(operands) + k_block * 2
         x = [T.reinterpret(T.broadcast(widened[start + half], lanes), dtype=wide) for half in range(2)]
@@ -109,9 +94,55 @@ def _take_in(
 
 
 @macro
+def _take_in_words(p, operands, widened, acc, m, block, v, tokens, first, words):
+    codes = registers((2,), f"int16x{p.isa.lanes * 2}")
+    for word in T.unroll(words):
+        _load_codes(p, operands, codes, block, first + word, v)
+        _take_in(p, operands, widened, acc, codes, m, first + word, tokens)
+
+
+@macro
+def _take_in_own(p, operands, widened, acc, own, m, block, v, tokens, first, words):
+    codes = registers((2,), f"int16x{p.isa.lanes * 2}")
+    for word in T.unroll(words):
+        _load_codes(p, operands, codes, block, first + word, v)
+        own[0] = own[0] + p.multiply_pairs(codes[0], codes[1])
+        _take_in(p, operands, widened, acc, codes, m, first + word, tokens)
+
+
+@macro
+def first_pair_products(p, operands, widened, token_sums, row_sums, acc, m, block, v, tokens):
+    """As :func:`pair_products`, for the first tokens.
+
+    Also leaves what each row subtracts in ``row_sums``, and asks for the weights of the next block, a share of them for
+    each register of rows: while products are made, memory has time.
+    """
+    own = registers((1,), p.vector)
+    own[0] = T.broadcast(T.int32(0), p.isa.lanes)
+    for r in T.unroll(tokens):
+        acc[r] = T.broadcast(T.int32(0) - token_sums[m + r], p.isa.lanes)
+    for step in range(p.matrix.packed_shape[1] // p.isa.vectors):
+        prefetch(operands.weight[block + 1, v * (p.matrix.packed_shape[1] // p.isa.vectors) + step, 0])
+        _take_in_own(p, operands, widened, acc, own, m, block, v, tokens, step * p.isa.vectors, p.isa.vectors)
+    if p.matrix.packed_shape[1] % p.isa.vectors > 0:
+        _take_in_own(
+            p, operands, widened, acc, own, m, block, v, tokens,
+            p.matrix.packed_shape[1] // p.isa.vectors * p.isa.vectors, p.matrix.packed_shape[1] % p.isa.vectors,
+        )  # fmt: skip
+    for r in T.unroll(tokens):
+        acc[r] = acc[r] - own[0]
+    row_sums[T.ramp(v * p.isa.lanes, 1, p.isa.lanes)] = own[0]
+
+
+@macro
 def pair_products(p, operands, widened, token_sums, row_sums, acc, m, block, v, tokens):
     """Leaves the sums of some tokens with one register of rows in ``acc``."""
     for r in T.unroll(tokens):
         acc[r] = p.first_pair_sum(token_sums[m + r], row_sums[T.ramp(v * p.isa.lanes, 1, p.isa.lanes)])
-    for k_block in range(p.matrix.packed_shape[1]):
-        _take_in(p, operands, widened, acc, m, block, k_block, v, tokens)
+    for step in range(p.matrix.packed_shape[1] // _WORDS):
+        _take_in_words(p, operands, widened, acc, m, block, v, tokens, step * _WORDS, _WORDS)
+    if p.matrix.packed_shape[1] % _WORDS > 0:
+        _take_in_words(
+            p, operands, widened, acc, m, block, v, tokens,
+            p.matrix.packed_shape[1] // _WORDS * _WORDS, p.matrix.packed_shape[1] % _WORDS,
+        )  # fmt: skip

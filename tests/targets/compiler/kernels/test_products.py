@@ -58,10 +58,9 @@ def test_integer_product_matches_numpy(bits, zero_point, product_target, compile
 
 
 def test_many_tokens_with_8_bit_codes(product_target, compile_kernel):
-    """Full tiles and every remainder, activations that several threads prepare, and a zero point of its own."""
-    check_integer_product(
-        8, 41.0, product_target, compile_kernel, shapes=[ODD_SHAPE], tokens_of_calls=(4, 5, 6, 10, 63, 64, 79)
-    )
+    """Full tiles and every remainder, even and odd numbers of words, many threads' activations, an own zero point."""
+    shapes, tokens = [ODD_SHAPE, (ODD_SHAPE[0], 49)], (4, 5, 6, 10, 63, 64, 79)
+    check_integer_product(8, 41.0, product_target, compile_kernel, shapes=shapes, tokens_of_calls=tokens)
 
 
 def test_integer_product_of_7_bit_codes_matches_numpy(product_target, compile_kernel):
