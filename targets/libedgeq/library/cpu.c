@@ -81,7 +81,7 @@ bool cpu_has(const char *flag) {
       {"movbe", BASE, ECX, 22, NO_REGISTERS},         {"avx", BASE, ECX, 28, AVX_REGISTERS},
       {"f16c", BASE, ECX, 29, AVX_REGISTERS},         {"bmi1", EXTENDED, EBX, 3, NO_REGISTERS},
       {"abm", EXTRA, ECX, 5, NO_REGISTERS},   {"avx512cd", EXTENDED, EBX, 28, AVX512_REGISTERS},
-      {"pclmulqdq", BASE, ECX, 1, NO_REGISTERS},      {"vpclmulqdq", EXTENDED, ECX, 10, AVX512_REGISTERS},
+      {"pclmulqdq", BASE, ECX, 1, NO_REGISTERS},      {"vpclmulqdq", EXTENDED, ECX, 10, AVX_REGISTERS},
   };
   for (size_t i = 0; i < sizeof KNOWN / sizeof *KNOWN; i++) {
     if (strcmp(flag, KNOWN[i].flag) != 0) continue;

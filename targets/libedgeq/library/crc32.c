@@ -50,12 +50,15 @@ enum { WIDE = 256, NARROW = 64 }; /* bytes that are taken at once, and at least 
 #define MOVE_512 0x01c6e41596, 0x0154442bd4
 #define MOVE_128 0x00ccaa009e, 0x01751997d0
 #define FAST __attribute__((target("pclmul,sse4.1")))
+#define FAST_IN_PAIRS __attribute__((target("pclmul,sse4.1,avx2,vpclmulqdq")))
 #define FAST_WIDE __attribute__((target("pclmul,sse4.1,avx512f,avx512bw,avx512vl,vpclmulqdq")))
 
 static bool has_products(void) { return cpu_has("pclmulqdq") && cpu_has("sse4_1"); }
 
+static bool has_products_in_pairs(void) { return has_products() && cpu_has("vpclmulqdq") && cpu_has("avx2"); }
+
 static bool has_wide_products(void) {
-  return has_products() && cpu_has("vpclmulqdq") && cpu_has("avx512f") && cpu_has("avx512bw") && cpu_has("avx512vl");
+  return has_products_in_pairs() && cpu_has("avx512f") && cpu_has("avx512bw") && cpu_has("avx512vl");
 }
 
 FAST static inline __m128i move(__m128i value, __m128i by) {
@@ -83,6 +86,33 @@ FAST static uint32_t add_narrow(uint32_t state, const uint8_t **at, size_t *size
   for (int i = 1; i < 4; i++) parts[i] = _mm_xor_si128(move(parts[i - 1], near), parts[i]);
   for (; *size >= 16; *at += 16, *size -= 16) parts[3] = _mm_xor_si128(move(parts[3], near), load(*at));
   return remainder_of(parts[3]);
+}
+
+FAST_IN_PAIRS static inline __m256i move_pair(__m256i value, __m256i by) {
+  return _mm256_xor_si256(_mm256_clmulepi64_epi128(value, by, 0x00), _mm256_clmulepi64_epi128(value, by, 0x11));
+}
+
+FAST_IN_PAIRS static inline __m256i load_pair(const uint8_t *at) {
+  return _mm256_loadu_si256((const __m256i *)(const void *)at);
+}
+
+/* At least WIDE bytes; takes as many times WIDE as there are. */
+FAST_IN_PAIRS static uint32_t add_in_pairs(uint32_t state, const uint8_t **at, size_t *size) {
+  const __m256i far = _mm256_broadcastsi128_si256(_mm_set_epi64x(MOVE_2048));
+  const __m256i near = _mm256_broadcastsi128_si256(_mm_set_epi64x(MOVE_512));
+  const __m128i last = _mm_set_epi64x(MOVE_128);
+  __m256i parts[8];
+  for (int i = 0; i < 8; i++) parts[i] = load_pair(*at + 32 * i);
+  parts[0] = _mm256_xor_si256(parts[0], _mm256_zextsi128_si256(_mm_cvtsi32_si128((int)state)));
+  for (*at += WIDE, *size -= WIDE; *size >= WIDE; *at += WIDE, *size -= WIDE) {
+    for (int i = 0; i < 8; i++) parts[i] = _mm256_xor_si256(move_pair(parts[i], far), load_pair(*at + 32 * i));
+  }
+  for (int i = 2; i < 8; i++) parts[i] = _mm256_xor_si256(move_pair(parts[i - 2], near), parts[i]);
+  __m128i value = _mm256_castsi256_si128(parts[6]);
+  value = _mm_xor_si128(move(value, last), _mm256_extracti128_si256(parts[6], 1));
+  value = _mm_xor_si128(move(value, last), _mm256_castsi256_si128(parts[7]));
+  value = _mm_xor_si128(move(value, last), _mm256_extracti128_si256(parts[7], 1));
+  return remainder_of(value);
 }
 
 FAST_WIDE static inline __m512i move_wide(__m512i value, __m512i by) {
@@ -113,7 +143,11 @@ FAST_WIDE static uint32_t add_wide(uint32_t state, const uint8_t **at, size_t *s
 static uint32_t add_fast(uint32_t state, const uint8_t *at, size_t size) {
   if (size < NARROW) return add_bytes(state, at, size);
   if (!has_products()) return add_with_tables(state, at, size);
-  if (size >= WIDE && has_wide_products()) state = add_wide(state, &at, &size);
+  if (size >= WIDE && has_wide_products()) {
+    state = add_wide(state, &at, &size);
+  } else if (size >= WIDE && has_products_in_pairs()) {
+    state = add_in_pairs(state, &at, &size);
+  }
   if (size >= NARROW) state = add_narrow(state, &at, &size);
   return add_bytes(state, at, size);
 }
