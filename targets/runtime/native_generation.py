@@ -73,7 +73,8 @@ _FUNCTIONS: Functions = {
     "edgeq_generate_open": (_int32, _pointer, _int64),
     "edgeq_generate_add": (_int32, _pointer, TEXTS, ctypes.POINTER(GenerationOptions), ctypes.POINTER(_size)),
     "edgeq_generate_drop": (_int32, _pointer, _size),
-    "edgeq_generate_next": (_int32, _pointer, ctypes.POINTER(PieceRecord)),
+    # Of a pointer and the place of a PieceRecord: to have them checked for each token takes longer than to call.
+    "edgeq_generate_next": (_int32,),
     "edgeq_generate_result": (_int32, _pointer, _size, ctypes.POINTER(Generated)),
 }
 

@@ -245,7 +245,9 @@ class Session:
         self._finishes = native_generation.FINISHES
         self._piece, self._made = native_generation.PieceRecord(), native_generation.Generated()
         self._piece_place = ctypes.byref(self._piece)
-        return native_generation.with_generation(self._library)
+        library = native_generation.with_generation(self._library)
+        self._next = library.edgeq_generate_next
+        return library
 
     def add_text(self, text: Texts, options: native_generation.GenerationOptions) -> int:
         """Adds one text to those that are made, and returns its number."""
@@ -271,11 +273,14 @@ class Session:
         """
         piece = self._piece
         with self._lock:
-            status = self._library.edgeq_generate_next(self._handle, self._piece_place)
+            status = self._next(self._handle, self._piece_place)
             if status == native.END:
                 return None
-            self._check(status)
-            text = ctypes.string_at(piece.text, piece.text_size).decode() if piece.text_size else ""
+            if status != native.OK:
+                self._check(status)
+            size = piece.text_size
+            # string_at() takes twice as long.
+            text = str((ctypes.c_char * size).from_address(piece.text), "utf-8") if size else ""
             logits = None
             if vocabulary and piece.logits:
                 logits = np.frombuffer(ctypes.string_at(piece.logits, 4 * vocabulary), np.float32)
