@@ -113,10 +113,10 @@ def _take_in(
                 T.buffer_store(acc, p.isa.dot4(acc[place], codes, x, p.product_bits), [place])
 
 
-def _slot_sums(p: MatmulSettings, acc: Any, sums: Any, tokens: int) -> None:
+def _slot_sums(p: MatmulSettings, acc: Any, sums: Any, vectors: int, steps: int) -> None:
     """Emits the sum over slots and steps, each slot's factor taken out: an exact division by a power of two."""
-    parts = p.steps(tokens) * p.slots
-    for v in range(tokens * p.isa.vectors):
+    parts = steps * p.slots
+    for v in range(vectors):
         total: Any = None
         for place in range(parts):
             part = acc[v * parts + place]
@@ -126,13 +126,47 @@ def _slot_sums(p: MatmulSettings, acc: Any, sums: Any, tokens: int) -> None:
         T.buffer_store(sums, total, [v])
 
 
-@macro
-def sums_in_place(p, operands, sums, m, block, tokens):
-    """Leaves the sums of up to four tokens and one block in ``sums``.
+def _take_in_narrow(p: MatmulSettings, operands: Operands, sums: Any, m: Any, block: Any, k_block: Any) -> None:
+    """Emits the products of one packed word a row for a token, in 16 bits; every slot of a vector has its own sum."""
+    for field in range(p.matrix.fields):
+        x = T.broadcast(operands.words[m, k_block * p.matrix.fields + field], p.isa.lanes)
+        for v in range(p.isa.vectors):
+            word = operands.weight[block, k_block, T.ramp(v * p.isa.lanes, 1, p.isa.lanes)]
+            place = v * p.slots + field % p.slots
+            (total,) = p.narrow.add([sums[place]], p.slot_codes(word, field), x)
+            T.buffer_store(sums, total, [place])
 
-    One block at a time, so that the weights are read in a single stream: with two, reading from memory took twice as
-    long.
-    """
+
+@macro
+def _narrow_chunk_in_place(p, operands, acc, m, block, first, words):
+    sums = registers((p.isa.vectors * p.slots,), p.narrow.vector)
+    for a in T.unroll(p.isa.vectors * p.slots):
+        sums[a] = T.broadcast(T.int16(0), p.narrow.lanes)
+    for word in T.unroll(words):
+        _take_in_narrow(p, operands, sums, m, block, first + word)
+    _widen_all(p, acc, sums, p.isa.vectors * p.slots)
+
+
+@macro
+def _narrow_sums_in_place(p, operands, sums, m, block):
+    acc = registers((p.isa.vectors * p.slots,), p.vector)
+    for a in T.unroll(p.isa.vectors * p.slots):
+        acc[a] = T.broadcast(T.int32(0), p.isa.lanes)
+    for chunk in range(p.matrix.packed_shape[1] // p.narrow_words_in_place):
+        _narrow_chunk_in_place(
+            p, operands, acc, m, block, chunk * p.narrow_words_in_place, p.narrow_words_in_place
+        )
+    if p.matrix.packed_shape[1] % p.narrow_words_in_place > 0:
+        _narrow_chunk_in_place(
+            p, operands, acc, m, block,
+            p.matrix.packed_shape[1] // p.narrow_words_in_place * p.narrow_words_in_place,
+            p.matrix.packed_shape[1] % p.narrow_words_in_place,
+        )  # fmt: skip
+    _slot_sums(p, acc, sums, p.isa.vectors, 1)
+
+
+@macro
+def _wide_sums_in_place(p, operands, sums, m, block, tokens):
     acc = registers((tokens * p.isa.vectors * p.steps(tokens) * p.slots,), p.vector)
     for a in T.unroll(tokens * p.isa.vectors * p.steps(tokens) * p.slots):
         acc[a] = T.broadcast(T.int32(0), p.isa.lanes)
@@ -143,4 +177,17 @@ def sums_in_place(p, operands, sums, m, block, tokens):
         p.matrix.packed_shape[1] // p.steps(tokens) * p.steps(tokens), p.matrix.packed_shape[1]
     ):
         _take_in(p, operands, acc, m, block, k_block, 0, tokens)
-    _slot_sums(p, acc, sums, tokens)
+    _slot_sums(p, acc, sums, tokens * p.isa.vectors, p.steps(tokens))
+
+
+@macro
+def sums_in_place(p, operands, sums, m, block, tokens):
+    """Leaves the sums of up to four tokens and one block in ``sums``.
+
+    One block at a time, so that the weights are read in a single stream: with two, reading from memory took twice as
+    long.
+    """
+    if tokens == 1 and p.narrow_words_in_place > 0:
+        _narrow_sums_in_place(p, operands, sums, m, block)
+    else:
+        _wide_sums_in_place(p, operands, sums, m, block, tokens)

@@ -146,6 +146,17 @@ class MatmulSettings:
         """Fields of a word that few tokens take in where they stand, without a shift, each into a sum of its own."""
         return self.isa.fields_in_place(self.matrix.bits)
 
+    @property
+    def narrow_words_in_place(self) -> int:
+        """Packed words of a row that one token adds up in 16 bits where the fields stand; 0 for products in 32 bits.
+
+        Only where a register of products is a register of sums: on ARM nothing could be timed.
+        """
+        if self.narrow_words == 0 or self.narrow.parts > 1:
+            return 0
+        field = self.narrow.products * (2**self.matrix.bits - 1) * ACTIVATION_LEVELS
+        return (2**15 - 1) // (field * 2 ** ((self.slots - 1) * self.matrix.bits) * self.matrix.fields // self.slots)
+
     def steps(self, tokens: int) -> int:
         """Words of a row that few tokens take in at once, each into sums of their own."""
         return max(1, INDEPENDENT_SUMS // (tokens * self.isa.vectors * self.slots))

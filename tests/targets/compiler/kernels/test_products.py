@@ -15,7 +15,7 @@ from edgeq.targets.builtin.target import load_target
 from edgeq.targets.compiler.isa import isa_named
 from edgeq.targets.compiler.kernels.float_matmul import float_matmul, panels
 from edgeq.targets.compiler.kernels.low_bit_matmul import check_accumulator, low_bit_matmul
-from edgeq.targets.compiler.kernels.matmul_settings import MOST_PAIRED, MatmulSettings
+from edgeq.targets.compiler.kernels.matmul_settings import MOST_PAIRED, PAIR_TOKENS, MatmulSettings
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns
 from edgeq.targets.compiler.kernels.residual_matmul import residual_matmul
 from edgeq.targets.compiler.kernels.weight_only_matmul import weight_only_matmul
@@ -92,6 +92,14 @@ def test_both_kernels_give_the_same_bits_for_7_bit_codes(compile_kernel, runnabl
         assert all(np.array_equal(found[0], other) for other in found[1:])
 
 
+@pytest.mark.parametrize(("bits", "zero_point"), FORMATS[:3])
+def test_one_token_with_rows_of_many_words(bits, zero_point, product_target, compile_kernel):
+    """Where there is no dot product, its sums are widened after some words, and after the last ones."""
+    check_integer_product(
+        bits, zero_point, product_target, compile_kernel, shapes=[(ODD_SHAPE[0], 301)], tokens_of_calls=(1,)
+    )
+
+
 @pytest.mark.parametrize(("bits", "zero_point"), OTHER_ZERO_POINTS)
 def test_integer_product_with_other_zero_points(bits, zero_point, runnable, compile_kernel):
     """Whole and uneven ones, with codes that are turned into signed bytes; the usual ones run on every target."""
@@ -147,7 +155,7 @@ def test_extreme_codes_neither_saturate_nor_overflow(target_pair_bits, product_t
     for code in levels(bits, zero_point):
         packed = pack(np.full((16, 512), code, np.uint8), bits)
         for activation in (-127, 127):
-            for tokens in (1, 7):
+            for tokens in (1, 7, 9):
                 q = np.full((tokens, 512), activation, np.int8)
                 y = run(
                     q.view(np.int32), np.ones(tokens, np.float32), q.sum(1, dtype=np.int32),
@@ -198,19 +206,19 @@ def test_as_many_columns_as_may_be_paired_do_not_overflow(compile_kernel, runnab
     """Every sum on the way is as large as it can be, and one column more is added up in another way."""
     if "x86-64-v3" not in runnable:
         pytest.skip("needs a processor with AVX2")
-    isa, columns = isa_of("x86-64-v3"), MOST_PAIRED
+    isa, columns, tokens = isa_of("x86-64-v3"), MOST_PAIRED, PAIR_TOKENS + 1
     settings = [MatmulSettings(isa, PackedMatrix(16, n, 8, 128.0, 1), False, "none") for n in (columns, columns + 1)]
     assert [one.pairs for one in settings] == [True, False]
     for n in (columns, columns + 1):
         run = compile_kernel(low_bit_matmul(isa, PackedMatrix(16, n, 8, 128.0, 1), rank=1, has_bias=False), "x86-64-v3")
         for code, activation in ((255, 127), (255, -127), (1, 127), (1, -127)):
             packed = pack(np.full((16, n), code, np.uint8), 8)
-            q = np.zeros((7, padded_columns(n)), np.int8)
+            q = np.zeros((tokens, padded_columns(n)), np.int8)
             q[:, :n] = activation
             y = run(
-                q.view(np.int32), np.ones(7, np.float32), q.sum(1, dtype=np.int32),
+                q.view(np.int32), np.ones(tokens, np.float32), q.sum(1, dtype=np.int32),
                 packed.view(np.int32).reshape(packed.shape[:3]), np.ones(1, np.float32), np.zeros(1, np.float32),
-                np.zeros((7, 16), np.float32),
+                np.zeros((tokens, 16), np.float32),
             )  # fmt: skip
             assert np.all(y == np.float32((code - 128) * activation * n))
 
