@@ -49,7 +49,7 @@ COMPILE_FLAGS = (
 _FAST = (
     *("run", "pool", "vectors", "sampling", "numerics"),
     *("crc32", "checked_file", "sha256", "sha256_blocks", "sha256_lanes"),
-    *("json", "number_text"),
+    *("json", "plan", "number_text"),
 )
 """Files whose loops take time that one can measure; the others are compiled to be small."""
 _LINK_FLAGS = ("-s", "-Wl,--build-id=none", "-Wl,--gc-sections")

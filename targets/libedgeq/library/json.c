@@ -146,6 +146,10 @@ static const char *read_text(Reader *reader) {
   return text;
 }
 
+static bool is_of_number(char byte) {
+  return (byte >= '0' && byte <= '9') || byte == '+' || byte == '-' || byte == '.' || byte == 'e' || byte == 'E';
+}
+
 /* A whole number of few digits that nothing of a number follows: most of those in a manifest. */
 static bool read_short_integer(Reader *reader, JsonValue *value) {
   enum { MOST_DIGITS = 18 };
@@ -153,7 +157,7 @@ static bool read_short_integer(Reader *reader, JsonValue *value) {
   int64_t number = 0;
   while (at < reader->end && *at >= '0' && *at <= '9' && at - reader->at < MOST_DIGITS) number = number * 10 + (*at++ - '0');
   bool leading_zero = at - reader->at > 1 && *reader->at == '0';
-  if (at == reader->at || at == reader->end || leading_zero || strchr("+-.eE0123456789", *at) != NULL) return false;
+  if (at == reader->at || at == reader->end || leading_zero || is_of_number(*at)) return false;
   *value = (JsonValue){.kind = JSON_INTEGER, .integer = number};
   reader->at = at;
   return true;
@@ -163,8 +167,7 @@ static void read_number(Reader *reader, JsonValue *value) {
   char buffer[64];
   size_t length = 0;
   bool whole = true;
-  while (reader->at + length < reader->end && strchr("+-.eE0123456789", reader->at[length]) != NULL &&
-         reader->at[length] != '\0') {
+  while (reader->at + length < reader->end && is_of_number(reader->at[length])) {
     char byte = reader->at[length];
     if (length + 1 >= sizeof buffer) malformed(reader, "a number is too long");
     if (byte == '.' || byte == 'e' || byte == 'E') whole = false;
@@ -260,9 +263,15 @@ const JsonValue *json_first(const JsonValue *value) {
   return value->kind == JSON_ARRAY || value->kind == JSON_OBJECT ? value->children : NULL;
 }
 
+/* Keys are short, and nearly all comparisons end at once: no call. */
+static bool is_same(const char *key, const char *other) {
+  while (*key == *other && *key != '\0') key++, other++;
+  return *key == *other;
+}
+
 const JsonValue *json_find(const JsonValue *object, const char *key) {
   for (const JsonValue *child = json_first(object); child != NULL; child = child->next) {
-    if (child->key != NULL && *child->key == *key && strcmp(child->key, key) == 0) return child;
+    if (child->key != NULL && is_same(child->key, key)) return child;
   }
   return NULL;
 }

@@ -32,7 +32,7 @@ static bool read_digits(const char *text, const char *end, int64_t *value) {
 }
 
 static bool is_word(const char *text, const char *end, const char *word) {
-  return strlen(word) == (size_t)(end - text) && memcmp(text, word, (size_t)(end - text)) == 0;
+  return *word == *text && strlen(word) == (size_t)(end - text) && memcmp(text, word, (size_t)(end - text)) == 0;
 }
 
 static Term read_term(const Reader *reader, const char *text, const char *end) {
@@ -61,12 +61,13 @@ static Expression read_expression(Reader *reader, const JsonValue *value) {
   }
   check(reader, value->kind == JSON_TEXT, "holds an expression that is neither a number nor a text");
   for (const char *at = value->text; at != NULL; expression.count++) {
-    const char *end = strchr(at, ' ');
-    Term term = read_term(reader, at, end != NULL ? end : at + strlen(at));
+    const char *end = at;
+    while (*end != ' ' && *end != '\0') end++; /* words are short: strchr() would take longer to call */
+    Term term = read_term(reader, at, end);
     depth += term.operation == CONSTANT || term.operation == DIMENSION ? 1 : -1;
     check(reader, depth > 0 && depth <= MAX_DEPTH && expression.count < MAX_TERMS, "holds an expression that does not add up");
     buffer_add(&reader->terms, &term, sizeof term);
-    at = end != NULL ? end + 1 : NULL;
+    at = *end == ' ' ? end + 1 : NULL;
   }
   check(reader, depth == 1, "holds an expression that does not add up");
   return expression;

@@ -33,9 +33,9 @@ static int instructions_agree(uint32_t expected, const uint8_t *data, size_t siz
     int is_there;
     size_t least;
     uint32_t (*add)(uint32_t state, const uint8_t **at, size_t *size);
-  } ways[] = {{has_products(), NARROW, add_narrow},
-              {has_products_in_pairs(), WIDE, add_in_pairs},
-              {has_wide_products(), WIDE, add_wide}};
+  } ways[] = {{best_way() >= PRODUCTS, NARROW, add_narrow},
+              {best_way() >= PRODUCTS_IN_PAIRS, WIDE, add_in_pairs},
+              {best_way() >= WIDE_PRODUCTS, WIDE, add_wide}};
   for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
     const uint8_t *at = data;
     size_t left = size;
