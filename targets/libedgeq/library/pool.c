@@ -11,7 +11,7 @@ enum {
   PIECES_PER_THREAD = 4,
   LINE = 64,          /* bytes that processors exchange at once */
   ERROR_SIZE = 256,
-  IDLE_LOOKS = 4000,  /* for work within a call before a thread sleeps: some tens of microseconds */
+  IDLE_LOOKS = 4000,  /* for work before a thread sleeps: some tens of microseconds */
   WAIT_LOOKS = 4000,  /* for the end of others' pieces before the caller sleeps */
   MOST_THREADS = 1024,
   CALLER = 0,         /* place of the workspace, which it has throughout */
@@ -37,7 +37,7 @@ struct Pool {
   _Alignas(LINE) _Atomic uint64_t unclaimed;
   _Alignas(LINE) atomic_int unfinished; /* pieces */
   _Alignas(LINE) atomic_int sleeping;   /* threads that wait for work */
-  atomic_bool in_call, caller_waits, failed, has_error, stops;
+  atomic_bool caller_waits, failed, has_error, stops;
   Lock lock;
   Condition work_comes, work_ends;
   Worker *workers;
@@ -121,12 +121,8 @@ static void *serve(void *argument) {
   own.pool = pool;
   while (!atomic_load(&pool->stops)) {
     help(pool, worker->place);
-    /* The next kernel's work comes soon, as long as the call goes on. */
-    int looks = 0;
-    while (looks < IDLE_LOOKS && !has_work(pool) && atomic_load(&pool->in_call)) {
-      pause_briefly();
-      looks++;
-    }
+    /* The next kernel's work comes soon, and often the next call: to wake a thread takes longer than to wait for it. */
+    for (int looks = 0; looks < IDLE_LOOKS && !has_work(pool); looks++) pause_briefly();
     if (!has_work(pool)) sleep_until_work(pool);
   }
   return NULL;
@@ -197,14 +193,10 @@ PoolThread pool_enter(Pool *pool) {
   own = (PoolThread){.pool = pool};
   pool->error[0] = '\0';
   atomic_store(&pool->has_error, false);
-  atomic_store(&pool->in_call, true);
   return before;
 }
 
-void pool_leave(PoolThread before) {
-  atomic_store(&own.pool->in_call, false);
-  own = before;
-}
+void pool_leave(PoolThread before) { own = before; }
 
 static void wait_for_others(Pool *pool) {
   for (int looks = 0; looks < WAIT_LOOKS; looks++) {
