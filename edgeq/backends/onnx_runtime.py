@@ -16,22 +16,24 @@ class OnnxRuntime:
 
     Args:
         model: The file, or its bytes.
-        decodes_each_call: Decode packed weights in every call, by the bodies of their operators, instead of once: the
-            numbers are the same, calls are slower, and what would be held is 8 to 30 bytes a weight.
+        lean: Compute nothing ahead of calls, and keep no memory between them: packed weights are decoded in every call,
+            by the bodies of their operators. The numbers are the same, calls are slower, and what would be held
+            otherwise is 8 to 30 bytes a weight.
 
     Raises:
         FormatError: If ONNX Runtime does not load the model.
     """
 
-    def __init__(self, model: Path | bytes, *, decodes_each_call: bool = False) -> None:
+    def __init__(self, model: Path | bytes, *, lean: bool = False) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.enable_cpu_mem_arena = not lean
         try:
             self._session = onnxruntime.InferenceSession(
                 model,
                 options,
                 providers=["CPUExecutionProvider"],
-                disabled_optimizers=["ConstantFolding"] if decodes_each_call else None,
+                disabled_optimizers=["ConstantFolding"] if lean else None,
             )
         except Exception as error:  # pybind exceptions share no public base class
             raise FormatError(f"ONNX Runtime does not load the model: {first_line(error)}") from error

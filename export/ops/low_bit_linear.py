@@ -49,6 +49,8 @@ from edgeq.formats.packing import unpack
 NAME = "LowBitLinear"
 INPUTS = ["X", "W_packed", "scale", "bias"]
 ATTRIBUTES = ["N", "K", "bits", "zero_point", "activation"]
+DECODED = "weights"
+"""The value of the body that depends on the packed matrix alone: ``code - zero_point``, float32 ``[K, N]``."""
 
 
 def sums_exactly_in_float32(matrix: PackedMatrix) -> bool:
@@ -178,7 +180,7 @@ def _decoded_weights(build: Body) -> str:
     level = build.node("Cast", [codes], "levels", to=onnx.TensorProto.FLOAT)
     zero = build.attribute("zero_point", "zero", kind="float")
     centred = build.node("Sub", [level, zero], "centred")
-    return build.node("Transpose", [centred], "weights", perm=[1, 0])
+    return build.node("Transpose", [centred], DECODED, perm=[1, 0])
 
 
 def _quantized_activation(build: Body, activation: str) -> str:

@@ -148,7 +148,7 @@ def _opener(name: str, compiled_feed: Arrays) -> Opener:
         return _Taking(model, OnnxReference(model))
 
     def runtime(model: onnx.ModelProto) -> Backend:
-        return _Taking(model, OnnxRuntime(model.SerializeToString(), decodes_each_call=True))
+        return _Taking(model, OnnxRuntime(model.SerializeToString(), lean=True))
 
     def tvm(model: onnx.ModelProto) -> Backend:
         return lambda feed: compiled_once(model, {**feed, **compiled_feed}, target=load_target("host"))

@@ -11,10 +11,10 @@ import torch
 from edgeq.backends import Arrays
 from edgeq.backends.onnx_files import cache_type, load_model
 from edgeq.backends.onnx_reference import OnnxReference
-from edgeq.backends.onnx_runtime import OnnxRuntime
 from edgeq.backends.pytorch import TorchBackend
 from edgeq.checkpoint import Checkpoint
 from edgeq.errors import UnsupportedError
+from edgeq.export.decoded import open_decoded
 from edgeq.models import GenerativeAdapter, TorchDecoder
 from edgeq.models.cache import baseline_dtype
 from edgeq.parity.inputs.decoder import Continuation, make_continuations
@@ -87,8 +87,9 @@ class DecoderParity(TextGenerationParity):
 
     def run_onnx_runtime(self, folder: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_runtime`."""
-        runtime, dtype = OnnxRuntime(folder / _FILE), cache_type(load_model(folder / _FILE, weights=False))
-        return [text.step_by_step(runtime, self._empty(text, dtype)) for text in self.texts]
+        dtype = cache_type(load_model(folder / _FILE, weights=False))
+        with open_decoded(folder / _FILE) as runtime:
+            return [text.step_by_step(runtime, self._empty(text, dtype)) for text in self.texts]
 
     def run_emulated(self, bundle: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_emulated`."""

@@ -75,7 +75,7 @@ class EncoderParity(ParityRun):
 
     def run_onnx_runtime(self, folder: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_runtime`."""
-        return run_all(OnnxRuntime(folder / _FILE, decodes_each_call=True), self.feeds.all)
+        return run_all(OnnxRuntime(folder / _FILE, lean=True), self.feeds.all)
 
     def run_native(self, stage: str, bundle: Path) -> tuple[list[Arrays], BundleOutputs]:
         """See :meth:`ParityRun.run_native`."""

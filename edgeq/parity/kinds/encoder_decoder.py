@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import onnx
@@ -10,9 +11,9 @@ import torch
 from edgeq.backends import Arrays, Backend
 from edgeq.backends.onnx_files import cache_type, load_model
 from edgeq.backends.onnx_reference import OnnxReference
-from edgeq.backends.onnx_runtime import OnnxRuntime
 from edgeq.checkpoint import Checkpoint
 from edgeq.errors import UnsupportedError
+from edgeq.export.decoded import open_decoded
 from edgeq.models import Seq2SeqAdapter
 from edgeq.models.cache import baseline_dtype
 from edgeq.parity.inputs.encoder_decoder import (
@@ -95,8 +96,9 @@ class EncoderDecoderParity(TextGenerationParity):
 
     def run_onnx_runtime(self, folder: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_onnx_runtime`."""
-        sessions = {name: OnnxRuntime(folder / f"{name}.onnx") for name in PARTS}
-        return [text.step_by_step(sessions) for text in self.texts]
+        with contextlib.ExitStack() as stack:
+            sessions = {name: stack.enter_context(open_decoded(folder / f"{name}.onnx")) for name in PARTS}
+            return [text.step_by_step(sessions) for text in self.texts]
 
     def run_emulated(self, bundle: Path) -> list[Arrays]:
         """See :meth:`ParityRun.run_emulated`."""

@@ -60,7 +60,7 @@ class OperatorsAlone:
     def onnx_runtime(self) -> Iterator[OperatorOutputs]:
         """Runs ONNX Runtime."""
         return self._outputs(
-            "onnxruntime", lambda alone: OnnxRuntime(alone.path, decodes_each_call=True)(alone.feed)
+            "onnxruntime", lambda alone: OnnxRuntime(alone.path, lean=True)(alone.feed)
         )
 
     def compiled(self, stage: str, bundle: Path, *, access: BundleAccess) -> Iterator[OperatorOutputs]:

@@ -174,7 +174,7 @@ def test_what_saves_memory_changes_no_bit(compressed_onnx, monkeypatch):
     whole = ReferenceEvaluator(onnx_reference._without_overloads(model)).run(None, feed)
     parts = OnnxReference(model)
     assert len(parts._evaluators) > 5
-    decoded, once = OnnxRuntime(compressed_onnx, decodes_each_call=True), OnnxRuntime(compressed_onnx)
+    decoded, once = OnnxRuntime(compressed_onnx, lean=True), OnnxRuntime(compressed_onnx)
     for number, value in enumerate(model.graph.output):
         assert np.array_equal(parts(feed)[value.name], whole[number])
         assert np.array_equal(decoded(feed)[value.name], once(feed)[value.name])
