@@ -1,10 +1,8 @@
-"""What a board must have: the size of runner and runtime, the memory of a run, and the time to start."""
+"""What a board must have: the size of runner and runtime, and the memory of a run."""
 
 import json
-import os
 import shutil
 import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ from edgeq.targets.builtin.target import load_target
 from edgeq.targets.bundle.tensor_sets import call_of_main, encode_calls
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest
-from edgeq.targets.toolchain.linkers import find_linker, run_compiler
 
 pytestmark = pytest.mark.slow
 
@@ -72,36 +69,3 @@ def test_memory_is_weights_arena_and_2_mib(small_pages, tmp_path, threads):
     # Of tables that are read by rows few pages are ever in memory, as the ids follow each other.
     weights = sum(weight.bytes for index, weight in enumerate(manifest.weights) if f"w{index}" not in by_rows)
     assert weights < measured["peak_bytes"] <= weights + measured["arena_bytes"] + 2 * MIB
-
-
-@pytest.fixture
-def empty(tmp_path):
-    """A static program that does nothing."""
-    (tmp_path / "empty.c").write_text("int main(void) { return 0; }\n")
-    arguments = ["-static", str(tmp_path / "empty.c"), "-o", str(tmp_path / "empty")]
-    run_compiler(find_linker(load_target("host")), arguments, purpose="build an empty program")
-    return tmp_path / "empty"
-
-
-@pytest.mark.parametrize("options", [[], ["--threads", "1"]], ids=["as-it-is", "one-thread"])
-def test_it_starts_within_three_times_an_empty_program(board, empty, options):
-    """The least of many starts, in turns."""
-    text = [board / "edgeq-run", board, "--text", "A cat sat on the mat.", *options]
-    nothing, once, often = np.min([_seconds([empty], text, [*text, "--repeat", "20"]) for _ in range(40)], axis=0)
-    # The first call is not among the 20, so what one costs is their difference.
-    model = (often - once) / 20
-    assert once - model <= 3 * nothing
-
-
-def _seconds(*commands):
-    """Seconds from the start of each program to its end."""
-    silent = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0) for stream in (1, 2)]
-    taken = []
-    for command in commands:
-        arguments = list(map(str, command))
-        began = time.perf_counter()
-        process = os.posix_spawn(arguments[0], arguments, os.environ, file_actions=silent)
-        _, status = os.waitpid(process, 0)
-        taken.append(time.perf_counter() - began)
-        assert status == 0
-    return taken
