@@ -116,8 +116,17 @@ class Study:
         """Tries one candidate, and tells whether it had been tried before."""
         import optuna
 
-        state = optuna.trial.TrialState
         trial = self.storage.reached(self._study.ask)
+        try:
+            return self._try(trial, attempt)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            # SQLite may give a candidate that waits to two processes at the same moment: the other one was faster.
+            return True
+
+    def _try(self, trial: Any, attempt: Callable[[Choices], Outcome]) -> bool:
+        import optuna
+
+        state = optuna.trial.TrialState
         values: tuple[float, ...] | None = None
         ended, notes = state.FAIL, {"host": os.uname().nodename, "process": os.getpid()}
         self._note(trial, notes)

@@ -162,6 +162,23 @@ def test_several_processes_share_a_database(tmp_path: Path) -> None:
     assert os.getpid() not in processes
 
 
+def test_a_candidate_that_another_process_has_finished_by_now_counts_once(tmp_path: Path) -> None:
+    """As where SQLite gave it to both."""
+    study, other = (_study(Storage(f"sqlite:///{tmp_path / 'study.db'}", tmp_path)) for _ in range(2))
+    attempts: list[Choices] = []
+
+    def beaten(choices: Choices) -> Outcome:
+        attempts.append(choices)
+        if len(attempts) == 1:
+            (running,) = [one for one in other._trials() if one.state.name == "RUNNING"]
+            other._try(optuna.trial.Trial(other._study, running._trial_id), _attempt)
+        return _attempt(choices)
+
+    study.run(beaten, trials=3, hours=None, progress=silent)
+    assert study.finished == len(study.measured) == 3
+    assert len(attempts) == 3
+
+
 @pytest.mark.parametrize(
     "where",
     ["{}/none/study.journal", "{}", "sqlite:///{}/none/study.db", "nonsense://host/name", "postgresql://me:secret@/x"],
