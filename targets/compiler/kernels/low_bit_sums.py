@@ -137,12 +137,17 @@ def _take_in_narrow(p: MatmulSettings, operands: Operands, sums: Any, m: Any, bl
             T.buffer_store(sums, total, [place])
 
 
+def _each(count: Any) -> Any:
+    """Returns a loop without jumps; a kernel for matrices of any size does not know how many turns the last one has."""
+    return T.unroll(count) if isinstance(count, int) else T.serial(count)
+
+
 @macro
 def _narrow_chunk_in_place(p, operands, acc, m, block, first, words):
     sums = registers((p.isa.vectors * p.slots,), p.narrow.vector)
     for a in T.unroll(p.isa.vectors * p.slots):
         sums[a] = T.broadcast(T.int16(0), p.narrow.lanes)
-    for word in T.unroll(words):
+    for word in _each(words):
         _take_in_narrow(p, operands, sums, m, block, first + word)
     _widen_all(p, acc, sums, p.isa.vectors * p.slots)
 

@@ -124,11 +124,9 @@ def first_pair_products(p, operands, widened, token_sums, row_sums, acc, m, bloc
     for step in range(p.matrix.packed_shape[1] // p.isa.vectors):
         prefetch(operands.weight[block + 1, v * (p.matrix.packed_shape[1] // p.isa.vectors) + step, 0])
         _take_in_own(p, operands, widened, acc, own, m, block, v, tokens, step * p.isa.vectors, p.isa.vectors)
-    if p.matrix.packed_shape[1] % p.isa.vectors > 0:
-        _take_in_own(
-            p, operands, widened, acc, own, m, block, v, tokens,
-            p.matrix.packed_shape[1] // p.isa.vectors * p.isa.vectors, p.matrix.packed_shape[1] % p.isa.vectors,
-        )  # fmt: skip
+    # Word by word: a kernel for matrices of any size does not know how many are left.
+    for word in range(p.matrix.packed_shape[1] // p.isa.vectors * p.isa.vectors, p.matrix.packed_shape[1]):
+        _take_in_own(p, operands, widened, acc, own, m, block, v, tokens, word, 1)
     for r in T.unroll(tokens):
         acc[r] = acc[r] - own[0]
     row_sums[T.ramp(v * p.isa.lanes, 1, p.isa.lanes)] = own[0]
@@ -141,8 +139,5 @@ def pair_products(p, operands, widened, token_sums, row_sums, acc, m, block, v, 
         acc[r] = p.first_pair_sum(token_sums[m + r], row_sums[T.ramp(v * p.isa.lanes, 1, p.isa.lanes)])
     for step in range(p.matrix.packed_shape[1] // _WORDS):
         _take_in_words(p, operands, widened, acc, m, block, v, tokens, step * _WORDS, _WORDS)
-    if p.matrix.packed_shape[1] % _WORDS > 0:
-        _take_in_words(
-            p, operands, widened, acc, m, block, v, tokens,
-            p.matrix.packed_shape[1] // _WORDS * _WORDS, p.matrix.packed_shape[1] % _WORDS,
-        )  # fmt: skip
+    for word in range(p.matrix.packed_shape[1] // _WORDS * _WORDS, p.matrix.packed_shape[1]):
+        _take_in_words(p, operands, widened, acc, m, block, v, tokens, word, 1)
