@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeq.sizes import counted
+
 _HERE = Path(__file__).parent
 _QUALITY = ("spearman", "neighbours_kept", "cosine_to_float", "accuracy", "perplexity")
 _FILES = {"rows": _HERE / "results.json", "peers": _HERE / "peers" / "results.json"}
@@ -89,7 +91,7 @@ def _goals(found: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, flo
 def _where(rows: Sequence[Row]) -> str:
     """Says what the rows were measured on."""
     machines = {(row["machine"]["processor"], row["threads"], row["machine"]["date"][:10]) for row in rows}
-    places = "; ".join(f"{name}, {threads} threads, {date}" for name, threads, date in sorted(machines))
+    places = "; ".join(f"{name}, {counted(threads, 'thread')}, {date}" for name, threads, date in sorted(machines))
     commits = ", ".join(sorted({row["machine"]["commit"] for row in rows}))
     return f"{places}; commit {commits}."
 
