@@ -33,7 +33,7 @@ def test_what_a_tool_refuses_is_a_row() -> None:
     lines = result_lines([_row("gpt2/nncf/int8", perplexity=3.5), refused])
     assert lines[2] == "| gpt2/nncf/int8 | 1,000 | 3.5 | 2 |"
     assert lines[3] == "| gpt2/nncf/x |  |  | RuntimeError: a/b |"
-    assert lines[-1] == "P, 1 threads, 2026-01-02; commit abc."
+    assert lines[-1] == "P, 1 thread, 2026-01-02; commit abc."
     assert result_lines([]) == ["No rows yet."]
     page = put("a\n<!-- x: begin -->\nold\n<!-- x: end -->\nb\n", "x", ["new"])
     assert page == "a\n<!-- x: begin -->\nnew\n<!-- x: end -->\nb\n"
