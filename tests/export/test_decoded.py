@@ -9,7 +9,7 @@ from edgeq.export import decoded
 from edgeq.export.decoded import open_decoded, write_decoded
 from edgeq.models import positions
 
-WIDE = 1100  # columns from which on sums of 8-bit codes need float64
+WIDE = 1100  # more columns than float32 adds up exactly with 8-bit codes
 
 
 def feed_of(model, queries=5):
