@@ -29,6 +29,7 @@ from benchmarks.zoo.loop import Plan, train
 from benchmarks.zoo.schedule import Schedule
 from edgeq.errors import UsageError
 from edgeq.files import Output, new_folder
+from edgeq.training.bfloat16 import multiplies_bfloat16
 
 BEGIN, PAD, END, MASK = 0, 1, 2, 3  # BART's order; WikiText's "<unk>" is a plain word here
 ROLES = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "mask_token": "<mask>"}
@@ -130,7 +131,7 @@ def reconstruction_loss(
         for side in (0, 1)
     )
     inputs = torch.cat([torch.full_like(targets[:, :1], END), targets[:, :-1]], dim=1)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=multiplies_bfloat16("cpu")):
         logits = model(
             input_ids=sources, attention_mask=(sources != PAD).long(), decoder_input_ids=inputs, use_cache=False
         ).logits

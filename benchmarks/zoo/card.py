@@ -70,9 +70,10 @@ CARDS = {
         data=(_WIKITEXT,),
         training=(
             "From the weights of `gpt2-wikitext2`: AdamW (betas 0.9, 0.95, weight decay 0.1 on matrices), warm-up, "
-            "constant rate until validation stopped improving, cosine decay, gradient norm at most 1, bfloat16 "
-            "autocast with float32 weights, dropout outside attention. The weights are a moving average over the "
-            "steps. Three steps in four train on sequences of 256 tokens, the fourth on the whole context."
+            "constant rate until validation stopped improving, cosine decay, gradient norm at most 1, float32 weights, "
+            "bfloat16 autocast on processors that multiply it, dropout outside attention. The weights are a moving "
+            "average over the steps. Three steps in four train on sequences of 256 tokens, the fourth on the whole "
+            "context."
         ),
         limits=(
             "It has read two million words many times over: what it knows of the world is what they say. `<unk>` "

@@ -26,6 +26,7 @@ from benchmarks.zoo.loop import Plan, train
 from benchmarks.zoo.schedule import Schedule
 from edgeq.errors import UsageError
 from edgeq.files import Output, new_folder
+from edgeq.training.bfloat16 import multiplies_bfloat16
 
 SEPARATOR = "<|endoftext|>"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -61,7 +62,7 @@ def next_token_loss(model: PreTrainedModel, blocks: torch.Tensor, *, reduction: 
         blocks: Ids, int64 ``[batch, length + 1]``.
         reduction: As in ``torch.nn.functional.cross_entropy``.
     """
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=multiplies_bfloat16("cpu")):
         logits = model(input_ids=blocks[:, :-1], use_cache=False).logits
     targets = blocks[:, 1:].flatten()
     return functional.cross_entropy(logits.flatten(0, 1).float(), targets, reduction=reduction)
