@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import FormatError
-from edgeq.targets.runtime.inputs import checked_inputs
+from edgeq.targets.runtime.inputs import inputs_in_order
 from edgeq.targets.runtime.names import ENCODE
-from edgeq.targets.runtime.schema import Manifest, SourceInfo, TensorSpec
+from edgeq.targets.runtime.schema import Manifest, TensorSpec
 
 _MAGIC = b"EQT1"
 _MAIN, _ENCODE = 0, 1
@@ -29,22 +29,22 @@ class Call:
 
 
 def call_of_main(given: Mapping[str, Any], manifest: Manifest) -> Call:
-    """Returns a call of ``main`` with checked inputs.
+    """Returns a call of ``main``.
 
     Raises:
         UsageError: If an input is not what the model takes.
     """
-    return Call(_MAIN, checked_inputs(given, manifest.inputs, model=manifest.model), manifest.outputs)
+    return Call(_MAIN, inputs_in_order(given, manifest.inputs), manifest.outputs)
 
 
-def call_of_encode(given: Mapping[str, Any], manifest: Manifest, source: SourceInfo) -> Call:
-    """Returns a call of ``encode`` with checked inputs.
+def call_of_encode(given: Mapping[str, Any], manifest: Manifest) -> Call:
+    """Returns a call of ``encode``.
 
     Raises:
         UsageError: If an input is not what the model takes.
     """
-    encode, limits = manifest.functions[ENCODE], dataclasses.replace(manifest.model, max_length=source.context)
-    return Call(_ENCODE, checked_inputs(given, encode.inputs, model=limits), encode.outputs)
+    encode = manifest.functions[ENCODE]
+    return Call(_ENCODE, inputs_in_order(given, encode.inputs), encode.outputs)
 
 
 def encode_calls(calls: Sequence[Call], *, tagged: bool) -> bytes:

@@ -24,12 +24,14 @@ from edgeq.targets.bundle.tensor_sets import Call, call_of_encode, call_of_main,
 from edgeq.targets.runtime.beams import Beams
 from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
-from edgeq.targets.runtime.names import RUNNER_FILE
+from edgeq.targets.runtime.names import ENCODE, RUNNER_FILE
 from edgeq.targets.runtime.sampling import Sampling
 from edgeq.targets.runtime.schema import Manifest
 from edgeq.targets.runtime.self_test import SelfTest
 
 _TIMEOUT_S = 1800
+_USAGE = 2
+"""What ``edgeq-run`` ends with where its inputs are wrong."""
 
 
 def run_bundle(
@@ -104,10 +106,9 @@ def run_with_source(
     """
     folder = Path(bundle).absolute()
     manifest = read_manifest(folder)
-    reads = manifest.generation.source if manifest.generation is not None else None
-    if reads is None:
+    if ENCODE not in manifest.functions:
         raise UsageError(f"bundle {folder} has no encoder input; leave it out")
-    calls = [call_of_encode(source, manifest, reads), *(call_of_main(given, manifest) for given in inputs)]
+    calls = [call_of_encode(source, manifest), *(call_of_main(given, manifest) for given in inputs)]
     encoded, *rest = _run_sets(folder, manifest, calls, target=target, threads=threads)
     return encoded, rest
 
@@ -316,5 +317,6 @@ def _run(command: list[str], folder: Path) -> str:
     if result.returncode != 0:
         lines = result.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"it ended with code {result.returncode}"
-        raise EdgeqError(f"bundle {folder} failed under {Path(command[0]).name}: {reason}")
+        kind = UsageError if result.returncode == _USAGE else EdgeqError
+        raise kind(f"bundle {folder} failed under {Path(command[0]).name}: {reason}")
     return result.stdout

@@ -302,17 +302,13 @@ class Bundle(TextCalls):
     def _prepared(
         self, name: str, inputs: Mapping[str, Any], state: State | None
     ) -> tuple[FunctionInfo, list[np.ndarray], Session]:
-        import dataclasses
+        from edgeq.targets.runtime.inputs import inputs_in_order
 
-        from edgeq.targets.runtime.inputs import checked_inputs
-
-        function, generation, limits = self.manifest.functions.get(name), self.manifest.generation, self.manifest.model
+        function = self.manifest.functions.get(name)
         if function is None:
             raise UsageError(f"bundle {self.path} has no encoder input; use `edgeq generate`")
-        if name == ENCODE and generation is not None and generation.source is not None:
-            limits = dataclasses.replace(limits, max_length=generation.source.context)
-        arrays = checked_inputs(inputs, function.inputs, model=limits)
-        if generation is None:
+        arrays = inputs_in_order(inputs, function.inputs)
+        if self.manifest.generation is None:
             return function, arrays, self.session
         state = state or self.new_state(arrays[0].shape[0])
         if arrays[0].shape[0] != state.batch:

@@ -10,7 +10,7 @@ import ctypes
 import functools
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +231,6 @@ def declare(library: ctypes.CDLL, functions: Functions) -> None:
 
 
 @functools.cache
-@functools.cache
 def check_texts(library: ctypes.CDLL) -> None:
     """Raises :class:`UnsupportedError` if a library has not the functions that read texts for Python."""
     minor = library.edgeq_abi_version() & 0xFFFF
@@ -274,11 +273,18 @@ def check(status: int, sentence: bytes | None) -> None:
     raise _ERRORS.get(status, EdgeqError)(sentence.decode("utf-8", "replace"))
 
 
-def to_tensor(array: np.ndarray) -> Tensor:
-    """Describes a contiguous array, which must be kept while the tensor is used."""
-    tensor = Tensor(type=_number(array.dtype), rank=array.ndim, data=array.ctypes.data, bytes=array.nbytes)
-    tensor.shape[: array.ndim] = array.shape
-    return tensor
+def to_tensors(arrays: Sequence[np.ndarray]) -> Any:
+    """Returns the ``edgeq_tensor`` of contiguous arrays, which must be kept while these are used."""
+    fields: list[Any] = [(_number(a.dtype), a.ndim, a.shape, address_of(a), a.nbytes) for a in arrays]
+    return (Tensor * len(arrays))(*fields)
+
+
+def address_of(array: np.ndarray) -> int:
+    """Returns where a contiguous array lies; numpy's own way takes four times as long."""
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
+    except (TypeError, ValueError):  # it cannot be written to, or is empty
+        return array.ctypes.data
 
 
 def view_of(tensor: Tensor, owner: Any) -> np.ndarray:

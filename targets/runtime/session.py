@@ -124,8 +124,7 @@ class Session:
             UsageError: If an input does not fit.
             EdgeqError: If the run fails.
         """
-        given = (native.Tensor * len(inputs))(*map(native.to_tensor, inputs))
-        found = (native.Tensor * outputs)()
+        given, found = native.to_tensors(inputs), (native.Tensor * outputs)()
         with self._lock:
             self._check(self._library.edgeq_run(self._handle, function, given, found))
             return [np.array(native.view_of(tensor, self)) for tensor in found]
@@ -141,8 +140,7 @@ class Session:
         count = len(texts.records)
         values, readings = np.empty((count, width), np.float32), (native.Reading * count)()
         native.check_texts(self._library)
-        # numpy's own ways to say where an array lies take a fifth of all that Python adds to a call.
-        place = ctypes.byref(ctypes.c_char.from_buffer(values.data))
+        place = native.address_of(values)
         with self._lock:
             status = self._library.edgeq_embed_texts(self._handle, texts.records, count, options, place, readings)
             if status != native.OK:
@@ -157,7 +155,8 @@ class Session:
         native.check_texts(self._library)
         run = self._library.edgeq_classify_texts
         with self._lock:
-            given = (texts.records, count, options, logits.ctypes.data, scores.ctypes.data, readings)
+            places = native.address_of(logits), native.address_of(scores)
+            given = (texts.records, count, options, *places, readings)
             self._check(run(self._handle, *given))
         return logits, scores, readings
 

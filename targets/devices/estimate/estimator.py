@@ -24,7 +24,7 @@ from edgeq.targets.devices.estimate.processor_model import cycles_of_blocks
 from edgeq.targets.devices.estimate.tools import find_llvm
 from edgeq.targets.devices.workload import Texts, fitting_sequence, made_up_sources, made_up_texts
 from edgeq.targets.runtime.manifest import read_manifest, verify_files
-from edgeq.targets.runtime.names import RUNNER_FILE
+from edgeq.targets.runtime.names import ENCODE, RUNNER_FILE
 from edgeq.targets.runtime.schema import Manifest, TargetInfo
 
 MODELLED = 0.995
@@ -194,9 +194,8 @@ def _processor(folder: Path, manifest: Manifest, target: Target) -> ProcessorMod
 
 
 def _call(texts: Texts, manifest: Manifest) -> Call:
-    source = manifest.generation.source if manifest.generation is not None else None
-    if texts.reading and source is not None:
-        return call_of_encode(texts.inputs, manifest, source)
+    if texts.reading and ENCODE in manifest.functions:
+        return call_of_encode(texts.inputs, manifest)
     return call_of_main(texts.inputs, manifest)
 
 

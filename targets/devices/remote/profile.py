@@ -24,7 +24,7 @@ from edgeq.targets.devices.timing import summarize
 from edgeq.targets.devices.workload import Texts, fitting_sequence, made_up_sources, made_up_texts
 from edgeq.targets.runtime.kernel_times import KernelTime
 from edgeq.targets.runtime.manifest import read_manifest
-from edgeq.targets.runtime.names import RUNNER_FILE
+from edgeq.targets.runtime.names import ENCODE, RUNNER_FILE
 from edgeq.targets.runtime.schema import Manifest
 
 
@@ -139,9 +139,8 @@ def _self_test(connection: Connection, copied: Copied, *, threads: int) -> str:
 
 
 def _inputs(texts: Texts, manifest: Manifest) -> bytes:
-    source = manifest.generation.source if manifest.generation is not None else None
-    if texts.reading and source is not None:
-        call = call_of_encode(texts.inputs, manifest, source)
+    if texts.reading and ENCODE in manifest.functions:
+        call = call_of_encode(texts.inputs, manifest)
     else:
         call = call_of_main(texts.inputs, manifest)
     return encode_calls([call], tagged=manifest.model.task == "seq2seq")

@@ -221,7 +221,7 @@ def test_lengths_are_checked_before_compiled_code_sees_them(bundle):
     assert bundle(input_ids=ids, new_lengths=np.array([3]))["logits"].shape == (1, 283)
     for lengths, message in [
         ({"new_lengths": [4]}, "a row of 'input_ids' has 3 tokens"),
-        ({"new_lengths": [3], "past_lengths": [148]}, "would have 151 tokens"),
+        ({"new_lengths": [3], "past_lengths": [148]}, "3 tokens after 148 do not fit the bundle's context of 150"),
         ({"new_lengths": [-1]}, "holds -1"),
         ({"new_lengths": [3], "past_lengths": [1 << 62]}, "values lie in 0..150"),
         ({}, "'new_lengths' is missing"),
