@@ -12,9 +12,10 @@ enum {
   LINE = 64,          /* bytes that processors exchange at once */
   ERROR_SIZE = 256,
   IDLE_LOOKS = 4000,  /* for work before a thread sleeps: some tens of microseconds */
+  OWN_LOOKS = 64,     /* of them at its own pieces alone, before it looks at those of all threads once */
   WAIT_LOOKS = 4000,  /* for the end of others' pieces before the caller sleeps */
   MOST_THREADS = 1024,
-  CALLER = 0,         /* place of the workspace, which it has throughout */
+  CALLER = 0,         /* place of its pieces and of its workspace, which it has throughout */
 };
 
 /* One kernel's work. Everything here is written before it is published, and changed only when all pieces are done. */
@@ -24,6 +25,14 @@ typedef struct {
   TaskGroup group;
 } Work;
 
+/* One thread's part of it. Pieces that nobody has claimed go from the low half up to the high half. Their thread claims at
+ * the front, and has the line for itself until it is done with them; others then claim at the back. Whoever has the line
+ * has the work as well. */
+typedef struct {
+  _Alignas(LINE) _Atomic uint64_t unclaimed;
+  Work work;
+} Share;
+
 typedef struct {
   Pool *pool;
   size_t place;
@@ -31,10 +40,8 @@ typedef struct {
 } Worker;
 
 struct Pool {
-  Work work;
-  /* Pieces that nobody has claimed: from the low half up to the high half. The caller claims at the front, threads at the
-   * back, so that with two of them each works on neighbouring data. */
-  _Alignas(LINE) _Atomic uint64_t unclaimed;
+  Share *shares;                        /* one a thread, the caller's first: each works on neighbouring data */
+  size_t share_count;
   _Alignas(LINE) atomic_int unfinished; /* pieces */
   _Alignas(LINE) atomic_int sleeping;   /* threads that wait for work */
   atomic_bool caller_waits, failed, has_error, stops;
@@ -60,14 +67,14 @@ static _Thread_local PoolThread own;
 
 static uint64_t range(uint32_t front, uint32_t back) { return (uint64_t)back << 32 | front; }
 
-/* Claims a piece; returns its number, or -1 if none is left. */
-static int claim(Pool *pool, bool at_front) {
-  uint64_t seen = atomic_load_explicit(&pool->unclaimed, memory_order_relaxed);
+/* Claims one of a share's pieces; returns its number, or -1 if none is left. */
+static int claim(Share *share, bool at_front) {
+  uint64_t seen = atomic_load_explicit(&share->unclaimed, memory_order_relaxed);
   for (;;) {
     uint32_t front = (uint32_t)seen, back = (uint32_t)(seen >> 32);
     if (front >= back) return -1;
     uint64_t next = at_front ? range(front + 1, back) : range(front, back - 1);
-    if (atomic_compare_exchange_weak_explicit(&pool->unclaimed, &seen, next, memory_order_acquire,
+    if (atomic_compare_exchange_weak_explicit(&share->unclaimed, &seen, next, memory_order_acquire,
                                               memory_order_relaxed)) {
       return (int)(at_front ? front : back - 1);
     }
@@ -80,29 +87,45 @@ static void use_place(const Pool *pool, size_t place) {
   own.end = pool->workspace_bytes > 0 ? own.free + pool->workspace_bytes : NULL;
 }
 
-static void run_piece(Pool *pool, int piece, size_t place) {
+static void run_piece(Pool *pool, Work *work, int piece, size_t place) {
   own.inside_piece = true;
   if (place != CALLER) use_place(pool, place);
-  if (pool->work.task(piece, &pool->work.group, pool->work.closure) != 0) atomic_store(&pool->failed, true);
+  if (work->task(piece, &work->group, work->closure) != 0) atomic_store(&pool->failed, true);
   own.inside_piece = false;
 }
 
-/* Claims and runs pieces until none is left. */
+static void finish(Pool *pool, int pieces, size_t place) {
+  if (atomic_fetch_sub(&pool->unfinished, pieces) == pieces && place != CALLER && atomic_load(&pool->caller_waits)) {
+    lock_take(&pool->lock);
+    condition_wake_one(&pool->work_ends);
+    lock_give(&pool->lock);
+  }
+}
+
+/* Claims and runs pieces until none is left: first a thread's own, which are counted together, then those of others. */
 static void help(Pool *pool, size_t place) {
-  bool is_caller = place == CALLER;
-  for (int piece; (piece = claim(pool, is_caller)) >= 0;) {
-    run_piece(pool, piece, place);
-    if (atomic_fetch_sub(&pool->unfinished, 1) == 1 && !is_caller && atomic_load(&pool->caller_waits)) {
-      lock_take(&pool->lock);
-      condition_wake_one(&pool->work_ends);
-      lock_give(&pool->lock);
+  Share *share = &pool->shares[place];
+  int done = 0;
+  for (int piece; (piece = claim(share, true)) >= 0; done++) run_piece(pool, &share->work, piece, place);
+  if (done > 0) finish(pool, done, place);
+  for (size_t next = 1; next < pool->share_count; next++) {
+    Share *other = &pool->shares[(place + next) % pool->share_count];
+    for (int piece; (piece = claim(other, false)) >= 0; finish(pool, 1, place)) {
+      run_piece(pool, &other->work, piece, place);
     }
   }
 }
 
-static bool has_work(Pool *pool) {
-  uint64_t seen = atomic_load(&pool->unclaimed);
+static bool has_pieces(Share *share) {
+  uint64_t seen = atomic_load(&share->unclaimed);
   return (uint32_t)seen < (uint32_t)(seen >> 32);
+}
+
+static bool has_work(Pool *pool) {
+  for (size_t place = 0; place < pool->share_count; place++) {
+    if (has_pieces(&pool->shares[place])) return true;
+  }
+  return false;
 }
 
 /* ---- threads ---- */
@@ -115,15 +138,23 @@ static void sleep_until_work(Pool *pool) {
   lock_give(&pool->lock);
 }
 
+/* The next kernel's work comes soon, and often the next call: to wake a thread takes longer than to wait for it. Whoever
+ * looks at another thread's pieces takes their line from it, so that is done seldom. */
+static bool work_comes_soon(Pool *pool, size_t place) {
+  for (int looks = 1; looks <= IDLE_LOOKS; looks++) {
+    if (has_pieces(&pool->shares[place]) || (looks % OWN_LOOKS == 0 && has_work(pool))) return true;
+    pause_briefly();
+  }
+  return false;
+}
+
 static void *serve(void *argument) {
   Worker *worker = argument;
   Pool *pool = worker->pool;
   own.pool = pool;
   while (!atomic_load(&pool->stops)) {
     help(pool, worker->place);
-    /* The next kernel's work comes soon, and often the next call: to wake a thread takes longer than to wait for it. */
-    for (int looks = 0; looks < IDLE_LOOKS && !has_work(pool); looks++) pause_briefly();
-    if (!has_work(pool)) sleep_until_work(pool);
+    if (!work_comes_soon(pool, worker->place)) sleep_until_work(pool);
   }
   return NULL;
 }
@@ -162,11 +193,14 @@ Pool *pool_new(Memory *memory, const edgeq_session_options *options) {
   if (threads > MOST_THREADS) threads = MOST_THREADS;
   int32_t count = options->processors != NULL && options->processor_count > 0 ? options->processor_count : 0;
   Worker *workers = allocate(memory, (size_t)threads, sizeof *workers);
+  Share *shares = allocate_data(memory, (size_t)threads * sizeof *shares);
   int32_t *processors = allocate(memory, (size_t)count, sizeof *processors);
   if (count > 0) memcpy(processors, options->processors, (size_t)count * sizeof *processors);
   /* The newest block, so that it is the first to be given back. */
   Pool *pool = allocate_with(memory, sizeof *pool, pool_end);
   pool->workers = workers;
+  pool->shares = shares;
+  pool->share_count = (size_t)threads;
   pool->wanted = threads - 1;
   pool->processors = processors;
   pool->processor_count = count;
@@ -178,7 +212,7 @@ Pool *pool_new(Memory *memory, const edgeq_session_options *options) {
 
 void pool_after_fork(Pool *pool) {
   pool->started = 0;
-  atomic_store(&pool->unclaimed, 0);
+  for (size_t place = 0; place < pool->share_count; place++) atomic_store(&pool->shares[place].unclaimed, 0);
   atomic_store(&pool->unfinished, 0);
   atomic_store(&pool->sleeping, 0);
   atomic_store(&pool->caller_waits, false);
@@ -215,13 +249,19 @@ static void run_given_piece(void *work, int32_t number) {
   PoolThread before = own;
   own = (PoolThread){.pool = pool};
   /* Nobody says on which thread this runs: every piece has a place of its own, after that of the caller. */
-  run_piece(pool, number, (size_t)number + 1);
+  run_piece(pool, &pool->shares[CALLER].work, number, (size_t)number + 1);
   own = before;
 }
 
-static void run_together(Pool *pool, int pieces) {
-  atomic_store(&pool->unfinished, pieces);
-  atomic_store(&pool->unclaimed, range(0, (uint32_t)pieces));
+static void run_together(Pool *pool, Work work) {
+  uint32_t count = (uint32_t)pool->wanted + 1, pieces = (uint32_t)work.group.task_count, back = pieces;
+  atomic_store_explicit(&pool->unfinished, work.group.task_count, memory_order_relaxed);
+  for (uint32_t place = count; place-- > 0;) {
+    uint32_t front = (uint32_t)((uint64_t)place * pieces / count);
+    pool->shares[place].work = work;
+    atomic_store(&pool->shares[place].unclaimed, range(front, back));
+    back = front;
+  }
   if (atomic_load(&pool->sleeping) > 0) {
     lock_take(&pool->lock);
     condition_wake_all(&pool->work_comes);
@@ -274,13 +314,14 @@ int pool_launch(Task task, void *closure, int tasks) {
     for (int piece = 0; piece < pieces && !failed; piece++) failed = task(piece, &group, closure);
     return failed;
   }
-  pool->work = (Work){task, closure, {NULL, pieces}};
+  Work work = {task, closure, {NULL, pieces}};
   atomic_store(&pool->failed, false);
   if (pool->parallel_for != NULL) {
+    pool->shares[CALLER].work = work;
     pool->parallel_for(pool->parallel_context, pieces, run_given_piece, pool);
   } else {
     if (pool->started < pool->wanted) start_threads(pool);
-    run_together(pool, pieces);
+    run_together(pool, work);
   }
   return atomic_load(&pool->failed) ? -1 : 0;
 }
