@@ -25,7 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "tables of 8 bits, nearest": {"embeddings": {"bits": 8}, "calibrate": None},
     "error feedback alone": {"calibrate": {"method": ("error-feedback",), "distill": None}},
     "tables of 8 bits": {"embeddings": {"bits": 8}},
-    "300 steps": {"calibrate": {"distill": {"steps": 300}}},
+    "100 steps": {"calibrate": {"distill": {"steps": 100}}},
 }
 """What is changed of ``calibrated-w4a8``."""
 GPT2 = Path(__file__).parents[2] / "models" / "zoo" / "gpt2-wikitext2"
