@@ -123,7 +123,7 @@ class _Bench:
         found = search(request, self._work / f"promise-{seed}")
         seconds = time.process_time() - began
         place = self._work / f"promise-{seed}" / found.report.chosen.checkpoint
-        unseen = Half(read_evaluation_set(self._data / "stsb" / "test.tsv"))
+        unseen = Half(read_evaluation_set(self._data / "stsb" / "sts-test.labelled.tsv"))
         if self._float is None:
             self._float = measure(load_checkpoint(self._models["minilm"]), unseen)
         loss = loss_of(self._float, measure(load_checkpoint(place), unseen))
