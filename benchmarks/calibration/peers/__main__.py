@@ -115,8 +115,10 @@ class _Measured:
         """Returns a folder with the checkpoint and the tokens of calibration texts."""
         folder = (self._work / model).absolute()
         folder.mkdir(exist_ok=True)
-        if not (folder / "float").exists():
-            (folder / "float").symlink_to(self._sources[model].absolute())
+        link, source = folder / "float", self._sources[model].absolute()
+        if link.resolve() != source.resolve():
+            link.unlink(missing_ok=True)
+            link.symlink_to(source)
         checkpoint = self._checkpoint(model)
         content = self._bench.calibration_texts(model).read_text(encoding="utf-8")
         draw = np.random.default_rng(SEED).permutation
