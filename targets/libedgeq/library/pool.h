@@ -1,5 +1,5 @@
-/* The threads of a session. A kernel's work is cut into pieces, which threads claim one by one: the caller does what
- * nobody has begun, and waits only for pieces that a thread is at work on, never for a thread that the system has not
+/* The threads of a session. A kernel's work is cut into pieces; threads claim their own one by one, and then those of
+ * others: the caller does what nobody has begun, and waits only for pieces that a thread is at work on, never for a thread that the system has not
  * scheduled yet. A thread without work looks for some tens of microseconds, then it sleeps. */
 #ifndef EDGEQ_POOL_H
 #define EDGEQ_POOL_H
