@@ -44,7 +44,7 @@ def to_texts(given: Sequence[str | Sequence[int]], what: str, *, first: int = 1)
         name = f"{what} {number}"
         record.name = name.encode()
         if isinstance(item, str):
-            data = _encoded(item, what, number)
+            data = to_utf8(item, what, number)
             kept.append(data)
             record.text, record.size = data, len(data)
         else:
@@ -72,10 +72,10 @@ def to_pairs(given: Sequence[Text], *, first: int = 1) -> tuple[Texts, Any]:
     kept: list[Any] = []
     for index, item in enumerate(given):
         if isinstance(item, str):
-            data = _encoded(item, "text", first + index)
+            data = to_utf8(item, "text", first + index)
         else:
             one, other = _parts(item, f"text {first + index}")
-            data, second = _encoded(one, "text", first + index), _encoded(other, "text", first + index)
+            data, second = to_utf8(one, "text", first + index), to_utf8(other, "text", first + index)
             seconds = seconds or (native.Text * len(given))()
             seconds[index].text, seconds[index].size = second, len(second)
             kept.append(second)
@@ -91,7 +91,12 @@ def _parts(text: Any, what: str) -> tuple[str, str]:
     return text[0], text[1]
 
 
-def _encoded(text: str, what: str, number: int) -> bytes:
+def to_utf8(text: str, what: str, number: int) -> bytes:
+    """Returns the bytes of a text.
+
+    Raises:
+        UsageError: If it is no valid Unicode.
+    """
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -116,6 +116,24 @@ def test_texts_that_cannot_be_run_are_refused_before_any_runs(bundle, texts, mes
         run_texts(bundle, texts)
 
 
+def test_one_text_after_the_other(bundle):
+    """A single text takes a way of its own in Python: the same bits, the same complaints, and nothing stays of them."""
+    texts = ["w1 w2 w3", "w4", " ".join(["w5"] * 30)]
+    for text, expected in zip(texts, bundle.encode(texts), strict=True):
+        np.testing.assert_array_equal(bundle.encode([text]), expected[None])
+        np.testing.assert_array_equal(bundle.encode(text, token_budget=50), expected[None])
+    kept = bundle.encode(texts[0])
+    for wrong, message in [
+        (" ", "text 1 is empty"),
+        ("\udcff", "text 1 is not valid Unicode"),
+        ("a\0", "text 1 is not UTF-8: it holds byte 0x00"),
+        (" ".join(["w1"] * 39), "text 1 has 41 tokens, the model takes at most 40"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            bundle.encode(wrong)
+    np.testing.assert_array_equal(bundle.encode(texts[0]), kept)
+
+
 def _classifier(copy, **text):
     """The tiny model has no head: its first token's states play the logits."""
     manifest = read_manifest(copy)
