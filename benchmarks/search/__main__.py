@@ -1,16 +1,16 @@
 """``edgeq search`` beside uniform recipes of the same bytes, and whether what it promises holds on other data.
 
-    python -m benchmarks.search --minilm FOLDER --data DATA --work WORK --results FILE [--only NAME ...]
+    python -m benchmarks.search --minilm FOLDER --data DATA --work WORK --results FILE [--sst2 FOLDER] [--only NAME ...]
 
 MiniLM is ``all-MiniLM-L6-v2``, searched and measured on STS-B's dev split; ``gpt2-wikitext2`` of the model zoo on the
-validation split of WikiText-2. The budgets are the bytes of the uniform calibrated recipes. ``best`` rows search within
-the bytes of a uniform recipe, ``smaller`` rows within four fifths of them; both compare the two models on the half of
-the data that the search did not see, by resampling. Rows that end in "error feedback alone" leave out the distillation
-on both sides, which is most of the time; a search has one candidate of each method, all of them within the whole
-budget. ``promise`` rows search with other halves each time and round to
-the nearest level; the model that was found is measured on STS-B's test split, which no search saw: the promise holds
-where its loss there lies within the promised interval. A row that is in FILE already is not repeated; what is
-searched stays in WORK.
+validation split of WikiText-2; a classifier that ``benchmarks.claims`` trains on SST-2's dev split. The budgets are
+the bytes of the uniform calibrated recipes. ``best`` rows search within the bytes of a uniform recipe, ``smaller``
+rows within four fifths of them; both compare the two models on the half of the data that the search did not see, by
+resampling. Rows that end in "error feedback alone" leave out the distillation on both sides, which is most of the
+time; a search has one candidate of each method, all of them within the whole budget. ``promise`` rows search with
+other halves each time and round to the nearest level; the model that was found is measured on STS-B's test split,
+which no search saw: the promise holds where its loss there lies within the promised interval. A row that is in FILE
+already is not repeated; what is searched stays in WORK.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from typing import Any
 
 import torch
 
+from benchmarks.calibration.bench import GPT2, Bench
 from benchmarks.machine import facts
 from edgeq.checkpoint import load_checkpoint
 from edgeq.compress import compress_model
-from edgeq.evaluate.data import read_evaluation_set, read_rows
+from edgeq.evaluate.data import read_evaluation_set
 from edgeq.files import write_text
 from edgeq.ledger import ledger
 from edgeq.recipes import load_recipe
@@ -40,15 +41,14 @@ ALONE = ", error feedback alone"
 SMALLER = 0.8
 PROMISES = 20
 PROMISED_BYTES = 9_000_000
-GPT2 = Path(__file__).parents[2] / "models" / "zoo" / "gpt2-wikitext2"
-GPT2_LINES = 6000
 
 
 def main() -> int:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minilm", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets stsb and wikitext2")
+    parser.add_argument("--sst2", type=Path, help="classifier of SST-2; without it its rows are left out")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets stsb, sst2 and wikitext2")
     parser.add_argument("--work", type=Path, required=True, help="folder of the searches and models")
     parser.add_argument("--results", type=Path, required=True, help="file to write")
     parser.add_argument("--threads", type=int, default=2)
@@ -56,7 +56,8 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = json.loads(options.results.read_text())["rows"] if options.results.is_file() else []
-    bench = _Bench(options.minilm, options.data, options.work)
+    models = {"minilm": options.minilm, "gpt2": GPT2} | ({} if options.sst2 is None else {"sst2": options.sst2})
+    bench = _Bench(models, options.data, options.work)
     for name in bench.names():
         if any(row["name"] == name for row in rows) or (options.only is not None and name not in options.only):
             continue
@@ -71,12 +72,16 @@ def main() -> int:
 class _Bench:
     """Models and data."""
 
-    def __init__(self, minilm: Path, data: Path, work: Path) -> None:
-        self._data, self._work = data, work
+    def __init__(self, models: dict[str, Path], data: Path, work: Path) -> None:
+        self._models, self._data, self._work = models, data, work
         work.mkdir(parents=True, exist_ok=True)
         self._float: Measured | None = None
-        self._models = {"minilm": minilm, "gpt2": GPT2}
-        self._evaluation = {"minilm": data / "stsb" / "dev.tsv", "gpt2": data / "wikitext2" / "valid.txt"}
+        self._texts = Bench(work, models, data, 1).calibration_texts
+        self._evaluation = {
+            "minilm": data / "stsb" / "dev.tsv",
+            "gpt2": data / "wikitext2" / "valid.txt",
+            "sst2": data / "sst2" / "dev.tsv",
+        }
 
     def names(self) -> list[str]:
         """Returns the names of all rows."""
@@ -153,19 +158,6 @@ class _Bench:
                 found = found.model_copy(update={"calibrate": alone})
             compress_model(self._models[model], place, recipe=found, calibration_data=self._texts(model))
         return place
-
-    def _texts(self, model: str) -> Path:
-        file = self._work / f"{model}-texts.txt"
-        if not file.is_file() and model == "minilm":
-            rows = read_rows(self._data / "stsb" / "train.tsv")
-            dev = read_evaluation_set(self._evaluation[model]).examples
-            held = {text for one in dev for text in (one.first, one.second)}
-            found = {cells[column] for _, cells in rows for column in ("sentence1", "sentence2")} - held
-            write_text(file, "\n".join(sorted(found)) + "\n")
-        elif not file.is_file():
-            text = (self._data / "wikitext2" / "train.txt").read_text(encoding="utf-8")
-            write_text(file, "\n".join(text.split("\n")[:GPT2_LINES]))
-        return file
 
 
 if __name__ == "__main__":
