@@ -48,7 +48,7 @@ def result_lines(rows: Sequence[Row]) -> list[str]:
             values = [str(row["quality"].get(name, "")) for name in figures]
             cells = [f"{row['bytes']:,}", *values, f"{row['cpu_seconds']:.0f}"]
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
-    return [*lines, "", _where(rows)]
+    return [*lines, "", where(rows)]
 
 
 def goal_lines(rows: Sequence[Row]) -> list[str]:
@@ -88,7 +88,7 @@ def _goals(found: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, flo
     return goals
 
 
-def _where(rows: Sequence[Row]) -> str:
+def where(rows: Sequence[Row]) -> str:
     """Says what the rows were measured on."""
     machines = {(row["machine"]["processor"], row["threads"], row["machine"]["date"][:10]) for row in rows}
     places = "; ".join(f"{name}, {counted(threads, 'thread')}, {date}" for name, threads, date in sorted(machines))
