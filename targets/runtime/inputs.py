@@ -47,7 +47,10 @@ def _unknown(given: Mapping[str, Any], names: list[str]) -> UsageError:
 
 
 def _converted(value: Any, spec: TensorSpec) -> np.ndarray:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"input {spec.name!r} must be an array of {spec.dtype} with rows of one length") from error
     if array.ndim != len(spec.shape):
         raise UsageError(
             f"input {spec.name!r} must have shape [{', '.join(map(str, spec.shape))}], "

@@ -95,6 +95,7 @@ def test_weights_are_mapped_not_copied(bundle, host_bundle):
         ({"input_ids": IDS, "attention_mask": MASK[:1]}, "size 1 where 2 is expected"),
         ({"input_ids": np.ones((1, 41), np.int64)}, "has 41 tokens, the model takes at most 40"),
         ({"input_ids": [["a", "b"]]}, "must be an array of int64"),
+        ({"input_ids": [[1, 2], [3]]}, "must be an array of int64 with rows of one length"),
         ({"attention_mask": MASK}, "'input_ids' is missing"),
     ],
 )
