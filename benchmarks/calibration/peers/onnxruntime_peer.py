@@ -18,7 +18,7 @@ _BLOCK = 128
 
 
 class OnnxRuntime:
-    """Variants are ``BITS-METHOD``: ``nearest``, ``tables`` (rounding, tables too), and ``gptq``, which has 4 bits alone."""
+    """Variants are ``BITS-METHOD``: ``nearest``, ``tables`` (rounding, tables too), ``gptq`` (of 4 bits alone)."""
 
     packages = ("onnxruntime", "onnx", "optimum-onnx")
 
