@@ -63,6 +63,9 @@ def encode(bundle: TextCalls, texts: Iterable[Text], **reading: Any) -> np.ndarr
 def text_windows(texts: Iterable[Text], reading: dict[str, Any]) -> Iterator[tuple[list[Text], native.TextOptions]]:
     """Yields texts in windows of bounded size with the options of their call, which number them on."""
     options = text_options(**reading)
+    if isinstance(texts, list) and len(texts) == 1:
+        yield texts, options
+        return
     for window in windows(texts, token_budget=options.token_budget):
         yield window, options
         options.first_number += len(window)
