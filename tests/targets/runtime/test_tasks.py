@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,14 +41,33 @@ def _lines() -> list[str]:
     return [_text(random.Random(seed), 12) for seed in range(200)]  # noqa: S311
 
 
+def _pieces(tokenizer: Tokenizer, lines: list[str], *, characters: int, longer: int = 45) -> list[tuple[str, int]]:
+    """The most frequent characters and longer parts of words with their counts.
+
+    Trainers of `tokenizers` give another vocabulary each time, since they break ties by the order of a hash table.
+    """
+    found: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+    for line in lines:
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(line)):
+            found[0].update(word)
+            found[1].update(word[at : at + size] for size in (2, 3, 4, 5) for at in range(len(word) - size + 1))
+    return [
+        pair
+        for counts, limit in zip(found, (characters, longer), strict=True)
+        for pair in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:limit]
+    ]
+
+
 def _bert() -> tuple[Tokenizer, dict[str, Any]]:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    sizes = {"vocab_size": 150, "limit_alphabet": 60}
-    trainer = trainers.WordPieceTrainer(special_tokens=specials, show_progress=False, **sizes)
-    tokenizer.train_from_iterator(_lines(), trainer)
+    pieces = _pieces(tokenizer, _lines(), characters=30)
+    inside = [f"##{piece}" for piece, _ in pieces]
+    vocabulary = [*specials, *(piece for piece, _ in pieces), *inside]
+    tokenizer.model = models.WordPiece({piece: at for at, piece in enumerate(vocabulary)}, unk_token="[UNK]")  # noqa: S106
+    tokenizer.add_special_tokens(specials)
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     roles = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
@@ -75,9 +96,11 @@ def _xlm_roberta() -> tuple[Tokenizer, dict[str, Any]]:
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    unknown = {"unk_token": "<unk>"}
-    trainer = trainers.UnigramTrainer(vocab_size=140, special_tokens=specials, show_progress=False, **unknown)
-    tokenizer.train_from_iterator([line[:40] for line in _lines()], trainer)
+    pieces = _pieces(tokenizer, [line[:40] for line in _lines()], characters=60, longer=80)
+    every = sum(count for _, count in pieces)
+    scores = [*((name, 0.0) for name in specials), *((piece, math.log(count / every)) for piece, count in pieces)]
+    tokenizer.model = models.Unigram(scores, specials.index("<unk>"))
+    tokenizer.add_special_tokens(specials)
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
@@ -303,7 +326,8 @@ def test_answers_are_those_of_transformers(made: Any, family: str) -> None:
     pipeline = _pipeline("question-answering", bundle)
     chance = random.Random(family)  # noqa: S311
     for _ in range(40):
-        question, context = _text(chance, chance.randint(1, 3)), _text(chance, chance.choice([8, 20, 60]))
+        # A longer question would leave fewer tokens than the 24 by which rows overlap.
+        question, context = _text(chance, chance.randint(1, 2)), _text(chance, chance.choice([8, 20, 60]))
         how = {
             "top_k": chance.choice([1, 3]),
             "max_answer_len": chance.choice([4, 15]),
