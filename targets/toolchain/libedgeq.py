@@ -69,7 +69,7 @@ def build_library(linker: Linker, out: Path) -> None:
     Raises:
         EdgeqError: If the compiler fails.
     """
-    shutil.copyfile(_cached(linker) / LIBRARY_NAME, out)
+    shutil.copyfile(_cached(linker, LIBRARY_NAME), out)
 
 
 def build_runner(
@@ -95,7 +95,7 @@ def build_runner(
         return
     if target is not None and _has_static_linker(target):
         linker = _static_linker(target)
-    shutil.copy(_cached(linker) / PROGRAM_NAME, out)
+    shutil.copy(_cached(linker, PROGRAM_NAME), out)
 
 
 def build_static_runner(target: Target, out: Path) -> None:
@@ -109,7 +109,7 @@ def build_static_runner(target: Target, out: Path) -> None:
         UnsupportedError: If no static C library is known for the architecture.
         EdgeqError: If zig, which brings that library, is not installed or fails.
     """
-    shutil.copy(_cached(_static_linker(target)) / PROGRAM_NAME, out)
+    shutil.copy(_cached(_static_linker(target), PROGRAM_NAME), out)
 
 
 def _has_static_linker(target: Target) -> bool:
@@ -137,18 +137,17 @@ def _compile(linker: Linker, arguments: list[str], out: Path, *, purpose: str) -
     run_compiler(linker, command, purpose=purpose)
 
 
-def _cached(linker: Linker) -> Path:
-    """The folder of what is built with this compiler from these sources."""
-    folder = cache_folder() / "libedgeq" / _key(linker)
-    if _is_intact(folder):
-        return folder
-    with _alone(folder):
-        if not _is_intact(folder):
-            with new_folder(folder, made_of("compile", LIBRARY_NAME, PROGRAM_NAME, _DIGESTS)) as out:
-                _build(linker, out)
-                digests = {name: sha256(out / name) for name in (LIBRARY_NAME, PROGRAM_NAME)}
-                (out / _DIGESTS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
-    return folder
+def _cached(linker: Linker, name: str) -> Path:
+    """What is built with this compiler from these sources: the library or the program."""
+    folder = cache_folder() / "libedgeq" / f"{_key(linker)}-{Path(name).stem}"
+    if not _is_intact(folder, name):
+        with _alone(folder):
+            if not _is_intact(folder, name):
+                with new_folder(folder, made_of("compile", name, _DIGESTS)) as out:
+                    _build(linker, name, out)
+                    table = json.dumps({name: sha256(out / name)}, indent=1)
+                    (out / _DIGESTS).write_text(table + "\n", encoding="utf-8")
+    return folder / name
 
 
 @contextlib.contextmanager
@@ -162,19 +161,21 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _build(linker: Linker, out: Path) -> None:
+def _build(linker: Linker, name: str, out: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         library = _objects(linker, _sources("library"), Path(temporary) / "library")
+        if name == LIBRARY_NAME:
+            _compile(linker, ["-shared", *library], out / name, purpose="build libedgeq")
+            return
         program = _objects(linker, _sources("program"), Path(temporary) / "program")
-        _compile(linker, ["-shared", *library], out / LIBRARY_NAME, purpose="build libedgeq")
         if linker.command[-1] in _STATIC_TRIPLES.values():
             # At a fixed place; asked for -pie, zig's compiler would look for a dynamic linker.
             small = _objects(linker, _sources(_SMALL), Path(temporary) / "small", flags=("-fno-builtin",))
             arguments = [*_STATIC_FLAGS, *program, *library, *small]
         else:
             arguments = ["-pie", *program, *library]
-        _compile(linker, arguments, out / PROGRAM_NAME, purpose="build edgeq-run")
-    (out / PROGRAM_NAME).chmod(0o755)
+        _compile(linker, arguments, out / name, purpose="build edgeq-run")
+    (out / name).chmod(0o755)
 
 
 def _objects(linker: Linker, sources: list[str], folder: Path, *, flags: tuple[str, ...] = ()) -> list[str]:
@@ -199,9 +200,8 @@ def _key(linker: Linker) -> str:
     return digest.hexdigest()[:16]
 
 
-def _is_intact(folder: Path) -> bool:
+def _is_intact(folder: Path, name: str) -> bool:
     try:
-        digests = read_json_object(folder / _DIGESTS)
-        return all(digests[name] == sha256(folder / name) for name in (LIBRARY_NAME, PROGRAM_NAME))
+        return bool(read_json_object(folder / _DIGESTS)[name] == sha256(folder / name))
     except (EdgeqError, KeyError):
         return False

@@ -106,18 +106,17 @@ def test_two_that_need_the_same_library_build_it_once(tmp_path, monkeypatch):
     asked, building, built = threading.Semaphore(0), threading.Event(), []
     is_intact = libedgeq._is_intact
 
-    def ask(folder):
-        found = is_intact(folder)
+    def ask(folder, name):
+        found = is_intact(folder, name)
         asked.release()
         return found
 
-    def build(linker, out):
-        built.append(linker)
+    def build(linker, name, out):
+        built.append((linker, name))
         building.set()
         for _ in range(3):  # twice by the first, without and with the lock, and once by the second
             assert asked.acquire(timeout=60)
-        for name in (libedgeq.LIBRARY_NAME, libedgeq.PROGRAM_NAME):
-            (out / name).write_bytes(b"built")
+        (out / name).write_bytes(b"built")
 
     monkeypatch.setattr(libedgeq, "_is_intact", ask)
     monkeypatch.setattr(libedgeq, "_build", build)
@@ -130,5 +129,5 @@ def test_two_that_need_the_same_library_build_it_once(tmp_path, monkeypatch):
     threads[1].start()
     for thread in threads:
         thread.join()
-    assert len(built) == 1
+    assert built == [(linker, libedgeq.LIBRARY_NAME)]
     assert [(tmp_path / f"{name}.so").read_bytes() for name in "ab"] == [b"built"] * 2
