@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from edgeq.search.report import Choice
-from edgeq.search.sensitivity import GRIDS
+from edgeq.search.rounding import GRIDS
 
 BASE = """[weights]
 bits = 8
@@ -58,6 +58,6 @@ def base_text(name: str, tables: str) -> str:
 
 
 def _override(layer: str, choice: Choice) -> str:
-    note = f"# {choice.bytes:,} bytes; rounded alone, it moves the output by {choice.error:.2g} of its square"
+    note = f"# {choice.bytes:,} bytes; rounded alone, it moves the output by {choice.error:.2g}"
     table = f"[[override]]\npattern = '{re.escape(layer)}'\nbits = {choice.bits}\ngrid = \"{GRIDS[choice.bits]}\"\n"
     return f"{note}\n{table}"

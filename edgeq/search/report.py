@@ -44,7 +44,7 @@ class Choice:
     Attributes:
         bits: Bits of one code.
         bytes: Codes, padding and scales as stored.
-        error: Squared change of the model's output over its square, this layer alone being rounded.
+        error: How far the model's output moves with this layer alone rounded, as :mod:`edgeq.search.sensitivity` says.
     """
 
     bits: int
@@ -88,7 +88,7 @@ class Latency:
 
 @dataclasses.dataclass(frozen=True)
 class Predicted:
-    """Bytes of a choice of widths, and the sum of what each layer, rounded alone, changes of the output's square."""
+    """Bytes of a choice of widths, and the sum of how far each layer, rounded alone, moves the output."""
 
     bytes: int
     error: float

@@ -38,7 +38,7 @@ from edgeq.search.report import (
 )
 from edgeq.search.request import SearchRequest, SearchResult
 from edgeq.search.solver import choose_widths, front, total_bytes, total_error
-from edgeq.search.space import LINEAR_ERRORS, METHODS, Space, space_of
+from edgeq.search.space import METHODS, ROUNDINGS, Space, space_of
 from edgeq.search.storage import Storage
 from edgeq.search.structures import Shaped, Structures
 from edgeq.search.study import Choices, Outcome, RefusedError, Study
@@ -209,9 +209,8 @@ class _Search:
         latency = None if self._stopwatch is None else self._latency(structure)
         if latency is not None and self._request.max_ms is not None and latency.milliseconds > self._request.max_ms:
             raise RefusedError(f"it takes {latency.milliseconds:.2f} ms ({latency.how})")
-        shaped = self._structures.measured(structure, progress=self._progress)
-        linear = LINEAR_ERRORS[choices.method]
-        widths = choose_widths(shaped.layers, budget=budget - shaped.fixed, linear=linear)
+        shaped = self._structures.measured(structure, ROUNDINGS[choices.method], progress=self._progress)
+        widths = choose_widths(shaped.layers, budget=budget - shaped.fixed)
         text = recipe_text(
             f"search-{choices.method}-{budget}-{structure.label}",
             f"found for {budget:,} bytes: {choices.method}, {structure.label}",
@@ -244,7 +243,7 @@ class _Search:
             raise UsageError(f"no candidate keeps the limits ({reasons}); allow more, or more --trials")
         sign = -1.0 if next(iter(measured.values())).metric == "perplexity" else 1.0
         number, best = max(measured.items(), key=lambda one: sign * one[1].value)
-        shaped = self._structures.measured(best.structure, progress=self._progress)
+        shaped = self._structures.measured(best.structure, ROUNDINGS[best.method], progress=self._progress)
         fronts = study.best_numbers
         report = SearchReport(
             source=str(self._request.source),

@@ -17,13 +17,11 @@ from edgeq.models import ModelAdapter
 from edgeq.progress import Progress, silent
 from edgeq.quant.calibrate import Batch
 from edgeq.quant.float_layers import weight_rows
-from edgeq.quant.grids import GridName, grid_for
 from edgeq.quant.plan import LayerPlan
-from edgeq.quant.scale_search import round_weight, search_scale
 from edgeq.search.report import Choice, SearchLayer
+from edgeq.search.rounding import GRIDS, Rounded, Rounding, grid_of_width, nearest
 
-GRIDS: dict[int, GridName] = {1: "binary", 2: "balanced", 4: "symmetric", 8: "symmetric"}
-"""Widths that are tried, and the levels of each."""
+Around = Callable[[int], contextlib.AbstractContextManager[Any]]
 _FLOAT_BYTES = 4
 _WIDEST_MEASURED = 4
 """Wider rounding is so fine that the output moves in proportion to it: its error follows from that of this width."""
@@ -69,9 +67,10 @@ def measure_sensitivity(
     *,
     batches: Sequence[Batch],
     pooling: Pooling = "mean",
+    round_to: Rounding = nearest,
     progress: Progress = silent,
 ) -> list[SearchLayer]:
-    """Rounds one layer at a time to each width and compares the model's output with the float one.
+    """Rounds one layer at a time to each width and compares the model's output with the float one (:class:`Reference`).
 
     The error of 8 bits is that of 4 bits times the ratio of their rounding errors.
 
@@ -81,57 +80,125 @@ def measure_sensitivity(
         plans: The plans of all of its layers.
         batches: Calibration texts.
         pooling: How token states become a sentence embedding, for embedding models.
+        round_to: Rounds a layer.
         progress: Told how many layers are done.
 
     Returns:
         The layers whose width is free, in the order of the plans.
     """
-    reader = FeatureReader(model.eval(), adapter, wanted=Wanted(), pooling=pooling)
     replay = _Replay(model, adapter)
-    reference = []
-    for number, batch in enumerate(batches):
-        with replay.recording(number):
-            reference.append(_output(reader, batch, adapter))
-    energy = max(sum(float(one.square().sum()) for one in reference), 1e-30)
-
-    def error_of(layer: str) -> float:
-        total = 0.0
-        for number, (batch, wanted) in enumerate(zip(batches, reference, strict=True)):
-            with replay.up_to(layer, number):
-                total += float((_output(reader, batch, adapter) - wanted).square().sum())
-        return total / energy
-
+    reference = Reference(model, adapter, batches, pooling=pooling, around=replay.recording)
     free = searched(plans)
     layers = []
-    try:
-        for index, plan in enumerate(free):
-            progress("measuring how sensitive layers are", index, len(free))
-            rows = weight_rows(model.get_submodule(plan.name))
-            choices = _choices(rows, functools.partial(error_of, plan.name))
-            layers.append(SearchLayer(plan.name, plan.kind, choices))
-    finally:
-        reader.close()
+    for index, plan in enumerate(free):
+        progress("measuring how sensitive layers are", index, len(free))
+        in_front = functools.partial(replay.up_to, plan.name)
+        error_now = functools.partial(reference.error, model, adapter, around=in_front)
+        choices = _choices(model.get_submodule(plan.name), functools.partial(round_to, plan.name), error_now)
+        layers.append(SearchLayer(plan.name, plan.kind, choices))
     progress("measuring how sensitive layers are", len(free), len(free))
     return layers
 
 
-def _choices(rows: torch.Tensor, error_now: Callable[[], float]) -> tuple[Choice, ...]:
-    """Rounds the rows of a layer to each width in turn; they are what they were afterwards."""
-    original = rows.clone()
-    choices, error, measured = [], 0.0, 0.0
-    for bits, name in GRIDS.items():
-        grid = grid_for(bits, name)
-        scale = search_scale(original.float().contiguous(), grid, per_row=True)
-        levels = round_weight(original.float(), scale, grid).float() - grid.zero_point
-        rows.copy_(levels * scale[:, None])
-        rounding = float((rows - original).square().sum())
+class Reference:
+    """What the float model gives for calibration texts, and how far another one is from it.
+
+    Args:
+        model: The float model.
+        adapter: Its adapter.
+        batches: Calibration texts.
+        pooling: How token states become a sentence embedding, for embedding models.
+        around: What each run of a batch, by its number, happens in.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        adapter: ModelAdapter,
+        batches: Sequence[Batch],
+        *,
+        pooling: Pooling = "mean",
+        around: Around = contextlib.nullcontext,
+    ) -> None:
+        self._batches, self._pooling = batches, pooling
+        self._compares_likelihoods = adapter.task != "embed" and getattr(adapter.config, "num_labels", 2) != 1
+        self._outputs = list(self._run(model, adapter, around))
+
+    @torch.no_grad()
+    def error(self, model: Any, adapter: ModelAdapter, *, around: Around = contextlib.nullcontext) -> float:
+        """Returns how far a model's output is from the float one.
+
+        Of embeddings of length 1 it is the mean squared distance; of logits the mean divergence (Kullback and Leibler)
+        of what they say is likely, in nats; of single values the squared difference over their square.
+
+        Args:
+            model: The float model with other weights, or a compressed one.
+            adapter: Its adapter.
+            around: What each run of a batch, by its number, happens in.
+        """
+        total, whole = 0.0, 0.0
+        for output, wanted in zip(self._run(model, adapter, around), self._outputs, strict=True):
+            if self._compares_likelihoods:
+                # Rounding errors of float32 may take a divergence below 0.
+                total += float((wanted.exp() * (wanted - output)).sum(dim=-1).clamp(min=0).sum())
+                whole += wanted[..., 0].numel()
+            else:
+                total += float((output - wanted).square().sum())
+                whole += float(wanted.square().sum())
+        return total / max(whole, 1e-30)
+
+    def _run(self, model: Any, adapter: ModelAdapter, around: Around) -> Iterator[torch.Tensor]:
+        reader = FeatureReader(model.eval(), adapter, wanted=Wanted(), pooling=self._pooling)
+        try:
+            for number, batch in enumerate(self._batches):
+                with around(number):
+                    output = reader(batch).output.float()
+                if self._compares_likelihoods:
+                    output = output.log_softmax(dim=-1)
+                elif adapter.task == "embed":
+                    output = torch.nn.functional.normalize(output, dim=-1)
+                yield output
+        finally:
+            reader.close()
+
+
+def _choices(
+    layer: Any, round_to: Callable[[torch.Tensor, int], Rounded], error_now: Callable[[], float]
+) -> tuple[Choice, ...]:
+    """Rounds a layer to each width in turn; its weights and its bias are what they were afterwards."""
+    rows, bias = weight_rows(layer), getattr(layer, "bias", None)
+    start = None if bias is None else bias.clone()
+    original = rows.clone().float()
+    choices, error = [], 0.0
+    for bits in GRIDS:
         if bits <= _WIDEST_MEASURED:
-            measured, error = rounding, error_now()
+            found = round_to(original, bits)
+            shifted = None if start is None or found.shift is None else start + found.shift
+            with _changed(rows, found.rows), _changed(bias, shifted):
+                error = error_now()
         else:
-            error = error * rounding / measured if measured > 0 else 0.0
+            measured = _rounding(original, _WIDEST_MEASURED)
+            error = error * _rounding(original, bits) / measured if measured > 0 else 0.0
         choices.append(Choice(bits, _stored(rows, bits), error))
-    rows.copy_(original)
     return tuple(choices)
+
+
+def _rounding(rows: torch.Tensor, bits: int) -> float:
+    return float((nearest("", rows, bits).rows - rows).square().sum())
+
+
+@contextlib.contextmanager
+def _changed(values: torch.Tensor | None, others: torch.Tensor | None) -> Iterator[None]:
+    """Gives a tensor other values for as long as the context lasts; without others it keeps its own."""
+    if values is None or others is None:
+        yield
+        return
+    original = values.clone()
+    values.copy_(others)
+    try:
+        yield
+    finally:
+        values.copy_(original)
 
 
 class _Replay:
@@ -182,15 +249,7 @@ class _Replay:
                 del self._blocks[place].forward
 
 
-def _output(reader: FeatureReader, batch: Batch, adapter: ModelAdapter) -> torch.Tensor:
-    output = reader(batch).output.float()
-    if adapter.task == "embed":
-        return torch.nn.functional.normalize(output, dim=-1)
-    # What a label or a next token depends on is differences between logits.
-    return output - output.mean(dim=-1, keepdim=True)
-
-
 def _stored(rows: torch.Tensor, bits: int) -> int:
-    grid = grid_for(bits, GRIDS[bits])
+    grid = grid_of_width(bits)
     spec = PackedMatrix(rows.shape[0], rows.shape[1], bits, grid.zero_point, rows.shape[0])
     return spec.packed_bytes + spec.scale_bytes

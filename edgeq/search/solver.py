@@ -11,13 +11,12 @@ from edgeq.errors import EdgeqError
 from edgeq.search.report import Choice, SearchLayer
 
 
-def choose_widths(layers: Sequence[SearchLayer], *, budget: int, linear: float = 1.0) -> dict[str, Choice]:
+def choose_widths(layers: Sequence[SearchLayer], *, budget: int) -> dict[str, Choice]:
     """Chooses one width for each layer so that the sum of errors is least and the bytes fit.
 
     Args:
         layers: The layers, each with its widths.
         budget: Most bytes of all of them.
-        linear: What a method of calibration leaves of the errors of linear layers; those of tables stay.
 
     Returns:
         The choice of each layer by name.
@@ -26,8 +25,7 @@ def choose_widths(layers: Sequence[SearchLayer], *, budget: int, linear: float =
         EdgeqError: If even the narrowest widths do not fit, or the solver gives up.
     """
     options = [(index, choice) for index, layer in enumerate(layers) for choice in layer.choices]
-    left = [linear if layer.kind == "linear" else 1.0 for layer in layers]
-    errors = np.array([left[index] * choice.error for index, choice in options])
+    errors = np.array([choice.error for _, choice in options])
     sizes = np.array([choice.bytes for _, choice in options], np.float64)
     of_layer = sparse.csr_array(
         (np.ones(len(options)), ([index for index, _ in options], range(len(options)))), (len(layers), len(options))

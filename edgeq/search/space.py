@@ -15,12 +15,10 @@ METHODS: dict[MethodSet, tuple[str, ...]] = {
     "distill": ("error-feedback", "distill"),
 }
 """Methods of calibration that are tried, the cheapest first."""
-LINEAR_ERRORS: dict[MethodSet, float] = {"nearest": 1.0, "error-feedback": 0.2, "distill": 0.2}
-"""What each method leaves of the error that the nearest levels make in linear layers; tables keep theirs.
-
-On MiniLM the nearest levels of 4-bit matrices take the embeddings 0.058 away from the float ones (cosine), those of
-4-bit tables 0.009, and both together 0.018 after error feedback (``benchmarks/calibration``).
-"""
+ROUNDINGS: dict[MethodSet, MethodSet] = {
+    "nearest": "nearest", "error-feedback": "error-feedback", "distill": "error-feedback",
+}  # fmt: skip
+"""How layers are rounded whose errors a method's widths are chosen by: distillation begins with error feedback."""
 SHARES = (1.0, 0.85, 0.7)
 """Shares of the budget of bytes: the front has models that are smaller than asked for."""
 FACTORS: dict[str, str] = {

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeq.checkpoint import Checkpoint, load_checkpoint
 from edgeq.compress import trained_pooling
+from edgeq.distill import FeatureReader, Wanted
 from edgeq.errors import FormatError, UsageError
 from edgeq.evaluate.data import TextFile
 from edgeq.evaluate.perplexity import same_tokens
@@ -19,9 +20,11 @@ from edgeq.progress import Progress
 from edgeq.quant.plan import LayerPlan
 from edgeq.recipes import Recipe, calibration_texts, load_recipe, plan_layers
 from edgeq.recipes.apply import factorise_model
+from edgeq.recipes.calibration import UnlabelledTexts
 from edgeq.recipes.layers import kept_layers, reduce_layers
 from edgeq.search.recipe_text import base_text
-from edgeq.search.report import Choice, SearchLayer, Structure
+from edgeq.search.report import Choice, MethodSet, SearchLayer, Structure
+from edgeq.search.rounding import TOKENS, FedBack, nearest
 from edgeq.search.sensitivity import fixed_bytes, measure_sensitivity, narrowest_bytes
 from edgeq.search.space import Space
 from edgeq.vocabulary import prune_vocabulary
@@ -83,27 +86,42 @@ class Structures:
             self._sizes[structure] = Shaped(fixed, fixed + narrowest_bytes(model, plans))
         return self._sizes[structure]
 
-    def measured(self, structure: Structure, *, progress: Progress) -> Shaped:
-        """Returns a structure with the sensitivities of its layers, which are measured once."""
-        file = self._folder / "structures" / f"{structure.label}.json"
+    def measured(self, structure: Structure, rounding: MethodSet, *, progress: Progress) -> Shaped:
+        """Returns a structure with the sensitivities of its layers, which are measured once.
+
+        Args:
+            structure: The shapes.
+            rounding: ``nearest`` or ``error-feedback``.
+            progress: Told how many layers are done.
+        """
+        file = self._folder / "structures" / f"{structure.label}-{rounding}.json"
         if file.is_file():
             return _read(file)
         checkpoint, model, adapter, plans = self._made(structure)
-        texts = calibration_texts(
-            self._recipe(structure), adapter, tokenizer=checkpoint.tokenizer, data=self._data
-        )
+        texts = calibration_texts(self._recipe(structure), adapter, tokenizer=checkpoint.tokenizer, data=self._data)
         layers = measure_sensitivity(
             model,
             adapter,
             plans,
             batches=list(texts.batches(_TOKENS, seed=self._seed, most=_TOKENS)),
             pooling=trained_pooling(checkpoint),
+            round_to=nearest if rounding == "nearest" else self._fed_back(model, adapter, plans, texts),
             progress=progress,
         )
         fixed = fixed_bytes(model, plans)
         shaped = Shaped(fixed, fixed + narrowest_bytes(model, plans), tuple(layers))
         write_json(file, dataclasses.asdict(shaped))
         return shaped
+
+    def _fed_back(
+        self, model: Any, adapter: ModelAdapter, plans: Sequence[LayerPlan], texts: UnlabelledTexts
+    ) -> FedBack:
+        reader = FeatureReader(model.eval(), adapter, wanted=Wanted())
+        # Texts in another order: errors are to be measured on texts that the rounding did not see.
+        batches = list(texts.batches(_TOKENS, seed=self._seed + 1, most=TOKENS))
+        blocks = [stack.block(index) for stack in adapter.stacks for index in range(stack.depth)]
+        groups = [[plan.name for plan in plans if plan.name.startswith(f"{block}.")] for block in blocks]
+        return FedBack(model, plans, groups=groups, run=lambda _model, batch: reader(batch), batches=batches)
 
     def _recipe(self, structure: Structure) -> Recipe:
         """Returns the recipe that all candidates of a structure share, for the plans of its layers."""

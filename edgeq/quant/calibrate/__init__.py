@@ -2,9 +2,11 @@
 
 from edgeq.quant.calibrate.block_reconstruction import BlockReconstruction
 from edgeq.quant.calibrate.distill import Distill
-from edgeq.quant.calibrate.error_feedback import ErrorFeedback
+from edgeq.quant.calibrate.error_feedback import ErrorFeedback, metric_of_table
+from edgeq.quant.calibrate.observe import read_moments
 from edgeq.quant.calibrate.optimise import Rates
 from edgeq.quant.calibrate.run import QUANTIZER, Method, calibrate
+from edgeq.quant.calibrate.second_moments import SecondMoments
 from edgeq.quant.calibrate.smooth import Smooth
 from edgeq.quant.calibrate.state import Batch, CalibrationState
 
@@ -17,6 +19,9 @@ __all__ = [
     "ErrorFeedback",
     "Method",
     "Rates",
+    "SecondMoments",
     "Smooth",
     "calibrate",
+    "metric_of_table",
+    "read_moments",
 ]

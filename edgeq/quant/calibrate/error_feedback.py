@@ -21,6 +21,7 @@ from edgeq.quant.calibrate.observe import calls, groups, inputs_of
 from edgeq.quant.calibrate.second_moments import SecondMoments
 from edgeq.quant.calibrate.state import Batch, CalibrationState, grid_of, store
 from edgeq.quant.float_layers import weight_rows
+from edgeq.quant.grids import Grid
 from edgeq.quant.trainable_layers import TrainableEmbedding, TrainableLinear, quantized_input
 
 _BATCH = 4096  # tokens of a pass
@@ -69,10 +70,7 @@ class ErrorFeedback:
                 for x in inputs_of(state.reference, state.run, batch, name=head, count=count):
                     z = quantized_input(layer, x)
                     moments.add(z, z)
-            # A look-up reads all columns alike, a head as its inputs say; both use the same codes.
-            square = moments.centred(shift=False)[0]
-            square /= square.diagonal().mean().clamp(min=1e-30)
-            square += torch.eye(len(square), dtype=square.dtype)
+            square = metric_of_table(moments.centred(shift=False)[0])
             self._fit(tables[table], tables[table].weight.detach().float(), square)
 
     def moments(self, place: _Place, name: str, count: int) -> SecondMoments:
@@ -100,14 +98,28 @@ class ErrorFeedback:
 
     @torch.no_grad()
     def _fit(self, layer: TrainableLinear | TrainableEmbedding, target: torch.Tensor, square: torch.Tensor) -> None:
-        grid, per_row = grid_of(layer), layer.plan.per_row
-        step = _ROWS if per_row else len(target)
-        parts = [
-            fit(part, square, grid, per_row=per_row, damping=self.damping) for part in target.split(step)
-        ]
-        levels = torch.cat([part[0] for part in parts])
-        scale = torch.cat([part[1] for part in parts])
+        levels, scale = self.levels(target, square, grid_of(layer), per_row=layer.plan.per_row)
         store(layer, target, levels=levels, scale=scale)
+
+    def levels(
+        self, target: torch.Tensor, square: torch.Tensor, grid: Grid, *, per_row: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Finds levels and scales, some thousand rows at a time; see :func:`~edgeq.quant.calibrate.lattice.fit`."""
+        step = _ROWS if per_row else len(target)
+        parts = [fit(part, square, grid, per_row=per_row, damping=self.damping) for part in target.split(step)]
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def metric_of_table(square: torch.Tensor) -> torch.Tensor:
+    """Returns the metric of a table that is an output head too, out of the second moments of what the head reads.
+
+    A look-up reads all columns alike, a head as its inputs say; both use the same codes.
+
+    Args:
+        square: float64, ``[K, K]``.
+    """
+    scaled = square / square.diagonal().mean().clamp(min=1e-30)
+    return scaled + torch.eye(len(square), dtype=square.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from edgeq.quant.calibrate.blocks import PassEndedError
+from edgeq.quant.calibrate.second_moments import SecondMoments
 
 Run = Callable[[nn.Module, Any], Any]
 """Runs a model on a batch, or a block on one call."""
@@ -92,6 +93,29 @@ def inputs_of(model: nn.Module, run: Run, batch: Any, *, name: str, count: int) 
 
     with _hooks(model, [name], seen), contextlib.suppress(PassEndedError):
         run(model, batch)
+    return found
+
+
+@torch.no_grad()
+def read_moments(
+    model: nn.Module, run: Run, batches: Sequence[Any], *, names: Sequence[str]
+) -> dict[str, SecondMoments]:
+    """Sums over all that layers read in a model; those that do not run are left out.
+
+    Args:
+        model: The model.
+        run: Runs it.
+        batches: What it runs on.
+        names: The layers.
+    """
+    found: dict[str, SecondMoments] = {}
+
+    def seen(name: str, x: torch.Tensor) -> None:
+        found.setdefault(name, SecondMoments(x.shape[-1])).add(x, x)
+
+    with _hooks(model, names, seen):
+        for batch in batches:
+            run(model, batch)
     return found
 
 

@@ -268,8 +268,8 @@ def test_factors_store_what_was_predicted(make_bert: Callable[..., Path], texts:
     space = space_of(adapter, methods=("nearest",), shapes=True, vocabulary=None)
     structures = Structures(source, tmp_path, space, calibration_data=texts, seed=0, text=None)
     for structure in (Structure(factor="low-rank, odd"), Structure(factor="kronecker, all")):
-        shaped = structures.measured(structure, progress=silent)
-        assert shaped == structures.measured(structure, progress=silent)  # read back from the folder
+        shaped = structures.measured(structure, "nearest", progress=silent)
+        assert shaped == structures.measured(structure, "nearest", progress=silent)  # read back from the folder
         widths = choose_widths(shaped.layers, budget=10**9)
         assert any(choice.error > 0 for layer in shaped.layers for choice in layer.choices)
         file = tmp_path / "mine.toml"

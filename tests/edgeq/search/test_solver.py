@@ -54,16 +54,3 @@ def test_the_front_falls(layers: list[SearchLayer]) -> None:
     assert sizes[0] >= smallest(layers)
     for index in range(1, len(found)):
         assert errors[index] <= errors[index - 1] + 1e-6
-
-
-def test_what_a_method_makes_up_for_in_matrices_leaves_more_bits_to_tables() -> None:
-    """By the nearest levels the matrix is the worse of two of one size; after error feedback the table is."""
-    errors = {"matrix": (0.4, 0.35, 0.0, 0.0), "table": (0.3, 0.28, 0.0, 0.0)}
-    layers = [
-        SearchLayer(name, kind, tuple(Choice(bits, 100 * bits, error) for bits, error in zip(WIDTHS, row, strict=True)))
-        for (name, row), kind in zip(errors.items(), ("linear", "embedding"), strict=True)
-    ]
-    nearest, calibrated = (choose_widths(layers, budget=500, linear=linear) for linear in (1.0, 0.2))
-    assert [nearest[name].bits for name in errors] == [4, 1]
-    assert [calibrated[name].bits for name in errors] == [1, 4]
-    assert calibrated["matrix"].error == 0.4  # as it was measured
