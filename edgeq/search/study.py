@@ -66,15 +66,26 @@ class Study:
     def __init__(self, storage: Storage, name: str, space: Space, *, directions: list[str], seed: int) -> None:
         self.storage, self.name, self._space = storage, name, space
         self._study = storage.study(name, directions=directions, seed=seed)
-        if not storage.reached(lambda: self._study.get_trials(deepcopy=False)):
-            for first in self._first():
-                storage.reached(lambda first=first: self._study.enqueue_trial(first, skip_if_exists=True))  # type: ignore[misc]
+        trials = self._trials()
+        for wanted in self._interrupted(trials) if trials else self._first():
+            # Two that begin a study at once put the same candidates into the queue.
+            storage.reached(lambda wanted=wanted: self._study.enqueue_trial(wanted, skip_if_exists=not trials))  # type: ignore[misc]
 
     def _first(self) -> list[dict[str, Any]]:
         """Every method on the float model's shapes, the cheapest first; then the pruned vocabulary."""
         plain = {"share": SHARES[0], "factor": "none", "blocks": 0, "pruned": False}
         first = [{**plain, "method": method} for method in self._space.methods]
         return first + ([{**first[-1], "pruned": True}] if self._space.vocabulary is not None else [])
+
+    def _interrupted(self, trials: list[Any]) -> list[dict[str, Any]]:
+        """The candidates that somebody began and nobody works on any more, each once."""
+        kept = [_asked(one) for one in trials if not _was_interrupted(one)]
+        found: list[dict[str, Any]] = []
+        for one in filter(_was_interrupted, trials):
+            asked = _asked(one)
+            if asked and not any(_is_same(asked, other) for other in [*kept, *found]):
+                found.append(asked)
+        return found
 
     def run(
         self,
@@ -204,6 +215,23 @@ class Study:
     def best_numbers(self) -> set[int]:
         """Candidates that no other one is better than in everything: the Pareto front."""
         return {one.number for one in self.storage.reached(lambda: self._study.best_trials)}
+
+
+def _asked(trial: Any) -> dict[str, Any]:
+    """What a candidate is made of: all that was asked for where it waited in the queue, else what was drawn."""
+    return dict(trial.system_attrs.get("fixed_params", trial.params))
+
+
+def _is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two candidates agree; one of a method without distillation may leave the number of blocks out."""
+    return all(one[name] == other[name] for name in one.keys() & other.keys())
+
+
+def _was_interrupted(trial: Any) -> bool:
+    """Whether a candidate was begun, came to nothing, and nobody works on it any more."""
+    if trial.state.name == "RUNNING":
+        return not is_alive(trial)
+    return trial.state.name == "FAIL" and not _is_finished(trial)
 
 
 def _is_finished(trial: Any) -> bool:

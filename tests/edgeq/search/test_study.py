@@ -94,6 +94,37 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path) -> None:
     assert study.finished == 5
     assert len(again) == 3
     assert not set(again) & set(seen)
+    # The one that waited already, and the one that was interrupted.
+    assert [(one.method, one.structure) for one in again[:2]] == [
+        ("distill", Structure(pruned=True)),
+        ("distill", Structure()),
+    ]
+    assert all(one.state.name != "WAITING" for one in _study(Storage(None, tmp_path))._trials())
+
+
+def test_a_candidate_of_a_killed_process_is_tried_again(tmp_path: Path) -> None:
+    program = f"""
+        import os
+        from pathlib import Path
+        from edgeq.progress import silent
+        from edgeq.search.space import Space
+        from edgeq.search.storage import Storage
+        from edgeq.search.study import Study
+        space = Space(("nearest", "error-feedback"))
+        study = Study(Storage(None, Path({str(tmp_path)!r})), "one", space, directions={DIRECTIONS}, seed=0)
+        study.run(lambda _choices: os._exit(3), trials=2, hours=None, progress=silent)
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False)
+    assert ended.returncode == 3
+    seen: list[Choices] = []
+
+    def attempt(choices: Choices) -> Outcome:
+        seen.append(choices)
+        return _attempt(choices)
+
+    study = _study(Storage(None, tmp_path), Space(("nearest", "error-feedback")))
+    study.run(attempt, trials=2, hours=None, progress=silent)
+    assert [(one.method, one.share) for one in seen] == [("error-feedback", 1.0), ("nearest", 1.0)]
 
 
 def test_limits_and_failures_are_told(tmp_path: Path) -> None:
