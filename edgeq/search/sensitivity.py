@@ -21,7 +21,6 @@ from edgeq.quant.plan import LayerPlan
 from edgeq.search.report import Choice, SearchLayer
 from edgeq.search.rounding import GRIDS, Rounded, Rounding, grid_of_width, nearest
 
-Around = Callable[[int], contextlib.AbstractContextManager[Any]]
 _FLOAT_BYTES = 4
 _WIDEST_MEASURED = 4
 """Wider rounding is so fine that the output moves in proportion to it: its error follows from that of this width."""
@@ -70,7 +69,9 @@ def measure_sensitivity(
     round_to: Rounding = nearest,
     progress: Progress = silent,
 ) -> list[SearchLayer]:
-    """Rounds one layer at a time to each width and compares the model's output with the float one (:class:`Reference`).
+    """Rounds one layer at a time to each width and compares the model's output with the float one.
+
+    Embeddings are compared by their squared distance, logits by the divergence of what they say is likely.
 
     The error of 8 bits is that of 4 bits times the ratio of their rounding errors.
 
@@ -87,79 +88,66 @@ def measure_sensitivity(
         The layers whose width is free, in the order of the plans.
     """
     replay = _Replay(model, adapter)
-    reference = Reference(model, adapter, batches, pooling=pooling, around=replay.recording)
+    reference = _Reference(model, adapter, batches, pooling=pooling, recording=replay.recording)
     free = searched(plans)
     layers = []
     for index, plan in enumerate(free):
         progress("measuring how sensitive layers are", index, len(free))
-        in_front = functools.partial(replay.up_to, plan.name)
-        error_now = functools.partial(reference.error, model, adapter, around=in_front)
+        error_now = functools.partial(reference.error, functools.partial(replay.up_to, plan.name))
         choices = _choices(model.get_submodule(plan.name), functools.partial(round_to, plan.name), error_now)
         layers.append(SearchLayer(plan.name, plan.kind, choices))
     progress("measuring how sensitive layers are", len(free), len(free))
     return layers
 
 
-class Reference:
-    """What the float model gives for calibration texts, and how far another one is from it.
+_Around = Callable[[int], contextlib.AbstractContextManager[None]]
+"""What each run of a batch, by its number, happens in."""
+
+
+class _Reference:
+    """What the float model gives for calibration texts, and how far its output is from that with other weights.
 
     Args:
         model: The float model.
         adapter: Its adapter.
         batches: Calibration texts.
         pooling: How token states become a sentence embedding, for embedding models.
-        around: What each run of a batch, by its number, happens in.
+        recording: What the float model's runs happen in.
     """
 
     def __init__(
-        self,
-        model: Any,
-        adapter: ModelAdapter,
-        batches: Sequence[Batch],
-        *,
-        pooling: Pooling = "mean",
-        around: Around = contextlib.nullcontext,
+        self, model: Any, adapter: ModelAdapter, batches: Sequence[Batch], *, pooling: Pooling, recording: _Around
     ) -> None:
-        self._batches, self._pooling = batches, pooling
-        self._compares_likelihoods = adapter.task != "embed" and getattr(adapter.config, "num_labels", 2) != 1
-        self._outputs = list(self._run(model, adapter, around))
+        self._reader = FeatureReader(model.eval(), adapter, wanted=Wanted(), pooling=pooling)
+        self._batches, self._embeds = batches, adapter.task == "embed"
+        self._is_value = adapter.task in ("classify", "tag") and adapter.config.num_labels == 1
+        self._outputs = list(self._run(recording))
 
-    @torch.no_grad()
-    def error(self, model: Any, adapter: ModelAdapter, *, around: Around = contextlib.nullcontext) -> float:
-        """Returns how far a model's output is from the float one.
+    def error(self, around: _Around) -> float:
+        """Returns how far the output is from that of the float model.
 
         Of embeddings of length 1 it is the mean squared distance; of logits the mean divergence (Kullback and Leibler)
         of what they say is likely, in nats; of single values the squared difference over their square.
-
-        Args:
-            model: The float model with other weights, or a compressed one.
-            adapter: Its adapter.
-            around: What each run of a batch, by its number, happens in.
         """
         total, whole = 0.0, 0.0
-        for output, wanted in zip(self._run(model, adapter, around), self._outputs, strict=True):
-            if self._compares_likelihoods:
+        for output, wanted in zip(self._run(around), self._outputs, strict=True):
+            if self._embeds or self._is_value:
+                total += float((output - wanted).square().sum())
+                whole += float(wanted.square().sum())
+            else:
                 # Rounding errors of float32 may take a divergence below 0.
                 total += float((wanted.exp() * (wanted - output)).sum(dim=-1).clamp(min=0).sum())
                 whole += wanted[..., 0].numel()
-            else:
-                total += float((output - wanted).square().sum())
-                whole += float(wanted.square().sum())
         return total / max(whole, 1e-30)
 
-    def _run(self, model: Any, adapter: ModelAdapter, around: Around) -> Iterator[torch.Tensor]:
-        reader = FeatureReader(model.eval(), adapter, wanted=Wanted(), pooling=self._pooling)
-        try:
-            for number, batch in enumerate(self._batches):
-                with around(number):
-                    output = reader(batch).output.float()
-                if self._compares_likelihoods:
-                    output = output.log_softmax(dim=-1)
-                elif adapter.task == "embed":
-                    output = torch.nn.functional.normalize(output, dim=-1)
-                yield output
-        finally:
-            reader.close()
+    def _run(self, around: _Around) -> Iterator[torch.Tensor]:
+        for number, batch in enumerate(self._batches):
+            with around(number):
+                output = self._reader(batch).output.float()
+            if self._embeds:
+                yield torch.nn.functional.normalize(output, dim=-1)
+            else:
+                yield output if self._is_value else output.log_softmax(dim=-1)
 
 
 def _choices(
