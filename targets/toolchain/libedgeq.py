@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -193,11 +194,19 @@ def _objects(linker: Linker, sources: list[str], folder: Path, *, flags: tuple[s
 
 def _key(linker: Linker) -> str:
     flags = (COMPILE_FLAGS[:-1], _FAST, _LINK_FLAGS, _STATIC_FLAGS[:-1])
-    digest = hashlib.sha256(repr((linker.command, linker.version, flags)).encode())
+    digest = hashlib.sha256(repr((_compiler(linker), linker.version, flags)).encode())
     files = (path for part in ("include", "library", "program") for path in (LIBEDGEQ / part).rglob("*"))
     for path in sorted(path for path in files if path.suffix in (".c", ".h", ".ld")):
         digest.update(f"\0{path.relative_to(LIBEDGEQ).as_posix()}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _compiler(linker: Linker) -> tuple[str, ...]:
+    """Returns a command; zig's with its release in place of the Python that holds it: environments share the cache."""
+    if linker.command[1:3] == ("-m", "ziglang"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return (f"ziglang {importlib.metadata.version('ziglang')}", *linker.command[3:])
+    return linker.command
 
 
 def _is_intact(folder: Path, name: str) -> bool:

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.metadata
 import subprocess
 import sys
 import threading
@@ -98,6 +99,17 @@ def test_a_compiler_of_another_path_is_asked_again(tmp_path, monkeypatch):
     assert linker.version == "unknown"
     _program(tmp_path, "somecc")
     assert linker.version == "fake 1.0"
+
+
+def test_environments_with_one_release_of_zig_share_what_was_built(monkeypatch):
+    monkeypatch.setattr(Linker, "version", "clang 1")
+    here, other_target = (libedgeq._static_linker(load_target(name)) for name in ("cortex-a72", "cortex-a7"))
+    elsewhere = Linker("zig", ("/another/bin/python", *here.command[1:]))
+    found = libedgeq._key(here)
+    assert libedgeq._key(elsewhere) == found
+    assert libedgeq._key(other_target) != found
+    monkeypatch.setattr(importlib.metadata, "version", lambda _name: "another release")
+    assert libedgeq._key(here) != found
 
 
 def test_two_that_need_the_same_library_build_it_once(tmp_path, monkeypatch):
