@@ -32,8 +32,8 @@ SEED = 0
 TEXTS = {"minilm": 512, "gpt2": 32}
 """Calibration texts: about as many tokens as error feedback reads."""
 _NNCF = (
-    "int8", "int8-activations", "int4-nearest", "int4-awq", "int4-gptq", "int4-128-nearest", "int4-128-awq",
-    "int4-128-gptq", "mixed-0.5",
+    "int8", "int8-activations", "int4-nearest", "int4-awq", "int4-gptq", "int4-128-nearest", "int4-128-scale",
+    "int4-128-awq", "int4-128-gptq", "mixed-0.5",
 )  # fmt: skip
 _ONNX_RUNTIME = ("8-nearest", "4-nearest", "4-tables", "4-gptq")
 _LLAMA = tuple(form + end for form in ("Q8_0", "Q4_0", "Q4_K_S", "Q2_K") for end in ("", "-imatrix"))

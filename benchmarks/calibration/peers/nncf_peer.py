@@ -16,6 +16,7 @@ _ROW, _GROUP = -1, 128
 """Weights that share a scale: a row, as in edgeq, or so many of a row."""
 _METHODS: dict[str, dict[str, bool]] = {
     "nearest": {},
+    "scale": {"scale_estimation": True},
     "awq": {"awq": True, "scale_estimation": True},
     "gptq": {"gptq": True, "scale_estimation": True},
 }
