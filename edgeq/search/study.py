@@ -79,7 +79,8 @@ class Study:
 
     def _interrupted(self, trials: list[Any]) -> list[dict[str, Any]]:
         """The candidates that somebody began and nobody works on any more, each once."""
-        kept = [_asked(one) for one in trials if not _was_interrupted(one)]
+        # Nothing is known yet of one that another process is just drawing.
+        kept = [asked for one in trials if not _was_interrupted(one) and (asked := _asked(one))]
         found: list[dict[str, Any]] = []
         for one in filter(_was_interrupted, trials):
             asked = _asked(one)
