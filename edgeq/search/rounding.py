@@ -48,7 +48,7 @@ def nearest(_layer: str, rows: torch.Tensor, bits: int) -> Rounded:
     return Rounded((round_weight(rows, scale, grid).float() - grid.zero_point) * scale[:, None])
 
 
-class FedBack:
+class FeedbackRounding:
     """Rounds a layer as error feedback does, with what it reads in the float model.
 
     Tables that are no output heads, and layers that do not run, get the nearest levels.

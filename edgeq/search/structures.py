@@ -24,7 +24,7 @@ from edgeq.recipes.calibration import UnlabelledTexts
 from edgeq.recipes.layers import kept_layers, reduce_layers
 from edgeq.search.recipe_text import base_text
 from edgeq.search.report import Choice, MethodSet, SearchLayer, Structure
-from edgeq.search.rounding import TOKENS, FedBack, nearest
+from edgeq.search.rounding import TOKENS, FeedbackRounding, nearest
 from edgeq.search.sensitivity import fixed_bytes, measure_sensitivity, narrowest_bytes
 from edgeq.search.space import Space
 from edgeq.vocabulary import prune_vocabulary
@@ -105,7 +105,7 @@ class Structures:
             plans,
             batches=list(texts.batches(_TOKENS, seed=self._seed, most=_TOKENS)),
             pooling=trained_pooling(checkpoint),
-            round_to=nearest if rounding == "nearest" else self._fed_back(model, adapter, plans, texts),
+            round_to=nearest if rounding == "nearest" else self._feedback_rounding(model, adapter, plans, texts),
             progress=progress,
         )
         fixed = fixed_bytes(model, plans)
@@ -113,15 +113,15 @@ class Structures:
         write_json(file, dataclasses.asdict(shaped))
         return shaped
 
-    def _fed_back(
+    def _feedback_rounding(
         self, model: Any, adapter: ModelAdapter, plans: Sequence[LayerPlan], texts: UnlabelledTexts
-    ) -> FedBack:
+    ) -> FeedbackRounding:
         reader = FeatureReader(model.eval(), adapter, wanted=Wanted())
         # Texts in another order: errors are to be measured on texts that the rounding did not see.
         batches = list(texts.batches(_TOKENS, seed=self._seed + 1, most=TOKENS))
         blocks = [stack.block(index) for stack in adapter.stacks for index in range(stack.depth)]
         groups = [[plan.name for plan in plans if plan.name.startswith(f"{block}.")] for block in blocks]
-        return FedBack(model, plans, groups=groups, run=lambda _model, batch: reader(batch), batches=batches)
+        return FeedbackRounding(model, plans, groups=groups, run=lambda _model, batch: reader(batch), batches=batches)
 
     def _recipe(self, structure: Structure) -> Recipe:
         """Returns the recipe that all candidates of a structure share, for the plans of its layers."""

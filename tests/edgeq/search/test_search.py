@@ -94,6 +94,18 @@ def test_the_recipe_keeps_the_budget_to_the_byte(found: Any, float_checkpoint: P
     assert float_checkpoint.is_dir()
 
 
+def test_widths_are_chosen_by_the_errors_that_the_candidates_calibration_makes(found: Any) -> None:
+    errors = {}
+    for method in ("nearest", "error-feedback"):
+        layers = json.loads((found.folder / "structures" / f"all-{method}.json").read_text())["layers"]
+        errors[method] = {(one["name"], each["bits"]): each["error"] for one in layers for each in one["choices"]}
+    assert errors["nearest"] != errors["error-feedback"]
+    assert {one.found.method for one in found.report.tried} == set(errors)
+    for one in found.report.tried:
+        total = sum(errors[one.found.method][width] for width in one.found.widths.items())
+        assert one.found.predicted.error == pytest.approx(total, rel=1e-9)
+
+
 def test_the_promise_is_measured_on_the_other_half(found: Any, float_checkpoint: Path, pairs: Path) -> None:
     promise = found.report.promise
     assert promise.examples == 60

@@ -14,7 +14,7 @@ from edgeq.quant.float_layers import weight_rows
 from edgeq.quant.grids import grid_for
 from edgeq.quant.scale_search import round_weight, search_scale
 from edgeq.recipes import calibration_texts, load_recipe, plan_layers
-from edgeq.search.rounding import GRIDS, FedBack, nearest
+from edgeq.search.rounding import GRIDS, FeedbackRounding, nearest
 from edgeq.search.sensitivity import measure_sensitivity, searched
 
 
@@ -38,7 +38,7 @@ def test_error_feedback_leaves_less_of_the_errors_that_it_sees(
     blocks = [stack.block(index) for stack in adapter.stacks for index in range(stack.depth)]
     groups = [[plan.name for plan in plans if plan.name.startswith(f"{block}.")] for block in blocks]
     reader = FeatureReader(model.eval(), adapter, wanted=Wanted())
-    fed_back = FedBack(model, plans, groups=groups, run=lambda _model, batch: reader(batch), batches=batches)
+    fed_back = FeedbackRounding(model, plans, groups=groups, run=lambda _model, batch: reader(batch), batches=batches)
     near, fed = (
         measure_sensitivity(model, adapter, plans, batches=batches, round_to=how) for how in (nearest, fed_back)
     )
