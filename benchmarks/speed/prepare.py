@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
-import onnx
-from onnx import helper, numpy_helper
 
 from benchmarks.speed.benchmarks import MODELS
 
@@ -22,6 +19,7 @@ if TYPE_CHECKING:
 
 SEED = 0
 _TWO_BITS = 2
+_EXPORTER = Path(__file__).parent / "engines" / "float_onnx.py"
 _COMPILER = Path(__file__).parents[2] / "targets"
 _SOURCES = (".py", ".c", ".h", ".toml")
 _WORD = "<x>"
@@ -47,23 +45,20 @@ def float_checkpoint(model: str, root: Path) -> Path:
     return folder
 
 
-def float_onnx(model: str, root: Path) -> Path:
-    """Returns the folder with the peers' float ONNX; a decoder computes the logits of the last token only."""
-    from optimum.exporters.onnx import main_export
+def float_onnx(model: str, root: Path, *, python: Path) -> None:
+    """Makes the folder with the peers' float ONNX; a decoder computes the logits of the last token only.
 
-    folder = root / model / "peers"
-    if (folder / "model.onnx").is_file():
-        return folder
-    checkpoint = float_checkpoint(model, root)
-    decoder = MODELS[model]["model_type"] == "gpt2"
-    made = folder.with_name("peers-unfinished")
-    shutil.rmtree(made, ignore_errors=True)
-    task = "text-generation-with-past" if decoder else "feature-extraction"
-    main_export(str(checkpoint), output=made, task=task, do_validation=False, no_post_process=True)
-    if decoder:
-        _last_logits_only(made / "model.onnx")
-    made.rename(folder)
-    return folder
+    Args:
+        model: Key of the models.
+        root: Folder where models are kept.
+        python: Interpreter of the peers' environment, which has optimum: it wants an older transformers than edgeq.
+
+    Raises:
+        subprocess.CalledProcessError: If it could not be made.
+    """
+    float_checkpoint(model, root)
+    if not (root / model / "peers" / "model.onnx").is_file():
+        subprocess.run([str(python), str(_EXPORTER), str(root / model)], check=True)
 
 
 def bundle_folder(model: str, recipe: str, *, target: str, root: Path) -> Path:
@@ -128,16 +123,3 @@ def _tokenizer(folder: Path, model_type: str) -> None:
     names = dict.fromkeys(["unk_token", *special], _WORD)
     tokenizer = Tokenizer(models.WordLevel({_WORD: 0}, unk_token=_WORD))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
-
-
-def _last_logits_only(file: Path) -> None:
-    """Lets the output head read the last token: what a generator computes."""
-    model = onnx.load(file)
-    head = next(node for node in model.graph.node if "logits" in node.output)
-    for name, value in (("last_start", [-1]), ("last_end", [2**31 - 1]), ("last_axis", [1])):
-        model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
-    cut = helper.make_node("Slice", [head.input[0], "last_start", "last_end", "last_axis"], ["last_state"], name="last")
-    model.graph.node.insert(list(model.graph.node).index(head), cut)
-    head.input[0] = "last_state"
-    del model.graph.value_info[:]
-    onnx.save(model, file)

@@ -100,8 +100,7 @@ def _prepare(works: Sequence[Benchmark], options: argparse.Namespace) -> None:
     """Makes the files of all setups; what a peer cannot make is said, and missed again in the benchmark."""
     for model in dict.fromkeys(work.model for work in works):
         print(f"preparing {model} for the peers", flush=True)
-        prepare.float_checkpoint(model, options.models)
-        prepare.float_onnx(model, options.models)
+        prepare.float_onnx(model, options.models, python=options.peers_python)
         found = peers(next(work for work in works if work.model == model), models=options.models,
                       python=options.peers_python)  # fmt: skip
         for _, alike in itertools.groupby(found, key=lambda peer: peer.script):

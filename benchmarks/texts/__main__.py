@@ -96,7 +96,7 @@ def _setups(workload: Workload, options: argparse.Namespace) -> list[Setup]:
 
 def _prepare(workload: Workload, options: argparse.Namespace) -> None:
     checkpoints(workload.model, minilm=options.minilm, root=options.models, longest=workload.longest)
-    speed.float_onnx(workload.model, options.models)
+    speed.float_onnx(workload.model, options.models, python=options.peers_python)
     for setup in _setups(workload, options):
         engine = Engine(setup, 1)
         answer = engine.make(setup.variant)

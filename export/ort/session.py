@@ -12,7 +12,8 @@ from edgeq.errors import EdgeqError, UsageError
 from edgeq.export.ort.library import LIBRARY_NAME, SHIM, build_library
 from edgeq.files import cache_folder
 from edgeq.progress import Progress
-from edgeq.targets.builtin.target import load_target
+from edgeq.targets.builtin.target import library_level
+from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.toolchain.libedgeq import LIBEDGEQ
 from edgeq.targets.toolchain.linkers import find_linker
 
@@ -63,13 +64,13 @@ def cached_library(progress: Progress | None = None) -> Path:
     """
     folder = cache_folder() / "ort" / _fingerprint()
     if not (folder / LIBRARY_NAME).is_file():
-        build_library(folder, levels=[load_target("host")], progress=progress)
+        build_library(folder, levels=[library_level(this_machine())], progress=progress)
     return folder / LIBRARY_NAME
 
 
 def _fingerprint() -> str:
     """Digest of everything that the library is made from."""
-    host = load_target("host")
+    host = library_level(this_machine())
     made_with = (importlib.metadata.version("apache-tvm"), find_linker(host), host.tvm_target)
     digest = hashlib.sha256(repr(made_with).encode())
     for path in sorted(_SOURCES):

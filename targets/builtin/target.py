@@ -23,6 +23,7 @@ ISAS: dict[str, str] = {
     "avx_vnni": "x86_64",
     "avx512bw": "x86_64",
     "avx512_vnni": "x86_64",
+    "amx_int8": "x86_64",
     "neon": "aarch64",
     "neon_dotprod": "aarch64",
     "neon_i8mm": "aarch64",
@@ -50,11 +51,13 @@ _LARGEST = 1 << 20
 """Bytes of a target file."""
 _HOST = "host"
 
+_Levels = dict[str, list[tuple[str, tuple[str, ...], str, tuple[str, ...]]]]
+
 # Processor level, LLVM features, isa and /proc/cpuinfo flags, best first. The levels are generic on
 # purpose: a bundle for `host` then runs on every machine of that level, and not just on its twins.
 _V3_FLAGS = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe")
 _V4_FLAGS = (*_V3_FLAGS, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
-_HOST_LEVELS: dict[str, list[tuple[str, tuple[str, ...], str, tuple[str, ...]]]] = {
+_HOST_LEVELS: _Levels = {
     "x86_64": [
         ("x86-64-v4", ("+avx512vnni", "-prefer-256-bit"), "avx512_vnni", (*_V4_FLAGS, "avx512_vnni")),
         ("x86-64-v4", ("-prefer-256-bit",), "avx512bw", _V4_FLAGS),
@@ -67,8 +70,20 @@ _HOST_LEVELS: dict[str, list[tuple[str, tuple[str, ...], str, tuple[str, ...]]]]
         ("generic", ("+neon",), "neon", ("asimd",)),
     ],
 }
-# What else `host` may be: older or plainer processors, for which the operator library has no kernels.
-_PLAIN_LEVELS: dict[str, list[tuple[str, tuple[str, ...], str, tuple[str, ...]]]] = {
+# What else `host` may be, though the operator library has no kernels for it: processors with tiles, which kernels for
+# matrices of any size do not use,
+_TILE_LEVELS: _Levels = {
+    "x86_64": [
+        (
+            "x86-64-v4",
+            ("+avx512vnni", "+amx-tile", "+amx-int8", "-prefer-256-bit"),
+            "amx_int8",
+            (*_V4_FLAGS, "avx512_vnni", "amx_tile", "amx_int8"),
+        )
+    ],
+}
+# and older or plainer processors.
+_PLAIN_LEVELS: _Levels = {
     "x86_64": [("x86-64", ("+ssse3", "+sse4.1"), "sse41", ("ssse3", "sse4_1"))],
     "riscv64": [("generic-rv64", ("+m", "+a", "+f", "+d", "+c"), "portable", ())],
 }
@@ -238,9 +253,7 @@ def processor_levels(architecture: str) -> list[Target]:
     return _levels(architecture, _HOST_LEVELS)
 
 
-def _levels(
-    architecture: str, table: dict[str, list[tuple[str, tuple[str, ...], str, tuple[str, ...]]]]
-) -> list[Target]:
+def _levels(architecture: str, table: _Levels) -> list[Target]:
     return [
         Target(
             name=isa,
@@ -256,19 +269,42 @@ def _levels(
     ]
 
 
+def library_level(machine: Machine) -> Target:
+    """Returns the best level of processors of the operator library that runs on ``machine``.
+
+    Raises:
+        UnsupportedError: If none does.
+    """
+    level = _best(machine, _HOST_LEVELS)
+    if level is None:
+        known = ", ".join(level.isa for level in processor_levels(machine.architecture)) or "other architectures"
+        raise UnsupportedError(
+            f"this machine ({machine.model}, {machine.architecture}) has none of the instruction sets that the "
+            f"operator library has kernels for ({known}); without the library ONNX Runtime runs operators' bodies"
+        )
+    return level
+
+
 def host_target(machine: Machine) -> Target:
     """Returns the best target that runs on ``machine``.
 
     Raises:
         UnsupportedError: If the processor has none of the instruction sets that kernels exist for.
     """
-    for level in [*processor_levels(machine.architecture), *_levels(machine.architecture, _PLAIN_LEVELS)]:
+    level = _best(machine, _TILE_LEVELS, _HOST_LEVELS, _PLAIN_LEVELS)
+    if level is None:
+        raise UnsupportedError(
+            f"this machine ({machine.model}, {machine.architecture}) has neither SSE4.1 nor NEON, which "
+            "the kernels need; name another target, such as cortex-a72, to compile for a different machine"
+        )
+    return level
+
+
+def _best(machine: Machine, *tables: _Levels) -> Target | None:
+    for level in [level for table in tables for level in _levels(machine.architecture, table)]:
         if level.runs_on(machine):
             return dataclasses.replace(level, name=_HOST, run="natively", summary=f"this machine: {machine.model}")
-    raise UnsupportedError(
-        f"this machine ({machine.model}, {machine.architecture}) has neither SSE4.1 nor NEON, which "
-        "the kernels need; name another target, such as cortex-a72, to compile for a different machine"
-    )
+    return None
 
 
 def _read_file(path: Path) -> Target:

@@ -69,6 +69,7 @@ class Isa:
             of two tokens' 8 activations with two rows' 8 codes. None where there is no such instruction.
         multiply_pairs: ``(a, b)``, each of ``2 * lanes`` signed numbers of 16 bits, to the sums of the products of
             neighbours in 32 bits: how 8-bit codes are added up faster than with ``dot4``, or None.
+        multiplies_tiles: Whether there are tiles, and an instruction that multiplies them.
         takes_lanes: Whether ``dot4`` takes one lane of a register, for all lanes, without a step before.
         rounds: Whether there is an instruction that rounds floats to integers.
         fuses: Whether there is one that multiplies and adds with one rounding.
@@ -84,6 +85,7 @@ class Isa:
     narrow: NarrowSums | None = None
     matrix_product: MatrixProduct | None = None
     multiply_pairs: Callable[[Expression, Expression], Expression] | None = None
+    multiplies_tiles: bool = False
     takes_lanes: bool = False
     rounds: bool = True
     fuses: bool = True
@@ -320,6 +322,7 @@ _NARROW_ARMV7 = NarrowSums(1, 2, "int16x8", 1, _narrow_add_armv7, _widen_armv7) 
 ISAS = {
     isa.name: isa
     for isa in (
+        Isa("amx_int8", 16, 8, False, _dot4_avx512_vnni, largest_byte=255, multiplies_tiles=True),
         Isa("avx512_vnni", lanes=16, row_tile=8, signed_codes=False, dot4=_dot4_avx512_vnni, largest_byte=255),
         Isa("avx512bw", 16, row_tile=8, signed_codes=True, dot4=_dot4_avx512bw, largest_byte=127, narrow=_NARROW_BW),
         Isa("avx_vnni", lanes=8, row_tile=4, signed_codes=False, dot4=_dot4_avx_vnni, largest_byte=255),

@@ -25,6 +25,9 @@ class Processor(NamedTuple):
     cpu_flags: tuple[str, ...]
 
 
+_TILE_FLAGS = frozenset(("amx_tile", "amx_int8"))
+
+
 class Machine(NamedTuple):
     """A processor as Linux describes it.
 
@@ -49,7 +52,7 @@ def normalised_architecture(name: str) -> str:
 
 
 def this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:
-    """Reads the processor of this machine.
+    """Reads the processor of this machine: what this process may use of it, which is then ready for use.
 
     Args:
         cpuinfo: The kernel's description; another file only in tests.
@@ -59,7 +62,21 @@ def this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return Machine(architecture, frozenset(), "unknown")
-    return machine_from_cpuinfo(text, architecture)
+    machine = machine_from_cpuinfo(text, architecture)
+    if machine.flags & _TILE_FLAGS and not _system_gives_tiles():
+        return machine._replace(flags=machine.flags - _TILE_FLAGS)
+    return machine
+
+
+def _system_gives_tiles() -> bool:
+    """Asks Linux for the tile registers of AMX, which it saves only for processes that ask; without, code is killed.
+
+    libedgeq asks for itself (``library/cpu.c``); kernels that TVM runs, while a model is compiled, do not.
+    """
+    import ctypes  # not for processors that have no tiles
+
+    arch_prctl, ask_for_registers, tiles = 158, 0x1023, 18
+    return bool(ctypes.CDLL(None).syscall(arch_prctl, ask_for_registers, tiles) == 0)
 
 
 def machine_from_cpuinfo(text: str, architecture: str) -> Machine:

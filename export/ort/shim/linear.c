@@ -7,7 +7,7 @@
 #include "operator.h"
 #include "threads.h"
 
-enum { COLUMN_PADDING = 32 };
+enum { COLUMN_PADDING = 64 };
 enum { SLOT_X, SLOT_CODES, SLOT_SCALES, SLOT_SUMS, SLOT_OUT };
 typedef enum { DYNAMIC, STATIC, NONE } Activation;
 

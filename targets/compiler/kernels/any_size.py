@@ -42,6 +42,11 @@ class _AnySizeSettings(MatmulSettings):
         return False
 
     @property
+    def tiles(self) -> bool:
+        """False: whether codes stand in memory as tiles is not known yet."""
+        return False
+
+    @property
     def factor(self) -> int:
         """2, whatever the zero point."""
         return 2

@@ -15,27 +15,14 @@ from edgeq.formats.packing import ROW_TILE
 from edgeq.targets.compiler.isa import Isa
 from edgeq.targets.compiler.kernels import script
 from edgeq.targets.compiler.kernels.low_bit_sums import accumulate, sums_in_place
+from edgeq.targets.compiler.kernels.matmul_output import store_block, store_rows
 from edgeq.targets.compiler.kernels.matmul_settings import Epilogue, MatmulSettings, Operands
 from edgeq.targets.compiler.kernels.numerics import registers
 from edgeq.targets.compiler.kernels.pair_sums import first_pair_products, pair_products, row_words, widen_rows
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns
 from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import leading_dimensions
-
-
-@macro
-def _store_block(p, operands, acc, m, block, first):
-    for v in T.unroll(p.isa.vectors):
-        if p.first_row(block, v) + p.isa.lanes <= p.matrix.rows:
-            operands.out[m, T.ramp(p.first_row(block, v), 1, p.isa.lanes)] = p.result(
-                acc[first + v], operands, m, p.first_row(block, v), p.isa.lanes
-            )
-    if p.matrix.rows % p.isa.lanes > 0 and block == p.full_blocks:
-        sums = registers((ROW_TILE,), "int32")
-        for v in T.unroll(p.isa.vectors):
-            sums[T.ramp(v * p.isa.lanes, 1, p.isa.lanes)] = acc[first + v]
-        for last_row in range(p.matrix.rows // p.isa.lanes * p.isa.lanes, p.matrix.rows):
-            operands.out[m, last_row] = p.result(sums[last_row % ROW_TILE], operands, m, last_row, 1)
+from edgeq.targets.compiler.kernels.tile_matmul import matmul_in_tiles
 
 
 @macro
@@ -46,7 +33,7 @@ def _tile(p, operands, m, block, tokens, blocks, ahead):
     accumulate(p, operands, acc, m, block, tokens, blocks, ahead)
     for r in T.unroll(tokens):
         for b in T.unroll(blocks):
-            _store_block(p, operands, acc, m + r, block + b, (r * blocks + b) * p.isa.vectors)
+            store_block(p, operands, acc, m + r, block + b, (r * blocks + b) * p.isa.vectors)
 
 
 @macro
@@ -78,7 +65,7 @@ def _tile_in_place(p, operands, m, block, tokens):
     sums = registers((tokens * p.isa.vectors,), p.vector)
     sums_in_place(p, operands, sums, m, block, tokens)
     for r in T.unroll(tokens):
-        _store_block(p, operands, sums, m + r, block, r * p.isa.vectors)
+        store_block(p, operands, sums, m + r, block, r * p.isa.vectors)
 
 
 @macro
@@ -103,29 +90,11 @@ def _single_token(p, operands):
 
 
 @macro
-def _store_rows(p, operands, acc, m, block, v, tokens):
-    """Stores the sums of some tokens with one register of rows; a loop over tokens keeps the code short."""
-    sums = registers((tokens * p.isa.lanes,), "int32")
-    for r in T.unroll(tokens):
-        sums[T.ramp(r * p.isa.lanes, 1, p.isa.lanes)] = acc[r]
-    for r in range(tokens):
-        if p.first_row(block, v) + p.isa.lanes <= p.matrix.rows:
-            operands.out[m + r, T.ramp(p.first_row(block, v), 1, p.isa.lanes)] = p.result(
-                sums[T.ramp(r * p.isa.lanes, 1, p.isa.lanes)], operands, m + r, p.first_row(block, v), p.isa.lanes
-            )
-        if p.matrix.rows % p.isa.lanes > 0 and p.first_row(block, v) == p.matrix.rows // p.isa.lanes * p.isa.lanes:
-            for last_row in range(p.matrix.rows // p.isa.lanes * p.isa.lanes, p.matrix.rows):
-                operands.out[m + r, last_row] = p.result(
-                    sums[r * p.isa.lanes + last_row % p.isa.lanes], operands, m + r, last_row, 1
-                )
-
-
-@macro
 def _first_pair_tile(p, operands, widened, token_sums, row_sums, block):
     for v in range(p.isa.vectors):
         acc = registers((p.token_tile,), p.vector)
         first_pair_products(p, operands, widened, token_sums, row_sums, acc, 0, block, v, p.token_tile)
-        _store_rows(p, operands, acc, 0, block, v, p.token_tile)
+        store_rows(p, operands, acc, 0, block, v, p.token_tile)
 
 
 @macro
@@ -134,7 +103,7 @@ def _pair_tile(p, operands, widened, token_sums, row_sums, m, block, tokens):
     for v in range(p.isa.vectors):
         acc = registers((tokens,), p.vector)
         pair_products(p, operands, widened, token_sums, row_sums, acc, m, block, v, tokens)
-        _store_rows(p, operands, acc, m, block, v, tokens)
+        store_rows(p, operands, acc, m, block, v, tokens)
 
 
 @macro
@@ -171,6 +140,11 @@ def whole_matmul(p, operands, tokens):
             _tokens_in_pairs(p, operands, tokens)
     elif tokens == 1:
         _single_token(p, operands)
+    elif p.tiles:
+        if tokens <= p.token_tile:
+            _few_tokens(p, operands, tokens)
+        else:
+            matmul_in_tiles(p, operands, tokens)
     elif p.block_tile > 1 and tokens <= p.token_tile:
         _few_tokens(p, operands, tokens)
     else:

@@ -115,6 +115,11 @@ class MatmulSettings:
         """Whether several tokens are multiplied in pairs of columns."""
         return self.isa.multiply_pairs is not None and self.product_bits == 8 and self.matrix.columns <= MOST_PAIRED
 
+    @property
+    def tiles(self) -> bool:
+        """Whether several tokens are multiplied in tiles."""
+        return self.isa.multiplies_tiles
+
     def multiply_pairs(self, a: Any, b: Any) -> Any:
         """Sums of the products of neighbours; only asked for where ``pairs`` is true."""
         if self.isa.multiply_pairs is None:

@@ -66,9 +66,9 @@ def registers(shape: tuple[int, ...], dtype: str) -> Any:
     return T.alloc_buffer(shape, dtype, scope="local", annotations={"disable_lower_builtin": True})
 
 
-def prefetch(place: Expression) -> None:
-    """Emits the wish to read the cache line of a buffer's element; a place outside the buffer does no harm."""
-    to_read, keep, data = T.int32(0), T.int32(3), T.int32(1)
+def prefetch(place: Expression, *, cache: int = 1) -> None:
+    """Emits the wish to have the cache line of an element in a cache; a place outside the buffer does no harm."""
+    to_read, keep, data = T.int32(0), T.int32(4 - cache), T.int32(1)
     intrinsic = T.llvm_lookup_intrinsic_id("llvm.prefetch")
     T.evaluate(T.call_llvm_intrin(intrinsic, T.address_of(place), to_read, keep, data, dtype="void"))
 

@@ -23,7 +23,7 @@ from edgeq.targets.compiler.kernels.numerics import (
 from edgeq.targets.compiler.kernels.script import macro
 from edgeq.targets.compiler.kernels.shapes import PARALLEL_ROWS, leading_dimensions
 
-COLUMN_PADDING = 32
+COLUMN_PADDING = 64
 """Quantized rows are zero-padded to a multiple of this: the widest column block, that of 1-bit codes."""
 
 RUNNING = 4

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from edgeq.errors import FormatError, UnsupportedError, UsageError
-from edgeq.targets.builtin.target import ISAS, host_target, list_targets, load_target
+from edgeq.targets.builtin.target import ISAS, host_target, library_level, list_targets, load_target
 from edgeq.targets.runtime.machine import machine_from_cpuinfo, normalised_architecture
 
 BUILTIN = [
@@ -21,6 +21,7 @@ BUILTIN = [
     "riscv64",
     "windows-x86-64",
     "x86-64",
+    "x86-64-amx",
     "x86-64-avxvnni",
     "x86-64-v2",
     "x86-64-v3",
@@ -77,11 +78,20 @@ def test_unknown_target_names_the_nearest():
         (f"{V3} avx_vnni", "avx_vnni"),
         (V4, "avx512bw"),
         (f"{V4} avx512_vnni avx_vnni", "avx512_vnni"),
+        (f"{V4} avx512_vnni avx_vnni amx_tile", "avx512_vnni"),
+        (f"{V4} avx512_vnni avx_vnni amx_bf16 amx_tile amx_int8", "amx_int8"),
     ],
 )
 def test_host_takes_the_best_instruction_set_that_the_processor_has(flags, isa):
     machine = machine_from_cpuinfo(f"model name : X\nflags : {flags}\n", "x86_64")
     assert host_target(machine).isa == isa
+
+
+def test_the_operator_library_has_a_level_of_its_own():
+    tiles = machine_from_cpuinfo(f"flags : {V4} avx512_vnni amx_tile amx_int8\n", "x86_64")
+    assert library_level(tiles).isa == "avx512_vnni"  # kernels for matrices of any size use no tiles
+    with pytest.raises(UnsupportedError, match=r"none of the instruction sets .*avx2"):
+        library_level(machine_from_cpuinfo("flags : ssse3 sse4_1\n", "x86_64"))
 
 
 def test_host_counts_only_what_every_core_has():

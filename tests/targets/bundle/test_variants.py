@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from edgeq.targets.runtime.machine import this_machine
 from edgeq.targets.runtime.manifest import read_manifest
 
 NATIVE = {"x86_64": "x86-64", "aarch64": "aarch64"}[this_machine().architecture]
-PROMPTS = [[5, 80, 200, 17, 45, 6, 99, 3], [9]]
+PROMPTS = [[5, 80, 200, 17, 45, 6, 99, 3], [9], [(7 * i) % 283 for i in range(50)]]
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,28 @@ def test_every_level_that_runs_here_gives_the_same_bits(path, gpt2_bundle):
             np.testing.assert_array_equal(one.logits, other.logits)
     assert edgeq.load(path).model.variant == here[0]
     assert emulator.self_test(path).ok
+
+
+SMALL_SIGNAL_STACK = """
+import ctypes, sys
+class Stack(ctypes.Structure):
+    _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+memory = ctypes.create_string_buffer(8192)  # Linux gives no tiles to a process whose signal stack cannot hold them
+stack = Stack(ctypes.addressof(memory), 0, len(memory))
+if ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) != 0:
+    raise SystemExit("no signal stack")
+import edgeq
+from edgeq.targets.builtin.target import load_target
+bundle = edgeq.load(sys.argv[1])
+print(bundle.model.variant, load_target("host").isa, bundle.self_test().ok)
+"""
+
+
+def test_where_the_system_gives_no_tiles_the_next_level_is_taken(path):
+    if not load_target("x86-64-amx").runs_on(this_machine()):
+        pytest.skip("this processor lacks amx_int8")
+    done = subprocess.run([sys.executable, "-c", SMALL_SIGNAL_STACK, path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["x86-64-vnni", "avx512_vnni", "True"]), done.stderr
 
 
 def test_a_level_that_the_bundle_or_the_processor_lacks_is_a_sentence(path):

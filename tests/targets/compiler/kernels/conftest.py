@@ -19,6 +19,11 @@ RUNNABLE = [
 ]
 """Targets whose code runs here; the others are run under an emulator by the bundle tests."""
 
+OTHER_PRODUCTS = [
+    name for name in ("x86-64-v4", "x86-64-avxvnni", "x86-64-amx") if load_target(name).runs_on(this_machine())
+]
+"""Targets with an integer matmul of their own, and kernels that are otherwise those of another one."""
+
 Kernel = Callable[..., np.ndarray]
 
 
@@ -52,9 +57,9 @@ def runnable() -> list[str]:
     return RUNNABLE
 
 
-@pytest.fixture(params=[*RUNNABLE, *(["x86-64-v4"] if load_target("x86-64-v4").runs_on(this_machine()) else [])])
+@pytest.fixture(params=[*RUNNABLE, *OTHER_PRODUCTS])
 def product_target(request: pytest.FixtureRequest) -> str:
-    """Each target with an integer matmul of its own that this machine can run; other kernels are the same on v4."""
+    """Each target with an integer matmul of its own that this machine can run."""
     return str(request.param)
 
 

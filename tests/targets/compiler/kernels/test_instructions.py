@@ -1,7 +1,7 @@
 """Kernels use the instructions that their target is for, and compute the same with them.
 
-Nothing here runs AVX-VNNI: no emulator models it. Its one instruction is AVX-512's with another encoding, so the same
-kernel is run in that encoding, and the code for the target is looked at. i8mm runs under the emulator in
+Few processors have AVX-VNNI, and no emulator models it. Its one instruction is AVX-512's with another encoding, so the
+same kernel is run in that encoding, and the code for the target is looked at. i8mm runs under the emulator in
 ``test_every_target_slow.py``.
 """
 
@@ -36,6 +36,7 @@ def compiled(matrix, target, *, seven_bits=False):
     ("name", "used", "unused"),
     [
         ("x86-64-avxvnni", ["{vex}\tvpdpbusd", "prefetcht0"], ["%zmm"]),
+        ("x86-64-amx", ["tdpbsud", "tileloaddt1", "ldtilecfg", "tilerelease"], ["vpmaddubsw"]),
         ("neoverse-v1", ["\tsmmla\t"], ["\tz0", "prfm"]),
         ("cortex-a7", ["\tvmlal.s8\t"], ["fmaf", "\tpld"]),
         pytest.param("x86-64-v3", ["vpmaddubsw", "prefetcht0"], ["vpdpbusd"], marks=pytest.mark.slow),

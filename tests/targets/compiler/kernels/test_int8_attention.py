@@ -18,7 +18,7 @@ from edgeq.targets.runtime.machine import this_machine
 
 HIDDEN = np.float32(-1e38)
 QUICK = ["x86-64-vnni", "x86-64-v3", "cortex-a76", "cortex-a72"]
-OTHERS = ["x86-64-v4", "x86-64-v2"]
+OTHERS = ["x86-64-v4", "x86-64-avxvnni", "x86-64-v2"]
 """One for each integer matmul that a machine here may run; a kernel takes seconds to compile."""
 
 

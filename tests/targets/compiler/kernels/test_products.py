@@ -19,6 +19,7 @@ from edgeq.targets.compiler.kernels.matmul_settings import MOST_PAIRED, PAIR_TOK
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns
 from edgeq.targets.compiler.kernels.residual_matmul import residual_matmul
 from edgeq.targets.compiler.kernels.weight_only_matmul import weight_only_matmul
+from edgeq.targets.runtime.machine import this_machine
 
 FORMATS = [(1, 0.5), (2, 1.5), (4, 8.0), (8, 128.0)]
 OTHER_ZERO_POINTS = [(2, 1.0), (2, 2.0), (4, 3.0), (8, 41.0)]
@@ -98,6 +99,17 @@ def test_one_token_with_rows_of_many_words(bits, zero_point, product_target, com
     check_integer_product(
         bits, zero_point, product_target, compile_kernel, shapes=[(ODD_SHAPE[0], 301)], tokens_of_calls=(1,)
     )
+
+
+@pytest.mark.parametrize(("bits", "zero_point"), FORMATS)
+def test_tokens_in_tiles(bits, zero_point, compile_kernel):
+    """Few of them, full tiles, pairs of tiles and all that is left; columns that fill tiles and that do not."""
+    if not load_target("x86-64-amx").runs_on(this_machine()):
+        pytest.skip("this processor lacks amx_int8")
+    check_integer_product(
+        bits, zero_point, "x86-64-amx", compile_kernel, shapes=[ODD_SHAPE, (64, 128), (16, 320)],
+        tokens_of_calls=(8, 9, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 97, 160),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("bits", "zero_point"), OTHER_ZERO_POINTS)
