@@ -12,6 +12,15 @@ from tvm.script import tirx as T
 from edgeq.targets.compiler.isa import Isa
 from edgeq.targets.compiler.kernels.numerics import LANES, fma, registers
 from edgeq.targets.compiler.kernels.script import macro
+from edgeq.targets.compiler.kernels.tile_sums import (
+    SUM_WORDS,
+    TILE_BLOCKS,
+    TILE_COLUMNS,
+    TILE_TOKENS,
+    begin_tiles,
+    end_tiles,
+    multiply,
+)
 
 STEPS = 20_000
 """Steps of a loop: some tenths of a millisecond."""
@@ -61,8 +70,39 @@ def _integer_steps(isa, codes, words, out, thread, vector, steps):
         out[thread, T.ramp(a * isa.lanes, 1, isa.lanes)] = acc[a]
 
 
+def _multiply_all_tiles() -> None:
+    for half in range(2):
+        for b in range(TILE_BLOCKS):
+            multiply(half, b)
+
+
+@macro
+def _tile_steps(out, thread, steps):
+    begin_tiles(TILE_TOKENS, TILE_TOKENS)
+    for _ in range(steps):
+        _multiply_all_tiles()
+    end_tiles(out, thread * SUM_WORDS, TILE_BLOCKS)
+
+
+def _tile_peak(threads: int, steps: int) -> Peak:
+    """Builds a loop of products of tiles that are in registers."""
+
+    @T.prim_func(s_tir=True)
+    def loop(y: T.handle):
+        T.func_attr({"tirx.noalias": True})
+        out = T.match_buffer(y, (threads * SUM_WORDS,), "int32")
+        with T.sblock("root"):
+            for thread in T.parallel(threads):
+                _tile_steps(out, thread, steps)
+
+    work = threads * steps * SUM_WORDS * TILE_COLUMNS
+    return Peak("int8 products in registers", loop, [np.zeros(threads * SUM_WORDS, np.int32)], work, "GMAC/s")
+
+
 def integer_peak(isa: Isa, threads: int, *, steps: int = STEPS) -> Peak:
     """Builds a tile of the low-bit matmul that unpacks nothing: only dot products of operands at hand."""
+    if isa.multiplies_tiles:
+        return _tile_peak(threads, steps)
     width = ROWS * VECTORS * isa.lanes
     vector = f"int32x{isa.lanes}"
 

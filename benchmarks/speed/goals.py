@@ -78,6 +78,7 @@ GOALS = (
     Goal("GPT-2 small, step after 160", _GPT2, _BEST, 3.0),
     *(Goal("GPT-2 small, step after 160", recipe, _SAME, 1.0) for recipe in (_W4, _W8)),
     Goal("GPT-2 small, step after 160, batch 4", _GPT2, "batch 1", 2.0),
+    *(Goal(f"BART-base, 512 tokens in, 64 out{beams}", _W8, _BEST, 1.5) for beams in ("", ", 4 beams")),
     *(Goal("BERT-base, 128 tokens, AVX2 only", recipe, _BEST, 1.2) for recipe in (_W2, _W7, _W8)),
     *(Goal("MiniLM-L6, 128 tokens, AVX2 only", recipe, _BEST, 1.2) for recipe in (_W2, _W7, _W8)),
     *(Goal("GPT-2 small, prompt of 128, AVX2 only", recipe, _BEST, 1.2) for recipe in (_GPT2, _W8)),

@@ -23,6 +23,7 @@ _EXPORTER = Path(__file__).parent / "engines" / "float_onnx.py"
 _COMPILER = Path(__file__).parents[2] / "targets"
 _SOURCES = (".py", ".c", ".h", ".toml")
 _WORD = "<x>"
+_CLASSES = {"bert": "BertModel", "gpt2": "GPT2LMHeadModel", "bart": "BartForConditionalGeneration"}
 
 
 def float_checkpoint(model: str, root: Path) -> Path:
@@ -35,7 +36,7 @@ def float_checkpoint(model: str, root: Path) -> Path:
         return folder
     options = dict(MODELS[model])
     config = transformers.AutoConfig.for_model(options.pop("model_type"), **options)
-    kind = transformers.GPT2LMHeadModel if config.model_type == "gpt2" else transformers.BertModel
+    kind = getattr(transformers, _CLASSES[config.model_type])
     torch.manual_seed(SEED)
     made = folder.with_name("float-unfinished")
     shutil.rmtree(made, ignore_errors=True)
@@ -57,7 +58,7 @@ def float_onnx(model: str, root: Path, *, python: Path) -> None:
         subprocess.CalledProcessError: If it could not be made.
     """
     float_checkpoint(model, root)
-    if not (root / model / "peers" / "model.onnx").is_file():
+    if not (root / model / "peers").is_dir():
         subprocess.run([str(python), str(_EXPORTER), str(root / model)], check=True)
 
 

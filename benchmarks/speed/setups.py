@@ -43,6 +43,14 @@ PEERS = (
 )
 """Name, script, variant and bits of a weight of every peer."""
 
+_REWRITING = {
+    _TORCH: ("float32", "int8"),
+    _ONNX_RUNTIME: ("float32", "int8"),
+    _OPENVINO: ("float32", "bf16", "weights8", "weights4"),
+    _CTRANSLATE: ("float32", "int8", "int8-bf16"),
+}
+"""What the engines can do with an encoder-decoder: llama.cpp has none of that kind."""
+
 LEAST_SIMILARITY = {FLOAT_BITS: 0.9999, 16: 0.999, 8: 0.95, 7: 0.95}
 """Cosine with the reference's output below which an engine computes something else; at fewer bits, random weights tell
 nothing."""
@@ -92,6 +100,7 @@ def peers(work: Benchmark, *, models: Path, python: Path) -> list[Setup]:
     return [
         Setup(name, script, variant, python, models / work.model, bits, _HELD_TO_AVX2 if only_avx2 else {})
         for name, script, variant, bits in PEERS
+        if work.kind != "rewrite" or variant in _REWRITING.get(script, ())
         if not only_avx2 or (script in _CAN_BE_HELD and "bf" not in variant)
     ]
 

@@ -71,7 +71,8 @@ class Engine:
         return self.ask({
             "folder": str(self._setup.folder.resolve()), "variant": self._setup.variant,
             "threads": self._threads, "kind": work.kind, "batch": self._setup.batch or work.batch,
-            "tokens": work.tokens, "limit": limit, "output": str(output.resolve()),
+            "tokens": work.tokens, "new_tokens": work.new_tokens, "beams": work.beams, "limit": limit,
+            "output": str(output.resolve()),
         })  # fmt: skip
 
     def make(self, variant: str) -> Any:

@@ -61,6 +61,8 @@ def load(request: dict[str, Any]) -> tuple[Call, Restore]:
         encoder = ctranslate2.Encoder(folder, **settings)
         rows = given.tolist()
         return lambda: np.asarray(encoder.forward_batch(rows).last_hidden_state), nothing
+    if request["kind"] == "rewrite":
+        return _rewriting(ctranslate2.Translator(folder, **settings), request, _words(Path(folder))), nothing
     generator = ctranslate2.Generator(folder, **settings)
     words = _words(Path(folder))
     if request["kind"] == "prefill":
@@ -68,6 +70,20 @@ def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     # The texts of a batch share their static prompt: a step reads as many keys and values for each of them.
     prompt, last = [words[token] for token in given[0, :tokens]], [[words[token]] for token in given[:, tokens]]
     return _one_token(generator, last, prompt), nothing
+
+
+def _rewriting(translator: Any, request: dict[str, Any], words: list[str]) -> Call:
+    numbers = {word: number for number, word in enumerate(words)}
+    texts, count = [[words[token] for token in row] for row in ids(request)], request["new_tokens"]
+
+    def call() -> np.ndarray:
+        found = translator.translate_batch(
+            texts, beam_size=request["beams"], min_decoding_length=count, max_decoding_length=count, max_batch_size=0,
+            max_input_length=0,
+        )  # fmt: skip
+        return np.array([[numbers[word] for word in one.hypotheses[0]][-count:] for one in found], np.float32)
+
+    return call
 
 
 def _one_token(generator: Any, texts: list[list[str]], prompt: list[str] | None) -> Callable[[], np.ndarray]:
@@ -85,7 +101,7 @@ def _one_token(generator: Any, texts: list[list[str]], prompt: list[str] | None)
 
 def _words(folder: Path) -> list[str]:
     """The engine's names of token ids."""
-    file = folder / "vocabulary.json"
+    file = next(folder.glob("*vocabulary.json"), folder / "vocabulary.json")
     if file.is_file():
         return list(json.loads(file.read_text(encoding="utf-8")))
     return (folder / "vocabulary.txt").read_text(encoding="utf-8").splitlines()

@@ -15,16 +15,21 @@ import onnx
 from onnx import helper, numpy_helper
 from optimum.exporters.onnx import main_export
 
+_TASKS = {
+    "bert": "feature-extraction",
+    "gpt2": "text-generation-with-past",
+    "bart": "text2text-generation-with-past",
+}
+
 
 def main() -> None:
     """Writes the file under another name first: a folder that is there is whole."""
     folder = Path(sys.argv[1])
-    decoder = json.loads((folder / "float" / "config.json").read_text(encoding="utf-8"))["model_type"] == "gpt2"
+    family = json.loads((folder / "float" / "config.json").read_text(encoding="utf-8"))["model_type"]
     made = folder / "peers-unfinished"
     shutil.rmtree(made, ignore_errors=True)
-    task = "text-generation-with-past" if decoder else "feature-extraction"
-    main_export(str(folder / "float"), output=made, task=task, do_validation=False, no_post_process=True)
-    if decoder:
+    main_export(str(folder / "float"), output=made, task=_TASKS[family], do_validation=False, no_post_process=True)
+    if family == "gpt2":
         _last_logits_only(made / "model.onnx")
     made.rename(folder / "peers")
 

@@ -6,6 +6,7 @@ What only makes files is imported where it is used: memory and start of this pro
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,17 +18,20 @@ from turns import Call, Restore, ids, nothing, serve
 
 _BLOCK = 128
 """Weights that share a scale: at 2 bits, blocks of 32 take twice the time."""
+_REWRITING = ("encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx")
 _INT8_ACCUMULATION = 4
 """``accuracy_level`` at which MatMulNBits multiplies int8 activations: its fastest."""
 
 
 def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     """Returns the call of one variant."""
-    file = Path(request["folder"]) / "peers" / f"onnxruntime-{request['variant']}.onnx"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = request["threads"]
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if request["kind"] == "rewrite":
+        return _rewriting(_rewriting_folder(Path(request["folder"]), request["variant"]), options, request), nothing
+    file = Path(request["folder"]) / "peers" / f"onnxruntime-{request['variant']}.onnx"
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     given, tokens = ids(request), request["tokens"]
     if request["kind"] == "encode":
@@ -49,7 +53,40 @@ def load(request: dict[str, Any]) -> tuple[Call, Restore]:
 def make(model: Path, variant: str) -> None:
     """Writes the file of one variant; the fused float file first, which the others start from."""
     folder = model / "peers"
+    if (folder / _REWRITING[0]).is_file():
+        _quantize_rewriting(model, variant)
+        return
     _made(folder / f"onnxruntime-{variant}.onnx", partial(_convert, folder, variant))
+
+
+def _rewriting(folder: Path, options: Any, request: dict[str, Any]) -> Call:
+    """Encoder-decoders run through optimum's class, as their users have them."""
+    from optimum.onnxruntime import ORTModelForSeq2SeqLM
+    from rewriting import rewriting
+
+    model = ORTModelForSeq2SeqLM.from_pretrained(
+        folder, session_options=options, provider="CPUExecutionProvider", use_cache=True, use_merged=False
+    )
+    return rewriting(model, request)
+
+
+def _rewriting_folder(model: Path, variant: str) -> Path:
+    return model / ("peers" if variant == "float32" else f"peers-{variant}")
+
+
+def _quantize_rewriting(model: Path, variant: str) -> None:
+    """Writes the three graphs of an encoder-decoder with dynamic int8, unless they are there or shall stay float."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    folder = _rewriting_folder(model, variant)
+    if folder.is_dir():
+        return
+    made = folder.with_name(f"{folder.name}-unfinished")
+    shutil.rmtree(made, ignore_errors=True)
+    shutil.copytree(model / "peers", made, ignore=shutil.ignore_patterns("*.onnx*"))
+    for name in _REWRITING:
+        quantize_dynamic(str(model / "peers" / name), str(made / name), weight_type=QuantType.QInt8)
+    made.rename(folder)
 
 
 def _made(file: Path, write: Callable[[Path], object]) -> Path:

@@ -25,6 +25,9 @@ FLOAT = "float32"
 def make(model: Path, variant: str) -> None:
     """Writes the file of one variant; the float file first, which the others start from."""
     folder = model / "openvino"
+    if _is_rewriting(model):
+        _convert_rewriting(model, variant)
+        return
     convert(model / "float", folder)
     file = folder / f"{_file_name(variant)}.xml"
     if file.is_file():
@@ -51,18 +54,23 @@ def make(model: Path, variant: str) -> None:
 
 def compiled_model(request: dict[str, Any]) -> openvino.CompiledModel:
     """Returns the model of a request's ``folder`` and ``variant``, for its ``threads``."""
+    core, file = openvino.Core(), Path(request["folder"]) / "openvino" / f"{_file_name(request['variant'])}.xml"
+    return core.compile_model(core.read_model(file), "CPU", _settings(request))
+
+
+def _settings(request: dict[str, Any]) -> dict[str, str]:
     variant = request["variant"]
-    settings = {
+    return {
         "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(request["threads"]),
         "INFERENCE_PRECISION_HINT": "bf16" if variant.endswith("bf16") else "f32",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(_GROUP if variant.startswith("weights") else 0),
     }  # fmt: skip
-    core, file = openvino.Core(), Path(request["folder"]) / "openvino" / f"{_file_name(variant)}.xml"
-    return core.compile_model(core.read_model(file), "CPU", settings)
 
 
 def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     """Returns the call of one variant."""
+    if request["kind"] == "rewrite":
+        return _rewriting(request), nothing
     compiled = compiled_model(request)
     asked, given, tokens = compiled.create_infer_request(), ids(request), request["tokens"]
     output = 0
@@ -86,6 +94,42 @@ def load(request: dict[str, Any]) -> tuple[Call, Restore]:
             state.state = value
 
     return lambda: asked.infer(step, share_inputs=True, share_outputs=True)[output][:, -1], restore
+
+
+def _rewriting(request: dict[str, Any]) -> Call:
+    """Encoder-decoders run through optimum's class, as their users have them."""
+    from optimum.intel import OVModelForSeq2SeqLM
+    from rewriting import rewriting
+
+    folder = _rewriting_folder(Path(request["folder"]), request["variant"])
+    return rewriting(OVModelForSeq2SeqLM.from_pretrained(folder, ov_config=_settings(request)), request)
+
+
+def _is_rewriting(model: Path) -> bool:
+    return bool(json.loads((model / "float" / "config.json").read_text(encoding="utf-8")).get("is_encoder_decoder"))
+
+
+def _rewriting_folder(model: Path, variant: str) -> Path:
+    return model / f"openvino-{_file_name(variant)}"
+
+
+def _convert_rewriting(model: Path, variant: str) -> None:
+    """Writes both graphs of an encoder-decoder, with compressed weights where the variant has such."""
+    from optimum.intel import OVModelForSeq2SeqLM, OVWeightQuantizationConfig
+
+    folder = _rewriting_folder(model, variant)
+    if folder.is_dir():
+        return
+    quantization: dict[str, Any] = {"load_in_8bit": False}
+    if variant.startswith("weights"):
+        bits = int(variant.removeprefix("weights"))
+        grouped = {"group_size": _GROUP, "ratio": 1.0, "all_layers": True} if bits < 8 else {}
+        quantization = {"quantization_config": OVWeightQuantizationConfig(bits=bits, sym=True, **grouped)}
+    made = folder.with_name(f"{folder.name}-unfinished")
+    shutil.rmtree(made, ignore_errors=True)
+    kind = OVModelForSeq2SeqLM.from_pretrained(model / "float", export=True, compile=False, **quantization)
+    kind.save_pretrained(made)
+    made.rename(folder)
 
 
 def _file_name(variant: str) -> str:

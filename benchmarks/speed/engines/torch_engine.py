@@ -9,24 +9,32 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from rewriting import rewriting
 from turns import Call, Restore, ids, nothing, serve
+
+_CLASSES = {
+    "encode": transformers.BertModel,
+    "prefill": transformers.GPT2LMHeadModel,
+    "step": transformers.GPT2LMHeadModel,
+    "rewrite": transformers.BartForConditionalGeneration,
+}
 
 
 def load(request: dict[str, Any]) -> tuple[Call, Restore]:
     """Returns the call of one variant."""
     torch.set_num_threads(request["threads"])
     torch.set_grad_enabled(False)
-    decoder = request["kind"] != "encode"
-    kind = transformers.GPT2LMHeadModel if decoder else transformers.BertModel
-    model = kind.from_pretrained(Path(request["folder"]) / "float").eval()
+    model = _CLASSES[request["kind"]].from_pretrained(Path(request["folder"]) / "float").eval()
     if request["variant"] == "int8":
         if "ONEDNN_MAX_CPU_ISA" in os.environ:
             # The default, FBGEMM, takes AVX-512 wherever the processor has it; oneDNN keeps to its variable.
             torch.backends.quantized.engine = "onednn"
         _as_linear(model)
         model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    if request["kind"] == "rewrite":
+        return rewriting(model, request), nothing
     given, tokens = torch.from_numpy(ids(request)), request["tokens"]
-    if not decoder:
+    if request["kind"] == "encode":
         return lambda: model(given).last_hidden_state.numpy(), nothing
     if request["kind"] == "prefill":
         return lambda: model(given[:, :tokens], use_cache=True, logits_to_keep=1).logits[:, -1].numpy(), nothing

@@ -23,13 +23,15 @@ PAIR = 2 * TILE_TOKENS
 """Tokens of two tiles, which are multiplied at once."""
 TILE_BLOCKS = 2
 """Blocks that are multiplied with a tile of tokens while it is there."""
+TILE_COLUMNS = 64
+"""Columns of a tile of activations."""
 TILE_WORDS = 256
 """32-bit words of a tile."""
 SUM_WORDS = 2 * TILE_BLOCKS * TILE_WORDS
 """32-bit words of all sums."""
 
 _ROW_WORDS = 16
-_ROW_BYTES = 64
+_ROW_BYTES = TILE_COLUMNS
 _ACTIVATIONS, _CODES = 4, 6
 """The first of two registers for each; those of sums are 0 to 3."""
 
@@ -115,7 +117,8 @@ def _load_codes(p: MatmulSettings, tiles: Any, block: Any, b: int, k_tile: Any) 
     _emit("tileloadd64", T.int8(_CODES + b), T.address_of(place), T.int64(_ROW_BYTES))
 
 
-def _multiply(half: int, b: int) -> None:
+def multiply(half: int, b: int) -> None:
+    """Emits the products of a tile of activations with one of codes, both of which are in registers."""
     _emit("tdpbsud", T.int8(TILE_BLOCKS * half + b), T.int8(_ACTIVATIONS + half), T.int8(_CODES + b))
 
 
@@ -129,7 +132,7 @@ def take_in_tokens(
     _load(operands, 1, m + TILE_TOKENS, k_tile)
     for half in range(2):
         for b in range(blocks):
-            _multiply(half, b)
+            multiply(half, b)
 
 
 def prefetch_tiles(p: MatmulSettings, operands: Operands, block: Any, blocks: int, k_tile: Any) -> None:
@@ -148,7 +151,7 @@ def take_in_columns(
         _load(operands, half, m, k_tile + half)
         for b in range(blocks):
             _load_codes(p, tiles, block, b, k_tile + half)
-            _multiply(half, b)
+            multiply(half, b)
 
 
 def end_tiles(sums: Any, first: Any, blocks: int) -> None:
