@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +92,13 @@ class Engine:
         return json.loads(line) if line else {"missing": f"the engine ended with status {self._process.wait()}"}
 
     def stop(self) -> None:
-        """Ends the process."""
+        """Ends the process; one that it has started itself (OpenVINO's, for telemetry) may keep its pipes open."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
 
 def run_in_turns(
@@ -140,7 +144,7 @@ def run_in_turns(
     return outcomes
 
 
-@contextmanager
+@contextlib.contextmanager
 def _cores(threads: int) -> Iterator[None]:
     """Lets processes that start meanwhile use the last ``threads`` of the available cores."""
     available = os.sched_getaffinity(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +50,7 @@ def test_a_kernel_is_measured_beside_its_limit(monkeypatch):
 
 
 FAKE_ENGINE = """
-import os, sys, time
+import os, subprocess, sys, time
 sys.path.insert(0, {engines!r})
 import numpy as np
 from turns import serve
@@ -57,6 +59,9 @@ def make(folder, variant):
     if variant == "impossible":
         raise ValueError("no such variant")
     (folder / variant).touch()
+    if variant == "child":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdin=subprocess.DEVNULL)
+        (folder / variant).write_text(str(child.pid))
 
 def load(request):
     if request["variant"] == "broken":
@@ -149,6 +154,15 @@ def test_an_engine_makes_files_until_told_to_stop(fake, tmp_path):
     assert engine.make("impossible") == {"missing": "ValueError: no such variant"}
     engine.stop()
     assert {"first", "second"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_process_that_an_engine_started_is_not_waited_for(fake, tmp_path):
+    """OpenVINO starts one for telemetry, which keeps the engine's pipes open."""
+    engine = Engine(fake("fake", "0"), 1)
+    assert engine.make("child") == {"made": True}
+    engine.stop()
+    child = int((tmp_path / "child").read_text())
+    os.kill(child, signal.SIGKILL)  # it is still there
 
 
 def test_a_bundle_that_is_not_there_is_listed_with_its_reason(work, tmp_path):
