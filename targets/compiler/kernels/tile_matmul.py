@@ -16,8 +16,9 @@ from edgeq.targets.compiler.kernels.tile_sums import (
     TILE_WORDS,
     begin_tiles,
     end_tiles,
+    lines_between,
     needs_unpacking,
-    prefetch_tiles,
+    prefetch_line,
     rows_between,
     take_in_columns,
     take_in_tokens,
@@ -39,12 +40,12 @@ def _store_row(p, operands, sums, first, m, block, blocks, adds):
 
 
 @macro
-def _pair_of_tiles(p, operands, tiles, sums, pair, second, block, blocks):
-    """Sums of 16 tokens and ``second`` more; between their products, the sums of the pair before are stored."""
-    begin_tiles(TILE_TOKENS, second)
+def _pair_of_tiles(p, operands, tiles, sums, lines, pair, tokens, block, blocks):
+    """Sums of 32 tokens, of fewer in the last pair; between their products, the sums of the pair before are stored."""
+    begin_tiles(TILE_TOKENS, T.min(tokens - pair * PAIR - TILE_TOKENS, TILE_TOKENS))
     for k_tile in range(tiles_of_columns(p)):
-        if pair == 0:
-            prefetch_tiles(p, operands, block, blocks, k_tile)
+        for line in range(lines[0]):
+            prefetch_line(operands, block, blocks, (pair * tiles_of_columns(p) + k_tile) * lines[0] + line)
         take_in_tokens(p, operands, tiles, pair * PAIR, block, blocks, k_tile)
         if pair > 0:
             for r in range(T.min(k_tile * rows_between(p), PAIR), T.min((k_tile + 1) * rows_between(p), PAIR)):
@@ -82,12 +83,12 @@ def _blocks_in_tiles(p, operands, tokens, block, blocks):
     """Pairs of tiles, of which the last one may have fewer tokens; then up to 16 tokens that are left."""
     sums = registers((2 * SUM_WORDS,), "int32")
     tiles = tile_memory(p, operands)
+    lines = registers((1,), "int64")
+    lines[0] = lines_between(p, tokens)
     if needs_unpacking(p):
         unpack_tiles(p, operands, tiles, block, blocks)
     for pair in range((tokens + TILE_TOKENS - 1) // PAIR):
-        _pair_of_tiles(
-            p, operands, tiles, sums, pair, T.min(tokens - pair * PAIR - TILE_TOKENS, TILE_TOKENS), block, blocks
-        )
+        _pair_of_tiles(p, operands, tiles, sums, lines, pair, tokens, block, blocks)
     if tokens > TILE_TOKENS:
         _last_pair(p, operands, sums, (tokens + TILE_TOKENS - 1) // PAIR - 1, tokens, block, blocks)
     if (tokens + TILE_TOKENS - 1) % PAIR >= TILE_TOKENS:

@@ -135,12 +135,19 @@ def take_in_tokens(
             multiply(half, b)
 
 
-def prefetch_tiles(p: MatmulSettings, operands: Operands, block: Any, blocks: int, k_tile: Any) -> None:
-    """Emits the wish to have a tile of columns of the next blocks in the second cache: the first one has no place."""
-    words = _ROW_WORDS // p.matrix.fields
+def lines_between(p: MatmulSettings, tokens: Any) -> Any:
+    """Lines of each of the next blocks that are asked for with a tile of columns: all pairs of tiles share them.
+
+    The first pair alone would wait for memory, and leave it idle while the others multiply.
+    """
+    pairs = T.max((tokens + TILE_TOKENS - 1) // PAIR, 1)
+    return -(-p.matrix.packed_shape[1] // (pairs * tiles_of_columns(p)))
+
+
+def prefetch_line(operands: Operands, block: Any, blocks: int, line: Any) -> None:
+    """Emits the wish to have a line of each of the next blocks in the second cache: the first one has no place."""
     for b in range(blocks):
-        for word in range(words):
-            prefetch(operands.weight[block + blocks + b, k_tile * words + word, 0], cache=2)
+        prefetch(operands.weight[block + blocks + b, line, 0], cache=2)
 
 
 def take_in_columns(
