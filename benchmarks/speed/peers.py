@@ -20,8 +20,9 @@ from pathlib import Path
 _REPOSITORY = Path(__file__).parents[2]
 _PINNED = Path(__file__).with_name("peers.txt")
 _LLAMA = "llama-cpp-python==0.3.36"
-_LLAMA_BUILD = "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"
-"""Every instruction that this processor has, and nothing for images."""
+_TILE_CONFIG = Path(__file__).with_name("tile_config.h")
+_LLAMA_BUILD = f"-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF {shlex.quote(f'-DCMAKE_CXX_FLAGS=-include{_TILE_CONFIG}')}"
+"""Every instruction that this processor has, AMX as it must be compiled, and nothing for images."""
 
 
 def main() -> int:

@@ -93,7 +93,7 @@ class _Measured:
         with _process([str(self._python), str(script)], self._work / "peer.log") as ask:
             made = ask(request)
             if "missing" in made:
-                return made
+                return {"missing": made["missing"].replace(str(self._work.absolute()), "WORK")}
             return made | {"quality": self._quality(model, _Remote(ask, self._work))}
 
     def _quality(self, model: str, remote: _Remote) -> dict[str, float]:
