@@ -63,8 +63,8 @@ def emulate(folder: Path, manifest: Manifest, call: Call, *, target: Target) -> 
     command = emulator_command(target)
     with tempfile.TemporaryDirectory(prefix="edgeq-estimate-") as temporary:
         plugin, inputs, out = (Path(temporary) / name for name in ("counter.so", "inputs", "counts"))
-        version = _version(command[0])
-        _build_counter(version, plugin)
+        version = version_of(command[0])
+        build_counter(version, plugin)
         inputs.write_bytes(encode_calls([call], tagged=manifest.model.task == "seq2seq"))
         counting = ["-plugin", f"{plugin},out={out}"]
         options = ["--no-verify", "--threads", "1", "--profile", str(inputs)]
@@ -119,12 +119,13 @@ def emulator_command(target: Target) -> list[str]:
     return [program, *arguments]
 
 
-def _version(emulator: str) -> str:
+def version_of(emulator: str) -> str:
+    """Returns what the emulator says of its version."""
     result = subprocess.run([emulator, "--version"], capture_output=True, text=True, timeout=60, check=False)
     return (result.stdout.splitlines() or [emulator])[0]
 
 
-def _build_counter(version: str, out: Path) -> None:
+def build_counter(version: str, out: Path) -> None:
     """Compiles the plugin for the interface that this version of the emulator has."""
     major = re.search(r"version (\d+)", version)
     interface = 2 if major and int(major[1]) >= _INTERFACE_2_SINCE else 1

@@ -146,7 +146,7 @@ def estimate_bundle(
     progress("estimating", 1, 2)
     code = disassemble(folder / info.code, program=llvm.objdump, cpu=target.cpu)
     blocks = code.blocks(counts_by_address(emulated, code))
-    cycles = _modelled_cycles(blocks, program=llvm.mca, triple=target.triple, cpu=processor.model)
+    cycles = modelled_cycles(blocks, program=llvm.mca, triple=target.triple, cpu=processor.model)
     weight_bytes = sum(tensor.bytes for tensor in manifest.weights)
     cached = weight_bytes <= 1e6 * processor.cache_megabytes
     progress("estimating", 2, 2)
@@ -213,7 +213,7 @@ def _most_executed(blocks: Sequence[Block]) -> list[Block]:
     return chosen
 
 
-def _modelled_cycles(blocks: Sequence[Block], *, program: str, triple: str, cpu: str) -> dict[int, float]:
+def modelled_cycles(blocks: Sequence[Block], *, program: str, triple: str, cpu: str) -> dict[int, float]:
     """Returns the cycles of one execution of the most executed blocks, by the block's identity."""
     chosen = _most_executed(blocks)
     with tempfile.TemporaryDirectory(prefix="edgeq-estimate-") as temporary:
