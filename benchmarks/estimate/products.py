@@ -8,14 +8,14 @@ from typing import Any
 
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.bundle.tensor_sets import call_of_main
+from edgeq.targets.devices.estimate.disassembler import disassemble
 from edgeq.targets.devices.estimate.emulation import counts_by_address, emulate
-from edgeq.targets.devices.estimate.machine_code import disassemble
 from edgeq.targets.devices.estimate.tools import find_llvm
 from edgeq.targets.devices.workload import made_up_texts
 from edgeq.targets.runtime.manifest import read_manifest
 
 _KERNEL = re.compile(r"low_bit_matmul_(\d+)x(\d+)_")
-_PRODUCTS = {"neon": ("smull", 8), "neon_dotprod": ("sdot", 16)}
+_PRODUCTS = {"neon": ("smull", 8), "neon_dotprod": ("sdot", 16), "neon_armv7": ("vmull.s8", 8)}
 """The instruction that multiplies codes and activations, and how many multiplications it does."""
 _LANES = 16
 
@@ -32,7 +32,7 @@ def counted_products(bundle: Path, *, sequence: int) -> list[dict[str, Any]]:
     name, width = _PRODUCTS[target.isa]
     texts = made_up_texts(manifest, bundle, batch=1, sequence=sequence)
     emulated = emulate(bundle.absolute(), manifest, call_of_main(texts.inputs, manifest), target=target)
-    code = disassemble(bundle / manifest.targets[0].code, program=find_llvm().objdump, cpu=target.cpu)
+    code = disassemble(bundle / manifest.targets[0].code, program=find_llvm().objdump, target=target)
     blocks = code.blocks(counts_by_address(emulated, code))
     rows = []
     for kernel in emulated.kernels:

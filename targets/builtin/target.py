@@ -45,6 +45,8 @@ LINKERS = ("auto", "cc", *_CROSS_COMPILERS, "zig")
 
 
 _FIGURES = ("gigahertz", "gigabytes_per_second", "cache_megabytes")
+_SHARED_CACHE_FIGURES = ("core_cache_megabytes", "cache_gigabytes_per_second")
+"""Both or none of them: for processors whose last cache is not the core's own."""
 
 _BUILTIN = Path(__file__).parent
 _LARGEST = 1 << 20
@@ -115,12 +117,26 @@ class ProcessorModel:
         gigahertz: Its clock.
         gigabytes_per_second: What its memory gives one core.
         cache_megabytes: Size of its last cache: weights that fit it whole are not read from memory.
+        core_cache_megabytes: Size of the last cache that a core has for itself, if that is another: weights that fit it
+            whole cost no time of their own. None takes the last cache for it.
+        cache_gigabytes_per_second: What the last cache gives one core; known if ``core_cache_megabytes`` is.
     """
 
     model: str
     gigahertz: float
     gigabytes_per_second: float
     cache_megabytes: float
+    core_cache_megabytes: float | None = None
+    cache_gigabytes_per_second: float | None = None
+
+    def weights_gigabytes_per_second(self, weight_bytes: int) -> float | None:
+        """Returns how fast weights arrive from where all of them fit, or None if that is the core's own cache."""
+        own = self.cache_megabytes if self.core_cache_megabytes is None else self.core_cache_megabytes
+        if weight_bytes <= 1e6 * own:
+            return None
+        if weight_bytes <= 1e6 * self.cache_megabytes:
+            return self.cache_gigabytes_per_second
+        return self.gigabytes_per_second
 
 
 @dataclasses.dataclass(frozen=True)
@@ -385,7 +401,8 @@ def _parse_one(table: dict[str, Any], where: str) -> Target:
 def _parse_estimate(table: Any, where: str) -> ProcessorModel:
     if not isinstance(table, dict):
         raise FormatError(f"{where}: 'estimate' must be a table")
-    figures = {key: table.pop(key, None) for key in _FIGURES}
+    given = tuple(key for key in _SHARED_CACHE_FIGURES if key in table)
+    figures = {key: table.pop(key, None) for key in (*_FIGURES, *(_SHARED_CACHE_FIGURES if given else ()))}
     fields = _checked(table, f"{where}, [estimate]", text=("model",), lists=())
     for key, value in figures.items():
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):

@@ -16,6 +16,7 @@ from edgeq.errors import EdgeqError, UnsupportedError
 from edgeq.targets.builtin.target import Target
 from edgeq.targets.bundle.tensor_sets import Call, encode_calls
 from edgeq.targets.devices.emulator import install_command, is_emulator_ready
+from edgeq.targets.devices.estimate.arm32 import ARCHITECTURE
 from edgeq.targets.devices.estimate.machine_code import MachineCode
 from edgeq.targets.runtime.names import RUNNER_FILE
 from edgeq.targets.runtime.schema import Manifest
@@ -26,8 +27,8 @@ _COUNTER = Path(__file__).parent / "counter.c"
 _INTERFACE_2_SINCE = 9
 """qemu's version that dropped the first interface of plugins."""
 _TIMEOUT_S = 1800
-_UNDERSTOOD = ("x86_64", "aarch64")
-"""Architectures whose machine code ``machine_code.py`` reads."""
+_UNDERSTOOD = {"x86_64": "x86_64", "aarch64": "aarch64", ARCHITECTURE: "arm"}
+"""Architectures whose machine code ``machine_code.py`` and ``arm32.py`` read: how qemu names each."""
 _NOT_EMULATED = ("avx512bw", "avx512_vnni", "avx_vnni")
 """Instruction sets that qemu does not have."""
 
@@ -100,8 +101,13 @@ def emulator_command(target: Target) -> list[str]:
         )
     if target.architecture not in _UNDERSTOOD:
         raise UnsupportedError(
-            f"no estimate for {target.name}: what reads machine code knows {' and '.join(_UNDERSTOOD)}, not "
+            f"no estimate for {target.name}: what reads machine code knows {', '.join(_UNDERSTOOD)}, not "
             f"{target.architecture}; measure the bundle on the board with `edgeq profile --on`"
+        )
+    if "+thumb-mode" in target.features:
+        raise UnsupportedError(
+            f"no estimate for {target.name}: kernels must be ARM code, and its feature +thumb-mode asks for Thumb "
+            "code; estimate a bundle that is compiled without it"
         )
     arguments: list[str] = ["-cpu", "max"]
     if target.emulator is not None:
@@ -112,7 +118,7 @@ def emulator_command(target: Target) -> list[str]:
             )
         sysroot = ["-L", target.emulator.sysroot] if target.emulator.sysroot else []
         arguments = [*target.emulator.arguments, *sysroot]
-    program = f"qemu-{target.architecture}"
+    program = f"qemu-{_UNDERSTOOD[target.architecture]}"
     # The static build, which runs bundles elsewhere, cannot load plugins.
     if shutil.which(program) is None:
         raise EdgeqError(f"{program}, which counts instructions, is not installed; install it with `{INSTALL}`")

@@ -17,8 +17,10 @@ from edgeq.errors import UnsupportedError, UsageError
 from edgeq.progress import Progress, silent
 from edgeq.targets.builtin.target import ProcessorModel, Target, load_target
 from edgeq.targets.bundle.tensor_sets import Call, call_of_encode, call_of_main
+from edgeq.targets.devices.estimate.arm32 import is_arm32
+from edgeq.targets.devices.estimate.disassembler import disassemble
 from edgeq.targets.devices.estimate.emulation import Emulated, counts_by_address, emulate
-from edgeq.targets.devices.estimate.machine_code import Block, disassemble
+from edgeq.targets.devices.estimate.machine_code import Block
 from edgeq.targets.devices.estimate.memory_traffic import bytes_moved
 from edgeq.targets.devices.estimate.processor_model import cycles_of_blocks
 from edgeq.targets.devices.estimate.tools import find_llvm
@@ -40,7 +42,8 @@ class KernelEstimate:
         calls: How often it runs.
         instructions: Executed in all calls: counted, not estimated.
         cycles: Estimated for these instructions, with all data in the nearest cache.
-        bytes: Of its weights that come from memory, but no more than its instructions can move.
+        bytes: Of its weights that come from memory or a cache that cores share, but no more than its instructions can
+            move.
         compute_seconds: The cycles over the clock.
         memory_seconds: The bytes over the bandwidth.
         share: Of the estimated time of all kernels.
@@ -144,11 +147,11 @@ def estimate_bundle(
     progress("estimating", 0, 2)
     emulated = emulate(folder, manifest, _call(texts, manifest), target=target)
     progress("estimating", 1, 2)
-    code = disassemble(folder / info.code, program=llvm.objdump, cpu=target.cpu)
+    code = disassemble(folder / info.code, program=llvm.objdump, target=target)
     blocks = code.blocks(counts_by_address(emulated, code))
     cycles = modelled_cycles(blocks, program=llvm.mca, triple=target.triple, cpu=processor.model)
     weight_bytes = sum(tensor.bytes for tensor in manifest.weights)
-    cached = weight_bytes <= 1e6 * processor.cache_megabytes
+    bandwidth = processor.weights_gigabytes_per_second(weight_bytes)
     progress("estimating", 2, 2)
     return Estimate(
         bundle=str(bundle),
@@ -157,7 +160,7 @@ def estimate_bundle(
         processor=processor,
         sequence=sequence,
         batch=batch,
-        kernels=_kernels(blocks, cycles, emulated, processor, cached=cached),
+        kernels=_kernels(blocks, cycles, emulated, processor, bandwidth=bandwidth, bits32=is_arm32(target.triple)),
         modelled=_work([block for block in blocks if id(block) in cycles]) / max(_work(blocks), 1),
         tools={"llvm-mca": llvm.version, "emulator": emulated.version},
         step=manifest.generation is not None and not reading,
@@ -227,7 +230,8 @@ def _kernels(
     emulated: Emulated,
     processor: ProcessorModel,
     *,
-    cached: bool,
+    bandwidth: float | None,
+    bits32: bool,
 ) -> tuple[KernelEstimate, ...]:
     """Adds up the blocks of each kernel.
 
@@ -236,7 +240,8 @@ def _kernels(
         cycles: Of one execution of the modelled ones, by the block's identity.
         emulated: Calls and bytes of the kernels.
         processor: What is assumed of the processor.
-        cached: Whether the weights stay in a cache from run to run.
+        bandwidth: Gigabytes of weights a second, or None if they stay in the core's own cache from run to run.
+        bits32: Whether the code is that of 32-bit ARM.
     """
     seen = [block for block in blocks if id(block) in cycles]
     average = sum(cycles[id(block)] * block.executions for block in seen) / max(_work(seen), 1)
@@ -247,14 +252,15 @@ def _kernels(
         once = cycles.get(id(block), average * len(block.instructions))
         spent[block.kernel] += once * block.executions  # type: ignore[assignment]
         instructions[block.kernel] += block.executed
-        moved[block.kernel] += block.executions * sum(bytes_moved(one.text) for one in block.instructions)
+        once_moved = sum(bytes_moved(one.text, bits32=bits32) for one in block.instructions)
+        moved[block.kernel] += block.executions * once_moved
     known = {kernel["name"]: kernel for kernel in emulated.kernels}
     rows = []
     for name in instructions:
         calls, weight_bytes = (known[name]["calls"], known[name]["weight_bytes"]) if name in known else (0, 0)
         # Of a table only some rows are read.
-        size = 0 if cached else min(weight_bytes, moved[name])
-        compute, memory = spent[name] / (1e9 * processor.gigahertz), size / (1e9 * processor.gigabytes_per_second)
+        size = 0 if bandwidth is None else min(weight_bytes, moved[name])
+        compute, memory = spent[name] / (1e9 * processor.gigahertz), size / (1e9 * (bandwidth or 1.0))
         rows.append(KernelEstimate(name, calls, instructions[name], spent[name], size, compute, memory, 0.0))
     whole = sum(row.seconds for row in rows)
     rows = [dataclasses.replace(row, share=row.seconds / whole) for row in rows]

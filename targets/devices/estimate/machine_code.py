@@ -5,20 +5,13 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import re
-import subprocess
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-
-from edgeq.errors import EdgeqError
 
 KERNEL_PREFIX = "__tvm_ffi_"
 """What TVM puts before a kernel's name to make the symbol of its function."""
 _SHARED = "(shared by kernels)"
-_TIMEOUT_S = 300
-_LOAD = 1
-"""ELF's type of a segment that is mapped."""
 
-_LINE = re.compile(r"\s*([0-9a-f]+):\s+(\S+)(?:\s+(.*))?$")
+LINE = re.compile(r"\s*([0-9a-f]+):\s+(\S+)(?:\s+(.*))?$")
 _SYMBOL = re.compile(r"([0-9a-f]+) <(.+)>:$")
 _CALLS = ("bl", "call", "callq")
 _JUMPS = ("b", "jmp", "jmpq", "br", "ret", "retq", "udf", "brk", "ud2", "hlt")
@@ -37,6 +30,8 @@ class Instruction:
         target: Where a direct branch, jump or call leads, or None.
         is_call: Whether it is a call.
         refers: Address of code or data that it computes, or None.
+        size: Its bytes, which are known for 32-bit ARM only; elsewhere the next one follows whatever they are.
+        thumb: Whether it is one of Thumb code, which only 32-bit ARM has.
     """
 
     address: int
@@ -46,6 +41,8 @@ class Instruction:
     target: int | None = None
     is_call: bool = False
     refers: int | None = None
+    size: int = 0
+    thumb: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +104,9 @@ class MachineCode:
         found: list[int | None] = [
             self.index(address) for address in (one.target, one.refers) if address is not None
         ]
-        if one.goes_on and place + 1 < len(self.instructions):
+        following = self.instructions[place + 1] if place + 1 < len(self.instructions) else None
+        # Of 32-bit ARM only the instructions are known that can be reached, which leaves gaps.
+        if one.goes_on and following is not None and one.size in (0, following.address - one.address):
             found.append(place + 1)
         return found
 
@@ -142,44 +141,22 @@ class MachineCode:
             current.clear()
 
 
-def disassemble(library: Path, *, program: str, cpu: str) -> MachineCode:
-    """Reads a library with LLVM's disassembler.
-
-    Args:
-        library: A bundle's code file.
-        program: ``llvm-objdump``.
-        cpu: LLVM's name of the processor, for the names of its instructions.
-
-    Raises:
-        EdgeqError: If the disassembler fails.
-    """
-    command = [program, "--disassemble", "--no-show-raw-insn", f"--mcpu={cpu}", str(library)]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise EdgeqError(f"{program} cannot read {library}: {error}") from error
-    if result.returncode != 0:
-        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise EdgeqError(f"{program} cannot read {library}: {reason}")
-    return parse_disassembly(result.stdout)
-
-
 def parse_disassembly(text: str) -> MachineCode:
     """Reads the output of ``llvm-objdump --disassemble --no-show-raw-insn`` for x86-64 or AArch64."""
     instructions: list[Instruction] = []
-    symbols: dict[str, int] = {}
     pages: dict[str, int] = {}
     for line in text.splitlines():
-        symbol = _SYMBOL.match(line)
-        if symbol:
-            symbols[symbol[2]] = int(symbol[1], 16)
-            continue
-        match = _LINE.match(line)
+        match = LINE.match(line)
         if match and not match[2].startswith("<"):
             instructions.append(_instruction(int(match[1], 16), match[2], match[3] or "", pages))
             if instructions[-1].ends_block or instructions[-1].is_call:
                 pages.clear()  # what a register holds is known in straight code only
-    return MachineCode(instructions, symbols)
+    return MachineCode(instructions, read_symbols(text))
+
+
+def read_symbols(text: str) -> dict[str, int]:
+    """Returns the addresses of the symbols in a disassembly."""
+    return {found[2]: int(found[1], 16) for found in map(_SYMBOL.match, text.splitlines()) if found}
 
 
 def _instruction(address: int, name: str, rest: str, pages: dict[str, int]) -> Instruction:

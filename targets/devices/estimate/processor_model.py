@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeq.errors import EdgeqError
+from edgeq.targets.devices.estimate import arm32
 from edgeq.targets.devices.estimate.machine_code import Block, Instruction
 
 ITERATIONS = 100
@@ -37,8 +38,12 @@ def cycles_of_blocks(
     if not blocks:
         return []
     source = folder / "blocks.s"
-    source.write_text("".join(_region(block, index) for index, block in enumerate(blocks)), encoding="utf-8")
+    bits32 = arm32.is_arm32(triple)
+    regions = [_region(block, index, bits32=bits32) for index, block in enumerate(blocks)]
+    source.write_text("".join(regions), encoding="utf-8")
     command = [program, f"--mtriple={triple}", f"--mcpu={cpu}", f"--iterations={ITERATIONS}", "--json"]
+    if bits32:
+        command += arm32.MODEL_OPTIONS
     command += ["--instruction-info=0", "--resource-pressure=0", str(source)]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
@@ -50,12 +55,15 @@ def cycles_of_blocks(
     return _cycles(result.stdout, len(blocks), program=program)
 
 
-def _region(block: Block, index: int) -> str:
+def _region(block: Block, index: int, *, bits32: bool) -> str:
     # A call is modelled as a hundred cycles, which is a guess about what it calls; that is counted where it runs.
-    lines = [_text(one, index) for one in block.instructions if not one.is_call and not _leaves(one.text)]
+    texts = [(one, _text(one, index)) for one in block.instructions if not one.is_call]
+    kept = [(one, text) for one, text in texts if not _leaves(text)]
+    lines = [line for one, text in kept for line in (arm32.for_the_model(one, text) if bits32 else [text])]
+    mode = (".thumb\n" if block.instructions[0].thumb else ".arm\n") if bits32 else ""
     # An empty region is left out of the answer.
     body = "\n".join(lines) or "nop"
-    return f".Lblock{index}:\n# LLVM-MCA-BEGIN {index}\n{body}\n# LLVM-MCA-END\n"
+    return f"{mode}.Lblock{index}:\n# LLVM-MCA-BEGIN {index}\n{body}\n# LLVM-MCA-END\n"
 
 
 def _text(one: Instruction, index: int) -> str:
@@ -65,7 +73,7 @@ def _text(one: Instruction, index: int) -> str:
 
 def _leaves(text: str) -> bool:
     """Returns and indirect jumps, which the model cannot follow either."""
-    return re.match(r"(ret|br|jmpq? \*)", text) is not None
+    return re.match(r"(ret|br\b|jmpq? \*|bx|mov\S* pc,|ldr\S* pc,|add\S* pc,)", text) is not None
 
 
 def _cycles(output: str, count: int, *, program: str) -> list[float]:

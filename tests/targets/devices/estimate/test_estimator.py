@@ -11,8 +11,9 @@ from edgeq.errors import EdgeqError, FormatError, UnsupportedError
 from edgeq.targets.builtin.target import load_target
 from edgeq.targets.bundle.tensor_sets import call_of_main
 from edgeq.targets.devices.estimate import emulation, processor_model, tools
+from edgeq.targets.devices.estimate.disassembler import disassemble
 from edgeq.targets.devices.estimate.estimator import estimate_bundle
-from edgeq.targets.devices.estimate.machine_code import Block, Instruction, disassemble
+from edgeq.targets.devices.estimate.machine_code import Block, Instruction
 from edgeq.targets.devices.workload import made_up_texts
 from edgeq.targets.runtime.manifest import read_manifest
 
@@ -57,8 +58,8 @@ def test_what_is_missing_is_named_with_the_command_that_brings_it(monkeypatch):
             emulation.emulator_command(load_target("cortex-a72"))
     with pytest.raises(UnsupportedError, match="no avx512_vnni; measure"):
         emulation.emulator_command(load_target("x86-64-vnni"))
-    with pytest.raises(UnsupportedError, match="knows x86_64 and aarch64, not armv7; measure the bundle on the board"):
-        emulation.emulator_command(load_target("cortex-a7"))
+    with pytest.raises(UnsupportedError, match="knows x86_64, aarch64, armv7, not riscv64; measure the bundle on"):
+        emulation.emulator_command(load_target("riscv64"))
 
 
 def test_the_newest_llvm_is_taken(tmp_path, monkeypatch):
@@ -138,7 +139,7 @@ def test_counted_dot_products_are_those_of_the_matrices(gpt2_board):
     texts = made_up_texts(manifest, folder, batch=1, sequence=40)
     emulated = emulation.emulate(folder, manifest, call_of_main(texts.inputs, manifest), target=target)
     objdump = tools.find_llvm().objdump
-    code = disassemble(folder / read_manifest(folder).targets[0].code, program=objdump, cpu=target.cpu)
+    code = disassemble(folder / read_manifest(folder).targets[0].code, program=objdump, target=target)
     counts = emulation.counts_by_address(emulated, code)
     calls = {kernel["name"]: kernel["calls"] for kernel in emulated.kernels}
     checked = 0
