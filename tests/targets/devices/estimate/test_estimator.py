@@ -80,6 +80,8 @@ def test_the_newest_llvm_is_taken(tmp_path, monkeypatch):
         ({"gigahertz": "0"}, "'gigahertz' must be a number above 0"),
         ({"gigahertz": "nan"}, "'gigahertz' must be a number above 0, found nan"),
         ({"gigabytes_per_second": None}, "'gigabytes_per_second' must be a number above 0, found None"),
+        ({"core_cache_megabytes": "1"}, "'cache_gigabytes_per_second' must be a number above 0, found None"),
+        ({"cache_gigabytes_per_second": "1"}, "'core_cache_megabytes' must be a number above 0, found None"),
         ({"cache_megabytes": "true"}, "'cache_megabytes' must be a number above 0, found True"),
         ({"model": "1"}, "'model' must be a string"),
         ({"ghz": "1"}, "unknown key 'ghz'"),
@@ -93,6 +95,16 @@ def test_target_files_are_checked(tmp_path, changed, message):
     path.write_text("\n".join([plain, "[estimate]", *lines]))
     with pytest.raises(FormatError, match=message):
         load_target(path)
+
+
+def test_weights_come_from_the_nearest_cache_that_holds_all_of_them(tmp_path):
+    plain = (Path(__file__).parents[4] / "targets/builtin/cortex-a72.toml").read_text()
+    path = tmp_path / "mine.toml"
+    path.write_text(plain + "core_cache_megabytes = 0.25\ncache_gigabytes_per_second = 9.0\n")
+    shared, own = load_target(path).estimate, load_target("cortex-a72").estimate
+    sizes = (200_000, 900_000, 2_000_000)
+    assert [shared.weights_gigabytes_per_second(size) for size in sizes] == [None, 9.0, 4.0]
+    assert [own.weights_gigabytes_per_second(size) for size in sizes] == [None, None, 4.0]
 
 
 @pytest.mark.slow
