@@ -93,7 +93,7 @@ def _row(work: Work, core: str, program: Program, *, options: argparse.Namespace
     if alike < LEAST_SIMILARITY.get(program.bits, -1.0):
         raise EdgeqError(f"computes something else: cosine with PyTorch's float32 {alike:.4f}")
     executed = counts[0] if marked else difference(counts[1], counts[0])
-    cost = cost_of(executed, llvm, triple=target.triple, cpu=target.estimate.model)
+    cost = cost_of(executed, llvm, target=target, model=target.estimate.model)
     return {
         "version": version, "cosine": round(alike, 4), "instructions": cost.instructions, "cycles": round(cost.cycles),
         "modelled": round(cost.modelled, 4),

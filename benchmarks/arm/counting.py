@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from edgeq.errors import EdgeqError
+from edgeq.targets.builtin.target import Target
+from edgeq.targets.devices.estimate.disassembler import disassemble
 from edgeq.targets.devices.estimate.emulation import build_counter, version_of
 from edgeq.targets.devices.estimate.estimator import modelled_cycles
-from edgeq.targets.devices.estimate.machine_code import Block, Instruction, disassemble
+from edgeq.targets.devices.estimate.machine_code import Block, Instruction
 from edgeq.targets.devices.estimate.tools import LlvmTools
 
 CLASSES = ("vector", "load", "store", "branch", "other")
@@ -94,20 +96,20 @@ def difference(more: Mapping[Words, int], less: Mapping[Words, int]) -> dict[Wor
     return {words: count for words, count in counts.items() if count}
 
 
-def cost_of(counts: Mapping[Words, int], llvm: LlvmTools, *, triple: str, cpu: str, shown: int = 3) -> Cost:
+def cost_of(counts: Mapping[Words, int], llvm: LlvmTools, *, target: Target, model: str, shown: int = 3) -> Cost:
     """Returns instructions by class and estimated cycles.
 
     Args:
         counts: Executions of each block.
         llvm: The disassembler and the model.
-        triple: LLVM's name of the platform.
-        cpu: LLVM's name of the processor.
+        target: The core.
+        model: LLVM's name of the model of its pipeline.
         shown: So many of the most executed blocks are kept.
 
     Raises:
         EdgeqError: If a program of LLVM fails.
     """
-    known = _instructions({word for words in counts for word in words}, llvm, triple=triple, cpu=cpu)
+    known = _instructions({word for words in counts for word in words}, llvm, target=target)
     by_class: collections.Counter[str] = collections.Counter()
     for words, count in counts.items():
         for word in words:
@@ -118,7 +120,7 @@ def cost_of(counts: Mapping[Words, int], llvm: LlvmTools, *, triple: str, cpu: s
         for words, count in counts.items()
     ]
     blocks = [block for block in blocks if block.executions > 0 and block.instructions]
-    cycles = modelled_cycles(blocks, program=llvm.mca, triple=triple, cpu=cpu)
+    cycles = modelled_cycles(blocks, program=llvm.mca, triple=target.triple, cpu=model)
     seen = [block for block in blocks if id(block) in cycles]
     whole, modelled = sum(by_class.values()), sum(block.executed for block in seen)
     average = sum(cycles[id(block)] * block.executions for block in seen) / max(modelled, 1)
@@ -139,20 +141,20 @@ def class_of(one: Instruction) -> str:
     return "vector" if re.search(r"\b[vqdshbzp]\d+\b", operands) else "other"
 
 
-def _instructions(words: Iterable[str], llvm: LlvmTools, *, triple: str, cpu: str) -> dict[str, Instruction]:
+def _instructions(words: Iterable[str], llvm: LlvmTools, *, target: Target) -> dict[str, Instruction]:
     """Disassembles words, each as an instruction at an address of its own; those that are none are left out."""
     order = sorted(words)
     with tempfile.TemporaryDirectory(prefix="edgeq-words-") as temporary:
         source, made = Path(temporary) / "words.s", Path(temporary) / "words.o"
         numbers = (int.from_bytes(bytes.fromhex(word), "little") for word in order)
         source.write_text("".join(f".inst {number:#010x}\n" for number in numbers), encoding="ascii")
-        command = [llvm.mca.replace("llvm-mca", "llvm-mc"), f"--triple={triple}", "--filetype=obj"]
+        command = [llvm.mca.replace("llvm-mca", "llvm-mc"), f"--triple={target.triple}", "--filetype=obj"]
         command += ["-o", str(made), str(source)]
         try:
             subprocess.run(command, capture_output=True, check=True, timeout=_TIMEOUT_S)
         except (OSError, subprocess.SubprocessError) as error:
             raise EdgeqError(f"{command[0]} cannot assemble words: {error}") from error
-        code = disassemble(made, program=llvm.objdump, cpu=cpu)
+        code = disassemble(made, program=llvm.objdump, target=target)
     size = 4
     return {order[one.address // size]: _as_call(one) for one in code.instructions}
 
