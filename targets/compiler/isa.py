@@ -52,6 +52,22 @@ class NarrowSums:
 
 
 @dataclasses.dataclass(frozen=True)
+class HalfSums:
+    """Sums in 16 bits of the products of both halves of two registers: what a core without a dot product does best.
+
+    Attributes:
+        add: ``(sums, codes, activations)`` to the new sums, ``int16x8``: adds the products of the first eight bytes and
+            those of the last eight. None for ``sums`` begins new ones.
+        widen: ``(accumulator, sums)`` to the new accumulator, ``int32x4``: adds neighbouring sums.
+        join: Two accumulators to the sums of their neighbours.
+    """
+
+    add: Callable[[Expression | None, Expression, Expression], Expression]
+    widen: Callable[[Expression, Expression], Expression]
+    join: Callable[[Expression, Expression], Expression]
+
+
+@dataclasses.dataclass(frozen=True)
 class Isa:
     """One instruction set as the kernels see it.
 
@@ -65,6 +81,7 @@ class Isa:
             codes are, which may be less than they are stored in.
         largest_byte: Largest unsigned byte that ``dot4`` takes for a code of fewer than 8 bits.
         narrow: How codes of up to 4 bits are added up faster than with ``dot4``, or None.
+        halves: How codes of several tokens are added up faster than with ``dot4``, or None.
         matrix_product: ``(accumulator, activations, codes)`` to the new accumulator, all 4 wide: adds the products
             of two tokens' 8 activations with two rows' 8 codes. None where there is no such instruction.
         multiply_pairs: ``(a, b)``, each of ``2 * lanes`` signed numbers of 16 bits, to the sums of the products of
@@ -83,6 +100,7 @@ class Isa:
     dot4: DotProduct
     largest_byte: int
     narrow: NarrowSums | None = None
+    halves: HalfSums | None = None
     matrix_product: MatrixProduct | None = None
     multiply_pairs: Callable[[Expression, Expression], Expression] | None = None
     multiplies_tiles: bool = False
@@ -253,18 +271,20 @@ def _widen_avx512bw(acc: Expression, parts: Sequence[Expression]) -> Expression:
     return acc + _intrinsic("llvm.x86.avx512.pmaddw.d.512", "int32x16", parts[0], T.broadcast(T.int16(1), 32))
 
 
-def _narrow_add_neon(parts: Sequence[Expression], codes: Expression, x: Expression) -> list[Expression]:
+def _add_halves_neon(sums: Expression | None, codes: Expression, x: Expression) -> Expression:
     codes, x = T.reinterpret(codes, dtype="int8x16"), T.reinterpret(x, dtype="int8x16")
-    halves = (T.vectorlow, T.vectorhigh)
-    return [
-        part + _intrinsic("llvm.aarch64.neon.smull", "int16x8", half("int8x8", codes), half("int8x8", x))
-        for part, half in zip(parts, halves, strict=True)
-    ]
+    for half in (T.vectorlow, T.vectorhigh):
+        products = _intrinsic("llvm.aarch64.neon.smull", "int16x8", half("int8x8", codes), half("int8x8", x))
+        sums = products if sums is None else sums + products
+    return sums
 
 
-def _widen_neon(acc: Expression, parts: Sequence[Expression]) -> Expression:
-    low, high = (_intrinsic("llvm.aarch64.neon.saddlp", "int32x4", part) for part in parts)
-    return acc + _intrinsic("llvm.aarch64.neon.addp", "int32x4", low, high)
+def _widen_halves_neon(acc: Expression, sums: Expression) -> Expression:
+    return acc + _intrinsic("llvm.aarch64.neon.saddlp", "int32x4", sums)
+
+
+def _join_neon(a: Expression, b: Expression) -> Expression:
+    return _intrinsic("llvm.aarch64.neon.addp", "int32x4", a, b)
 
 
 def _products_armv7(codes: Expression, x: Expression) -> list[Expression]:
@@ -316,8 +336,8 @@ def _dot4_portable(acc: Expression, codes: Expression, x: Expression, bits: int)
 _NARROW_SSE41 = NarrowSums(2, 1, "int16x8", 2, _narrow_add_sse41, _widen_sse41)  # there are 16 registers
 _NARROW_AVX2 = NarrowSums(4, 1, "int16x16", 2, _narrow_add_avx2, _widen_avx2)
 _NARROW_BW = NarrowSums(8, 1, "int16x32", 2, _narrow_add_avx512bw, _widen_avx512bw)
-_NARROW_NEON = NarrowSums(2, 2, "int16x8", 1, _narrow_add_neon, _widen_neon)
-_NARROW_ARMV7 = NarrowSums(1, 2, "int16x8", 1, _narrow_add_armv7, _widen_armv7)  # there are 16 registers, not 32
+_NARROW_ARMV7 = NarrowSums(1, 2, "int16x8", 1, _narrow_add_armv7, _widen_armv7)  # there are 16 registers
+_HALVES_NEON = HalfSums(_add_halves_neon, _widen_halves_neon, _join_neon)
 
 ISAS = {
     isa.name: isa
@@ -340,7 +360,7 @@ ISAS = {
         ),
         Isa("neon_dotprod", 4, 4, True, _dot4_neon_dotprod, largest_byte=127, takes_lanes=True),
         Isa("neon_i8mm", 4, 4, True, _dot4_neon_dotprod, largest_byte=127, matrix_product=_matrix_product_i8mm),
-        Isa("neon", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon, largest_byte=127, narrow=_NARROW_NEON),
+        Isa("neon", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon, largest_byte=127, halves=_HALVES_NEON),
         Isa("neon_armv7", 4, 2, True, _dot4_armv7, largest_byte=127, narrow=_NARROW_ARMV7, rounds=False),
     )
 }

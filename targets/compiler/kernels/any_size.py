@@ -55,7 +55,7 @@ class _AnySizeSettings(MatmulSettings):
     def offset(self) -> Any:
         """``zero_point * factor`` of the codes that the dot product sees."""
         doubled = T.cast(self.matrix.zero_point * T.float32(2), "int32")
-        return doubled - T.int32(256) if self.flips_codes else doubled
+        return doubled - T.int32(2 * self.centre) if self.centre else doubled
 
 
 def any_quantizer(*, static: bool) -> tirx.PrimFunc:

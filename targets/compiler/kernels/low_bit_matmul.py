@@ -14,6 +14,7 @@ from edgeq.formats.low_bit import ACTIVATION_LEVELS, PackedMatrix
 from edgeq.formats.packing import ROW_TILE
 from edgeq.targets.compiler.isa import Isa
 from edgeq.targets.compiler.kernels import script
+from edgeq.targets.compiler.kernels.half_matmul import matmul_in_halves
 from edgeq.targets.compiler.kernels.low_bit_sums import accumulate, sums_in_place
 from edgeq.targets.compiler.kernels.matmul_output import store_block, store_rows
 from edgeq.targets.compiler.kernels.matmul_settings import Epilogue, MatmulSettings, Operands
@@ -140,6 +141,8 @@ def whole_matmul(p, operands, tokens):
             _tokens_in_pairs(p, operands, tokens)
     elif tokens == 1:
         _single_token(p, operands)
+    elif p.isa.halves is not None:
+        matmul_in_halves(p, operands, tokens)
     elif p.tiles:
         if tokens <= p.token_tile:
             _few_tokens(p, operands, tokens)

@@ -9,7 +9,7 @@ from tvm.script import tirx as T
 
 from edgeq.formats.low_bit import ACTIVATION_LEVELS, PackedMatrix
 from edgeq.formats.packing import ROW_TILE
-from edgeq.targets.compiler.isa import Isa, NarrowSums
+from edgeq.targets.compiler.isa import HalfSums, Isa, NarrowSums
 from edgeq.targets.compiler.kernels.numerics import fma, gelu, gelu_tanh, relu, silu, splat, tanh
 from edgeq.targets.compiler.kernels.shapes import row_parameter
 
@@ -65,6 +65,8 @@ class MatmulSettings:
         seven_bits: Whether all codes of an 8-bit matrix are below 128. They are then signed and unsigned bytes at once,
             and ``pmaddubsw`` takes them as they are. A larger code would give wrong sums, and nothing worse: no address
             depends on a code.
+        centred: Whether half of all codes' number is taken from a code before it is multiplied, so that sums stay
+            within 16 bits for longest.
     """
 
     isa: Isa
@@ -72,6 +74,7 @@ class MatmulSettings:
     has_bias: bool
     epilogue: Epilogue
     seven_bits: bool = False
+    centred: bool = False
 
     @property
     def product_bits(self) -> int:
@@ -84,9 +87,16 @@ class MatmulSettings:
         return self.isa.signed_codes and self.product_bits == 8
 
     @property
+    def centre(self) -> int:
+        """What is taken from a code before it is multiplied."""
+        if self.centred:
+            return 2 ** (self.product_bits - 1)
+        return 128 if self.flips_codes else 0
+
+    @property
     def zero_point(self) -> float:
         """Zero point of the codes that the dot product sees."""
-        return self.matrix.zero_point - (128 if self.flips_codes else 0)
+        return self.matrix.zero_point - self.centre
 
     @property
     def factor(self) -> int:
@@ -119,6 +129,13 @@ class MatmulSettings:
     def tiles(self) -> bool:
         """Whether several tokens are multiplied in tiles."""
         return self.isa.multiplies_tiles
+
+    @property
+    def halves(self) -> HalfSums:
+        """How both halves of registers are multiplied; only asked for where the instruction set has it."""
+        if self.isa.halves is None:
+            raise ValueError(f"{self.isa.name} does not multiply halves")
+        return self.isa.halves
 
     def multiply_pairs(self, a: Any, b: Any) -> Any:
         """Sums of the products of neighbours; only asked for where ``pairs`` is true."""

@@ -6,9 +6,7 @@ that can be seen; whole models are compared in ``test_every_target_slow.py``.
 
 from __future__ import annotations
 
-import struct
-import subprocess
-from pathlib import Path
+import functools
 
 import numpy as np
 import pytest
@@ -24,49 +22,16 @@ from edgeq.targets.compiler.kernels.low_bit_matmul import low_bit_matmul
 from edgeq.targets.compiler.kernels.numerics import instructions_of
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns, quantize_rows
 from edgeq.targets.compiler.kernels.weight_only_matmul import weight_only_matmul
-from edgeq.targets.compiler.objects import PASS_OPTIONS
-from edgeq.targets.toolchain.linkers import ffi_headers, find_linker, run_compiler
 
 CORE = load_target("cortex-a7")
-TYPE_CODES = {"i": 0, "u": 1, "f": 2}
 TINY = np.finfo(np.float32).tiny
 """The smallest float that is not subnormal."""
 
 
-@pytest.fixture(scope="module")
-def emulate(tmp_path_factory, needs):
+@pytest.fixture
+def emulate(emulate_on):
     """Returns ``emulate(prim_func)`` to a function of arrays that runs on the emulated core; it returns all of them."""
-    import tvm
-
-    needs("armhf-emulator", "armhf-compiler")
-
-    def compile_(function):
-        folder = tmp_path_factory.mktemp("kernel")
-        with tvm.transform.PassContext(opt_level=3, config=PASS_OPTIONS):
-            module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
-            library = tvm.compile(module, target=tvm.target.Target(CORE.tvm_target))
-        library.mod.write_to_file(str(folder / "kernel.o"), "o")
-        program, main = folder / "kernel", Path(__file__).with_name("kernel_main.c")
-        flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-static", f"-I{ffi_headers()}"]
-        files = ["-o", str(program), str(main), str(folder / "kernel.o"), "-lm"]
-        run_compiler(find_linker(CORE), [*flags, *files], purpose="link a kernel")
-
-        def run(*arrays):
-            with (folder / "in").open("wb") as stream:
-                for array in arrays:
-                    stream.write(struct.pack("<3i", TYPE_CODES[array.dtype.kind], array.itemsize * 8, array.ndim))
-                    stream.write(struct.pack(f"<{array.ndim}q", *array.shape) + array.tobytes())
-            command = [CORE.emulator.program, *CORE.emulator.arguments, str(program), "in", "out"]
-            subprocess.run(command, check=True, timeout=300, cwd=folder)
-            data, results, at = (folder / "out").read_bytes(), [], 0
-            for array in arrays:
-                results.append(np.frombuffer(data, array.dtype, array.size, at).reshape(array.shape))
-                at += array.nbytes
-            return results
-
-        return run
-
-    return compile_
+    return functools.partial(emulate_on, CORE.name)
 
 
 def test_int8_attention_has_the_bits_of_this_machine(emulate, compile_kernel, runnable):
