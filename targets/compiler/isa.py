@@ -56,13 +56,13 @@ class HalfSums:
     """Sums in 16 bits of the products of both halves of two registers: what a core without a dot product does best.
 
     Attributes:
-        add: ``(sums, codes, activations)`` to the new sums, ``int16x8``: adds the products of the first eight bytes and
-            those of the last eight. None for ``sums`` begins new ones.
+        add: ``(sums, codes, activations, half)`` to the new sums, ``int16x8``: adds the products of the first eight
+            bytes, or of the last eight. None for ``sums`` begins new ones.
         widen: ``(accumulator, sums)`` to the new accumulator, ``int32x4``: adds neighbouring sums.
         join: Two accumulators to the sums of their neighbours.
     """
 
-    add: Callable[[Expression | None, Expression, Expression], Expression]
+    add: Callable[[Expression | None, Expression, Expression, int], Expression]
     widen: Callable[[Expression, Expression], Expression]
     join: Callable[[Expression, Expression], Expression]
 
@@ -271,12 +271,11 @@ def _widen_avx512bw(acc: Expression, parts: Sequence[Expression]) -> Expression:
     return acc + _intrinsic("llvm.x86.avx512.pmaddw.d.512", "int32x16", parts[0], T.broadcast(T.int16(1), 32))
 
 
-def _add_halves_neon(sums: Expression | None, codes: Expression, x: Expression) -> Expression:
-    codes, x = T.reinterpret(codes, dtype="int8x16"), T.reinterpret(x, dtype="int8x16")
-    for half in (T.vectorlow, T.vectorhigh):
-        products = _intrinsic("llvm.aarch64.neon.smull", "int16x8", half("int8x8", codes), half("int8x8", x))
-        sums = products if sums is None else sums + products
-    return sums
+def _add_halves_neon(sums: Expression | None, codes: Expression, x: Expression, half: int) -> Expression:
+    eight = T.vectorhigh if half else T.vectorlow
+    bytes_ = [eight("int8x8", T.reinterpret(operand, dtype="int8x16")) for operand in (codes, x)]
+    products = _intrinsic("llvm.aarch64.neon.smull", "int16x8", *bytes_)
+    return products if sums is None else sums + products
 
 
 def _widen_halves_neon(acc: Expression, sums: Expression) -> Expression:

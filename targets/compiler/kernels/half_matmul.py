@@ -27,6 +27,10 @@ _WORDS = 8
 """Words that the codes of one step take: four rows, two groups of four columns."""
 _AT_ONCE = 2
 """Steps of one turn of a loop."""
+_SHORT_GROUP = 2
+"""Tokens whose products alternate where each has sums of its own: two registers more for each token."""
+_LONG_GROUP = 4
+"""The same where sums stay: an in-order core waits for a product before it adds another one to the same sums."""
 _MANY_TOKENS = 64
 """Fewer tokens than this are spread out by one thread."""
 
@@ -129,17 +133,25 @@ def _operands_of_step(
     return rows, [spread[T.ramp(first + r * _LANES, 1, _LANES)] for r in range(tokens)]
 
 
+def _groups(tokens: int, size: int) -> list[range]:
+    return [range(first, min(first + size, tokens)) for first in range(0, tokens, size)]
+
+
 def _take_in_short(
     p: MatmulSettings, spread: Any, codes: Any, acc: Any, m: Any, first: Any, tokens: int, steps: int
 ) -> None:
     """Emits a few steps that are widened at once."""
     loaded = [_operands_of_step(p, spread, codes, m, first + step, tokens) for step in range(steps)]
-    for r in range(tokens):
-        for half in range(2):
-            sums = None
-            for rows, x in loaded:
-                sums = p.halves.add(sums, rows[half], x[r])
-            T.buffer_store(acc, p.halves.widen(acc[r * 2 + half], sums), [r * 2 + half])
+    for group in _groups(tokens, _SHORT_GROUP):
+        places = [(r, half) for r in group for half in range(2)]
+        sums = registers((2 * tokens,), "int16x8")
+        for step, (rows, x) in enumerate(loaded):
+            for part in range(2):
+                for r, half in places:
+                    total = None if step == part == 0 else sums[r * 2 + half]
+                    T.buffer_store(sums, p.halves.add(total, rows[half], x[r], part), [r * 2 + half])
+        for r, half in places:
+            T.buffer_store(acc, p.halves.widen(acc[r * 2 + half], sums[r * 2 + half]), [r * 2 + half])
 
 
 def _take_in(
@@ -148,9 +160,12 @@ def _take_in(
     """Emits some steps into sums of 16 bits."""
     for step in range(steps):
         rows, x = _operands_of_step(p, spread, codes, m, first + step, tokens)
-        for r in range(tokens):
-            for half in range(2):
-                T.buffer_store(sums, p.halves.add(sums[r * 2 + half], rows[half], x[r]), [r * 2 + half])
+        for group in _groups(tokens, _LONG_GROUP):
+            for part in range(2):
+                for r in group:
+                    for half in range(2):
+                        total = p.halves.add(sums[r * 2 + half], rows[half], x[r], part)
+                        T.buffer_store(sums, total, [r * 2 + half])
 
 
 @macro
