@@ -70,10 +70,10 @@ def count_program(
                 words, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, env=dict(environment)
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise EdgeqError(f"{command[0]} could not run {program[0]}: {error}") from error
+            raise EdgeqError(f"{command[0]} could not run {Path(program[0]).name}: {error}") from error
         if result.returncode != 0 or not out.is_file():
             reason = (result.stderr.strip().splitlines() or [f"it ended with code {result.returncode}"])[-1]
-            raise EdgeqError(f"{program[0]} failed under {command[0]}: {reason}")
+            raise EdgeqError(f"{Path(program[0]).name} failed under {command[0]}: {reason}")
         return parse_counts(out.read_text(encoding="ascii"))
 
 

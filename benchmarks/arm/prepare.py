@@ -24,7 +24,7 @@ from edgeq.errors import EdgeqError
 
 _PACKAGES = (
     "python{0}-minimal", "libpython{0}-minimal", "libpython{0}-stdlib", "libexpat1", "zlib1g", "libffi8", "libssl3",
-    "libstdc++6", "libgcc-s1", "libc6", "libgomp1", "libbz2-1.0", "liblzma5",
+    "libstdc++6", "libgcc-s1", "libc6", "libgomp1", "libbz2-1.0", "liblzma5", "libsqlite3-0",
 )  # fmt: skip
 _WHEELS = ("numpy==2.4.6", "onnxruntime==1.23.2", "ctranslate2==4.8.5")
 """ONNX Runtime 1.31.1 ends with a segmentation fault when it is imported under qemu 7.2."""
