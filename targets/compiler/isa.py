@@ -358,7 +358,10 @@ ISAS = {
             converts_halves=False,
         ),
         Isa("neon_dotprod", 4, 4, True, _dot4_neon_dotprod, largest_byte=127, takes_lanes=True),
-        Isa("neon_i8mm", 4, 4, True, _dot4_neon_dotprod, largest_byte=127, matrix_product=_matrix_product_i8mm),
+        Isa(
+            "neon_i8mm", 4, 4, True, _dot4_neon_dotprod, largest_byte=127, takes_lanes=True,
+            matrix_product=_matrix_product_i8mm,
+        ),
         Isa("neon", lanes=4, row_tile=4, signed_codes=True, dot4=_dot4_neon, largest_byte=127, halves=_HALVES_NEON),
         Isa("neon_armv7", 4, 2, True, _dot4_armv7, largest_byte=127, narrow=_NARROW_ARMV7, rounds=False),
     )

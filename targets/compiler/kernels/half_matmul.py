@@ -19,12 +19,13 @@ from edgeq.targets.compiler.kernels.matmul_output import store_rows
 from edgeq.targets.compiler.kernels.matmul_settings import MatmulSettings, Operands
 from edgeq.targets.compiler.kernels.numerics import registers
 from edgeq.targets.compiler.kernels.script import macro
+from edgeq.targets.compiler.kernels.unpacked_codes import STEP_WORDS, steps_of, unpack
 
 TOKENS = 8
 """Tokens of a full tile: sixteen registers of sums, and as many for everything else."""
 _LANES = 4
-_WORDS = 8
-"""Words that the codes of one step take: four rows, two groups of four columns."""
+_ORDER = ((0, 1, 4, 5), (2, 3, 6, 7))
+"""Two rows of the first group of columns beside the same rows of the second."""
 _AT_ONCE = 2
 """Steps of one turn of a loop."""
 _SHORT_GROUP = 2
@@ -43,11 +44,6 @@ def _steps_in_16_bits(p: MatmulSettings) -> int:
     """Steps that fit into 16 bits, each of two products; as many as a loop takes at once, where there are several."""
     steps = (2**15 - 1) // (2 * _largest_code(p) * ACTIVATION_LEVELS)
     return steps // _AT_ONCE * _AT_ONCE if steps > 1 else 1
-
-
-def steps_of(p: MatmulSettings) -> Any:
-    """Steps of a row: a field of two blocks of columns each."""
-    return (p.matrix.packed_shape[1] + 1) // 2 * p.matrix.fields
 
 
 def _spread_pair(p: MatmulSettings, operands: Operands, spread: Any, m: Any, pair: Any, tokens: int) -> None:
@@ -87,48 +83,11 @@ def _spread_all(p, operands, spread, tokens):
         _spread_tile(p, operands, spread, tokens - 1, 1)
 
 
-def _signed_codes(p: MatmulSettings, words: Any, field: int) -> Any:
-    """One field as signed bytes: the highest bit of a flipped code is its sign."""
-    bits = p.matrix.bits
-    codes = T.reinterpret(words, dtype="int8x16")
-    if p.product_bits == 7:
-        return codes - T.broadcast(T.int8(64), 16)
-    if field < p.matrix.fields - 1:
-        codes = T.shift_left(codes, T.broadcast(T.int8(8 - bits * (field + 1)), 16))
-    return T.shift_right(codes, T.broadcast(T.int8(8 - bits), 16)) if bits < 8 else codes
-
-
-def _unpack_pair(
-    p: MatmulSettings, operands: Operands, codes: Any, block: Any, v: Any, pair: Any, column_blocks: tuple[Any, Any]
-) -> None:
-    """Emits the unpacking of a register of rows of two blocks of columns."""
-    words = [operands.weight[block, at, T.ramp(v * _LANES, 1, _LANES)] for at in column_blocks]
-    highest = sum(1 << (p.matrix.bits * (field + 1) - 1) for field in range(p.matrix.fields))
-    flip = T.int32(int.from_bytes(bytes([highest] * 4), "little", signed=True))
-    for half, places in enumerate(([0, 1, 4, 5], [2, 3, 6, 7])):
-        rows = tirx.Shuffle(words, places)
-        if p.product_bits != 7:
-            rows = T.bitwise_xor(rows, T.broadcast(flip, _LANES))
-        for field in range(p.matrix.fields):
-            place = (pair * p.matrix.fields + field) * _WORDS + half * _LANES
-            value = T.reinterpret(_signed_codes(p, rows, field), dtype="int32x4")
-            T.buffer_store(codes, value, [T.ramp(place, 1, _LANES)])
-
-
-@macro
-def _unpack(p, operands, codes, block, v):
-    for pair in range(p.matrix.packed_shape[1] // 2):
-        _unpack_pair(p, operands, codes, block, v, pair, (pair * 2, pair * 2 + 1))
-    for last in range(p.matrix.packed_shape[1] // 2 * 2, p.matrix.packed_shape[1]):
-        # The second half meets zeros.
-        _unpack_pair(p, operands, codes, block, v, last // 2, (last, last))
-
-
 def _operands_of_step(
     p: MatmulSettings, spread: Any, codes: Any, m: Any, step: Any, tokens: int
 ) -> tuple[list[Any], list[Any]]:
     """Both registers of codes, and the activations of each token."""
-    rows = [codes[T.ramp(step * _WORDS + half * _LANES, 1, _LANES)] for half in range(2)]
+    rows = [codes[T.ramp(step * STEP_WORDS + half * _LANES, 1, _LANES)] for half in range(2)]
     first = (m * steps_of(p) + step * tokens) * _LANES
     return rows, [spread[T.ramp(first + r * _LANES, 1, _LANES)] for r in range(tokens)]
 
@@ -229,9 +188,9 @@ def _matmul(p, operands, tokens):
     spread = T.alloc_buffer((tokens * steps_of(p) * _LANES,), "int32")
     _spread_all(p, operands, spread, tokens)
     for block in T.parallel(p.matrix.packed_shape[0]):
-        codes = T.alloc_buffer((steps_of(p) * _WORDS,), "int32")
+        codes = T.alloc_buffer((steps_of(p) * STEP_WORDS,), "int32")
         for v in range(p.isa.vectors):
-            _unpack(p, operands, codes, block, v)
+            unpack(p, operands, codes, block, v, 0, _ORDER)
             _rows_of_all_tokens(p, operands, spread, codes, block, v, tokens)
 
 

@@ -18,6 +18,7 @@ from edgeq.targets.compiler.kernels.half_matmul import matmul_in_halves
 from edgeq.targets.compiler.kernels.low_bit_sums import accumulate, sums_in_place
 from edgeq.targets.compiler.kernels.matmul_output import store_block, store_rows
 from edgeq.targets.compiler.kernels.matmul_settings import Epilogue, MatmulSettings, Operands
+from edgeq.targets.compiler.kernels.matrix_matmul import matmul_in_pairs_of_tokens
 from edgeq.targets.compiler.kernels.numerics import registers
 from edgeq.targets.compiler.kernels.pair_sums import first_pair_products, pair_products, row_words, widen_rows
 from edgeq.targets.compiler.kernels.quantize_rows import padded_columns
@@ -143,6 +144,11 @@ def whole_matmul(p, operands, tokens):
         _single_token(p, operands)
     elif p.isa.halves is not None:
         matmul_in_halves(p, operands, tokens)
+    elif p.isa.matrix_product is not None:
+        if tokens < p.token_tile:
+            _several_tokens(p, operands, tokens)
+        else:
+            matmul_in_pairs_of_tokens(p, operands, tokens)
     elif p.tiles:
         if tokens <= p.token_tile:
             _few_tokens(p, operands, tokens)

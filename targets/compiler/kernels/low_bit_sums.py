@@ -13,7 +13,6 @@ from tvm.script import tirx as T
 
 from edgeq.targets.compiler.kernels.lane_sums import lane_products
 from edgeq.targets.compiler.kernels.matmul_settings import MatmulSettings, Operands
-from edgeq.targets.compiler.kernels.matrix_sums import matrix_products
 from edgeq.targets.compiler.kernels.numerics import prefetch, registers
 from edgeq.targets.compiler.kernels.script import macro
 
@@ -91,8 +90,6 @@ def accumulate(p, operands, acc, m, block, tokens, blocks, ahead):
                 p, operands, acc, m, block, tokens, blocks, ahead,
                 p.matrix.packed_shape[1] // p.narrow_words * p.narrow_words, p.matrix.packed_shape[1] % p.narrow_words,
             )  # fmt: skip
-    elif p.isa.matrix_product is not None and tokens > 1:
-        matrix_products(p, operands, acc, m, block, tokens)
     elif p.isa.takes_lanes and tokens > 1:
         lane_products(p, operands, acc, m, block, tokens)
     else:
